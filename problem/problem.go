@@ -1,0 +1,156 @@
+// Package problem is how the proxy says no: a status, a code, and a sentence
+// for the client in Mimecast's own error envelope, so that a tool which
+// understands Mimecast's errors understands these.
+//
+// Two headers tell an answer of the proxy's from one of Mimecast's:
+// X-Mimecast-Proxy-Error with the code, and Proxy-Status (RFC 9209).
+package problem
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// Header names the header that every answer of the proxy's own bears, with the
+// code as its value, and no answer of Mimecast's does.
+const Header = "X-Mimecast-Proxy-Error"
+
+// StatusHeader is the field of RFC 9209.
+const StatusHeader = "Proxy-Status"
+
+// Code says what went wrong, for programs. The set is closed: each is in the
+// table of this package, with its status.
+type Code string
+
+// The codes.
+const (
+	BadRequestTarget    Code = "bad_request_target"
+	BadRequestBody      Code = "bad_request_body"
+	APIKeyRequired      Code = "api_key_required"
+	HostNotAllowed      Code = "host_not_allowed"
+	OriginNotAllowed    Code = "origin_not_allowed"
+	RouteNotAllowed     Code = "route_not_allowed"
+	UpgradeNotSupported Code = "upgrade_not_supported"
+	UpstreamUnreachable Code = "upstream_unreachable"
+	UpstreamTLS         Code = "upstream_tls"
+	UpstreamReset       Code = "upstream_reset"
+	CredentialsRefused  Code = "credentials_refused"
+	TokenUnavailable    Code = "token_unavailable"
+	TooBusy             Code = "too_busy"
+	ShuttingDown        Code = "shutting_down"
+	UpstreamTimeout     Code = "upstream_timeout"
+	// ClientGone is for the log alone: nobody is left to read the answer.
+	ClientGone Code = "client_gone"
+)
+
+// kind is what a code means in HTTP.
+type kind struct {
+	status    int
+	retryable bool
+	// proxyStatus is the error type of RFC 9209, section 2.3.
+	proxyStatus string
+}
+
+var kinds = map[Code]kind{
+	BadRequestTarget:    {http.StatusBadRequest, false, "http_request_error"},
+	BadRequestBody:      {http.StatusBadRequest, false, "http_request_error"},
+	APIKeyRequired:      {http.StatusUnauthorized, false, "http_request_denied"},
+	HostNotAllowed:      {http.StatusForbidden, false, "http_request_denied"},
+	OriginNotAllowed:    {http.StatusForbidden, false, "http_request_denied"},
+	RouteNotAllowed:     {http.StatusForbidden, false, "http_request_denied"},
+	UpgradeNotSupported: {http.StatusNotImplemented, false, "http_upgrade_failed"},
+	UpstreamUnreachable: {http.StatusBadGateway, true, "destination_unavailable"},
+	UpstreamTLS:         {http.StatusBadGateway, false, "tls_protocol_error"},
+	UpstreamReset:       {http.StatusBadGateway, true, "connection_terminated"},
+	CredentialsRefused:  {http.StatusBadGateway, false, "proxy_configuration_error"},
+	TokenUnavailable:    {http.StatusServiceUnavailable, true, "destination_unavailable"},
+	TooBusy:             {http.StatusServiceUnavailable, true, "connection_limit_reached"},
+	ShuttingDown:        {http.StatusServiceUnavailable, true, "proxy_internal_response"},
+	UpstreamTimeout:     {http.StatusGatewayTimeout, true, "http_response_timeout"},
+	ClientGone:          {499, false, "http_request_error"},
+}
+
+// Status returns the HTTP status that goes with the code; 500 for a code that
+// is not in the table.
+func (c Code) Status() int {
+	if k, ok := kinds[c]; ok {
+		return k.status
+	}
+	return http.StatusInternalServerError
+}
+
+// Problem is an answer of the proxy's own, and an error on its way to become
+// one.
+type Problem struct {
+	Code Code
+	// Detail is for the client: what happened and what to do next.
+	Detail string
+	// RetryAfter says when to ask again. It is sent in whole seconds, rounded
+	// up; 0 sends no header.
+	RetryAfter time.Duration
+	// Err is the cause, for the log alone. It may be nil.
+	Err error
+}
+
+// New returns a problem with a detail that is formatted as by fmt.Sprintf.
+func New(code Code, detail string, args ...any) *Problem {
+	return &Problem{Code: code, Detail: fmt.Sprintf(detail, args...)}
+}
+
+// Because returns p with its cause set.
+func (p *Problem) Because(err error) *Problem {
+	p.Err = err
+	return p
+}
+
+// Error is for the log: code, detail and cause.
+func (p *Problem) Error() string {
+	if p.Err != nil {
+		return fmt.Sprintf("%s: %s: %v", p.Code, p.Detail, p.Err)
+	}
+	return fmt.Sprintf("%s: %s", p.Code, p.Detail)
+}
+
+// Unwrap returns the cause.
+func (p *Problem) Unwrap() error { return p.Err }
+
+// envelope is Mimecast's flat error envelope, as its gateway sends it.
+type envelope struct {
+	Fail []failure `json:"fail"`
+}
+
+type failure struct {
+	Code      Code   `json:"code"`
+	Message   string `json:"message"`
+	Retryable bool   `json:"retryable"`
+}
+
+// ServeHTTP writes the answer. It sets the headers it needs and leaves others
+// that were set before, such as WWW-Authenticate, as they are.
+func (p *Problem) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	k := kinds[p.Code]
+	body, err := json.Marshal(envelope{Fail: []failure{{p.Code, p.Detail, k.retryable}}})
+	if err != nil { // strings and a bool always marshal
+		panic(err)
+	}
+	body = append(body, '\n')
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set(Header, string(p.Code))
+	h.Set(StatusHeader, "mimecast-proxy; error="+k.proxyStatus)
+	if p.RetryAfter > 0 {
+		h.Set("Retry-After", strconv.Itoa(int(math.Ceil(p.RetryAfter.Seconds()))))
+	}
+	w.WriteHeader(p.Code.Status())
+	if r.Method != http.MethodHead {
+		// A client that is gone is no news here: the access log tells it.
+		_, _ = w.Write(body)
+	}
+}
