@@ -10,6 +10,7 @@ package secret
 import (
 	"crypto/subtle"
 	"fmt"
+	"io"
 )
 
 const redacted = "[redacted]"
@@ -52,7 +53,7 @@ func (t Text) String() string {
 }
 
 // Format implements fmt.Formatter, so that %x, %#v and the rest are covered.
-func (t Text) Format(f fmt.State, _ rune) { fmt.Fprint(f, t.String()) }
+func (t Text) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, t.String()) }
 
 // MarshalText implements encoding.TextMarshaler, which JSON encoders heed.
 func (t Text) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
