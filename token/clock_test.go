@@ -1,0 +1,52 @@
+package token
+
+import (
+	"errors"
+	"testing"
+	"time"
+)
+
+// A bubble's clock cannot be set, so what follows a clock that was set is
+// tested on the judgements themselves.
+
+func TestClockSetBackMakesTheTokenDue(t *testing.T) {
+	now := time.Now()
+	held := New("abc", now, now.Add(30*time.Minute))
+	if held.dueAt(now) || held.dueAt(now.Add(-time.Second)) {
+		t.Error("due though it was fetched just now")
+	}
+	if !held.dueAt(now.Add(-time.Hour)) {
+		t.Error("not due though its age is unknown")
+	}
+}
+
+func TestClockSetForwardOutdatesTheToken(t *testing.T) {
+	now := time.Now()
+	held := New("abc", now, now.Add(30*time.Minute))
+	if later := now.Add(time.Hour); held.ValidAt(later) || !held.dueAt(later) {
+		t.Error("an hour later the token still counts")
+	}
+}
+
+func TestClockSetBackEndsThePause(t *testing.T) {
+	now := time.Now()
+	st := &state{err: errors.New("down"), failedAt: now, retryAt: now.Add(time.Minute)}
+	if !st.backingOff(now) || st.backingOff(now.Add(-time.Hour)) || st.backingOff(now.Add(time.Minute)) {
+		t.Error("the pause is not as long as it was meant to be")
+	}
+}
+
+func BenchmarkTokenHeld(b *testing.B) {
+	now := time.Now()
+	s := &Source{}
+	s.init()
+	s.publish(state{token: New("abc", now, now.Add(time.Hour))})
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if _, err := s.Token(b.Context()); err != nil {
+				b.Error(err)
+			}
+		}
+	})
+}

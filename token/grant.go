@@ -1,0 +1,315 @@
+package token
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/oauth2"
+	"golang.org/x/oauth2/clientcredentials"
+
+	"mimecast-proxy/secret"
+)
+
+const (
+	// fetchTimeout bounds one token request, answer included.
+	fetchTimeout = 30 * time.Second
+	// maxAnswer bounds the token endpoint's answer, in bytes. A real one has
+	// about 100 and a long JWT.
+	maxAnswer = 64 << 10
+)
+
+// ClientCredentials fetches tokens by the client credentials grant. The
+// secret goes in the form body (client_secret_post), once for each fetch.
+type ClientCredentials struct {
+	// URL is the token endpoint.
+	URL string
+	// ID and Secret are called before each fetch, so that a rotated secret
+	// is taken up.
+	ID, Secret func() (secret.Text, error)
+	// Transport sends the request; nil means http.DefaultTransport.
+	Transport http.RoundTripper
+
+	used atomic.Pointer[credentials] // of the last fetch
+}
+
+type credentials struct{ id, secret secret.Text }
+
+func (c *credentials) same(d *credentials) bool {
+	return c.id.Equal(d.id) && c.secret.Equal(d.secret)
+}
+
+func (c *ClientCredentials) read() (*credentials, error) {
+	id, err := c.ID()
+	if err != nil {
+		return nil, unreadable(err)
+	}
+	text, err := c.Secret()
+	if err != nil {
+		return nil, unreadable(err)
+	}
+	return &credentials{id, text}, nil
+}
+
+func unreadable(err error) error {
+	return &Error{Kind: Unavailable, Reason: "cannot read the credentials; the file must be there and readable for the proxy's user", Err: err}
+}
+
+// Changed reports whether the credentials that a fetch would use now are
+// others than those that the last one used.
+func (c *ClientCredentials) Changed() bool {
+	used := c.used.Load()
+	now, err := c.read()
+	return err == nil && used != nil && !now.same(used)
+}
+
+// Fetch gets one token. Where the credentials are refused and have meanwhile
+// been replaced, it tries the new ones at once. The error is an [*Error], or
+// that of a context that ended.
+func (c *ClientCredentials) Fetch(ctx context.Context) (*Token, error) {
+	t, err := c.fetch(ctx)
+	if e, ok := errors.AsType[*Error](err); ok && e.Kind == Refused && c.Changed() {
+		return c.fetch(ctx)
+	}
+	return t, err
+}
+
+func (c *ClientCredentials) fetch(ctx context.Context) (*Token, error) {
+	creds, err := c.read()
+	if err != nil {
+		return nil, err
+	}
+	c.used.Store(creds)
+	ctx, cancel := context.WithTimeoutCause(ctx, fetchTimeout,
+		fmt.Errorf("no answer within %v", fetchTimeout))
+	defer cancel()
+
+	answer := &recorder{base: cmp.Or[http.RoundTripper](c.Transport, http.DefaultTransport)}
+	client := &http.Client{Transport: answer, CheckRedirect: func(*http.Request, []*http.Request) error {
+		return http.ErrUseLastResponse
+	}}
+	grant := clientcredentials.Config{
+		ClientID:     creds.id.Reveal(),
+		ClientSecret: creds.secret.Reveal(),
+		TokenURL:     c.URL,
+		AuthStyle:    oauth2.AuthStyleInParams,
+	}
+	began := time.Now()
+	got, err := grant.Token(context.WithValue(ctx, oauth2.HTTPClient, client))
+	if err != nil {
+		return nil, answer.explain(ctx, err, creds)
+	}
+	return accept(got, began)
+}
+
+// accept judges a token that the endpoint gave. x/oauth2 takes whatever is
+// there; a token that no header can carry, or that is dead already, would fail
+// every request until it expires.
+func accept(got *oauth2.Token, began time.Time) (*Token, error) {
+	if !strings.EqualFold(cmp.Or(got.TokenType, "bearer"), "bearer") {
+		return nil, unusable("its token_type is not Bearer")
+	}
+	if !isB64Token(got.AccessToken) {
+		return nil, unusable("its access_token has characters that RFC 6750 does not allow in a bearer token")
+	}
+	lifetime, err := lifetimeOf(got.Extra("expires_in"))
+	if err != nil {
+		return nil, err
+	}
+	t := New(got.AccessToken, began, began.Add(lifetime))
+	if !t.ValidAt(time.Now()) {
+		return nil, unusable("the token had expired by the time it arrived")
+	}
+	return t, nil
+}
+
+func unusable(what string) error {
+	return &Error{Kind: Unavailable, Status: http.StatusOK, Reason: "the token endpoint's answer is unusable: " + what +
+		"; check that MIMECAST_TOKEN_URL is Mimecast's"}
+}
+
+// lifetimeOf reads expires_in: a number of seconds, or one in a string, as
+// gateways of the kind that Mimecast runs send it. None or zero is taken as
+// [DefaultLifetime], more than [MaxLifetime] as that.
+func lifetimeOf(expiresIn any) (time.Duration, error) {
+	var seconds float64
+	switch v := expiresIn.(type) {
+	case nil:
+	case float64:
+		seconds = v
+	case string:
+		var err error
+		if seconds, err = strconv.ParseFloat(v, 64); err != nil {
+			return 0, unusable("its expires_in is not a number")
+		}
+	default:
+		return 0, unusable("its expires_in is not a number")
+	}
+	switch {
+	case seconds == 0:
+		return DefaultLifetime, nil
+	case seconds >= MaxLifetime.Seconds():
+		return MaxLifetime, nil
+	case seconds > 0:
+		return time.Duration(seconds * float64(time.Second)), nil
+	}
+	return 0, unusable("its expires_in is negative") // or NaN
+}
+
+// isB64Token reports whether s is a b64token of RFC 6750, section 2.1.
+func isB64Token(s string) bool {
+	body := strings.TrimRight(s, "=")
+	if body == "" {
+		return false
+	}
+	for _, b := range []byte(body) {
+		switch {
+		case 'a' <= b && b <= 'z', 'A' <= b && b <= 'Z', '0' <= b && b <= '9', strings.IndexByte("-._~+/", b) >= 0:
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// recorder is a RoundTripper that keeps what x/oauth2 does not tell: the
+// answer's status, headers and body where there is no token in it.
+type recorder struct {
+	base http.RoundTripper
+	res  *http.Response // nil until an answer came
+	body []byte
+	// broken says that the body could not be read to its end.
+	broken bool
+}
+
+func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
+	res, err := r.base.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	r.res = res
+	r.body, err = io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
+	_ = res.Body.Close() // what was read is what counts
+	if err == nil && len(r.body) > maxAnswer {
+		err = fmt.Errorf("it has more than %d bytes", maxAnswer)
+	}
+	if err != nil {
+		r.broken = true
+		return nil, err
+	}
+	if json.Valid(r.body) { // x/oauth2 reads a form where the type says text
+		res.Header.Set("Content-Type", "application/json")
+	}
+	res.Body = io.NopCloser(bytes.NewReader(r.body))
+	return res, nil
+}
+
+// explain says what a failed fetch means. It gives nothing of the answer away
+// but its status and Mimecast's code, since an answer may echo the secret.
+func (r *recorder) explain(ctx context.Context, err error, creds *credentials) error {
+	if ctx.Err() != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return fmt.Errorf("asking for a token: %w", context.Cause(ctx))
+	}
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	if r.res == nil {
+		return &Error{Kind: Unavailable, Reason: "cannot reach the token endpoint", Err: err}
+	}
+	e := &Error{Kind: Unavailable, Status: r.res.StatusCode, RetryAfter: retryAfter(r.res.Header)}
+	code := r.code(creds)
+	switch status := r.res.StatusCode; {
+	case status == http.StatusUnauthorized, code != "" && (status == http.StatusBadRequest || status == http.StatusForbidden):
+		e.Kind = Refused
+		e.Reason = fmt.Sprintf("Mimecast refused the client ID or the secret (status %d%s); check MIMECAST_CLIENT_ID and MIMECAST_CLIENT_SECRET against the API application in the Mimecast Administration Console", status, code)
+	case status >= 300 && status < 400:
+		e.Reason = fmt.Sprintf("the token endpoint answered with a redirect (status %d), which is not followed with a secret; check MIMECAST_BASE_URL and MIMECAST_TOKEN_URL", status)
+	case status != http.StatusOK:
+		e.Reason = fmt.Sprintf("the token endpoint answered with status %d%s", status, code)
+	case r.broken:
+		e.Reason, e.Err = "the token endpoint's answer cannot be read", err
+	case !json.Valid(r.body):
+		e.Reason = "the token endpoint's answer is not a token but something else, perhaps a page of a network device on the way; check MIMECAST_TOKEN_URL"
+	default:
+		e.Reason = "the token endpoint's answer has no access_token" + code
+	}
+	return e
+}
+
+// code returns ", code X" with the error code of the answer, in any of the
+// envelopes that Mimecast's gateway is known to send; empty where there is none
+// that is safe to print.
+func (r *recorder) code(creds *credentials) string {
+	var answer struct {
+		Error json.RawMessage `json:"error"`
+		Fail  []struct {
+			Code   string `json:"code"`
+			Errors []struct {
+				Code string `json:"code"`
+			} `json:"errors"`
+		} `json:"fail"`
+	}
+	if json.Unmarshal(r.body, &answer) != nil {
+		return ""
+	}
+	var code string
+	_ = json.Unmarshal(answer.Error, &code) // an object here is no code
+	for _, f := range answer.Fail {
+		code = cmp.Or(code, f.Code)
+		for _, e := range f.Errors {
+			code = cmp.Or(code, e.Code)
+		}
+	}
+	if !printable(code) || strings.Contains(code, creds.secret.Reveal()) {
+		return ""
+	}
+	return ", code " + code
+}
+
+// printable reports whether s is what error codes look like.
+func printable(s string) bool {
+	if s == "" || len(s) > 64 {
+		return false
+	}
+	for _, b := range []byte(s) {
+		switch {
+		case 'a' <= b && b <= 'z', 'A' <= b && b <= 'Z', '0' <= b && b <= '9', strings.IndexByte("-_. ", b) >= 0:
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// retryAfter reads how long the endpoint asks to be left alone: Retry-After in
+// seconds or as a date (RFC 9110, section 10.2.3), else Mimecast's reset in
+// milliseconds.
+func retryAfter(h http.Header) time.Duration {
+	if v := h.Get("Retry-After"); v != "" {
+		if seconds, err := strconv.Atoi(v); err == nil {
+			return bounded(seconds, time.Second)
+		}
+		if at, err := http.ParseTime(v); err == nil {
+			return max(time.Until(at), 0)
+		}
+	}
+	for _, name := range []string{"X-Ratelimit-Reset", "X-Rate-Limit-Reset"} {
+		if ms, err := strconv.Atoi(h.Get(name)); err == nil {
+			return bounded(ms, time.Millisecond)
+		}
+	}
+	return 0
+}
+
+func bounded(n int, unit time.Duration) time.Duration {
+	return time.Duration(min(max(n, 0), int(longestRetryAfter/unit))) * unit
+}

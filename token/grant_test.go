@@ -1,0 +1,320 @@
+package token_test
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"mimecast-proxy/secret"
+	"mimecast-proxy/token"
+)
+
+const marked = "s3cr3t&+%=marked" // with what breaks a form that is not escaped
+
+func is(s string) func() (secret.Text, error) {
+	return func() (secret.Text, error) { return secret.New(s), nil }
+}
+
+// serve starts a TLS server and returns a grant that asks it.
+func serve(t *testing.T, h http.HandlerFunc) *token.ClientCredentials {
+	t.Helper()
+	srv := httptest.NewTLSServer(h)
+	transport := srv.Client().Transport.(*http.Transport)
+	t.Cleanup(func() { transport.CloseIdleConnections(); srv.Close() })
+	return &token.ClientCredentials{URL: srv.URL + "/oauth/token", ID: is("client"), Secret: is(marked), Transport: transport}
+}
+
+// answering is a token endpoint that always answers the same.
+func answering(status int, contentType, body string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", contentType)
+		w.WriteHeader(status)
+		fmt.Fprint(w, body)
+	}
+}
+
+func TestGrantIsOneFormWithTheSecretInIt(t *testing.T) {
+	var requests atomic.Int64
+	grant := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		requests.Add(1)
+		if r.Method != "POST" || r.URL.Path != "/oauth/token" || r.Header.Get("Authorization") != "" ||
+			r.Header.Get("Content-Type") != "application/x-www-form-urlencoded" ||
+			r.PostFormValue("grant_type") != "client_credentials" ||
+			r.PostFormValue("client_id") != "client" || r.PostFormValue("client_secret") != marked || len(r.PostForm) != 3 {
+			t.Errorf("%s %s %v %v", r.Method, r.URL, r.Header, r.PostForm)
+		}
+		answering(200, "application/json", `{"access_token":"abc.DEF-1_2~3+4/5==","token_type":"Bearer","expires_in":1799,"scope":""}`)(w, r)
+	})
+	before := time.Now()
+	tok, err := grant.Fetch(t.Context())
+	if err != nil || tok.Reveal() != "abc.DEF-1_2~3+4/5==" {
+		t.Fatalf("%v, %v", tok, err)
+	}
+	if life := tok.Expiry().Sub(tok.Fetched()); life != 1799*time.Second || tok.Fetched().Before(before.Add(-time.Second)) {
+		t.Errorf("lifetime %v from %v", life, tok.Fetched())
+	}
+	if requests.Load() != 1 {
+		t.Errorf("%d requests", requests.Load())
+	}
+}
+
+func TestLifetimes(t *testing.T) {
+	for expiresIn, want := range map[string]time.Duration{
+		`1799`:                  1799 * time.Second,
+		`"1799"`:                1799 * time.Second,
+		`null`:                  token.DefaultLifetime,
+		`0`:                     token.DefaultLifetime,
+		`"0"`:                   token.DefaultLifetime,
+		`86401`:                 token.MaxLifetime,
+		`999999999999`:          token.MaxLifetime,
+		`"9223372036854775807"`: token.MaxLifetime,
+	} {
+		grant := serve(t, answering(200, "application/json", `{"access_token":"abc","expires_in":`+expiresIn+`}`))
+		tok, err := grant.Fetch(t.Context())
+		if err != nil {
+			t.Errorf("expires_in %s: %v", expiresIn, err)
+		} else if got := tok.Expiry().Sub(tok.Fetched()); got != want {
+			t.Errorf("expires_in %s: lives %v, want %v", expiresIn, got, want)
+		}
+	}
+}
+
+func TestLiberalInWhatIsAccepted(t *testing.T) {
+	for name, h := range map[string]http.HandlerFunc{
+		"no type":              answering(200, "application/json", `{"access_token":"abc"}`),
+		"lower case type":      answering(200, "application/json", `{"access_token":"abc","token_type":"bearer"}`),
+		"JSON said to be text": answering(200, "text/plain", `{"access_token":"abc"}`),
+		"octets":               answering(200, "application/octet-stream", `{"access_token":"abc"}`),
+	} {
+		if tok, err := serve(t, h).Fetch(t.Context()); err != nil || tok.Reveal() != "abc" {
+			t.Errorf("%s: %v, %v", name, tok, err)
+		}
+	}
+}
+
+// TestHostileAnswers holds that whatever the token endpoint answers, the error
+// says which kind it is, and holds no secret and nothing of the answer.
+func TestHostileAnswers(t *testing.T) {
+	echo := "client_secret=" + marked
+	for name, c := range map[string]struct {
+		answer http.HandlerFunc
+		kind   token.Kind
+		says   string
+	}{
+		"flat fail 401":        {answering(401, "application/json", `{"fail":[{"code":"InvalidClientIdentifier","message":"`+marked+`"}]}`), token.Refused, "code InvalidClientIdentifier"},
+		"nested fail 401":      {answering(401, "application/json", `{"fail":[{"errors":[{"code":"invalid_client_identifier"}]}]}`), token.Refused, "code invalid_client_identifier"},
+		"OAuth 400":            {answering(400, "application/json", `{"error":"invalid_client","error_description":"`+marked+`"}`), token.Refused, "code invalid_client"},
+		"401 in plain text":    {answering(401, "text/plain", echo), token.Refused, "MIMECAST_CLIENT_SECRET"},
+		"secret as code":       {answering(401, "application/json", `{"fail":[{"code":"`+marked+`"}]}`), token.Refused, "status 401)"},
+		"403 of a firewall":    {answering(403, "text/html", "<html>blocked "+echo), token.Unavailable, "status 403"},
+		"200 with fail":        {answering(200, "application/json", `{"fail":[{"code":"internal-error"}]}`), token.Unavailable, "no access_token, code internal-error"},
+		"200 with error":       {answering(200, "application/json", `{"error":{"message":"`+marked+`"}}`), token.Unavailable, "no access_token"},
+		"HTML":                 {answering(200, "text/html", "<html>"+echo), token.Unavailable, "not a token"},
+		"empty":                {answering(200, "application/json", ""), token.Unavailable, "not a token"},
+		"null":                 {answering(200, "application/json", "null"), token.Unavailable, "no access_token"},
+		"an array":             {answering(200, "application/json", `["`+marked+`"]`), token.Unavailable, "no access_token"},
+		"503":                  {answering(503, "application/json", `{"fail":[{"code":"internal-error","message":"`+marked+`"}]}`), token.Unavailable, "status 503, code internal-error"},
+		"mac":                  {answering(200, "application/json", `{"access_token":"abc","token_type":"mac"}`), token.Unavailable, "not Bearer"},
+		"CR LF in the token":   {answering(200, "application/json", `{"access_token":"abc\r\nX-Evil: 1"}`), token.Unavailable, "RFC 6750"},
+		"NUL in the token":     {answering(200, "application/json", `{"access_token":"abc\u0000"}`), token.Unavailable, "RFC 6750"},
+		"space in the token":   {answering(200, "application/json", `{"access_token":"abc def"}`), token.Unavailable, "RFC 6750"},
+		"only padding":         {answering(200, "application/json", `{"access_token":"=="}`), token.Unavailable, "RFC 6750"},
+		"negative lifetime":    {answering(200, "application/json", `{"access_token":"abc","expires_in":-5}`), token.Unavailable, "negative"},
+		"very negative":        {answering(200, "application/json", `{"access_token":"abc","expires_in":-4294967297}`), token.Unavailable, "negative"},
+		"lifetime in words":    {answering(200, "application/json", `{"access_token":"abc","expires_in":"`+marked+`"}`), token.Unavailable, ""},
+		"lifetime as object":   {answering(200, "application/json", `{"access_token":"abc","expires_in":{}}`), token.Unavailable, ""},
+		"lifetime not finite":  {answering(200, "application/json", `{"access_token":"abc","expires_in":"NaN"}`), token.Unavailable, ""},
+		"token is a number":    {answering(200, "application/json", `{"access_token":5}`), token.Unavailable, ""},
+		"endless":              {endless, token.Unavailable, "more than 65536 bytes"},
+		"truncated":            {truncated, token.Unavailable, "cannot be read"},
+		"redirect to the open": {http.RedirectHandler("http://127.0.0.1:1/", 307).ServeHTTP, token.Unavailable, "redirect (status 307)"},
+		"reset":                {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, token.Unavailable, "cannot reach"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tok, err := serve(t, c.answer).Fetch(t.Context())
+			got, ok := errors.AsType[*token.Error](err)
+			if !ok || tok != nil {
+				t.Fatalf("got %v, %v", tok, err)
+			}
+			if got.Kind != c.kind || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("%s: %v", got.Kind, err)
+			}
+			if strings.Contains(fmt.Sprintf("%v %+v %#v", err, err, *got), "s3cr3t") {
+				t.Errorf("the error leaks: %v", err)
+			}
+		})
+	}
+}
+
+func endless(w http.ResponseWriter, r *http.Request) {
+	for r.Context().Err() == nil {
+		if _, err := fmt.Fprint(w, strings.Repeat("x", 4096)); err != nil {
+			return
+		}
+	}
+}
+
+func truncated(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Length", "1000")
+	fmt.Fprint(w, `{"access_token":"abc"`)
+}
+
+func TestRetryAfterOfTheAnswer(t *testing.T) {
+	for _, c := range []struct {
+		header, value string
+		atLeast, most time.Duration
+	}{
+		{"Retry-After", "7", 7 * time.Second, 7 * time.Second},
+		{"Retry-After", "-7", 0, 0},
+		{"Retry-After", "99999999999999999", 0, time.Hour},
+		{"Retry-After", time.Now().Add(time.Minute).UTC().Format(http.TimeFormat), 50 * time.Second, time.Minute},
+		{"X-RateLimit-Reset", "1750", 1750 * time.Millisecond, 1750 * time.Millisecond},
+		{"X-Rate-Limit-Reset", "1750", 1750 * time.Millisecond, 1750 * time.Millisecond},
+	} {
+		_, err := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set(c.header, c.value)
+			w.WriteHeader(429)
+		}).Fetch(t.Context())
+		got, ok := errors.AsType[*token.Error](err)
+		if !ok || got.RetryAfter < c.atLeast || got.RetryAfter > c.most {
+			t.Errorf("%s: %s: %v", c.header, c.value, err)
+		}
+	}
+}
+
+func TestUnreachableEndpoint(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	grant := &token.ClientCredentials{URL: "https://" + l.Addr().String(), ID: is("client"), Secret: is(marked)}
+	l.Close()
+	_, err = grant.Fetch(t.Context())
+	if got, ok := errors.AsType[*token.Error](err); !ok || got.Kind != token.Unavailable || got.Status != 0 {
+		t.Errorf("refused connection: %v", err)
+	}
+	grant = serve(t, answering(200, "application/json", "{}"))
+	grant.Transport = nil // which does not trust the server
+	_, err = grant.Fetch(t.Context())
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); !ok {
+		t.Errorf("unknown CA: %v", err)
+	}
+}
+
+func TestFetchEndsWithItsContext(t *testing.T) {
+	asked := make(chan struct{})
+	grant := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		_ = r.ParseForm() // only after the body does net/http watch the connection
+		close(asked)
+		<-r.Context().Done()
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { <-asked; cancel() }()
+	_, err := grant.Fetch(ctx)
+	if _, judged := errors.AsType[*token.Error](err); judged || !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// vault is a secret that is rotated.
+type vault struct {
+	mu   sync.Mutex
+	text string
+	err  error
+}
+
+func (v *vault) set(s string, err error) { v.mu.Lock(); defer v.mu.Unlock(); v.text, v.err = s, err }
+func (v *vault) read() (secret.Text, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return secret.New(v.text), v.err
+}
+
+func TestSecretRotatedUnderTheFetchIsTriedAtOnce(t *testing.T) {
+	v := &vault{text: "old"}
+	var requests atomic.Int64
+	grant := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		requests.Add(1)
+		if r.PostFormValue("client_secret") == "new" {
+			answering(200, "application/json", `{"access_token":"abc"}`)(w, r)
+			return
+		}
+		v.set("new", nil)
+		answering(401, "application/json", `{"fail":[{"code":"InvalidClientIdentifier"}]}`)(w, r)
+	})
+	grant.Secret = v.read
+	if _, err := grant.Fetch(t.Context()); err != nil || requests.Load() != 2 {
+		t.Errorf("%v after %d requests", err, requests.Load())
+	}
+}
+
+func TestChangedTellsOfOtherCredentials(t *testing.T) {
+	v := &vault{text: "old"}
+	grant := serve(t, answering(401, "application/json", `{}`))
+	grant.Secret = v.read
+	if grant.Changed() {
+		t.Error("changed before anything was used")
+	}
+	if _, err := grant.Fetch(t.Context()); err == nil || grant.Changed() {
+		t.Errorf("%v; changed: %v", err, grant.Changed())
+	}
+	v.set("old", errors.New("read /run/secret: no such file"))
+	if grant.Changed() {
+		t.Error("an unreadable file counts as other credentials")
+	}
+	_, err := grant.Fetch(t.Context())
+	if got, ok := errors.AsType[*token.Error](err); !ok || got.Kind != token.Unavailable || !strings.Contains(err.Error(), "no such file") {
+		t.Errorf("unreadable: %v", err)
+	}
+	v.set("new", nil)
+	if !grant.Changed() {
+		t.Error("other credentials were not noticed")
+	}
+}
+
+// FuzzAnswer holds that no answer crashes the grant or gets a token through
+// that a header cannot carry.
+func FuzzAnswer(f *testing.F) {
+	for _, s := range []string{`{"access_token":"abc","token_type":"Bearer","expires_in":1799}`, `{"fail":[{"code":"x"}]}`, `{"expires_in":"-1"}`, "a=b", ""} {
+		f.Add(200, "application/json", []byte(s))
+		f.Add(401, "text/plain", []byte(s))
+	}
+	f.Fuzz(func(t *testing.T, status int, contentType string, body []byte) {
+		grant := token.ClientCredentials{URL: "https://mimecast.test/oauth/token", ID: is("client"), Secret: is(marked),
+			Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+				rec := httptest.NewRecorder()
+				rec.Header().Set("Content-Type", contentType)
+				rec.WriteHeader(200 + uint8ed(status))
+				rec.Write(body)
+				return rec.Result(), nil
+			})}
+		tok, err := grant.Fetch(t.Context())
+		if err != nil {
+			if _, ok := errors.AsType[*token.Error](err); !ok || strings.Contains(err.Error(), marked) {
+				t.Fatalf("error %v", err)
+			}
+			return
+		}
+		if strings.ContainsAny(tok.Reveal(), "\r\n\x00 ,;\"") || tok.Reveal() == "" {
+			t.Fatalf("accepted %q", tok.Reveal())
+		}
+		if life := tok.Expiry().Sub(tok.Fetched()); life <= 0 || life > token.MaxLifetime {
+			t.Fatalf("lives %v", life)
+		}
+	})
+}
+
+func uint8ed(n int) int { return int(uint8(n)) }
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }

@@ -1,0 +1,309 @@
+package token
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// settle is how long a token that was fetched because of a 401 is left in
+	// place whatever Mimecast answers: a 401 that it did not cure has another
+	// cause, and must not cost a token request each time.
+	settle = 10 * time.Second
+	// glance bounds how long Run sleeps, so that a wake from sleep or a clock
+	// that was set is noticed soon.
+	glance = 5 * time.Second
+	// firstBackoff and lastBackoff bound the pause after a failure.
+	firstBackoff = time.Second
+	lastBackoff  = time.Minute
+	// longestRetryAfter bounds what a token endpoint can ask for.
+	longestRetryAfter = time.Hour
+)
+
+// ErrStopped is the answer to whoever waits for a token when Run has returned.
+var ErrStopped = errors.New("the token source is stopped")
+
+// Fetcher gets a new token. It returns an [*Error], or another error where its
+// context ended.
+type Fetcher interface {
+	Fetch(ctx context.Context) (*Token, error)
+	// Changed reports whether the credentials are others than those that the
+	// last Fetch used.
+	Changed() bool
+}
+
+// Trigger says why a token was asked for.
+type Trigger string
+
+// The triggers.
+const (
+	Startup      Trigger = "startup"      // no token was ever held
+	Expiry       Trigger = "expiry"       // the held token is about to expire, or has
+	Unauthorized Trigger = "unauthorized" // Mimecast rejected the held token
+)
+
+// Trace is told what a Source does. Each func may be nil, is called on Run's
+// goroutine, and must not block.
+type Trace struct {
+	Start func(Trigger)
+	// Done gets the new token, or an error.
+	Done func(trigger Trigger, took time.Duration, t *Token, err error)
+}
+
+// Source keeps a token fresh. Fetcher must be set; Run must be running for
+// anybody to be served a token that is not held yet.
+type Source struct {
+	Fetcher Fetcher
+	Trace   Trace
+
+	once  sync.Once
+	state atomic.Pointer[state] // written by Run alone
+	wake  chan struct{}         // capacity 1: somebody needs what is not there
+	// rejected is the token that Mimecast said no to. It counts only while it
+	// is the held one, so it needs no reset.
+	rejected atomic.Pointer[Token]
+}
+
+// state is what Run last found out. It is immutable; changed is closed when
+// the next one is in place.
+type state struct {
+	token    *Token // nil before the first
+	forced   bool   // token was fetched because of a 401
+	err      error  // of the last fetch; nil after a success
+	failures int    // fetches failed in a row
+	failedAt time.Time
+	retryAt  time.Time // no fetch before this one, while err is set
+	stopped  bool
+	changed  chan struct{}
+}
+
+func (s *Source) init() {
+	s.once.Do(func() {
+		s.wake = make(chan struct{}, 1)
+		s.state.Store(&state{changed: make(chan struct{})})
+	})
+}
+
+// Token returns the held token, or waits for the fetch of one. It returns at
+// once while the token endpoint fails and it is not yet time to ask again. The
+// error is an [*Error] whose RetryAfter says when that will be, [ErrStopped],
+// or the cause of ctx.
+func (s *Source) Token(ctx context.Context) (*Token, error) {
+	s.init()
+	for {
+		st, now := s.state.Load(), time.Now()
+		if st.token.ValidAt(now) {
+			return st.token, nil
+		}
+		if err := st.refusal(now); err != nil {
+			return nil, err
+		}
+		if err := s.await(ctx, st); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// Renew returns a token other than rejected, which Mimecast answered with 401:
+// the held one if it is newer, else a new one. It is a compare-and-swap, so
+// that any number of requests which saw the same token rejected cause one
+// fetch. It returns rejected itself where a renewal would not help, since it
+// was fetched less than 10 s ago to replace another that was rejected.
+func (s *Source) Renew(ctx context.Context, rejected *Token) (*Token, error) {
+	s.init()
+	for {
+		st, now := s.state.Load(), time.Now()
+		if st.token == rejected {
+			if st.settling(now) {
+				return rejected, nil
+			}
+			s.rejected.Store(rejected)
+		}
+		if st.token.ValidAt(now) && s.rejected.Load() != st.token {
+			return st.token, nil
+		}
+		if err := st.refusal(now); err != nil {
+			return nil, err
+		}
+		if err := s.await(ctx, st); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// refusal returns why no fetch will be made at now, or nil.
+func (st *state) refusal(now time.Time) error {
+	if st.stopped {
+		return ErrStopped
+	}
+	if !st.backingOff(now) {
+		return nil
+	}
+	refused := &Error{Kind: Unavailable, Reason: "there is no token", Err: st.err}
+	if e, ok := errors.AsType[*Error](st.err); ok {
+		*refused = *e
+	}
+	refused.RetryAfter = st.retryAt.Sub(now)
+	return refused
+}
+
+// backingOff reports whether the token endpoint is to be left alone at now. A
+// clock that was set back since says nothing about the pause any more.
+func (st *state) backingOff(now time.Time) bool {
+	return st.err != nil && now.Before(st.retryAt) && now.After(st.failedAt.Add(-time.Minute))
+}
+
+func (st *state) settling(now time.Time) bool {
+	age := now.Sub(st.token.fetched)
+	return st.forced && 0 <= age && age < settle
+}
+
+// await asks Run for a look at things and waits until it has something new to
+// say. The fetch lives on Run's context, so that a caller who leaves does not
+// end it for the others.
+func (s *Source) await(ctx context.Context, st *state) error {
+	select {
+	case s.wake <- struct{}{}:
+	default: // Run has yet to answer an earlier call, and will see ours then
+	}
+	select {
+	case <-st.changed:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// Run fetches the first token and then keeps it fresh until ctx ends, with one
+// token request under way at a time. Call it once. When it returns, so does
+// everybody who waits for a token.
+func (s *Source) Run(ctx context.Context) {
+	s.init()
+	defer func() {
+		st := *s.state.Load()
+		st.stopped = true
+		s.publish(st)
+	}()
+	for ctx.Err() == nil {
+		if trigger, due := s.due(time.Now()); due {
+			s.fetch(ctx, trigger)
+			continue
+		}
+		timer := time.NewTimer(s.pause(time.Now()))
+		select {
+		case <-ctx.Done():
+		case <-s.wake:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
+// due reports whether a fetch is to be made at now, and why.
+func (s *Source) due(now time.Time) (Trigger, bool) {
+	st := s.state.Load()
+	if st.backingOff(now) && !s.corrected(st.err) {
+		return "", false
+	}
+	switch {
+	case st.token == nil:
+		return Startup, true
+	case s.rejected.Load() == st.token:
+		return Unauthorized, true
+	default:
+		return Expiry, st.token.dueAt(now)
+	}
+}
+
+// corrected reports whether credentials that were refused have been replaced.
+func (s *Source) corrected(err error) bool {
+	e, ok := errors.AsType[*Error](err)
+	return ok && e.Kind == Refused && s.Fetcher.Changed()
+}
+
+// pause returns how long there is nothing to do, glance at the most.
+func (s *Source) pause(now time.Time) time.Duration {
+	st := s.state.Load()
+	next := st.retryAt
+	if st.err == nil {
+		next = st.token.renewAt()
+	}
+	// The floor keeps a clock that runs oddly from making this a busy loop.
+	return min(max(next.Sub(now), 10*time.Millisecond), glance)
+}
+
+func (s *Source) fetch(ctx context.Context, trigger Trigger) {
+	if s.Trace.Start != nil {
+		s.Trace.Start(trigger)
+	}
+	began := time.Now()
+	t, err := s.Fetcher.Fetch(ctx)
+	if ctx.Err() != nil && err != nil {
+		return // told to stop: not the token endpoint's failure
+	}
+	if s.Trace.Done != nil {
+		s.Trace.Done(trigger, time.Since(began), t, err)
+	}
+	if err != nil {
+		s.failed(err)
+		return
+	}
+	s.publish(state{token: t, forced: trigger == Unauthorized})
+}
+
+func (s *Source) failed(err error) {
+	st := *s.state.Load()
+	st.err = err
+	st.failures++
+	st.failedAt = time.Now().Round(0)
+	st.retryAt = st.failedAt.Add(backoff(st.failures, err))
+	s.publish(st)
+}
+
+func (s *Source) publish(st state) {
+	st.changed = make(chan struct{})
+	close(s.state.Swap(&st).changed)
+}
+
+// backoff returns how long to leave the token endpoint alone after that many
+// failures in a row: twice as long each time, with jitter so that a fleet does
+// not ask in step, and never shorter than the endpoint asked for.
+func backoff(failures int, err error) time.Duration {
+	d := min(firstBackoff<<min(failures-1, 10), lastBackoff)
+	d = d/2 + rand.N(d/2+1)
+	if e, ok := errors.AsType[*Error](err); ok {
+		d = max(d, min(e.RetryAfter, longestRetryAfter))
+	}
+	return d
+}
+
+// Status is what a Source knows, for people and probes.
+type Status struct {
+	Held, Valid bool
+	// Fetched, Expiry and NextRenewal are zero while no token is held.
+	Fetched, Expiry, NextRenewal time.Time
+	// Err is why the last fetch failed, nil after a success.
+	Err      error
+	Failures int
+	// FailedAt and RetryAt are zero while Err is nil.
+	FailedAt, RetryAt time.Time
+}
+
+// Status returns what is known now.
+func (s *Source) Status() Status {
+	s.init()
+	st := s.state.Load()
+	status := Status{Err: st.err, Failures: st.failures, FailedAt: st.failedAt, RetryAt: st.retryAt}
+	if t := st.token; t != nil {
+		status.Held, status.Valid = true, t.ValidAt(time.Now())
+		status.Fetched, status.Expiry, status.NextRenewal = t.fetched, t.expiry, t.renewAt()
+		if st.err != nil && st.retryAt.After(status.NextRenewal) {
+			status.NextRenewal = st.retryAt
+		}
+	}
+	return status
+}
