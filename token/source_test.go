@@ -106,7 +106,7 @@ func TestAnyNumberOfWaitersCauseOneFetch(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 100 {
 			wg.Go(func() {
-				if tok, err := s.Token(t.Context()); err != nil || tok.Reveal() != "token-1" {
+				if tok, err := s.Token(t.Context()); err != nil || tok.Authorization() != "Bearer token-1" {
 					t.Error(tok, err)
 				}
 			})

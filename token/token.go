@@ -28,7 +28,7 @@ const (
 
 // Token is a bearer token (RFC 6750). It is immutable.
 type Token struct {
-	text    secret.Text
+	header  secret.Text // "Bearer …", made once
 	fetched time.Time
 	expiry  time.Time
 }
@@ -37,11 +37,15 @@ type Token struct {
 // Both are stripped of their monotonic reading: a monotonic clock stands still
 // while a machine sleeps, and the token does not.
 func New(text string, fetched, expiry time.Time) *Token {
-	return &Token{text: secret.New(text), fetched: fetched.Round(0), expiry: expiry.Round(0)}
+	return &Token{header: secret.New(scheme + text), fetched: fetched.Round(0), expiry: expiry.Round(0)}
 }
 
-// Reveal returns the token itself, for the Authorization header.
-func (t *Token) Reveal() string { return t.text.Reveal() }
+// scheme is what a bearer token is sent with, whatever case token_type had.
+const scheme = "Bearer "
+
+// Authorization returns the value of the Authorization header (RFC 6750,
+// section 2.1).
+func (t *Token) Authorization() string { return t.header.Reveal() }
 
 // Fetched returns when the token was asked for.
 func (t *Token) Fetched() time.Time { return t.fetched }

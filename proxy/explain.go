@@ -1,0 +1,78 @@
+package proxy
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"syscall"
+
+	"mimecast-proxy/problem"
+)
+
+// Explain says what an error on the way to the upstream means, and what to do
+// about it. The context is the request's: where it ended, that is the reason,
+// whatever the error says.
+func Explain(ctx context.Context, err error) *problem.Problem {
+	if p, ok := errors.AsType[*problem.Problem](context.Cause(ctx)); ok {
+		return p
+	}
+	if ctx.Err() != nil {
+		return problem.New(problem.ClientGone, "the client went away").Because(err)
+	}
+	if p, ok := errors.AsType[*problem.Problem](err); ok {
+		return p
+	}
+	if _, ok := errors.AsType[*ClientBodyError](err); ok {
+		return problem.New(problem.BadRequestBody, "The request body ended early or is malformed.").Because(err)
+	}
+	code, detail := judge(err)
+	return problem.New(code, "%s", detail).Because(err)
+}
+
+func judge(err error) (problem.Code, string) {
+	if detail := judgeTLS(err); detail != "" {
+		return problem.UpstreamTLS, detail
+	}
+	if n, ok := errors.AsType[net.Error](err); ok && n.Timeout() {
+		return problem.UpstreamTimeout, "Mimecast did not answer in time. Whether it carried the request out is not known."
+	}
+	if _, ok := errors.AsType[*net.DNSError](err); ok {
+		return problem.UpstreamUnreachable, "Mimecast's name cannot be resolved. Check this machine's DNS and MIMECAST_BASE_URL."
+	}
+	if op, ok := errors.AsType[*net.OpError](err); ok && (op.Op == "dial" || op.Op == "proxyconnect") {
+		return problem.UpstreamUnreachable, "Mimecast cannot be reached. Check this machine's network and firewall; behind a company proxy set HTTPS_PROXY."
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
+		return problem.UpstreamReset, "Mimecast closed the connection before it answered. Whether it carried the request out is not known."
+	}
+	return problem.UpstreamReset, "Mimecast's answer cannot be used. Whether it carried the request out is not known."
+}
+
+// judgeTLS returns what to do about a TLS failure, or nothing for another.
+func judgeTLS(err error) string {
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
+		return "The certificate that was shown for Mimecast is signed by an authority that this machine does not trust. If your company inspects TLS, put its root certificate into MIMECAST_CA_FILE."
+	}
+	if _, ok := errors.AsType[x509.HostnameError](err); ok {
+		return "The certificate that was shown for Mimecast is for another name. Check MIMECAST_BASE_URL, and whether something on the way intercepts TLS."
+	}
+	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok {
+		if invalid.Reason == x509.Expired {
+			return "The certificate that was shown for Mimecast has expired or is not valid yet. Check this machine's clock."
+		}
+		return "The certificate that was shown for Mimecast is not valid."
+	}
+	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
+		return "What answered does not speak TLS. Check the port in MIMECAST_BASE_URL."
+	}
+	_, alert := errors.AsType[tls.AlertError](err)
+	_, verify := errors.AsType[*tls.CertificateVerificationError](err)
+	if alert || verify || strings.Contains(err.Error(), "tls: ") {
+		return "No secure connection to Mimecast could be made. Check whether something on the way intercepts TLS."
+	}
+	return ""
+}

@@ -1,0 +1,161 @@
+// Package proxy sends an allowed request on to Mimecast and the answer back:
+// httputil.ReverseProxy over a [Transport] that adds the bearer token.
+//
+// What a client sends is stripped of every header that could speak for it or
+// for the proxy; path, query and body pass byte for byte, and so does the
+// answer. Bodies stream both ways.
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"log"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+	"sync"
+
+	"mimecast-proxy/problem"
+)
+
+// Options say what to send on, and where.
+type Options struct {
+	// Upstream is Mimecast's base URL; a path in it is put before each
+	// request's.
+	Upstream *url.URL
+	// Transport carries the requests.
+	Transport *Transport
+	// ErrorLog gets what ReverseProxy has to say; nil means the standard
+	// logger.
+	ErrorLog *log.Logger
+}
+
+// New returns the handler.
+func New(o Options) http.Handler {
+	return duplex(&httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			aim(r.Out, o.Upstream, r.In)
+			strip(r.Out.Header)
+			// A client's trailers arrive after all checks are made, and
+			// Mimecast reads none: RFC 9110, section 6.5.1, lets them go.
+			r.Out.Trailer = nil
+		},
+		Transport:      o.Transport,
+		FlushInterval:  -1, // an answer that comes in drops goes out in drops
+		BufferPool:     &buffers{},
+		ErrorLog:       o.ErrorLog,
+		ModifyResponse: func(res *http.Response) error { return clean(res, o.Upstream) },
+		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
+			p := Explain(r.Context(), err)
+			if o.Transport.Trace.Failed != nil {
+				o.Transport.Trace.Failed(r.Context(), p)
+			}
+			p.ServeHTTP(w, r)
+		},
+	})
+}
+
+// duplex lets an answer begin while the request's body is still being sent, as
+// an upstream may: by default net/http reads and drops the rest of a body as
+// soon as an answer is begun.
+func duplex(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength != 0 {
+			// A writer that cannot do it, such as HTTP/2's, does it anyway.
+			_ = http.NewResponseController(w).EnableFullDuplex()
+			w = ownContinue{w}
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// ownContinue withholds the upstream's 100 Continue, which answers the
+// Transport's question and not the client's (RFC 9110, section 15.2). The
+// server says its own to a client that asked, when its body is first read.
+type ownContinue struct{ http.ResponseWriter }
+
+func (w ownContinue) WriteHeader(status int) {
+	if status != http.StatusContinue {
+		w.ResponseWriter.WriteHeader(status)
+	}
+}
+
+// Unwrap is for http.ResponseController.
+func (w ownContinue) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// stripped are the headers that a client may not send on: its own credentials,
+// those of API 1.0, and what speaks for a proxy. Hop-by-hop headers are
+// ReverseProxy's concern; Upgrade is here because it would put it back.
+var stripped = map[string]bool{
+	"Authorization":  true,
+	"Connection":     true,
+	"Cookie":         true,
+	"Forwarded":      true,
+	"Http2-Settings": true,
+	"Upgrade":        true,
+	"X-Mc-App-Id":    true,
+	"X-Mc-Date":      true,
+	"X-Mc-Req-Id":    true,
+	"X-Proxy-Key":    true,
+}
+
+func strip(h http.Header) {
+	for name := range h {
+		if stripped[name] || strings.HasPrefix(name, "X-Forwarded-") {
+			delete(h, name)
+		}
+	}
+}
+
+// withheld are the headers of an answer that a client does not get: what would
+// lead it past the proxy, what a browser would keep or heed, and what only the
+// proxy says.
+var withheld = []string{
+	"Alt-Svc",
+	"Set-Cookie",
+	"Access-Control-Allow-Origin",
+	"Access-Control-Allow-Credentials",
+	"Access-Control-Allow-Headers",
+	"Access-Control-Allow-Methods",
+	"Access-Control-Allow-Private-Network",
+	"Access-Control-Expose-Headers",
+	"Access-Control-Max-Age",
+	problem.Header,
+	problem.StatusHeader,
+}
+
+// errStatus is given a status that no HTTP client can use.
+var errStatus = errors.New("unusable status")
+
+func clean(res *http.Response, upstream *url.URL) error {
+	if res.StatusCode < http.StatusOK || res.StatusCode > 999 { // 101 too: no upgrade was asked for
+		return fmt.Errorf("%w %d", errStatus, res.StatusCode)
+	}
+	for _, name := range withheld {
+		delete(res.Header, name)
+	}
+	if len(res.Trailer) > 0 {
+		// HTTP/2 can send a length and trailers, HTTP/1.1 only one of them.
+		res.Header.Del("Content-Length")
+		res.ContentLength = -1
+	}
+	if location := res.Header.Get("Location"); location != "" {
+		res.Header.Set("Location", back(location, upstream, res.Request.Host))
+	}
+	return nil
+}
+
+// buffers is a pool of the buffers that answers are copied through.
+type buffers struct{ pool sync.Pool }
+
+const bufferSize = 32 << 10
+
+func (b *buffers) Get() []byte {
+	if buf, ok := b.pool.Get().(*[bufferSize]byte); ok {
+		return buf[:]
+	}
+	return make([]byte, bufferSize)
+}
+
+func (b *buffers) Put(buf []byte) { b.pool.Put((*[bufferSize]byte)(buf)) }

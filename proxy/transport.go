@@ -1,0 +1,245 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// Token is a bearer token that a [Source] holds.
+type Token interface {
+	// Authorization is the value of the Authorization header.
+	Authorization() string
+}
+
+// Source is where tokens come from.
+type Source interface {
+	// Token returns the token to use now.
+	Token(ctx context.Context) (Token, error)
+	// Renew returns another token than rejected, which the upstream answered
+	// with 401; or rejected itself, where another would not help.
+	Renew(ctx context.Context, rejected Token) (Token, error)
+}
+
+// Outcome says how a 401 of the upstream ended.
+type Outcome string
+
+// The outcomes.
+const (
+	Recovered         Outcome = "recovered"          // the answer to the second attempt was not 401
+	StillUnauthorized Outcome = "still_unauthorized" // it was
+	NotReplayable     Outcome = "not_replayable"     // the body was gone: the 401 went to the client
+	RenewalFailed     Outcome = "renewal_failed"     // no new token: the 401 went to the client
+	TokenFresh        Outcome = "token_fresh"        // the token is new: the 401 has another cause
+)
+
+// Trace is told what happens to a request. Each func may be nil and must not
+// block.
+type Trace struct {
+	// Unauthorized is told of each 401 with the code in its body: the
+	// upstream's words, or nothing.
+	Unauthorized func(ctx context.Context, code string)
+	// Retried is told how a 401 ended.
+	Retried func(ctx context.Context, outcome string)
+	// Answered is told of each answer of the upstream's and how long its
+	// headers took.
+	Answered func(ctx context.Context, status int, h http.Header, took time.Duration)
+	// Failed is told why the proxy answered itself.
+	Failed func(ctx context.Context, err error)
+}
+
+// Transport is a RoundTripper that adds the bearer token, and sends a request
+// again once, with another token, where the upstream answers 401. The 401
+// comes from Mimecast's gateway before anything was carried out, so that is
+// safe for any method.
+type Transport struct {
+	Base   http.RoundTripper
+	Source Source
+	// ReplayLimit is the largest body, in bytes, that is kept to be sent again.
+	ReplayLimit int64
+	// Budget bounds the kept bodies of all requests together.
+	Budget *Budget
+	Trace  Trace
+}
+
+// RoundTrip implements http.RoundTripper. The Host that is sent is the URL's,
+// whatever req.Host says. It does not change req, and leaves its body open,
+// which may still be read while the answer arrives. Where the fault is the
+// client's body, the error is a [*ClientBodyError].
+func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	ctx := req.Context()
+	token, err := t.Source.Token(ctx)
+	if err != nil {
+		return nil, err
+	}
+	body, err := keep(req, t.ReplayLimit, t.Budget)
+	if err != nil {
+		return nil, err
+	}
+	defer body.release()
+	res, err := t.send(req, token, body)
+	if err == nil && res.StatusCode == http.StatusUnauthorized {
+		res, err = t.again(req, token, body, res)
+	}
+	if err != nil {
+		return nil, err
+	}
+	res.Request = req // the attempt's own would hold the kept body as long as the answer
+	return res, nil
+}
+
+// send makes one attempt.
+func (t *Transport) send(req *http.Request, token Token, body *payload) (*http.Response, error) {
+	out := req.WithContext(req.Context())
+	out.Host = ""
+	out.Header = req.Header.Clone()
+	out.Header["Authorization"] = []string{token.Authorization()}
+	hideIdempotency(out.Header)
+	if err := body.attach(out); err != nil {
+		return nil, err
+	}
+	began := time.Now()
+	res, err := t.Base.RoundTrip(out)
+	if err != nil {
+		if clientErr := body.clientErr(); clientErr != nil {
+			return nil, clientErr
+		}
+		return nil, err
+	}
+	if t.Trace.Answered != nil {
+		t.Trace.Answered(req.Context(), res.StatusCode, res.Header, time.Since(began))
+	}
+	if res.StatusCode == http.StatusUnauthorized {
+		code := peekCode(res)
+		if t.Trace.Unauthorized != nil {
+			t.Trace.Unauthorized(req.Context(), code)
+		}
+	}
+	return res, nil
+}
+
+// hideIdempotency spells the idempotency keys as net/http does not. It takes
+// them as leave to send a request twice, even a write that the upstream has
+// seen, and Mimecast makes no such promise.
+func hideIdempotency(h http.Header) {
+	for _, name := range []string{"Idempotency-Key", "X-Idempotency-Key"} {
+		if v, ok := h[name]; ok {
+			delete(h, name)
+			h[strings.ToLower(name)] = v
+		}
+	}
+}
+
+// attach makes p the body of out. GetBody is also what net/http resends by
+// where it knows that the upstream took nothing: a connection that had gone
+// stale, an HTTP/2 stream that was refused.
+func (p *payload) attach(out *http.Request) error {
+	out.Header.Del("Expect") // the client has been told to go on, or will be
+	out.GetBody = nil
+	if p.empty() {
+		out.Body = http.NoBody
+		return nil
+	}
+	if p.whole() {
+		out.ContentLength = p.size
+		out.TransferEncoding = nil
+	} else {
+		// A 401 can then arrive before the body is on its way and gone.
+		out.Header["Expect"] = []string{"100-continue"}
+	}
+	body, err := p.open()
+	out.Body, out.GetBody = body, p.open
+	return err
+}
+
+// again takes a 401 as far as it goes: a new token, and the request once more.
+func (t *Transport) again(req *http.Request, rejected Token, body *payload, res *http.Response) (*http.Response, error) {
+	ctx := req.Context()
+	token, err := t.Source.Renew(ctx, rejected)
+	if err != nil {
+		return t.settle(ctx, RenewalFailed, res), nil //nolint:nilerr // the 401 is the truth that the client gets
+	}
+	if token == rejected {
+		return t.settle(ctx, TokenFresh, res), nil
+	}
+	next, err := t.send(req, token, body)
+	switch {
+	case errors.Is(err, errConsumed):
+		return t.settle(ctx, NotReplayable, res), nil
+	case err != nil:
+		drop(res)
+		return nil, err
+	}
+	drop(res)
+	if next.StatusCode == http.StatusUnauthorized {
+		return t.settle(ctx, StillUnauthorized, next), nil
+	}
+	return t.settle(ctx, Recovered, next), nil
+}
+
+func (t *Transport) settle(ctx context.Context, o Outcome, res *http.Response) *http.Response {
+	if t.Trace.Retried != nil {
+		t.Trace.Retried(ctx, string(o))
+	}
+	return res
+}
+
+const (
+	// maxCode bounds what is read of a 401's body to find its code, and what is
+	// read of one that nobody gets, so that its connection can be used again.
+	maxCode = 8 << 10
+	// patience bounds how long a 401's body is waited for.
+	patience = 2 * time.Second
+)
+
+// peekCode returns the code in the body of a 401, in any of the envelopes that
+// Mimecast's gateway sends, and leaves the body as it was.
+func peekCode(res *http.Response) string {
+	head, err := readSome(res.Body)
+	res.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(bytes.NewReader(head), failing{err}, res.Body), res.Body}
+	var answer struct {
+		Fail []struct {
+			Code   string
+			Errors []struct{ Code string }
+		}
+	}
+	if json.Unmarshal(head, &answer) != nil || len(answer.Fail) == 0 {
+		return ""
+	}
+	if f := answer.Fail[0]; f.Code != "" || len(f.Errors) == 0 {
+		return f.Code
+	}
+	return answer.Fail[0].Errors[0].Code
+}
+
+// readSome reads up to maxCode bytes, for as long as patience lasts: a body
+// that has not arrived by then is cut off.
+func readSome(body io.ReadCloser) ([]byte, error) {
+	impatient := time.AfterFunc(patience, func() { _ = body.Close() })
+	defer impatient.Stop()
+	return io.ReadAll(io.LimitReader(body, maxCode))
+}
+
+// failing is a reader that gives an error, or nothing at all.
+type failing struct{ err error }
+
+func (f failing) Read([]byte) (int, error) {
+	if f.err == nil {
+		return 0, io.EOF
+	}
+	return 0, f.err
+}
+
+// drop ends with an answer that nobody gets.
+func drop(res *http.Response) {
+	_, _ = readSome(res.Body) // only so that the connection can be used again
+	_ = res.Body.Close()
+}
