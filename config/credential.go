@@ -3,8 +3,8 @@ package config
 import (
 	"errors"
 	"fmt"
-	"io"
-	"os"
+	"io/fs"
+	"path/filepath"
 	"strings"
 
 	"mimecast-proxy/secret"
@@ -24,7 +24,8 @@ type Credential struct {
 // IsZero reports whether there is no credential.
 func (c Credential) IsZero() bool { return c.variable == "" }
 
-// Variable names the variable that the credential comes from.
+// Variable names the variable that the credential comes from: that of the file
+// where it is one.
 func (c Credential) Variable() string { return c.variable }
 
 // Read returns the secret. A file is read each time, so that a secret which
@@ -36,26 +37,21 @@ func (c Credential) Read() (secret.Text, error) {
 	}
 	text, err := readSecret(c.path)
 	if err != nil {
-		return secret.Text{}, fmt.Errorf("%s: %w", c.variable, err)
+		return secret.Text{}, fmt.Errorf("%s: the file %q %w", c.variable, c.path, err)
 	}
 	return text, nil
 }
 
 func readSecret(path string) (secret.Text, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return secret.Text{}, err // which has the path in it
-	}
-	defer func() { _ = f.Close() }() // it was only read
-	content, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
+	content, err := readFile(path, maxSecret)
 	if err != nil {
 		return secret.Text{}, err
 	}
-	text := strings.TrimSuffix(strings.TrimSuffix(string(content), "\n"), "\r")
-	if err := judgeSecret(text); err != nil {
-		return secret.Text{}, fmt.Errorf("%s %w", path, err)
+	text, ended := strings.CutSuffix(string(content), "\n")
+	if ended {
+		text = strings.TrimSuffix(text, "\r")
 	}
-	return secret.New(text), nil
+	return secret.New(text), judgeSecret(text)
 }
 
 // judgeSecret says what is wrong with a secret, and nothing of what it is.
@@ -63,34 +59,53 @@ func judgeSecret(text string) error {
 	switch {
 	case text == "":
 		return errors.New("is empty")
-	case len(text) > maxSecret:
-		return fmt.Errorf("has more than %d bytes", maxSecret)
-	case strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f }):
+	case strings.ContainsFunc(text, isControl):
 		return errors.New("has a control character in it, such as a line break")
 	case strings.TrimSpace(text) != text:
-		return errors.New("begins or ends with a space")
+		return errors.New("begins or ends with a blank")
 	}
 	return nil
 }
 
-func (j *judge) credential(name string, required bool) Credential {
-	value, path := j.environ[name], j.environ[name+"_FILE"]
-	var c Credential
-	var err error
+func isControl(r rune) bool { return r < ' ' || r == 0x7f }
+
+// credential judges NAME and NAME_FILE.
+func (j *judge) credential(name string) Credential {
+	file := name + "_FILE"
+	value, path := j.environ[name], j.environ[file]
 	switch {
 	case value != "" && path != "":
-		j.say(name, "set together with %s_FILE; set one of them", name)
+		j.fault(name, "set together with "+file, "one of the two")
 	case path != "":
-		c = Credential{variable: name + "_FILE", path: path}
-		_, err = readSecret(path)
+		return j.fromFile(file, path)
 	case value != "":
-		c = Credential{variable: name, text: secret.New(value)}
-		err = judgeSecret(value)
-	case required:
-		j.say(name, "not set; set it, or set %s_FILE to a file that holds it. It is shown once, when the API 2.0 application is created in the Mimecast Administration Console", name)
+		if err := judgeSecret(value); err != nil {
+			j.fault(name, "its value "+err.Error(), "the value on one line, without blanks around it")
+		}
+		if len(value) > 1 && value[0] == value[len(value)-1] && strings.ContainsRune(`"'`, rune(value[0])) {
+			j.warning("%s has quotation marks around its value, which count as part of it", name)
+		}
+		return Credential{variable: name, text: secret.New(value)}
+	case variable(name).Required:
+		found := "not set"
+		if j.empty[name] || j.empty[file] {
+			found = "set, but empty"
+		}
+		j.fault(name, found, "what Mimecast's Administration Console shows once, when the API 2.0 application is created; or set "+file+" to a file that holds it")
+	case j.empty[name] || j.empty[file]:
+		j.warning("%s is set, but empty, which counts as not set", name)
 	}
-	if err != nil {
-		j.say(c.variable, "%v", err)
+	return Credential{}
+}
+
+func (j *judge) fromFile(variable, path string) Credential {
+	if _, err := readSecret(path); err != nil {
+		found := fmt.Sprintf("the file %q %v", path, err)
+		if errors.Is(err, fs.ErrNotExist) && !filepath.IsAbs(path) {
+			// Somebody may have put the secret itself here.
+			found = "there is no file of that name in the working directory; the name is not shown, in case it is the secret itself"
+		}
+		j.fault(variable, found, fmt.Sprintf("the path of a regular file with nothing but the value in it, of at most %v", size(maxSecret)))
 	}
-	return c
+	return Credential{variable: variable, path: path}
 }

@@ -16,78 +16,127 @@ type Variable struct {
 	Accepts string
 	// Required variables have no default. File ones may come from NAME_FILE.
 	Required, File bool
+
+	literal bool // Default is what could be written
 }
 
-// Variables returns every variable, in the order in which to read them.
+// Variables returns every variable, in the contract's order.
 func Variables() []Variable {
-	t := reflect.TypeFor[variables]()
-	all := make([]Variable, 0, t.NumField())
-	for f := range t.Fields() {
-		v := Variable{
-			Name:     f.Tag.Get("env"),
-			Default:  cmp.Or(f.Tag.Get("envDefault"), f.Tag.Get("shown")),
-			Help:     f.Tag.Get("help"),
-			Accepts:  f.Tag.Get("accepts"),
-			Required: f.Tag.Get("required") == "true",
-			File:     f.Tag.Get("file") == "true",
-		}
-		if v.Required {
-			v.Default = "required"
-		}
-		all = append(all, v)
+	var all []Variable
+	for field := range reflect.TypeFor[variables]().Fields() {
+		all = append(all, describe(field))
 	}
 	return all
 }
 
-// accepted returns what a variable accepts.
-func accepted(name string) string {
+func describe(field reflect.StructField) Variable {
+	tag := field.Tag
+	value, literal := tag.Lookup("envDefault")
+	v := Variable{
+		Name:     tag.Get("env"),
+		Default:  cmp.Or(value, tag.Get("shown"), "required"),
+		Help:     tag.Get("help"),
+		Accepts:  tag.Get("accepts"),
+		Required: tag.Get("required") == "true",
+		File:     tag.Get("file") == "true",
+		literal:  literal,
+	}
+	if words := strings.Fields(tag.Get("oneof")); len(words) > 0 {
+		last := len(words) - 1
+		v.Accepts = strings.Join(words[:last], ", ") + " or " + words[last]
+	}
+	return v
+}
+
+// variable returns the one of that name.
+func variable(name string) Variable {
 	for _, v := range Variables() {
 		if v.Name == name {
-			return v.Accepts
+			return v
 		}
 	}
-	return ""
+	panic("no variable " + name)
+}
+
+// variableOf returns the one that a field of the struct describes.
+func variableOf(field string) Variable {
+	f, ok := reflect.TypeFor[variables]().FieldByName(field)
+	if !ok {
+		panic("no field " + field)
+	}
+	return describe(f)
 }
 
 // names returns how the variable may be set.
-func (v Variable) names() string {
+func (v Variable) names() []string {
 	if v.File {
-		return v.Name + ", " + v.Name + "_FILE"
+		return []string{v.Name, v.Name + "_FILE"}
 	}
-	return v.Name
+	return []string{v.Name}
 }
 
+// helpNames and helpWidth lay the help text out, in columns.
+const (
+	helpNames = 29
+	helpWidth = 92
+)
+
+// rules hold for all variables.
+const rules = "An empty variable counts as one that is not set. NAME_FILE names a file that holds NAME; " +
+	"it is read again before each token request, so a secret that was rotated is taken up without a restart, " +
+	"and a trailing newline is no part of it. Sizes are written 8MiB, 512KiB or in bytes, durations 30s or 1m30s."
+
 // WriteHelp prints every variable for a terminal.
-func WriteHelp(w io.Writer) error {
+func WriteHelp(w io.Writer) {
+	var b strings.Builder
 	for _, v := range Variables() {
 		text := v.Help
 		if v.Accepts != "" {
 			text += ". Accepted: " + v.Accepts
 		}
-		if _, err := fmt.Fprintf(w, "  %s (%s)\n%s", v.names(), v.Default, wrap(text, "      ", 80)); err != nil {
-			return err
+		if v.Required {
+			text += " [required]"
+		} else {
+			text += " [default: " + v.Default + "]"
 		}
+		columns(&b, v.names(), wrap(text, helpWidth-helpNames-1))
 	}
-	_, err := fmt.Fprintf(w, "  HTTPS_PROXY, NO_PROXY\n%s", wrap("honoured, as Go does. A variable NAME_FILE names a file that holds NAME; it is read again before each token request", "      ", 80))
-	return err
+	b.WriteString("\n")
+	for _, line := range wrap(rules, helpWidth-2) {
+		b.WriteString("  " + line + "\n")
+	}
+	_, _ = io.WriteString(w, b.String()) // a terminal that is gone reads no help
 }
 
-// wrap breaks text into lines of at most width, each with an indent.
-func wrap(text, indent string, width int) string {
-	var b strings.Builder
-	line := indent
-	for _, word := range strings.Fields(text) {
-		if line != indent && len(line)+1+len(word) > width {
-			b.WriteString(line + "\n")
-			line = indent
+// columns writes two columns side by side.
+func columns(b *strings.Builder, left, right []string) {
+	for i := range max(len(left), len(right)) {
+		var name, text string
+		if i < len(left) {
+			name = "  " + left[i]
 		}
-		if line != indent {
-			line += " "
+		if i < len(right) {
+			text = right[i]
 		}
-		line += word
+		b.WriteString(strings.TrimRight(fmt.Sprintf("%-*s %s", helpNames, name, text), " ") + "\n")
 	}
-	b.WriteString(line + "\n")
-	return b.String()
+}
+
+// wrap breaks text into lines of at most width.
+func wrap(text string, width int) []string {
+	var lines []string
+	line := ""
+	for word := range strings.FieldsSeq(text) {
+		switch {
+		case line == "":
+			line = word
+		case len(line)+1+len(word) > width:
+			lines, line = append(lines, line), word
+		default:
+			line += " " + word
+		}
+	}
+	return append(lines, line)
 }
 
 // Markdown returns the README's table of variables.
@@ -95,13 +144,17 @@ func Markdown() string {
 	var b strings.Builder
 	b.WriteString("| variable | default | meaning |\n|---|---|---|\n")
 	for _, v := range Variables() {
-		names := "`" + strings.ReplaceAll(v.names(), ", "+v.Name+"_FILE", "`, `_FILE") + "`"
-		text := v.Help
-		if v.Accepts != "" {
-			text += " (" + v.Accepts + ")"
+		names, value, text := "`"+v.Name+"`", v.Default, v.Help
+		if v.File {
+			names += ", `_FILE`"
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s |\n", names, v.Default, text)
+		if v.literal {
+			value = "`" + value + "`"
+		}
+		if v.Accepts != "" {
+			text += ". Accepted: " + v.Accepts
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s |\n", names, value, strings.ReplaceAll(text, "|", `\|`))
 	}
-	b.WriteString("| `HTTPS_PROXY`, `NO_PROXY` | | honoured, as Go does |\n")
 	return b.String()
 }

@@ -1,47 +1,97 @@
 package config
 
 import (
-	"fmt"
 	"maps"
 	"regexp"
 	"slices"
 	"strings"
 )
 
-// notOurs matches names that Kubernetes makes for a Service called "proxy" or
-// "mimecast".
-var notOurs = regexp.MustCompile(`_SERVICE_(HOST|PORT)|_PORT(_|$)`)
+// serviceLink matches the names of the variables that Kubernetes and Docker
+// links make for a service called proxy or mimecast-something.
+var serviceLink = regexp.MustCompile(`_SERVICE_HOST$|_SERVICE_PORT(_[A-Z0-9_]+)?$|_PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$`)
 
-// unknown returns a warning for each MIMECAST_ or PROXY_ name that means
-// nothing here: an ignored typo is an outage later.
-func (j *judge) unknown() []string {
-	known := []string{"MIMECAST_PROXY_URL"} // ours, for the command of run
-	for _, v := range Variables() {
-		known = append(known, v.Name)
-		if v.File {
-			known = append(known, v.Name+"_FILE")
-		}
+// linkValue matches what such a link has in NAME_PORT. A plain number there is
+// somebody's wish for a port, and is worth a warning.
+var linkValue = regexp.MustCompile(`^(tcp|udp|sctp)://`)
+
+// ours are the prefixes of the names that are meant for this program.
+var ours = []string{"MIMECAST_", "PROXY_"}
+
+// warn notes what is no fault but probably not meant.
+func (j *judge) warn(cfg Config) {
+	if memory := size(cfg.ReplayMemory); !j.faulty("PROXY_REPLAY_LIMIT") && !j.faulty("PROXY_REPLAY_MEMORY") && cfg.ReplayLimit > cfg.ReplayMemory {
+		j.warning("PROXY_REPLAY_LIMIT is more than the %v of PROXY_REPLAY_MEMORY: request bodies over %v are sent without a retry", memory, memory)
 	}
-	var warnings []string
+	if !usableProxy(cfg.HTTPSProxy) {
+		j.warning("HTTPS_PROXY is not the URL of a proxy that Go can use")
+	}
+	j.unknown()
+}
+
+// unknown warns of each MIMECAST_ or PROXY_ name that means nothing here: an
+// ignored typo is an outage later.
+func (j *judge) unknown() {
+	known := knownNames()
 	for _, name := range slices.Sorted(maps.Keys(j.environ)) {
-		ours := strings.HasPrefix(name, "MIMECAST_") || strings.HasPrefix(name, "PROXY_")
-		if !ours || slices.Contains(known, name) || notOurs.MatchString(name) {
+		if prefixOf(name) == "" || slices.Contains(known, name) || j.isLink(name) {
 			continue
 		}
-		warning := fmt.Sprintf("%s is not a variable of this program and is ignored", name)
 		if near := nearest(name, known); near != "" {
-			warning += fmt.Sprintf("; did you mean %s?", near)
+			j.warning("%s is not a variable of this program and is ignored; did you mean %s?", shownName(name), near)
+		} else {
+			j.warning("%s is not a variable of this program and is ignored", shownName(name))
 		}
-		warnings = append(warnings, warning)
 	}
-	return warnings
+}
+
+func (j *judge) isLink(name string) bool {
+	return serviceLink.MatchString(name) || strings.HasSuffix(name, "_PORT") && linkValue.MatchString(j.environ[name])
+}
+
+// knownNames returns every name that may be set.
+func knownNames() []string {
+	known := []string{"MIMECAST_PROXY_URL"} // set by run, for its command
+	for _, v := range Variables() {
+		known = append(known, v.names()...)
+	}
+	return known
+}
+
+func prefixOf(name string) string {
+	for _, p := range ours {
+		if strings.HasPrefix(name, p) {
+			return p
+		}
+	}
+	return ""
+}
+
+// shownName keeps a name with strange characters to one line.
+func shownName(name string) string {
+	if strings.Trim(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_") == "" && len(name) <= maxQuoted {
+		return name
+	}
+	return quoted(name)
 }
 
 // nearest returns the name that is fewest edits away; none where that is more
-// than a third of the name.
+// than a third of the name. A wrong prefix is one edit.
 func nearest(name string, known []string) string {
-	best := slices.MinFunc(known, func(a, b string) int { return distance(name, a) - distance(name, b) })
-	if distance(name, best) > len(name)/3 {
+	if len(name) > maxQuoted {
+		return ""
+	}
+	edits := func(to string) int {
+		prefix, other := prefixOf(name), prefixOf(to)
+		n := distance(name[len(prefix):], to[len(other):])
+		if prefix != other {
+			n++
+		}
+		return n
+	}
+	best := slices.MinFunc(known, func(a, b string) int { return edits(a) - edits(b) })
+	rest := len(name) - len(prefixOf(name))
+	if edits(best) > (rest+2)/3 {
 		return ""
 	}
 	return best

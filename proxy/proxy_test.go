@@ -80,6 +80,7 @@ type rig struct {
 	mu       sync.Mutex
 	outcomes []string
 	codes    []string
+	holds    []string
 	failures []error
 	kept     atomic.Int64
 }
@@ -89,6 +90,7 @@ type setup struct {
 	prefix string // of the upstream's base URL
 	limit  int64
 	memory int64
+	wait   time.Duration
 }
 
 func newRig(t *testing.T, s setup, h http.HandlerFunc) *rig {
@@ -117,7 +119,8 @@ func newRig(t *testing.T, s setup, h http.HandlerFunc) *rig {
 	r.front = httptest.NewUnstartedServer(proxy.New(proxy.Options{
 		Upstream: base,
 		ErrorLog: log.New(io.Discard, "", 0),
-		Transport: &proxy.Transport{Base: r.base, Source: r.tokens, ReplayLimit: s.limit, Budget: r.budget, Trace: proxy.Trace{
+		Transport: &proxy.Transport{Base: r.base, Source: r.tokens, ReplayLimit: s.limit, Budget: r.budget, RateLimitWait: s.wait, Trace: proxy.Trace{
+			Held:         func(_ context.Context, o string) { r.note(func() { r.holds = append(r.holds, o) }) },
 			Retried:      func(_ context.Context, o string) { r.note(func() { r.outcomes = append(r.outcomes, o) }) },
 			Unauthorized: func(_ context.Context, c string) { r.note(func() { r.codes = append(r.codes, c) }) },
 			Failed:       func(_ context.Context, err error) { r.note(func() { r.failures = append(r.failures, err) }) },

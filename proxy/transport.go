@@ -3,12 +3,13 @@ package proxy
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
 	"strings"
 	"time"
+
+	"mimecast-proxy/mimecast"
 )
 
 // Token is a bearer token that a [Source] holds.
@@ -49,6 +50,8 @@ type Trace struct {
 	// Answered is told of each answer of the upstream's and how long its
 	// headers took.
 	Answered func(ctx context.Context, status int, h http.Header, took time.Duration)
+	// Held is told how holding back a request that got 429 ended.
+	Held func(ctx context.Context, outcome string)
 	// Failed is told why the proxy answered itself.
 	Failed func(ctx context.Context, err error)
 }
@@ -64,7 +67,12 @@ type Transport struct {
 	ReplayLimit int64
 	// Budget bounds the kept bodies of all requests together.
 	Budget *Budget
-	Trace  Trace
+	// RateLimitWait bounds how long a request that got 429 is held back and
+	// sent again; 0 passes 429 on.
+	RateLimitWait time.Duration
+	Trace         Trace
+
+	gate gate
 }
 
 // RoundTrip implements http.RoundTripper. The Host that is sent is the URL's,
@@ -85,6 +93,9 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	res, err := t.send(req, token, body)
 	if err == nil && res.StatusCode == http.StatusUnauthorized {
 		res, err = t.again(req, token, body, res)
+	}
+	if err == nil && res.StatusCode == http.StatusTooManyRequests && t.RateLimitWait > 0 {
+		res, err = t.hold(req, body, res)
 	}
 	if err != nil {
 		return nil, err
@@ -197,27 +208,14 @@ const (
 	patience = 2 * time.Second
 )
 
-// peekCode returns the code in the body of a 401, in any of the envelopes that
-// Mimecast's gateway sends, and leaves the body as it was.
+// peekCode returns the code in the body of a 401, and leaves the body as it was.
 func peekCode(res *http.Response) string {
 	head, err := readSome(res.Body)
 	res.Body = struct {
 		io.Reader
 		io.Closer
 	}{io.MultiReader(bytes.NewReader(head), failing{err}, res.Body), res.Body}
-	var answer struct {
-		Fail []struct {
-			Code   string
-			Errors []struct{ Code string }
-		}
-	}
-	if json.Unmarshal(head, &answer) != nil || len(answer.Fail) == 0 {
-		return ""
-	}
-	if f := answer.Fail[0]; f.Code != "" || len(f.Errors) == 0 {
-		return f.Code
-	}
-	return answer.Fail[0].Errors[0].Code
+	return mimecast.Code(head)
 }
 
 // readSome reads up to maxCode bytes, for as long as patience lasts: a body

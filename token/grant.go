@@ -17,6 +17,7 @@ import (
 	"golang.org/x/oauth2"
 	"golang.org/x/oauth2/clientcredentials"
 
+	"mimecast-proxy/mimecast"
 	"mimecast-proxy/secret"
 )
 
@@ -225,7 +226,7 @@ func (r *recorder) explain(ctx context.Context, err error, creds *credentials) e
 	if r.res == nil {
 		return &Error{Kind: Unavailable, Reason: "cannot reach the token endpoint", Err: err}
 	}
-	e := &Error{Kind: Unavailable, Status: r.res.StatusCode, RetryAfter: retryAfter(r.res.Header)}
+	e := &Error{Kind: Unavailable, Status: r.res.StatusCode, RetryAfter: mimecast.RetryAfter(r.res.Header, time.Now())}
 	code := r.code(creds)
 	switch status := r.res.StatusCode; {
 	case status == http.StatusUnauthorized, code != "" && (status == http.StatusBadRequest || status == http.StatusForbidden):
@@ -245,30 +246,10 @@ func (r *recorder) explain(ctx context.Context, err error, creds *credentials) e
 	return e
 }
 
-// code returns ", code X" with the error code of the answer, in any of the
-// envelopes that Mimecast's gateway is known to send; empty where there is none
-// that is safe to print.
+// code returns ", code X" with the error code of the answer; empty where there
+// is none that is safe to print.
 func (r *recorder) code(creds *credentials) string {
-	var answer struct {
-		Error json.RawMessage `json:"error"`
-		Fail  []struct {
-			Code   string `json:"code"`
-			Errors []struct {
-				Code string `json:"code"`
-			} `json:"errors"`
-		} `json:"fail"`
-	}
-	if json.Unmarshal(r.body, &answer) != nil {
-		return ""
-	}
-	var code string
-	_ = json.Unmarshal(answer.Error, &code) // an object here is no code
-	for _, f := range answer.Fail {
-		code = cmp.Or(code, f.Code)
-		for _, e := range f.Errors {
-			code = cmp.Or(code, e.Code)
-		}
-	}
+	code := mimecast.Code(r.body)
 	if !printable(code) || strings.Contains(code, creds.secret.Reveal()) {
 		return ""
 	}
@@ -288,28 +269,4 @@ func printable(s string) bool {
 		}
 	}
 	return true
-}
-
-// retryAfter reads how long the endpoint asks to be left alone: Retry-After in
-// seconds or as a date (RFC 9110, section 10.2.3), else Mimecast's reset in
-// milliseconds.
-func retryAfter(h http.Header) time.Duration {
-	if v := h.Get("Retry-After"); v != "" {
-		if seconds, err := strconv.Atoi(v); err == nil {
-			return bounded(seconds, time.Second)
-		}
-		if at, err := http.ParseTime(v); err == nil {
-			return max(time.Until(at), 0)
-		}
-	}
-	for _, name := range []string{"X-Ratelimit-Reset", "X-Rate-Limit-Reset"} {
-		if ms, err := strconv.Atoi(h.Get(name)); err == nil {
-			return bounded(ms, time.Millisecond)
-		}
-	}
-	return 0
-}
-
-func bounded(n int, unit time.Duration) time.Duration {
-	return time.Duration(min(max(n, 0), int(longestRetryAfter/unit))) * unit
 }

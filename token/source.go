@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"mimecast-proxy/mimecast"
 )
 
 const (
@@ -20,8 +22,6 @@ const (
 	// firstBackoff and lastBackoff bound the pause after a failure.
 	firstBackoff = time.Second
 	lastBackoff  = time.Minute
-	// longestRetryAfter bounds what a token endpoint can ask for.
-	longestRetryAfter = time.Hour
 )
 
 // ErrStopped is the answer to whoever waits for a token when Run has returned.
@@ -276,7 +276,7 @@ func backoff(failures int, err error) time.Duration {
 	d := min(firstBackoff<<min(failures-1, 10), lastBackoff)
 	d = d/2 + rand.N(d/2+1)
 	if e, ok := errors.AsType[*Error](err); ok {
-		d = max(d, min(e.RetryAfter, longestRetryAfter))
+		d = max(d, min(e.RetryAfter, mimecast.LongestWait))
 	}
 	return d
 }

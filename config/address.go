@@ -1,0 +1,147 @@
+package config
+
+import (
+	"net"
+	"net/netip"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// maxSocketPath is how long the path of a unix socket may be on Linux, in
+// bytes. The kernel's own word for a longer one is "invalid argument".
+const maxSocketPath = 107
+
+// Address is where to listen. The zero value is nowhere.
+type Address struct {
+	// Network is "tcp" or "unix".
+	Network string
+	// Address is host:port, or a path.
+	Address string
+}
+
+// IsZero reports whether there is no address.
+func (a Address) IsZero() bool { return a.Address == "" }
+
+// Loopback reports whether only this machine can reach the address.
+func (a Address) Loopback() bool {
+	host, _, err := net.SplitHostPort(a.Address)
+	return a.Network == "unix" || err == nil && isLoopback(strings.ToLower(host))
+}
+
+// String returns the address as the operator writes it.
+func (a Address) String() string {
+	if a.Network == "unix" {
+		return "unix:" + a.Address
+	}
+	return a.Address
+}
+
+// overlaps reports whether who listens at one address is in the way of who
+// listens at the other.
+func (a Address) overlaps(b Address) bool {
+	if a.Network != b.Network || a.IsZero() {
+		return false
+	}
+	if a.Network == "unix" {
+		return filepath.Clean(a.Address) == filepath.Clean(b.Address)
+	}
+	hostA, portA := a.split()
+	hostB, portB := b.split()
+	return portA != 0 && portA == portB && (covers(hostA, hostB) || covers(hostB, hostA))
+}
+
+// split returns host and port, each in one way of writing it.
+func (a Address) split() (string, uint64) {
+	host, port, _ := net.SplitHostPort(a.Address) // which was judged before
+	n, _ := strconv.ParseUint(port, 10, 16)
+	host = strings.ToLower(host)
+	if ip, err := netip.ParseAddr(host); err == nil {
+		host = ip.Unmap().String()
+	}
+	if host == "localhost" {
+		host = "127.0.0.1"
+	}
+	return host, n
+}
+
+// covers reports whether listening at host takes in other.
+func covers(host, other string) bool {
+	switch host {
+	case "", "::":
+		return true
+	case "0.0.0.0":
+		return !strings.Contains(other, ":")
+	}
+	return host == other
+}
+
+// bind is an address to listen at.
+type bind struct{ Address }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (b *bind) UnmarshalText(text []byte) (err error) {
+	b.Address, err = parseAddress(string(text))
+	return err
+}
+
+// optionalBind is an address to listen at, or off.
+type optionalBind struct{ Address }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (b *optionalBind) UnmarshalText(text []byte) (err error) {
+	if !strings.EqualFold(string(text), "off") {
+		b.Address, err = parseAddress(string(text))
+	}
+	return err
+}
+
+func parseAddress(s string) (Address, error) {
+	if path, ok := strings.CutPrefix(s, "unix:"); ok {
+		return parseSocket(path)
+	}
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return Address{}, refuse("is not an address to listen at")
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return Address{}, refuse("has no port from 0 to 65535")
+	}
+	zoneless, _, _ := strings.Cut(host, "%")
+	if _, ok := hostName(zoneless); host != "" && !ok {
+		return Address{}, refuse("has no host name or IP address before the port")
+	}
+	return Address{"tcp", s}, nil
+}
+
+func parseSocket(path string) (Address, error) {
+	switch {
+	case !strings.HasPrefix(path, "/") && !filepath.IsAbs(path):
+		return Address{}, refuse("has no absolute path")
+	case len(path) > maxSocketPath:
+		return Address{}, refuse("has a path of more than %d bytes, which is too long for a socket", maxSocketPath)
+	case strings.ContainsFunc(path, isControl):
+		return Address{}, refuse("has a control character in it")
+	}
+	return Address{"unix", path}, nil
+}
+
+// listeners judges what depends on more than one variable: an account is not
+// offered to a network by accident.
+func (j *judge) listeners(cfg Config) {
+	keyed := !cfg.APIKey.IsZero() || j.faulty("PROXY_API_KEY")
+	if !cfg.Listen.IsZero() && !cfg.Listen.Loopback() && !keyed && !cfg.TrustNetwork {
+		j.fault("PROXY_LISTEN", quoted(cfg.Listen.String())+" can be reached from other machines, and whoever reaches it would use the account",
+			"a loopback address; or with it PROXY_API_KEY or PROXY_API_KEY_FILE, so that every request must carry a key; "+
+				"or PROXY_TRUST_NETWORK=true where only those who may use the account can reach it, as in a container with a private compose network")
+	}
+	if cfg.Listen.overlaps(cfg.Admin) {
+		j.fault("PROXY_ADMIN_LISTEN", quoted(cfg.Admin.String())+" is in the way of PROXY_LISTEN", "another port, or off")
+	}
+	// A tool's MIMECAST_BASE_URL is the proxy, and its environment may be the
+	// proxy's too.
+	if u := cfg.BaseURL; u != nil && isLoopback(u.Hostname()) && cfg.Listen.overlaps(Address{"tcp", u.Host}) {
+		j.fault("MIMECAST_BASE_URL", quoted(u.String())+" is PROXY_LISTEN, and requests would go round in circles",
+			"Mimecast's own URL; or leave it out. It may be meant for the tool alone")
+	}
+}

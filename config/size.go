@@ -1,0 +1,68 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+)
+
+// defaultReplayMemory is what kept bodies may take where nothing bounds the
+// process, in bytes.
+const defaultReplayMemory size = 64 << 20
+
+// size is a number of bytes.
+type size int64
+
+// units are the binary units that GOMEMLIMIT knows, the largest first.
+var units = []struct {
+	name  string
+	shift int
+}{{"TiB", 40}, {"GiB", 30}, {"MiB", 20}, {"KiB", 10}, {"B", 0}}
+
+// UnmarshalText implements encoding.TextUnmarshaler. It reads a number of
+// bytes, with a binary unit or none, as GOMEMLIMIT is written too.
+func (s *size) UnmarshalText(text []byte) error {
+	digits, shift := string(text), 0
+	for _, u := range units {
+		if before, ok := strings.CutSuffix(digits, u.name); ok {
+			digits, shift = before, u.shift
+			break
+		}
+	}
+	n, err := strconv.ParseUint(digits, 10, 64)
+	switch {
+	case errors.Is(err, strconv.ErrSyntax):
+		return refuse("is not a size")
+	case err != nil || n > math.MaxInt64>>shift:
+		return refuse("is too large")
+	}
+	*s = size(n << shift)
+	return nil
+}
+
+// String writes a size in the largest unit that leaves no remainder.
+func (s size) String() string {
+	for _, u := range units {
+		if s != 0 && s%(1<<u.shift) == 0 {
+			return fmt.Sprintf("%d%s", s>>u.shift, u.name)
+		}
+	}
+	return strconv.FormatInt(int64(s), 10)
+}
+
+// replayMemory returns what kept bodies may take: what was said, or so little
+// that a process with a memory limit has room for the rest.
+func (j *judge) replayMemory(said *size) int64 {
+	if said != nil {
+		return int64(*said)
+	}
+	memory := defaultReplayMemory
+	var limit size
+	// "off" is no size, and Go refuses to start with one that is malformed.
+	if v, ok := j.environ["GOMEMLIMIT"]; ok && limit.UnmarshalText([]byte(v)) == nil {
+		memory = min(memory, limit/2)
+	}
+	return int64(memory)
+}

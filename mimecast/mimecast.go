@@ -1,0 +1,70 @@
+// Package mimecast reads what the answers of Mimecast's API 2.0 have in common:
+// the code in an error body, and how long a caller is asked to wait.
+package mimecast
+
+import (
+	"cmp"
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// Code returns the error code in a body, in any of the envelopes that the
+// gateway is known to send: fail[].code, fail[].errors[].code, or OAuth's
+// error. It is empty where there is none. It is the peer's text: check it
+// before it is printed.
+func Code(body []byte) string {
+	var answer struct {
+		Error json.RawMessage `json:"error"`
+		Fail  []struct {
+			Code   string `json:"code"`
+			Errors []struct {
+				Code string `json:"code"`
+			} `json:"errors"`
+		} `json:"fail"`
+	}
+	if json.Unmarshal(body, &answer) != nil {
+		return ""
+	}
+	var code string
+	_ = json.Unmarshal(answer.Error, &code) // an object here is no code
+	for _, f := range answer.Fail {
+		code = cmp.Or(code, f.Code)
+		for _, e := range f.Errors {
+			code = cmp.Or(code, e.Code)
+		}
+	}
+	return code
+}
+
+// LongestWait bounds what an answer can ask for.
+const LongestWait = time.Hour
+
+// resets are the spellings of Mimecast's reset header, in milliseconds until a
+// call is added back.
+var resets = []string{"X-Ratelimit-Reset", "X-Rate-Limit-Reset", "X-Mimecast-Ratelimit-Reset"}
+
+// RetryAfter returns how long an answer asks to be left alone: Retry-After in
+// seconds or as a date (RFC 9110, section 10.2.3), else Mimecast's reset. It is
+// 0 where neither is there, and [LongestWait] at the most.
+func RetryAfter(h http.Header, now time.Time) time.Duration {
+	if v := h.Get("Retry-After"); v != "" {
+		if seconds, err := strconv.Atoi(v); err == nil {
+			return bounded(seconds, time.Second)
+		}
+		if at, err := http.ParseTime(v); err == nil {
+			return min(max(at.Sub(now), 0), LongestWait)
+		}
+	}
+	for _, name := range resets {
+		if ms, err := strconv.Atoi(h.Get(name)); err == nil {
+			return bounded(ms, time.Millisecond)
+		}
+	}
+	return 0
+}
+
+func bounded(n int, unit time.Duration) time.Duration {
+	return time.Duration(min(max(n, 0), int(LongestWait/unit))) * unit
+}
