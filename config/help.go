@@ -78,7 +78,7 @@ func (v Variable) names() []string {
 // helpNames and helpWidth lay the help text out, in columns.
 const (
 	helpNames = 29
-	helpWidth = 92
+	helpWidth = 80
 )
 
 // rules hold for all variables.

@@ -42,7 +42,7 @@ func TestHelpNamesEveryVariableInColumns(t *testing.T) {
 		}
 	}
 	for line := range strings.Lines(help) {
-		if len(line) > 93 || strings.TrimRight(line, " \n")+"\n" != line {
+		if len(line) > 81 || strings.TrimRight(line, " \n")+"\n" != line {
 			t.Errorf("%d columns: %q", len(line), line)
 		}
 	}
