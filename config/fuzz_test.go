@@ -24,21 +24,27 @@ func FuzzParse(f *testing.F) {
 			return // it would read whatever file it names; it would be no secret
 		}
 		environ := append(strings.Split(joined, "\x00"), "MIMECAST_CLIENT_ID="+markedSecret, "MIMECAST_CLIENT_SECRET_FILE="+file, "PROXY_API_KEY="+markedSecret,
-			"HTTPS_PROXY=http://u:"+markedSecret+"@"+host, "MIMECAST_TOKEN_URL=https://u:"+markedSecret+"@"+host)
-		cfg, err := Parse(environ)
-		if text := fmt.Sprintf("%v %v %#v", err, cfg.Warnings, cfg); strings.Contains(text, markedSecret) {
-			t.Fatal(text)
-		}
-		checkFaults(t, err)
-		if err == nil && (cfg.BaseURL == nil || cfg.TokenURL == nil || cfg.Listen.IsZero() || cfg.ReplayMemory < 0 || cfg.ReplayLimit < 0) {
-			t.Fatalf("accepted %+v", cfg)
-		}
-		for _, w := range cfg.Warnings {
-			if strings.Contains(w, "\n") {
-				t.Fatalf("%q", w)
-			}
-		}
+			"HTTPS_PROXY=http://u:"+markedSecret+"@"+host)
+		tryParse(t, environ)
+		tryParse(t, append(environ, "MIMECAST_TOKEN_URL=https://u:"+markedSecret+"@"+host))
 	})
+}
+
+func tryParse(t *testing.T, environ []string) {
+	t.Helper()
+	cfg, err := Parse(environ)
+	if text := fmt.Sprintf("%v %v %#v", err, cfg.Warnings, cfg); strings.Contains(text, markedSecret) {
+		t.Fatal(text)
+	}
+	checkFaults(t, err)
+	if err == nil && (cfg.BaseURL == nil || cfg.TokenURL == nil || cfg.Listen.IsZero() || cfg.ReplayMemory < 0 || cfg.ReplayLimit < 0) {
+		t.Fatalf("accepted %+v", cfg)
+	}
+	for _, w := range cfg.Warnings {
+		if strings.ContainsAny(w, "\r\n") {
+			t.Fatalf("%q", w)
+		}
+	}
 }
 
 // checkFaults holds every fault to one whole line.
