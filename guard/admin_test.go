@@ -1,0 +1,132 @@
+package guard_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"mimecast-proxy/guard"
+	"mimecast-proxy/problem"
+)
+
+// adminOn serves a guarded admin page on a listener and returns a func that
+// sends it a request and returns the status and code of the answer.
+func adminOn(t *testing.T, network, address string, denied *[]string) func(method string, headers ...string) (int, string) {
+	t.Helper()
+	g, err := guard.New(guard.Policy{
+		Hosts: []string{"*", "mimecast.internal"}, Origins: []string{"https://tool.example"}, Key: keyOf("k"), Routes: []string{"GET /siem/"},
+		Trace: guard.Trace{Denied: func(_ context.Context, reason string, _ bool) { *denied = append(*denied, reason) }},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen(network, address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := httptest.NewUnstartedServer(g.WrapAdmin(nowhereHandler{}))
+	srv.Listener.Close()
+	srv.Listener = l
+	srv.Start()
+	t.Cleanup(srv.Close)
+	return func(method string, headers ...string) (int, string) {
+		t.Helper()
+		conn, err := net.Dial(network, l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		fmt.Fprintf(conn, "%s / HTTP/1.1\r\n%s\r\nConnection: close\r\n\r\n", method, strings.Join(headers, "\r\n"))
+		res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		return res.StatusCode, res.Header.Get(problem.Header)
+	}
+}
+
+func TestAdminPageIsForThisMachinesOwnNamesAndOrigin(t *testing.T) {
+	var denied []string
+	ask := adminOn(t, "tcp", "127.0.0.1:0", &denied)
+	for _, headers := range [][]string{
+		{"Host: localhost:9090"}, {"Host: 127.0.0.1:9090"}, {"Host: [::1]:9090"}, {"Host: mimecast.internal:9090"},
+		{"Host: localhost:9090", "Origin: http://localhost:9090", "Sec-Fetch-Site: same-origin"}, {"Host: localhost:9090", "Sec-Fetch-Site: none"},
+	} {
+		if status, code := ask("POST", headers...); status != 200 {
+			t.Errorf("%q: %d %s", headers, status, code)
+		}
+	}
+	if denied != nil {
+		t.Errorf("reported %v", denied)
+	}
+	for _, c := range []struct {
+		code    string
+		headers []string
+	}{
+		{"host_not_allowed", []string{"Host: evil.example:9090"}}, // although "*" is accepted on the data port
+		{"host_not_allowed", []string{"Host: evil.example:9090", "Origin: http://evil.example:9090"}},
+		{"host_not_allowed", []string{"Host: 0.0.0.0:9090"}},
+		{"origin_not_allowed", []string{"Host: localhost:9090", "Origin: https://evil.example"}},
+		{"origin_not_allowed", []string{"Host: localhost:9090", "Origin: https://tool.example"}}, // although it may call the data port
+		{"origin_not_allowed", []string{"Host: localhost:9090", "Origin: http://localhost:8080"}},
+		{"origin_not_allowed", []string{"Host: localhost:9090", "Origin: null"}},
+		{"origin_not_allowed", []string{"Host: localhost:9090", "Sec-Fetch-Site: cross-site"}},
+		{"origin_not_allowed", []string{"Host: localhost:9090", "Sec-Fetch-Site: same-site"}},
+	} {
+		for _, method := range []string{"GET", "POST", "OPTIONS"} {
+			denied = nil
+			if status, code := ask(method, c.headers...); status != 403 || code != c.code || !slices.Equal(denied, []string{c.code}) {
+				t.Errorf("%s %q: %d %q, reported %v", method, c.headers, status, code, denied)
+			}
+		}
+	}
+}
+
+func TestAdminSocketTakesAnyHostAndNoPage(t *testing.T) {
+	dir, err := os.MkdirTemp("", "g") // t.TempDir's path may be too long for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	var denied []string
+	ask := adminOn(t, "unix", filepath.Join(dir, "s"), &denied)
+	for _, host := range []string{"localhost", "any.example", ""} {
+		if status, code := ask("GET", "Host: "+host); status != 200 {
+			t.Errorf("%q: %d %s", host, status, code)
+		}
+	}
+	if status, code := ask("GET", "Host: any.example", "Origin: http://any.example"); status != 403 || code != "origin_not_allowed" {
+		t.Errorf("%d %s", status, code)
+	}
+}
+
+// A peer from elsewhere cannot be had in a test that keeps to loopback, so this
+// one makes its requests up.
+func TestAdminPageIsForLoopbackPeersAlone(t *testing.T) {
+	g, err := guard.New(guard.Policy{Hosts: []string{"*"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := g.WrapAdmin(nowhereHandler{})
+	for peer, want := range map[string]int{
+		"127.0.0.1:1": 200, "127.8.8.8:1": 200, "[::1]:1": 200, "[::ffff:127.0.0.1]:1": 200,
+		"10.0.0.1:1": 403, "[::ffff:10.0.0.1]:1": 403, "[fe80::1%eth0]:1": 403, "0.0.0.0:1": 403, "192.0.2.1:1": 403, "": 403, "@": 403, "127.0.0.1": 403, "localhost:1": 403, "/run/127.0.0.1:1": 403,
+	} {
+		r := newRequest(t, "GET", "/")
+		r.RemoteAddr = peer
+		r.Header.Set("X-Forwarded-For", "127.0.0.1")
+		rec := httptest.NewRecorder()
+		if h.ServeHTTP(rec, r); rec.Code != want {
+			t.Errorf("%q: %d, want %d", peer, rec.Code, want)
+		}
+	}
+}

@@ -1,0 +1,95 @@
+package guard
+
+import (
+	"net/http"
+	"strings"
+)
+
+// isPreflight reports whether a request of an allowed origin asks for leave
+// only (Fetch standard, "CORS-preflight request").
+func isPreflight(r *http.Request) bool {
+	return r.Method == http.MethodOptions && len(r.Header["Access-Control-Request-Method"]) > 0
+}
+
+const (
+	// maxAsked bounds what a preflight may ask for, in bytes.
+	maxAsked = 2048
+	// leaveFor is how long a browser may keep the answer, in seconds.
+	leaveFor = "600"
+)
+
+// answerPreflight lets an allowed origin send what it asks to. A preflight bears
+// no key and is no request for a route: both are judged in what follows it.
+func answerPreflight(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	grant(h, "Access-Control-Allow-Methods", r.Header["Access-Control-Request-Method"])
+	grant(h, "Access-Control-Allow-Headers", r.Header["Access-Control-Request-Headers"])
+	h.Set("Access-Control-Max-Age", leaveFor)
+	h.Add("Vary", "Access-Control-Request-Method, Access-Control-Request-Headers")
+	// A page of a public site asks a browser for leave to call this machine.
+	if r.Header.Get("Access-Control-Request-Private-Network") == "true" {
+		h.Set("Access-Control-Allow-Private-Network", "true")
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// grant echoes what was asked for, if it is a list of names and not too long.
+func grant(h http.Header, name string, asked []string) {
+	if len(asked) == 1 && len(asked[0]) <= maxAsked && isNameList(asked[0]) {
+		h.Set(name, asked[0])
+	}
+}
+
+// nameChars are those of tokens (RFC 9110, section 5.6.2), and what parts them.
+const nameChars = "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ, "
+
+func isNameList(s string) bool {
+	for i := range len(s) {
+		if strings.IndexByte(nameChars, s[i]) < 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// corsWriter lets a page of an allowed origin read the answer, a refusal too.
+// It adds its headers as the last thing before the answer begins, since
+// ReverseProxy clears what was set before when it passes a 1xx answer on.
+type corsWriter struct {
+	http.ResponseWriter
+	origin string
+	begun  bool
+}
+
+func (w *corsWriter) WriteHeader(status int) {
+	if status >= http.StatusOK {
+		w.begin()
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *corsWriter) Write(b []byte) (int, error) {
+	w.begin()
+	return w.ResponseWriter.Write(b)
+}
+
+// FlushError is for http.ResponseController: a flush may begin the answer.
+func (w *corsWriter) FlushError() error {
+	w.begin()
+	return http.NewResponseController(w.ResponseWriter).Flush()
+}
+
+// Unwrap is for http.ResponseController.
+func (w *corsWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w *corsWriter) begin() {
+	if w.begun {
+		return
+	}
+	w.begun = true
+	h := w.Header()
+	h.Set("Access-Control-Allow-Origin", w.origin)
+	// No credentials mode is granted, so that the wildcard counts as one.
+	h.Set("Access-Control-Expose-Headers", "*")
+	h.Add("Vary", "Origin")
+}

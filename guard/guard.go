@@ -1,0 +1,169 @@
+// Package guard decides whether a request may pass: its target, the name it
+// calls the proxy by, the browser page it comes from, its key, its route.
+//
+// A proxy that adds a credential to whatever it is asked is a confused deputy.
+// So it is closed until told otherwise, and each refusal says in one line how
+// to open it. A refusal costs Mimecast nothing: not a byte goes upstream.
+//
+// What is ambiguous is refused and never repaired, since whoever reads it next
+// may repair it in another way.
+package guard
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	"mimecast-proxy/problem"
+	"mimecast-proxy/secret"
+)
+
+// Policy says who may ask for what. The zero value lets whoever calls the proxy
+// by a loopback name ask for everything, web pages apart.
+type Policy struct {
+	// Hosts are the names that requests may call the proxy by, without port;
+	// "*" for any. Those of loopback are always among them.
+	Hosts []string
+	// Origins are the browser origins that may call, such as
+	// https://tool.example.
+	Origins []string
+	// Key returns the key that every request must carry. Where it is nil or
+	// returns nothing, none is wanted. It is called for each request.
+	Key func() secret.Text
+	// Routes are the only ones to let through: patterns of http.ServeMux, and
+	// presets such as @read. None means everything.
+	Routes []string
+	// ReportOnly lets pass what Routes would refuse, and reports it.
+	ReportOnly bool
+	// TokenStub answers POST /oauth/token here; else such a request is refused.
+	TokenStub bool
+	// MaxRequests bounds the requests in flight; 0 does not.
+	MaxRequests int
+	Trace       Trace
+}
+
+// Trace is told what the guard decides. Each func may be nil and must not
+// block.
+type Trace struct {
+	// Denied gets the problem's code; passed says that the request went on all
+	// the same.
+	Denied func(ctx context.Context, reason string, passed bool)
+	// Route gets the pattern of Routes that let a request pass.
+	Route func(ctx context.Context, pattern string)
+}
+
+// Guard holds a policy.
+type Guard struct {
+	slots      slots
+	hosts      hosts
+	origins    map[string]bool
+	keys       keys
+	routes     *routes // nil: everything
+	reportOnly bool
+	tokenStub  bool
+	trace      Trace
+}
+
+// New returns a guard. The error names every route that cannot be used.
+func New(p Policy) (*Guard, error) {
+	origins, err := originSet(p.Origins)
+	if err != nil {
+		return nil, fmt.Errorf("reading the allowed origins: %w", err)
+	}
+	routes, err := newRoutes(p.Routes)
+	if err != nil {
+		return nil, err
+	}
+	return &Guard{
+		slots:      slots{max: int64(p.MaxRequests)},
+		hosts:      newHosts(p.Hosts),
+		origins:    origins,
+		keys:       keys{key: p.Key},
+		routes:     routes,
+		reportOnly: p.ReportOnly,
+		tokenStub:  p.TokenStub,
+		trace:      p.Trace,
+	}, nil
+}
+
+// InFlight returns how many requests are in flight.
+func (g *Guard) InFlight() int { return int(g.slots.taken.Load()) }
+
+// Wrap returns next behind the guard: the data port.
+func (g *Guard) Wrap(next http.Handler) http.Handler { return &dataPort{g, next} }
+
+type dataPort struct {
+	guard *Guard
+	next  http.Handler
+}
+
+func (d *dataPort) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	g := d.guard
+	if !g.slots.take() {
+		g.refuse(w, r, g.slots.full())
+		return
+	}
+	defer g.slots.release() // a panic, as of an aborted answer, goes on its way
+	g.serve(w, r, d.next)
+}
+
+// serve asks the questions, in the contract's order. Until the origin is judged
+// a web page may be asking, which must learn nothing.
+func (g *Guard) serve(w http.ResponseWriter, r *http.Request, next http.Handler) {
+	t, p := g.readTarget(r)
+	if p == nil {
+		p = g.judgeHost(r)
+	}
+	page := ""
+	if p == nil {
+		page, p = g.judgeOrigin(r)
+	}
+	if p != nil {
+		g.refuse(w, r, p)
+		return
+	}
+	if page != "" {
+		cors := &corsWriter{ResponseWriter: w, origin: page}
+		defer cors.begin() // an answer may do without a status and a body
+		w = cors
+		if isPreflight(r) {
+			answerPreflight(w, r)
+			return
+		}
+	}
+	if t.isTokenEndpoint() {
+		g.answerToken(w, r, t)
+		return
+	}
+	if p = g.judgeCaller(r, t); p != nil {
+		g.refuse(w, r, p)
+		return
+	}
+	next.ServeHTTP(w, r)
+}
+
+// judgeCaller asks what is asked of every caller that is no hostile page.
+func (g *Guard) judgeCaller(r *http.Request, t target) *problem.Problem {
+	p := g.judgeKey(r)
+	if p == nil {
+		p = judgeUpgrade(r)
+	}
+	if p == nil {
+		p = g.judgeRoute(r, t)
+	}
+	return p
+}
+
+func (g *Guard) refuse(w http.ResponseWriter, r *http.Request, p *problem.Problem) {
+	g.report(r, p, false)
+	if p.Code == problem.APIKeyRequired {
+		challenge(w.Header())
+	}
+	p.ServeHTTP(w, r)
+}
+
+func (g *Guard) report(r *http.Request, p *problem.Problem, passed bool) {
+	if g.trace.Denied != nil {
+		g.trace.Denied(r.Context(), string(p.Code), passed)
+	}
+}

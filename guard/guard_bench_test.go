@@ -1,0 +1,93 @@
+package guard_test
+
+import (
+	"net/http"
+	"net/url"
+	"testing"
+
+	"mimecast-proxy/guard"
+	"mimecast-proxy/secret"
+)
+
+// nowhere is a ResponseWriter that costs nothing, so that what is measured is
+// the guard.
+type nowhere struct{ h http.Header }
+
+func (n nowhere) Header() http.Header         { return n.h }
+func (n nowhere) Write(b []byte) (int, error) { return len(b), nil }
+func (n nowhere) WriteHeader(int)             {}
+
+// nowhereHandler answers nothing.
+type nowhereHandler struct{}
+
+func (nowhereHandler) ServeHTTP(http.ResponseWriter, *http.Request) {}
+
+// newRequest returns a request as net/http's server makes it.
+func newRequest(tb testing.TB, method, target string) *http.Request {
+	tb.Helper()
+	u, err := url.ParseRequestURI(target)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return &http.Request{Method: method, RequestURI: target, URL: u, Host: "127.0.0.1:8080", Header: http.Header{}, ProtoMajor: 1, ProtoMinor: 1}
+}
+
+func TestPlainRequestAllocatesNothing(t *testing.T) {
+	for name, p := range map[string]guard.Policy{
+		"open":  {MaxRequests: 1024, Hosts: []string{"mimecast.internal"}, Origins: []string{"https://tool.example"}},
+		"keyed": {Key: keyOf("key")},
+	} {
+		g, err := guard.New(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h := g.Wrap(nowhereHandler{})
+		r := newRequest(t, "GET", "/siem/v1/events/cg?types=x")
+		r.Header.Set("Authorization", "Bearer key")
+		if n := testing.AllocsPerRun(100, func() { h.ServeHTTP(nowhere{}, r) }); n != 0 {
+			t.Errorf("%s: %v allocations", name, n)
+		}
+	}
+}
+
+// BenchmarkGuard measures what the guard adds to a request that passes, by what
+// it is asked to look at.
+func BenchmarkGuard(b *testing.B) {
+	text := secret.New("0123456789abcdef0123456789abcdef")
+	key := func() secret.Text { return text }
+	proof := http.Header{"Authorization": {"Bearer " + text.Reveal()}, "Accept": {"*/*"}, "User-Agent": {"siem/1"}}
+	for _, c := range []struct {
+		name, target string
+		policy       guard.Policy
+		header       http.Header
+	}{
+		{"open", "/siem/v1/events/cg?types=x", guard.Policy{MaxRequests: 1024}, http.Header{}},
+		{"escaped", "/a%2Fb/v1/events/cg?types=x", guard.Policy{}, http.Header{}},
+		{"named", "/siem/v1/events/cg?types=x", guard.Policy{Hosts: []string{"mimecast.internal"}}, http.Header{}},
+		{"page", "/siem/v1/events/cg", guard.Policy{Origins: []string{"https://tool.example"}}, http.Header{"Origin": {"https://tool.example"}}},
+		{"key", "/siem/v1/events/cg", guard.Policy{Key: key}, proof},
+		{"routes", "/siem/v1/events/cg", guard.Policy{Routes: []string{"@read"}}, http.Header{}},
+		{"everything", "/siem/v1/events/cg", guard.Policy{MaxRequests: 1024, Key: key, Routes: []string{"@read"}}, proof},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			passed := 0
+			g, err := guard.New(c.policy)
+			if err != nil {
+				b.Fatal(err)
+			}
+			h := g.Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { passed++ }))
+			r := newRequest(b, "GET", c.target)
+			r.Header = c.header
+			if len(c.policy.Hosts) > 0 {
+				r.Host = c.policy.Hosts[0]
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				h.ServeHTTP(nowhere{}, r)
+			}
+			if passed < b.N {
+				b.Fatalf("%d of %d passed", passed, b.N)
+			}
+		})
+	}
+}

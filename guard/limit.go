@@ -1,0 +1,35 @@
+package guard
+
+import (
+	"sync/atomic"
+	"time"
+
+	"mimecast-proxy/problem"
+)
+
+// slots bounds the requests in flight. It is asked first: past the limit even
+// judging a request is too much work.
+type slots struct {
+	max   int64 // 0: no bound
+	taken atomic.Int64
+}
+
+// take takes a slot, or reports that there is none.
+func (s *slots) take() bool {
+	if n := s.taken.Add(1); s.max > 0 && n > s.max {
+		s.taken.Add(-1)
+		return false
+	}
+	return true
+}
+
+func (s *slots) release() { s.taken.Add(-1) }
+
+// busyFor is when a client that found no slot should ask again.
+const busyFor = time.Second
+
+func (s *slots) full() *problem.Problem {
+	p := problem.New(problem.TooBusy, "The proxy has %d requests in flight, and takes no more. Ask again, or raise PROXY_MAX_REQUESTS.", s.max)
+	p.RetryAfter = busyFor
+	return p
+}

@@ -1,0 +1,63 @@
+package guard
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"mimecast-proxy/problem"
+)
+
+var defaultPorts = map[string]string{"http": ":80", "https": ":443"}
+
+// originSet reads the allowed origins, as browsers write them: in lower case and
+// without a default port.
+func originSet(allowed []string) (map[string]bool, error) {
+	set := make(map[string]bool, len(allowed))
+	for _, origin := range allowed {
+		u, err := url.Parse(origin)
+		if err != nil || u.Scheme == "" || u.Host == "" || strings.Contains(origin, "*") || !strings.EqualFold(u.Scheme+"://"+u.Host, origin) {
+			return nil, fmt.Errorf("%q is no origin; name each one, as https://tool.example", origin)
+		}
+		set[strings.ToLower(u.Scheme+"://"+strings.TrimSuffix(u.Host, defaultPorts[u.Scheme]))] = true
+	}
+	return set, nil
+}
+
+// judgeOrigin refuses what a browser marks as coming from another site, GET
+// included: a request here acts with a borrowed identity, so there is no safe
+// method. It returns the page's origin where that is one that may call.
+func (g *Guard) judgeOrigin(r *http.Request) (page string, _ *problem.Problem) {
+	origins, sites := r.Header["Origin"], r.Header["Sec-Fetch-Site"]
+	switch {
+	case len(origins) == 0 && len(sites) == 0:
+		return "", nil // no browser, or one that marks nothing: see judgeHost
+	case len(origins) > 1 || len(sites) > 1:
+		return "", foreign("several origins")
+	case len(origins) == 1 && g.origins[origins[0]]:
+		return origins[0], nil
+	case len(origins) == 1 && !g.isOwn(origins[0], r):
+		return "", foreign(fmt.Sprintf("the origin %.200q", origins[0]))
+	case len(sites) == 1 && sites[0] != "same-origin" && sites[0] != "none":
+		// "none" is a person who typed the address.
+		return "", foreign("another site")
+	}
+	return "", nil
+}
+
+func foreign(whence string) *problem.Problem {
+	return problem.New(problem.OriginNotAllowed, "A web page of %s sent this request. If that page is meant to use the account, add its origin to PROXY_ALLOWED_ORIGINS.", whence)
+}
+
+// isOwn reports whether an origin is that of the very address the request was
+// sent to, under a name that is surely the proxy's: where any host is accepted,
+// a page that was rebound to here would otherwise pass for its own.
+func (g *Guard) isOwn(origin string, r *http.Request) bool {
+	scheme := "http://"
+	if r.TLS != nil {
+		scheme = "https://"
+	}
+	authority, ok := strings.CutPrefix(origin, scheme)
+	return ok && strings.EqualFold(authority, r.Host) && g.hosts.knows(r.Host)
+}

@@ -1,0 +1,218 @@
+package guard
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"path"
+	"slices"
+	"strings"
+
+	"mimecast-proxy/problem"
+)
+
+// routes are what may pass; http.ServeMux does the matching. Patterns with a
+// method and patterns without one have a mux each: ServeMux sees a conflict
+// between GET / and /siem/, since it could not choose, and here both allow.
+type routes struct{ withMethod, anyMethod *http.ServeMux }
+
+// allowed marks a route in a mux, apart from the redirects and refusals that
+// ServeMux makes up itself.
+type allowed struct{}
+
+func (allowed) ServeHTTP(http.ResponseWriter, *http.Request) {}
+
+// ParseRoutes returns the patterns that routes stand for: presets expanded, each
+// once. The error names every route that cannot be used.
+func ParseRoutes(items []string) ([]string, error) {
+	patterns, faults := expand(items)
+	_, err := register(patterns)
+	if err := errors.Join(append(faults, err)...); err != nil {
+		return nil, err
+	}
+	return patterns, nil
+}
+
+func newRoutes(items []string) (*routes, error) {
+	patterns, err := ParseRoutes(items)
+	if err != nil || len(items) == 0 {
+		return nil, err
+	}
+	return register(patterns)
+}
+
+// expand replaces presets by their patterns and leaves out what cannot be used.
+func expand(items []string) (patterns []string, faults []error) {
+	for _, item := range items {
+		expanded := []string{strings.Join(strings.Fields(item), " ")}
+		if strings.HasPrefix(item, "@") {
+			var ok bool
+			if expanded, ok = presets[item]; !ok {
+				faults = append(faults, fmt.Errorf("%q is no preset; there are %s", item, strings.Join(slices.Sorted(maps.Keys(presets)), ", ")))
+			}
+		}
+		for _, pattern := range expanded {
+			if err := judgePattern(pattern); err != nil {
+				faults = append(faults, err)
+			} else if !slices.Contains(patterns, pattern) {
+				patterns = append(patterns, pattern)
+			}
+		}
+	}
+	return patterns, faults
+}
+
+// judgePattern refuses what ServeMux would take and what could never match here,
+// or not as it was meant.
+func judgePattern(pattern string) error {
+	method, p, ok := strings.Cut(pattern, " ")
+	if !ok {
+		method, p = "", pattern
+	}
+	rooted := strings.HasPrefix(p, "/")
+	switch {
+	case !rooted && strings.Contains(p, "/"):
+		return fmt.Errorf("%q names a host, and there is but one upstream; begin the path with a slash, such as GET /siem/", pattern)
+	case !rooted:
+		return fmt.Errorf("%q is no route; write a path that begins with a slash, a method before it if only that one may pass, such as GET /siem/", pattern)
+	case strings.Contains(p, " "):
+		return fmt.Errorf("%q has a space in its path; put a comma or a line break between routes", pattern)
+	case method != strings.ToUpper(method):
+		return fmt.Errorf("%q: methods are written in capitals", pattern)
+	case strings.ContainsAny(p, `%\?#;`):
+		return fmt.Errorf("%q: the path of a route is written plainly, without escapes, parameters and query", pattern)
+	case strings.Contains(p, "//") || p != "/" && path.Clean(p) != strings.TrimSuffix(p, "/"):
+		return fmt.Errorf("%q can match nothing: its path has doubled slashes or dot segments", pattern)
+	}
+	return nil
+}
+
+func register(patterns []string) (*routes, error) {
+	r := &routes{http.NewServeMux(), http.NewServeMux()}
+	var faults []error
+	for i, pattern := range patterns {
+		mux := r.withMethod
+		if !strings.Contains(pattern, " ") {
+			mux = r.anyMethod
+		}
+		if err := handle(mux, pattern); err != nil {
+			faults = append(faults, explain(pattern, patterns[:i], err))
+		}
+	}
+	return r, errors.Join(faults...)
+}
+
+// handle registers a pattern. ServeMux panics where it does not like one.
+func handle(mux *http.ServeMux, pattern string) (err error) {
+	defer func() {
+		if why := recover(); why != nil {
+			err = fmt.Errorf("%v", why)
+		}
+	}()
+	mux.Handle(pattern, allowed{})
+	return nil
+}
+
+// explain says why a pattern cannot be registered, in the operator's terms:
+// ServeMux's own word for a conflict names lines of this program.
+func explain(pattern string, before []string, err error) error {
+	for _, other := range before {
+		mux := http.NewServeMux()
+		if handle(mux, other) == nil && handle(http.NewServeMux(), pattern) == nil && handle(mux, pattern) != nil {
+			return fmt.Errorf("%q and %q overlap, and neither is the narrower one; leave one out, or write one that covers both", other, pattern)
+		}
+	}
+	return fmt.Errorf("%q is no pattern of http.ServeMux: %w", pattern, err)
+}
+
+// judgeRoute asks whether a route lets the request pass.
+func (g *Guard) judgeRoute(r *http.Request, t target) *problem.Problem {
+	if g.routes == nil {
+		return nil
+	}
+	pattern, p := g.routes.judge(r, t)
+	switch {
+	case p == nil && g.trace.Route != nil:
+		g.trace.Route(r.Context(), pattern)
+	case p != nil && g.reportOnly:
+		g.report(r, p, true)
+		return nil
+	}
+	return p
+}
+
+// overrides are headers by which a client may ask some servers to take another
+// method or path than those of the request, which routes could not judge.
+var overrides = []string{"X-Http-Method", "X-Http-Method-Override", "X-Method-Override", "X-Original-Url", "X-Rewrite-Url"}
+
+// judge returns the pattern that lets a request pass, which must be the same
+// whichever way its path is read.
+func (rs *routes) judge(r *http.Request, t target) (string, *problem.Problem) {
+	for _, name := range overrides {
+		if len(r.Header[name]) > 0 {
+			return "", problem.New(problem.RouteNotAllowed, "Where PROXY_ALLOW says what may pass, %s may not: it could make another request of this one.", name)
+		}
+	}
+	pattern, same := rs.match(r, t)
+	if !same {
+		return "", badTarget("The path could be read as another one, for which PROXY_ALLOW has another answer. Send it without escaped slashes, backslashes, doubled slashes and parameters.")
+	}
+	if pattern == "" {
+		return "", problem.New(problem.RouteNotAllowed, "PROXY_ALLOW does not let %s %.200s pass.", r.Method, t.path)
+	}
+	return pattern, nil
+}
+
+// match returns the pattern that a request matches, or nothing. It reports
+// whether every reading of the path leads to that same answer.
+func (rs *routes) match(r *http.Request, t target) (pattern string, same bool) {
+	if t.texts == nil {
+		if r.URL.Path != t.path || r.URL.RawPath != "" {
+			r = reading(r.Method, literal(t.path))
+		}
+		return rs.lookup(r), true
+	}
+	pattern = rs.lookup(reading(r.Method, escaped(t.path)))
+	read := escaped // the first text has its escapes still; for the others a % is one
+	for _, text := range t.texts {
+		if rs.lookup(reading(r.Method, read(text))) != pattern || rs.lookup(reading(r.Method, read(lax(text)))) != pattern {
+			return "", false
+		}
+		read = literal
+	}
+	return pattern, true
+}
+
+func literal(path string) *url.URL { return &url.URL{Path: path} }
+
+func reading(method string, u *url.URL) *http.Request { return &http.Request{Method: method, URL: u} }
+
+// escaped returns a path for the reader who splits it first and decodes each
+// segment then, as RFC 3986 has it and as ServeMux does. A character that is
+// out of place would make url.URL escape the whole path anew, so each is put
+// in an escape of its own.
+func escaped(raw string) *url.URL {
+	var tidy strings.Builder
+	for i := range len(raw) {
+		if b := raw[i]; isAlnum(b) || strings.IndexByte("/%-._~!$&'()*+,;=:@[]", b) >= 0 {
+			tidy.WriteByte(b)
+		} else {
+			fmt.Fprintf(&tidy, "%%%02X", b)
+		}
+	}
+	return &url.URL{Path: unescape(tidy.String()), RawPath: tidy.String()}
+}
+
+// lookup returns the pattern that ServeMux finds. A path that ServeMux would
+// send elsewhere, such as one with doubled slashes, is not allowed.
+func (rs *routes) lookup(r *http.Request) string {
+	if h, pattern := rs.withMethod.Handler(r); h == (allowed{}) {
+		return pattern
+	}
+	if h, pattern := rs.anyMethod.Handler(r); h == (allowed{}) {
+		return pattern
+	}
+	return ""
+}

@@ -1,0 +1,130 @@
+package guard
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"mimecast-proxy/problem"
+)
+
+const (
+	tokenPath = "/oauth/token"
+	// dummyToken is for clients that insist on a token where no key is wanted.
+	// It opens nothing.
+	dummyToken = "mimecast-proxy-stub-token"
+	// tokenTTL is Mimecast's own, in seconds.
+	tokenTTL = 1799
+	// A token request is small. It is read before anything is proved, so what
+	// it may take is bounded.
+	maxTokenRequest     = 64 << 10
+	tokenRequestTimeout = 10 * time.Second
+)
+
+// isTokenEndpoint reports whether a path might be read as that of the token
+// endpoint, or as one below it: no client's credentials may reach the real one.
+func (t target) isTokenEndpoint() bool {
+	return isBelowToken(t.path) ||
+		slices.ContainsFunc(t.texts, func(text string) bool { return isBelowToken(strings.ToLower(lax(text))) })
+}
+
+func isBelowToken(path string) bool {
+	n := len(tokenPath)
+	return len(path) >= n && strings.EqualFold(path[:n], tokenPath) && (len(path) == n || path[n] == '/')
+}
+
+// answerToken is the token stub: clients that insist on OAuth get a token here.
+func (g *Guard) answerToken(w http.ResponseWriter, r *http.Request, t target) {
+	if r.Method != http.MethodPost || t.path != tokenPath {
+		g.refuse(w, r, problem.New(problem.RouteNotAllowed, "The proxy keeps Mimecast's token endpoint to itself. A client that insists on a token gets one from POST /oauth/token."))
+		return
+	}
+	if !g.tokenStub {
+		g.refuse(w, r, problem.New(problem.RouteNotAllowed, "The proxy adds the token itself, and PROXY_TOKEN_STUB is false. Send the request without a token, or set PROXY_TOKEN_STUB=true for clients that insist on one."))
+		return
+	}
+	token := dummyToken
+	if k := g.keys.inForce(); k != nil {
+		if p := k.judgeTokenRequest(w, r); p != nil {
+			g.refuse(w, r, p)
+			return
+		}
+		token = k.token.Reveal()
+	}
+	writeToken(w, token)
+}
+
+// judgeTokenRequest asks that the client secret be the key. The client ID, the
+// grant type and the rest may be anything.
+func (k *keyring) judgeTokenRequest(w http.ResponseWriter, r *http.Request) *problem.Problem {
+	if k.isProvedBy(r.Header) {
+		return nil
+	}
+	// A writer without deadlines is none of net/http's, and has its own.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(tokenRequestTimeout))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxTokenRequest))
+	if err != nil {
+		return problem.New(problem.BadRequestBody, "The token request cannot be read. Send a form with client_id and client_secret, and no more.").Because(err)
+	}
+	if slices.ContainsFunc(append(headerSecrets(r), bodySecrets(body)...), k.isKey) {
+		return nil
+	}
+	return problem.New(problem.APIKeyRequired, "The client secret must be the proxy's API key, the value of PROXY_API_KEY. The client ID may be anything.")
+}
+
+// headerSecrets returns the client secret in Basic credentials, which a client
+// of OAuth's escapes as it would in a form (RFC 6749, section 2.3.1).
+func headerSecrets(r *http.Request) []string {
+	_, password, ok := r.BasicAuth()
+	plain, err := url.QueryUnescape(password)
+	if !ok || err != nil || len(r.Header["Authorization"]) != 1 {
+		return nil
+	}
+	return []string{plain}
+}
+
+// bodySecrets returns what the body of a token request may mean by its client
+// secret: nothing where it is not there, or there twice. Some clients send JSON
+// without saying so, and some forget to escape a form.
+func bodySecrets(body []byte) []string {
+	var grant struct {
+		Secret string `json:"client_secret"`
+	}
+	if json.Unmarshal(body, &grant) == nil {
+		return []string{grant.Secret}
+	}
+	var secrets []string
+	for field := range strings.SplitSeq(string(body), "&") {
+		raw, ok := strings.CutPrefix(field, "client_secret=")
+		if !ok {
+			continue
+		}
+		if secrets != nil {
+			return nil
+		}
+		secrets = []string{raw}
+		if s, err := url.QueryUnescape(raw); err == nil {
+			secrets = append(secrets, s)
+		}
+	}
+	return secrets
+}
+
+// writeToken answers in Mimecast's shape.
+func writeToken(w http.ResponseWriter, token string) {
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Cache-Control", "no-store")
+	h.Set("Pragma", "no-cache") // RFC 6749, section 5.1
+	// A client that is gone is no news here: the access log tells it.
+	_ = json.NewEncoder(w).Encode(struct {
+		AccessToken string `json:"access_token"`
+		TokenType   string `json:"token_type"`
+		ExpiresIn   int    `json:"expires_in"`
+		Scope       string `json:"scope"`
+	}{token, "Bearer", tokenTTL, ""})
+}

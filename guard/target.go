@@ -1,0 +1,219 @@
+package guard
+
+import (
+	"net/http"
+	"path"
+	"strings"
+	"unicode/utf8"
+
+	"mimecast-proxy/problem"
+)
+
+// target is what a request asks for: its path, byte for byte as it goes
+// upstream.
+type target struct {
+	path string
+	// texts are the path as it came and as it is after each decoding, where
+	// another reader might see another path in it: where there is an escape, a
+	// backslash, a parameter, a doubled slash or the like. Else there are none.
+	texts []string
+}
+
+// readTarget judges the request target as it came, not what net/http made of
+// it, and refuses what has no one meaning.
+func (g *Guard) readTarget(r *http.Request) (target, *problem.Problem) {
+	whole, p := g.originForm(r)
+	if p != nil {
+		return target{}, p
+	}
+	raw, _, _ := strings.Cut(whole, "?")
+	if strings.HasPrefix(raw, "//") {
+		return target{}, badTarget("The path begins with two slashes, which could be read as a host. Check how the base URL and the path are joined.")
+	}
+	if strings.IndexByte(raw, '#') >= 0 { // after the ? it can change no decision
+		return target{}, badTarget("The request target has a fragment. Leave it out, or send # as %%23.")
+	}
+	if !isOdd(raw) {
+		return target{path: raw}, nil
+	}
+	texts, why := readings(raw)
+	if why != "" {
+		return target{}, badTarget("The path has %s, and could be read in more than one way.", why)
+	}
+	return target{raw, texts}, nil
+}
+
+func badTarget(detail string, args ...any) *problem.Problem {
+	return problem.New(problem.BadRequestTarget, detail, args...)
+}
+
+// originForm returns path and query of a request target, which is these two
+// alone or with the proxy's own address before them (RFC 9112, section 3.2).
+func (g *Guard) originForm(r *http.Request) (string, *problem.Problem) {
+	whole := r.RequestURI
+	if r.Method == http.MethodConnect || r.Method == "PRI" || whole == "*" {
+		return "", badTarget("The proxy takes requests for a path over HTTP/1.1, as Mimecast does. It opens no tunnels.")
+	}
+	if strings.HasPrefix(whole, "/") {
+		return whole, nil
+	}
+	const scheme = "http://"
+	if len(whole) > len(scheme) && strings.EqualFold(whole[:len(scheme)], scheme) {
+		authority, rest := whole[len(scheme):], ""
+		if i := strings.IndexAny(authority, "/?#"); i >= 0 {
+			authority, rest = authority[:i], authority[i:]
+		}
+		if !strings.HasPrefix(rest, "/") {
+			rest = "/" + rest
+		}
+		if _, ok := hostName(authority); ok && g.hosts.accepts(authority) {
+			return rest, nil
+		}
+	}
+	return "", badTarget("The request is for another host. Use the proxy's address in place of Mimecast's base URL, not as HTTP_PROXY.")
+}
+
+// isOdd reports whether a path has anything in it that needs a second look.
+func isOdd(p string) bool {
+	last := byte(0)
+	for i := range len(p) {
+		b := p[i]
+		if b <= ' ' || b >= 0x7f || b == '%' || b == '\\' || b == ';' {
+			return true
+		}
+		if last == '/' && (b == '/' || b == '.') {
+			return true
+		}
+		last = b
+	}
+	return false
+}
+
+// readings returns a path as it came and as it is after each decoding, or says
+// what in it could be read in more than one way.
+func readings(raw string) (texts []string, why string) {
+	if !validEscapes(raw) {
+		return nil, "a % that begins no escape"
+	}
+	texts, settled := decodings(raw)
+	if !settled {
+		return nil, "escapes within escapes"
+	}
+	for _, text := range texts {
+		if why = fault(text); why != "" {
+			return nil, why
+		}
+	}
+	return texts, ""
+}
+
+// fault says what in a path is refused wherever it comes; nothing where all is
+// well.
+func fault(text string) string {
+	for i := range len(text) {
+		if b := text[i]; b < ' ' || b == 0x7f {
+			return "a control character"
+		}
+	}
+	if !utf8.ValidString(text) {
+		return "bytes that are not UTF-8" // which some take for a dot or a slash
+	}
+	for segment := range strings.FieldsFuncSeq(text, isSlash) {
+		if name := withoutParameters(segment); name == "." || name == ".." {
+			return "a dot segment"
+		}
+	}
+	return ""
+}
+
+func isSlash(r rune) bool { return r == '/' || r == '\\' }
+
+// withoutParameters cuts what some readers take for no part of a segment's
+// name: path parameters, and a decoded query or fragment.
+func withoutParameters(segment string) string {
+	if i := strings.IndexAny(segment, ";?#"); i >= 0 {
+		return segment[:i]
+	}
+	return segment
+}
+
+// maxDecodings bounds how often a path is decoded. A gateway may do it once or
+// twice more than it should; what is still coded then is meant to deceive.
+const maxDecodings = 3
+
+// decodings returns a path as it came, and as it is after each round of
+// decoding that changes it. It reports whether that came to an end.
+func decodings(raw string) (texts []string, settled bool) {
+	texts = append(texts, raw)
+	for range maxDecodings {
+		last := texts[len(texts)-1]
+		next := unescape(last)
+		if next == last {
+			return texts, true
+		}
+		texts = append(texts, next)
+	}
+	last := texts[len(texts)-1]
+	return texts, unescape(last) == last
+}
+
+// unescape decodes every escape once and leaves a % that begins none as it is.
+// url.PathUnescape gives up at the first such %, and not every reader does.
+func unescape(s string) string {
+	i := strings.IndexByte(s, '%')
+	if i < 0 {
+		return s
+	}
+	out := append(make([]byte, 0, len(s)), s[:i]...)
+	for ; i < len(s); i++ {
+		if isEscape(s, i) {
+			out = append(out, unhex(s[i+1])<<4|unhex(s[i+2]))
+			i += 2
+			continue
+		}
+		out = append(out, s[i])
+	}
+	return string(out)
+}
+
+func validEscapes(s string) bool {
+	for i := range len(s) {
+		if s[i] == '%' && !isEscape(s, i) {
+			return false
+		}
+	}
+	return true
+}
+
+func isEscape(s string, i int) bool {
+	return s[i] == '%' && i+2 < len(s) && isHex(s[i+1]) && isHex(s[i+2])
+}
+
+func isHex(b byte) bool {
+	return b >= '0' && b <= '9' || b|0x20 >= 'a' && b|0x20 <= 'f'
+}
+
+func unhex(b byte) byte {
+	if b <= '9' {
+		return b - '0'
+	}
+	return b | 0x20 - 'a' + 10
+}
+
+// lax returns a path as the most forgiving reader takes it: backslashes are
+// slashes, doubled slashes are one, and parameters are not there.
+func lax(text string) string {
+	if i := strings.IndexAny(text, "?#"); i >= 0 {
+		text = text[:i]
+	}
+	isDir := strings.HasSuffix(text, "/") || strings.HasSuffix(text, `\`)
+	segments := strings.FieldsFunc(text, isSlash)
+	for i, segment := range segments {
+		segments[i] = withoutParameters(segment)
+	}
+	clean := path.Clean("/" + strings.Join(segments, "/"))
+	if isDir && clean != "/" {
+		clean += "/"
+	}
+	return clean
+}

@@ -1,0 +1,24 @@
+package guard
+
+import (
+	"net/http"
+	"strings"
+
+	"mimecast-proxy/problem"
+)
+
+// judgeUpgrade refuses a client that wants another protocol, such as WebSocket's:
+// Mimecast has none. An offer of HTTP/2 or TLS is one that the client is happy
+// to see ignored (RFC 9110, section 7.8); curl --http2 and Apache's HttpClient
+// make it with every request. It goes no further than the proxy.
+func judgeUpgrade(r *http.Request) *problem.Problem {
+	for _, value := range r.Header["Upgrade"] {
+		for protocol := range strings.SplitSeq(value, ",") {
+			name, _, _ := strings.Cut(strings.TrimSpace(protocol), "/")
+			if !strings.EqualFold(name, "h2c") && !strings.EqualFold(name, "TLS") && !strings.EqualFold(name, "HTTP") {
+				return problem.New(problem.UpgradeNotSupported, "Mimecast's API has no upgrades, such as to a WebSocket.")
+			}
+		}
+	}
+	return nil
+}
