@@ -1,0 +1,137 @@
+package telemetry
+
+import (
+	"net/http"
+	"strings"
+)
+
+// Culprit says where to look for the cause of a request that did not do what
+// it was meant to.
+type Culprit string
+
+// The culprits: the four that an operator chooses among.
+const (
+	Tool     Culprit = "tool"     // whoever called the proxy
+	Proxy    Culprit = "proxy"    // this program
+	Token    Culprit = "token"    // the credentials, or the token endpoint
+	Mimecast Culprit = "mimecast" // the API, or the way to it
+)
+
+// fault is a way in which a request can go wrong. The set is closed, so that
+// faults can be counted in arrays and be labels.
+type fault struct {
+	code    string
+	culprit Culprit
+	// denial marks what the guard refuses before anything is sent on.
+	denial bool
+}
+
+// Faults that are not told by a problem code.
+const (
+	faultNone = iota
+	faultOther
+	faultPanic
+	faultClientGone
+	faultShuttingDown
+	faultRefused
+	faultUnauthorized
+	faultForbidden
+	faultRateLimited
+	faultUpstreamError
+	faultTruncated
+	faultNamed // the first of those that are
+)
+
+// faults is indexed by the numbers above. Those from faultNamed on are problem
+// codes of the proxy's own answers.
+var faults = [...]fault{
+	faultNone:          {},
+	faultOther:         {code: "other", culprit: Proxy},
+	faultPanic:         {code: "panic", culprit: Proxy},
+	faultClientGone:    {code: "client_gone", culprit: Tool},
+	faultShuttingDown:  {code: "shutting_down", culprit: Proxy},
+	faultRefused:       {code: "request_refused", culprit: Tool},
+	faultUnauthorized:  {code: "mimecast_unauthorized", culprit: Token},
+	faultForbidden:     {code: "mimecast_forbidden", culprit: Mimecast},
+	faultRateLimited:   {code: "mimecast_rate_limited", culprit: Mimecast},
+	faultUpstreamError: {code: "mimecast_error", culprit: Mimecast},
+	faultTruncated:     {code: "mimecast_truncated", culprit: Mimecast},
+
+	faultNamed: {code: "bad_request_target", culprit: Tool, denial: true},
+	{code: "api_key_required", culprit: Tool, denial: true},
+	{code: "host_not_allowed", culprit: Tool, denial: true},
+	{code: "origin_not_allowed", culprit: Tool, denial: true},
+	{code: "route_not_allowed", culprit: Tool, denial: true},
+	{code: "upgrade_not_supported", culprit: Tool, denial: true},
+	{code: "too_busy", culprit: Proxy, denial: true},
+	{code: "bad_request_body", culprit: Tool},
+	{code: "upstream_unreachable", culprit: Mimecast},
+	{code: "upstream_tls", culprit: Mimecast},
+	{code: "upstream_reset", culprit: Mimecast},
+	{code: "upstream_timeout", culprit: Mimecast},
+	{code: "credentials_refused", culprit: Token},
+	{code: "token_unavailable", culprit: Token},
+}
+
+// faultOf returns the fault that a code names; faultOther for an unknown one.
+func faultOf(code string) int {
+	for i := faultOther; i < len(faults); i++ {
+		if faults[i].code == code {
+			return i
+		}
+	}
+	return faultOther
+}
+
+// codeOf returns the problem code that an error's text begins with, and nothing
+// where it begins otherwise.
+func codeOf(text string) string {
+	code, _, _ := strings.Cut(text, ":")
+	if i := faultOf(code); faults[i].code == code {
+		return code
+	}
+	return ""
+}
+
+// judge returns what went wrong with a request that ended as told.
+func (o *outcome) judge() int {
+	switch {
+	case o.panicked:
+		return faultPanic
+	case o.code != "":
+		return faultOf(o.code)
+	case o.denied != "" && !o.passed:
+		return faultOf(o.denied)
+	case o.aborted == byClient:
+		return faultClientGone
+	case o.aborted == byUpstream:
+		return faultTruncated
+	case o.aborted == byProxy:
+		return faultShuttingDown
+	case o.answers > 0:
+		return judgeStatus(o.status)
+	case o.status >= http.StatusInternalServerError:
+		return faultOther
+	case o.status >= http.StatusBadRequest:
+		return faultRefused
+	}
+	return faultNone
+}
+
+// judgeStatus judges an answer of Mimecast's.
+func judgeStatus(status int) int {
+	switch {
+	case status < http.StatusBadRequest:
+		return faultNone
+	case status == http.StatusUnauthorized:
+		return faultUnauthorized
+	case status == http.StatusForbidden:
+		return faultForbidden
+	case status == http.StatusTooManyRequests:
+		return faultRateLimited
+	case status >= http.StatusInternalServerError:
+		return faultUpstreamError
+	default:
+		return faultRefused
+	}
+}

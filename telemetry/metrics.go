@@ -1,0 +1,205 @@
+package telemetry
+
+import (
+	"net/http"
+	"runtime"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+const namespace = "mimecast_proxy"
+
+// other is the label of whatever is in no closed set.
+const other = "other"
+
+// The closed sets that labels take their values from. What is in none of them
+// is counted as other, so that nobody outside can make a new time series.
+var (
+	methods             = []string{other, "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"}
+	unauthorizedReasons = []string{"token_expired", "token_verification_failed"}
+	retryOutcomes       = []string{"recovered", "still_unauthorized", "not_replayable", "renewal_failed", "token_fresh"}
+	waitOutcomes        = []string{"recovered", "still_limited", "too_long", "not_replayable", "abandoned"}
+	tokenTriggers       = []string{"startup", "expiry", "unauthorized", "request"}
+	tokenOutcomes       = []string{"ok", "refused", "unavailable"}
+)
+
+// known returns value if it is in set, else other.
+func known(value string, set []string) string {
+	if slices.Contains(set, value) {
+		return value
+	}
+	return other
+}
+
+// metrics are those of the contract, on a registry of their own.
+type metrics struct {
+	registry *prometheus.Registry
+	// requests, and its counters by method and status once they are needed:
+	// looking one up by its labels costs more than all else here.
+	requests *prometheus.CounterVec
+	counters [][1000]atomic.Pointer[prometheus.Counter]
+
+	duration, upstream, tokenDuration prometheus.Histogram
+
+	denied, unauthorized, retries, aborted, tokens, waits *prometheus.CounterVec
+
+	// byRoute is nil where no routes are configured.
+	byRoute *prometheus.CounterVec
+	routes  []string
+
+	replay prometheus.Gauge
+	// The rate limit's gauges have no value before Mimecast names one.
+	limit, remaining func() prometheus.Gauge
+}
+
+func newMetrics(o Options, t *Telemetry) *metrics {
+	m := &metrics{registry: prometheus.NewRegistry(), counters: make([][1000]atomic.Pointer[prometheus.Counter], len(methods))}
+	m.addRequests(o)
+	m.addTokens(t)
+	m.limit = m.gauge("rate_limit_limit", "Requests that Mimecast allows in a period, as its last answer that told so said.")
+	m.remaining = m.gauge("rate_limit_remaining", "Requests left in that period.")
+	m.waits = m.counter("rate_limit_waits_total", "Requests that got 429 and were held back, by how that ended.", waitOutcomes, "outcome")
+	m.replay = m.gauge("replay_buffer_bytes", "Size of all request bodies that are kept for a retry.")()
+	info := prometheus.NewGauge(prometheus.GaugeOpts{
+		Namespace: namespace, Name: "build_info", Help: "What is running, as labels; the value is 1.",
+		ConstLabels: prometheus.Labels{"version": o.Version, "revision": o.Revision, "goversion": runtime.Version()},
+	})
+	info.Set(1)
+	m.registry.MustRegister(info, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Namespace: namespace, Name: "requests_in_flight", Help: "Requests that are being served.",
+		}, func() float64 { return float64(t.inFlight.Load()) }))
+	return m
+}
+
+func (m *metrics) addRequests(o Options) {
+	m.requests = m.counter("requests_total", "Requests answered, by method and status; 499 where the client left before.", nil, "method", "code")
+	m.duration = m.histogram("request_duration_seconds", "Time from a request's headers to the end of its answer.")
+	m.upstream = m.histogram("upstream_duration_seconds", "Time from sending a request to Mimecast to the headers of its answer.")
+	m.aborted = m.counter("requests_aborted_total", "Answers cut short, by who cut them.", []string{byClient, byUpstream, byProxy}, "by")
+	m.denied = m.counter("requests_denied_total", "Requests refused before anything was sent to Mimecast, by the code of the answer.", deniedReasons(), "reason")
+	m.unauthorized = m.counter("unauthorized_total", "401 answers of Mimecast's, by the code in them.", unauthorizedReasons, "reason")
+	m.retries = m.counter("unauthorized_retries_total", "How 401 answers of Mimecast's ended.", retryOutcomes, "outcome")
+	if len(o.Routes) > 0 {
+		m.routes = o.Routes
+		m.byRoute = m.counter("route_requests_total", "Requests answered, by the route of PROXY_ALLOW that let them pass.", nil, "route", "code")
+	}
+}
+
+func (m *metrics) addTokens(t *Telemetry) {
+	m.tokens = m.counter("token_requests_total", "Token requests, by what caused them and how they ended.", nil, "trigger", "outcome")
+	m.tokenDuration = m.histogram("token_request_duration_seconds", "Time that token requests took.")
+	m.registry.MustRegister(
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Namespace: namespace, Name: "token_expiry_timestamp_seconds", Help: "When the token held expires; 0 before the first.",
+		}, func() float64 { return float64(t.expiry.Load()) / float64(time.Second) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Namespace: namespace, Name: "token_valid", Help: "1 while a token is held that has not expired, else 0.",
+		}, func() float64 {
+			if t.expiry.Load() > time.Now().UnixNano() {
+				return 1
+			}
+			return 0
+		}))
+}
+
+func deniedReasons() []string {
+	var reasons []string
+	for _, f := range faults {
+		if f.denial {
+			reasons = append(reasons, f.code)
+		}
+	}
+	return reasons
+}
+
+// counter makes counters with labels. Those of a single label are made at once
+// for each of its values, so that the first event is an increase and not a
+// beginning, which rate() would not see.
+func (m *metrics) counter(name, help string, values []string, labels ...string) *prometheus.CounterVec {
+	vec := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help}, labels)
+	for _, value := range values {
+		vec.WithLabelValues(value)
+	}
+	m.registry.MustRegister(vec)
+	return vec
+}
+
+// gauge makes a gauge that does not show before it is first called for.
+func (m *metrics) gauge(name, help string) func() prometheus.Gauge {
+	vec := prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help}, nil)
+	m.registry.MustRegister(vec)
+	return sync.OnceValue(func() prometheus.Gauge { return vec.WithLabelValues() })
+}
+
+// histogram makes a histogram of seconds, both classic and native. Mimecast
+// may take minutes to find a message.
+func (m *metrics) histogram(name, help string) prometheus.Histogram {
+	h := prometheus.NewHistogram(prometheus.HistogramOpts{
+		Namespace: namespace, Name: name, Help: help,
+		Buckets:                         []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120},
+		NativeHistogramBucketFactor:     1.1,
+		NativeHistogramMaxBucketNumber:  160,
+		NativeHistogramMinResetDuration: time.Hour,
+	})
+	m.registry.MustRegister(h)
+	return h
+}
+
+// observe counts a request that is over.
+func (m *metrics) observe(method string, o *outcome) {
+	m.duration.Observe(o.took.Seconds())
+	m.request(method, o.status).Inc()
+	if o.aborted != "" {
+		m.aborted.WithLabelValues(o.aborted).Inc()
+	}
+	if m.byRoute != nil {
+		m.byRoute.WithLabelValues(known(o.route, m.routes), codeLabel(o.status)).Inc()
+	}
+}
+
+func (m *metrics) request(method string, status int) prometheus.Counter {
+	i := max(0, slices.Index(methods, method))
+	if status < 100 || status > 999 {
+		status = 0
+	}
+	held := &m.counters[i][status]
+	if c := held.Load(); c != nil {
+		return *c
+	}
+	c := m.requests.WithLabelValues(methods[i], codeLabel(status))
+	held.Store(&c)
+	return c
+}
+
+func codeLabel(status int) string {
+	if status < 100 || status > 999 {
+		return other
+	}
+	return strconv.Itoa(status)
+}
+
+func (m *metrics) setRateLimit(q quota) {
+	if q.limit != unsaid {
+		m.limit().Set(q.limit)
+	}
+	if q.remaining != unsaid {
+		m.remaining().Set(q.remaining)
+	}
+}
+
+// Metrics returns the handler of /metrics.
+func (t *Telemetry) Metrics() http.Handler {
+	return promhttp.HandlerFor(t.metrics.registry, promhttp.HandlerOpts{
+		ErrorLog: t.StdLog("warn"),
+		// Whoever reaches the listener may ask, so not too many at once.
+		MaxRequestsInFlight: 8,
+	})
+}

@@ -1,0 +1,63 @@
+package telemetry
+
+import (
+	"time"
+
+	"github.com/rs/zerolog"
+)
+
+// TokenEvent is a token request that is over.
+type TokenEvent struct {
+	Time       time.Time `json:"time"`
+	Trigger    string    `json:"trigger"`
+	Outcome    string    `json:"outcome"`
+	DurationMS float64   `json:"duration_ms"`
+	// Expiry is that of the token; zero where there is none.
+	Expiry time.Time `json:"expiry,omitzero"`
+	Error  string    `json:"error,omitempty"`
+}
+
+// TokenStart notes that a token is being asked for.
+func (t *Telemetry) TokenStart(string) { t.recent.setRenewing(true) }
+
+// TokenDone logs and counts a token request. The outcome is ok, refused or
+// unavailable.
+func (t *Telemetry) TokenDone(trigger, outcome string, took time.Duration, expiry time.Time, err error) {
+	ev := TokenEvent{
+		Time: time.Now().UTC().Truncate(time.Millisecond), Trigger: known(trigger, tokenTriggers), Outcome: known(outcome, tokenOutcomes),
+		DurationMS: milliseconds(took),
+	}
+	if err != nil {
+		ev.Error = Scrub(err.Error())
+	} else if !expiry.IsZero() {
+		ev.Expiry = expiry.UTC().Truncate(time.Millisecond)
+		t.expiry.Store(expiry.UnixNano())
+	}
+	t.metrics.tokens.WithLabelValues(ev.Trigger, ev.Outcome).Inc()
+	t.metrics.tokenDuration.Observe(took.Seconds())
+	t.recent.addToken(ev)
+	t.logToken(ev)
+}
+
+// logToken writes the line of a token event. Credentials that are refused are
+// an error, since somebody must do something; all else may pass.
+func (t *Telemetry) logToken(ev TokenEvent) {
+	level, msg := zerolog.InfoLevel, "token renewed"
+	switch {
+	case ev.Outcome == "refused":
+		level, msg = zerolog.ErrorLevel, "token refused"
+	case ev.Error != "":
+		level, msg = zerolog.WarnLevel, "no token"
+	}
+	e := t.log.WithLevel(level)
+	if e == nil {
+		return
+	}
+	e.Str(timeField, stamp(ev.Time)).Str(msgField, msg).
+		Str("trigger", ev.Trigger).Str("outcome", ev.Outcome).Float64("duration_ms", ev.DurationMS)
+	if !ev.Expiry.IsZero() {
+		e.Str("expiry", stamp(ev.Expiry))
+	}
+	optional(e, "error", ev.Error)
+	e.Send()
+}

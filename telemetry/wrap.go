@@ -1,0 +1,258 @@
+package telemetry
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/rs/zerolog"
+)
+
+const (
+	// maxPath, maxMethod and maxID bound what a client chooses.
+	maxPath   = 1024
+	maxMethod = 32
+	maxID     = 128
+)
+
+// statusClientGone is what is noted where nobody is left to be answered.
+const statusClientGone = 499
+
+// Wrap returns next with every request counted, logged and remembered, those
+// among them that end in a panic. It belongs outermost.
+func (t *Telemetry) Wrap(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		rec := t.begin(w, r)
+		ctx := context.WithValue(r.Context(), recordKey{}, rec)
+		defer func() {
+			why := recover()
+			t.end(ctx, rec, why)
+			if why != nil {
+				// http.ErrAbortHandler is how a cut answer shows as cut.
+				panic(why)
+			}
+		}()
+		r = r.WithContext(ctx)
+		if r.Body != nil && r.Body != http.NoBody {
+			rec.body.ReadCloser = r.Body
+			r.Body = &rec.body
+		}
+		next.ServeHTTP(&rec.writer, r)
+	})
+}
+
+func (t *Telemetry) begin(w http.ResponseWriter, r *http.Request) *record {
+	t.inFlight.Add(1)
+	now := time.Now()
+	rec := &record{
+		began:  now,
+		id:     requestID(r),
+		method: bound(r.Method, maxMethod),
+		path:   bound(r.URL.EscapedPath(), maxPath),
+		client: host(r.RemoteAddr),
+		trace:  traceID(r.Header["Traceparent"]),
+	}
+	rec.writer.ResponseWriter = w
+	rec.body.began = now
+	return rec
+}
+
+// outcome is how a request ended.
+type outcome struct {
+	told
+	status   int
+	took     time.Duration
+	own      time.Duration // what the proxy took until the answer began, less what it waited for
+	in, out  int64
+	aborted  string // by whom; empty for none
+	panicked bool
+	code     string // problem code of the failure
+}
+
+// Who cut an answer short.
+const (
+	byClient   = "client"
+	byUpstream = "upstream"
+	byProxy    = "proxy"
+)
+
+// end observes a request. why is what the handler panicked with, or nil.
+func (t *Telemetry) end(ctx context.Context, rec *record, why any) {
+	t.inFlight.Add(-1)
+	o := rec.outcome(ctx, why)
+	fault := o.judge()
+	t.metrics.observe(rec.method, &o)
+	t.access(rec, &o)
+	t.recent.addRequest(rec, &o, fault)
+}
+
+func (rec *record) outcome(ctx context.Context, why any) outcome {
+	rec.mu.Lock()
+	o := outcome{told: rec.told}
+	rec.mu.Unlock()
+	w := &rec.writer
+	now := time.Now()
+	o.took = now.Sub(rec.began)
+	o.status, o.in, o.out = w.status, rec.body.bytes.Load(), w.bytes
+	if rec.method == http.MethodHead {
+		o.out = 0 // net/http takes a body and sends none
+	}
+	if err, ok := why.(error); why != nil && (!ok || !errors.Is(err, http.ErrAbortHandler)) {
+		o.panicked = true
+		o.failure = Scrub("panic: " + fmt.Sprint(why))
+	}
+	o.code = codeOf(o.failure)
+	o.aborted = rec.abortedBy(ctx, why, o.panicked)
+	if o.status == 0 {
+		o.status = impliedStatus(why, o.aborted)
+		w.begun = now
+	}
+	o.own = max(0, w.begun.Sub(rec.began)-o.upstream-o.waited)
+	return o
+}
+
+// abortedBy says who cut the answer short, if it was cut. That the client is
+// gone does not alone mean so: it may have read all it wanted.
+func (rec *record) abortedBy(ctx context.Context, why any, panicked bool) string {
+	gone := ctx.Err() != nil
+	switch {
+	case panicked:
+		return byProxy
+	case gone && (rec.writer.status == statusClientGone || rec.writer.err != nil):
+		return byClient
+	case why == nil:
+		return ""
+	case gone && !errors.Is(context.Cause(ctx), context.Canceled):
+		return byProxy // which gave a cause of its own
+	case gone:
+		return byClient
+	default:
+		return byUpstream
+	}
+}
+
+// impliedStatus is for an answer that never began.
+func impliedStatus(why any, aborted string) int {
+	switch {
+	case why == nil:
+		return http.StatusOK // net/http sends it
+	case aborted == byClient:
+		return statusClientGone
+	default:
+		return http.StatusInternalServerError
+	}
+}
+
+// access writes the line of a request.
+func (t *Telemetry) access(rec *record, o *outcome) {
+	level := zerolog.InfoLevel
+	switch {
+	case o.panicked:
+		level = zerolog.ErrorLevel
+	case o.aborted == byUpstream, o.failure != "" && o.status >= http.StatusInternalServerError:
+		level = zerolog.WarnLevel
+	}
+	e := t.log.WithLevel(level)
+	if e == nil {
+		return
+	}
+	var buf [len(timeLayout) + 8]byte
+	e.Bytes(timeField, rec.began.Add(o.took).UTC().AppendFormat(buf[:0], timeLayout)).
+		Str(msgField, "request").
+		Str("request_id", rec.id).
+		Str("method", rec.method).
+		Str("path", rec.path).
+		Int("status", o.status).
+		Float64("duration_ms", milliseconds(o.took)).
+		Int64("bytes_in", o.in).
+		Int64("bytes_out", o.out).
+		Float64("upstream_ms", milliseconds(o.upstream)).
+		Bool("retried", o.retried()).
+		Str("client", rec.client)
+	optional(e, "error", o.explanation())
+	optional(e, "route", o.route)
+	optional(e, "trace_id", rec.trace)
+	optional(e, "mimecast_request_id", o.mimecast)
+	optional(e, "aborted", o.aborted)
+	e.Send()
+}
+
+func optional(e *zerolog.Event, field, value string) {
+	if value != "" {
+		e.Str(field, value)
+	}
+}
+
+// retried reports whether the request was sent to Mimecast more than once.
+func (o *outcome) retried() bool { return o.resent || o.answers > 1 }
+
+// explanation is what the log says of why, where there is something to say.
+func (o *outcome) explanation() string {
+	switch {
+	case o.failure != "":
+		return o.failure
+	case o.denied != "" && o.passed:
+		return o.denied + ": let through, since PROXY_ALLOW_MODE=report"
+	default:
+		return o.denied
+	}
+}
+
+// milliseconds returns d with three decimals at the most.
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+// requestID returns the client's own, or a new one where that cannot be used.
+func requestID(r *http.Request) string {
+	if ids := r.Header["X-Request-Id"]; len(ids) == 1 && saneID(ids[0]) {
+		return ids[0]
+	}
+	var raw [8]byte
+	var text [16]byte
+	binary.BigEndian.PutUint64(raw[:], rand.Uint64())
+	hex.Encode(text[:], raw[:])
+	return string(text[:])
+}
+
+// saneID reports whether s can be an id: short, and of visible ASCII.
+func saneID(s string) bool {
+	return s != "" && len(s) <= maxID && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' })
+}
+
+// host returns an address without its port; "unix" for a peer on a socket.
+func host(address string) string {
+	i := strings.LastIndexByte(address, ':')
+	if i < 0 {
+		return "unix"
+	}
+	return strings.Trim(address[:i], "[]")
+}
+
+// traceID returns the trace id of a valid traceparent header (W3C Trace
+// Context, section 3.2), or nothing.
+func traceID(headers []string) string {
+	const length = len("00-") + 32 + len("-") + 16 + len("-00")
+	if len(headers) != 1 || len(headers[0]) < length {
+		return ""
+	}
+	h := headers[0]
+	version, trace, parent, flags := h[:2], h[3:35], h[36:52], h[53:55]
+	switch {
+	case h[2] != '-' || h[35] != '-' || h[52] != '-',
+		version == "ff", version == "00" && len(h) > length, len(h) > length && h[length] != '-',
+		!isHex(version) || !isHex(trace) || !isHex(parent) || !isHex(flags),
+		strings.Trim(trace, "0") == "" || strings.Trim(parent, "0") == "":
+		return ""
+	}
+	return trace
+}
+
+// isHex reports whether s is of lower-case hexadecimal digits.
+func isHex(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return (r < '0' || r > '9') && (r < 'a' || r > 'f') })
+}
