@@ -5,23 +5,20 @@ import (
 	"strings"
 )
 
-// Culprit says where to look for the cause of a request that did not do what
-// it was meant to.
-type Culprit string
-
-// The culprits: the four that an operator chooses among.
+// The culprits: where to look for the cause of a request that did not do what
+// it was meant to. They are the four that an operator chooses among.
 const (
-	Tool     Culprit = "tool"     // whoever called the proxy
-	Proxy    Culprit = "proxy"    // this program
-	Token    Culprit = "token"    // the credentials, or the token endpoint
-	Mimecast Culprit = "mimecast" // the API, or the way to it
+	Tool     = "tool"     // whoever called the proxy
+	Proxy    = "proxy"    // this program
+	Token    = "token"    // the credentials, or the token endpoint
+	Mimecast = "mimecast" // the API, or the way to it
 )
 
 // fault is a way in which a request can go wrong. The set is closed, so that
 // faults can be counted in arrays and be labels.
 type fault struct {
 	code    string
-	culprit Culprit
+	culprit string
 	// denial marks what the guard refuses before anything is sent on.
 	denial bool
 }

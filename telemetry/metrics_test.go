@@ -243,7 +243,7 @@ func sum(points []telemetry.Point) (n uint32) {
 func TestFaultsNameTheCulprit(t *testing.T) {
 	for _, c := range []struct {
 		fault   string
-		culprit telemetry.Culprit
+		culprit string
 		do      func(tel *telemetry.Telemetry, w http.ResponseWriter, r *http.Request)
 	}{
 		{"", "", func(tel *telemetry.Telemetry, _ http.ResponseWriter, r *http.Request) {

@@ -44,9 +44,9 @@ type Request struct {
 	Aborted    string  `json:"aborted,omitempty"`
 	// Fault and Culprit say what went wrong and where to look; empty for a
 	// request that did not. Error is the log's explanation.
-	Fault   string  `json:"fault,omitempty"`
-	Culprit Culprit `json:"culprit,omitempty"`
-	Error   string  `json:"error,omitempty"`
+	Fault   string `json:"fault,omitempty"`
+	Culprit string `json:"culprit,omitempty"`
+	Error   string `json:"error,omitempty"`
 }
 
 // Point is what happened in [Snapshot.StepSeconds].
@@ -66,8 +66,8 @@ type Point struct {
 
 // Fault is what went wrong lately, by kind.
 type Fault struct {
-	Code    string  `json:"code"`
-	Culprit Culprit `json:"culprit"`
+	Code    string `json:"code"`
+	Culprit string `json:"culprit"`
 	// LastMinute and Window count it; Window is that of the snapshot.
 	LastMinute uint32    `json:"last_minute"`
 	Window     uint32    `json:"window"`
