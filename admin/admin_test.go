@@ -1,0 +1,267 @@
+package admin_test
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"mimecast-proxy/admin"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// serve serves the handler on a real listener.
+func serve(t *testing.T, o admin.Options) *httptest.Server {
+	t.Helper()
+	if o.Token == nil {
+		o.Token = func() admin.TokenState { return admin.TokenState{Held: true, Valid: true, EverHeld: true} }
+	}
+	s := httptest.NewServer(admin.Handler(o))
+	t.Cleanup(func() {
+		s.Client().CloseIdleConnections()
+		s.Close()
+	})
+	return s
+}
+
+func ask(t *testing.T, s *httptest.Server, method, path string, header ...string) (*http.Response, string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, s.URL+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+		if header[i] == "Host" {
+			req.Host = header[i+1]
+		}
+	}
+	client := *s.Client()
+	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	res, err := client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res, string(body)
+}
+
+// anyone is a Local that lets everybody pass.
+func anyone(next http.Handler) http.Handler { return next }
+
+// full returns options with everything turned on.
+func full() admin.Options {
+	return admin.Options{
+		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "metrics") }),
+		Status:  func() admin.Status { return admin.Status{} },
+		Quit:    func() {},
+		Local:   anyone,
+	}
+}
+
+func TestLivenessAsksNothing(t *testing.T) {
+	s := serve(t, admin.Options{
+		Token:    func() admin.TokenState { panic("asked for the token") },
+		Draining: func() bool { panic("asked for the drain") },
+	})
+	for _, path := range []string{"/livez", "/healthz"} {
+		if res, body := ask(t, s, "GET", path, "Host", "10.0.0.7:19090"); res.StatusCode != 200 || body != "ok\n" {
+			t.Errorf("%s: %d %q", path, res.StatusCode, body)
+		}
+		if res, body := ask(t, s, "HEAD", path); res.StatusCode != 200 || body != "" {
+			t.Errorf("HEAD %s: %d %q", path, res.StatusCode, body)
+		}
+	}
+}
+
+func TestReadyMeansATokenWasHeldAndNoDrainBegan(t *testing.T) {
+	never := admin.TokenState{LastError: "check the secret"}
+	later := admin.TokenState{Held: true, EverHeld: true, LastError: "the endpoint is down"} // expired since
+	for _, c := range []struct {
+		token          admin.TokenState
+		draining       bool
+		startup, ready int
+		reasons        []string
+	}{
+		{admin.TokenState{}, false, 503, 503, []string{"no token was held yet"}},
+		{never, false, 503, 503, []string{"no token was held yet: check the secret"}},
+		{later, false, 200, 200, nil},
+		{later, true, 200, 503, []string{"the proxy is shutting down"}},
+		{never, true, 503, 503, []string{"no token was held yet: check the secret", "the proxy is shutting down"}},
+	} {
+		s := serve(t, admin.Options{Token: func() admin.TokenState { return c.token }, Draining: func() bool { return c.draining }})
+		if res, _ := ask(t, s, "GET", "/startupz"); res.StatusCode != c.startup {
+			t.Errorf("%+v: startup %d", c, res.StatusCode)
+		}
+		res, body := ask(t, s, "GET", "/readyz")
+		var got struct {
+			Ready   bool
+			Reasons []string
+			Token   struct {
+				Held      bool
+				LastError string `json:"last_error"`
+			}
+		}
+		if err := json.Unmarshal([]byte(body), &got); err != nil {
+			t.Fatal(err)
+		}
+		if res.StatusCode != c.ready || got.Ready != (c.ready == 200) || strings.Join(got.Reasons, "; ") != strings.Join(c.reasons, "; ") ||
+			got.Token.Held != c.token.Held || got.Token.LastError != c.token.LastError || !strings.Contains(body, `"reasons":[`) {
+			t.Errorf("%+v: %d %s", c, res.StatusCode, body)
+		}
+	}
+}
+
+func TestWrongMethodAndPathAreRefused(t *testing.T) {
+	s := serve(t, full())
+	for _, c := range []struct {
+		method, path, allow string
+		status              int
+	}{
+		{"POST", "/livez", "GET, HEAD", 405},
+		{"DELETE", "/readyz", "GET, HEAD", 405},
+		{"POST", "/metrics", "GET, HEAD", 405},
+		{"GET", "/quitquitquit", "POST", 405},
+		{"OPTIONS", "/api/status", "GET, HEAD", 405},
+		{"GET", "/livez/", "", 404},
+		{"GET", "//livez", "", 404},
+		{"GET", "/debug/pprof/", "", 404},
+		{"GET", "/api/../livez", "", 404},
+	} {
+		res, body := ask(t, s, c.method, c.path)
+		if res.StatusCode != c.status || res.Header.Get("Allow") != c.allow || !json.Valid([]byte(body)) {
+			t.Errorf("%s %s: %d %q %s", c.method, c.path, res.StatusCode, res.Header.Get("Allow"), body)
+		}
+	}
+}
+
+func TestEveryAnswerIsKeptOutOfCachesAndSniffers(t *testing.T) {
+	s := serve(t, full())
+	for _, path := range []string{"/livez", "/startupz", "/readyz", "/metrics", "/api/status", "/nothing"} {
+		res, _ := ask(t, s, "GET", path)
+		for name, want := range map[string]string{"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"} {
+			if got := res.Header.Get(name); got != want {
+				t.Errorf("%s: %s: %q", path, name, got)
+			}
+		}
+		if !strings.Contains(res.Header.Get("Content-Security-Policy"), "default-src 'none'") {
+			t.Errorf("%s: %v", path, res.Header)
+		}
+	}
+}
+
+func TestOnlyWhatShowsOrChangesIsLocal(t *testing.T) {
+	o := full()
+	o.Local = func(http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(403) })
+	}
+	o.Quit = func() { t.Error("quit") }
+	s := serve(t, o)
+	for target, want := range map[string]int{
+		"GET /livez": 200, "GET /healthz": 200, "GET /startupz": 200, "GET /readyz": 200, "GET /metrics": 200,
+		"GET /api/status": 403, "POST /quitquitquit": 403,
+	} {
+		method, path, _ := strings.Cut(target, " ")
+		if res, _ := ask(t, s, method, path, "Host", "rebound.example"); res.StatusCode != want {
+			t.Errorf("%s: %d, want %d", target, res.StatusCode, want)
+		}
+	}
+}
+
+func TestWithoutAWayToTellWhoIsLocalNothingIsShown(t *testing.T) {
+	o := full()
+	o.Local = nil
+	s := serve(t, o)
+	for _, target := range []string{"GET /", "GET /api/status", "POST /quitquitquit"} {
+		method, path, _ := strings.Cut(target, " ")
+		if res, _ := ask(t, s, method, path); res.StatusCode != 404 {
+			t.Errorf("%s: %d", target, res.StatusCode)
+		}
+	}
+}
+
+func TestWhatIsNotOfferedIsNotThere(t *testing.T) {
+	s := serve(t, admin.Options{Local: anyone})
+	for _, target := range []string{"GET /", "GET /metrics", "GET /api/status", "POST /quitquitquit"} {
+		method, path, _ := strings.Cut(target, " ")
+		if res, _ := ask(t, s, method, path); res.StatusCode != 404 {
+			t.Errorf("%s: %d", target, res.StatusCode)
+		}
+	}
+}
+
+func TestQuitIsAnsweredAndCalledOnce(t *testing.T) {
+	var calls atomic.Int64
+	o := full()
+	o.Quit = func() { calls.Add(1) }
+	s := serve(t, o)
+	for range 3 {
+		if res, body := ask(t, s, "POST", "/quitquitquit"); res.StatusCode != 202 || !strings.Contains(body, "quitting") {
+			t.Errorf("%d %s", res.StatusCode, body)
+		}
+	}
+	s.Close() // waits for the handlers
+	if calls.Load() != 1 {
+		t.Errorf("called %d times", calls.Load())
+	}
+}
+
+func TestQuitIsAnsweredBeforeItBegins(t *testing.T) {
+	answered := make(chan bool)
+	o := full()
+	o.Quit = func() { <-answered }
+	s := serve(t, o)
+	if res, _ := ask(t, s, "POST", "/quitquitquit"); res.StatusCode != 202 {
+		t.Errorf("%d", res.StatusCode)
+	}
+	close(answered)
+}
+
+func TestForeignPageCannotQuit(t *testing.T) {
+	o := full()
+	o.Quit = func() { t.Error("quit") }
+	s := serve(t, o)
+	for _, header := range [][]string{{"Origin", "https://evil.example"}, {"Sec-Fetch-Site", "cross-site"}} {
+		if res, _ := ask(t, s, "POST", "/quitquitquit", header...); res.StatusCode != 403 {
+			t.Errorf("%v: %d", header, res.StatusCode)
+		}
+	}
+}
+
+func TestStatusIsJSONWithTheTokenAndAShortClientID(t *testing.T) {
+	o := full()
+	o.Token = func() admin.TokenState {
+		return admin.TokenState{Held: true, EverHeld: true, Expiry: time.Unix(1e9, 0)}
+	}
+	o.Draining = func() bool { return true }
+	o.Status = func() admin.Status {
+		return admin.Status{Version: "v1", Account: admin.Account{ClientID: "abcdefghijkl"}}
+	}
+	s := serve(t, o)
+	res, body := ask(t, s, "GET", "/api/status")
+	var got struct {
+		Version  string
+		Draining bool
+		Account  struct {
+			ClientID string `json:"client_id"`
+		}
+		Token struct{ Held bool }
+	}
+	if err := json.Unmarshal([]byte(body), &got); err != nil {
+		t.Fatal(err)
+	}
+	if res.Header.Get("Content-Type") != "application/json" || got.Version != "v1" || !got.Draining || got.Account.ClientID != "abcdef…" || !got.Token.Held {
+		t.Errorf("%v %s", res.Header, body)
+	}
+}
