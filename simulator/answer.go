@@ -1,0 +1,99 @@
+package simulator
+
+import (
+	"bytes"
+	"compress/gzip"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+)
+
+// gatewayHeaders adds what was observed on every answer of API 2.0, which
+// comes through a gateway behind a load balancer.
+func gatewayHeaders(h http.Header) {
+	h.Set("X-Request-Id", newUUID())
+	h.Set("Cache-Control", "no-store")
+	h.Set("Pragma", "no-cache")
+	h.Set("X-Robots-Tag", "noindex, nofollow")
+	h.Set("Via", "1.1 google")
+	h.Set("Alt-Svc", `h3=":443"; ma=2592000,h3-29=":443"; ma=2592000`)
+}
+
+func newUUID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails: crypto/rand ends the process instead
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
+
+// object is a JSON object. Its names come out sorted, which no client minds.
+type object = map[string]any
+
+// flat is the gateway's envelope of an error: the status says that it is one.
+func flat(code, message string) object {
+	return object{"fail": []object{{"code": code, "message": message}}}
+}
+
+// refuse answers as the gateway does, before any function has run.
+//
+// A body that is on its way is read first: cut off, HTTP/1.1 would lose the
+// answer with it. A client that waits for 100 Continue has not sent it yet, and
+// HTTP/2 can stop it.
+func (s *Simulator) refuse(w http.ResponseWriter, r *http.Request, status int, code, message string) {
+	if r.ProtoMajor == 1 && r.Header.Get("Expect") == "" {
+		_, _ = io.Copy(io.Discard, r.Body) // a client that hangs up gets no answer either
+	}
+	s.reply(w, r, status, flat(code, message))
+}
+
+// reply answers with v as JSON, compressed if the client takes that, and of a
+// length that is not announced, as was observed.
+func (s *Simulator) reply(w http.ResponseWriter, r *http.Request, status int, v any) {
+	body := encode(v)
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	if s.opts.GzipMin >= 0 && len(body) >= s.opts.GzipMin && acceptsGzip(r.Header) {
+		h.Set("Content-Encoding", "gzip")
+		body = compress(body)
+	}
+	w.WriteHeader(status)
+	_, _ = w.Write(body) // a client that is gone is no fault
+	_ = http.NewResponseController(w).Flush()
+}
+
+func encode(v any) []byte {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil { // nothing here cannot be encoded
+		panic(err)
+	}
+	return b.Bytes()
+}
+
+func acceptsGzip(h http.Header) bool {
+	for item := range strings.SplitSeq(strings.Join(h.Values("Accept-Encoding"), ","), ",") {
+		coding, q, _ := strings.Cut(strings.ReplaceAll(strings.ToLower(item), " ", ""), ";")
+		if coding == "gzip" || coding == "*" {
+			return strings.Trim(strings.TrimPrefix(q, "q="), "0.") != "" || !strings.HasPrefix(q, "q=")
+		}
+	}
+	return false
+}
+
+// compressors are kept, since each is close to a megabyte.
+var compressors = sync.Pool{New: func() any { return gzip.NewWriter(nil) }}
+
+func compress(body []byte) []byte {
+	var b bytes.Buffer
+	z := compressors.Get().(*gzip.Writer)
+	defer compressors.Put(z)
+	z.Reset(&b)
+	_, _ = z.Write(body) // a buffer takes everything
+	_ = z.Close()
+	return b.Bytes()
+}

@@ -1,0 +1,169 @@
+package simulator
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"math"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+)
+
+// Content is an endless file that is made up from its name, so that a test can
+// check any part of a terabyte without having it: as an [io.ReaderAt] it gives
+// the bytes at an offset. io.NewSectionReader makes a file of any size of it.
+type Content string
+
+// ReadAt implements io.ReaderAt. There is no end.
+func (c Content) ReadAt(p []byte, off int64) (int, error) {
+	if off < 0 {
+		return 0, errors.New("reading content at a negative offset")
+	}
+	key := c.key()
+	var word [8]byte
+	for n := 0; n < len(p); {
+		at := uint64(off) + uint64(n)
+		if rest := p[n:]; at%8 == 0 && len(rest) >= 8 {
+			binary.LittleEndian.PutUint64(rest, scramble(key+at/8))
+			n += 8
+			continue
+		}
+		binary.LittleEndian.PutUint64(word[:], scramble(key+at/8))
+		n += copy(p[n:], word[at%8:])
+	}
+	return len(p), nil
+}
+
+func (c Content) key() uint64 {
+	h := fnv.New64a()
+	_, _ = io.WriteString(h, string(c)) // a hash takes everything
+	return h.Sum64()
+}
+
+// scramble spreads a counter over 64 bits: two rounds of multiply and shift.
+func scramble(x uint64) uint64 {
+	x += 0x9e3779b97f4a7c15
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
+}
+
+// Check reads r to its end and compares it with the content from its start on.
+// It returns how many bytes were right.
+func (c Content) Check(r io.Reader) (n int64, err error) {
+	got, want := make([]byte, pieceSize), make([]byte, pieceSize)
+	for {
+		k, err := r.Read(got)
+		_, _ = c.ReadAt(want[:k], n) // has no end, so cannot fail
+		for i := range k {
+			if got[i] != want[i] {
+				return n + int64(i), fmt.Errorf("byte %d is not the content's", n+int64(i))
+			}
+		}
+		n += int64(k)
+		if errors.Is(err, io.EOF) {
+			return n, nil
+		}
+		if err != nil {
+			return n, err
+		}
+	}
+}
+
+const pieceSize = 32 << 10
+
+// getFile serves a file of the archive as it is, without an envelope. With a
+// size, in the query or in data, it is so many bytes of [Content] of the
+// identifier; without one it is a message. Its length is announced only where
+// length=true says so.
+func (s *Simulator) getFile(w http.ResponseWriter, r *http.Request) {
+	c, err := parseCall(http.MaxBytesReader(w, r.Body, maxForm))
+	if err != nil {
+		s.refuse(w, r, http.StatusBadRequest, "err_request_malformed", err.Error())
+		return
+	}
+	args := fileArgs(c, r.URL.Query())
+	id := args.Get("id")
+	if args.Get("size") == "" {
+		s.sendMessage(w, r, id)
+		return
+	}
+	size, err := ParseSize(args.Get("size"))
+	if err != nil {
+		s.give(w, r, failed(object{"id": id}, "err_validation_invalid_size", err.Error()))
+		return
+	}
+	h := w.Header()
+	h.Set("Content-Type", "application/octet-stream")
+	if args.Get("length") == "true" {
+		h.Set("Content-Length", strconv.FormatInt(size, 10))
+	}
+	_ = http.NewResponseController(w).Flush()
+	_, _ = io.CopyBuffer(onlyWriter{w}, io.NewSectionReader(Content(id), 0, size), make([]byte, pieceSize)) // a client that is gone is no fault
+}
+
+// onlyWriter hides ReadFrom, which net/http's writer would use past the buffer
+// given and past a wrapper around it.
+type onlyWriter struct{ io.Writer }
+
+func fileArgs(c *call, query url.Values) url.Values {
+	args := url.Values{}
+	for _, name := range []string{"id", "size", "length"} {
+		value := query.Get(name)
+		if value == "" {
+			value = c.arg(name)
+		}
+		args.Set(name, value)
+	}
+	// A JSON number is a float64, which prints a large one with an exponent.
+	if len(c.Data) > 0 {
+		if n, ok := c.Data[0]["size"].(float64); ok && query.Get("size") == "" {
+			args.Set("size", strconv.FormatFloat(n, 'f', -1, 64))
+		}
+	}
+	return args
+}
+
+func (s *Simulator) sendMessage(w http.ResponseWriter, r *http.Request, id string) {
+	m, ok := s.messageOf(id)
+	if !ok {
+		s.give(w, r, failed(object{"id": id}, "err_archive_file_not_found", "There is no such file"))
+		return
+	}
+	w.Header().Set("Content-Type", "application/octet-stream")
+	_, _ = fmt.Fprintf(w, "Message-ID: %s\r\nDate: %s\r\nFrom: <%s>\r\nTo: <%s>\r\nSubject: %s\r\n\r\nThis message was made up.\r\n", // likewise
+		m.id, m.at.Format("Mon, 02 Jan 2006 15:04:05 -0700"), m.sender, m.recipient, m.subject)
+}
+
+var units = map[string]float64{"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12}
+
+// ParseSize reads a size such as 1048576, 512KiB or 1.5GiB.
+func ParseSize(text string) (int64, error) {
+	number := strings.TrimRight(strings.TrimSpace(text), "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ ")
+	unit, ok := units[strings.ToLower(strings.TrimSpace(strings.TrimSpace(text)[len(number):]))]
+	n, err := strconv.ParseFloat(number, 64)
+	if err != nil || !ok || !(n >= 0) || n*unit > math.MaxInt64/2 {
+		return 0, fmt.Errorf("%q is no size such as 1048576, 512KiB or 1GiB", text)
+	}
+	return int64(n * unit), nil
+}
+
+// uploadArg is the x-mc-arg header of an upload: what the body is.
+type uploadArg struct {
+	Data []struct {
+		SHA256   string `json:"sha256"`
+		FileSize *int64 `json:"fileSize"`
+	} `json:"data"`
+}
+
+func parseUploadArg(header string) (arg uploadArg, err error) {
+	if err = json.Unmarshal([]byte(header), &arg); err == nil && len(arg.Data) != 1 {
+		err = errors.New("x-mc-arg must describe one file")
+	}
+	return arg, err
+}

@@ -1,0 +1,166 @@
+package simulator
+
+import (
+	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+)
+
+const (
+	// maxCall bounds the body of a function's request, attachments of a
+	// message to send included.
+	maxCall = 64 << 20
+	// Pages have defaultPage items where a request does not say, and maxPage
+	// at most.
+	defaultPage, maxPage = 100, 500
+)
+
+// call is what a function was asked: each item of data is one operation, and
+// some may fail where others succeed.
+type call struct {
+	Meta struct {
+		Pagination struct {
+			PageSize  int    `json:"pageSize"`
+			PageToken string `json:"pageToken"`
+		} `json:"pagination"`
+	} `json:"meta"`
+	Data []object `json:"data"`
+
+	header http.Header
+}
+
+// parseCall reads the body of a function's request. An empty one is a call
+// without arguments.
+func parseCall(r io.Reader) (*call, error) {
+	body, err := io.ReadAll(r)
+	if err != nil {
+		return nil, fmt.Errorf("reading the body: %w", err)
+	}
+	c := new(call)
+	if body = bytes.TrimSpace(body); len(body) > 0 {
+		if err := json.Unmarshal(body, c); err != nil {
+			return nil, fmt.Errorf("the body is no JSON object of meta and data: %w", err)
+		}
+	}
+	if p := &c.Meta.Pagination; p.PageSize <= 0 {
+		p.PageSize = defaultPage
+	} else {
+		p.PageSize = min(p.PageSize, maxPage)
+	}
+	return c, nil
+}
+
+// arg returns the first of the named arguments that the call's first item has.
+func (c *call) arg(names ...string) string {
+	if len(c.Data) == 0 {
+		return ""
+	}
+	return text(c.Data[0], names...)
+}
+
+// text returns the first of the named members of o that is there, as text.
+func text(o object, names ...string) string {
+	i := slices.IndexFunc(names, func(n string) bool { return o[n] != nil })
+	if i < 0 {
+		return ""
+	}
+	return fmt.Sprint(o[names[i]])
+}
+
+// result is what a function gives.
+type result struct {
+	data []object
+	// fail names what failed, while the status of the answer stays 200.
+	fail []object
+	// page is the reply's meta.pagination, if it has pages.
+	page object
+	// whole is sent in place of the envelope.
+	whole  any
+	header map[string]string
+}
+
+type function func(*call) result
+
+// failure is one failed operation of a function, the key being what it was
+// asked.
+func failure(key any, code, message string) object {
+	return object{"key": key, "errors": []object{{"code": code, "message": message, "retryable": false}}}
+}
+
+func failed(key any, code, message string) result {
+	return result{fail: []object{failure(key, code, message)}}
+}
+
+// call makes a handler of a function: arguments from the body, the result in
+// the envelope whose meta.status is 200 even where everything failed.
+func (s *Simulator) call(f function) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		c, err := parseCall(http.MaxBytesReader(w, r.Body, maxCall))
+		if _, large := errors.AsType[*http.MaxBytesError](err); large {
+			s.refuse(w, r, http.StatusRequestEntityTooLarge, "request_too_large", "The request is too large")
+			return
+		}
+		if err != nil {
+			s.refuse(w, r, http.StatusBadRequest, "err_request_malformed", err.Error())
+			return
+		}
+		c.header = r.Header
+		s.give(w, r, f(c))
+	}
+}
+
+func (s *Simulator) give(w http.ResponseWriter, r *http.Request, res result) {
+	for name, value := range res.header {
+		w.Header().Set(name, value)
+	}
+	if res.whole != nil {
+		s.reply(w, r, http.StatusOK, res.whole)
+		return
+	}
+	meta := object{"status": http.StatusOK}
+	if res.page != nil {
+		meta["pagination"] = res.page
+	}
+	s.reply(w, r, http.StatusOK, object{"meta": meta, "data": listed(res.data), "fail": listed(res.fail)})
+}
+
+// listed keeps an empty list from being null in JSON.
+func listed(items []object) []object {
+	if items == nil {
+		return []object{}
+	}
+	return items
+}
+
+// seal makes an opaque identifier, as Mimecast's are: whatever a client makes
+// of it, only what was sealed is accepted back. It depends on the seed alone, so
+// that identifiers are the same in every run.
+func (s *Simulator) seal(kind, text string) string {
+	return base64.RawURLEncoding.EncodeToString(append(s.mark(kind, text), text...))
+}
+
+func (s *Simulator) unseal(kind, id string) (string, bool) {
+	b, err := base64.RawURLEncoding.DecodeString(id)
+	if err != nil || len(b) < markSize {
+		return "", false
+	}
+	text := string(b[markSize:])
+	return text, hmac.Equal(b[:markSize], s.mark(kind, text))
+}
+
+const markSize = 9
+
+func (s *Simulator) mark(kind, text string) []byte {
+	key := binary.LittleEndian.AppendUint64(nil, s.opts.Seed)
+	sum := sha256.Sum256(append(key, strings.Join([]string{kind, text}, "\x00")...))
+	return sum[:markSize:markSize]
+}

@@ -1,0 +1,238 @@
+package simulator
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net"
+	"net/http"
+	"strconv"
+	"text/template"
+	"time"
+)
+
+// Control serves the knobs, for whoever watches the demo: plain HTTP for
+// loopback, by Host too, so that no web page can turn them by a name that it
+// rebinds or by a request from another site.
+func (s *Simulator) Control() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{$}", s.controlHelp)
+	mux.HandleFunc("GET /state", s.controlState)
+	mux.HandleFunc("GET /faults", s.controlFaults)
+	mux.HandleFunc("POST /faults", s.controlAddFault)
+	mux.HandleFunc("DELETE /faults", s.controlRemoveFaults)
+	mux.HandleFunc("POST /revoke", s.controlRevoke)
+	mux.HandleFunc("POST /settings", s.controlSettings)
+	mux.HandleFunc("POST /reset", s.controlReset)
+	return onlyLoopback(http.NewCrossOriginProtection().Handler(mux))
+}
+
+func onlyLoopback(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host, _, err := net.SplitHostPort(r.Host)
+		if err != nil {
+			host = r.Host
+		}
+		if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+			say(w, http.StatusForbidden, object{"error": "ask by 127.0.0.1 or localhost"})
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// say answers in JSON that reads well in a terminal.
+func say(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	_ = e.Encode(v) // a client that is gone is no fault
+}
+
+func complain(w http.ResponseWriter, err error) {
+	say(w, http.StatusBadRequest, object{"error": err.Error()})
+}
+
+var controlText = template.Must(template.New("").Parse(`The simulated Mimecast's knobs.
+
+  curl {{.Here}}/state                       what was asked so far, and which faults wait
+  curl -X POST {{.Here}}/revoke              make every token worthless now
+  curl -X POST {{.Here}}/reset               count from nothing
+  curl -X POST {{.Here}}/settings -d token_ttl=5s
+        also client_id and client_secret, forbid=/siem/,
+        quota=/identity/whoami with calls=3 and per=1m, rate_limit_header=X-Rate-Limit-
+
+Faults strike until they are removed, or count times:
+
+  curl -X POST {{.Here}}/faults -d name=token-dead
+  curl -X POST {{.Here}}/faults -d name=slow -d path=/identity/ -d delay=2s -d count=3
+  curl -X POST {{.Here}}/faults -d status=401 -d code=token_expired -d count=1
+  curl -X POST {{.Here}}/faults -d path=/api/archive/ -d cut=body -d cutAfter=100000
+  curl {{.Here}}/faults
+  curl -X DELETE {{.Here}}/faults            all of them; one by ?id=1
+
+A fault says path, method, skip, count; then status, code, message, body, size,
+early; hints, delay, header, trailer, token, pace; cut (request, answer, header,
+body, short) and cutAfter. Without a status the request is carried out first.
+By name:
+{{range .Names}}
+  {{.}}{{end}}
+`))
+
+func (s *Simulator) controlHelp(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	_ = controlText.Execute(w, object{"Here": "http://" + r.Host, "Names": FaultNames()}) // a client that is gone is no fault
+}
+
+// controlState shows no header: those of requests hold tokens.
+func (s *Simulator) controlState(w http.ResponseWriter, _ *http.Request) {
+	last := []object{}
+	requests := s.Requests()
+	for _, r := range requests[max(0, len(requests)-20):] {
+		last = append(last, object{"time": r.Time.Format(time.RFC3339), "request": r.Method + " " + r.Target, "status": r.Status, "bodyLength": r.BodyLength})
+	}
+	say(w, http.StatusOK, object{"counts": s.Counts(), "executions": s.executed(), "faults": listFaults(s.Faults()), "lastRequests": last})
+}
+
+// executed sums the executions up by function.
+func (s *Simulator) executed() map[string]int {
+	s.journal.mu.Lock()
+	defer s.journal.mu.Unlock()
+	sums := map[string]int{}
+	for name, byID := range s.journal.executions {
+		for _, n := range byID {
+			sums[name] += n
+		}
+	}
+	return sums
+}
+
+func listFaults(armed []ArmedFault) []ArmedFault { return append([]ArmedFault{}, armed...) }
+
+func (s *Simulator) controlFaults(w http.ResponseWriter, _ *http.Request) {
+	say(w, http.StatusOK, object{"faults": listFaults(s.Faults())})
+}
+
+func (s *Simulator) controlAddFault(w http.ResponseWriter, r *http.Request) {
+	text, err := faultText(w, r)
+	if err != nil {
+		complain(w, err)
+		return
+	}
+	f, err := ParseFault(text)
+	if err != nil {
+		complain(w, fmt.Errorf("the fault is not understood: %w", err))
+		return
+	}
+	say(w, http.StatusCreated, object{"id": s.AddFault(f), "fault": f})
+}
+
+// faultText returns the fault in JSON, be it sent so or as a form.
+func faultText(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+	kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")) // none is no form
+	if kind != "application/x-www-form-urlencoded" {
+		return io.ReadAll(r.Body)
+	}
+	if err := r.ParseForm(); err != nil {
+		return nil, err
+	}
+	// curl -d calls JSON a form, too.
+	for name := range r.PostForm {
+		if len(name) > 0 && name[0] == '{' {
+			return nil, errors.New("for JSON add -H 'Content-Type: application/json'")
+		}
+	}
+	return formFault(r)
+}
+
+func (s *Simulator) controlRemoveFaults(w http.ResponseWriter, r *http.Request) {
+	before := len(s.Faults())
+	if text := r.URL.Query().Get("id"); text != "" {
+		id, err := strconv.Atoi(text)
+		if err != nil {
+			complain(w, errors.New("id must be a fault's number"))
+			return
+		}
+		s.RemoveFault(id)
+	} else {
+		s.ClearFaults()
+	}
+	say(w, http.StatusOK, object{"removed": before - len(s.Faults())})
+}
+
+func (s *Simulator) controlRevoke(w http.ResponseWriter, _ *http.Request) {
+	s.RevokeTokens()
+	say(w, http.StatusOK, object{"revoked": "every token issued so far"})
+}
+
+func (s *Simulator) controlReset(w http.ResponseWriter, _ *http.Request) {
+	s.Reset()
+	say(w, http.StatusOK, object{"reset": "counts, executions and the log of requests"})
+}
+
+func (s *Simulator) controlSettings(w http.ResponseWriter, r *http.Request) {
+	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+	if err := r.ParseForm(); err != nil {
+		complain(w, err)
+		return
+	}
+	apply, err := s.settings(r)
+	if err != nil {
+		complain(w, err)
+		return
+	}
+	done := []string{}
+	for name, f := range apply {
+		f()
+		done = append(done, name)
+	}
+	say(w, http.StatusOK, object{"set": done})
+}
+
+// settings reads what is to be set, and sets nothing where something is wrong.
+func (s *Simulator) settings(r *http.Request) (map[string]func(), error) {
+	form, apply := r.PostForm, map[string]func(){}
+	if text := form.Get("token_ttl"); text != "" {
+		ttl, err := time.ParseDuration(text)
+		if err != nil || ttl <= 0 {
+			return nil, errors.New("token_ttl must be a duration such as 30s")
+		}
+		apply["token_ttl"] = func() { s.SetTokenTTL(ttl) }
+	}
+	id, secret := form.Get("client_id"), form.Get("client_secret")
+	if (id == "") != (secret == "") {
+		return nil, errors.New("client_id and client_secret go together")
+	}
+	if id != "" {
+		apply["client_id, client_secret"] = func() { s.SetCredentials(id, secret) }
+	}
+	if form.Has("forbid") {
+		prefixes := form["forbid"]
+		if len(prefixes) == 1 && prefixes[0] == "" {
+			prefixes = nil
+		}
+		apply["forbid"] = func() { s.Forbid(prefixes...) }
+	}
+	if path := form.Get("quota"); path != "" {
+		calls, err := strconv.Atoi(form.Get("calls"))
+		per, err2 := time.ParseDuration(form.Get("per"))
+		if err != nil || err2 != nil || per <= 0 {
+			return nil, errors.New("quota wants calls=3 and per=1m")
+		}
+		apply["quota"] = func() { s.SetQuota(path, calls, per) }
+	}
+	if prefix := form.Get("rate_limit_header"); prefix != "" {
+		apply["rate_limit_header"] = func() { s.SetRateLimitHeader(prefix) }
+	}
+	if len(apply) == 0 {
+		return nil, errors.New("nothing to set: see GET /")
+	}
+	return apply, nil
+}

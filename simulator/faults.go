@@ -1,0 +1,227 @@
+package simulator
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Forever as a delay is an answer that never comes.
+const Forever time.Duration = 1<<63 - 1
+
+// Endless as a size is a body that never ends.
+const Endless int64 = -1
+
+// Cut says where an answer breaks off. Over HTTP/1.1 the connection is reset,
+// over HTTP/2 the stream.
+type Cut string
+
+// The cuts. Only for CutRequest the function is not carried out: after the
+// others it was, and the client cannot know.
+const (
+	CutNowhere Cut = ""
+	CutRequest Cut = "request" // as soon as the request's header is read
+	CutAnswer  Cut = "answer"  // before the answer's header
+	CutHeader  Cut = "header"  // after it
+	CutBody    Cut = "body"    // after CutAfter bytes of the body
+	CutShort   Cut = "short"   // likewise, but by a clean end before the announced length
+)
+
+// Fault is a way to misbehave: which requests it strikes, and what happens to
+// them. What is not said happens as usual, so that
+//
+//	Fault{Path: "/siem/", Count: 3, Status: 401, Code: "token_expired"}
+//
+// refuses three requests, and
+//
+//	Fault{Delay: time.Second}
+//
+// carries every function out and answers late. In Header, Hints, Trailer, Body
+// and Token {host} stands for the Host that was asked, {body} for the request's
+// body (the first 64 KiB) and {pad:N} for N bytes of padding.
+type Fault struct {
+	// Name is where a fault comes from that was made by [NamedFault].
+	Name string `json:"name,omitempty"`
+
+	// Path is the beginning of the paths that it strikes. None means the whole
+	// API, the token endpoint apart; "/" means both.
+	Path string `json:"path,omitempty"`
+	// Method is the method that it strikes; none means any.
+	Method string `json:"method,omitempty"`
+	// Skip is how many such requests it lets pass before the first.
+	Skip int `json:"skip,omitempty"`
+	// Count is how many it strikes before it is gone; 0 means all until it is
+	// removed.
+	Count int `json:"count,omitempty"`
+
+	// Status answers in place of the function, which is not carried out. The
+	// body is Body, or else a gateway's envelope of Code and Message.
+	Status  int    `json:"status,omitempty"`
+	Code    string `json:"code,omitempty"`
+	Message string `json:"message,omitempty"`
+	Body    string `json:"body,omitempty"`
+	// Size pads that body with spaces; see Endless.
+	Size int64 `json:"size,omitempty"`
+	// Early answers so before the request's body was read. Otherwise it is read
+	// to its end first.
+	Early bool `json:"early,omitempty"`
+
+	// Hints are the header of a 103 that is sent first.
+	Hints map[string]string `json:"hints,omitempty"`
+	// Delay is waited for before the answer's header, after the function was
+	// carried out; see Forever.
+	Delay time.Duration `json:"-"`
+	// Until, if set, is waited for likewise: a test closes it.
+	Until <-chan struct{} `json:"-"`
+	// Header and Trailer are added to the answer.
+	Header  map[string]string `json:"header,omitempty"`
+	Trailer map[string]string `json:"trailer,omitempty"`
+	// Token replaces members of the token endpoint's answer; nil removes one.
+	Token map[string]any `json:"token,omitempty"`
+	// Pace is waited for before each KiB of the body.
+	Pace time.Duration `json:"-"`
+	// Cut says where the answer breaks off, CutAfter after how many bytes of
+	// the body.
+	Cut      Cut   `json:"cut,omitempty"`
+	CutAfter int64 `json:"cutAfter,omitempty"`
+}
+
+// check says what is wrong with a fault.
+func (f Fault) check() error {
+	if !slices.Contains([]Cut{CutNowhere, CutRequest, CutAnswer, CutHeader, CutBody, CutShort}, f.Cut) {
+		return fmt.Errorf("cut %q is none of request, answer, header, body, short", f.Cut)
+	}
+	if f.Status != 0 && (f.Status < 200 || f.Status > 599) {
+		return fmt.Errorf("status %d is not from 200 to 599", f.Status)
+	}
+	if f.Status == 0 && (f.Early || f.Code != "" || f.Message != "" || f.Body != "" || f.Size != 0) {
+		return errors.New("an answer in place of the function's needs a status")
+	}
+	if f.Skip < 0 || f.Count < 0 || f.Delay < 0 || f.Pace < 0 || f.CutAfter < 0 || f.Size < Endless {
+		return errors.New("a number is negative")
+	}
+	return nil
+}
+
+func (f Fault) matches(r *http.Request) bool {
+	if f.Method != "" && f.Method != r.Method {
+		return false
+	}
+	if f.Path == "" {
+		return r.URL.Path != tokenPath
+	}
+	return strings.HasPrefix(r.URL.Path, f.Path)
+}
+
+// ArmedFault is a fault that waits for requests.
+type ArmedFault struct {
+	ID int `json:"id"`
+	Fault
+	// Hits is how many requests it struck, Passed how many it let pass.
+	Hits   int `json:"hits"`
+	Passed int `json:"passed,omitempty"`
+}
+
+// faults are those that wait, in the order in which they were added. The first
+// that matches a request strikes it.
+type faults struct {
+	mu    sync.Mutex
+	last  int
+	armed []ArmedFault
+}
+
+// AddFault makes the simulator misbehave from now on, and returns a number by
+// which RemoveFault undoes it. It panics if f says something impossible, such
+// as a cut that there is not.
+func (s *Simulator) AddFault(f Fault) int {
+	if err := f.check(); err != nil {
+		panic("simulator: " + err.Error())
+	}
+	s.faults.mu.Lock()
+	defer s.faults.mu.Unlock()
+	s.faults.last++
+	s.faults.armed = append(s.faults.armed, ArmedFault{ID: s.faults.last, Fault: f})
+	return s.faults.last
+}
+
+// RemoveFault takes a fault away. Requests that it has struck are not helped by
+// that.
+func (s *Simulator) RemoveFault(id int) {
+	s.faults.mu.Lock()
+	defer s.faults.mu.Unlock()
+	s.faults.armed = slices.DeleteFunc(s.faults.armed, func(a ArmedFault) bool { return a.ID == id })
+}
+
+// ClearFaults takes every fault away.
+func (s *Simulator) ClearFaults() {
+	s.faults.mu.Lock()
+	defer s.faults.mu.Unlock()
+	s.faults.armed = nil
+}
+
+// Faults returns those that still wait.
+func (s *Simulator) Faults() []ArmedFault {
+	s.faults.mu.Lock()
+	defer s.faults.mu.Unlock()
+	return slices.Clone(s.faults.armed)
+}
+
+// next returns the fault that strikes r: the first that matches and lets no
+// more pass.
+func (fs *faults) next(r *http.Request) (Fault, bool) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	for i := range fs.armed {
+		a := &fs.armed[i]
+		if !a.matches(r) {
+			continue
+		}
+		if a.Passed < a.Skip {
+			a.Passed++
+			continue
+		}
+		f := a.Fault
+		if a.Hits++; a.Hits == a.Count {
+			fs.armed = slices.Delete(fs.armed, i, i+1)
+		}
+		return f, true
+	}
+	return Fault{}, false
+}
+
+type faultKey struct{}
+
+// faultOf returns the fault that strikes the request of ctx, or none.
+func faultOf(ctx context.Context) Fault {
+	f, _ := ctx.Value(faultKey{}).(Fault)
+	return f
+}
+
+// patch spoils the token endpoint's answer.
+func (f Fault) patch(answer object) {
+	for name, v := range f.Token {
+		if v == nil {
+			delete(answer, name)
+		} else {
+			answer[name] = v
+		}
+	}
+}
+
+var defaultCodes = map[int]string{
+	http.StatusUnauthorized:    unknownToken.code,
+	http.StatusForbidden:       "app_forbidden",
+	http.StatusTooManyRequests: "too_many_requests",
+}
+
+// envelope is what is answered where a fault has a status and no body.
+func (f Fault) envelope() []byte {
+	code := cmp.Or(f.Code, defaultCodes[f.Status], "internal-error")
+	return encode(flat(code, cmp.Or(f.Message, "An unexpected error occurred while processing the request")))
+}

@@ -1,0 +1,265 @@
+package simulator
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// maxEcho bounds how much of a request's body a fault can answer with.
+const maxEcho = 64 << 10
+
+// misbehave does to a request what f says.
+func (s *Simulator) misbehave(f Fault, w http.ResponseWriter, r *http.Request) {
+	if f.Cut == CutRequest {
+		abort(r)
+	}
+	var body bytes.Buffer
+	if f.Status != 0 && !f.Early {
+		_, _ = io.CopyN(&body, r.Body, maxEcho)
+		_, _ = io.Copy(io.Discard, r.Body) // what cannot be read is not answered either
+	}
+	f = f.fill(r.Host, body.String())
+	f.hint(w)
+	if f.Early {
+		// Over HTTP/1.1 the server would else read the body before it answers.
+		_ = http.NewResponseController(w).EnableFullDuplex()
+	}
+	out := &shaper{ResponseWriter: w, request: r, fault: f}
+	if f.Status == 0 {
+		s.dispatch(out, r.WithContext(context.WithValue(r.Context(), faultKey{}, f)))
+	} else {
+		f.answer(out)
+	}
+	out.finish()
+}
+
+// hint sends a 103, whose header is no part of the answer's.
+func (f Fault) hint(w http.ResponseWriter) {
+	if len(f.Hints) == 0 {
+		return
+	}
+	for name, v := range f.Hints {
+		w.Header().Set(name, v)
+	}
+	w.WriteHeader(http.StatusEarlyHints)
+	for name := range f.Hints {
+		w.Header().Del(name)
+	}
+}
+
+// answer takes the place of the function.
+func (f Fault) answer(w http.ResponseWriter) {
+	body, kind := []byte(f.Body), "application/json"
+	if f.Body == "" && f.Status >= 400 {
+		body = f.envelope()
+	}
+	if strings.HasPrefix(f.Body, "<") {
+		kind = "text/html; charset=utf-8"
+	}
+	w.Header().Set("Content-Type", kind)
+	w.WriteHeader(f.Status)
+	if _, err := w.Write(body); err != nil {
+		return
+	}
+	pad := bytes.Repeat([]byte(" "), 8<<10)
+	for n := int64(len(body)); f.Size == Endless || n < f.Size; {
+		piece := pad
+		if f.Size != Endless {
+			piece = pad[:min(int64(len(pad)), f.Size-n)]
+		}
+		k, err := w.Write(piece)
+		if n += int64(k); err != nil {
+			return // the client has had enough
+		}
+	}
+	_ = http.NewResponseController(w).Flush()
+}
+
+var padding = regexp.MustCompile(`\{pad:(\d{1,8})\}`)
+
+// fill puts the request's own into a fault's texts.
+func (f Fault) fill(host, body string) Fault {
+	expand := func(text string) string {
+		if !strings.Contains(text, "{") {
+			return text
+		}
+		text = padding.ReplaceAllStringFunc(text, func(m string) string {
+			n, _ := strconv.Atoi(padding.FindStringSubmatch(m)[1]) // has digits alone
+			return strings.Repeat("x", n)
+		})
+		return strings.NewReplacer("{host}", host, "{body}", body).Replace(text)
+	}
+	all := func(m map[string]string) map[string]string {
+		filled := make(map[string]string, len(m))
+		for name, v := range m {
+			filled[name] = expand(v)
+		}
+		return filled
+	}
+	f.Body, f.Message = expand(f.Body), expand(f.Message)
+	f.Header, f.Hints, f.Trailer = all(f.Header), all(f.Hints), all(f.Trailer)
+	return f
+}
+
+type connKey struct{}
+
+// keepConn lets abort reach the connection; it is an http.Server's ConnContext.
+func keepConn(ctx context.Context, c net.Conn) context.Context {
+	return context.WithValue(ctx, connKey{}, c)
+}
+
+// abort ends a request by force. Over HTTP/1.1 the peer sees a reset rather
+// than an end, where the connection is known.
+func abort(r *http.Request) {
+	if c, ok := r.Context().Value(connKey{}).(net.Conn); ok && r.ProtoMajor == 1 {
+		reset(c)
+	}
+	panic(http.ErrAbortHandler)
+}
+
+func reset(c net.Conn) {
+	if t, ok := c.(*tls.Conn); ok {
+		c = t.NetConn() // past TLS, which would say goodbye first
+	}
+	if t, ok := c.(*net.TCPConn); ok {
+		_ = t.SetLinger(0) // if not, the connection ends in another way
+	}
+	_ = c.Close() // closed twice is closed
+}
+
+// shaper spoils an answer on its way out.
+type shaper struct {
+	http.ResponseWriter
+	request *http.Request
+	fault   Fault
+	wrote   bool
+	sent    int64 // of the body
+}
+
+func (s *shaper) Unwrap() http.ResponseWriter { return s.ResponseWriter }
+
+func (s *shaper) WriteHeader(status int) {
+	if s.wrote || status < 200 {
+		return
+	}
+	s.wrote = true
+	f, h := s.fault, s.Header()
+	if !s.wait(f.Delay) || !s.waitUntil(f.Until) {
+		abort(s.request)
+	}
+	if f.Cut == CutAnswer {
+		abort(s.request)
+	}
+	for name, v := range f.Header {
+		h.Set(name, v)
+	}
+	for name := range f.Trailer {
+		h.Add("Trailer", name)
+	}
+	if f.Cut == CutShort {
+		h.Set("Content-Length", strconv.FormatInt(f.CutAfter+1024, 10))
+	}
+	s.ResponseWriter.WriteHeader(status)
+	if f.Cut == CutHeader {
+		s.breakOff()
+	}
+}
+
+// wait reports whether the client waited as long.
+func (s *shaper) wait(d time.Duration) bool {
+	if d == 0 {
+		return true
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-s.request.Context().Done():
+		return false
+	}
+}
+
+func (s *shaper) waitUntil(c <-chan struct{}) bool {
+	if c == nil {
+		return true
+	}
+	select {
+	case <-c:
+		return true
+	case <-s.request.Context().Done():
+		return false
+	}
+}
+
+func (s *shaper) breakOff() {
+	_ = http.NewResponseController(s.ResponseWriter).Flush()
+	abort(s.request)
+}
+
+func (s *shaper) Write(p []byte) (int, error) {
+	s.WriteHeader(http.StatusOK)
+	total := len(p)
+	for len(p) > 0 {
+		piece := p
+		if s.fault.Pace > 0 {
+			piece = p[:min(len(p), 1<<10)]
+		}
+		if err := s.writePiece(piece); err != nil {
+			return total - len(p), err
+		}
+		p = p[len(piece):]
+	}
+	return total, nil
+}
+
+// errCut ends an answer that is cut short, which may be endless.
+var errCut = errors.New("the answer is cut short")
+
+// writePiece writes as much of the piece as the fault lets through.
+func (s *shaper) writePiece(p []byte) error {
+	if s.fault.Cut == CutBody || s.fault.Cut == CutShort {
+		p = p[:min(int64(len(p)), s.fault.CutAfter-s.sent)]
+	}
+	if s.fault.Pace > 0 && !s.wait(s.fault.Pace) {
+		return s.request.Context().Err()
+	}
+	n, err := s.ResponseWriter.Write(p)
+	s.sent += int64(n)
+	if s.fault.Cut == CutBody && s.sent >= s.fault.CutAfter {
+		s.breakOff()
+	}
+	if s.fault.Cut == CutShort && s.sent >= s.fault.CutAfter {
+		return errCut
+	}
+	if s.fault.Pace > 0 && err == nil {
+		err = http.NewResponseController(s.ResponseWriter).Flush()
+	}
+	return err
+}
+
+// FlushError is what http.ResponseController looks for.
+func (s *shaper) FlushError() error {
+	s.WriteHeader(http.StatusOK)
+	return http.NewResponseController(s.ResponseWriter).Flush()
+}
+
+// finish does what is left at the end of the answer.
+func (s *shaper) finish() {
+	s.WriteHeader(http.StatusOK)
+	if s.fault.Cut == CutBody {
+		s.breakOff() // the body was shorter than the cut
+	}
+	for name, v := range s.fault.Trailer {
+		s.Header().Set(name, v)
+	}
+}

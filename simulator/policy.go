@@ -1,0 +1,144 @@
+package simulator
+
+import (
+	"encoding/json"
+	"io"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+)
+
+// rulesPath is one of the newer REST collections, which have methods and
+// identifiers in the path.
+const rulesPath = "/policy-management/cloud-gateway/v1/blocked-senders/policies"
+
+// maxRules bounds what clients may create.
+const maxRules = 1000
+
+// rules are the policies of one collection.
+type rules struct {
+	mu   sync.Mutex
+	last int
+	byID map[string]object
+}
+
+// open gives the collection to f, seeded on first use.
+func (rs *rules) open(s *Simulator, f func(map[string]object)) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	if rs.byID == nil {
+		rs.byID = map[string]object{}
+		for i := range 3 {
+			r := s.draw("rule", int64(i))
+			rs.add(s, object{"description": "Blocked by the help desk", "option": "block_sender", "enabled": true,
+				"from": object{"type": "email_domain", "value": pick(r, domains)}, "to": object{"type": "everyone"}})
+		}
+	}
+	f(rs.byID)
+}
+
+func (rs *rules) add(s *Simulator, rule object) string {
+	rs.last++
+	id := s.seal("rule", strconv.Itoa(rs.last))
+	rule["id"] = id
+	rs.byID[id] = rule
+	return id
+}
+
+func ruleID(r *http.Request) string { return strings.TrimPrefix(r.URL.Path, rulesPath+"/") }
+
+func (s *Simulator) listRules(w http.ResponseWriter, r *http.Request) {
+	var data []object
+	s.rules.open(s, func(byID map[string]object) {
+		for _, id := range slices.Sorted(maps.Keys(byID)) {
+			data = append(data, maps.Clone(byID[id]))
+		}
+	})
+	from, to, meta, ok := s.restPage(r, "rules", len(data))
+	if !ok {
+		s.refuseREST(w, r, http.StatusBadRequest, "invalid_page_token", "The page token is not one that was given", "pageToken")
+		return
+	}
+	s.reply(w, r, http.StatusOK, object{"meta": meta, "policies": listed(data[from:to])})
+}
+
+func (s *Simulator) createRule(w http.ResponseWriter, r *http.Request) {
+	rule, ok := s.readRule(w, r)
+	if !ok {
+		return
+	}
+	var full bool
+	var made object
+	s.rules.open(s, func(byID map[string]object) {
+		if full = len(byID) >= maxRules; !full {
+			s.journal.execute("create-policy", idempotency(r.Header, s.rules.add(s, rule)))
+			made = maps.Clone(rule)
+		}
+	})
+	if full {
+		s.refuseREST(w, r, http.StatusConflict, "too_many", "There are too many policies", "")
+		return
+	}
+	s.reply(w, r, http.StatusCreated, made)
+}
+
+// readRule reads a policy, or answers why it can't.
+func (s *Simulator) readRule(w http.ResponseWriter, r *http.Request) (rule object, ok bool) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxForm))
+	if err == nil {
+		err = json.Unmarshal(body, &rule)
+	}
+	if err != nil || rule == nil {
+		s.refuseREST(w, r, http.StatusBadRequest, "invalid_body", "The body must be a JSON object", "")
+		return nil, false
+	}
+	return rule, true
+}
+
+func (s *Simulator) getRule(w http.ResponseWriter, r *http.Request) {
+	var rule object
+	s.rules.open(s, func(byID map[string]object) { rule = maps.Clone(byID[ruleID(r)]) })
+	s.giveRule(w, r, rule)
+}
+
+func (s *Simulator) giveRule(w http.ResponseWriter, r *http.Request, rule object) {
+	if rule == nil {
+		s.refuseREST(w, r, http.StatusNotFound, "not_found", "There is no such policy", "id")
+		return
+	}
+	s.reply(w, r, http.StatusOK, rule)
+}
+
+func (s *Simulator) patchRule(w http.ResponseWriter, r *http.Request) {
+	change, ok := s.readRule(w, r)
+	if !ok {
+		return
+	}
+	delete(change, "id")
+	var rule object
+	s.rules.open(s, func(byID map[string]object) {
+		if old := byID[ruleID(r)]; old != nil {
+			s.journal.execute("update-policy", idempotency(r.Header, ruleID(r)))
+			maps.Copy(old, change)
+			rule = maps.Clone(old)
+		}
+	})
+	s.giveRule(w, r, rule)
+}
+
+func (s *Simulator) deleteRule(w http.ResponseWriter, r *http.Request) {
+	known := false
+	s.rules.open(s, func(byID map[string]object) {
+		_, known = byID[ruleID(r)]
+		delete(byID, ruleID(r))
+	})
+	s.journal.execute("delete-policy", idempotency(r.Header, ruleID(r)))
+	if !known {
+		s.giveRule(w, r, nil)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}

@@ -1,0 +1,114 @@
+package simulator
+
+import (
+	"maps"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Quota is how often a function may be called.
+type Quota struct {
+	Calls  int
+	Window time.Duration
+}
+
+// documentedQuotas are the only ones that Mimecast publishes. A path that ends
+// in "/" stands for each function under it, with a quota of its own. A function
+// without a quota was observed to send no such headers at all.
+var documentedQuotas = map[string]Quota{
+	"/siem/v1/batch/events/": {50, 15 * time.Minute},
+	"/siem/v1/events/":       {300, time.Hour},
+}
+
+// DefaultRateLimitHeader begins the names of the headers that tell of quotas.
+// Other spellings are in use: X-Rate-Limit-, X-Mimecast-RateLimit-.
+const DefaultRateLimitHeader = "X-RateLimit-"
+
+// limiter counts calls in fixed windows, for each function and application.
+type limiter struct {
+	mu      sync.Mutex
+	prefix  string
+	quotas  map[string]Quota
+	windows map[string]*window
+}
+
+type window struct {
+	began time.Time
+	calls int
+}
+
+func (l *limiter) init(quotas map[string]Quota) {
+	l.prefix, l.quotas, l.windows = DefaultRateLimitHeader, maps.Clone(quotas), map[string]*window{}
+}
+
+// SetQuota limits the function at path, or each function under a path that ends
+// in "/"; 0 calls take the limit away. What was used up counts from anew.
+func (s *Simulator) SetQuota(path string, calls int, per time.Duration) {
+	l := &s.limits
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	clear(l.windows)
+	if calls <= 0 {
+		delete(l.quotas, path)
+		return
+	}
+	l.quotas[path] = Quota{calls, per}
+}
+
+// SetRateLimitHeader sets how the rate limit headers' names begin.
+func (s *Simulator) SetRateLimitHeader(prefix string) {
+	s.limits.mu.Lock()
+	defer s.limits.mu.Unlock()
+	s.limits.prefix = prefix
+}
+
+// take uses up one call and says so in h. It reports whether there was one.
+// The reset is a duration in milliseconds.
+func (l *limiter) take(h http.Header, path, app string, now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	q, ok := l.quota(path)
+	if !ok {
+		return true
+	}
+	w := l.windows[app+" "+path]
+	if w == nil || now.Sub(w.began) >= q.Window || now.Before(w.began) {
+		l.forget(now)
+		w = &window{began: now}
+		l.windows[app+" "+path] = w
+	}
+	allowed := w.calls < q.Calls
+	if allowed {
+		w.calls++
+	}
+	reset := q.Window - now.Sub(w.began) + time.Millisecond - 1 // rounded up: a client that waits as long is not early
+	h.Set(l.prefix+"Limit", strconv.Itoa(q.Calls))
+	h.Set(l.prefix+"Remaining", strconv.Itoa(q.Calls-w.calls))
+	h.Set(l.prefix+"Reset", strconv.FormatInt(reset.Milliseconds(), 10))
+	return allowed
+}
+
+// forget keeps windows of functions whose paths clients make up from piling up.
+func (l *limiter) forget(now time.Time) {
+	if len(l.windows) < 1000 {
+		return
+	}
+	oldest := now.Add(-24 * time.Hour)
+	for _, q := range l.quotas {
+		if t := now.Add(-q.Window); t.Before(oldest) {
+			oldest = t
+		}
+	}
+	maps.DeleteFunc(l.windows, func(_ string, w *window) bool { return !w.began.After(oldest) })
+}
+
+func (l *limiter) quota(path string) (Quota, bool) {
+	if q, ok := l.quotas[path]; ok {
+		return q, true
+	}
+	q, ok := l.quotas[path[:strings.LastIndexByte(path, '/')+1]]
+	return q, ok
+}

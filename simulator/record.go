@@ -1,0 +1,261 @@
+package simulator
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"hash"
+	"io"
+	"maps"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// Request is one that was received.
+type Request struct {
+	Time time.Time
+	// Listener is api or blobs.
+	Listener string
+	Proto    string
+	Method   string
+	// Target is the request target, byte for byte.
+	Target string
+	Host   string
+	Header http.Header
+	// Trailer is what came after the body.
+	Trailer http.Header
+	// BodyLength is how much of the body was read.
+	BodyLength int64
+	// BodySHA256 is the hash of the whole body in hexadecimal; "" where the body
+	// was not read to its end, or not yet.
+	BodySHA256 string
+	// Status is the answer's; 0 while there is none.
+	Status int
+	// Done says that the answer was given or broken off.
+	Done bool
+}
+
+// Counts sums up what was received.
+type Counts struct {
+	Requests      int `json:"requests"` // of the API, token requests included
+	TokenRequests int `json:"tokenRequests"`
+	BlobRequests  int `json:"blobRequests"`
+	// Authorized counts the requests of the API with one Authorization header,
+	// Ambiguous those with more.
+	Authorized int `json:"authorized"`
+	Ambiguous  int `json:"ambiguous"`
+	// Statuses counts the API's answers.
+	Statuses map[int]int `json:"statuses"`
+}
+
+// maxExecutions bounds how many identifiers of a function are counted apart;
+// further ones count together, as "".
+const maxExecutions = 100_000
+
+// journal remembers what was asked: the last requests, and the numbers of all.
+type journal struct {
+	limit int
+
+	mu         sync.Mutex
+	log        []*Request
+	counts     Counts
+	executions map[string]map[string]int
+}
+
+// TokenRequests returns how many requests the token endpoint has had.
+func (s *Simulator) TokenRequests() int { return s.Counts().TokenRequests }
+
+// Counts returns the numbers.
+func (s *Simulator) Counts() Counts {
+	j := &s.journal
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	c := j.counts
+	c.Statuses = maps.Clone(c.Statuses)
+	return c
+}
+
+// Executions returns how often a function that changes something was carried
+// out, by what it was carried out on: hold-release and hold-reject by message,
+// update-policy and delete-policy by policy, file-upload and import-users by
+// hash, send-email by subject, create-policy by the new policy. All but the
+// first two go by the Idempotency-Key header where a request has one.
+func (s *Simulator) Executions(name string) map[string]int {
+	j := &s.journal
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return maps.Clone(j.executions[name])
+}
+
+// Requests returns the last requests, oldest first. One is there from when its
+// header was read.
+func (s *Simulator) Requests() []Request {
+	j := &s.journal
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	list := make([]Request, len(j.log))
+	for i, r := range j.log {
+		list[i] = *r
+	}
+	return list
+}
+
+// Reset forgets what was received and executed. Faults, tokens and the state of
+// messages stay.
+func (s *Simulator) Reset() {
+	j := &s.journal
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.log, j.counts, j.executions = nil, Counts{}, nil
+}
+
+// execute counts one execution and returns how many there were of its kind.
+func (j *journal) execute(name, id string) int {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.executions == nil {
+		j.executions = map[string]map[string]int{}
+	}
+	byID := j.executions[name]
+	if byID == nil {
+		byID = map[string]int{}
+		j.executions[name] = byID
+	}
+	if _, known := byID[id]; !known && len(byID) >= maxExecutions {
+		id = ""
+	}
+	byID[id]++
+	return len(byID)
+}
+
+func (j *journal) countToken() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.counts.TokenRequests++
+}
+
+// wrap records what h is asked.
+func (j *journal) wrap(listener string, h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		e := j.begin(listener, r)
+		body := &meter{body: r.Body, journal: j, entry: e}
+		if j.limit > 0 {
+			body.hash = sha256.New()
+		}
+		// A copy: with another body in its own request, net/http no longer knows
+		// that the client waits for 100 Continue, and asks for what is never sent.
+		in := r.WithContext(r.Context())
+		in.Body = body
+		defer j.end(e, r)
+		h.ServeHTTP(&watcher{ResponseWriter: w, journal: j, entry: e}, in)
+	})
+}
+
+func (j *journal) begin(listener string, r *http.Request) *Request {
+	e := &Request{Time: time.Now(), Listener: listener, Proto: r.Proto, Method: r.Method, Target: r.RequestURI, Host: r.Host, Header: r.Header.Clone()}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.count(e)
+	if j.limit > 0 {
+		if len(j.log) >= j.limit {
+			j.log[0] = nil // or the array behind the slice would keep it
+			j.log = j.log[1:]
+		}
+		j.log = append(j.log, e)
+	}
+	return e
+}
+
+func (j *journal) count(e *Request) {
+	if e.Listener != "api" {
+		j.counts.BlobRequests++
+		return
+	}
+	j.counts.Requests++
+	switch n := len(e.Header.Values("Authorization")); {
+	case n == 1:
+		j.counts.Authorized++
+	case n > 1:
+		j.counts.Ambiguous++
+	}
+}
+
+func (j *journal) status(e *Request, status int) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	e.Status = status
+	if e.Listener != "api" {
+		return
+	}
+	if j.counts.Statuses == nil {
+		j.counts.Statuses = map[int]int{}
+	}
+	j.counts.Statuses[status]++
+}
+
+func (j *journal) end(e *Request, r *http.Request) {
+	trailer := r.Trailer.Clone()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	e.Trailer, e.Done = trailer, true
+}
+
+// meter measures a body while it is read.
+type meter struct {
+	body    io.ReadCloser
+	journal *journal
+	entry   *Request
+	hash    hash.Hash // nil: nothing is remembered
+}
+
+func (m *meter) Read(p []byte) (int, error) {
+	n, err := m.body.Read(p)
+	if m.hash == nil {
+		return n, err
+	}
+	_, _ = m.hash.Write(p[:n]) // a hash takes everything
+	m.journal.mu.Lock()
+	defer m.journal.mu.Unlock()
+	m.entry.BodyLength += int64(n)
+	if errors.Is(err, io.EOF) && m.entry.BodySHA256 == "" {
+		m.entry.BodySHA256 = hex.EncodeToString(m.hash.Sum(nil))
+	}
+	return n, err
+}
+
+func (m *meter) Close() error { return m.body.Close() }
+
+// watcher sees the status of the answer, interim ones apart.
+type watcher struct {
+	http.ResponseWriter
+	journal *journal
+	entry   *Request
+	wrote   bool
+}
+
+func (w *watcher) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w *watcher) WriteHeader(status int) {
+	if status >= 200 && !w.wrote {
+		w.wrote = true
+		w.journal.status(w.entry, status)
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *watcher) Write(p []byte) (int, error) {
+	if !w.wrote {
+		w.WriteHeader(http.StatusOK)
+	}
+	return w.ResponseWriter.Write(p)
+}
+
+// FlushError is what http.ResponseController looks for: a flush sends the
+// header, too.
+func (w *watcher) FlushError() error {
+	if !w.wrote {
+		w.WriteHeader(http.StatusOK)
+	}
+	return http.NewResponseController(w.ResponseWriter).Flush()
+}

@@ -1,0 +1,86 @@
+package simulator
+
+import (
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// methods are the handlers of one path.
+type methods map[string]http.HandlerFunc
+
+func (m methods) find(method string) http.HandlerFunc {
+	if method == http.MethodHead {
+		method = http.MethodGet
+	}
+	if h, ok := m[method]; ok {
+		return h
+	}
+	return m["*"]
+}
+
+func (m methods) allow() string { return strings.Join(slices.Sorted(maps.Keys(m)), ", ") }
+
+// routes maps paths to handlers. A path that ends in "/" stands for what is
+// under it. It is not an http.ServeMux, which answers a path that is not clean
+// with a redirect, where this must see what the client sent.
+type routes map[string]methods
+
+func (rs routes) find(path string) methods {
+	if m, ok := rs[path]; ok && !strings.HasSuffix(path, "/") {
+		return m
+	}
+	if i := strings.LastIndexByte(path, '/'); i >= 0 && i+1 < len(path) {
+		return rs[path[:i+1]]
+	}
+	return nil
+}
+
+// endpoints are the functions that the simulator has.
+func (s *Simulator) endpoints() routes {
+	rs := routes{
+		tokenPath:                        {http.MethodPost: s.token},
+		echoPath:                         {"*": s.echo},
+		"/identity/whoami":               {http.MethodGet: s.whoami},
+		"/siem/v1/events/cg":             {http.MethodGet: s.siemStream("cg")},
+		"/siem/v1/events/ci":             {http.MethodGet: s.siemStream("ci")},
+		"/siem/v1/batch/events/cg":       {http.MethodGet: s.siemBatch("cg")},
+		"/siem/v1/batch/events/ci":       {http.MethodGet: s.siemBatch("ci")},
+		"/threats/v1/events":             {http.MethodGet: s.threatEvents},
+		"/partner/v1/customers":          {http.MethodGet: s.customers},
+		"/partner/v1/customers/":         {http.MethodGet: s.customer},
+		rulesPath:                        {http.MethodGet: s.listRules, http.MethodPost: s.createRule},
+		rulesPath + "/":                  {http.MethodGet: s.getRule, http.MethodPatch: s.patchRule, http.MethodDelete: s.deleteRule},
+		"/api/archive/get-file":          {http.MethodPost: s.getFile},
+		"/api/file/file-upload":          {http.MethodPost: s.fileUpload},
+		"/api/user/import-users":         {http.MethodPost: s.importUsers},
+		"/api/ttp/threat-intel/get-feed": {http.MethodPost: s.call(s.threatFeed)},
+	}
+	for path, f := range s.functions() {
+		rs[path] = methods{http.MethodPost: s.call(f)}
+	}
+	return rs
+}
+
+// functions are those of the older kind: everything by POST, the function's
+// name in the path, its arguments in the body's data.
+func (s *Simulator) functions() map[string]function {
+	return map[string]function{
+		"/api/account/get-account":             s.getAccount,
+		"/api/audit/get-audit-events":          s.log(auditLog),
+		"/api/audit/get-categories":            s.auditCategories,
+		"/api/ttp/url/get-logs":                s.log(clickLog),
+		"/api/ttp/attachment/get-logs":         s.log(attachmentLog),
+		"/api/ttp/impersonation/get-logs":      s.log(impersonationLog),
+		"/api/dlp/get-logs":                    s.log(dlpLog),
+		"/api/archive/get-archive-search-logs": s.log(archiveSearchLog),
+		"/api/message-finder/search":           s.log(trackedMessages),
+		"/api/message-finder/get-message-info": s.messageInfo,
+		"/api/gateway/get-hold-message-list":   s.holdList,
+		"/api/gateway/hold-release":            s.holdAction("hold-release"),
+		"/api/gateway/hold-reject":             s.holdAction("hold-reject"),
+		"/api/email/send-email":                s.sendEmail,
+		"/api/ttp/url/decode-url":              s.decodeURL,
+	}
+}

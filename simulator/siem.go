@@ -1,0 +1,226 @@
+package simulator
+
+import (
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	// eventEvery is how often something happens: 8,640 events a day.
+	eventEvery = 10 * time.Second
+	// batchEvery is how often a batch is ready, as was observed.
+	batchEvery = 15 * time.Minute
+	// The stream looks back a day, batches are kept for a week, and a page has
+	// 100 items at most: so Mimecast documents it.
+	streamBack  = 24 * time.Hour
+	batchesKept = 7 * 24 * time.Hour
+	siemPage    = 100
+)
+
+// siemTypes are the types of events by product: cg is the cloud gateway, ci
+// cloud integrated.
+var siemTypes = map[string][]string{
+	"cg": {"receipt", "process", "delivery", "journal", "spam", "av", "url protect", "attachment protect", "impersonation protect", "internal email protect"},
+	"ci": {"entities", "mailflow"},
+}
+
+// siemRequest is a request for events or batches: steps from next to before
+// end, of whatever length.
+type siemRequest struct {
+	product   string
+	types     []string
+	next, end int64
+	size      int
+}
+
+// siemStream serves events inline.
+func (s *Simulator) siemStream(product string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		q, err := s.siemRequest(product, r.URL.Query(), eventEvery, streamBack)
+		if err != nil {
+			s.refuse(w, r, http.StatusBadRequest, "err_validation", err.Error())
+			return
+		}
+		events := []object{}
+		for ; q.next < q.end && len(events) < q.size; q.next++ {
+			if slices.Contains(q.types, s.eventType(product, q.next)) {
+				events = append(events, s.event(product, q.next))
+			}
+		}
+		s.reply(w, r, http.StatusOK, q.page(events))
+	}
+}
+
+// siemBatch serves the addresses of files with events.
+func (s *Simulator) siemBatch(product string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		q, err := s.siemRequest(product, r.URL.Query(), batchEvery, batchesKept)
+		if err != nil {
+			s.refuse(w, r, http.StatusBadRequest, "err_validation", err.Error())
+			return
+		}
+		files := []object{}
+		for ; q.next < q.end && len(files) < q.size; q.next++ {
+			b := blob{product, q.next, q.types}
+			if content := s.blobContent(b); content != nil {
+				address, expiry := s.presign(b)
+				files = append(files, object{"url": address, "expiry": expiry.Format("2006-01-02T15:04:05.000Z"), "size": len(content)})
+			}
+		}
+		s.reply(w, r, http.StatusOK, q.page(files))
+	}
+}
+
+// page is the reply. The token for the next is there even where the client has
+// caught up, so that it can go on from there later.
+func (q siemRequest) page(items []object) object {
+	token := base64.StdEncoding.EncodeToString(fmt.Appendf(nil, "%010d", q.next))
+	return object{"value": items, "@nextPage": token, "isCaughtUp": q.next >= q.end}
+}
+
+func (s *Simulator) siemRequest(product string, query url.Values, step, back time.Duration) (q siemRequest, err error) {
+	q = siemRequest{product: product, size: siemPage}
+	if q.types, err = siemTypesOf(product, query); err != nil {
+		return q, err
+	}
+	if text := query.Get("pageSize"); text != "" {
+		if q.size, err = strconv.Atoi(text); err != nil || q.size < 1 || q.size > siemPage {
+			return q, fmt.Errorf("pageSize must be from 1 to %d", siemPage)
+		}
+	}
+	now := s.opts.Now()
+	from, to := now.Add(-24*time.Hour), now
+	if from, err = siemDate(query.Get("dateRangeStartsAt"), from, 0); err != nil {
+		return q, err
+	}
+	if to, err = siemDate(query.Get("dateRangeEndsAt"), to, 24*time.Hour); err != nil {
+		return q, err
+	}
+	if oldest := now.Add(-back); from.Before(oldest) {
+		from = oldest
+	}
+	if to.After(now) {
+		to = now
+	}
+	q.next, q.end = floor(from.UnixNano(), step), floor(to.UnixNano(), step)
+	if token := query.Get("nextPage"); token != "" {
+		q.next, err = siemToken(token)
+	}
+	return q, err
+}
+
+// siemTypesOf reads the types: several by comma, all where none is named. The
+// stream calls the parameter types, the batches type; both take either here.
+func siemTypesOf(product string, query url.Values) ([]string, error) {
+	var types []string
+	for _, list := range slices.Concat(query["types"], query["type"]) {
+		for t := range strings.SplitSeq(list, ",") {
+			if t = strings.TrimSpace(t); !slices.Contains(siemTypes[product], t) {
+				return nil, fmt.Errorf("type must be of %s", strings.Join(siemTypes[product], ", "))
+			}
+			types = append(types, t)
+		}
+	}
+	if types == nil {
+		return siemTypes[product], nil
+	}
+	slices.Sort(types)
+	return slices.Compact(types), nil
+}
+
+// siemDate takes an instant, as the stream wants it, or a day, as the batches
+// do; wholeDay is added to a day.
+func siemDate(text string, otherwise time.Time, wholeDay time.Duration) (time.Time, error) {
+	if text == "" {
+		return otherwise, nil
+	}
+	if t, err := time.Parse(time.DateOnly, text); err == nil {
+		return t.Add(wholeDay), nil
+	}
+	t, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return t, fmt.Errorf("a date must look like 2006-01-02 or 2006-01-02T15:04:05Z")
+	}
+	return t, nil
+}
+
+func siemToken(token string) (int64, error) {
+	b, err := base64.StdEncoding.DecodeString(token)
+	if err == nil {
+		var n int64
+		if n, err = strconv.ParseInt(string(b), 10, 64); err == nil && n >= 0 {
+			return n, nil
+		}
+	}
+	return 0, fmt.Errorf("nextPage is not a token that was given")
+}
+
+// eventType is the type of the nth event. In the gateway four in a row are the
+// life of one message: it arrives, is processed, is delivered, and something
+// else is said of it.
+func (s *Simulator) eventType(product string, n int64) string {
+	types := siemTypes[product]
+	if product == "ci" {
+		return types[n%int64(len(types))]
+	}
+	if i := n % 4; i < 3 {
+		return types[i]
+	}
+	return pick(s.draw("event type", n), types[3:])
+}
+
+// event is the nth event. Most numbers are text, as was observed.
+func (s *Simulator) event(product string, n int64) object {
+	kind := s.eventType(product, n)
+	r, m := s.draw(product+" event", n), s.message(n/4)
+	at := n*eventEvery.Milliseconds() + r.Int64N(eventEvery.Milliseconds())
+	e := object{
+		"type": kind, "subtype": kind, "timestamp": at, "accountId": accountCode, "aggregateId": m.aggregate,
+		"processingId": fmt.Sprintf("%s_%d", hexText(r, 20), m.at.Unix()), "messageId": m.id, "subject": m.subject,
+		"senderEnvelope": m.sender, "recipients": m.recipient, "_offset": n % 1_000_000, "_partition": n % 137,
+	}
+	for name, v := range s.eventDetails(kind, m) {
+		e[name] = v
+	}
+	return e
+}
+
+func (s *Simulator) eventDetails(kind string, m message) object {
+	direction := strings.ToUpper(m.route[:1]) + m.route[1:]
+	switch kind {
+	case "receipt":
+		return object{
+			"subtype": m.action("Rej"), "action": m.action("Rej"), "direction": direction, "senderIp": m.ip, "senderHeader": m.sender,
+			"tlsVersion": "TLSv1.3", "tlsCipher": "TLS_AES_256_GCM_SHA384", "spamScore": strconv.Itoa(m.spam), "spamDetectionLevel": strconv.Itoa(m.spam),
+			"spamInfo": nil, "numberAttachments": strconv.Itoa(m.attachments),
+		}
+	case "process":
+		return object{
+			"subtype": m.action("Hld"), "action": m.action("Hld"), "holdReason": orElse[any](m.held, "Spm", nil),
+			"emailSize": strconv.Itoa(m.size), "numberAttachments": strconv.Itoa(m.attachments), "totalSizeAttachments": strconv.Itoa(m.size * min(m.attachments, 1)),
+			"attachments": nil,
+		}
+	case "delivery":
+		return object{
+			"subtype": "true", "delivered": "true", "direction": direction, "route": "Office 365", "destinationIp": "203.0.113.25", "Hostname": "mx." + ownDomain,
+			"tlsVersion": "TLSv1.3", "deliveryTime": strconv.Itoa(200 + m.size%900), "emailSize": strconv.Itoa(m.size), "deliveryAttempts": "1",
+		}
+	case "journal":
+		return object{"direction": direction}
+	}
+	return object{
+		"direction": direction, "senderIp": m.ip, "route": m.route, "scanResult": orElse(m.malicious, "malicious", "clean"),
+		"url": "https://" + m.sender[strings.IndexByte(m.sender, '@')+1:] + "/offer", "md5": hexText(s.draw("md5", m.n), 16),
+	}
+}
+
+// action is Acc, or else what was done with the message where that is so.
+func (m message) action(otherwise string) string {
+	return orElse(otherwise == "Rej" && m.rejected || otherwise == "Hld" && m.held, otherwise, "Acc")
+}

@@ -1,0 +1,198 @@
+// Package simulator is a Mimecast to talk to: a server that behaves as API 2.0
+// does, as far as that is documented or was observed, for the demo and for
+// every test.
+//
+// It keeps what changes (held messages, policies, what was asked) and makes up
+// the rest on demand from a seed and a clock, so that a day of events costs no
+// memory and is the same every time. Faults make it misbehave on command.
+//
+// New gives the handlers, Start real listeners around them.
+package simulator
+
+import (
+	"crypto/rand"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// The credentials of the one application, unless Options say otherwise.
+const (
+	DefaultClientID     = "demo-client-id"
+	DefaultClientSecret = "demo-client-secret"
+)
+
+// Options are what a simulator is made from. The zero value is a Mimecast that
+// behaves well.
+type Options struct {
+	// Seed decides every detail of the data.
+	Seed uint64
+	// Now is the clock; time.Now unless set.
+	Now func() time.Time
+	// ClientID and ClientSecret are the application's; [DefaultClientID] and
+	// [DefaultClientSecret] unless set.
+	ClientID, ClientSecret string
+	// TokenTTL is how long a token lives; 1799 s unless set.
+	TokenTTL time.Duration
+	// Quotas are the rate limits by path; nil means those that Mimecast
+	// documents.
+	Quotas map[string]Quota
+	// HeldMessages is how many messages wait in the hold queue; 250 unless set.
+	HeldMessages int
+	// BlobURL is where Blobs is served; Start sets it.
+	BlobURL string
+	// BlobTTL is how long a presigned address lives; 15 min unless set.
+	BlobTTL time.Duration
+	// GzipMin is the smallest answer that is compressed for a client that
+	// accepts it, in bytes; 256 unless set, never if negative.
+	GzipMin int
+	// RequestLog is how many requests are remembered; 200 unless set, none if
+	// negative.
+	RequestLog int
+
+	// Address is where Start serves the API; a free port of 127.0.0.1 unless
+	// set.
+	Address string
+	// HTTP1Only keeps Start's API from offering HTTP/2.
+	HTTP1Only bool
+	// Certificate spoils the one that Start's API shows.
+	Certificate Certificate
+}
+
+func (o Options) withDefaults() Options {
+	o.Now = orElse(o.Now != nil, o.Now, time.Now)
+	o.ClientID = orElse(o.ClientID != "", o.ClientID, DefaultClientID)
+	o.ClientSecret = orElse(o.ClientSecret != "", o.ClientSecret, DefaultClientSecret)
+	o.TokenTTL = orElse(o.TokenTTL != 0, o.TokenTTL, 1799*time.Second)
+	o.Quotas = orElse(o.Quotas != nil, o.Quotas, documentedQuotas)
+	o.HeldMessages = orElse(o.HeldMessages != 0, o.HeldMessages, 250)
+	o.BlobTTL = orElse(o.BlobTTL != 0, o.BlobTTL, 15*time.Minute)
+	o.GzipMin = orElse(o.GzipMin != 0, o.GzipMin, 256)
+	o.RequestLog = orElse(o.RequestLog != 0, o.RequestLog, 200)
+	o.Address = orElse(o.Address != "", o.Address, "127.0.0.1:0")
+	return o
+}
+
+func orElse[T any](ok bool, v, otherwise T) T {
+	if ok {
+		return v
+	}
+	return otherwise
+}
+
+// Simulator is one Mimecast with one account and one application. Its methods
+// may be called at any time, also while it serves.
+type Simulator struct {
+	opts    Options
+	started time.Time
+	issuer  issuer
+	faults  faults
+	limits  limiter
+	journal journal
+	held    held
+	rules   rules
+	routes  routes
+	blobKey []byte
+
+	mu        sync.Mutex
+	forbidden []string
+}
+
+// New returns a simulator, which serves nothing by itself: see API, Blobs and
+// Control, or Start.
+func New(o Options) *Simulator {
+	o = o.withDefaults()
+	s := &Simulator{opts: o, started: o.Now(), blobKey: randomKey()}
+	s.issuer = issuer{id: o.ClientID, secret: o.ClientSecret, ttl: o.TokenTTL, key: randomKey()}
+	s.limits.init(o.Quotas)
+	s.journal.limit = max(o.RequestLog, 0)
+	s.routes = s.endpoints()
+	return s
+}
+
+func randomKey() []byte {
+	key := make([]byte, 32)
+	_, _ = rand.Read(key) // never fails: crypto/rand ends the process instead
+	return key
+}
+
+// API serves the token endpoint and the API.
+func (s *Simulator) API() http.Handler {
+	return s.journal.wrap("api", http.HandlerFunc(s.serve))
+}
+
+func (s *Simulator) serve(w http.ResponseWriter, r *http.Request) {
+	gatewayHeaders(w.Header())
+	if r.URL.Path == tokenPath {
+		s.journal.countToken()
+	}
+	if f, ok := s.faults.next(r); ok {
+		s.misbehave(f, w, r)
+		return
+	}
+	s.dispatch(w, r)
+}
+
+// dispatch is a request's way through a gateway: its route, its token, what the
+// application may do, how often; then the function.
+func (s *Simulator) dispatch(w http.ResponseWriter, r *http.Request) {
+	methods := s.routes.find(r.URL.Path)
+	if methods == nil {
+		s.refuse(w, r, http.StatusNotFound, "not_found", "The requested resource was not found")
+		return
+	}
+	h := methods.find(r.Method)
+	if h == nil {
+		w.Header().Set("Allow", methods.allow())
+		s.refuse(w, r, http.StatusMethodNotAllowed, "method_not_allowed", "The method is not allowed for the requested resource")
+		return
+	}
+	if r.URL.Path == tokenPath || s.admit(w, r) {
+		h(w, r)
+	}
+}
+
+// admit checks what a gateway checks before the function runs, and answers
+// where it says no.
+func (s *Simulator) admit(w http.ResponseWriter, r *http.Request) bool {
+	app, denial := s.issuer.authenticate(r.Header.Values("Authorization"), s.opts.Now())
+	if denial != nil {
+		s.refuse(w, r, http.StatusUnauthorized, denial.code, denial.message)
+		return false
+	}
+	if s.isForbidden(r.URL.Path) {
+		s.refuse(w, r, http.StatusForbidden, "app_forbidden", "Forbidden to perform the requested operation")
+		return false
+	}
+	if !s.limits.take(w.Header(), r.URL.Path, app, s.opts.Now()) {
+		s.refuse(w, r, http.StatusTooManyRequests, "too_many_requests", "The rate limit for this function has been exceeded")
+		return false
+	}
+	return true
+}
+
+// Forbid makes every path under one of the prefixes answer 403, as it does for
+// an application that lacks the product. Without a prefix nothing is forbidden.
+func (s *Simulator) Forbid(prefixes ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.forbidden = slices.Clone(prefixes)
+}
+
+func (s *Simulator) isForbidden(path string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(s.forbidden, func(p string) bool { return strings.HasPrefix(path, p) })
+}
+
+// SetCredentials replaces the application's, as when its key was regenerated.
+// What that does to live tokens is not documented; here they live on.
+func (s *Simulator) SetCredentials(id, secret string) { s.issuer.setCredentials(id, secret) }
+
+// SetTokenTTL sets how long tokens live that are issued from now on.
+func (s *Simulator) SetTokenTTL(ttl time.Duration) { s.issuer.setTTL(ttl) }
+
+// RevokeTokens makes every token that was issued so far worthless.
+func (s *Simulator) RevokeTokens() { s.issuer.revoke() }

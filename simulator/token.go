@@ -1,0 +1,179 @@
+package simulator
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"mime"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+)
+
+const tokenPath = "/oauth/token"
+
+// maxForm bounds the body of a token request.
+const maxForm = 64 << 10
+
+// issuer gives tokens and judges them. It keeps none: a token says by itself
+// until when it lives and is sealed with a key, so that a hundred thousand cost
+// nothing, tokens coexist until they expire, and one that has expired can still
+// be told from one that never was.
+type issuer struct {
+	key []byte
+
+	mu         sync.Mutex
+	id, secret string
+	ttl        time.Duration
+	generation int64 // of tokens: those of an earlier one were revoked
+}
+
+// claims are what a token says.
+type claims struct {
+	App        string `json:"client_id"`
+	ID         string `json:"jti"`
+	Generation int64  `json:"gen"`
+	Expiry     int64  `json:"exp"` // in milliseconds, for tests with short lives
+}
+
+func (i *issuer) setCredentials(id, secret string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.id, i.secret = id, secret
+}
+
+func (i *issuer) setTTL(ttl time.Duration) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.ttl = ttl
+}
+
+func (i *issuer) revoke() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.generation++
+}
+
+func (i *issuer) knows(id, secret string) bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return id == i.id && secret == i.secret
+}
+
+// tokenHeader is the same in each token, as in any JSON web token.
+var tokenHeader = base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"HS256","typ":"JWT"}`))
+
+// issue returns a new token for the application and how long it lives.
+func (i *issuer) issue(app string, now time.Time) (string, time.Duration) {
+	i.mu.Lock()
+	ttl, generation := i.ttl, i.generation
+	i.mu.Unlock()
+	text, err := json.Marshal(claims{App: app, ID: rand.Text(), Generation: generation, Expiry: now.Add(ttl).UnixMilli()})
+	if err != nil { // strings and numbers always marshal
+		panic(err)
+	}
+	body := tokenHeader + "." + base64.RawURLEncoding.EncodeToString(text)
+	return body + "." + i.sign(body), ttl
+}
+
+func (i *issuer) sign(body string) string {
+	mac := hmac.New(sha256.New, i.key)
+	_, _ = mac.Write([]byte(body)) // a hash takes everything
+	return base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
+}
+
+// denial is why the gateway does not take a token.
+type denial struct{ code, message string }
+
+var (
+	noToken      = &denial{"Unauthorized Request", "No valid credentials were provided"}
+	unknownToken = &denial{"token_verification_failed", "The access token could not be verified"}
+	expiredToken = &denial{"token_expired", "The access token has expired"}
+)
+
+// authenticate returns the application that the Authorization headers speak
+// for. More than one is refused, since which of them counts is anyone's guess.
+func (i *issuer) authenticate(headers []string, now time.Time) (app string, no *denial) {
+	if len(headers) == 0 {
+		return "", noToken
+	}
+	scheme, token, _ := strings.Cut(headers[0], " ")
+	if len(headers) > 1 || !strings.EqualFold(scheme, "Bearer") {
+		return "", noToken
+	}
+	c, ok := i.open(strings.TrimSpace(token))
+	if !ok {
+		return "", unknownToken
+	}
+	if now.UnixMilli() >= c.Expiry {
+		return "", expiredToken
+	}
+	return c.App, nil
+}
+
+// open returns what a token says, if it is one of ours and was not revoked.
+func (i *issuer) open(token string) (c claims, ok bool) {
+	dot := strings.LastIndexByte(token, '.')
+	if dot < 0 || !hmac.Equal([]byte(token[dot+1:]), []byte(i.sign(token[:dot]))) {
+		return c, false
+	}
+	_, payload, _ := strings.Cut(token[:dot], ".")
+	text, err := base64.RawURLEncoding.DecodeString(payload)
+	if err != nil || json.Unmarshal(text, &c) != nil {
+		return c, false
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return c, c.Generation == i.generation
+}
+
+// token is the token endpoint: the client credentials grant, with the client's
+// secret in the form body, which is the only way that clients are seen to use.
+func (s *Simulator) token(w http.ResponseWriter, r *http.Request) {
+	form, err := readForm(w, r)
+	if err != nil {
+		s.refuse(w, r, http.StatusBadRequest, "InvalidRequest", err.Error())
+		return
+	}
+	if form.Get("grant_type") != "client_credentials" {
+		s.refuse(w, r, http.StatusBadRequest, "UnsupportedGrantType", "The grant type must be client_credentials")
+		return
+	}
+	id, secret := form.Get("client_id"), form.Get("client_secret")
+	if id == "" || secret == "" {
+		s.refuse(w, r, http.StatusBadRequest, "0001", "The client credentials are missing")
+		return
+	}
+	if !s.issuer.knows(id, secret) {
+		s.refuse(w, r, http.StatusUnauthorized, "InvalidClientIdentifier", "Client credentials are invalid")
+		return
+	}
+	token, ttl := s.issuer.issue(id, s.opts.Now())
+	answer := map[string]any{"access_token": token, "token_type": "Bearer", "expires_in": int64(ttl / time.Second), "scope": ""}
+	faultOf(r.Context()).patch(answer)
+	s.reply(w, r, http.StatusOK, answer)
+}
+
+// readForm reads a form and insists that it is one, with each parameter once
+// (RFC 6749, section 3.2). The query is no part of it.
+func readForm(w http.ResponseWriter, r *http.Request) (url.Values, error) {
+	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil || kind != "application/x-www-form-urlencoded" {
+		return nil, fmt.Errorf("the content type must be application/x-www-form-urlencoded")
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+	if err := r.ParseForm(); err != nil {
+		return nil, fmt.Errorf("the form cannot be read")
+	}
+	for name, values := range r.PostForm {
+		if len(values) > 1 {
+			return nil, fmt.Errorf("the parameter %q is repeated", name)
+		}
+	}
+	return r.PostForm, nil
+}
