@@ -100,7 +100,8 @@ type Config struct {
 }
 
 // Parse judges the environment, as os.Environ gives it. Of a name that stands
-// there twice the last one counts. The error is an [*Error] with every fault.
+// there twice the last one counts. The error is an [*Error] with every fault;
+// the Config beside it is good for nothing but further judgement.
 func Parse(environ []string) (Config, error) {
 	j := newJudge(environ)
 	v := j.decode()
@@ -138,11 +139,8 @@ func Parse(environ []string) (Config, error) {
 	j.upstream(&cfg, v)
 	j.listeners(cfg)
 	j.warn(cfg)
-	if err := j.error(); err != nil {
-		return Config{}, err
-	}
 	cfg.Warnings = j.warnings
-	return cfg, nil
+	return cfg, j.error()
 }
 
 // AdminAddress returns PROXY_ADMIN_LISTEN alone, for commands that ask a running
