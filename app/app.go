@@ -1,0 +1,98 @@
+// Package app wires the parts together and runs them: each exported method of
+// [Process] is a command. It is the only package that knows all the others.
+package app
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"runtime"
+	"runtime/debug"
+
+	"mimecast-proxy/config"
+)
+
+// Process is what a command has of the world outside.
+type Process struct {
+	// Environ are the variables, as os.Environ gives them.
+	Environ        []string
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+	// Terminal says whether Stderr is one.
+	Terminal bool
+	// Signals are those that end the command: the first drains, the second
+	// cuts. nil means that only the context ends it.
+	Signals <-chan os.Signal
+	// Listen opens a listener; nil means as net.ListenConfig does.
+	Listen func(ctx context.Context, network, address string) (net.Listener, error)
+}
+
+func (p Process) listen(ctx context.Context, network, address string) (net.Listener, error) {
+	if p.Listen != nil {
+		return p.Listen(ctx, network, address)
+	}
+	return (&net.ListenConfig{}).Listen(ctx, network, address)
+}
+
+// The exit codes of the contract.
+const (
+	ExitOK     = 0
+	ExitFailed = 1
+	ExitUsage  = 2
+)
+
+// ExitError is an error that ends the program with a code of its own.
+type ExitError struct {
+	Code int
+	// Err is nil where everything was said already.
+	Err error
+}
+
+// Error returns the text of the cause.
+func (e *ExitError) Error() string {
+	if e.Err == nil {
+		return ""
+	}
+	return e.Err.Error()
+}
+
+// Unwrap returns the cause.
+func (e *ExitError) Unwrap() error { return e.Err }
+
+// ExitCode returns the code that err ends the program with.
+func ExitCode(err error) int {
+	if err == nil {
+		return ExitOK
+	}
+	if e, ok := errors.AsType[*ExitError](err); ok {
+		return e.Code
+	}
+	if _, ok := errors.AsType[*config.Error](err); ok {
+		return ExitUsage
+	}
+	return ExitFailed
+}
+
+// Version is what this build calls itself; releases set it when they link.
+var Version = ""
+
+// Build returns the version, the revision it was built from, and Go's version.
+func Build() (version, revision, goVersion string) {
+	revision = "unknown"
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return cmp.Or(Version, "devel"), revision, runtime.Version()
+	}
+	for _, s := range info.Settings {
+		switch {
+		case s.Key == "vcs.revision":
+			revision = s.Value
+		case s.Key == "vcs.modified" && s.Value == "true":
+			revision += "-modified"
+		}
+	}
+	return cmp.Or(Version, info.Main.Version, "devel"), revision, info.GoVersion
+}

@@ -1,0 +1,124 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"mimecast-proxy/config"
+)
+
+const (
+	askTimeout  = 5 * time.Second
+	askInterval = 250 * time.Millisecond
+)
+
+// Healthcheck asks the running proxy's /readyz, and again until it is ready or
+// patience is over.
+func (p Process) Healthcheck(ctx context.Context, patience time.Duration) error {
+	a, err := p.askAdmin()
+	if err != nil {
+		return err
+	}
+	defer a.client.CloseIdleConnections()
+	deadline := time.Now().Add(patience)
+	for {
+		err := a.ready(ctx)
+		if err == nil {
+			_, err := fmt.Fprintln(p.Stdout, "ready")
+			return err
+		}
+		if time.Until(deadline) <= 0 || ctx.Err() != nil {
+			return err
+		}
+		wait(ctx, min(askInterval, time.Until(deadline)))
+	}
+}
+
+// Quit asks the running proxy to drain and stop.
+func (p Process) Quit(ctx context.Context) error {
+	a, err := p.askAdmin()
+	if err != nil {
+		return err
+	}
+	defer a.client.CloseIdleConnections()
+	res, err := a.do(ctx, http.MethodPost, "/quitquitquit")
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	switch res.StatusCode {
+	case http.StatusOK, http.StatusAccepted:
+		return nil
+	case http.StatusNotFound:
+		return errors.New("the running proxy does not offer this: start it with PROXY_QUIT_ENDPOINT=true")
+	default:
+		return fmt.Errorf("the running proxy answered with status %d", res.StatusCode)
+	}
+}
+
+// asker asks a running proxy's admin listener.
+type asker struct {
+	address config.Address
+	client  *http.Client
+}
+
+// askAdmin reads where the admin listener is. The rest of the configuration
+// does not matter here, and may well be missing.
+func (p Process) askAdmin() (*asker, error) {
+	address, err := config.AdminAddress(p.Environ)
+	if err != nil {
+		return nil, err
+	}
+	if address.IsZero() {
+		return nil, errors.New("PROXY_ADMIN_LISTEN is off: there is nobody to ask")
+	}
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, address.Network, reachable(address))
+	}
+	return &asker{address, &http.Client{Timeout: askTimeout, Transport: &http.Transport{DialContext: dial}}}, nil
+}
+
+// reachable returns where to find a listener that listens on every address.
+func reachable(a config.Address) string {
+	host, port, err := net.SplitHostPort(a.Address)
+	if ip := net.ParseIP(host); a.Network == "tcp" && err == nil && (host == "" || ip.IsUnspecified()) {
+		return net.JoinHostPort("localhost", port)
+	}
+	return a.Address
+}
+
+func (a *asker) do(ctx context.Context, method, path string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://localhost"+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	res, err := a.client.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("asking the proxy at %v; is it running, with the same PROXY_ADMIN_LISTEN? %w", a.address, err)
+	}
+	return res, nil
+}
+
+func (a *asker) ready(ctx context.Context) error {
+	res, err := a.do(ctx, http.MethodGet, "/readyz")
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	if res.StatusCode == http.StatusOK {
+		return nil
+	}
+	var answer struct{ Reasons []string }
+	body, err := io.ReadAll(io.LimitReader(res.Body, 64<<10))
+	if err != nil || json.Unmarshal(body, &answer) != nil || len(answer.Reasons) == 0 {
+		return fmt.Errorf("not ready: status %d", res.StatusCode)
+	}
+	return fmt.Errorf("not ready: %s", strings.Join(answer.Reasons, "; "))
+}

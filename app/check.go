@@ -1,0 +1,221 @@
+package app
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"mimecast-proxy/config"
+	"mimecast-proxy/problem"
+	"mimecast-proxy/proxy"
+	"mimecast-proxy/token"
+)
+
+const (
+	// DefaultCheckPath is asked by Check where nothing else is said: it only
+	// reads, and any application may call it.
+	DefaultCheckPath = "/identity/whoami"
+	checkTimeout     = 30 * time.Second
+)
+
+// Step is one line of Check's report.
+type Step struct {
+	Step string `json:"step"`
+	OK   bool   `json:"ok"`
+	// Detail says what was found, or what is wrong and what to do.
+	Detail string `json:"detail"`
+	// Milliseconds is how long it took.
+	Milliseconds int64 `json:"duration_ms"`
+}
+
+// Check tests, one after the other, the configuration, DNS, TLS, the
+// credentials and one request. It prints a line a step, or JSON, and stops at
+// the first that fails.
+func (p Process) Check(ctx context.Context, path string, asJSON bool) error {
+	cfg, err := configure(p.Environ)
+	if err != nil {
+		return err
+	}
+	upstream, err := upstream(cfg)
+	if err != nil {
+		return &ExitError{ExitUsage, err}
+	}
+	defer upstream.CloseIdleConnections()
+	c := &check{cfg: cfg, upstream: upstream, path: path}
+	report := reporter{w: p.Stdout, asJSON: asJSON}
+	failed := false
+	for _, s := range []struct {
+		name string
+		do   func(context.Context) (string, error)
+	}{{"configuration", c.configuration}, {"dns", c.dns}, {"tls", c.tls}, {"token", c.token}, {"request", c.request}} {
+		ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+		began := time.Now()
+		detail, err := s.do(ctx)
+		cancel()
+		if err != nil {
+			detail = err.Error()
+		}
+		failed = failed || err != nil
+		if err := report.add(Step{s.name, err == nil, detail, time.Since(began).Milliseconds()}); err != nil {
+			return err
+		}
+		if failed {
+			break
+		}
+	}
+	if err := report.end(); err != nil {
+		return err
+	}
+	if failed {
+		return &ExitError{Code: ExitFailed}
+	}
+	return nil
+}
+
+// reporter prints steps as they come, or all of them as JSON at the end.
+type reporter struct {
+	w      io.Writer
+	asJSON bool
+	steps  []Step
+}
+
+func (r *reporter) add(s Step) error {
+	r.steps = append(r.steps, s)
+	if r.asJSON {
+		return nil
+	}
+	verdict := "ok    "
+	if !s.OK {
+		verdict = "FAILED"
+	}
+	_, err := fmt.Fprintf(r.w, "%s  %-13s  %s (%d ms)\n", verdict, s.Step, s.Detail, s.Milliseconds)
+	return err
+}
+
+func (r *reporter) end() error {
+	if !r.asJSON {
+		return nil
+	}
+	e := json.NewEncoder(r.w)
+	e.SetIndent("", "  ")
+	return e.Encode(struct {
+		OK    bool   `json:"ok"`
+		Steps []Step `json:"steps"`
+	}{r.steps[len(r.steps)-1].OK, r.steps})
+}
+
+// check holds what its steps share.
+type check struct {
+	cfg      config.Config
+	upstream *http.Transport
+	path     string
+	held     *token.Token
+}
+
+func (c *check) configuration(context.Context) (string, error) {
+	detail := "base URL " + c.cfg.BaseURL.String()
+	for _, w := range c.cfg.Warnings {
+		detail += "; warning: " + w
+	}
+	return detail, nil
+}
+
+func (c *check) dns(ctx context.Context) (string, error) {
+	if via, err := c.forwardProxy(); err != nil || via != "" {
+		return "left to the company proxy " + via, err
+	}
+	host := c.cfg.BaseURL.Hostname()
+	addrs, err := net.DefaultResolver.LookupHost(ctx, host)
+	if err != nil {
+		return "", explained(ctx, err)
+	}
+	return host + " is " + strings.Join(addrs, ", "), nil
+}
+
+// forwardProxy returns the host of the company proxy on the way, if any.
+func (c *check) forwardProxy() (string, error) {
+	via, err := c.upstream.Proxy(&http.Request{URL: c.cfg.BaseURL})
+	if err != nil {
+		return "", fmt.Errorf("HTTPS_PROXY: %w", err)
+	}
+	if via == nil {
+		return "", nil
+	}
+	return via.Host, nil
+}
+
+// tls asks for the bare base URL without a token: any answer at all shows that
+// a trusted connection can be made.
+func (c *check) tls(ctx context.Context) (string, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodHead, c.cfg.BaseURL.String(), nil)
+	if err != nil {
+		return "", err
+	}
+	res, err := c.upstream.RoundTrip(req)
+	if err != nil {
+		return "", explained(ctx, err)
+	}
+	defer res.Body.Close()
+	if res.TLS == nil {
+		return "plain HTTP to this machine", nil
+	}
+	leaf := res.TLS.PeerCertificates[0]
+	return fmt.Sprintf("%s, %s, certificate from %q until %s",
+		tls.VersionName(res.TLS.Version), res.Proto, leaf.Issuer.CommonName, leaf.NotAfter.Format(time.DateOnly)), nil
+}
+
+func (c *check) token(ctx context.Context) (string, error) {
+	grant := &token.ClientCredentials{URL: c.cfg.TokenURL.String(), ID: c.cfg.ClientID.Read, Secret: c.cfg.ClientSecret.Read, Transport: c.upstream}
+	held, err := grant.Fetch(ctx)
+	if err != nil {
+		return "", errors.New(advice(err))
+	}
+	c.held = held
+	return fmt.Sprintf("Mimecast gave a token for %v", held.Expiry().Sub(held.Fetched()).Round(time.Second)), nil
+}
+
+func (c *check) request(ctx context.Context) (string, error) {
+	target, err := url.Parse(c.path)
+	if err != nil || !strings.HasPrefix(c.path, "/") {
+		return "", fmt.Errorf("--path %q is not a path such as %s", c.path, DefaultCheckPath)
+	}
+	u := c.cfg.BaseURL.JoinPath(target.Path)
+	u.RawQuery = target.RawQuery
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		return "", err
+	}
+	req.Header.Set("Authorization", c.held.Authorization())
+	res, err := c.upstream.RoundTrip(req)
+	if err != nil {
+		return "", explained(ctx, err)
+	}
+	defer res.Body.Close()
+	said := fmt.Sprintf("GET %s: status %d, Mimecast's request id %q", c.path, res.StatusCode, res.Header.Get("X-Request-Id"))
+	switch {
+	case res.StatusCode < http.StatusBadRequest:
+		return said, nil
+	case res.StatusCode == http.StatusForbidden:
+		return "", fmt.Errorf("%s; the credentials are good, but the API application lacks the role or the product for this path", said)
+	default:
+		return "", errors.New(said)
+	}
+}
+
+// explained is err with what to do about it.
+func explained(ctx context.Context, err error) error {
+	// A deadline of the check's own is the upstream's silence.
+	p := proxy.Explain(context.WithoutCancel(ctx), err)
+	if p.Code == problem.UpstreamReset && ctx.Err() != nil {
+		return fmt.Errorf("no answer within %v", checkTimeout)
+	}
+	return fmt.Errorf("%s (%w)", p.Detail, err)
+}

@@ -1,0 +1,258 @@
+package app
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/net/http/httpproxy"
+
+	"mimecast-proxy/config"
+	"mimecast-proxy/guard"
+	"mimecast-proxy/problem"
+	"mimecast-proxy/proxy"
+	"mimecast-proxy/secret"
+	"mimecast-proxy/telemetry"
+	"mimecast-proxy/token"
+)
+
+// configure judges the environment. Routes are for the guard to judge, and what
+// it finds is told along with all the rest.
+func configure(environ []string) (config.Config, error) {
+	cfg, err := config.Parse(environ)
+	if _, routeErr := guard.ParseRoutes(cfg.Allow); routeErr != nil {
+		faults, ok := errors.AsType[*config.Error](err)
+		if !ok {
+			faults = &config.Error{}
+		}
+		faults.Faults = append(faults.Faults, config.Fault{Variable: "PROXY_ALLOW", Found: routeErr.Error(), Accepted: "patterns such as GET /siem/, and presets"})
+		return cfg, faults
+	}
+	return cfg, err
+}
+
+// parts are what a running proxy is made of.
+type parts struct {
+	cfg      config.Config
+	tel      *telemetry.Telemetry
+	upstream *http.Transport
+	grant    *token.ClientCredentials
+	source   *token.Source
+	guard    *guard.Guard
+}
+
+// assemble builds the parts. The error is a fault of the configuration.
+func (p Process) assemble(cfg config.Config) (*parts, error) {
+	version, revision, _ := Build()
+	routes, err := guard.ParseRoutes(cfg.Allow)
+	if err != nil {
+		return nil, &ExitError{ExitUsage, err}
+	}
+	tel, err := telemetry.New(telemetry.Options{
+		Output: p.Stderr, Level: cfg.LogLevel, Format: cfg.LogFormat, Terminal: p.Terminal,
+		Version: version, Revision: revision, Routes: routes,
+	})
+	if err != nil {
+		return nil, &ExitError{ExitUsage, err}
+	}
+	upstream, err := upstream(cfg)
+	if err != nil {
+		return nil, &ExitError{ExitUsage, err}
+	}
+	key := &apiKey{credential: cfg.APIKey}
+	if err := key.read(); err != nil {
+		return nil, &ExitError{ExitUsage, err}
+	}
+	grant := &token.ClientCredentials{
+		URL: cfg.TokenURL.String(), ID: cfg.ClientID.Read, Transport: upstream,
+		Secret: func() (secret.Text, error) {
+			if err := key.read(); err != nil {
+				tel.Logger().Warn("the API key cannot be read again; the one in use stays", "error", err)
+			}
+			return cfg.ClientSecret.Read()
+		},
+	}
+	g, err := guard.New(guard.Policy{
+		Hosts: hosts(cfg), Origins: cfg.AllowedOrigins, Key: key.get,
+		Routes: routes, ReportOnly: cfg.AllowReport, TokenStub: cfg.TokenStub, MaxRequests: cfg.MaxRequests,
+		Trace: guard.Trace{Denied: tel.Denied, Route: tel.Route},
+	})
+	if err != nil {
+		return nil, &ExitError{ExitUsage, err}
+	}
+	source := &token.Source{Fetcher: grant, Trace: token.Trace{
+		Start: func(t token.Trigger) { tel.TokenStart(string(t)) },
+		Done: func(t token.Trigger, took time.Duration, tok *token.Token, err error) {
+			outcome, expiry := "ok", time.Time{}
+			if err != nil {
+				outcome = outcomeOf(err)
+			} else {
+				expiry = tok.Expiry()
+			}
+			tel.TokenDone(string(t), outcome, took, expiry, err)
+		},
+	}}
+	return &parts{cfg: cfg, tel: tel, upstream: upstream, grant: grant, source: source, guard: g}, nil
+}
+
+func outcomeOf(err error) string {
+	if e, ok := errors.AsType[*token.Error](err); ok {
+		return string(e.Kind)
+	}
+	return string(token.Unavailable)
+}
+
+// handler returns the data port. This is the way of a request, in its order.
+func (p *parts) handler() http.Handler {
+	trace := proxy.Trace{Unauthorized: p.tel.Unauthorized, Retried: p.tel.Retried, Answered: p.tel.Answered, Failed: p.tel.Failed, Held: p.tel.RateLimitWait}
+	transport := &proxy.Transport{
+		Base:          p.upstream,
+		Source:        tokens{p.source},
+		ReplayLimit:   p.cfg.ReplayLimit,
+		Budget:        proxy.NewBudget(p.cfg.ReplayMemory, p.tel.ReplayBytes),
+		RateLimitWait: p.cfg.RateLimitWait,
+		Trace:         trace,
+	}
+	h := proxy.New(proxy.Options{Upstream: p.cfg.BaseURL, Transport: transport, ErrorLog: p.tel.StdLog("warn")})
+	h = p.guard.Wrap(h)
+	return p.tel.Wrap(h)
+}
+
+// tokens is a token source as the proxy wants it: with an answer for the
+// client where there is no token.
+type tokens struct{ source *token.Source }
+
+func (t tokens) Token(ctx context.Context) (proxy.Token, error) {
+	tok, err := t.source.Token(ctx)
+	if err != nil {
+		return nil, noToken(ctx, err)
+	}
+	return tok, nil
+}
+
+func (t tokens) Renew(ctx context.Context, rejected proxy.Token) (proxy.Token, error) {
+	held, ok := rejected.(*token.Token)
+	if !ok {
+		return nil, fmt.Errorf("renewing a foreign token of type %T", rejected)
+	}
+	tok, err := t.source.Renew(ctx, held)
+	if err != nil {
+		return nil, noToken(ctx, err)
+	}
+	return tok, nil
+}
+
+// noToken is what the client is told where there is no token.
+func noToken(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return err // the request ended: there is nothing to say about tokens
+	}
+	if errors.Is(err, token.ErrStopped) {
+		return problem.New(problem.ShuttingDown, "The proxy is shutting down.").Because(err)
+	}
+	e, ok := errors.AsType[*token.Error](err)
+	if ok && e.Kind == token.Refused {
+		return problem.New(problem.CredentialsRefused, "%s. The proxy takes corrected credentials up by itself where they come from a file.", e.Reason).Because(err)
+	}
+	p := problem.New(problem.TokenUnavailable, "There is no token: %s. The proxy keeps trying.", advice(err)).Because(err)
+	p.RetryAfter = time.Second
+	if ok {
+		p.RetryAfter = max(e.RetryAfter, time.Second)
+	}
+	return p
+}
+
+// advice says why the token endpoint gave no token, and where it could not be
+// reached, what that means.
+func advice(err error) string {
+	e, ok := errors.AsType[*token.Error](err)
+	if !ok {
+		return "the token endpoint gave none"
+	}
+	if e.Status != 0 || e.Err == nil {
+		return e.Reason
+	}
+	return e.Reason + ". " + proxy.Explain(context.Background(), e.Err).Detail
+}
+
+// upstream returns the connections to Mimecast, which carry the token requests
+// too.
+func upstream(cfg config.Config) (*http.Transport, error) {
+	roots, err := roots(cfg.CAPEM)
+	if err != nil {
+		return nil, err
+	}
+	forward := (&httpproxy.Config{
+		HTTPProxy: cfg.HTTPProxy.Reveal(), HTTPSProxy: cfg.HTTPSProxy.Reveal(), NoProxy: cfg.NoProxy,
+	}).ProxyFunc()
+	return proxy.Upstream{
+		Roots:           roots,
+		Proxy:           func(r *http.Request) (*url.URL, error) { return forward(r.URL) },
+		DialTimeout:     cfg.DialTimeout,
+		ResponseTimeout: cfg.ResponseTimeout,
+		IdleTimeout:     cfg.IdleTimeout,
+	}.Transport(), nil
+}
+
+// roots returns the system's authorities and those in pem; nil, which means the
+// system's, where pem is empty.
+func roots(pem []byte) (*x509.CertPool, error) {
+	if len(pem) == 0 {
+		return nil, nil
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		return nil, fmt.Errorf("reading the system's certificate authorities: %w", err)
+	}
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, errors.New("MIMECAST_CA_FILE: no certificate in PEM form in it")
+	}
+	return pool, nil
+}
+
+// hosts returns the names that a request may call the proxy by.
+func hosts(cfg config.Config) []string {
+	names := append([]string{"localhost", "127.0.0.1", "::1"}, cfg.AllowedHosts...)
+	if cfg.Listen.Network == "unix" {
+		// Who can open the socket is for its mode to say, and a browser can't.
+		return append(names, "*")
+	}
+	if u, err := url.Parse("http://" + cfg.Listen.Address); err == nil && u.Hostname() != "" {
+		names = append(names, u.Hostname())
+	}
+	return names
+}
+
+// apiKey is the key of the data port. It is read again before each token
+// request, as the client secret is.
+type apiKey struct {
+	credential config.Credential
+	held       atomic.Pointer[secret.Text]
+}
+
+// read takes the key up. Where that fails the key stays as it was, so that a
+// file which is missing for a moment opens nothing.
+func (k *apiKey) read() error {
+	if k.credential.IsZero() {
+		return nil
+	}
+	text, err := k.credential.Read()
+	if err != nil {
+		return err
+	}
+	k.held.Store(&text)
+	return nil
+}
+
+// get returns the key, or nothing where none is wanted.
+func (k *apiKey) get() secret.Text {
+	if text := k.held.Load(); text != nil {
+		return *text
+	}
+	return secret.Text{}
+}

@@ -1,0 +1,159 @@
+// Command mimecast-proxy lets a tool that knows no OAuth talk to the Mimecast
+// API 2.0: it takes plain HTTP on this machine and forwards it over TLS with a
+// bearer token that it keeps fresh.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"mimecast-proxy/app"
+	"mimecast-proxy/config"
+)
+
+func main() {
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	os.Exit(run(context.Background(), os.Args[1:], app.Process{
+		Environ:  os.Environ(),
+		Stdin:    os.Stdin,
+		Stdout:   os.Stdout,
+		Stderr:   os.Stderr,
+		Terminal: isTerminal(os.Stderr),
+		Signals:  signals,
+	}))
+}
+
+// isTerminal reports whether f is a character device, which is near enough to
+// choose how a log looks.
+func isTerminal(f *os.File) bool {
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+// run executes a command line and returns the exit code.
+func run(ctx context.Context, args []string, p app.Process) int {
+	root := commands(p)
+	root.SetArgs(args)
+	root.SetOut(p.Stdout)
+	root.SetErr(p.Stderr)
+	err := root.ExecuteContext(ctx)
+	if text := errorText(err); text != "" {
+		fmt.Fprintln(p.Stderr, "mimecast-proxy:", text)
+	}
+	return app.ExitCode(err)
+}
+
+func errorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+// commands returns the command line of the contract.
+func commands(p app.Process) *cobra.Command {
+	serve := func(cmd *cobra.Command, _ []string) error { return p.Serve(cmd.Context()) }
+	root := &cobra.Command{
+		Use:           "mimecast-proxy",
+		Short:         "An authenticating proxy for the Mimecast API 2.0",
+		Long:          "Takes plain HTTP on this machine and forwards it to the Mimecast API 2.0 with a\nbearer token that it keeps fresh. Without a command it serves.",
+		Args:          cobra.NoArgs,
+		RunE:          serve,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &app.ExitError{Code: app.ExitUsage, Err: err} })
+	usage := root.UsageFunc()
+	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { help(cmd, usage) })
+	root.AddCommand(
+		&cobra.Command{Use: "serve", Short: "run the proxy until SIGINT or SIGTERM (the default)", Args: cobra.NoArgs, RunE: serve},
+		&cobra.Command{
+			Use: "demo", Short: "run the proxy in front of an embedded Mimecast; needs nothing", Args: cobra.NoArgs,
+			RunE: func(cmd *cobra.Command, _ []string) error { return p.Demo(cmd.Context()) },
+		},
+		runCommand(p), checkCommand(p), healthcheckCommand(p),
+		&cobra.Command{
+			Use: "quit", Short: "ask the running proxy to drain and stop", Args: cobra.NoArgs,
+			RunE: func(cmd *cobra.Command, _ []string) error { return p.Quit(cmd.Context()) },
+		},
+		&cobra.Command{
+			Use: "version", Short: "print version, revision and Go version", Args: cobra.NoArgs,
+			RunE: func(cmd *cobra.Command, _ []string) error {
+				version, revision, goVersion := app.Build()
+				_, err := fmt.Fprintf(cmd.OutOrStdout(), "mimecast-proxy %s, revision %s, %s\n", version, revision, goVersion)
+				return err
+			},
+		},
+	)
+	usageErrors(root)
+	return root
+}
+
+func runCommand(p app.Process) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "run [flags] -- CMD ARG...", Short: "run CMD with a proxy of its own, and exit as it did",
+		Long: "Starts the proxy on a free loopback port and runs CMD with MIMECAST_BASE_URL and\nMIMECAST_PROXY_URL set to it, and without the secret in its environment.",
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return p.Run(cmd.Context(), args) },
+	}
+	cmd.Flags().SetInterspersed(false) // what follows CMD is CMD's
+	return cmd
+}
+
+func checkCommand(p app.Process) *cobra.Command {
+	cmd := &cobra.Command{Use: "check", Short: "test configuration, DNS, TLS, credentials and one request", Args: cobra.NoArgs}
+	path := cmd.Flags().String("path", app.DefaultCheckPath, "the path to request, with GET")
+	asJSON := cmd.Flags().Bool("json", false, "report as JSON")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return p.Check(cmd.Context(), *path, *asJSON) }
+	return cmd
+}
+
+func healthcheckCommand(p app.Process) *cobra.Command {
+	cmd := &cobra.Command{Use: "healthcheck", Short: "ask the running proxy whether it is ready", Args: cobra.NoArgs}
+	patience := cmd.Flags().Duration("wait", 0*time.Second, "keep asking for so long until it is")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return p.Healthcheck(cmd.Context(), *patience) }
+	return cmd
+}
+
+// usageErrors gives wrong arguments the exit code of a bad configuration.
+func usageErrors(root *cobra.Command) {
+	for _, cmd := range append(root.Commands(), root) {
+		if judge := cmd.Args; judge != nil {
+			cmd.Args = func(cmd *cobra.Command, args []string) error {
+				if err := judge(cmd, args); err != nil {
+					return &app.ExitError{Code: app.ExitUsage, Err: fmt.Errorf("%w; see mimecast-proxy help", err)}
+				}
+				return nil
+			}
+		}
+	}
+}
+
+// help prints a command's usage, and below the program's own every variable.
+func help(cmd *cobra.Command, usage func(*cobra.Command) error) {
+	out := cmd.OutOrStdout()
+	about := cmd.Long
+	if about == "" {
+		about = cmd.Short
+	}
+	_, err := fmt.Fprintf(out, "%s\n\n", about)
+	cmd.SetOut(out)
+	err = errors.Join(err, usage(cmd))
+	if !cmd.HasParent() {
+		_, wrote := io.WriteString(out, "\nVariables:\n\n")
+		err = errors.Join(err, wrote)
+		config.WriteHelp(out)
+	}
+	if err != nil {
+		fmt.Fprintln(cmd.ErrOrStderr(), "mimecast-proxy:", err)
+	}
+}
