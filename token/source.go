@@ -283,7 +283,9 @@ func backoff(failures int, err error) time.Duration {
 
 // Status is what a Source knows, for people and probes.
 type Status struct {
-	Held, Valid bool
+	// Held and Valid are about its lifetime; Rejected says that Mimecast
+	// answered 401 to it all the same.
+	Held, Valid, Rejected bool
 	// Fetched, Expiry and NextRenewal are zero while no token is held.
 	Fetched, Expiry, NextRenewal time.Time
 	// Err is why the last fetch failed, nil after a success.
@@ -299,7 +301,7 @@ func (s *Source) Status() Status {
 	st := s.state.Load()
 	status := Status{Err: st.err, Failures: st.failures, FailedAt: st.failedAt, RetryAt: st.retryAt}
 	if t := st.token; t != nil {
-		status.Held, status.Valid = true, t.ValidAt(time.Now())
+		status.Held, status.Valid, status.Rejected = true, t.ValidAt(time.Now()), s.rejected.Load() == t
 		status.Fetched, status.Expiry, status.NextRenewal = t.fetched, t.expiry, t.renewAt()
 		if st.err != nil && st.retryAt.After(status.NextRenewal) {
 			status.NextRenewal = st.retryAt

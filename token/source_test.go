@@ -337,3 +337,23 @@ func TestStatusTellsWhatIsHeldAndWhatFailed(t *testing.T) {
 		}
 	})
 }
+
+func TestStatusTellsOfARejectedTokenUntilItIsReplaced(t *testing.T) {
+	e := &endpoint{ttl: time.Hour}
+	bubble(t, e, func(t *testing.T, s *token.Source) {
+		tok, err := s.Token(t.Context())
+		must(t, tok, err)
+		e.fail.Store(&token.Error{Kind: token.Unavailable, Reason: "down"})
+		if _, err := s.Renew(t.Context(), tok); err == nil {
+			t.Fatal("renewed from an endpoint that is down")
+		}
+		if st := s.Status(); !st.Held || !st.Valid || !st.Rejected {
+			t.Errorf("after the 401: %+v", st)
+		}
+		e.fail.Store(nil)
+		time.Sleep(2 * time.Second) // the first pause
+		if st := s.Status(); !st.Valid || st.Rejected {
+			t.Errorf("after the renewal: %+v", st)
+		}
+	})
+}
