@@ -56,6 +56,7 @@ func (p Process) assemble(cfg config.Config) (*parts, error) {
 	tel, err := telemetry.New(telemetry.Options{
 		Output: p.Stderr, Level: cfg.LogLevel, Format: cfg.LogFormat, Terminal: p.Terminal,
 		Version: version, Revision: revision, Routes: routes,
+		MaxRequests: int64(cfg.MaxRequests), ReplayMemory: cfg.ReplayMemory,
 	})
 	if err != nil {
 		return nil, &ExitError{ExitUsage, err}

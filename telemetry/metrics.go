@@ -26,7 +26,7 @@ var (
 	unauthorizedReasons = []string{"token_expired", "token_verification_failed"}
 	retryOutcomes       = []string{"recovered", "still_unauthorized", "not_replayable", "renewal_failed", "token_fresh"}
 	waitOutcomes        = []string{"recovered", "still_limited", "too_long", "not_replayable", "abandoned"}
-	tokenTriggers       = []string{"startup", "expiry", "unauthorized", "request"}
+	tokenTriggers       = []string{"startup", "expiry", "unauthorized"}
 	tokenOutcomes       = []string{"ok", "refused", "unavailable"}
 )
 
@@ -56,7 +56,7 @@ type metrics struct {
 
 	replay prometheus.Gauge
 	// The rate limit's gauges have no value before Mimecast names one.
-	limit, remaining func() prometheus.Gauge
+	limit, remaining, reset func() prometheus.Gauge
 }
 
 func newMetrics(o Options, t *Telemetry) *metrics {
@@ -65,8 +65,11 @@ func newMetrics(o Options, t *Telemetry) *metrics {
 	m.addTokens(t)
 	m.limit = m.gauge("rate_limit_limit", "Requests that Mimecast allows in a period, as its last answer that told so said.")
 	m.remaining = m.gauge("rate_limit_remaining", "Requests left in that period.")
+	m.reset = m.gauge("rate_limit_reset_seconds", "Time until Mimecast gives back, as it said then; it says so in milliseconds.")
 	m.waits = m.counter("rate_limit_waits_total", "Requests that got 429 and were held back, by how that ended.", waitOutcomes, "outcome")
 	m.replay = m.gauge("replay_buffer_bytes", "Size of all request bodies that are kept for a retry.")()
+	m.bound("requests_in_flight_limit", "Requests that may be in flight; past them 503 too_busy.", o.MaxRequests)
+	m.bound("replay_buffer_limit_bytes", "What all kept bodies may take; past it requests have no retry.", o.ReplayMemory)
 	info := prometheus.NewGauge(prometheus.GaugeOpts{
 		Namespace: namespace, Name: "build_info", Help: "What is running, as labels; the value is 1.",
 		ConstLabels: prometheus.Labels{"version": o.Version, "revision": o.Revision, "goversion": runtime.Version()},
@@ -84,7 +87,7 @@ func (m *metrics) addRequests(o Options) {
 	m.duration = m.histogram("request_duration_seconds", "Time from a request's headers to the end of its answer.")
 	m.upstream = m.histogram("upstream_duration_seconds", "Time from sending a request to Mimecast to the headers of its answer.")
 	m.aborted = m.counter("requests_aborted_total", "Answers cut short, by who cut them.", []string{byClient, byUpstream, byProxy}, "by")
-	m.denied = m.counter("requests_denied_total", "Requests refused before anything was sent to Mimecast, by the code of the answer.", deniedReasons(), "reason")
+	m.denied = m.counter("requests_denied_total", "Requests refused before anything was sent to Mimecast, by the code of the answer; in report mode, those that would be.", deniedReasons(), "reason")
 	m.unauthorized = m.counter("unauthorized_total", "401 answers of Mimecast's, by the code in them.", unauthorizedReasons, "reason")
 	m.retries = m.counter("unauthorized_retries_total", "How 401 answers of Mimecast's ended.", retryOutcomes, "outcome")
 	if len(o.Routes) > 0 {
@@ -95,6 +98,11 @@ func (m *metrics) addRequests(o Options) {
 
 func (m *metrics) addTokens(t *Telemetry) {
 	m.tokens = m.counter("token_requests_total", "Token requests, by what caused them and how they ended.", nil, "trigger", "outcome")
+	for _, trigger := range tokenTriggers {
+		for _, outcome := range tokenOutcomes {
+			m.tokens.WithLabelValues(trigger, outcome) // for rate(), as those of one label
+		}
+	}
 	m.tokenDuration = m.histogram("token_request_duration_seconds", "Time that token requests took.")
 	m.registry.MustRegister(
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
@@ -137,6 +145,13 @@ func (m *metrics) gauge(name, help string) func() prometheus.Gauge {
 	vec := prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help}, nil)
 	m.registry.MustRegister(vec)
 	return sync.OnceValue(func() prometheus.Gauge { return vec.WithLabelValues() })
+}
+
+// bound makes a gauge of what does not change, unless it is 0.
+func (m *metrics) bound(name, help string, value int64) {
+	if value != 0 {
+		m.gauge(name, help)().Set(float64(value))
+	}
 }
 
 // histogram makes a histogram of seconds, both classic and native. Mimecast
@@ -192,6 +207,9 @@ func (m *metrics) setRateLimit(q quota) {
 	}
 	if q.remaining != unsaid {
 		m.remaining().Set(q.remaining)
+	}
+	if q.reset != unsaid {
+		m.reset().Set(q.reset / 1000)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -13,6 +14,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
 
 	"mimecast-proxy/telemetry"
 )
@@ -70,6 +73,50 @@ func TestMetricsOfTheContractExist(t *testing.T) {
 	}
 }
 
+func TestHistogramsAreClassicAndNative(t *testing.T) {
+	s := httptest.NewServer(busy(t).Metrics())
+	defer s.Close()
+	req, err := http.NewRequestWithContext(t.Context(), "GET", s.URL, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Accept", string(expfmt.NewFormat(expfmt.TypeProtoDelim)))
+	res, err := s.Client().Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Client().CloseIdleConnections()
+	defer res.Body.Close()
+	seen := 0
+	for decode := expfmt.NewDecoder(res.Body, expfmt.ResponseFormat(res.Header)); ; {
+		var family dto.MetricFamily
+		if err := decode.Decode(&family); err != nil {
+			if !errors.Is(err, io.EOF) {
+				t.Fatal(err)
+			}
+			break
+		}
+		if h := family.GetMetric()[0].GetHistogram(); h != nil && strings.HasPrefix(family.GetName(), "mimecast_proxy_") {
+			seen++
+			if len(h.GetBucket()) != 16 || h.Schema == nil || len(h.GetPositiveSpan()) == 0 {
+				t.Errorf("%s: %d buckets, schema %v, %d spans", family.GetName(), len(h.GetBucket()), h.Schema, len(h.GetPositiveSpan()))
+			}
+		}
+	}
+	if seen != 3 {
+		t.Errorf("%d histograms", seen)
+	}
+}
+
+func TestEveryTokenCounterIsThereFromTheStart(t *testing.T) {
+	text := scrape(t, newTelemetry(t, telemetry.Options{MaxRequests: 7, ReplayMemory: 9}))
+	hasSeries(t, text, `token_requests_total{outcome="refused",trigger="expiry"} 0`, `token_requests_total{outcome="ok",trigger="startup"} 0`,
+		"requests_in_flight_limit 7", "replay_buffer_limit_bytes 9")
+	if n := strings.Count(text, "\nmimecast_proxy_token_requests_total{"); n != 9 {
+		t.Errorf("%d series", n)
+	}
+}
+
 func TestMetricsPassTheLint(t *testing.T) {
 	problems, err := promlint.New(strings.NewReader(scrape(t, busy(t)))).Lint()
 	if err != nil {
@@ -117,7 +164,7 @@ func TestRateLimitIsReadInAllSpellings(t *testing.T) {
 		h.Set(prefix+"Remaining", "0")
 		h.Set(prefix+"Reset", "1750")
 		tel.Answered(t.Context(), 200, h, 0)
-		hasSeries(t, scrape(t, tel), "rate_limit_limit 300", "rate_limit_remaining 0")
+		hasSeries(t, scrape(t, tel), "rate_limit_limit 300", "rate_limit_remaining 0", "rate_limit_reset_seconds 1.75")
 		if l := tel.Snapshot().RateLimit; l == nil || *l.ResetMS != 1750 {
 			t.Errorf("%s: %+v", prefix, l)
 		}

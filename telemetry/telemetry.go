@@ -33,6 +33,10 @@ type Options struct {
 	// Routes are the route patterns that requests are counted by, presets
 	// expanded. None means that nothing is counted by route.
 	Routes []string
+	// MaxRequests and ReplayMemory, in bytes, are the bounds of what
+	// requests_in_flight and replay_buffer_bytes measure, told as metrics so
+	// that an alert can name a share. 0 tells none.
+	MaxRequests, ReplayMemory int64
 }
 
 // Telemetry logs, counts and remembers.
