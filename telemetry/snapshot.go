@@ -13,6 +13,9 @@ type Snapshot struct {
 	Started  time.Time `json:"started"`
 	Version  string    `json:"version"`
 	InFlight int64     `json:"in_flight"`
+	// BusySince is since when there has been a request in flight at any time;
+	// zero while there is none.
+	BusySince time.Time `json:"busy_since,omitzero"`
 	// Total counts the requests since the start.
 	Total uint64 `json:"total"`
 	// Points are the last WindowSeconds in steps, oldest first. The last one
@@ -56,6 +59,9 @@ func (t *Telemetry) Snapshot() Snapshot {
 	snap := Snapshot{
 		Now: now, Started: t.started.UTC().Truncate(time.Millisecond), Version: t.version, InFlight: t.inFlight.Load(),
 		WindowSeconds: window, StepSeconds: step,
+	}
+	if snap.InFlight > 0 {
+		snap.BusySince = time.Unix(0, t.busy.Load()).UTC().Truncate(time.Millisecond)
 	}
 	seconds := new([window]second)
 	t.recent.copyTo(&snap, seconds)

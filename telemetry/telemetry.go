@@ -46,8 +46,9 @@ type Telemetry struct {
 	recent  recent
 	started time.Time
 	version string
-	// inFlight and expiry are read at each scrape.
+	// inFlight and expiry are read at each scrape, busy for the page.
 	inFlight atomic.Int64
+	busy     atomic.Int64 // since when there is always a request in flight, in Unix nanoseconds
 	expiry   atomic.Int64 // of the token held, in Unix nanoseconds; 0 before the first
 }
 

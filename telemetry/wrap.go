@@ -48,8 +48,10 @@ func (t *Telemetry) Wrap(next http.Handler) http.Handler {
 }
 
 func (t *Telemetry) begin(w http.ResponseWriter, r *http.Request) *record {
-	t.inFlight.Add(1)
 	now := time.Now()
+	if t.inFlight.Add(1) == 1 {
+		t.busy.Store(now.UnixNano())
+	}
 	rec := &record{
 		began:  now,
 		id:     requestID(r),
