@@ -9,32 +9,44 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"mimecast-proxy/app"
 	"mimecast-proxy/config"
+	"mimecast-proxy/service"
 )
 
 func main() {
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	os.Exit(run(context.Background(), os.Args[1:], app.Process{
+	code, err := service.Main(keptBy)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "mimecast-proxy:", err)
+		code = app.ExitFailed
+	}
+	os.Exit(code)
+}
+
+// keptBy is what main does, whoever keeps it running.
+func keptBy(k service.Keeper) int {
+	return run(context.Background(), os.Args[1:], app.Process{
 		Environ:  os.Environ(),
 		Stdin:    os.Stdin,
 		Stdout:   os.Stdout,
-		Stderr:   os.Stderr,
-		Terminal: isTerminal(os.Stderr),
-		Signals:  signals,
-	}))
+		Stderr:   k.Log,
+		Terminal: isTerminal(k.Log),
+		Signals:  k.Signals,
+		Keeper:   k,
+	})
 }
 
-// isTerminal reports whether f is a character device, which is near enough to
+// isTerminal reports whether w is a character device, which is near enough to
 // choose how a log looks.
-func isTerminal(f *os.File) bool {
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
 	info, err := f.Stat()
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }

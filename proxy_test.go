@@ -147,8 +147,14 @@ func environ(t *testing.T, sim *simulator.Server, more ...string) []string {
 // start runs the program and does not wait for anything.
 func start(t *testing.T, environ []string, args ...string) *program {
 	t.Helper()
-	p := &program{t: t, cmd: exec.Command(binary, args...), ended: make(chan struct{})}
-	p.cmd.Env = environ
+	cmd := exec.Command(binary, args...)
+	cmd.Env = environ
+	return startCommand(t, cmd)
+}
+
+func startCommand(t *testing.T, cmd *exec.Cmd) *program {
+	t.Helper()
+	p := &program{t: t, cmd: cmd, ended: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -793,7 +799,7 @@ func TestPackagesFormAStar(t *testing.T) {
 	leaves := []string{"mimecast-proxy/secret", "mimecast-proxy/mimecast"}
 	may := map[string][]string{"guard": {"mimecast-proxy/problem"}, "proxy": {"mimecast-proxy/problem"}}
 	ignorant := map[string]bool{"guard": true, "proxy": true, "token": true, "problem": true, "secret": true, "mimecast": true}
-	for _, name := range []string{"config", "guard", "proxy", "token", "problem", "telemetry", "admin", "simulator", "secret", "mimecast"} {
+	for _, name := range []string{"config", "guard", "proxy", "token", "problem", "telemetry", "admin", "service", "simulator", "secret", "mimecast"} {
 		out, err := exec.Command("go", "list", "-deps", "./"+name).Output()
 		if err != nil {
 			t.Fatal(err)

@@ -13,6 +13,7 @@ import (
 	"runtime/debug"
 
 	"mimecast-proxy/config"
+	"mimecast-proxy/service"
 )
 
 // Process is what a command has of the world outside.
@@ -26,6 +27,8 @@ type Process struct {
 	// Signals are those that end the command: the first drains, the second
 	// cuts. nil means that only the context ends it.
 	Signals <-chan os.Signal
+	// Keeper is whoever keeps Serve running. The other commands do not know it.
+	Keeper service.Keeper
 	// Listen opens a listener; nil means as net.ListenConfig does.
 	Listen func(ctx context.Context, network, address string) (net.Listener, error)
 }

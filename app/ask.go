@@ -79,10 +79,14 @@ func (p Process) askAdmin() (*asker, error) {
 	if address.IsZero() {
 		return nil, errors.New("PROXY_ADMIN_LISTEN is off: there is nobody to ask")
 	}
+	return newAsker(address), nil
+}
+
+func newAsker(address config.Address) *asker {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, address.Network, reachable(address))
 	}
-	return &asker{address, &http.Client{Timeout: askTimeout, Transport: &http.Transport{DialContext: dial}}}, nil
+	return &asker{address, &http.Client{Timeout: askTimeout, Transport: &http.Transport{DialContext: dial}}}
 }
 
 // reachable returns where to find a listener that listens on every address.

@@ -8,10 +8,10 @@ import (
 	"net"
 	"slices"
 	"strings"
-	"syscall"
 	"text/template"
 
 	"mimecast-proxy/config"
+	"mimecast-proxy/service"
 	"mimecast-proxy/simulator"
 )
 
@@ -19,6 +19,7 @@ import (
 // ends it. It needs no variable; PROXY_* ones are heeded, MIMECAST_* ones are
 // not, so that nothing of a real account is touched.
 func (p Process) Demo(ctx context.Context) error {
+	p.Keeper = service.Keeper{} // who would take the listener for one of the account's
 	sim, err := simulator.Start(simulator.Options{})
 	if err != nil {
 		return fmt.Errorf("starting the simulator: %w", err)
@@ -64,7 +65,7 @@ func (p Process) isFree(ctx context.Context, a config.Address) (bool, error) {
 		return true, nil
 	}
 	l, err := p.listen(ctx, a.Network, a.Address)
-	if errors.Is(err, syscall.EADDRINUSE) {
+	if isTaken(err) {
 		return false, nil
 	}
 	if err != nil {

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"net"
 	"os"
-	"syscall"
 
 	"mimecast-proxy/config"
 )
@@ -21,7 +20,7 @@ func (p Process) open(ctx context.Context, variable string, a config.Address, mo
 		}
 	}
 	l, err := p.listen(ctx, a.Network, a.Address)
-	if errors.Is(err, syscall.EADDRINUSE) {
+	if isTaken(err) {
 		return nil, fmt.Errorf("%s=%v is taken by another program, perhaps by another mimecast-proxy; stop that one or set %s to another address: %w", variable, a, variable, err)
 	}
 	if err != nil {
@@ -53,7 +52,7 @@ func clearStale(ctx context.Context, path string) error {
 	if err == nil {
 		return errors.Join(errors.New("another process listens there; stop it or choose another path"), conn.Close())
 	}
-	if !errors.Is(err, syscall.ECONNREFUSED) {
+	if !isRefused(err) {
 		return fmt.Errorf("asking whether somebody listens there: %w", err)
 	}
 	return os.Remove(path)

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"mimecast-proxy/service"
 	"mimecast-proxy/token"
 )
 
@@ -30,6 +31,7 @@ const (
 // command has ended; an [*ExitError] carries its code. The command's
 // environment has no secret of Mimecast's.
 func (p Process) Run(ctx context.Context, argv []string) error {
+	p.Keeper = service.Keeper{} // whose program the command is, not the proxy
 	environ := slices.DeleteFunc(slices.Clone(p.Environ), named("PROXY_LISTEN", "PROXY_ADMIN_LISTEN"))
 	environ = append(environ, "PROXY_LISTEN=127.0.0.1:0", "PROXY_ADMIN_LISTEN=off")
 	if !slices.ContainsFunc(environ, named("PROXY_LOG_LEVEL")) {

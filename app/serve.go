@@ -14,6 +14,7 @@ import (
 	"mimecast-proxy/admin"
 	"mimecast-proxy/config"
 	"mimecast-proxy/problem"
+	"mimecast-proxy/service"
 )
 
 const (
@@ -30,7 +31,7 @@ const (
 
 // Serve runs the proxy until a signal or ctx ends it.
 func (p Process) Serve(ctx context.Context) error {
-	cfg, err := configure(p.Environ)
+	cfg, err := configure(p.inherited())
 	if err != nil {
 		return err
 	}
@@ -50,6 +51,7 @@ type server struct {
 	draining          atomic.Bool
 	quit              chan struct{} // closed by POST /quitquitquit
 	cut               context.CancelCauseFunc
+	keeper            service.Keeper
 }
 
 // newServer builds a proxy and opens its listeners.
@@ -58,24 +60,27 @@ func (p Process) newServer(ctx context.Context, cfg config.Config) (*server, err
 	if err != nil {
 		return nil, err
 	}
-	s := &server{parts: parts, quit: make(chan struct{})}
+	s := &server{parts: parts, quit: make(chan struct{}), keeper: p.Keeper}
 	base, cut := context.WithCancelCause(context.WithoutCancel(ctx))
 	s.cut = cut
 	s.data = s.httpServer(base, s.closing(s.handler()))
 	s.admin = s.httpServer(base, admin.Handler(s.adminOptions()))
-	data, err := p.open(ctx, "PROXY_LISTEN", cfg.Listen, cfg.SocketMode)
-	if err != nil {
-		return nil, err
+	data, admin := p.Keeper.Data, p.Keeper.Admin
+	if data == nil {
+		if data, err = p.open(ctx, "PROXY_LISTEN", cfg.Listen, cfg.SocketMode); err != nil {
+			return nil, err
+		}
 	}
 	s.listeners, s.dataAddr = append(s.listeners, data), data.Addr()
 	if cfg.Admin.IsZero() {
 		return s, nil
 	}
-	l, err := p.open(ctx, "PROXY_ADMIN_LISTEN", cfg.Admin, cfg.SocketMode)
-	if err != nil {
-		return nil, errors.Join(err, data.Close())
+	if admin == nil {
+		if admin, err = p.open(ctx, "PROXY_ADMIN_LISTEN", cfg.Admin, cfg.SocketMode); err != nil {
+			return nil, errors.Join(err, data.Close())
+		}
 	}
-	s.listeners, s.adminAt = append(s.listeners, l), l.Addr()
+	s.listeners, s.adminAt = append(s.listeners, admin), admin.Addr()
 	return s, nil
 }
 
@@ -124,6 +129,7 @@ func (s *server) run(ctx context.Context, signals <-chan os.Signal) error {
 	defer owned.Wait()
 	defer stop()
 	owned.Go(func() { s.source.Run(running) })
+	owned.Go(func() { s.report(running) })
 	failed := make(chan error, 2)
 	for i, srv := range []*http.Server{s.data, s.admin}[:len(s.listeners)] {
 		owned.Go(func() { failed <- srv.Serve(s.listeners[i]) })
@@ -157,6 +163,9 @@ func (s *server) announce() {
 // What is left at the end of the timeout, or at a second signal, is cut.
 func (s *server) drain(signals <-chan os.Signal) error {
 	s.draining.Store(true)
+	if s.keeper.Stopping != nil {
+		s.keeper.Stopping()
+	}
 	log := s.tel.Logger()
 	log.Info("draining", "in_flight", s.guard.InFlight(), "delay", s.cfg.ShutdownDelay.String(), "timeout", s.cfg.ShutdownTimeout.String())
 	ctx, cancel := context.WithCancel(context.Background())

@@ -1,0 +1,79 @@
+package app
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"time"
+
+	"mimecast-proxy/config"
+)
+
+// inherited is the environment in which the listeners that the keeper opened
+// are what the operator asked for, so that they are judged as if he had.
+func (p Process) inherited() []string {
+	environ := p.Environ[:len(p.Environ):len(p.Environ)]
+	if l := p.Keeper.Data; l != nil {
+		environ = append(environ, "PROXY_LISTEN="+addressOf(l).String())
+	}
+	if l := p.Keeper.Admin; l != nil {
+		environ = append(environ, "PROXY_ADMIN_LISTEN="+addressOf(l).String())
+	}
+	return environ
+}
+
+func addressOf(l net.Listener) config.Address {
+	return config.Address{Network: l.Addr().Network(), Address: l.Addr().String()}
+}
+
+// report tells the keeper that the server is ready, once the first token is
+// held or was not to be had, and from then on that it answers.
+func (s *server) report(ctx context.Context) {
+	k := s.keeper
+	if k.Watchdog > 0 {
+		defer s.keepAlive(ctx)
+	}
+	if k.Ready == nil {
+		return
+	}
+	first, cancel := context.WithTimeout(ctx, firstToken)
+	defer cancel()
+	status := "Serving at " + s.dataAddr.String()
+	if _, err := s.source.Token(first); err != nil {
+		status += ", without a token so far"
+	}
+	if ctx.Err() == nil {
+		k.Ready(status)
+	}
+}
+
+// keepAlive tells the keeper twice in each of its periods that the admin
+// listener answers. Without one it tells that the process runs.
+func (s *server) keepAlive(ctx context.Context) {
+	tick := time.NewTicker(s.keeper.Watchdog / 2)
+	defer tick.Stop()
+	for {
+		if s.answers(ctx) {
+			s.keeper.Alive()
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (s *server) answers(ctx context.Context) bool {
+	if s.adminAt == nil {
+		return true
+	}
+	a := newAsker(config.Address{Network: s.adminAt.Network(), Address: s.adminAt.String()})
+	defer a.client.CloseIdleConnections()
+	res, err := a.do(ctx, http.MethodGet, "/livez")
+	if err != nil {
+		return false
+	}
+	defer res.Body.Close()
+	return res.StatusCode == http.StatusOK
+}
