@@ -86,7 +86,7 @@ const (
 
 // end observes a request. why is what the handler panicked with, or nil.
 func (t *Telemetry) end(ctx context.Context, rec *record, why any) {
-	t.inFlight.Add(-1)
+	defer t.inFlight.Add(-1) // last: who sees none in flight sees all counted
 	o := rec.outcome(ctx, why)
 	fault := o.judge()
 	t.metrics.observe(rec.method, &o)

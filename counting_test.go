@@ -1,0 +1,329 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"mimecast-proxy/problem"
+	"mimecast-proxy/simulator"
+)
+
+var countingFor = flag.Duration("counting-for", 0, "how long TestCountersEqualWhatTheClientCounted asks, at 100 requests a second; 0: a fixed number as fast as it goes")
+
+// kind is a kind of request, and what its sender can tell of how it ended.
+type kind struct {
+	method, path, body string
+	header             map[string]string
+	// fault is what Mimecast does to the kind's path; nil for nothing.
+	fault *simulator.Fault
+	// status is what the client must get; aborted by whom its answer is cut.
+	status  int
+	aborted string
+	// do sends the request where http.Client does not do; nil: it does.
+	do func(p *program, k *kind) (status int, denied string, err error)
+}
+
+const (
+	hint    = "</x>; rel=preload"
+	refused = `{"fail":[{"code":"token_expired","message":"expired"}]}`
+)
+
+// kinds are all the ways in which a request can end that a client can tell
+// apart. Their paths stand in PROXY_ALLOW, but for the one that must not.
+var kinds = []*kind{
+	{method: "GET", path: "/identity/whoami", status: 200},
+	{method: "POST", path: "/api/audit/get-audit-events", body: `{"data":[{}]}`, status: 200},
+	{method: "POST", path: "/oauth/token", body: "grant_type=client_credentials", status: 200}, // the stub's
+	{method: "HEAD", path: "/kind/head", fault: &simulator.Fault{Status: 200, Body: "unsent"}, status: 200},
+	{method: "PATCH", path: "/kind/204", fault: &simulator.Fault{Status: 204}, status: 204},
+	{method: "GET", path: "/kind/302", fault: &simulator.Fault{Status: 302, Header: map[string]string{"Location": "/"}}, status: 302},
+	{method: "GET", path: "/kind/early403", fault: &simulator.Fault{Status: 403, Hints: map[string]string{"Link": hint}}, status: 403},
+	{method: "GET", path: "/kind/early", fault: &simulator.Fault{Status: 200, Hints: map[string]string{"Link": hint}}, status: 200},
+	{method: "PUT", path: "/kind/401", body: "x", fault: &simulator.Fault{Status: 401, Body: refused}, status: 401},
+	{method: "GET", path: "/kind/404", fault: &simulator.Fault{Status: 404}, status: 404},
+	{method: "BREW", path: "/kind/405", fault: &simulator.Fault{Status: 405}, status: 405},
+	{method: "POST", path: "/kind/429", fault: &simulator.Fault{Status: 429}, status: 429},
+	{method: "DELETE", path: "/kind/500", fault: &simulator.Fault{Status: 500}, status: 500},
+	{method: "POST", path: "/kind/reset", fault: &simulator.Fault{Cut: simulator.CutRequest}, status: 502},
+	{method: "GET", path: "/kind/short", fault: &simulator.Fault{Status: 200, Size: 9000, Body: "x", Cut: simulator.CutShort, CutAfter: 5000}, status: 200, aborted: "upstream"},
+	{method: "GET", path: "/kind/cut", fault: &simulator.Fault{Status: 500, Size: 9000, Body: "x", Cut: simulator.CutBody, CutAfter: 5000}, status: 500, aborted: "upstream"},
+	{method: "GET", path: "/elsewhere", status: 403},
+	{method: "GET", path: "/kind/host", header: map[string]string{"Host": "evil.example"}, status: 403},
+	{method: "GET", path: "/kind/origin", header: map[string]string{"Origin": "https://evil.example"}, status: 403},
+	{method: "GET", path: "/kind/a/%2e%2e/b", status: 400},
+	{method: "GET", path: "/kind/upgrade", header: map[string]string{"Upgrade": "websocket", "Connection": "Upgrade"}, status: 501},
+	{method: "GET", path: "/kind/left", fault: &simulator.Fault{Hints: map[string]string{"Link": hint}, Delay: simulator.Forever}, status: 499, aborted: "client", do: leaveBeforeTheAnswer},
+	{method: "GET", path: "/kind/leave", fault: &simulator.Fault{Status: 200, Body: "x", Size: simulator.Endless}, status: 200, aborted: "client", do: leaveAmidTheAnswer},
+	{method: "POST", path: "/kind/half", body: "Content-Length: 10\r\n\r\nhalf", status: 499, aborted: "client", do: sendBroken},
+	{method: "POST", path: "/kind/chunks", body: "Transfer-Encoding: chunked\r\n\r\nno size\r\n", status: 400, do: sendBroken},
+}
+
+// tally counts by sample of /metrics.
+type tally struct {
+	mu sync.Mutex
+	of map[string]float64
+}
+
+func (c *tally) add(name string, labels ...string) {
+	var b strings.Builder
+	for i := 0; i < len(labels); i += 2 {
+		fmt.Fprintf(&b, ",%s=%q", labels[i], labels[i+1])
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.of["mimecast_proxy_"+name+"{"+strings.TrimPrefix(b.String(), ",")+"}"]++
+}
+
+// count notes what the sender of a request saw.
+func (c *tally) count(k *kind, status int, denied string) {
+	method, code := k.method, strconv.Itoa(status)
+	if method == "BREW" {
+		method = "other"
+	}
+	c.add("requests_total", "code", code, "method", method)
+	if k.aborted != "" {
+		c.add("requests_aborted_total", "by", k.aborted)
+	}
+	// What the guard refuses costs Mimecast nothing, and is of no route.
+	refused := denied != "" && !slices.Contains([]problem.Code{problem.UpstreamReset, problem.BadRequestBody, problem.ClientGone}, problem.Code(denied))
+	if refused {
+		c.add("requests_denied_total", "reason", denied)
+	}
+	route := "other"
+	for _, r := range []string{"/kind/", "/identity/", "POST /api/"} {
+		if !refused && strings.Contains(k.method+" "+k.path, r) {
+			route = r
+		}
+	}
+	c.add("route_requests_total", "code", code, "route", route)
+}
+
+// families are those of which every sample must be what the clients counted.
+var families = []string{"requests_total{", "requests_aborted_total{", "requests_denied_total{", "route_requests_total{"}
+
+// counted returns what the proxy counted, zeros apart.
+func (p *program) counted() map[string]float64 {
+	got := map[string]float64{}
+	for sample, v := range p.scrape() {
+		for _, family := range families {
+			if v != 0 && strings.HasPrefix(sample, "mimecast_proxy_"+family) {
+				got[sample] = v
+			}
+		}
+	}
+	return got
+}
+
+// scrape returns every sample of /metrics.
+func (p *program) scrape() map[string]float64 {
+	p.t.Helper()
+	res, err := p.client.Get(p.admin + "/metrics")
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	samples := map[string]float64{}
+	lines := bufio.NewScanner(res.Body)
+	for lines.Scan() {
+		line := lines.Text()
+		at := strings.LastIndexByte(line, ' ')
+		if strings.HasPrefix(line, "#") || at < 0 {
+			continue
+		}
+		v, err := strconv.ParseFloat(line[at+1:], 64)
+		if err != nil {
+			p.t.Fatalf("%q: %v", line, err)
+		}
+		samples[line[:at]] = v
+	}
+	if err := lines.Err(); err != nil {
+		p.t.Fatal(err)
+	}
+	return samples
+}
+
+// send sends one request of the kind. The answer is read to its end, and is as
+// complete as the kind says.
+func (p *program) send(k *kind) (status int, denied string, err error) {
+	if k.do != nil {
+		return k.do(p, k)
+	}
+	req, err := http.NewRequestWithContext(p.t.Context(), k.method, p.url+k.path, strings.NewReader(k.body))
+	if err != nil {
+		return 0, "", err
+	}
+	for name, v := range k.header {
+		req.Header.Set(name, v)
+	}
+	if host := k.header["Host"]; host != "" {
+		req.Host = host
+	}
+	res, err := p.client.Do(req)
+	if err != nil {
+		return 0, "", err
+	}
+	defer res.Body.Close()
+	_, err = io.Copy(io.Discard, res.Body)
+	if (err != nil) != (k.aborted != "") {
+		return 0, "", fmt.Errorf("%d, and then: %w", res.StatusCode, err)
+	}
+	return res.StatusCode, res.Header.Get(problem.Header), nil
+}
+
+// leaveBeforeTheAnswer goes as soon as the early hints say that the request is
+// with Mimecast.
+func leaveBeforeTheAnswer(p *program, k *kind) (int, string, error) {
+	ctx, leave := context.WithCancel(p.t.Context())
+	defer leave()
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{Got1xxResponse: func(int, textproto.MIMEHeader) error {
+		leave()
+		return nil
+	}})
+	req, err := http.NewRequestWithContext(ctx, k.method, p.url+k.path, nil)
+	if err != nil {
+		return 0, "", err
+	}
+	res, err := p.client.Do(req)
+	if err == nil {
+		res.Body.Close()
+		return 0, "", fmt.Errorf("answered with %d", res.StatusCode)
+	}
+	if !errors.Is(err, context.Canceled) {
+		return 0, "", err
+	}
+	return k.status, "", nil // 499 is what nobody gets
+}
+
+// leaveAmidTheAnswer goes when it has read a little of an endless answer.
+func leaveAmidTheAnswer(p *program, k *kind) (int, string, error) {
+	req, err := http.NewRequestWithContext(p.t.Context(), k.method, p.url+k.path, nil)
+	if err != nil {
+		return 0, "", err
+	}
+	res, err := p.client.Do(req)
+	if err != nil {
+		return 0, "", err
+	}
+	_, err = io.ReadFull(res.Body, make([]byte, 100))
+	return res.StatusCode, "", errors.Join(err, res.Body.Close())
+}
+
+// sendBroken sends a body that is less or other than announced, and ends.
+func sendBroken(p *program, k *kind) (int, string, error) {
+	conn, err := net.Dial("tcp", strings.TrimPrefix(p.url, "http://"))
+	if err != nil {
+		return 0, "", err
+	}
+	defer conn.Close()
+	fmt.Fprintf(conn, "%s %s HTTP/1.1\r\nHost: 127.0.0.1\r\n%s", k.method, k.path, k.body)
+	if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
+		return 0, "", err
+	}
+	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		return 0, "", err
+	}
+	defer res.Body.Close()
+	return res.StatusCode, res.Header.Get(problem.Header), nil
+}
+
+func TestCountersEqualWhatTheClientCounted(t *testing.T) {
+	sim := simulate(t, simulator.Options{})
+	for _, k := range kinds {
+		if k.fault != nil {
+			f := *k.fault
+			f.Path = k.path
+			sim.AddFault(f)
+		}
+	}
+	p := serve(t, sim, "PROXY_ALLOW=/kind/,/identity/,POST /api/", "PROXY_LOG_LEVEL=info")
+	seen := &tally{of: map[string]float64{}}
+	sent := p.sendAll(seen)
+	await(t, "counters that are equal", func() bool { return maps.Equal(seen.of, p.counted()) || t.Failed() })
+	for _, all := range []map[string]float64{seen.of, p.counted()} {
+		for sample := range all {
+			if got := p.metric(sample); got != seen.of[sample] {
+				t.Errorf("%s is %v, the clients counted %v", sample, got, seen.of[sample])
+			}
+		}
+	}
+	p.countElsewhere(sim, sent)
+	t.Logf("%d requests of %d kinds, %d token requests; each of %d counters equal", sent, len(kinds), sim.TokenRequests(), len(seen.of))
+}
+
+// sendAll sends requests of all kinds in turn, and returns how many.
+func (p *program) sendAll(seen *tally) (sent int) {
+	interval, n := time.Duration(0), 25*len(kinds)
+	if *countingFor > 0 {
+		interval, n = 10*time.Millisecond, int(*countingFor/(10*time.Millisecond))
+	}
+	slots := make(chan struct{}, 50)
+	var clients sync.WaitGroup
+	for began := time.Now(); sent < n; sent++ {
+		time.Sleep(time.Until(began.Add(time.Duration(sent) * interval)))
+		k := kinds[sent%len(kinds)]
+		slots <- struct{}{}
+		clients.Go(func() {
+			defer func() { <-slots }()
+			status, denied, err := p.send(k)
+			if err != nil || status != k.status {
+				p.t.Errorf("%s %s: %d %v", k.method, k.path, status, err)
+			}
+			seen.count(k, status, denied)
+		})
+	}
+	clients.Wait()
+	return sent
+}
+
+// countElsewhere holds the other places that count to the same number: the
+// histogram, the log, the status, and what is said of each 401.
+func (p *program) countElsewhere(sim *simulator.Server, sent int) {
+	p.t.Helper()
+	var refusals, ended float64
+	for sample, v := range p.scrape() {
+		switch {
+		case strings.HasPrefix(sample, `mimecast_proxy_requests_total{code="401"`):
+			refusals += v
+		case strings.HasPrefix(sample, "mimecast_proxy_unauthorized_retries_total{"):
+			ended += v
+		case strings.Contains(sample, `"other"`) && v != 0 && !strings.Contains(sample, `method="other"`) && !strings.Contains(sample, `route="other"`):
+			p.t.Errorf("%s is %v: a label that telemetry does not know", sample, v)
+		}
+	}
+	if refusals == 0 || refusals != ended {
+		p.t.Errorf("%v answers were 401, of %v it is counted how they ended", refusals, ended)
+	}
+	if n := p.metric("mimecast_proxy_request_duration_seconds_count"); int(n) != sent || p.metric("mimecast_proxy_requests_in_flight") != 0 {
+		p.t.Errorf("%v durations, %d requests, %v in flight", n, sent, p.metric("mimecast_proxy_requests_in_flight"))
+	}
+	var status struct{ Total int }
+	res, err := p.client.Get(p.admin + "/api/status")
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if err := json.NewDecoder(res.Body).Decode(&status); err != nil || status.Total != sent {
+		p.t.Errorf("the status says %d, %v", status.Total, err)
+	}
+	p.stderr.await(p.t, "as many lines", func(text string) bool { return strings.Count(text, `"msg":"request"`) == sent })
+	if n := p.metric(`mimecast_proxy_token_requests_total{outcome="ok",trigger="startup"}`) + p.metric(`mimecast_proxy_token_requests_total{outcome="ok",trigger="unauthorized"}`); int(n) != sim.TokenRequests() {
+		p.t.Errorf("%v token requests counted, Mimecast saw %d", n, sim.TokenRequests())
+	}
+}
