@@ -173,13 +173,20 @@ func (c *check) tls(ctx context.Context) (string, error) {
 }
 
 func (c *check) token(ctx context.Context) (string, error) {
-	grant := &token.ClientCredentials{URL: c.cfg.TokenURL.String(), ID: c.cfg.ClientID.Read, Secret: c.cfg.ClientSecret.Read, Transport: c.upstream}
+	clock := ""
+	grant := &token.ClientCredentials{
+		URL: c.cfg.TokenURL.String(), ID: c.cfg.ClientID.Read, Secret: c.cfg.ClientSecret.Read, Transport: c.upstream,
+		Clock: func(ahead time.Duration) { clock = judgeClock(ahead) },
+	}
 	held, err := grant.Fetch(ctx)
+	if clock != "" {
+		clock = "; warning: " + clock
+	}
 	if err != nil {
-		return "", errors.New(advice(err))
+		return "", errors.New(advice(err) + clock)
 	}
 	c.held = held
-	return fmt.Sprintf("Mimecast gave a token for %v", held.Expiry().Sub(held.Fetched()).Round(time.Second)), nil
+	return fmt.Sprintf("Mimecast gave a token for %v%s", held.Expiry().Sub(held.Fetched()).Round(time.Second), clock), nil
 }
 
 func (c *check) request(ctx context.Context) (string, error) {

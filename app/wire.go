@@ -71,6 +71,12 @@ func (p Process) assemble(cfg config.Config) (*parts, error) {
 	}
 	grant := &token.ClientCredentials{
 		URL: cfg.TokenURL.String(), ID: cfg.ClientID.Read, Transport: upstream,
+		Clock: func(ahead time.Duration) {
+			tel.Clock(ahead)
+			if fault := judgeClock(ahead); fault != "" {
+				tel.Logger().Warn(fault)
+			}
+		},
 		Secret: func() (secret.Text, error) {
 			if err := key.read(); err != nil {
 				tel.Logger().Warn("the API key cannot be read again; the one in use stays", "error", err)
@@ -99,6 +105,22 @@ func (p Process) assemble(cfg config.Config) (*parts, error) {
 		},
 	}}
 	return &parts{cfg: cfg, tel: tel, upstream: upstream, grant: grant, source: source, guard: g}, nil
+}
+
+// wrongClock is from where on a clock is worth a word. A token's lifetime is
+// counted from when it was fetched, so none is needed to be right to the second.
+const wrongClock = time.Minute
+
+// judgeClock says what is wrong with this machine's clock, or nothing.
+func judgeClock(ahead time.Duration) string {
+	if ahead.Abs() < wrongClock {
+		return ""
+	}
+	which := "ahead of"
+	if ahead < 0 {
+		which = "behind"
+	}
+	return fmt.Sprintf("this machine's clock is %v %s Mimecast's; set it, since certificates and time ranges in requests depend on it", ahead.Abs().Round(time.Second), which)
 }
 
 func outcomeOf(err error) string {

@@ -57,6 +57,8 @@ type metrics struct {
 	replay prometheus.Gauge
 	// The rate limit's gauges have no value before Mimecast names one.
 	limit, remaining, reset func() prometheus.Gauge
+	// So has this one before Mimecast's clock is known.
+	clock func() prometheus.Gauge
 }
 
 func newMetrics(o Options, t *Telemetry) *metrics {
@@ -103,6 +105,7 @@ func (m *metrics) addTokens(t *Telemetry) {
 			m.tokens.WithLabelValues(trigger, outcome) // for rate(), as those of one label
 		}
 	}
+	m.clock = m.gauge("clock_skew_seconds", "How far this machine's clock is ahead of the token endpoint's; below 0: behind.")
 	m.tokenDuration = m.histogram("token_request_duration_seconds", "Time that token requests took.")
 	m.registry.MustRegister(
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{

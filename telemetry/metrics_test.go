@@ -35,6 +35,7 @@ func busy(t *testing.T) *telemetry.Telemetry {
 		}
 	})
 	r.TokenStart("startup")
+	r.Clock(-90 * time.Second)
 	r.TokenDone("startup", "ok", time.Second, time.Now().Add(time.Hour), nil)
 	if _, err := r.get("/siem/x"); err != nil {
 		t.Fatal(err)
@@ -59,6 +60,7 @@ func TestMetricsOfTheContractExist(t *testing.T) {
 		"token_request_duration_seconds_count 1",
 		"token_valid 1",
 		"rate_limit_limit 50",
+		"clock_skew_seconds -90",
 		"rate_limit_remaining 49",
 		`rate_limit_waits_total{outcome="recovered"} 1`,
 		"replay_buffer_bytes 7",

@@ -20,6 +20,9 @@ type TokenEvent struct {
 // TokenStart notes that a token is being asked for.
 func (t *Telemetry) TokenStart(string) { t.recent.setRenewing(true) }
 
+// Clock notes how far this machine's clock is ahead of the token endpoint's.
+func (t *Telemetry) Clock(ahead time.Duration) { t.metrics.clock().Set(ahead.Seconds()) }
+
 // TokenDone logs and counts a token request. The outcome is ok, refused or
 // unavailable.
 func (t *Telemetry) TokenDone(trigger, outcome string, took time.Duration, expiry time.Time, err error) {

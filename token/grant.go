@@ -39,6 +39,11 @@ type ClientCredentials struct {
 	ID, Secret func() (secret.Text, error)
 	// Transport sends the request; nil means http.DefaultTransport.
 	Transport http.RoundTripper
+	// Clock is told, after each answer that bears a date, how far this
+	// machine's clock is ahead of the token endpoint's; negative: behind. An
+	// answer has whole seconds and takes its time, and what that can explain
+	// is 0. nil means that nobody wants to know.
+	Clock func(ahead time.Duration)
 
 	used atomic.Pointer[credentials] // of the last fetch
 }
@@ -94,7 +99,7 @@ func (c *ClientCredentials) fetch(ctx context.Context) (*Token, error) {
 		fmt.Errorf("no answer within %v", fetchTimeout))
 	defer cancel()
 
-	answer := &recorder{base: cmp.Or[http.RoundTripper](c.Transport, http.DefaultTransport)}
+	answer := &recorder{base: cmp.Or[http.RoundTripper](c.Transport, http.DefaultTransport), clock: c.Clock}
 	client := &http.Client{Transport: answer, CheckRedirect: func(*http.Request, []*http.Request) error {
 		return http.ErrUseLastResponse
 	}}
@@ -190,14 +195,19 @@ type recorder struct {
 	body []byte
 	// broken says that the body could not be read to its end.
 	broken bool
+	clock  func(time.Duration)
 }
 
 func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
+	began := time.Now()
 	res, err := r.base.RoundTrip(req)
 	if err != nil {
 		return nil, err
 	}
 	r.res = res
+	if date, err := http.ParseTime(res.Header.Get("Date")); err == nil && r.clock != nil {
+		r.clock(ahead(date, began, time.Now()))
+	}
 	r.body, err = io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
 	_ = res.Body.Close() // what was read is what counts
 	if err == nil && len(r.body) > maxAnswer {
@@ -212,6 +222,17 @@ func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	res.Body = io.NopCloser(bytes.NewReader(r.body))
 	return res, nil
+}
+
+// ahead returns how far this machine's clock is ahead of the one that dated an
+// answer, which was asked for at began and came at ended. The monotonic clock
+// has no say in that.
+func ahead(date, began, ended time.Time) time.Duration {
+	began, ended = began.Round(0), ended.Round(0)
+	if end := date.Add(time.Second); end.Before(began) {
+		return began.Sub(end)
+	}
+	return min(0, ended.Sub(date))
 }
 
 // explain says what a failed fetch means. It gives nothing of the answer away

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"mimecast-proxy/secret"
@@ -278,6 +279,39 @@ func TestChangedTellsOfOtherCredentials(t *testing.T) {
 	v.set("new", nil)
 	if !grant.Changed() {
 		t.Error("other credentials were not noticed")
+	}
+}
+
+func TestClockIsJudgedByWhatTheAnswersDateCanTell(t *testing.T) {
+	const slow = 20 * time.Second // between the request and its answer, which may be dated at any time of it
+	for dated, want := range map[time.Duration]time.Duration{
+		0: 0, slow: 0, slow / 2: 0, -time.Second: 0,
+		-time.Second - time.Hour: time.Hour,
+		slow + time.Hour:         -time.Hour,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			got := time.Duration(-1)
+			grant := token.ClientCredentials{URL: "https://mimecast.test/oauth/token", ID: is("client"), Secret: is(marked),
+				Clock: func(ahead time.Duration) { got = ahead },
+				Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+					rec := httptest.NewRecorder()
+					rec.Header().Set("Date", time.Now().Add(dated).UTC().Format(http.TimeFormat))
+					rec.WriteHeader(401)
+					time.Sleep(slow)
+					return rec.Result(), nil
+				})}
+			if _, err := grant.Fetch(t.Context()); err == nil || got != want {
+				t.Errorf("dated %v after the request: %v, want %v; %v", dated, got, want, err)
+			}
+		})
+	}
+	grant := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header()["Date"] = nil
+		answering(200, "application/json", `{"access_token":"abc"}`)(w, r)
+	})
+	grant.Clock = func(time.Duration) { t.Error("judged without a date") }
+	if _, err := grant.Fetch(t.Context()); err != nil {
+		t.Error(err)
 	}
 }
 
