@@ -115,7 +115,7 @@ func (r *reporter) end() error {
 // check holds what its steps share.
 type check struct {
 	cfg      config.Config
-	upstream *http.Transport
+	upstream proxy.Connections
 	path     string
 	held     *token.Token
 }

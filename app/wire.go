@@ -40,7 +40,7 @@ func configure(environ []string) (config.Config, error) {
 type parts struct {
 	cfg      config.Config
 	tel      *telemetry.Telemetry
-	upstream *http.Transport
+	upstream proxy.Connections
 	grant    *token.ClientCredentials
 	source   *token.Source
 	guard    *guard.Guard
@@ -205,10 +205,10 @@ func advice(err error) string {
 
 // upstream returns the connections to Mimecast, which carry the token requests
 // too.
-func upstream(cfg config.Config) (*http.Transport, error) {
+func upstream(cfg config.Config) (proxy.Connections, error) {
 	roots, err := roots(cfg.CAPEM)
 	if err != nil {
-		return nil, err
+		return proxy.Connections{}, err
 	}
 	forward := (&httpproxy.Config{
 		HTTPProxy: cfg.HTTPProxy.Reveal(), HTTPSProxy: cfg.HTTPSProxy.Reveal(), NoProxy: cfg.NoProxy,

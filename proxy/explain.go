@@ -40,16 +40,35 @@ func judge(err error) (problem.Code, string) {
 	if n, ok := errors.AsType[net.Error](err); ok && n.Timeout() {
 		return problem.UpstreamTimeout, "Mimecast did not answer in time. Whether it carried the request out is not known."
 	}
+	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
+		return problem.UpstreamUnreachable, "The proxy has no file descriptor left for a connection to Mimecast. Raise its limit (ulimit -n), or lower PROXY_MAX_REQUESTS."
+	}
 	if _, ok := errors.AsType[*net.DNSError](err); ok {
 		return problem.UpstreamUnreachable, "Mimecast's name cannot be resolved. Check this machine's DNS and MIMECAST_BASE_URL."
 	}
 	if op, ok := errors.AsType[*net.OpError](err); ok && (op.Op == "dial" || op.Op == "proxyconnect") {
 		return problem.UpstreamUnreachable, "Mimecast cannot be reached. Check this machine's network and firewall; behind a company proxy set HTTPS_PROXY."
 	}
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
+	if lost(err) {
 		return problem.UpstreamReset, "Mimecast closed the connection before it answered. Whether it carried the request out is not known."
 	}
 	return problem.UpstreamReset, "Mimecast's answer cannot be used. Whether it carried the request out is not known."
+}
+
+// lost reports whether err says that the connection ended before the answer
+// began. Some of net/http's errors for that have nothing but a text.
+func lost(err error) bool {
+	for _, end := range []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE, syscall.ECONNABORTED} {
+		if errors.Is(err, end) {
+			return true
+		}
+	}
+	for _, text := range []string{"server closed idle connection", "client connection lost", "GOAWAY"} {
+		if strings.Contains(err.Error(), text) {
+			return true
+		}
+	}
+	return false
 }
 
 // judgeTLS returns what to do about a TLS failure, or nothing for another.

@@ -73,7 +73,7 @@ type rig struct {
 	tokens   *tokens
 	upstream *httptest.Server
 	front    *httptest.Server
-	base     *http.Transport
+	base     proxy.Connections
 	budget   *proxy.Budget
 	client   *http.Client
 

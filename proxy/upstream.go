@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"net/url"
 	"time"
+
+	"golang.org/x/net/http2"
 )
 
 // Upstream says how to reach Mimecast.
@@ -37,12 +39,17 @@ const (
 	pingTimeout = 10 * time.Second
 )
 
+// Connections carry requests to Mimecast, and none twice that may have been
+// carried out. What is resent is what was provably left undone: a request of
+// which no byte was written, or that Mimecast itself said it did not begin
+// (GOAWAY, REFUSED_STREAM); and once, a GET whose connection was lost.
+type Connections struct{ *http.Transport }
+
 // Transport returns the connections to Mimecast: HTTP/2 where it is offered,
-// compression untouched, nothing followed and nothing retried that Mimecast may
-// have seen.
-func (u Upstream) Transport() *http.Transport {
+// compression untouched, and nothing followed.
+func (u Upstream) Transport() Connections {
 	dialer := &net.Dialer{Timeout: u.DialTimeout, KeepAlive: 30 * time.Second}
-	return &http.Transport{
+	t := &http.Transport{
 		Proxy:                  u.Proxy,
 		DialContext:            dialer.DialContext,
 		TLSClientConfig:        &tls.Config{RootCAs: u.Roots, MinVersion: tls.VersionTLS12},
@@ -53,7 +60,29 @@ func (u Upstream) Transport() *http.Transport {
 		MaxIdleConnsPerHost:    maxIdle,
 		MaxResponseHeaderBytes: maxResponseHeader,
 		DisableCompression:     true,
-		ForceAttemptHTTP2:      true,
 		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
 	}
+	// Go 1.26's own HTTP/2 takes a stream that ended with PROTOCOL_ERROR for a
+	// worn connection and sends the request again, even a write that was carried
+	// out (golang/go#47635). The module that it is made from no longer does.
+	if _, err := http2.ConfigureTransports(t); err != nil { //nolint:staticcheck // deprecated for Go 1.27, whose own does not resend either
+		panic(err) // only for a transport that has HTTP/2 already
+	}
+	return Connections{t}
+}
+
+// RoundTrip implements http.RoundTripper.
+func (c Connections) RoundTrip(req *http.Request) (*http.Response, error) {
+	res, err := c.Transport.RoundTrip(req)
+	if err == nil || !lost(err) || req.Context().Err() != nil || !onlyReads(req) {
+		return res, err
+	}
+	// A connection had gone stale. Reading twice changes nothing.
+	return c.Transport.RoundTrip(req)
+}
+
+// onlyReads reports whether req changes nothing by its method, and has no body
+// that would be gone.
+func onlyReads(req *http.Request) bool {
+	return (req.Method == http.MethodGet || req.Method == http.MethodHead) && (req.Body == nil || req.Body == http.NoBody)
 }
