@@ -25,6 +25,7 @@ const timeLayout = "2006-01-02T15:04:05.000Z07:00"
 // here writes.
 var levels = map[string]zerolog.Level{
 	"":      zerolog.InfoLevel,
+	"trace": zerolog.TraceLevel,
 	"debug": zerolog.DebugLevel,
 	"info":  zerolog.InfoLevel,
 	"warn":  zerolog.WarnLevel,
@@ -34,7 +35,7 @@ var levels = map[string]zerolog.Level{
 func newLog(o Options) (zerolog.Logger, error) {
 	level, ok := levels[o.Level]
 	if !ok {
-		return zerolog.Nop(), fmt.Errorf("log level %q: choose debug, info, warn or error", o.Level)
+		return zerolog.Nop(), fmt.Errorf("log level %q: choose trace, debug, info, warn or error", o.Level)
 	}
 	out := o.Output
 	if out == nil {

@@ -74,6 +74,15 @@ func TestLevelIsHeeded(t *testing.T) {
 	}
 }
 
+// The manual has trace among the levels.
+func TestTraceShowsWhatDebugShows(t *testing.T) {
+	var out bytes.Buffer
+	newTelemetry(t, telemetry.Options{Output: &out, Level: "trace"}).Logger().Debug("m")
+	if !strings.Contains(out.String(), `"level":"debug"`) {
+		t.Errorf("%q", out.String())
+	}
+}
+
 func TestBadOptionsAreNamed(t *testing.T) {
 	for _, o := range []telemetry.Options{{Level: "loud"}, {Format: "xml"}} {
 		if _, err := telemetry.New(o); err == nil || !strings.Contains(err.Error(), "choose") {
