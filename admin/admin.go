@@ -32,6 +32,9 @@ type Options struct {
 	// Local lets a handler be asked from this machine alone, and by no foreign
 	// web page. Where it is nil, nothing that needs it is served.
 	Local func(http.Handler) http.Handler
+	// Demo are buttons on the page; nil, as it is outside of demos, means that
+	// the page changes nothing.
+	Demo []Action
 }
 
 // TokenState is what is known of the token. The token itself is not in it.
@@ -39,6 +42,9 @@ type TokenState struct {
 	Held     bool `json:"held"`
 	Valid    bool `json:"valid"`
 	EverHeld bool `json:"ever_held"`
+	// Rejected says that Mimecast answered 401 to the one held, and that no
+	// other was had since.
+	Rejected bool `json:"rejected,omitempty"`
 	// The times are zero while no token is held.
 	FetchedAt   time.Time `json:"fetched_at,omitzero"`
 	Expiry      time.Time `json:"expiry,omitzero"`
@@ -79,6 +85,7 @@ func Handler(o Options) http.Handler {
 func (h *handler) addLocal() {
 	if h.options.Status != nil {
 		h.local(get, "/api/status", h.status)
+		h.addPage()
 	}
 	if h.options.Quit != nil {
 		quit := sync.OnceFunc(h.options.Quit)

@@ -9,6 +9,8 @@ import (
 // stable: keys may be added, none changes its meaning. No secret, token, query
 // string, header value or body is anywhere in it.
 type Status struct {
+	// Verdict is reached by this package.
+	Verdict Verdict   `json:"verdict"`
 	Now     time.Time `json:"now"`
 	Started time.Time `json:"started"`
 	Version string    `json:"version"`
@@ -18,9 +20,12 @@ type Status struct {
 	Draining bool   `json:"draining"`
 	// InFlight are the requests being served, of MaxRequests that may be; 0
 	// means that there is no bound.
-	InFlight    int64      `json:"in_flight"`
-	MaxRequests int        `json:"max_requests"`
-	Token       TokenState `json:"token"`
+	InFlight    int64 `json:"in_flight"`
+	MaxRequests int   `json:"max_requests"`
+	// BusySince is since when there has been a request in flight at any time;
+	// zero while there is none.
+	BusySince time.Time  `json:"busy_since,omitzero"`
+	Token     TokenState `json:"token"`
 	// Renewing says that a token request is under way. TokenEvents are the
 	// last ones, newest first; TokenFailure is the last that failed, however
 	// long ago.
@@ -155,6 +160,7 @@ func (h *handler) current() Status {
 	s.Account.ClientID = shorten(s.Account.ClientID)
 	s.Token = h.options.Token()
 	s.Draining = h.draining()
+	s.Verdict = judge(&s)
 	return s
 }
 

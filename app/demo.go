@@ -6,10 +6,14 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"text/template"
+	"time"
 
+	"mimecast-proxy/admin"
 	"mimecast-proxy/config"
 	"mimecast-proxy/service"
 	"mimecast-proxy/simulator"
@@ -55,8 +59,104 @@ func (p Process) demoServer(ctx context.Context, sim *simulator.Server) (s *serv
 			a.Address = net.JoinHostPort(host, "0")
 		}
 	}
-	s, err = p.newServer(ctx, cfg)
+	actions := append(breakages(sim), admin.Action{
+		Name: "ask", Label: "Send requests", Description: "Three of them, through the proxy, as a tool would that knows no OAuth.",
+		Do: func(ctx context.Context) error { return s.ask(ctx) },
+	})
+	s, err = p.newServer(ctx, cfg, actions...)
 	return s, taken, err
+}
+
+// breakages are what the status page of the demo can do to sim.
+func breakages(sim *simulator.Server) []admin.Action {
+	slow := simulator.Fault{Name: "demo-slow", Delay: 6 * time.Second}
+	dead := simulator.Fault{Name: "demo-token-dead", Path: "/oauth/token", Status: http.StatusServiceUnavailable}
+	return []admin.Action{
+		{
+			Name: "revoke", Label: "Revoke the token",
+			Description: "The next request gets 401 from Mimecast, which its tool never sees: the token is renewed and the request is retried. Give it 10 s before you do it again: a new token is left in place that long, whatever Mimecast answers.",
+			Do:          func(context.Context) error { sim.RevokeTokens(); return nil },
+		},
+		lasting(sim, dead, admin.Action{
+			Name: "fail-token", Label: "Fail the token endpoint", UndoLabel: "Mend the token endpoint",
+			Description: "Requests pass as long as the token that is held is good. Revoke it too, and they get 503 until this is mended.",
+		}),
+		lasting(sim, slow, admin.Action{
+			Name: "slow", Label: "Slow Mimecast down", UndoLabel: "Make Mimecast fast again",
+			Description: "Each answer takes 6 s. The plot shows whose time that is.",
+		}),
+	}
+}
+
+// lasting makes an action of a fault that stays until it is undone.
+func lasting(sim *simulator.Server, f simulator.Fault, a admin.Action) admin.Action {
+	is := func(armed simulator.ArmedFault) bool { return armed.Name == f.Name }
+	a.Active = func() bool { return slices.ContainsFunc(sim.Faults(), is) }
+	a.Do = func(context.Context) error {
+		if !a.Active() {
+			sim.AddFault(f)
+		}
+		return nil
+	}
+	a.Undo = func(context.Context) error {
+		for _, armed := range sim.Faults() {
+			if is(armed) {
+				sim.RemoveFault(armed.ID)
+			}
+		}
+		return nil
+	}
+	return a
+}
+
+// sample is a request that a tool may send.
+type sample struct{ method, target, body string }
+
+// samples are what the introduction has too.
+var samples = []sample{
+	{http.MethodGet, "/identity/whoami", ""},
+	{http.MethodGet, "/siem/v1/events/cg?types=receipt", ""},
+	{http.MethodPost, "/api/audit/get-audit-events", `{"data":[{}]}`},
+}
+
+// ask sends the samples through the proxy. What they are answered is for the
+// page to show.
+func (s *server) ask(ctx context.Context) error {
+	at := config.Address{Network: s.dataAddr.Network(), Address: s.dataAddr.String()}
+	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, at.Network, reachable(at))
+	}}}
+	defer client.CloseIdleConnections()
+	errs := make([]error, len(samples))
+	var asking sync.WaitGroup
+	for i, sample := range samples {
+		asking.Go(func() { errs[i] = s.send(ctx, client, sample) })
+	}
+	asking.Wait()
+	return errors.Join(errs...)
+}
+
+func (s *server) send(ctx context.Context, client *http.Client, what sample) error {
+	req, err := http.NewRequestWithContext(ctx, what.method, "http://localhost"+what.target, strings.NewReader(what.body))
+	if err != nil {
+		return err
+	}
+	if !s.cfg.APIKey.IsZero() {
+		key, err := s.cfg.APIKey.Read()
+		if err != nil {
+			return err
+		}
+		req.Header.Set("X-Proxy-Key", key.Reveal())
+	}
+	res, err := client.Do(req)
+	if err != nil {
+		return fmt.Errorf("asking the proxy: %w", err)
+	}
+	defer res.Body.Close()
+	if _, err := io.Copy(io.Discard, res.Body); err != nil {
+		return fmt.Errorf("reading what the proxy answered: %w", err)
+	}
+	return nil
 }
 
 // isFree reports whether nobody listens at a yet.
@@ -79,7 +179,7 @@ Mimecast Proxy, with an embedded Mimecast behind it. Nothing leaves this machine
 {{range .Taken}}
   {{.}} is taken, so the demo uses another port.{{end}}
   Proxy    {{.Proxy}}{{with .Admin}}
-  Status   {{.}}/{{end}}
+  Status   {{.}}/  (open it in a browser: watch, and break things){{end}}
   Stop it  with Ctrl-C
 
 In another terminal, ask as a tool would that knows no OAuth:

@@ -54,8 +54,9 @@ type server struct {
 	keeper            service.Keeper
 }
 
-// newServer builds a proxy and opens its listeners.
-func (p Process) newServer(ctx context.Context, cfg config.Config) (*server, error) {
+// newServer builds a proxy and opens its listeners. The actions are buttons on
+// its status page.
+func (p Process) newServer(ctx context.Context, cfg config.Config, actions ...admin.Action) (*server, error) {
 	parts, err := p.assemble(cfg)
 	if err != nil {
 		return nil, err
@@ -64,7 +65,7 @@ func (p Process) newServer(ctx context.Context, cfg config.Config) (*server, err
 	base, cut := context.WithCancelCause(context.WithoutCancel(ctx))
 	s.cut = cut
 	s.data = s.httpServer(base, s.closing(s.handler()))
-	s.admin = s.httpServer(base, admin.Handler(s.adminOptions()))
+	s.admin = s.httpServer(base, admin.Handler(s.adminOptions(actions)))
 	data, admin := p.Keeper.Data, p.Keeper.Admin
 	if data == nil {
 		if data, err = p.open(ctx, "PROXY_LISTEN", cfg.Listen, cfg.SocketMode); err != nil {
@@ -108,13 +109,14 @@ func (s *server) closing(next http.Handler) http.Handler {
 	})
 }
 
-func (s *server) adminOptions() admin.Options {
+func (s *server) adminOptions(actions []admin.Action) admin.Options {
 	o := admin.Options{
 		Token:    s.tokenState,
 		Draining: s.draining.Load,
 		Metrics:  s.tel.Metrics(),
 		Status:   s.status,
 		Local:    s.guard.WrapAdmin,
+		Demo:     actions,
 	}
 	if s.cfg.QuitEndpoint {
 		o.Quit = sync.OnceFunc(func() { close(s.quit) })

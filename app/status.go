@@ -12,7 +12,7 @@ import (
 func (s *server) tokenState() admin.TokenState {
 	st := s.source.Status()
 	state := admin.TokenState{
-		Held: st.Held, Valid: st.Valid, EverHeld: st.Held,
+		Held: st.Held, Valid: st.Valid, EverHeld: st.Held, Rejected: st.Rejected,
 		FetchedAt: st.Fetched, Expiry: st.Expiry, NextRenewal: st.NextRenewal,
 		FailedAt: st.FailedAt, RetryAt: st.RetryAt, Failures: st.Failures,
 	}
@@ -35,7 +35,7 @@ func (s *server) status() admin.Status {
 	status := admin.Status{
 		Now: snap.Now, Started: snap.Started, Version: snap.Version,
 		Account: admin.Account{ClientID: id.Reveal(), Region: s.cfg.Region, BaseURL: s.cfg.BaseURL.String()},
-		Listen:  s.dataAddr.String(), InFlight: snap.InFlight, MaxRequests: s.cfg.MaxRequests,
+		Listen:  s.dataAddr.String(), InFlight: snap.InFlight, BusySince: snap.BusySince, MaxRequests: s.cfg.MaxRequests,
 		Renewing:    snap.Renewing,
 		TokenEvents: convert(snap.TokenEvents, func(e telemetry.TokenEvent) admin.TokenEvent { return admin.TokenEvent(e) }),
 		Total:       snap.Total, LastMinute: snap.LastMinute,

@@ -1,0 +1,113 @@
+package admin
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+)
+
+// The plots are bars, drawn by paths in a box of this size. They are stretched
+// to fit, so their words stand beside them in HTML.
+const (
+	plotWidth  = 900
+	plotHeight = 100
+)
+
+// plot is a stack of series over time.
+type plot struct {
+	Width, Height int
+	// Top is the value at the upper edge.
+	Top    float64
+	Series []series
+	// Axis are marks in time at equal distances, Label says in words what
+	// there is to be seen.
+	Axis  []string
+	Label string
+}
+
+// series is one layer, the lowest first.
+type series struct {
+	Class string
+	Path  string
+	// Max is the largest value.
+	Max float64
+}
+
+// layer says what to draw.
+type layer struct {
+	class string
+	value func(Point) float64
+}
+
+// stack draws layers on top of each other.
+func stack(points []Point, layers ...layer) plot {
+	p := plot{Width: plotWidth, Height: plotHeight, Series: make([]series, len(layers))}
+	for _, point := range points {
+		sum := 0.0
+		for _, l := range layers {
+			sum += l.value(point)
+		}
+		p.Top = max(p.Top, sum)
+	}
+	p.Top = ceiling(p.Top)
+	for i, l := range layers {
+		p.Series[i] = p.draw(points, layers[:i], l)
+	}
+	return p
+}
+
+// draw makes the bars of one layer, which stands on those below it.
+func (p *plot) draw(points []Point, below []layer, l layer) series {
+	s := series{Class: l.class}
+	var path []byte
+	width := float64(plotWidth) / float64(max(len(points), 1))
+	for i, point := range points {
+		v := l.value(point)
+		if v <= 0 {
+			continue
+		}
+		s.Max = max(s.Max, v)
+		base := 0.0
+		for _, b := range below {
+			base += b.value(point)
+		}
+		height := v / p.Top * plotHeight
+		path = append(path, 'M')
+		path = coordinate(path, float64(i)*width)
+		path = append(path, ' ')
+		path = coordinate(path, plotHeight-base/p.Top*plotHeight)
+		path = append(path, 'v')
+		path = coordinate(path, -height)
+		path = append(path, 'h')
+		path = coordinate(path, width*.8)
+		path = append(path, 'v')
+		path = coordinate(path, height)
+		path = append(path, 'z')
+	}
+	s.Path = string(path)
+	return s
+}
+
+func coordinate(b []byte, v float64) []byte {
+	return strconv.AppendFloat(b, math.Round(v*100)/100, 'f', -1, 64)
+}
+
+// ceiling returns the next number that reads well: 1, 2 or 5 times a power of
+// ten, and 1 at least.
+func ceiling(v float64) float64 {
+	if v <= 1 {
+		return 1
+	}
+	power := math.Pow(10, math.Floor(math.Log10(v)))
+	for _, n := range []float64{1, 2, 5, 10} {
+		if v <= n*power {
+			return n * power
+		}
+	}
+	return 10 * power
+}
+
+// axis marks the last minutes.
+func axis(minutes int) []string {
+	return []string{fmt.Sprintf("%d min ago", minutes), strconv.Itoa(minutes * 2 / 3), strconv.Itoa(minutes / 3), "now"}
+}

@@ -1,0 +1,276 @@
+package admin
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// The states of a verdict, and of each of the four that it may name.
+const (
+	stateOK    = "ok"    // nothing to do
+	stateWatch = "watch" // requests pass, or most of them
+	stateBad   = "bad"   // they do not
+)
+
+// Verdict answers in one sentence whether it is the tool, the proxy, the token
+// or Mimecast.
+type Verdict struct {
+	// State is ok, watch or bad.
+	State string `json:"state"`
+	// Culprit is tool, proxy, token or mimecast; empty where all is well.
+	Culprit string `json:"culprit,omitempty"`
+	Text    string `json:"text"`
+	// Advice is what to do; it may be empty.
+	Advice string `json:"advice,omitempty"`
+}
+
+// judge reaches the verdict: the first thing that is wrong, worst first.
+func judge(s *Status) Verdict {
+	for _, look := range []func(*Status) *Verdict{atDrain, atToken, atLastMinute, atCrowd, atWaiting, atRenewal, atQuota, atPace, atWindow} {
+		if v := look(s); v != nil {
+			return *v
+		}
+	}
+	return allWell(s)
+}
+
+func atDrain(s *Status) *Verdict {
+	if !s.Draining {
+		return nil
+	}
+	return &Verdict{stateWatch, "proxy", "The proxy is shutting down: " + plural(s.InFlight, "request") + " still in flight.", wordsFor("shutting_down").Do}
+}
+
+// atToken looks for a token that is missing, has expired or is rejected.
+func atToken(s *Status) *Verdict {
+	t := s.Token
+	usable := t.Valid && !t.Rejected
+	switch {
+	case usable:
+		return nil
+	case t.Refused:
+		return &Verdict{stateBad, "token", "It is the token: Mimecast refuses the client ID or the secret.", wordsFor("credentials_refused").Do}
+	case t.Rejected && t.LastError != "":
+		return &Verdict{stateBad, "token", "It is the token: Mimecast rejects the one held, and the token endpoint gives no other.", sentence(t.LastError)}
+	case t.LastError != "":
+		return &Verdict{stateBad, "token", "It is the token: there is none, since the token endpoint gives none.", sentence(t.LastError)}
+	case t.Held:
+		return &Verdict{stateWatch, "token", "The proxy is fetching a new token.", ""}
+	default:
+		return &Verdict{stateWatch, "token", "The proxy is fetching its first token.", ""}
+	}
+}
+
+// Of the requests, in percent: from which share on faults are worth a verdict,
+// and from which on it is a bad one.
+const (
+	notable  = 5
+	alarming = 20
+	mostly   = 50 // for the tool, whose mistakes are its own
+)
+
+func atLastMinute(s *Status) *Verdict {
+	return atFaults(s.Faults, period{s.LastMinute, "in the last minute", func(f Fault) uint32 { return f.LastMinute }})
+}
+
+// atWindow is for a tool that comes by now and then: what happened to it last
+// still counts when somebody looks.
+func atWindow(s *Status) *Verdict {
+	if s.LastMinute > 0 {
+		return nil
+	}
+	var requests uint32
+	for _, p := range s.Points {
+		requests += p.Requests
+	}
+	when := fmt.Sprintf("in the last %d minutes, none of them in the last one", s.WindowSeconds/60)
+	v := atFaults(s.Faults, period{requests, when, func(f Fault) uint32 { return f.Window }})
+	if v != nil {
+		v.State = stateWatch
+	}
+	return v
+}
+
+// period is a time that faults are counted in.
+type period struct {
+	requests uint32
+	name     string
+	count    func(Fault) uint32
+}
+
+// atFaults looks at what went wrong. What the tool does wrong comes after the
+// rest, since it needs somebody else.
+func atFaults(faults []Fault, p period) *Verdict {
+	for _, group := range [][]string{{"token", "mimecast", "proxy"}, {"tool"}} {
+		culprit, total := worst(faults, group, p.count)
+		share := percent(total, p.requests)
+		if total == 0 || share < notable {
+			continue
+		}
+		v := &Verdict{State: stateWatch, Culprit: culprit}
+		if share >= mostly || culprit != "tool" && share >= alarming {
+			v.State = stateBad
+		}
+		w := wordsFor(commonest(faults, culprit, p.count))
+		v.Text = fmt.Sprintf("It is %s: %s, %d of %s %s.", culprits[culprit], w.What, total, plural(p.requests, "request"), p.name)
+		v.Advice = w.Do
+		return v
+	}
+	return nil
+}
+
+// worst returns who of the group spoiled the most requests, and how many.
+func worst(faults []Fault, group []string, count func(Fault) uint32) (culprit string, most uint32) {
+	for _, c := range group {
+		if n := spoiled(faults, c, count); n > most {
+			culprit, most = c, n
+		}
+	}
+	return culprit, most
+}
+
+// spoiled returns how many requests were a culprit's fault.
+func spoiled(faults []Fault, culprit string, count func(Fault) uint32) (n uint32) {
+	for _, f := range faults {
+		if f.Culprit == culprit {
+			n += count(f)
+		}
+	}
+	return n
+}
+
+// commonest returns the code that a culprit was most often met with.
+func commonest(faults []Fault, culprit string, count func(Fault) uint32) (code string) {
+	most := uint32(0)
+	for _, f := range faults {
+		if n := count(f); f.Culprit == culprit && n > most {
+			code, most = f.Code, n
+		}
+	}
+	return code
+}
+
+// lately returns how many requests of the last minute a culprit spoiled.
+func lately(s *Status, culprit string) uint32 {
+	return spoiled(s.Faults, culprit, func(f Fault) uint32 { return f.LastMinute })
+}
+
+func percent(n, of uint32) uint32 { return n * 100 / max(of, 1) }
+
+// crowded is how much of PROXY_MAX_REQUESTS may be in use, in percent.
+const crowded = 90
+
+func atCrowd(s *Status) *Verdict {
+	if s.MaxRequests <= 0 || s.InFlight*100 < int64(s.MaxRequests)*crowded {
+		return nil
+	}
+	text := fmt.Sprintf("The proxy has nearly its fill of requests: %d in flight of %d that may be.", s.InFlight, s.MaxRequests)
+	return &Verdict{stateWatch, "proxy", text, wordsFor("too_busy").Do}
+}
+
+// silence is for how long requests may be in flight without one that ends.
+const silence = 10 * time.Second
+
+// atWaiting looks for requests that wait while none comes back. Before they end
+// they are in no other figure.
+func atWaiting(s *Status) *Verdict {
+	since := s.BusySince
+	if len(s.Requests) > 0 && s.Requests[0].Time.After(since) {
+		since = s.Requests[0].Time
+	}
+	silent := s.Now.Sub(since)
+	if s.InFlight == 0 || s.BusySince.IsZero() || silent < silence {
+		return nil
+	}
+	return &Verdict{stateWatch, "mimecast", plural(s.InFlight, "request") + " in flight, and none has come back for " + span(silent) + ".",
+		"Mimecast is slow to answer, or something large is on its way. PROXY_RESPONSE_TIMEOUT sets how long the proxy waits for an answer to begin."}
+}
+
+// atRenewal looks for a token that lives on but cannot be renewed.
+func atRenewal(s *Status) *Verdict {
+	if s.Token.LastError == "" {
+		return nil
+	}
+	text := fmt.Sprintf("Requests pass, but the token cannot be renewed. It is valid for another %s.", span(s.Token.Expiry.Sub(s.Now)))
+	advice := sentence(s.Token.LastError)
+	if s.Token.Refused {
+		advice = wordsFor("credentials_refused").Do
+	}
+	return &Verdict{stateWatch, "token", text, advice}
+}
+
+// quotaFresh is for how long Mimecast's word on its quota is believed, where it
+// named no reset.
+const quotaFresh = 15 * time.Minute
+
+// atQuota looks for a rate limit that is nearly spent.
+func atQuota(s *Status) *Verdict {
+	l := s.RateLimit
+	if l == nil || l.Limit == nil || l.Remaining == nil || *l.Remaining*10 > *l.Limit || !s.Now.Before(l.until()) {
+		return nil
+	}
+	text := fmt.Sprintf("Mimecast's rate limit is nearly spent: %s of %s left.", number(l.Remaining), number(l.Limit))
+	return &Verdict{stateWatch, "mimecast", text, wordsFor("mimecast_rate_limited").Do}
+}
+
+// until returns when what Mimecast said no longer holds.
+func (l *RateLimit) until() time.Time {
+	if l.ResetMS == nil {
+		return l.SeenAt.Add(quotaFresh)
+	}
+	return l.SeenAt.Add(time.Duration(min(*l.ResetMS, float64(quotaFresh/time.Millisecond))) * time.Millisecond)
+}
+
+// What counts as slow, in milliseconds at the median: Mimecast takes seconds
+// for a search and a fraction of one for most else, the proxy next to nothing.
+const (
+	slowUpstream = 5000
+	slowOwn      = 100
+)
+
+func atPace(s *Status) *Verdict {
+	own, upstream := pace(s)
+	switch {
+	case own > slowOwn && own > upstream/10:
+		return &Verdict{stateWatch, "proxy", "It is the proxy: it is slow, adding " + ms(own) + " to half of the requests.", "Look at this machine's load, and at a CPU limit that is too tight."}
+	case upstream > slowUpstream:
+		return &Verdict{stateWatch, "mimecast", "It is Mimecast: it is slow, with " + ms(upstream) + " or more for half of the requests.", "Look at Mimecast's service status, and at what the tool asks for."}
+	default:
+		return nil
+	}
+}
+
+// pace returns the medians of the last minute. The status's own are of the last
+// requests, which may be long ago.
+func pace(s *Status) (own, upstream float64) {
+	var owns, upstreams []float64
+	for _, r := range s.Requests {
+		if r.UpstreamMS > 0 && s.Now.Sub(r.Time) < time.Minute {
+			owns, upstreams = append(owns, r.OwnMS), append(upstreams, r.UpstreamMS)
+		}
+	}
+	if len(owns) == 0 {
+		return 0, 0
+	}
+	slices.Sort(owns)
+	slices.Sort(upstreams)
+	return owns[len(owns)/2], upstreams[len(owns)/2]
+}
+
+func allWell(s *Status) Verdict {
+	v := Verdict{State: stateOK, Text: "All is well: the token is valid, and nobody asked for anything in the last minute."}
+	if s.LastMinute == 0 {
+		return v
+	}
+	v.Text = "All is well: " + plural(s.LastMinute, "request") + " in the last minute"
+	var wrong uint32
+	for culprit := range culprits {
+		wrong += lately(s, culprit)
+	}
+	if wrong > 0 {
+		v.Text += fmt.Sprintf(", of which %d went wrong", wrong)
+	}
+	v.Text += "."
+	return v
+}
