@@ -74,6 +74,17 @@ var kinds = []*kind{
 	{method: "POST", path: "/kind/chunks", body: "Transfer-Encoding: chunked\r\n\r\nno size\r\n", status: 400, do: sendBroken},
 }
 
+// armKinds makes Mimecast do to each kind what is the kind's.
+func armKinds(sim *simulator.Server) {
+	for _, k := range kinds {
+		if k.fault != nil {
+			f := *k.fault
+			f.Path = k.path
+			sim.AddFault(f)
+		}
+	}
+}
+
 // tally counts by sample of /metrics.
 type tally struct {
 	mu sync.Mutex
@@ -245,13 +256,7 @@ func sendBroken(p *program, k *kind) (int, string, error) {
 
 func TestCountersEqualWhatTheClientCounted(t *testing.T) {
 	sim := simulate(t, simulator.Options{})
-	for _, k := range kinds {
-		if k.fault != nil {
-			f := *k.fault
-			f.Path = k.path
-			sim.AddFault(f)
-		}
-	}
+	armKinds(sim)
 	p := serve(t, sim, "PROXY_ALLOW=/kind/,/identity/,POST /api/", "PROXY_LOG_LEVEL=info")
 	seen := &tally{of: map[string]float64{}}
 	sent := p.sendAll(seen)

@@ -90,7 +90,7 @@ func (m *metrics) addRequests(o Options) {
 	m.upstream = m.histogram("upstream_duration_seconds", "Time from sending a request to Mimecast to the headers of its answer.")
 	m.aborted = m.counter("requests_aborted_total", "Answers cut short, by who cut them.", []string{byClient, byUpstream, byProxy}, "by")
 	m.denied = m.counter("requests_denied_total", "Requests refused before anything was sent to Mimecast, by the code of the answer; in report mode, those that would be.", deniedReasons(), "reason")
-	m.unauthorized = m.counter("unauthorized_total", "401 answers of Mimecast's, by the code in them.", unauthorizedReasons, "reason")
+	m.unauthorized = m.counter("unauthorized_total", "401 answers of Mimecast's, by the code in them.", append([]string{other}, unauthorizedReasons...), "reason")
 	m.retries = m.counter("unauthorized_retries_total", "How 401 answers of Mimecast's ended.", retryOutcomes, "outcome")
 	if len(o.Routes) > 0 {
 		m.routes = o.Routes

@@ -1,0 +1,340 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"mimecast-proxy/simulator"
+)
+
+const monitoring = "deploy/monitoring"
+
+// dashboard is what the tests look at of Grafana's model.
+type dashboard struct {
+	Templating struct {
+		List []struct {
+			Name       string
+			Definition string
+		}
+	}
+	Panels []struct {
+		ID      int
+		Type    string
+		Title   string
+		GridPos struct{ X, Y, W, H int }
+		Targets []struct{ RefID, Expr, LegendFormat string }
+	}
+}
+
+func readText(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func readDashboard(t *testing.T) dashboard {
+	t.Helper()
+	var d dashboard
+	if err := json.Unmarshal([]byte(readText(t, monitoring+"/dashboard.json")), &d); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// expressions returns those of the dashboard, with every variable filled in as
+// Grafana does for "All".
+func (d dashboard) expressions() []string {
+	fill := strings.NewReplacer("$__rate_interval", "1m", "$job", ".+", "$instance", ".+")
+	var all []string
+	for _, p := range d.Panels {
+		for _, target := range p.Targets {
+			all = append(all, fill.Replace(target.Expr))
+		}
+	}
+	return all
+}
+
+var (
+	alertName  = regexp.MustCompile(`(?m)^      - alert: (\w+)$`)
+	alertExpr  = regexp.MustCompile(`(?m)^        expr: (?:>-\n((?:          .*\n)+)|(.*)\n)`)
+	metricName = regexp.MustCompile(`\b((?:mimecast_proxy|process|go)_\w+)(\{[^}]*\})?`)
+	matcher    = regexp.MustCompile(`(\w+)(=~|!~|!=|=)"([^"]*)"`)
+	grouping   = regexp.MustCompile(`\b(?:by|without|on) \(([^)]*)\)`)
+	sampleName = regexp.MustCompile(`^([a-zA-Z_:][\w:]*)(?:\{(.*)\})?$`)
+)
+
+// alertExpressions returns those of the alert rules.
+func alertExpressions(t *testing.T) []string {
+	t.Helper()
+	var all []string
+	for _, m := range alertExpr.FindAllStringSubmatch(readText(t, monitoring+"/alerts.yaml"), -1) {
+		all = append(all, strings.Join(strings.Fields(m[1]+m[2]), " "))
+	}
+	return all
+}
+
+// series are the samples of a scrape: a metric's label sets.
+type series map[string][]map[string]string
+
+func seriesOf(samples map[string]float64) series {
+	s := series{}
+	for sample := range samples {
+		m := sampleName.FindStringSubmatch(sample)
+		labels := map[string]string{}
+		for _, l := range matcher.FindAllStringSubmatch(m[2], -1) {
+			labels[l[1]] = l[3]
+		}
+		s[m[1]] = append(s[m[1]], labels)
+	}
+	return s
+}
+
+// selects reports whether a selector finds something that the program exports.
+// What Prometheus adds is taken for granted.
+func (s series) selects(name, matchers string) bool {
+	return slices.ContainsFunc(s[name], func(labels map[string]string) bool {
+		for _, m := range matcher.FindAllStringSubmatch(matchers, -1) {
+			if m[1] == "job" || m[1] == "instance" {
+				continue
+			}
+			value, ok := labels[m[1]]
+			equal := ok && value == m[3]
+			if strings.Contains(m[2], "~") {
+				equal = ok && regexp.MustCompile("^(?:"+m[3]+")$").MatchString(value)
+			}
+			if !ok || equal == strings.HasPrefix(m[2], "!") {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// hasLabel reports whether any of the program's own series has the label.
+func (s series) hasLabel(name string) bool {
+	for metric, sets := range s {
+		if strings.HasPrefix(metric, "mimecast_proxy_") && slices.ContainsFunc(sets, func(l map[string]string) bool { return l[name] != "" }) {
+			return true
+		}
+	}
+	return false
+}
+
+// exercise runs a program to which everything has happened once.
+func exercise(t *testing.T, more ...string) *program {
+	t.Helper()
+	sim := simulate(t, simulator.Options{})
+	sim.AddFault(simulator.Fault{Path: "/identity/", Header: map[string]string{"X-RateLimit-Limit": "50", "X-RateLimit-Remaining": "40", "X-RateLimit-Reset": "1500"}})
+	armKinds(sim)
+	p := serve(t, sim, append(more, "PROXY_ALLOW=/kind/,/identity/,POST /api/")...)
+	p.sendEach()
+	return p
+}
+
+func (p *program) sendEach() {
+	p.t.Helper()
+	for _, k := range kinds {
+		if status, _, err := p.send(k); err != nil || status != k.status {
+			p.t.Errorf("%s %s: %d %v", k.method, k.path, status, err)
+		}
+	}
+}
+
+func TestAlertsAndDashboardNameOnlyWhatThereIs(t *testing.T) {
+	p := exercise(t)
+	// The client hears of an answer a moment before it is counted.
+	await(t, "the last count", func() bool { return p.metric("mimecast_proxy_request_duration_seconds_count") == float64(len(kinds)) })
+	have := seriesOf(p.scrape())
+	expressions := append(alertExpressions(t), readDashboard(t).expressions()...)
+	if n := len(alertName.FindAllString(readText(t, monitoring+"/alerts.yaml"), -1)); n == 0 || n != len(alertExpressions(t)) {
+		t.Fatalf("%d alerts, %d expressions", n, len(alertExpressions(t)))
+	}
+	named := 0
+	for _, e := range expressions {
+		for _, m := range metricName.FindAllStringSubmatch(e, -1) {
+			named++
+			if !have.selects(m[1], m[2]) {
+				t.Errorf("nothing is %s%s, which is in %s", m[1], m[2], e)
+			}
+		}
+		for _, m := range grouping.FindAllStringSubmatch(e, -1) {
+			for label := range strings.SplitSeq(m[1], ",") {
+				label = strings.TrimSpace(label)
+				if label != "job" && label != "instance" && !have.hasLabel(label) {
+					t.Errorf("nothing has the label %q, which is in %s", label, e)
+				}
+			}
+		}
+	}
+	t.Logf("%d expressions name %d series, all there", len(expressions), named)
+}
+
+func TestAlertRulesPassPromtool(t *testing.T) {
+	promtool := look(t, "promtool")
+	rules := filepath.Join(t.TempDir(), "dashboard.yaml")
+	var b strings.Builder
+	b.WriteString("groups: [{name: dashboard, rules: [")
+	for i, e := range readDashboard(t).expressions() {
+		quoted, err := json.Marshal(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(&b, "{record: 'panel:%d', expr: %s},\n", i, quoted)
+	}
+	b.WriteString("]}]\n")
+	if err := os.WriteFile(rules, []byte(b.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"check", "rules", "alerts.yaml"}, {"test", "rules", "alerts_test.yaml"}, {"check", "rules", rules}} {
+		cmd := exec.Command(promtool, args...)
+		cmd.Dir = monitoring
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("promtool %v: %v\n%s", args, err, out)
+		}
+	}
+}
+
+// look returns where a tool is, and skips the test where it is not.
+func look(t *testing.T, tool string) string {
+	t.Helper()
+	path, err := exec.LookPath(tool)
+	if err != nil {
+		t.Skipf("%s is not installed; Debian has it in the package prometheus", tool)
+	}
+	return path
+}
+
+func TestEveryAlertIsTestedAndHasARunbook(t *testing.T) {
+	rules, tests, doc := readText(t, monitoring+"/alerts.yaml"), readText(t, monitoring+"/alerts_test.yaml"), readText(t, "docs/operations.md")
+	sections := 0
+	for _, m := range alertName.FindAllStringSubmatch(rules, -1) {
+		name := m[1]
+		if !strings.Contains(rules, "runbook: docs/operations.md#"+strings.ToLower(name)+"\n") {
+			t.Errorf("%s names no runbook", name)
+		}
+		if !strings.Contains(doc, "\n### "+name+"\n") {
+			t.Errorf("docs/operations.md has no section %s", name)
+		}
+		if !strings.Contains(tests, name) {
+			t.Errorf("%s is in no test of promtool's", name)
+		}
+		sections++
+	}
+	if got := strings.Count(doc, "\n### MimecastProxy"); got != sections {
+		t.Errorf("%d runbook sections, %d alerts", got, sections)
+	}
+}
+
+func TestDashboardIsWhole(t *testing.T) {
+	d := readDashboard(t)
+	ids, cells := map[int]bool{}, map[[2]int]string{}
+	for _, p := range d.Panels {
+		if ids[p.ID] || p.Title == "" || (p.Type == "row") != (len(p.Targets) == 0) {
+			t.Errorf("panel %d, %s: its id is taken, or something is missing", p.ID, p.Title)
+		}
+		ids[p.ID] = true
+		g := p.GridPos
+		if g.W <= 0 || g.H <= 0 || g.X < 0 || g.X+g.W > 24 {
+			t.Errorf("%s is off the grid: %+v", p.Title, g)
+		}
+		for x := g.X; x < g.X+g.W; x++ {
+			for y := g.Y; y < g.Y+g.H; y++ {
+				if other := cells[[2]int{x, y}]; other != "" {
+					t.Fatalf("%s lies over %s", p.Title, other)
+				}
+				cells[[2]int{x, y}] = p.Title
+			}
+		}
+		refs := map[string]bool{}
+		for _, target := range p.Targets {
+			if refs[target.RefID] || target.RefID == "" || !strings.Contains(target.Expr, `job=~"$job", instance=~"$instance"`) {
+				t.Errorf("%s: %+v", p.Title, target)
+			}
+			refs[target.RefID] = true
+		}
+	}
+	// Every metric of the program's own is somewhere to be seen.
+	shown := strings.Join(d.expressions(), "\n")
+	for name := range seriesOf(exercise(t).scrape()) {
+		name = strings.TrimSuffix(strings.TrimSuffix(strings.TrimSuffix(name, "_bucket"), "_sum"), "_count")
+		if strings.HasPrefix(name, "mimecast_proxy_") && !strings.Contains(shown, name) {
+			t.Errorf("no panel shows %s", name)
+		}
+	}
+}
+
+// A real Prometheus scrapes the program, loads the rules and answers what
+// Grafana would ask it.
+func TestPrometheusAnswersTheDashboard(t *testing.T) {
+	prometheus := look(t, "prometheus")
+	p := exercise(t, "PROXY_RATE_LIMIT_WAIT=10ms")
+	dir := t.TempDir()
+	rules, err := filepath.Abs(monitoring + "/alerts.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := fmt.Sprintf("global: {scrape_interval: 200ms, evaluation_interval: 200ms}\nrule_files: [%q]\nscrape_configs:\n- job_name: mimecast-proxy\n  static_configs: [{targets: [%q]}]\n",
+		rules, strings.TrimPrefix(p.admin, "http://"))
+	if err := os.WriteFile(dir+"/prometheus.yml", []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(prometheus, "--config.file="+dir+"/prometheus.yml", "--storage.tsdb.path="+dir+"/data", "--web.listen-address=127.0.0.1:0")
+	var out log
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }) // it has nothing to save
+	listening := regexp.MustCompile(`msg="Listening on" address=(\S+)`)
+	out.await(t, "Prometheus's address", listening.MatchString)
+	api := "http://" + listening.FindStringSubmatch(out.String())[1] + "/api/v1/"
+
+	for _, e := range readDashboard(t).expressions() {
+		await(t, e+": an answer", func() bool {
+			p.sendEach() // a rate needs something to rise
+			return len(ask(t, p.client, api+"query?query="+url.QueryEscape(e))["result"].([]any)) > 0
+		})
+	}
+	for _, group := range ask(t, p.client, api+"rules")["groups"].([]any) {
+		for _, rule := range group.(map[string]any)["rules"].([]any) {
+			if r := rule.(map[string]any); r["health"] != "ok" {
+				t.Errorf("%v: %v %v", r["name"], r["health"], r["lastError"])
+			}
+		}
+	}
+	for _, alert := range ask(t, p.client, api+"alerts")["alerts"].([]any) {
+		if a := alert.(map[string]any); a["state"] == "firing" {
+			t.Errorf("on a proxy whose token is good, fires %v", a["labels"])
+		}
+	}
+}
+
+// ask returns the data of an answer of Prometheus's.
+func ask(t *testing.T, client *http.Client, address string) map[string]any {
+	t.Helper()
+	res, err := client.Get(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	var answer struct {
+		Status, Error string
+		Data          map[string]any
+	}
+	if err := json.NewDecoder(res.Body).Decode(&answer); err != nil || answer.Status != "success" {
+		t.Fatalf("%s: %s %v", address, answer.Error, err)
+	}
+	return answer.Data
+}

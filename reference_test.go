@@ -1,0 +1,124 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"mimecast-proxy/simulator"
+)
+
+// open are the labels whose values are not a handful.
+var open = []string{"method", "code", "route", "version", "revision", "goversion", "le"}
+
+// metricsTable returns the reference of the program's own metrics, as the
+// program itself tells it.
+func (p *program) metricsTable() string {
+	p.t.Helper()
+	res, err := p.client.Get(p.admin + "/metrics")
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	have := seriesOf(p.scrape())
+	var b strings.Builder
+	b.WriteString("| metric | type | labels | what it is |\n|---|---|---|---|\n")
+	help := ""
+	for lines := bufio.NewScanner(res.Body); lines.Scan(); {
+		f := strings.SplitN(lines.Text(), " ", 4)
+		if len(f) < 4 || !strings.HasPrefix(f[2], "mimecast_proxy_") {
+			continue
+		}
+		if f[1] == "HELP" {
+			help = f[3]
+			continue
+		}
+		if f[1] == "TYPE" {
+			fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", strings.TrimPrefix(f[2], "mimecast_proxy_"), f[3], labelsOf(have[f[2]]), help)
+		}
+	}
+	return b.String()
+}
+
+func labelsOf(sets []map[string]string) string {
+	values := map[string]map[string]bool{}
+	for _, set := range sets {
+		for name, v := range set {
+			if values[name] == nil {
+				values[name] = map[string]bool{}
+			}
+			values[name][v] = true
+		}
+	}
+	var all []string
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		label := "`" + name + "`"
+		if !slices.Contains(open, name) {
+			label += ": " + strings.Join(slices.Sorted(maps.Keys(values[name])), ", ")
+		}
+		all = append(all, label)
+	}
+	return strings.Join(all, "; ")
+}
+
+func TestReferenceHasEveryMetric(t *testing.T) {
+	table := exercise(t).metricsTable()
+	if !strings.Contains(readText(t, "docs/operations.md"), "<!-- metrics: kept by a test -->\n\n"+table+"\n<!-- end of metrics -->") {
+		t.Errorf("docs/operations.md does not have this table:\n%s", table)
+	}
+}
+
+// fieldsOf returns the fields of all the log's lines with one of the messages.
+func (p *program) fieldsOf(messages ...string) map[string]bool {
+	fields := map[string]bool{}
+	for text := range strings.Lines(p.stderr.String()) {
+		var line map[string]any
+		if json.Unmarshal([]byte(text), &line) == nil && slices.Contains(messages, fmt.Sprint(line["msg"])) {
+			for name := range line {
+				fields[name] = true
+			}
+		}
+	}
+	return fields
+}
+
+var (
+	fieldTable = regexp.MustCompile(`(?m)^\| field \| what it is \|\n\|---\|---\|\n((?:\|.*\n)+)`)
+	fieldCell  = regexp.MustCompile(`(?m)^\| ([^|]*) \|`)
+	inCode     = regexp.MustCompile("`([^`]+)`")
+)
+
+func TestReferenceHasEveryFieldOfTheLog(t *testing.T) {
+	p := exercise(t)
+	if res, _ := p.must("GET", "/identity/whoami", "", "Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"); res.StatusCode != http.StatusOK {
+		t.Error(res.Status)
+	}
+	p.stderr.await(t, "the last line", func(text string) bool { return strings.Contains(text, "trace_id") })
+	sim := simulate(t, simulator.Options{ClientSecret: "another"})
+	refused := start(t, environ(t, sim))
+	refused.stderr.await(t, "the refusal", func(text string) bool { return strings.Contains(text, "token refused") })
+	tokens := p.fieldsOf("token renewed")
+	maps.Copy(tokens, refused.fieldsOf("token refused", "no token"))
+
+	tables := fieldTable.FindAllStringSubmatch(readText(t, "docs/operations.md"), -1)
+	if len(tables) != 2 {
+		t.Fatalf("%d tables of fields", len(tables))
+	}
+	for i, have := range []map[string]bool{p.fieldsOf("request"), tokens} {
+		told := map[string]bool{}
+		for _, cell := range fieldCell.FindAllStringSubmatch(tables[i][1], -1) {
+			for _, name := range inCode.FindAllStringSubmatch(cell[1], -1) {
+				told[name[1]] = true
+			}
+		}
+		if !maps.Equal(have, told) {
+			t.Errorf("the log has %v, the reference %v", slices.Sorted(maps.Keys(have)), slices.Sorted(maps.Keys(told)))
+		}
+	}
+}
