@@ -1,0 +1,5 @@
+// Package attack holds nothing but tests: it attacks the built program from
+// outside, over real sockets, as a hostile web page, another user of the
+// machine or another pod would. docs/security.md names the claims that these
+// tests hold.
+package attack

@@ -1,0 +1,220 @@
+// Package program builds the program and runs it as a process, for the tests
+// that attack it from outside. It is no part of the program.
+package program
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"mimecast-proxy/simulator"
+)
+
+// Patience bounds every wait for something that is sure to come.
+const Patience = 30 * time.Second
+
+// Binary is the path of the program, once Main has built it.
+var Binary string
+
+// Main builds the program, runs the tests of m and returns their exit code.
+func Main(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "mimecast-proxy")
+	if err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(dir) //nolint:errcheck // the system clears it up some day
+	Binary = filepath.Join(dir, "mimecast-proxy")
+	if out, err := exec.Command("go", "build", "-o", Binary, "mimecast-proxy").CombinedOutput(); err != nil { //nolint:noctx // go build ends by itself
+		panic(fmt.Sprintf("building the program: %v\n%s", err, out))
+	}
+	return m.Run()
+}
+
+// Output is what a program wrote, readable while it writes.
+type Output struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+	more chan struct{} // closed at the next write
+}
+
+// Write implements io.Writer.
+func (o *Output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.more != nil {
+		close(o.more)
+		o.more = nil
+	}
+	return o.text.Write(b)
+}
+
+// String returns what was written so far.
+func (o *Output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
+// Await waits until found says yes to what was written.
+func (o *Output) Await(t testing.TB, what string, found func(string) bool) {
+	t.Helper()
+	timeout := time.After(Patience)
+	for {
+		o.mu.Lock()
+		if o.more == nil {
+			o.more = make(chan struct{})
+		}
+		more, text := o.more, o.text.String()
+		o.mu.Unlock()
+		if found(text) {
+			return
+		}
+		select {
+		case <-more:
+		case <-timeout:
+			t.Fatalf("%s did not come:\n%s", what, text)
+		}
+	}
+}
+
+// Program is the program as a process.
+type Program struct {
+	Cmd            *exec.Cmd
+	Stdout, Stderr Output
+	// Listen and Admin are the addresses it serves at, as it said.
+	Listen, Admin string
+	ended         chan struct{}
+}
+
+// Start runs the program and waits for nothing. It is killed when t ends.
+func Start(t testing.TB, environ []string, args ...string) *Program {
+	t.Helper()
+	p := &Program{Cmd: exec.Command(Binary, args...), ended: make(chan struct{})} //nolint:noctx // t's end kills it
+	p.Cmd.Env = environ
+	p.Cmd.Stdout, p.Cmd.Stderr = &p.Stdout, &p.Stderr
+	if err := p.Cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { defer close(p.ended); _ = p.Cmd.Wait() }() // the state tells how it ended
+	t.Cleanup(func() {
+		p.Kill()
+		if log := p.Stderr.String(); strings.Contains(log, "panic:") {
+			t.Errorf("it panicked:\n%s", log)
+		}
+	})
+	return p
+}
+
+// Serve runs the program in front of sim and waits until it is ready.
+func Serve(t testing.TB, sim *simulator.Server, more ...string) *Program {
+	t.Helper()
+	p := Start(t, Environ(t, sim, more...))
+	p.AwaitServing(t)
+	if p.Admin == "" {
+		return p
+	}
+	ask := exec.Command(Binary, "healthcheck", "--wait", Patience.String()) //nolint:noctx // it bounds itself
+	ask.Env = []string{"PROXY_ADMIN_LISTEN=" + p.Admin}
+	if out, err := ask.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s\n%s", err, out, p.Stderr.String())
+	}
+	return p
+}
+
+// AwaitServing waits for the line that says where it serves.
+func (p *Program) AwaitServing(t testing.TB) {
+	t.Helper()
+	p.Stderr.Await(t, "the line that says where it serves", func(text string) bool {
+		for line := range strings.Lines(text) {
+			var said struct{ Listen, Admin string }
+			if json.Unmarshal([]byte(line), &said) == nil && said.Listen != "" {
+				p.Listen, p.Admin = said.Listen, said.Admin
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// Kill ends the program at once, if it has not ended.
+func (p *Program) Kill() {
+	_ = p.Cmd.Process.Kill() // it has most often ended by now
+	<-p.ended
+}
+
+// Exit waits until the program has ended and returns its code.
+func (p *Program) Exit(t testing.TB) int {
+	t.Helper()
+	select {
+	case <-p.ended:
+	case <-time.After(Patience):
+		t.Fatalf("it does not end:\n%s", p.Stderr.String())
+	}
+	return p.Cmd.ProcessState.ExitCode()
+}
+
+// Metric returns the value of one sample of /metrics; 0 where there is none.
+func (p *Program) Metric(t testing.TB, sample string) float64 {
+	t.Helper()
+	res, err := http.Get("http://" + p.Admin + "/metrics") //nolint:noctx // the program answers or ends
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if value, ok := strings.CutPrefix(line, sample+" "); ok {
+			v, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return v
+		}
+	}
+	return 0
+}
+
+// Simulate starts a Mimecast without rate limits, which ends with t.
+func Simulate(t testing.TB, o simulator.Options) *simulator.Server {
+	t.Helper()
+	if o.Quotas == nil {
+		o.Quotas = map[string]simulator.Quota{}
+	}
+	sim, err := simulator.Start(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := sim.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return sim
+}
+
+// Environ is a configuration that leads to sim, and what more says.
+func Environ(t testing.TB, sim *simulator.Server, more ...string) []string {
+	t.Helper()
+	ca := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(ca, sim.CA, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return append([]string{
+		"MIMECAST_CLIENT_ID=" + simulator.DefaultClientID, "MIMECAST_CLIENT_SECRET=" + simulator.DefaultClientSecret,
+		"MIMECAST_BASE_URL=" + sim.URL, "MIMECAST_CA_FILE=" + ca,
+		"PROXY_LISTEN=127.0.0.1:0", "PROXY_ADMIN_LISTEN=127.0.0.1:0", "PROXY_LOG_FORMAT=json",
+	}, more...)
+}
