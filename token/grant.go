@@ -114,20 +114,20 @@ func (c *ClientCredentials) fetch(ctx context.Context) (*Token, error) {
 	if err != nil {
 		return nil, answer.explain(ctx, err, creds)
 	}
-	return accept(got, began)
+	return accept(got, answer.expiresIn, began)
 }
 
 // accept judges a token that the endpoint gave. x/oauth2 takes whatever is
 // there; a token that no header can carry, or that is dead already, would fail
 // every request until it expires.
-func accept(got *oauth2.Token, began time.Time) (*Token, error) {
+func accept(got *oauth2.Token, expiresIn json.RawMessage, began time.Time) (*Token, error) {
 	if !strings.EqualFold(cmp.Or(got.TokenType, "bearer"), "bearer") {
 		return nil, unusable("its token_type is not Bearer")
 	}
 	if !isB64Token(got.AccessToken) {
 		return nil, unusable("its access_token has characters that RFC 6750 does not allow in a bearer token")
 	}
-	lifetime, err := lifetimeOf(got.Extra("expires_in"))
+	lifetime, err := lifetimeOf(expiresIn)
 	if err != nil {
 		return nil, err
 	}
@@ -146,9 +146,15 @@ func unusable(what string) error {
 // lifetimeOf reads expires_in: a number of seconds, or one in a string, as
 // gateways of the kind that Mimecast runs send it. None or zero is taken as
 // [DefaultLifetime], more than [MaxLifetime] as that.
-func lifetimeOf(expiresIn any) (time.Duration, error) {
+func lifetimeOf(expiresIn json.RawMessage) (time.Duration, error) {
+	var value any
+	if len(expiresIn) > 0 {
+		if err := json.Unmarshal(expiresIn, &value); err != nil {
+			return 0, unusable("its expires_in is not a number")
+		}
+	}
 	var seconds float64
-	switch v := expiresIn.(type) {
+	switch v := value.(type) {
 	case nil:
 	case float64:
 		seconds = v
@@ -193,6 +199,9 @@ type recorder struct {
 	base http.RoundTripper
 	res  *http.Response // nil until an answer came
 	body []byte
+	// expiresIn is kept from x/oauth2, which refuses a token for a lifetime that
+	// is no whole number.
+	expiresIn json.RawMessage
 	// broken says that the body could not be read to its end.
 	broken bool
 	clock  func(time.Duration)
@@ -220,8 +229,23 @@ func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
 	if json.Valid(r.body) { // x/oauth2 reads a form where the type says text
 		res.Header.Set("Content-Type", "application/json")
 	}
-	res.Body = io.NopCloser(bytes.NewReader(r.body))
+	res.Body = io.NopCloser(bytes.NewReader(r.withoutLifetime()))
 	return res, nil
+}
+
+// withoutLifetime takes expires_in out of the answer.
+func (r *recorder) withoutLifetime() []byte {
+	var fields map[string]json.RawMessage
+	if json.Unmarshal(r.body, &fields) != nil {
+		return r.body
+	}
+	r.expiresIn = fields["expires_in"]
+	delete(fields, "expires_in")
+	rest, err := json.Marshal(fields)
+	if err != nil { // what was read from JSON can be written as such
+		panic(err)
+	}
+	return rest
 }
 
 // ahead returns how far this machine's clock is ahead of the one that dated an

@@ -72,6 +72,9 @@ func TestLifetimes(t *testing.T) {
 	for expiresIn, want := range map[string]time.Duration{
 		`1799`:                  1799 * time.Second,
 		`"1799"`:                1799 * time.Second,
+		`17.5`:                  17500 * time.Millisecond,
+		`1e3`:                   1000 * time.Second,
+		`"1799.0"`:              1799 * time.Second,
 		`null`:                  token.DefaultLifetime,
 		`0`:                     token.DefaultLifetime,
 		`"0"`:                   token.DefaultLifetime,
@@ -131,7 +134,7 @@ func TestHostileAnswers(t *testing.T) {
 		"only padding":         {answering(200, "application/json", `{"access_token":"=="}`), token.Unavailable, "RFC 6750"},
 		"negative lifetime":    {answering(200, "application/json", `{"access_token":"abc","expires_in":-5}`), token.Unavailable, "negative"},
 		"very negative":        {answering(200, "application/json", `{"access_token":"abc","expires_in":-4294967297}`), token.Unavailable, "negative"},
-		"lifetime in words":    {answering(200, "application/json", `{"access_token":"abc","expires_in":"`+marked+`"}`), token.Unavailable, ""},
+		"lifetime in words":    {answering(200, "application/json", `{"access_token":"abc","expires_in":"`+marked+`"}`), token.Unavailable, "expires_in is not a number"},
 		"lifetime as object":   {answering(200, "application/json", `{"access_token":"abc","expires_in":{}}`), token.Unavailable, ""},
 		"lifetime not finite":  {answering(200, "application/json", `{"access_token":"abc","expires_in":"NaN"}`), token.Unavailable, ""},
 		"token is a number":    {answering(200, "application/json", `{"access_token":5}`), token.Unavailable, ""},

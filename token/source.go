@@ -116,12 +116,17 @@ func (s *Source) Token(ctx context.Context) (*Token, error) {
 func (s *Source) Renew(ctx context.Context, rejected *Token) (*Token, error) {
 	s.init()
 	for {
+		before := s.rejected.Load() // and then the state: see below
 		st, now := s.state.Load(), time.Now()
 		if st.token == rejected {
 			if st.settling(now) {
 				return rejected, nil
 			}
-			s.rejected.Store(rejected)
+			// Whoever has been overtaken must not call off the rejection of a
+			// newer token.
+			if !s.rejected.CompareAndSwap(before, rejected) {
+				continue
+			}
 		}
 		if st.token.ValidAt(now) && s.rejected.Load() != st.token {
 			return st.token, nil
