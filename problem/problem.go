@@ -47,31 +47,53 @@ const (
 	ClientGone Code = "client_gone"
 )
 
+// retry says whether the same request may be sent again.
+type retry int
+
+const (
+	never retry = iota
+	always
+	// ifReading is for what may have been carried out: only a request that
+	// changes nothing may be sent again.
+	ifReading
+)
+
 // kind is what a code means in HTTP.
 type kind struct {
-	status    int
-	retryable bool
+	status int
+	retry  retry
 	// proxyStatus is the error type of RFC 9209, section 2.3.
 	proxyStatus string
 }
 
 var kinds = map[Code]kind{
-	BadRequestTarget:    {http.StatusBadRequest, false, "http_request_error"},
-	BadRequestBody:      {http.StatusBadRequest, false, "http_request_error"},
-	APIKeyRequired:      {http.StatusUnauthorized, false, "http_request_denied"},
-	HostNotAllowed:      {http.StatusForbidden, false, "http_request_denied"},
-	OriginNotAllowed:    {http.StatusForbidden, false, "http_request_denied"},
-	RouteNotAllowed:     {http.StatusForbidden, false, "http_request_denied"},
-	UpgradeNotSupported: {http.StatusNotImplemented, false, "http_upgrade_failed"},
-	UpstreamUnreachable: {http.StatusBadGateway, true, "destination_unavailable"},
-	UpstreamTLS:         {http.StatusBadGateway, false, "tls_protocol_error"},
-	UpstreamReset:       {http.StatusBadGateway, true, "connection_terminated"},
-	CredentialsRefused:  {http.StatusBadGateway, false, "proxy_configuration_error"},
-	TokenUnavailable:    {http.StatusServiceUnavailable, true, "destination_unavailable"},
-	TooBusy:             {http.StatusServiceUnavailable, true, "connection_limit_reached"},
-	ShuttingDown:        {http.StatusServiceUnavailable, true, "proxy_internal_response"},
-	UpstreamTimeout:     {http.StatusGatewayTimeout, true, "http_response_timeout"},
-	ClientGone:          {499, false, "http_request_error"},
+	BadRequestTarget:    {http.StatusBadRequest, never, "http_request_error"},
+	BadRequestBody:      {http.StatusBadRequest, never, "http_request_error"},
+	APIKeyRequired:      {http.StatusUnauthorized, never, "http_request_denied"},
+	HostNotAllowed:      {http.StatusForbidden, never, "http_request_denied"},
+	OriginNotAllowed:    {http.StatusForbidden, never, "http_request_denied"},
+	RouteNotAllowed:     {http.StatusForbidden, never, "http_request_denied"},
+	UpgradeNotSupported: {http.StatusNotImplemented, never, "http_upgrade_failed"},
+	UpstreamUnreachable: {http.StatusBadGateway, always, "destination_unavailable"},
+	UpstreamTLS:         {http.StatusBadGateway, never, "tls_protocol_error"},
+	UpstreamReset:       {http.StatusBadGateway, ifReading, "connection_terminated"},
+	CredentialsRefused:  {http.StatusBadGateway, never, "proxy_configuration_error"},
+	TokenUnavailable:    {http.StatusServiceUnavailable, always, "destination_unavailable"},
+	TooBusy:             {http.StatusServiceUnavailable, always, "connection_limit_reached"},
+	ShuttingDown:        {http.StatusServiceUnavailable, ifReading, "proxy_internal_response"},
+	UpstreamTimeout:     {http.StatusGatewayTimeout, ifReading, "http_response_timeout"},
+	ClientGone:          {499, never, "http_request_error"},
+}
+
+func (r retry) allows(method string) bool {
+	switch r {
+	case always:
+		return true
+	case ifReading:
+		return method == http.MethodGet || method == http.MethodHead || method == http.MethodOptions
+	default:
+		return false
+	}
 }
 
 // Status returns the HTTP status that goes with the code; 500 for a code that
@@ -133,7 +155,7 @@ type failure struct {
 // that were set before, such as WWW-Authenticate, as they are.
 func (p *Problem) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	k := kinds[p.Code]
-	body, err := json.Marshal(envelope{Fail: []failure{{p.Code, p.Detail, k.retryable}}})
+	body, err := json.Marshal(envelope{Fail: []failure{{p.Code, p.Detail, k.retry.allows(r.Method)}}})
 	if err != nil { // strings and a bool always marshal
 		panic(err)
 	}

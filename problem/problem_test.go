@@ -33,6 +33,17 @@ func get(t *testing.T, method string, p *problem.Problem) (*http.Response, strin
 	return res, string(body)
 }
 
+func TestWhatMayHaveBeenCarriedOutIsRetryableOnlyWhereItReads(t *testing.T) {
+	for code, onPost := range map[problem.Code]bool{
+		problem.UpstreamReset: false, problem.UpstreamTimeout: false, problem.ShuttingDown: false,
+		problem.UpstreamUnreachable: true, problem.TokenUnavailable: true, problem.TooBusy: true, problem.CredentialsRefused: false,
+	} {
+		if _, body := get(t, "POST", problem.New(code, "")); strings.Contains(body, `"retryable":true`) != onPost {
+			t.Errorf("%s: %s", code, body)
+		}
+	}
+}
+
 func TestStatusAndEnvelopeOfEveryCode(t *testing.T) {
 	want := map[problem.Code]struct {
 		status    int
