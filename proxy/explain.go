@@ -5,8 +5,10 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"strings"
 	"syscall"
 
@@ -37,22 +39,51 @@ func judge(err error) (problem.Code, string) {
 	if detail := judgeTLS(err); detail != "" {
 		return problem.UpstreamTLS, detail
 	}
+	if detail := judgeWay(err); detail != "" {
+		return problem.UpstreamUnreachable, detail
+	}
 	if n, ok := errors.AsType[net.Error](err); ok && n.Timeout() {
 		return problem.UpstreamTimeout, "Mimecast did not answer in time. Whether it carried the request out is not known."
-	}
-	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
-		return problem.UpstreamUnreachable, "The proxy has no file descriptor left for a connection to Mimecast. Raise its limit (ulimit -n), or lower PROXY_MAX_REQUESTS."
-	}
-	if _, ok := errors.AsType[*net.DNSError](err); ok {
-		return problem.UpstreamUnreachable, "Mimecast's name cannot be resolved. Check this machine's DNS and MIMECAST_BASE_URL."
-	}
-	if op, ok := errors.AsType[*net.OpError](err); ok && (op.Op == "dial" || op.Op == "proxyconnect") {
-		return problem.UpstreamUnreachable, "Mimecast cannot be reached. Check this machine's network and firewall; behind a company proxy set HTTPS_PROXY."
 	}
 	if lost(err) {
 		return problem.UpstreamReset, "Mimecast closed the connection before it answered. Whether it carried the request out is not known."
 	}
 	return problem.UpstreamReset, "Mimecast's answer cannot be used. Whether it carried the request out is not known."
+}
+
+// judgeWay returns what to do where no connection came about, so that nothing
+// was sent; nothing for another error.
+func judgeWay(err error) string {
+	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
+		return "The proxy has no file descriptor left for a connection to Mimecast. Raise its limit (ulimit -n), or lower PROXY_MAX_REQUESTS."
+	}
+	if _, ok := errors.AsType[*net.DNSError](err); ok {
+		return "Mimecast's name cannot be resolved. Check this machine's DNS and MIMECAST_BASE_URL."
+	}
+	if op, ok := errors.AsType[*net.OpError](err); ok && (op.Op == "dial" || op.Op == "proxyconnect") {
+		return "Mimecast cannot be reached. Check this machine's network and firewall; behind a company proxy set HTTPS_PROXY."
+	}
+	if strings.Contains(err.Error(), "TLS handshake timeout") { // net/http's has nothing but a text
+		return "Something answered in Mimecast's place and then fell silent before a secure connection was made. Check the firewall; behind a company proxy set HTTPS_PROXY."
+	}
+	if refused, ok := errors.AsType[*refusedByProxy](err); ok {
+		return refused.advice()
+	}
+	return ""
+}
+
+// refusedByProxy says that the forward proxy opened no way to the upstream.
+type refusedByProxy struct{ status int }
+
+func (e *refusedByProxy) Error() string {
+	return fmt.Sprintf("the company proxy answered CONNECT with status %d", e.status)
+}
+
+func (e *refusedByProxy) advice() string {
+	if e.status == http.StatusProxyAuthRequired {
+		return "The company proxy wants a user and password (status 407). Put them into HTTPS_PROXY, as in http://user:password@host:port."
+	}
+	return fmt.Sprintf("The company proxy refused the way to Mimecast (status %d). Ask its operators to allow Mimecast's API hosts, or check HTTPS_PROXY.", e.status)
 }
 
 // lost reports whether err says that the connection ended before the answer

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"net"
@@ -60,6 +61,7 @@ func (u Upstream) Transport() Connections {
 		MaxIdleConnsPerHost:    maxIdle,
 		MaxResponseHeaderBytes: maxResponseHeader,
 		DisableCompression:     true,
+		OnProxyConnectResponse: connected,
 		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
 	}
 	// Go 1.26's own HTTP/2 takes a stream that ended with PROTOCOL_ERROR for a
@@ -69,6 +71,14 @@ func (u Upstream) Transport() Connections {
 		panic(err) // only for a transport that has HTTP/2 already
 	}
 	return Connections{t}
+}
+
+// connected judges a forward proxy's answer to CONNECT.
+func connected(_ context.Context, _ *url.URL, _ *http.Request, res *http.Response) error {
+	if res.StatusCode != http.StatusOK {
+		return &refusedByProxy{res.StatusCode}
+	}
+	return nil
 }
 
 // RoundTrip implements http.RoundTripper.
