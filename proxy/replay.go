@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"io"
+	"math"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -71,6 +72,7 @@ type payload struct {
 	blocks [][]byte
 	size   int64 // of what is kept
 	taken  int64 // from the budget
+	users  atomic.Int64
 
 	rest io.ReadCloser // nil where all of it is kept
 
@@ -83,6 +85,8 @@ type payload struct {
 // read is kept as the head of a stream.
 func keep(r *http.Request, limit int64, budget *Budget) (*payload, error) {
 	p := &payload{budget: budget, rest: r.Body}
+	p.users.Store(1)
+	limit = min(limit, math.MaxInt64-1)
 	if r.Body == nil || r.Body == http.NoBody {
 		p.rest = nil
 		return p, nil
@@ -153,26 +157,28 @@ func (p *payload) whole() bool { return p.rest == nil }
 // empty reports whether there is no body at all.
 func (p *payload) empty() bool { return p.whole() && p.size == 0 }
 
-// release gives back what the body took of the budget. It is called when no
-// further attempt will be made.
+// release is called by whoever has no further use for the body: once when no
+// more attempts will be made, and once for each attempt when its stream is
+// closed, which may be later. The last one gives back what the body took of the
+// budget.
 func (p *payload) release() {
-	p.budget.give(p.taken)
-	p.taken = 0
+	if p.users.Add(-1) == 0 {
+		p.budget.give(p.taken)
+	}
 }
 
 // open returns the body for one attempt, from its first byte, or errConsumed.
 // An attempt that came before gets no more of it.
 func (p *payload) open() (io.ReadCloser, error) {
-	if p.whole() {
-		return &stream{head: p.blocks}, nil
-	}
+	s := &stream{head: p.blocks, payload: p}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.current != nil && p.current.touched {
 		return nil, errConsumed
 	}
-	p.current = &stream{head: p.blocks, payload: p}
-	return p.current, nil
+	p.current = s
+	p.users.Add(1)
+	return s, nil
 }
 
 // clientErr returns what reading from the client ended with, if it was a
@@ -187,9 +193,10 @@ func (p *payload) clientErr() error {
 // stream is the body as one attempt reads it: what is kept, then the rest.
 type stream struct {
 	head    [][]byte
-	offset  int      // in head[0]
-	payload *payload // nil where all is kept
-	touched bool     // guarded by payload.mu: took from the rest
+	offset  int // in head[0]
+	payload *payload
+	touched bool // guarded by payload.mu: took from the rest
+	closed  bool // guarded by payload.mu
 }
 
 func (s *stream) Read(b []byte) (int, error) {
@@ -202,7 +209,7 @@ func (s *stream) Read(b []byte) (int, error) {
 			return n, nil
 		}
 	}
-	if s.payload == nil {
+	if s.payload.whole() {
 		return 0, io.EOF
 	}
 	return s.payload.read(s, b)
@@ -211,7 +218,7 @@ func (s *stream) Read(b []byte) (int, error) {
 // read reads from the rest, if s is the attempt that may.
 func (p *payload) read(s *stream, b []byte) (int, error) {
 	p.mu.Lock()
-	if p.current != s {
+	if p.current != s || s.closed { // net/http reads on where it gave a body up
 		p.mu.Unlock()
 		return 0, errConsumed
 	}
@@ -228,4 +235,12 @@ func (p *payload) read(s *stream, b []byte) (int, error) {
 
 // Close leaves the client's body open: it belongs to the server that took the
 // request, and another attempt may need it.
-func (s *stream) Close() error { return nil }
+func (s *stream) Close() error {
+	s.payload.mu.Lock()
+	defer s.payload.mu.Unlock()
+	if !s.closed {
+		s.closed = true
+		s.payload.release()
+	}
+	return nil
+}
