@@ -76,34 +76,35 @@ func sleep(ctx context.Context, d time.Duration) error {
 
 // hold sends a request that got 429 again, once the upstream's own reset is
 // over, and no sooner. A 429 comes before anything is carried out, so that is
-// safe for any method. Where waiting is no use, the 429 goes to the client.
-func (t *Transport) hold(req *http.Request, body *payload, limited *http.Response) (*http.Response, error) {
+// safe for any method. Where waiting is no use, the 429 goes to the client. The
+// token is the one that the answer's attempt was made with.
+func (t *Transport) hold(req *http.Request, body *payload, limited *http.Response) (*http.Response, Token, error) {
 	deadline := time.Now().Add(t.RateLimitWait)
 	if !t.gate.enter() {
-		return t.held(req.Context(), HoldTooLong, limited), nil
+		return t.held(req.Context(), HoldTooLong, limited), nil, nil
 	}
 	defer t.gate.leave()
 	for first := true; ; first = false {
 		reset := time.Now().Add(mimecast.RetryAfter(limited.Header, time.Now()))
 		if reset.After(deadline) || !reset.After(time.Now()) {
-			return t.held(req.Context(), tooLong(first), limited), nil
+			return t.held(req.Context(), tooLong(first), limited), nil, nil
 		}
-		res, err := t.afterReset(req, body, reset, deadline)
+		res, token, err := t.afterReset(req, body, reset, deadline)
 		switch {
 		case errors.Is(err, errConsumed):
-			return t.held(req.Context(), HoldNotReplayable, limited), nil
+			return t.held(req.Context(), HoldNotReplayable, limited), nil, nil
 		case errors.Is(err, errNoTurn):
-			return t.held(req.Context(), HoldStillLimited, limited), nil
+			return t.held(req.Context(), HoldStillLimited, limited), nil, nil
 		case err != nil:
 			drop(limited)
 			if req.Context().Err() != nil {
 				t.held(req.Context(), HoldAbandoned, nil)
 			}
-			return nil, err
+			return nil, nil, err
 		}
 		drop(limited)
 		if limited = res; res.StatusCode != http.StatusTooManyRequests {
-			return t.held(req.Context(), HoldRecovered, res), nil
+			return t.held(req.Context(), HoldRecovered, res), token, nil
 		}
 	}
 }
@@ -126,19 +127,20 @@ func (t *Transport) held(ctx context.Context, h Hold, res *http.Response) *http.
 var errNoTurn = errors.New("others who were held back were still being sent")
 
 // afterReset waits for the reset and for its turn, and makes one attempt.
-func (t *Transport) afterReset(req *http.Request, body *payload, reset, deadline time.Time) (*http.Response, error) {
+func (t *Transport) afterReset(req *http.Request, body *payload, reset, deadline time.Time) (*http.Response, Token, error) {
 	ctx := req.Context()
 	if err := sleep(ctx, time.Until(reset)); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	giveBack, err := t.gate.take(ctx, deadline)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer giveBack()
 	token, err := t.Source.Token(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return t.send(req, token, body)
+	res, err := t.send(req, token, body)
+	return res, token, err
 }

@@ -93,6 +93,24 @@ func TestLimitPassesWhereWaitingIsNoUse(t *testing.T) {
 	}
 }
 
+func TestHeldRequestWhoseTokenDiedMeanwhileIsSentWithAnother(t *testing.T) {
+	l := &limited{header: "X-RateLimit-Reset", reset: "10", left: 1}
+	r := newRig(t, setup{wait: time.Minute}, func(w http.ResponseWriter, req *http.Request) {
+		l.mu.Lock()
+		over := l.left == 0
+		l.mu.Unlock()
+		if over {
+			rejecting(1, echo)(w, req)
+			return
+		}
+		l.ServeHTTP(w, req)
+	})
+	if res, body := r.do("POST", "/", strings.NewReader("sent")); res.StatusCode != 200 || body != "sent" {
+		t.Errorf("%d %q", res.StatusCode, body)
+	}
+	r.saw("recovered")
+}
+
 // together serves the first n requests with first, once all of them have
 // come, and the others with then.
 func together(n int64, first, then http.HandlerFunc) http.HandlerFunc {

@@ -91,17 +91,25 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	defer body.release()
 	res, err := t.send(req, token, body)
-	if err == nil && res.StatusCode == http.StatusUnauthorized {
+	renewed := unauthorized(res)
+	if renewed {
 		res, err = t.again(req, token, body, res)
 	}
 	if err == nil && res.StatusCode == http.StatusTooManyRequests && t.RateLimitWait > 0 {
-		res, err = t.hold(req, body, res)
+		res, token, err = t.hold(req, body, res)
+		if unauthorized(res) && !renewed {
+			res, err = t.again(req, token, body, res)
+		}
 	}
 	if err != nil {
 		return nil, err
 	}
 	res.Request = req // the attempt's own would hold the kept body as long as the answer
 	return res, nil
+}
+
+func unauthorized(res *http.Response) bool {
+	return res != nil && res.StatusCode == http.StatusUnauthorized
 }
 
 // send makes one attempt.
