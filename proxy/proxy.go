@@ -9,6 +9,7 @@ package proxy
 import (
 	"errors"
 	"fmt"
+	"io"
 	"log"
 	"net/http"
 	"net/http/httputil"
@@ -64,25 +65,30 @@ func duplex(next http.Handler) http.Handler {
 		if r.ContentLength != 0 {
 			// A writer that cannot do it, such as HTTP/2's, does it anyway.
 			_ = http.NewResponseController(w).EnableFullDuplex()
-			w = ownContinue{w}
 		}
-		next.ServeHTTP(w, r)
+		next.ServeHTTP(interim{w}, r)
 	})
 }
 
-// ownContinue withholds the upstream's 100 Continue, which answers the
-// Transport's question and not the client's (RFC 9110, section 15.2). The
-// server says its own to a client that asked, when its body is first read.
-type ownContinue struct{ http.ResponseWriter }
+// interim withholds what a client is not to get of interim answers. All of the
+// upstream's 100 Continue, which answers the Transport's question and not the
+// client's (RFC 9110, section 15.2): the server says its own to a client that
+// asked, when its body is first read. And of others the same headers as of the
+// answer.
+type interim struct{ http.ResponseWriter }
 
-func (w ownContinue) WriteHeader(status int) {
-	if status != http.StatusContinue {
-		w.ResponseWriter.WriteHeader(status)
+func (w interim) WriteHeader(status int) {
+	if status == http.StatusContinue {
+		return
 	}
+	if status < http.StatusOK {
+		withhold(w.Header())
+	}
+	w.ResponseWriter.WriteHeader(status)
 }
 
 // Unwrap is for http.ResponseController.
-func (w ownContinue) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+func (w interim) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // stripped are the headers that a client may not send on: its own credentials,
 // those of API 1.0, and what speaks for a proxy. Hop-by-hop headers are
@@ -132,9 +138,9 @@ func clean(res *http.Response, upstream *url.URL) error {
 	if res.StatusCode < http.StatusOK || res.StatusCode > 999 { // 101 too: no upgrade was asked for
 		return fmt.Errorf("%w %d", errStatus, res.StatusCode)
 	}
-	for _, name := range withheld {
-		delete(res.Header, name)
-	}
+	withhold(res.Header)
+	withhold(res.Trailer)
+	res.Body = &trailed{res.Body, res}
 	if len(res.Trailer) > 0 {
 		// HTTP/2 can send a length and trailers, HTTP/1.1 only one of them.
 		res.Header.Del("Content-Length")
@@ -144,6 +150,23 @@ func clean(res *http.Response, upstream *url.URL) error {
 		res.Header.Set("Location", back(location, upstream, res.Request.Host))
 	}
 	return nil
+}
+
+func withhold(h http.Header) {
+	for _, name := range withheld {
+		delete(h, name)
+	}
+}
+
+// trailed withholds from the trailers, which are there once the body was read.
+type trailed struct {
+	io.ReadCloser
+	res *http.Response
+}
+
+func (t *trailed) Close() error {
+	defer withhold(t.res.Trailer)
+	return t.ReadCloser.Close()
 }
 
 // buffers is a pool of the buffers that answers are copied through.

@@ -346,8 +346,11 @@ func TestLocation(t *testing.T) {
 		up + "/other":                                up + "/other",
 		up + "/basement":                             up + "/basement",
 		"https://elsewhere.example/base/x":           "https://elsewhere.example/base/x",
-		"http://" + strings.TrimPrefix(up, "https://") + "/base/x": "http://" + strings.TrimPrefix(up, "https://") + "/base/x",
+		"http:" + strings.TrimPrefix(up, "https:") + "/base/x": front + "/x",
+		"ftp:" + strings.TrimPrefix(up, "https:") + "/base/x":  "ftp:" + strings.TrimPrefix(up, "https:") + "/base/x",
+		"/base/x":      front + "/x",
 		"/relative":    "/relative",
+		"?query":       "?query",
 		"%zz://broken": "%zz://broken",
 	} {
 		location.Store(given)
@@ -534,6 +537,39 @@ func TestEarlyHintsPass(t *testing.T) {
 	got, err := io.ReadAll(conn)
 	if err != nil || !bytes.HasPrefix(got, []byte("HTTP/1.1 103 ")) || !bytes.Contains(got, []byte("\r\nHTTP/1.1 403 ")) {
 		t.Errorf("%v %q", err, got)
+	}
+}
+
+func TestWithheldHeadersComeByNoOtherWay(t *testing.T) {
+	for _, http1 := range []bool{true, false} {
+		r := newRig(t, setup{http1: http1}, func(w http.ResponseWriter, _ *http.Request) {
+			h := w.Header()
+			h.Set("Set-Cookie", "a=b")
+			h.Set("Link", "</x>; rel=preload")
+			w.WriteHeader(103)
+			h.Del("Set-Cookie")
+			h.Set("Trailer", "Alt-Svc, X-Sum")
+			w.WriteHeader(200)
+			w.Write([]byte("body"))
+			h.Set("Alt-Svc", "clear")
+			h.Set("X-Sum", "1")
+			h.Set(http.TrailerPrefix+problem.Header, "forged")
+		})
+		conn, err := net.Dial("tcp", r.front.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+		got, err := io.ReadAll(conn)
+		if err != nil || !bytes.HasPrefix(got, []byte("HTTP/1.1 103 ")) || !bytes.Contains(got, []byte("\r\nX-Sum: 1\r\n")) {
+			t.Errorf("%v %q", err, got)
+		}
+		for _, name := range []string{"Set-Cookie", "Alt-Svc", problem.Header} {
+			if bytes.Contains(got, []byte(name)) {
+				t.Errorf("%s in %q", name, got)
+			}
+		}
 	}
 }
 

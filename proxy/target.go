@@ -1,18 +1,25 @@
 package proxy
 
 import (
+	"cmp"
 	"net/http"
 	"net/url"
 	"strings"
 )
 
 // aim points the outbound request at the upstream, with the client's path and
-// query byte for byte. A URL that was parsed and printed again is not the same
+// query byte for byte.
+func aim(out *http.Request, upstream *url.URL, in *http.Request) {
+	out.URL = Target(upstream, originForm(in.RequestURI))
+}
+
+// Target returns the URL of a path, with its query if there is one, at the
+// upstream. A URL that was parsed and printed again is not the same
 // bytes, so the request target is taken as it came and handed on as an opaque
 // part, which net/http sends as it is.
-func aim(out *http.Request, upstream *url.URL, in *http.Request) {
-	path, query, hasQuery := strings.Cut(originForm(in.RequestURI), "?")
-	out.URL = &url.URL{
+func Target(upstream *url.URL, target string) *url.URL {
+	path, query, hasQuery := strings.Cut(target, "?")
+	return &url.URL{
 		Scheme:     upstream.Scheme,
 		Host:       upstream.Host,
 		Opaque:     strings.TrimSuffix(upstream.EscapedPath(), "/") + path,
@@ -43,16 +50,19 @@ func originForm(target string) string {
 // proxy, under the host that the client called it by; any other as it is.
 func back(location string, upstream *url.URL, host string) string {
 	u, err := url.Parse(location)
-	if err != nil || u.Host == "" || !sameOrigin(u, upstream) {
+	prefix := strings.TrimSuffix(upstream.EscapedPath(), "/")
+	if err != nil || u.Host != "" && !sameHost(u, upstream) || u.Host == "" && (prefix == "" || u.Path == "") {
 		return location
 	}
-	prefix := strings.TrimSuffix(upstream.EscapedPath(), "/")
 	path, ok := strings.CutPrefix(u.EscapedPath(), prefix)
 	if !ok || path != "" && path[0] != '/' {
 		return location
 	}
 	// What follows the authority stays byte for byte.
-	_, rest, _ := strings.Cut(location, "//")
+	rest := location
+	if u.Host != "" {
+		_, rest, _ = strings.Cut(location, "//")
+	}
 	i := strings.IndexAny(rest, "/?#")
 	if i < 0 {
 		i = len(rest)
@@ -60,19 +70,19 @@ func back(location string, upstream *url.URL, host string) string {
 	return "http://" + host + strings.TrimPrefix(rest[i:], prefix)
 }
 
-// sameOrigin reports whether u leads to the upstream. A reference without a
-// scheme takes the upstream's.
-func sameOrigin(u, upstream *url.URL) bool {
-	return (u.Scheme == "" || u.Scheme == upstream.Scheme) &&
-		strings.EqualFold(u.Hostname(), upstream.Hostname()) && port(u, upstream.Scheme) == port(upstream, upstream.Scheme)
+// sameHost reports whether u leads to the upstream's host, in plain HTTP or in
+// TLS: at the upstream's port, or each at its scheme's own. A reference without
+// a scheme takes the upstream's.
+func sameHost(u, upstream *url.URL) bool {
+	own, its := defaultPort(u.Scheme), defaultPort(upstream.Scheme)
+	if u.Scheme == "" {
+		own = its
+	}
+	p, q := cmp.Or(u.Port(), own), cmp.Or(upstream.Port(), its)
+	return own != "" && strings.EqualFold(u.Hostname(), upstream.Hostname()) && (p == q || p == own && q == its)
 }
 
-func port(u *url.URL, scheme string) string {
-	if p := u.Port(); p != "" {
-		return p
-	}
-	if scheme == "https" {
-		return "443"
-	}
-	return "80"
+// defaultPort returns the port of a scheme of HTTP's, nothing for another.
+func defaultPort(scheme string) string {
+	return map[string]string{"https": "443", "http": "80"}[scheme]
 }
