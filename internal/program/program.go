@@ -23,22 +23,31 @@ import (
 // Patience bounds every wait for something that is sure to come.
 const Patience = 30 * time.Second
 
-// Binary is the path of the program, once Main has built it.
-var Binary string
-
-// Main builds the program, runs the tests of m and returns their exit code.
+// Main runs the tests of m and returns their exit code. The program is built
+// when it is first needed, in a directory that Main removes.
 func Main(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "mimecast-proxy")
-	if err != nil {
-		panic(err)
-	}
-	defer os.RemoveAll(dir) //nolint:errcheck // the system clears it up some day
-	Binary = filepath.Join(dir, "mimecast-proxy")
-	if out, err := exec.Command("go", "build", "-o", Binary, "mimecast-proxy").CombinedOutput(); err != nil { //nolint:noctx // go build ends by itself
-		panic(fmt.Sprintf("building the program: %v\n%s", err, out))
-	}
+	defer func() {
+		if dir != "" {
+			_ = os.RemoveAll(dir) // the system clears it up some day
+		}
+	}()
 	return m.Run()
 }
+
+var dir string // where the program is built
+
+// Binary returns the path of the program.
+var Binary = sync.OnceValue(func() string {
+	var err error
+	if dir, err = os.MkdirTemp("", "mimecast-proxy"); err != nil {
+		panic(err)
+	}
+	path := filepath.Join(dir, "mimecast-proxy")
+	if out, err := exec.Command("go", "build", "-o", path, "mimecast-proxy").CombinedOutput(); err != nil { //nolint:noctx // go build ends by itself
+		panic(fmt.Sprintf("building the program: %v\n%s", err, out))
+	}
+	return path
+})
 
 // Output is what a program wrote, readable while it writes.
 type Output struct {
@@ -99,7 +108,7 @@ type Program struct {
 // Start runs the program and waits for nothing. It is killed when t ends.
 func Start(t testing.TB, environ []string, args ...string) *Program {
 	t.Helper()
-	p := &Program{Cmd: exec.Command(Binary, args...), ended: make(chan struct{})} //nolint:noctx // t's end kills it
+	p := &Program{Cmd: exec.Command(Binary(), args...), ended: make(chan struct{})} //nolint:noctx // t's end kills it
 	p.Cmd.Env = environ
 	p.Cmd.Stdout, p.Cmd.Stderr = &p.Stdout, &p.Stderr
 	if err := p.Cmd.Start(); err != nil {
@@ -123,7 +132,7 @@ func Serve(t testing.TB, sim *simulator.Server, more ...string) *Program {
 	if p.Admin == "" {
 		return p
 	}
-	ask := exec.Command(Binary, "healthcheck", "--wait", Patience.String()) //nolint:noctx // it bounds itself
+	ask := exec.Command(Binary(), "healthcheck", "--wait", Patience.String()) //nolint:noctx // it bounds itself
 	ask.Env = []string{"PROXY_ADMIN_LISTEN=" + p.Admin}
 	if out, err := ask.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s\n%s", err, out, p.Stderr.String())
