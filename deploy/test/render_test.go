@@ -1,0 +1,161 @@
+// Package deploy_test holds what kustomize and Helm render to Kubernetes' own
+// types, to public policies, and to each other. It is a module of its own, so
+// that the program's has none of Kubernetes in it.
+package deploy_test
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"helm.sh/helm/v3/pkg/chart/loader"
+	"helm.sh/helm/v3/pkg/chartutil"
+	"helm.sh/helm/v3/pkg/engine"
+	"k8s.io/apimachinery/pkg/util/yaml"
+	"sigs.k8s.io/kustomize/api/krusty"
+	"sigs.k8s.io/kustomize/kyaml/filesys"
+	sigsyaml "sigs.k8s.io/yaml"
+)
+
+const (
+	manifests = "../../k8s"
+	chartPath = "../helm/mimecast-proxy"
+)
+
+// entryPoints are the directories that kubectl kustomize is meant for.
+func entryPoints(t *testing.T) []string {
+	t.Helper()
+	var found []string
+	err := filepath.WalkDir(manifests, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.Name() != "kustomization.yaml" {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		if bytes.Contains(text, []byte("kind: Kustomization")) {
+			found = append(found, filepath.Dir(path))
+		}
+		return err
+	})
+	if err != nil || len(found) < 6 {
+		t.Fatalf("%v: %v", found, err)
+	}
+	return found
+}
+
+// kustomize renders a directory as kubectl kustomize does.
+func kustomize(t *testing.T, dir string) []byte {
+	t.Helper()
+	m, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), dir)
+	if err != nil {
+		t.Fatalf("%s: %v", dir, err)
+	}
+	text, err := m.AsYaml()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+// values are those of an installation.
+type values = map[string]any
+
+// helm renders the chart as helm template mimecast-proxy does.
+func helm(v values) ([]byte, error) {
+	chart, err := loader.Load(chartPath)
+	if err != nil {
+		return nil, err
+	}
+	release := chartutil.ReleaseOptions{Name: "mimecast-proxy", Namespace: "mimecast", IsInstall: true}
+	rendered, err := chartutil.ToRenderValues(chart, v, release, chartutil.DefaultCapabilities)
+	if err != nil {
+		return nil, err
+	}
+	files, err := engine.Engine{Strict: true}.Render(chart, rendered)
+	if err != nil {
+		return nil, err
+	}
+	var all bytes.Buffer
+	for name, text := range files {
+		if !strings.HasSuffix(name, "NOTES.txt") {
+			all.WriteString("\n---\n" + text)
+		}
+	}
+	return all.Bytes(), nil
+}
+
+func mustHelm(t *testing.T, v values) []byte {
+	t.Helper()
+	text, err := helm(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+// tool is the workload of an example, as it is without the proxy.
+func tool(t *testing.T, kind string) map[string]any {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(manifests, "examples", kind, "tool.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var object map[string]any
+	if err := sigsyaml.UnmarshalStrict(text, &object); err != nil {
+		t.Fatal(err)
+	}
+	return object
+}
+
+// documents splits YAML, less the empty ones.
+func documents(t *testing.T, text []byte) [][]byte {
+	t.Helper()
+	var found [][]byte
+	for r := yaml.NewDocumentDecoder(io.NopCloser(bytes.NewReader(text))); ; {
+		document := make([]byte, len(text)+1)
+		n, err := r.Read(document)
+		if errors.Is(err, io.EOF) {
+			return found
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if document = document[:n]; len(bytes.Trim(document, "-\n \t")) > 0 {
+			found = append(found, document)
+		}
+	}
+}
+
+// everything is what can be rendered, by name.
+func everything(t *testing.T) map[string][]byte {
+	t.Helper()
+	all := map[string][]byte{}
+	for _, dir := range entryPoints(t) {
+		all["kustomize "+strings.TrimPrefix(dir, manifests+"/")] = kustomize(t, dir)
+	}
+	full := values{"networkPolicy": values{"enabled": true}, "monitoring": values{"enabled": true}}
+	all["helm gateway"] = mustHelm(t, full)
+	for _, kind := range []string{"deployment", "job", "cronjob"} {
+		v := values{"shape": "sidecar", "sidecar": values{"workloads": []any{tool(t, kind)}}}
+		for name, value := range full {
+			v[name] = value
+		}
+		all["helm "+kind] = mustHelm(t, v)
+	}
+	return all
+}
+
+// names are the keys of m in order.
+func names[T any](m map[string]T) []string {
+	var found []string
+	for name := range m {
+		found = append(found, name)
+	}
+	slices.Sort(found)
+	return found
+}

@@ -1,0 +1,133 @@
+package deploy_test
+
+import (
+	"bytes"
+	"os/exec"
+	"testing"
+
+	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer/json"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
+	admission "k8s.io/pod-security-admission/api"
+	"k8s.io/pod-security-admission/policy"
+)
+
+// types are those that a manifest may be of.
+func types() *runtime.Scheme {
+	s := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{
+		appsv1.AddToScheme, autoscalingv2.AddToScheme, batchv1.AddToScheme, corev1.AddToScheme,
+		networkingv1.AddToScheme, policyv1.AddToScheme, monitoringv1.AddToScheme,
+	} {
+		utilruntime.Must(add(s))
+	}
+	return s
+}
+
+// decode takes every document for what it says it is, and no field that its
+// type does not have, nor any twice.
+func decode(t *testing.T, text []byte) []runtime.Object {
+	t.Helper()
+	s := types()
+	strict := json.NewSerializerWithOptions(json.DefaultMetaFactory, s, s, json.SerializerOptions{Yaml: true, Strict: true})
+	var objects []runtime.Object
+	for _, document := range documents(t, text) {
+		object, _, err := strict.Decode(document, nil, nil)
+		if err != nil {
+			t.Fatalf("%v\n%s", err, document)
+		}
+		objects = append(objects, object)
+	}
+	return objects
+}
+
+// pod returns the pod template of a workload, nil for what has none.
+func pod(object runtime.Object) *corev1.PodTemplateSpec {
+	switch o := object.(type) {
+	case *appsv1.Deployment:
+		return &o.Spec.Template
+	case *appsv1.StatefulSet:
+		return &o.Spec.Template
+	case *appsv1.DaemonSet:
+		return &o.Spec.Template
+	case *batchv1.Job:
+		return &o.Spec.Template
+	case *batchv1.CronJob:
+		return &o.Spec.JobTemplate.Spec.Template
+	}
+	return nil
+}
+
+func TestEverythingDecodesStrictly(t *testing.T) {
+	all := everything(t)
+	for _, name := range names(all) {
+		if n := len(decode(t, all[name])); n < 2 {
+			t.Errorf("%s: %d objects", name, n)
+		}
+	}
+}
+
+func TestPodsAreRestrictedAsPodSecurityAdmissionJudges(t *testing.T) {
+	evaluator, err := policy.NewEvaluator(policy.DefaultChecks(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	restricted := admission.LevelVersion{Level: admission.LevelRestricted, Version: admission.LatestVersion()}
+	all := everything(t)
+	for _, name := range names(all) {
+		pods := 0
+		for _, object := range decode(t, all[name]) {
+			template := pod(object)
+			if template == nil {
+				continue
+			}
+			pods++
+			if verdict := policy.AggregateCheckResults(evaluator.EvaluatePod(restricted, &template.ObjectMeta, &template.Spec)); !verdict.Allowed {
+				t.Errorf("%s: %s", name, verdict.ForbiddenDetail())
+			}
+			if mounts := template.Spec.AutomountServiceAccountToken; mounts == nil || *mounts {
+				t.Errorf("%s: a service account's token is mounted", name)
+			}
+			if links := template.Spec.EnableServiceLinks; links == nil || *links {
+				t.Errorf("%s: variables of services are set", name)
+			}
+		}
+		if pods != 1 {
+			t.Errorf("%s: %d pods", name, pods)
+		}
+	}
+}
+
+func TestKubeScoreFindsNothing(t *testing.T) {
+	// Each is left out for a reason that holds for every manifest here.
+	args := []string{
+		"tool", "-modfile=policy.mod", "kube-score", "score", "--output-format", "ci", "--kubernetes-version", "v1.29", "--exit-one-on-warning",
+		// A CPU limit throttles TLS and protects nobody: requests share it out.
+		"--ignore-container-cpu-limit",
+		// How an image is pulled is the user's to choose, as the image is.
+		"--ignore-test", "container-image-pull-policy",
+		// Topology spread constraints say the same, and leave room to schedule.
+		"--ignore-test", "deployment-has-host-podantiaffinity",
+		// 65532 and 65534 are what images without a user of their own take.
+		"--ignore-test", "container-security-context-user-group-id",
+		"-",
+	}
+	all := everything(t)
+	for _, name := range names(all) {
+		if name == "kustomize base" || name == "kustomize gateway" {
+			continue // parts of what is whole in the examples
+		}
+		cmd := exec.CommandContext(t.Context(), "go", args...)
+		cmd.Stdin = bytes.NewReader(all[name])
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%s: %v\n%s", name, err, out)
+		}
+	}
+}
