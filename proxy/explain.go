@@ -94,7 +94,7 @@ func lost(err error) bool {
 			return true
 		}
 	}
-	for _, text := range []string{"server closed idle connection", "client connection lost", "GOAWAY"} {
+	for _, text := range []string{"server closed idle connection", "client connection lost", "client connection force closed", "GOAWAY"} {
 		if strings.Contains(err.Error(), text) {
 			return true
 		}

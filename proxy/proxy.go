@@ -16,6 +16,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"mimecast-proxy/problem"
 )
@@ -62,12 +63,31 @@ func New(o Options) http.Handler {
 // soon as an answer is begun.
 func duplex(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		out := interim{ResponseWriter: w}
 		if r.ContentLength != 0 {
 			// A writer that cannot do it, such as HTTP/2's, does it anyway.
 			_ = http.NewResponseController(w).EnableFullDuplex()
+			out.body = &watched{ReadCloser: r.Body}
+			// A copy, since net/http looks at its own request's body later.
+			r = r.WithContext(r.Context())
+			r.Body = out.body
 		}
-		next.ServeHTTP(interim{w}, r)
+		next.ServeHTTP(out, r)
 	})
+}
+
+// watched is a body that knows whether it was read to its end.
+type watched struct {
+	io.ReadCloser
+	ended atomic.Bool
+}
+
+func (w *watched) Read(b []byte) (int, error) {
+	n, err := w.ReadCloser.Read(b)
+	if errors.Is(err, io.EOF) {
+		w.ended.Store(true)
+	}
+	return n, err
 }
 
 // interim withholds what a client is not to get of interim answers. All of the
@@ -75,14 +95,22 @@ func duplex(next http.Handler) http.Handler {
 // client's (RFC 9110, section 15.2): the server says its own to a client that
 // asked, when its body is first read. And of others the same headers as of the
 // answer.
-type interim struct{ http.ResponseWriter }
+type interim struct {
+	http.ResponseWriter
+	body *watched // nil where there is none
+}
 
+// WriteHeader makes an answer that comes before the body's end the connection's
+// last: net/http finds that end only once the handler has returned, and then
+// reads the next request from two goroutines, which panics.
 func (w interim) WriteHeader(status int) {
-	if status == http.StatusContinue {
+	switch {
+	case status == http.StatusContinue:
 		return
-	}
-	if status < http.StatusOK {
+	case status < http.StatusOK:
 		withhold(w.Header())
+	case w.body != nil && !w.body.ended.Load():
+		w.Header().Set("Connection", "close")
 	}
 	w.ResponseWriter.WriteHeader(status)
 }

@@ -17,6 +17,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -520,6 +521,53 @@ func TestContinueIsSaidOnce(t *testing.T) {
 		}
 	}
 }
+
+func TestAnswerBeforeTheBodysEndIsTheConnectionsLast(t *testing.T) {
+	for name, framing := range map[string]string{"length": "Content-Length: 100000\r\n\r\n", "chunks": "Transfer-Encoding: chunked\r\n\r\n186a0\r\n"} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, setup{limit: 1000}, func(w http.ResponseWriter, _ *http.Request) {
+				_ = http.NewResponseController(w).EnableFullDuplex()
+				w.WriteHeader(413)
+			})
+			var said lines
+			r.front.Config.ErrorLog = log.New(&said, "", 0)
+			conn, err := net.Dial("tcp", r.front.Listener.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			body := strings.Repeat("x", 100_000)
+			fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: x\r\n%s%s", framing, body[:50_000])
+			from := bufio.NewReader(conn)
+			res, err := http.ReadResponse(from, nil)
+			if err != nil || res.StatusCode != 413 || !res.Close {
+				t.Fatalf("%v %v", res, err)
+			}
+			// The rest of the body, and a request that nobody may take any more.
+			fmt.Fprintf(conn, "%s\r\n0\r\n\r\nPOST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx", body[50_000:])
+			if _, err := io.Copy(io.Discard, from); err != nil && !errors.Is(err, syscall.ECONNRESET) {
+				t.Error(err)
+			}
+			r.front.Close()
+			if text := said.String(); strings.Contains(text, "panic") {
+				t.Error(text)
+			}
+		})
+	}
+}
+
+// lines is a log that is written to at any time.
+type lines struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+func (l *lines) String() string { l.mu.Lock(); defer l.mu.Unlock(); return l.text.String() }
 
 func TestEarlyHintsPass(t *testing.T) {
 	r := newRig(t, setup{}, func(w http.ResponseWriter, _ *http.Request) {
