@@ -1,0 +1,287 @@
+// Package relay is a network that fails on command: a TCP relay for tests, which
+// resets, closes, silences or slows connections at an exact byte.
+//
+// It is our own because exactness is the point: a fault that strikes at a byte,
+// and a count of those struck, need no test to wait and hope.
+package relay
+
+import (
+	"context"
+	"net"
+	"sync"
+	"time"
+)
+
+// Action is what happens to a connection.
+type Action string
+
+// The actions.
+const (
+	Reset Action = "reset" // both ends get a RST
+	Close Action = "close" // both ends get a FIN
+	Stall Action = "stall" // both ends stay open, and nothing passes any more
+)
+
+// Way is a direction.
+type Way int
+
+// The ways.
+const (
+	Up   Way = iota // to the target
+	Down            // from it
+)
+
+// Fault is what goes wrong.
+type Fault struct {
+	Way Way
+	// After is how many bytes pass that way on a connection, counted from Set;
+	// the next one is lost, and Do happens.
+	After int64
+	Do    Action
+	// Count is how many connections are struck; 0 means all.
+	Count int
+	// Pace is waited for before each KiB that goes that way.
+	Pace time.Duration
+}
+
+// Relay passes connections on to a target.
+type Relay struct {
+	target  string
+	l       net.Listener
+	running sync.WaitGroup
+	ended   chan struct{}
+
+	mu       sync.Mutex
+	fault    Fault
+	setting  int // number of the fault, 0 before the first
+	struck   int // by this fault
+	refusing bool
+	links    map[*link]bool
+	closed   bool
+}
+
+// Start returns a relay to target, at a free port of loopback.
+func Start(target string) (*Relay, error) {
+	l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	r := &Relay{target: target, l: l, links: map[*link]bool{}, ended: make(chan struct{})}
+	r.running.Go(r.accept)
+	return r, nil
+}
+
+// Addr is where the relay listens.
+func (r *Relay) Addr() string { return r.l.Addr().String() }
+
+// Set makes f happen from now on, in place of what was set before.
+func (r *Relay) Set(f Fault) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.fault, r.struck = f, 0
+	r.setting++
+}
+
+// Clear ends what was set. Connections that it silenced stay silent.
+func (r *Relay) Clear() { r.Set(Fault{}) }
+
+// Refuse makes the relay reset each new connection, or stop doing so.
+func (r *Relay) Refuse(yes bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.refusing = yes
+}
+
+// Struck returns how many connections the fault has struck.
+func (r *Relay) Struck() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.struck
+}
+
+// Open returns how many connections there are.
+func (r *Relay) Open() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.links)
+}
+
+// Strike does something to every connection there is.
+func (r *Relay) Strike(do Action) {
+	r.mu.Lock()
+	var all []*link
+	for l := range r.links {
+		all = append(all, l)
+	}
+	r.mu.Unlock()
+	for _, l := range all {
+		l.strike(do)
+	}
+}
+
+// Close ends everything and waits.
+func (r *Relay) Close() error {
+	r.mu.Lock()
+	r.closed = true
+	r.mu.Unlock()
+	err := r.l.Close()
+	close(r.ended)
+	r.Strike(Reset)
+	r.running.Wait()
+	return err
+}
+
+func (r *Relay) accept() {
+	for {
+		c, err := r.l.Accept()
+		if err != nil {
+			return
+		}
+		r.running.Go(func() { r.serve(c) })
+	}
+}
+
+func (r *Relay) serve(near net.Conn) {
+	far, err := (&net.Dialer{}).DialContext(context.Background(), "tcp", r.target)
+	if err != nil {
+		abort(near)
+		return
+	}
+	l := &link{relay: r, ends: [2]net.Conn{Up: near, Down: far}, stalled: make(chan struct{})}
+	if !r.add(l) {
+		abort(near)
+		abort(far)
+		return
+	}
+	var both sync.WaitGroup
+	both.Go(func() { l.pump(Up, far, near) })
+	both.Go(func() { l.pump(Down, near, far) })
+	both.Wait()
+	_ = near.Close() // closed twice is closed
+	_ = far.Close()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.links, l)
+}
+
+func (r *Relay) add(l *link) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.refusing || r.closed {
+		return false
+	}
+	r.links[l] = true
+	return true
+}
+
+func abort(c net.Conn) {
+	if t, ok := c.(*net.TCPConn); ok {
+		_ = t.SetLinger(0) // or else it ends in another way
+	}
+	_ = c.Close()
+}
+
+// link is one connection, with both its ends.
+type link struct {
+	relay   *Relay
+	ends    [2]net.Conn // by the way that what is read from them goes
+	once    sync.Once
+	stalled chan struct{}
+	// Guarded by relay.mu:
+	setting int   // that passed counts for
+	passed  int64 // the fault's way
+}
+
+func (l *link) strike(do Action) {
+	switch do {
+	case Reset:
+		abort(l.ends[Up])
+		abort(l.ends[Down])
+	case Close:
+		_ = l.ends[Up].Close() // closed twice is closed
+		_ = l.ends[Down].Close()
+	case Stall:
+		l.once.Do(func() { close(l.stalled) })
+	}
+}
+
+func (l *link) pump(way Way, to, from net.Conn) {
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := from.Read(buf)
+		if !l.pass(way, to, buf[:n]) {
+			return
+		}
+		if err != nil {
+			if t, ok := to.(*net.TCPConn); ok {
+				_ = t.CloseWrite() // a half-close stays one
+			}
+			return
+		}
+	}
+}
+
+// pass hands b on, as far as the fault lets it, and reports whether there may be
+// more.
+func (l *link) pass(way Way, to net.Conn, b []byte) bool {
+	select {
+	case <-l.stalled:
+		<-l.relay.ended
+		return false
+	default:
+	}
+	for len(b) > 0 {
+		piece, do, pace := l.judge(way, b)
+		if pace > 0 && !l.wait(pace) {
+			return false
+		}
+		if _, err := to.Write(piece); err != nil {
+			_ = l.ends[way].Close() // the other end is gone
+			return false
+		}
+		if do != "" {
+			l.strike(do)
+			if do == Stall {
+				<-l.relay.ended
+			}
+			return false
+		}
+		b = b[len(piece):]
+	}
+	return true
+}
+
+// judge returns how much of b passes, and what happens then.
+func (l *link) judge(way Way, b []byte) (piece []byte, do Action, pace time.Duration) {
+	r := l.relay
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if l.setting != r.setting {
+		l.setting, l.passed = r.setting, 0
+	}
+	f := r.fault
+	if f.Way != way {
+		return b, "", 0
+	}
+	if f.Pace > 0 {
+		b, pace = b[:min(len(b), 1<<10)], f.Pace
+	}
+	left := f.After - l.passed
+	l.passed += int64(len(b))
+	if f.Do == "" || int64(len(b)) <= left || f.Count > 0 && r.struck >= f.Count {
+		return b, "", pace
+	}
+	r.struck++
+	return b[:max(left, 0)], f.Do, pace
+}
+
+func (l *link) wait(d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-l.relay.ended:
+		return false
+	}
+}
