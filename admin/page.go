@@ -150,6 +150,8 @@ func (h *handler) page(w http.ResponseWriter, r *http.Request) {
 		panic(err) // the template does not fit the view
 	}
 	w.Header().Set("Content-Security-Policy", policy)
+	// With no-referrer a browser calls the origin of the page's own forms null.
+	w.Header().Set("Referrer-Policy", "same-origin")
 	send(w, http.StatusOK, "text/html; charset=utf-8", body.Bytes())
 }
 

@@ -36,7 +36,7 @@ var vocabulary = map[string]words{
 	"mimecast_rate_limited": {"its rate limit is spent", "Ask less often, or share the limit out: it counts for the whole API application. PROXY_RATE_LIMIT_WAIT lets the proxy wait for the reset."},
 	"mimecast_forbidden":    {"it forbids what is asked", "The API application lacks the product or the role. Products are chosen when an application is made, so a new one may be needed."},
 	"mimecast_truncated":    {"it cuts answers short", "Look at Mimecast's service status, and for something on the way that ends long connections."},
-	"mimecast_unauthorized": {"Mimecast rejects even a fresh one", "Check that the API application is still there and turned on, and that MIMECAST_REGION is its region."},
+	"mimecast_unauthorized": {"Mimecast rejects it", "Where no other can be had, the token's last failure says why. Else check that the API application is still there and turned on, and that MIMECAST_REGION is its region."},
 	"credentials_refused":   {"Mimecast refuses the client ID or the secret", "Check MIMECAST_CLIENT_ID and MIMECAST_CLIENT_SECRET against the API application in the Mimecast Administration Console."},
 	"token_unavailable":     {"the token endpoint gives none", "The proxy keeps trying. The token's last failure below says why."},
 	"too_busy":              {"it has its fill of requests", "PROXY_MAX_REQUESTS sets how many may be in flight. Slow answers fill it too."},

@@ -1,0 +1,701 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/accessibility"
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/emulation"
+	cdplog "github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+
+	"mimecast-proxy/simulator"
+)
+
+// These tests look at the status page of the demo with a real browser, which is
+// whichever Chromium this machine has.
+
+var (
+	screenshots   = flag.String("screenshots", "", "a folder that TestScreenshots puts pictures of the status page into")
+	screenshotsOf = flag.Duration("screenshots-of", 3*time.Minute, "how long there is traffic before they are taken")
+)
+
+// browser is a Chromium that tests open tabs in.
+type browser struct{ ctx context.Context }
+
+func openBrowser(t *testing.T) *browser {
+	t.Helper()
+	path := ""
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "google-chrome-stable"} {
+		if found, err := exec.LookPath(name); err == nil {
+			path = found
+			break
+		}
+	}
+	if path == "" {
+		t.Skip("there is no Chromium here: install chromium to test the status page in a browser")
+	}
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-gpu", true))
+	if os.Geteuid() == 0 {
+		options = append(options, chromedp.Flag("no-sandbox", true)) // Chromium's does not work for root
+	}
+	ctx, closeAllocator := chromedp.NewExecAllocator(context.Background(), options...)
+	t.Cleanup(closeAllocator)
+	ctx, closeBrowser := chromedp.NewContext(ctx)
+	t.Cleanup(closeBrowser)
+	if err := chromedp.Do(ctx); err != nil {
+		t.Fatalf("starting %s: %v", path, err)
+	}
+	return &browser{ctx}
+}
+
+// tab is a page that is being looked at.
+type tab struct {
+	*testing.T
+	ctx context.Context
+
+	mu       sync.Mutex
+	faults   []string // what the browser complained of
+	requests []string // the URLs that it asked for
+}
+
+// look opens a tab at an address. Prepare is done first.
+func (b *browser) look(t *testing.T, address string, prepare ...chromedp.Action[chromedp.Void]) *tab {
+	t.Helper()
+	ctx, closeTab := chromedp.NewContext(b.ctx)
+	t.Cleanup(closeTab)
+	v := &tab{T: t, ctx: ctx}
+	if err := chromedp.Listen(ctx, v.hear); err != nil {
+		t.Fatal(err)
+	}
+	enable := chromedp.Func(func(ctx context.Context, s *chromedp.Target) error {
+		if _, err := cdp.Call(ctx, s, network.Enable, network.EnableParams{}); err != nil {
+			return err
+		}
+		_, err := cdp.Call(ctx, s, cdplog.Enable, cdp.Empty{})
+		return err
+	})
+	v.do(append(append([]chromedp.Action[chromedp.Void]{enable}, prepare...), chromedp.Navigate(address))...)
+	t.Cleanup(func() {
+		for _, fault := range v.complaints() {
+			t.Errorf("the browser complains: %s", fault)
+		}
+		for _, asked := range v.asked() {
+			if !strings.HasPrefix(asked, address) {
+				t.Errorf("the page asks for %s", asked)
+			}
+		}
+	})
+	return v
+}
+
+// hear collects what the browser says; it must not wait for anything.
+func (v *tab) hear(event any) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	switch e := event.(type) {
+	case *cdplog.EventEntryAdded:
+		v.faults = append(v.faults, e.Entry.Text)
+	case *runtime.EventExceptionThrown:
+		v.faults = append(v.faults, e.ExceptionDetails.Text)
+	case *runtime.EventConsoleAPICalled:
+		v.faults = append(v.faults, fmt.Sprintf("console.%s", e.Type))
+	case *network.EventRequestWillBeSent:
+		v.requests = append(v.requests, e.Request.URL)
+	}
+}
+
+// complaints returns what the browser complained of since it was last asked.
+func (v *tab) complaints() []string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	all := v.faults
+	v.faults = nil
+	return all
+}
+
+func (v *tab) asked() []string { v.mu.Lock(); defer v.mu.Unlock(); return slices.Clone(v.requests) }
+
+func (v *tab) do(actions ...chromedp.Action[chromedp.Void]) {
+	v.Helper()
+	ctx, cancel := context.WithTimeout(v.ctx, patience)
+	defer cancel()
+	// The tab lives as long as the context of its first use.
+	if err := chromedp.Do(v.ctx); err != nil {
+		v.Fatal(err)
+	}
+	if err := chromedp.Do(ctx, actions...); err != nil {
+		v.Fatal(err)
+	}
+}
+
+// eval returns what a script's expression is worth on the page.
+func eval[T any](v *tab, expression string) T {
+	v.Helper()
+	ctx, cancel := context.WithTimeout(v.ctx, patience)
+	defer cancel()
+	got, err := chromedp.Run(ctx, chromedp.Evaluate[T](expression))
+	if err != nil {
+		v.Fatalf("%s: %v", expression, err)
+	}
+	return got
+}
+
+// await waits until an expression is true on the page.
+func (v *tab) await(what, expression string) {
+	v.Helper()
+	deadline := time.Now().Add(patience)
+	for !eval[bool](v, "Boolean("+expression+")") {
+		if time.Now().After(deadline) {
+			v.Fatalf("%s: never on the page:\n%s", what, eval[string](v, "document.body.innerText"))
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// awaitText waits until a part of the page has a text.
+func (v *tab) awaitText(selector, text string) {
+	v.Helper()
+	v.await(text, fmt.Sprintf("[...document.querySelectorAll(%q)].some((e) => e.checkVisibility() && e.innerText.includes(%q))", selector, text))
+}
+
+// push clicks a button, or a link, by what is written on it.
+func (v *tab) push(label string) {
+	v.Helper()
+	v.await("the button "+label, fmt.Sprintf("[...document.querySelectorAll('button')].some((b) => b.textContent === %q && !b.hidden)", label))
+	eval[chromedp.Void](v, fmt.Sprintf("[...document.querySelectorAll('button')].find((b) => b.textContent === %q).click()", label))
+}
+
+// rows returns how many requests are listed.
+func (v *tab) rows() int {
+	v.Helper()
+	return eval[int](v, "document.querySelectorAll('#list tbody tr').length")
+}
+
+// demo runs the demo at free ports.
+func demo(t *testing.T, more ...string) *program {
+	t.Helper()
+	p := start(t, append([]string{"PROXY_LOG_FORMAT=json", "PROXY_LISTEN=127.0.0.1:0", "PROXY_ADMIN_LISTEN=127.0.0.1:0"}, more...), "demo")
+	p.awaitServing()
+	p.awaitReady()
+	return p
+}
+
+func TestStatusPageInABrowser(t *testing.T) {
+	b := openBrowser(t)
+	for name, test := range map[string]func(*testing.T, *browser){
+		"shows a request within 2 s without a reload":      showsARequestSoon,
+		"the filter narrows the list":                      filters,
+		"a revoked token is seen to be renewed":            revokes,
+		"a dead token endpoint is named, and mended":       failsTheToken,
+		"Mimecast's slowness is told from the proxy's":     slowsDown,
+		"is legible in light and dark, whatever the state": isLegible,
+		"fits a phone, whatever strangers ask for":         fitsAPhone,
+		"strangers' paths are harmless":                    isNotInjected,
+		"works without scripts":                            worksWithoutScripts,
+		"can be used by keyboard":                          worksByKeyboard,
+		"has names and roles for who cannot see it":        isAccessible,
+		"says when it lost contact":                        losesContact,
+		"the policy holds":                                 holdsThePolicy,
+	} {
+		t.Run(name, func(t *testing.T) { test(t, b) })
+	}
+}
+
+// One of several tries must be within the figure: this machine may be busy, but
+// then not always. Each begins just after the page was refreshed, so that none
+// is early by chance.
+func showsARequestSoon(t *testing.T, b *browser) {
+	p := demo(t)
+	v := b.look(t, p.admin)
+	eval[bool](v, "window.kept = true")
+	fastest := patience
+	for i := range 5 {
+		path := fmt.Sprintf("/identity/whoami/%d", i)
+		began := time.Now()
+		p.must("GET", path, "")
+		v.awaitText("#list .path", path)
+		fastest = min(fastest, time.Since(began))
+		t.Logf("shown after %v", time.Since(began))
+	}
+	if fastest > 2*time.Second {
+		t.Errorf("the fastest of five requests was shown after %v", fastest)
+	}
+	if !eval[bool](v, "window.kept === true") {
+		t.Error("the page was loaded again")
+	}
+	if total := eval[string](v, "document.querySelector('.part .note:last-child').textContent"); total != "5 since the start" {
+		t.Errorf("%q", total)
+	}
+}
+
+func filters(t *testing.T, b *browser) {
+	p := demo(t)
+	for range 3 {
+		p.must("GET", "/identity/whoami", "")
+		p.must("GET", "/no/such/thing", "")
+	}
+	v := b.look(t, p.admin)
+	v.await("every request", "document.querySelectorAll('#list tbody tr').length === 6")
+	eval[chromedp.Void](v, "document.getElementById('q').focus()")
+	v.do(chromedp.KeyEvent("WHOAMI 200"))
+	v.await("the ones that are looked for", "document.querySelectorAll('#list tbody tr').length === 3")
+	if text := eval[string](v, "document.getElementById('list').innerText"); strings.Contains(text, "/no/such") || !strings.Contains(text, "3 of 6") {
+		t.Error(text)
+	}
+	p.must("GET", "/no/such/thing", "")
+	p.must("GET", "/identity/whoami", "")
+	v.await("a new one", "document.querySelectorAll('#list tbody tr').length === 4")
+	if where := eval[string](v, "location.search"); where != "?q=WHOAMI+200" {
+		t.Errorf("the filter is not in the address: %s", where)
+	}
+	eval[chromedp.Void](v, "q.value = ''; show.value = 'wrong'; show.dispatchEvent(new Event('input', { bubbles: true }))")
+	v.await("what went wrong", "document.querySelectorAll('#list tbody tr').length === 4 && !document.getElementById('list').innerText.includes('whoami')")
+	v.push("Hold the list")
+	p.must("GET", "/no/such/thing", "")
+	v.await("the count goes on", "document.querySelector('.part .note:last-child').textContent === '9 since the start'")
+	if n := v.rows(); n != 4 {
+		t.Errorf("a list that is held shows %d requests, want 4", n)
+	}
+}
+
+func revokes(t *testing.T, b *browser) {
+	v := b.look(t, demo(t).admin)
+	v.awaitText("#verdict", "All is well")
+	v.push("Revoke the token")
+	v.awaitText("#acted", "Revoke the token: done.")
+	v.push("Send requests")
+	v.await("three requests that were retried and passed",
+		"document.querySelectorAll('#list tbody tr.fine').length === 3 && [...document.querySelectorAll('#list .again')].every((c) => c.innerText === 'retried')")
+	v.awaitText("#token", "3 cured by a new token")
+	v.awaitText("#verdict", "All is well: 3 requests")
+}
+
+func failsTheToken(t *testing.T, b *browser) {
+	v := b.look(t, demo(t).admin)
+	v.push("Fail the token endpoint")
+	v.push("Revoke the token")
+	v.awaitText("#actions", "On now.")
+	v.push("Send requests")
+	v.await("three failures", "document.querySelectorAll('#list tbody tr.failed').length === 3")
+	v.awaitText("#verdict", "It is the token: Mimecast rejects the one held, and the token endpoint gives no other.")
+	v.awaitText("#said", "It is the token")
+	v.awaitText("#token", "held, but rejected by Mimecast")
+	v.awaitText("#token", "Last failure")
+	v.awaitText(".part.bad", "at fault")
+	if badges := eval[string](v, "[...document.querySelectorAll('#list .badge')].map((b) => b.textContent).join()"); badges != "401,401,401" {
+		t.Error(badges)
+	}
+	v.push("Mend the token endpoint")
+	v.awaitText("#token", "made good since")
+	v.push("Send requests")
+	v.await("three that pass", "document.querySelectorAll('#list tbody tr.fine').length === 3")
+}
+
+func slowsDown(t *testing.T, b *browser) {
+	v := b.look(t, demo(t).admin)
+	v.push("Slow Mimecast down")
+	v.awaitText("#actions", "Make Mimecast fast again")
+	v.push("Send requests")
+	v.await("slow requests", "[...document.querySelectorAll('#list .took')].filter((c) => parseFloat(c.innerText) >= 6 && c.innerText.endsWith(' s')).length === 3")
+	v.awaitText("#verdict", "It is Mimecast: it is slow")
+	if own := eval[string](v, "document.querySelectorAll('.part')[1].querySelector('.figure').innerText"); !strings.HasSuffix(own, " ms") {
+		t.Errorf("the proxy %s", own)
+	}
+	v.push("Make Mimecast fast again")
+	v.awaitText("#actions", "Slow Mimecast down")
+}
+
+// spoil brings a demo into a state that has something of everything.
+func spoil(t *testing.T, p *program) {
+	t.Helper()
+	for range 4 {
+		p.must("GET", "/siem/v1/events/cg?types=receipt", "")
+		p.must("GET", "/no/such/thing", "")
+		p.must("DELETE", "/policy/x", "")
+	}
+	for _, action := range []string{"fail-token", "revoke", "ask", "slow"} {
+		push(t, p, action)
+	}
+}
+
+func prefers(scheme string) chromedp.Action[chromedp.Void] {
+	return chromedp.Func(func(ctx context.Context, s *chromedp.Target) error {
+		_, err := cdp.Call(ctx, s, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}})
+		return err
+	})
+}
+
+// illegible returns the texts whose contrast is less than WCAG 2 asks for at
+// level AA: 4.5, or 3 for large ones.
+const illegible = `(() => {
+  const parse = (c) => c.match(/[\d.]+/g).map(Number);
+  const luminance = (c) => {
+    const [r, g, b] = c.map((v) => (v /= 255) <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
+    return .2126 * r + .7152 * g + .0722 * b;
+  };
+  const behind = (e) => {
+    for (; e; e = e.parentElement) {
+      const c = parse(getComputedStyle(e).backgroundColor);
+      if (c.length < 4 || c[3] > 0) return c.slice(0, 3);
+    }
+    return [255, 255, 255];
+  };
+  const found = [];
+  const judge = (text, e, style) => {
+    const a = luminance(parse(style.color).slice(0, 3)), b = luminance(behind(e));
+    const ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+    const size = parseFloat(style.fontSize);
+    const large = size >= 24 || size >= 18.66 && style.fontWeight >= 700;
+    if (ratio < (large ? 3 : 4.5)) found.push(text.trim().slice(0, 40) + ': ' + ratio.toFixed(2));
+  };
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  let texts = 0;
+  while (walker.nextNode()) {
+    const e = walker.currentNode.parentElement;
+    if (!walker.currentNode.data.trim() || !e.checkVisibility() || e.closest('option, script')) continue;
+    texts++;
+    judge(walker.currentNode.data, e, getComputedStyle(e));
+  }
+  for (const e of document.querySelectorAll('[placeholder]')) judge(e.placeholder, e, getComputedStyle(e, '::placeholder'));
+  return texts < 60 ? ['only ' + texts + ' texts'] : found;
+})()`
+
+func isLegible(t *testing.T, b *browser) {
+	p := demo(t, "PROXY_ALLOW=GET /,POST /api/")
+	spoil(t, p)
+	backs := map[string]bool{}
+	for _, scheme := range []string{"light", "dark"} {
+		v := b.look(t, p.admin, prefers(scheme))
+		v.awaitText("#list", "/policy/x")
+		backs[eval[string](v, "getComputedStyle(document.body).backgroundColor")] = true
+		for _, state := range []string{"ok", "watch", "bad"} { // the demo is in one of them
+			change := fmt.Sprintf("document.querySelectorAll('.verdict, .part').forEach((e) => e.className = e.className.replace(/ok|watch|bad/, %q)); ", state)
+			if found := eval[[]string](v, change+illegible); len(found) > 0 {
+				t.Errorf("%s, %s: %q", scheme, state, found)
+			}
+		}
+	}
+	if len(backs) != 2 {
+		t.Errorf("light and dark are the same: %v", backs)
+	}
+}
+
+// stranger sends requests that no well-meaning tool sends.
+func stranger(t *testing.T, p *program) (sent int) {
+	t.Helper()
+	for _, target := range []string{
+		`/<script>window.hacked=1</script>`, `/%3Cscript%3Ewindow.hacked=1%3C/script%3E`, `/"onmouseover="window.hacked=1"x="`, `/'><img/src=x/onerror=window.hacked=1>`,
+		`/{{.Account}}/${window.hacked=1}`, `/%E2%80%AEgpj.exe`, "/\u202egpj.exe\u2066", `/%00%07%1b[31m%0d%0aX-Injected:%20yes`, `/&lt;b&gt;`, `/` + strings.Repeat("a", 5000), `/%F0%9F%92%A9/%ff%fe`,
+	} {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(p.url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: <i>%d</i>\r\nConnection: close\r\n\r\n", target, sent)
+		res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatalf("%q: %v", target, err)
+		}
+		res.Body.Close()
+		conn.Close()
+		sent++
+	}
+	return sent
+}
+
+func isNotInjected(t *testing.T, b *browser) {
+	p := demo(t)
+	sent := stranger(t, p)
+	v := b.look(t, p.admin)
+	v.await("every request", fmt.Sprintf("document.querySelectorAll('#list tbody tr').length === %d", sent))
+	if got := eval[int](v, "document.querySelectorAll('#list :is(script, img, i, a, [onmouseover])').length"); got != 0 {
+		t.Errorf("%d elements of a stranger's", got)
+	}
+	if eval[bool](v, "'hacked' in window") {
+		t.Error("a stranger's script ran")
+	}
+	text := eval[string](v, "document.body.innerText")
+	for _, want := range []string{"/%3Cscript%3Ewindow.hacked=1%3C/script%3E", "/%E2%80%AEgpj.exe", "/%00%07%1b[31m%0d%0aX-Injected:%20yes", "aaaa…"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q to be read", want)
+		}
+	}
+	if i := strings.IndexFunc(text, func(r rune) bool { return r == '\u202e' || r == '\u2066' || r < ' ' && r != '\n' && r != '\t' }); i >= 0 {
+		t.Errorf("%q is on the page", text[i:min(i+20, len(text))])
+	}
+}
+
+func fitsAPhone(t *testing.T, b *browser) {
+	p := demo(t, "PROXY_ALLOW=GET /,POST /api/", "PROXY_ALOW=unknown_and_"+strings.Repeat("long", 50))
+	sent := stranger(t, p)
+	spoil(t, p)
+	v := b.look(t, p.admin, chromedp.EmulateViewport(360, 740))
+	v.await("every request", fmt.Sprintf("document.querySelectorAll('#list tbody tr').length === %d", sent+15))
+	eval[chromedp.Void](v, "document.querySelectorAll('details').forEach((d) => d.open = true)")
+	if width := eval[int](v, "document.documentElement.scrollWidth"); width > 360 {
+		t.Errorf("the page is %d wide", width)
+	}
+	const wide = `[...document.querySelectorAll('body *')].filter((e) => !e.closest('.unseen, .skip') && e.getBoundingClientRect().right > 360.5).map((e) => e.tagName + '.' + e.className + ' ' + e.textContent.slice(0, 40))`
+	if found := eval[[]string](v, wide); len(found) > 0 {
+		t.Errorf("wider than the phone: %q", found)
+	}
+	const small = `[...document.querySelectorAll('button, input, select')].filter((e) => e.checkVisibility() && e.getBoundingClientRect().height < 44).map((e) => e.outerHTML.slice(0, 60))`
+	if found := eval[[]string](v, small); len(found) > 0 {
+		t.Errorf("too small for a thumb: %q", found)
+	}
+}
+
+func worksWithoutScripts(t *testing.T, b *browser) {
+	p := demo(t)
+	p.must("GET", "/identity/whoami", "")
+	p.must("GET", "/no/such/thing", "")
+	v := b.look(t, p.admin, chromedp.Func(func(ctx context.Context, s *chromedp.Target) error {
+		_, err := cdp.Call(ctx, s, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true})
+		return err
+	}))
+	v.awaitText("#verdict", "It is the tool")
+	v.awaitText("footer", "Without scripts")
+	if v.rows() != 2 || eval[bool](v, "document.body.classList.contains('scripted')") {
+		t.Error("the scripts run, or the list is not there")
+	}
+	eval[chromedp.Void](v, "document.getElementById('q').focus()")
+	v.do(chromedp.KeyEvent("whoami" + kb.Enter))
+	v.await("the filtered list", "location.search.includes('q=whoami') && document.querySelectorAll('#list tbody tr').length === 1")
+	v.push("Revoke the token")
+	v.await("the page after the button", "location.pathname === '/' && location.search === ''")
+	if res, _ := p.must("GET", "/identity/whoami", ""); res.StatusCode != 200 {
+		t.Errorf("%d", res.StatusCode)
+	}
+	p.stderr.await(t, "the retry", func(text string) bool { return strings.Contains(text, `"retried":true`) })
+}
+
+func worksByKeyboard(t *testing.T, b *browser) {
+	p := demo(t)
+	p.must("GET", "/identity/whoami", "")
+	v := b.look(t, p.admin)
+	v.awaitText("#list", "whoami")
+	var reached []string
+	for range 30 {
+		v.do(chromedp.KeyEvent(kb.Tab))
+		id := eval[string](v, "document.activeElement.id || document.activeElement.textContent.slice(0, 40)")
+		if len(reached) > 0 && id == reached[0] {
+			break
+		}
+		reached = append(reached, id)
+		// What has the focus shows it.
+		if eval[bool](v, "document.activeElement !== document.body && getComputedStyle(document.activeElement).outlineStyle === 'none'") {
+			t.Errorf("the focus on %q cannot be seen", id)
+		}
+	}
+	for _, want := range []string{"To the list of requests", "action-0", "action-3", "token-events-summary", "q", "show", "hold", "/api/status"} {
+		if !slices.Contains(reached, want) {
+			t.Errorf("Tab does not reach %q: %q", want, reached)
+		}
+	}
+	eval[chromedp.Void](v, "document.getElementById('token-events-summary').focus()")
+	v.do(chromedp.KeyEvent(kb.Enter))
+	p.must("GET", "/identity/whoami/again", "")
+	v.awaitText("#list", "/again") // so the page was refreshed
+	p.must("GET", "/identity/whoami/twice", "")
+	v.awaitText("#list", "/twice")
+	if !eval[bool](v, "document.activeElement.id === 'token-events-summary' && document.getElementById('token-events').open") {
+		t.Errorf("the refresh took the focus to %q", eval[string](v, "document.activeElement.outerHTML.slice(0, 100)"))
+	}
+}
+
+func isAccessible(t *testing.T, b *browser) {
+	p := demo(t)
+	p.must("GET", "/identity/whoami", "")
+	for _, width := range []int64{1280, 360} { // on a phone the table is laid out as a list
+		v := b.look(t, p.admin, chromedp.EmulateViewport(width, 800))
+		v.awaitText("#list", "whoami")
+		ctx, cancel := context.WithTimeout(v.ctx, patience)
+		defer cancel()
+		tree, err := chromedp.Call(ctx, accessibility.GetFullAXTree, accessibility.GetFullAXTreeParams{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := func(value *accessibility.Value) (s string) {
+			if value != nil {
+				_ = json.Unmarshal(value.Value, &s)
+			}
+			return s
+		}
+		roles := map[string]int{}
+		for _, node := range tree.Nodes {
+			if node.Ignored {
+				continue
+			}
+			role := text(node.Role)
+			roles[role]++
+			if slices.Contains([]string{"button", "image", "searchbox", "combobox", "table", "region", "link", "heading"}, role) && text(node.Name) == "" {
+				t.Errorf("%d: a %s without a name", width, role)
+			}
+		}
+		for role, least := range map[string]int{"main": 1, "heading": 9, "table": 1, "row": 1, "cell": 5, "image": 3, "searchbox": 1, "combobox": 1, "region": 5, "status": 1, "search": 1} {
+			if roles[role] < least {
+				t.Errorf("%d: %d of role %s, want %d: %v", width, roles[role], role, least, roles)
+			}
+		}
+		levels := eval[[]int](v, "[...document.querySelectorAll('h1, h2, h3')].map((h) => Number(h.tagName[1]))")
+		for i, level := range levels {
+			if i == 0 && level != 1 || i > 0 && level > levels[i-1]+1 {
+				t.Errorf("the headings skip a level: %v", levels)
+			}
+		}
+	}
+}
+
+func losesContact(t *testing.T, b *browser) {
+	p := demo(t)
+	v := b.look(t, p.admin)
+	v.awaitText("#verdict", "All is well")
+	_ = p.cmd.Process.Kill()
+	v.awaitText("[role=alert]", "No contact with the proxy since")
+	v.complaints() // of the connection
+}
+
+// holdsThePolicy also shows that the other tests would hear of a violation.
+func holdsThePolicy(t *testing.T, b *browser) {
+	v := b.look(t, demo(t).admin)
+	v.awaitText("#verdict", "All is well")
+	eval[chromedp.Void](v, `(() => {
+		const script = document.createElement('script');
+		script.textContent = 'window.hacked = 1';
+		document.body.append(script);
+		const image = new Image();
+		image.src = 'http://127.0.0.1:9/elsewhere.png';
+		document.body.append(image);
+	})()`)
+	deadline := time.Now().Add(patience)
+	heard := ""
+	for strings.Count(heard, "Content Security Policy") < 2 && time.Now().Before(deadline) {
+		heard += strings.Join(v.complaints(), "\n")
+		time.Sleep(20 * time.Millisecond)
+	}
+	if strings.Count(heard, "Content Security Policy") < 2 || eval[bool](v, "'hacked' in window") {
+		t.Errorf("an inline script or a foreign image was let through: %s", heard)
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.requests = nil // of what was not let through
+}
+
+func TestStatusPageTellsNoSecret(t *testing.T) {
+	sim := simulate(t, simulator.Options{})
+	p := serve(t, sim)
+	const marker = "marked4d1c"
+	p.must("POST", "/api/audit/get-audit-events?token="+marker+"1", `{"data":[{"x":"`+marker+`2"}]}`, "Authorization", "Bearer "+marker+"3", "X-Mc-Arg", marker+"4", "Cookie", marker+"5", "User-Agent", marker+"6")
+	echo, err := simulator.NamedFault("token-echo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sim.AddFault(echo)
+	sim.RevokeTokens()
+	if res, _ := p.must("GET", "/identity/whoami?"+url.Values{"q": {marker + "7"}}.Encode(), ""); res.StatusCode != 401 {
+		t.Fatalf("%d", res.StatusCode)
+	}
+	secrets := []string{marker, simulator.DefaultClientSecret, simulator.DefaultClientID}
+	for _, r := range sim.Requests() {
+		if _, token, ok := strings.Cut(r.Header.Get("Authorization"), "Bearer "); ok {
+			secrets = append(secrets, token)
+		}
+	}
+	if len(secrets) < 4 {
+		t.Fatal("no token was seen")
+	}
+	for _, path := range []string{"/", "/api/status"} {
+		res, err := p.client.Get(p.admin + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		var body strings.Builder
+		if _, err := bufio.NewReader(res.Body).WriteTo(&body); err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(body.String(), "get-audit-events") {
+			t.Errorf("%s does not show the request", path)
+		}
+		for _, s := range secrets {
+			if strings.Contains(body.String(), s) {
+				t.Errorf("%s shows %q", path, s)
+			}
+		}
+	}
+}
+
+// TestScreenshots takes the pictures for the docs:
+//
+//	go test -run TestScreenshots -timeout 10m -screenshots docs/images .
+func TestScreenshots(t *testing.T) {
+	if *screenshots == "" {
+		t.Skip("only with -screenshots")
+	}
+	b := openBrowser(t)
+	p := demo(t, "PROXY_ALLOW=GET /,POST /api/")
+	end := time.Now().Add(*screenshotsOf)
+	for i := 0; time.Now().Before(end); i++ {
+		for range 1 + i*7%5 {
+			p.must("GET", "/siem/v1/events/cg?types=receipt", "")
+			p.must("POST", "/api/audit/get-audit-events", `{"data":[{}]}`)
+		}
+		if i%40 == 20 {
+			p.must("DELETE", "/policy-management/v1/policies/7", "")
+		}
+		if i%60 == 30 {
+			push(t, p, "revoke")
+		}
+		time.Sleep(time.Second)
+	}
+	picture := func(name string, width, height int64, prepare ...chromedp.Action[chromedp.Void]) {
+		v := b.look(t, p.admin, append(prepare, chromedp.EmulateViewport(width, height))...)
+		v.awaitText("#list", "/siem")
+		shot, err := chromedp.Run(v.ctx, chromedp.CaptureScreenshot())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(*screenshots, name), shot, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	picture("status-light.png", 1200, 1500, prefers("light"))
+	push(t, p, "fail-token")
+	push(t, p, "revoke")
+	for range 6 {
+		push(t, p, "ask")
+	}
+	picture("status-dark.png", 1200, 1500, prefers("dark"))
+	picture("status-phone.png", 390, 1200, prefers("light"))
+}
+
+func push(t *testing.T, p *program, action string) {
+	t.Helper()
+	res, err := p.client.Post(p.admin+"/demo/"+action, "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		t.Fatalf("%s: %d", action, res.StatusCode)
+	}
+}
