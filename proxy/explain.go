@@ -57,10 +57,14 @@ func judgeWay(err error) string {
 	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
 		return "The proxy has no file descriptor left for a connection to Mimecast. Raise its limit (ulimit -n), or lower PROXY_MAX_REQUESTS."
 	}
+	op, isOp := errors.AsType[*net.OpError](err)
+	if isOp && op.Op == "proxyconnect" {
+		return "The company proxy that HTTPS_PROXY names cannot be reached. Check its name and port; if there is none, unset HTTPS_PROXY."
+	}
 	if _, ok := errors.AsType[*net.DNSError](err); ok {
 		return "Mimecast's name cannot be resolved. Check this machine's DNS and MIMECAST_BASE_URL."
 	}
-	if op, ok := errors.AsType[*net.OpError](err); ok && (op.Op == "dial" || op.Op == "proxyconnect") {
+	if isOp && op.Op == "dial" {
 		return "Mimecast cannot be reached. Check this machine's network and firewall; behind a company proxy set HTTPS_PROXY."
 	}
 	if strings.Contains(err.Error(), "TLS handshake timeout") { // net/http's has nothing but a text

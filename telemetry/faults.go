@@ -21,6 +21,9 @@ type fault struct {
 	culprit string
 	// denial marks what the guard refuses before anything is sent on.
 	denial bool
+	// advice says what it means and what to do, where nobody else says so: an
+	// answer of Mimecast's goes to the client as it is.
+	advice string
 }
 
 // Faults that are not told by a problem code.
@@ -48,11 +51,11 @@ var faults = [...]fault{
 	faultClientGone:    {code: "client_gone", culprit: Tool},
 	faultShuttingDown:  {code: "shutting_down", culprit: Proxy},
 	faultRefused:       {code: "request_refused", culprit: Tool},
-	faultUnauthorized:  {code: "mimecast_unauthorized", culprit: Token},
-	faultForbidden:     {code: "mimecast_forbidden", culprit: Mimecast},
-	faultRateLimited:   {code: "mimecast_rate_limited", culprit: Mimecast},
-	faultUpstreamError: {code: "mimecast_error", culprit: Mimecast},
-	faultTruncated:     {code: "mimecast_truncated", culprit: Mimecast},
+	faultUnauthorized:  {code: "mimecast_unauthorized", culprit: Token, advice: "Mimecast answered 401, and a new token did not help or could not be had; if this lasts, give Mimecast's support its request id"},
+	faultForbidden:     {code: "mimecast_forbidden", culprit: Mimecast, advice: "the token is good, but the API application lacks the role or the product for this path; products cannot be added later, so create an application that has them"},
+	faultRateLimited:   {code: "mimecast_rate_limited", culprit: Mimecast, advice: "Mimecast's quota for this function is spent; ask less often, or set PROXY_RATE_LIMIT_WAIT"},
+	faultUpstreamError: {code: "mimecast_error", culprit: Mimecast, advice: "Mimecast itself failed; if this lasts, give its support its request id"},
+	faultTruncated:     {code: "mimecast_truncated", culprit: Mimecast, advice: "Mimecast's answer broke off, and so did the tool's"},
 
 	faultNamed: {code: "bad_request_target", culprit: Tool, denial: true},
 	{code: "api_key_required", culprit: Tool, denial: true},

@@ -330,6 +330,9 @@ func TestFaultsNameTheCulprit(t *testing.T) {
 		if got := snap.Requests[0]; got.Fault != c.fault || got.Culprit != c.culprit {
 			t.Errorf("%q of %q, want %q of %q", got.Fault, got.Culprit, c.fault, c.culprit)
 		}
+		if text := snap.Requests[0].Error; strings.HasPrefix(c.fault, "mimecast_") && !strings.HasPrefix(text, c.fault+": ") {
+			t.Errorf("%s: no word of what to do: %q", c.fault, text)
+		}
 		if (len(snap.Faults) == 1) != (c.fault != "") {
 			t.Errorf("%q: %+v", c.fault, snap.Faults)
 		}

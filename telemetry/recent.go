@@ -117,7 +117,8 @@ type recent struct {
 	renewing bool
 }
 
-func (s *recent) addRequest(rec *record, o *outcome, f int) {
+func (s *recent) addRequest(rec *record, o *outcome) {
+	f := o.fault
 	now := rec.began.Add(o.took)
 	r := Request{
 		Time: now.UTC().Truncate(time.Millisecond), RequestID: rec.id, Method: rec.method, Path: bound(rec.path, maxShownPath), Status: o.status,

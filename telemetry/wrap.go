@@ -75,6 +75,7 @@ type outcome struct {
 	aborted  string // by whom; empty for none
 	panicked bool
 	code     string // problem code of the failure
+	fault    int    // what went wrong, by number
 }
 
 // Who cut an answer short.
@@ -88,10 +89,10 @@ const (
 func (t *Telemetry) end(ctx context.Context, rec *record, why any) {
 	defer t.inFlight.Add(-1) // last: who sees none in flight sees all counted
 	o := rec.outcome(ctx, why)
-	fault := o.judge()
+	o.fault = o.judge()
 	t.metrics.observe(rec.method, &o)
 	t.access(rec, &o)
-	t.recent.addRequest(rec, &o, fault)
+	t.recent.addRequest(rec, &o)
 }
 
 func (rec *record) outcome(ctx context.Context, why any) outcome {
@@ -201,8 +202,12 @@ func (o *outcome) explanation() string {
 		return o.failure
 	case o.denied != "" && o.passed:
 		return o.denied + ": let through, since PROXY_ALLOW_MODE=report"
-	default:
+	case o.denied != "":
 		return o.denied
+	case faults[o.fault].advice != "":
+		return faults[o.fault].code + ": " + faults[o.fault].advice
+	default:
+		return ""
 	}
 }
 
