@@ -1,0 +1,89 @@
+// Command soak lets the program run for a long time in front of a Mimecast and a
+// network that fail at random, with mixed traffic and tokens that live for
+// seconds, and says at the end whether anything was lost, wrong or done twice,
+// and whether memory, goroutines and descriptors stayed as they were.
+//
+//	go run ./internal/soak -for 30m
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/signal"
+	"strings"
+	"time"
+
+	"mimecast-proxy/internal/relay"
+	"mimecast-proxy/internal/traffic"
+	"mimecast-proxy/simulator"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	err := run(ctx, os.Args[1:], os.Stdout)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "soak:", err)
+		os.Exit(1)
+	}
+}
+
+// options are the command line's.
+type options struct {
+	length, round, think time.Duration
+	clients              int
+	seed                 uint64
+}
+
+func parse(args []string) (o options, err error) {
+	flags := flag.NewFlagSet("soak", flag.ContinueOnError)
+	flags.DurationVar(&o.length, "for", 30*time.Minute, "how long")
+	flags.DurationVar(&o.round, "round", time.Minute, "how long between two looks at the accounts, for which the traffic pauses")
+	flags.IntVar(&o.clients, "clients", 16, "how many ask at the same time")
+	flags.DurationVar(&o.think, "think", 20*time.Millisecond, "how long a client pauses between two requests, at most")
+	flags.Uint64Var(&o.seed, "seed", 0, "what faults and requests are made up from; 0 takes a new one")
+	if err = flags.Parse(args); err == nil && (o.length <= 0 || o.round <= 0 || o.clients <= 0 || o.think < 0) {
+		err = errors.New("-for, -round and -clients must be more than nothing, and -think not less")
+	}
+	if o.seed == 0 {
+		o.seed = rand.Uint64()
+	}
+	return o, err
+}
+
+// tokenTTL is how long tokens live: a few seconds, so that a day's worth of
+// renewals happens in half an hour.
+const tokenTTL = 4 * time.Second
+
+func run(ctx context.Context, args []string, out io.Writer) (err error) {
+	o, err := parse(args)
+	if err != nil {
+		return err
+	}
+	sim, err := simulator.Start(simulator.Options{
+		TokenTTL: tokenTTL, HeldMessages: 1 << 30, RequestLog: 4 * o.clients,
+		Quotas: map[string]simulator.Quota{"/api/audit/get-audit-events": {Calls: 40, Window: time.Second}},
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, sim.Close()) }()
+	net, err := relay.Start(strings.TrimPrefix(sim.URL, "https://"))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, net.Close()) }()
+	p, err := start(ctx, sim, net)
+	if err != nil {
+		return err
+	}
+	defer p.stop()
+	s := &soak{options: o, sim: sim, net: net, proxy: p, out: out, rand: rand.New(rand.NewPCG(o.seed, 0)), tally: tally{}}
+	s.client = &traffic.Client{URL: p.url, Sim: sim, HTTP: p.client, MaxBody: 256 << 10}
+	return s.run(ctx)
+}

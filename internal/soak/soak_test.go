@@ -1,0 +1,25 @@
+package main
+
+import (
+	"bytes"
+	"runtime"
+	"strings"
+	"testing"
+)
+
+func TestShortSoakPasses(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("memory and descriptors are read from /proc")
+	}
+	var out bytes.Buffer
+	err := run(t.Context(), []string{"-for", "3s", "-round", "1s", "-clients", "4"}, &out)
+	if err != nil || !strings.Contains(out.String(), "Verdict: passed") {
+		t.Errorf("%v\n%s", err, out.String())
+	}
+}
+
+func TestWrongFlagsAreRefused(t *testing.T) {
+	if err := run(t.Context(), []string{"-for", "0s"}, &bytes.Buffer{}); err == nil {
+		t.Error("accepted")
+	}
+}
