@@ -1,0 +1,177 @@
+package main
+
+import (
+	"debug/elf"
+	"net/http"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"mimecast-proxy/simulator"
+)
+
+// gateway starts a replica of the gateway of docs/kubernetes.md: reachable from
+// elsewhere, with a key, and with time to be looked away from.
+func gateway(t *testing.T, sim *simulator.Server) *program {
+	t.Helper()
+	p := serve(t, sim, "PROXY_LISTEN=0.0.0.0:0", "PROXY_API_KEY="+gatewayKey, "PROXY_ALLOWED_HOSTS=mimecast-proxy", "PROXY_SHUTDOWN_DELAY=5s")
+	p.url = "http://127.0.0.1" + p.url[strings.LastIndexByte(p.url, ':'):]
+	return p
+}
+
+const gatewayKey = "a-key-for-the-tests-only"
+
+// balancer sends each request to the replica that is an endpoint, as a cluster
+// does: a replica is one until its readiness probe has failed.
+type balancer struct{ endpoint atomic.Pointer[program] }
+
+// watch probes p and moves on to next when it is not ready any more, though only
+// after another few requests: the news takes its time to reach every node.
+func (s *balancer) watch(p, next *program, news func() bool, over <-chan struct{}) {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-over:
+			return
+		case <-tick.C:
+		}
+		res, err := p.client.Get(p.admin + "/readyz")
+		if err == nil {
+			res.Body.Close()
+		}
+		if (err != nil || res.StatusCode != http.StatusOK) && news() {
+			s.endpoint.Store(next)
+			return
+		}
+	}
+}
+
+func TestSIGTERMOfAGatewaysReplicaUnderLoadLosesNoRequest(t *testing.T) {
+	const clients = 16
+	sim := simulate(t, simulator.Options{})
+	sim.AddFault(simulator.Fault{Path: "/identity/whoami", Delay: 20 * time.Millisecond})
+	old, next := gateway(t, sim), gateway(t, sim)
+	var svc balancer
+	svc.endpoint.Store(old)
+	over := make(chan struct{})
+	var signalled atomic.Bool
+	var before, after, elsewhere atomic.Int64
+	var working, watching sync.WaitGroup
+	for i := range clients {
+		// Half of them keep their connection and half of them never do.
+		client := &http.Client{Transport: &http.Transport{DisableKeepAlives: i%2 == 0}}
+		t.Cleanup(client.CloseIdleConnections)
+		working.Go(func() {
+			for {
+				select {
+				case <-over:
+					return
+				default:
+				}
+				p := svc.endpoint.Load()
+				late := signalled.Load()
+				req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, p.url+"/identity/whoami", nil)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				req.Host = "mimecast-proxy"
+				req.Header.Set("X-Proxy-Key", gatewayKey)
+				res, err := client.Do(req)
+				if err != nil {
+					t.Errorf("lost: %v", err)
+					continue
+				}
+				res.Body.Close()
+				switch {
+				case res.StatusCode != http.StatusOK:
+					t.Errorf("%d %v", res.StatusCode, res.Header)
+				case p == next:
+					elsewhere.Add(1)
+				case late:
+					after.Add(1)
+				default:
+					before.Add(1)
+				}
+			}
+		})
+	}
+	watching.Go(func() { svc.watch(old, next, func() bool { return after.Load() > clients }, over) })
+	await(t, "load", func() bool { return before.Load() > 10*clients })
+	if err := old.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	signalled.Store(true)
+	if code := old.exit(); code != 0 {
+		t.Errorf("exit %d\n%s", code, old.stderr.String())
+	}
+	await(t, "load on the other", func() bool { return elsewhere.Load() > 10*clients })
+	close(over)
+	working.Wait()
+	watching.Wait()
+	t.Logf("%d answers before SIGTERM, %d of the same replica after it, %d of the other; none lost", before.Load(), after.Load(), elsewhere.Load())
+}
+
+func TestIdleProxyTakesLittleMemory(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("memory is read from /proc")
+	}
+	const most = 20 << 20
+	p := serve(t, simulate(t, simulator.Options{}))
+	p.must("GET", "/identity/whoami", "")
+	now, _ := p.resident(t)
+	t.Logf("resident after the first request: %.1f MiB", mib(now))
+	if now > most {
+		t.Errorf("%d bytes", now)
+	}
+}
+
+func TestBinaryIsSmallAndStatic(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("read as ELF")
+	}
+	const most = 20 << 20
+	info, err := os.Stat(binary)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%.1f MiB", mib(info.Size()))
+	if info.Size() > most {
+		t.Errorf("%d bytes", info.Size())
+	}
+	f, err := elf.Open(binary)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for _, p := range f.Progs {
+		if p.Type == elf.PT_INTERP || p.Type == elf.PT_DYNAMIC {
+			t.Errorf("it is linked with libraries: %v", p.Type)
+		}
+	}
+}
+
+func TestFirstRequestAfterTheStartIsAnswered(t *testing.T) {
+	sim := simulate(t, simulator.Options{})
+	var took []time.Duration
+	for range 9 {
+		env := environ(t, sim)
+		began := time.Now()
+		p := start(t, env)
+		p.awaitServing()
+		if res, _ := p.must("GET", "/identity/whoami", ""); res.StatusCode != http.StatusOK {
+			t.Fatalf("%d", res.StatusCode)
+		}
+		took = append(took, time.Since(began))
+	}
+	slices.Sort(took)
+	// No bound: how long it takes is the machine's affair.
+	t.Logf("from the start of the process to the first answer, its token included: median %v, slowest %v", took[len(took)/2], took[len(took)-1])
+}
