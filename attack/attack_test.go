@@ -5,9 +5,11 @@ import (
 	"encoding/base64"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -76,28 +78,50 @@ type stand struct {
 	t   *testing.T
 	sim *simulator.Server
 	*program.Program
-	denied map[string]float64 // what must have been counted
+	denied  map[string]float64 // what must have been counted
+	browsed bool               // and besides it what the log says
 }
 
 func newStand(t *testing.T, environ ...string) *stand {
 	t.Helper()
 	sim := program.Simulate(t, simulator.Options{})
-	s := &stand{t, sim, program.Serve(t, sim, environ...), map[string]float64{}}
+	s := &stand{t: t, sim: sim, Program: program.Serve(t, sim, environ...), denied: map[string]float64{}}
 	t.Cleanup(s.counted)
 	return s
 }
 
-// counted holds the counter of refusals to what was refused.
+// counted holds the counter of refusals to what was refused. Where the last
+// request may still be on its way it waits until that is so.
 func (s *stand) counted() {
-	for _, code := range []problem.Code{
-		problem.BadRequestTarget, problem.HostNotAllowed, problem.OriginNotAllowed,
-		problem.APIKeyRequired, problem.RouteNotAllowed, problem.UpgradeNotSupported, problem.TooBusy,
-	} {
-		got := s.Metric(s.t, fmt.Sprintf("mimecast_proxy_requests_denied_total{reason=%q}", code))
-		if want := s.denied[string(code)]; got != want {
-			s.t.Errorf("%v refusals with %s were counted, and there were %v", got, code, want)
+	s.t.Helper()
+	var got, want map[string]float64
+	for deadline := time.Now().Add(program.Patience / 3); ; time.Sleep(10 * time.Millisecond) {
+		got, want = map[string]float64{}, maps.Clone(s.denied)
+		for _, l := range accessLines(s.Stderr.String()) {
+			if s.browsed && l.Error != "" {
+				want[l.Error]++
+			}
+		}
+		maps.DeleteFunc(want, func(code string, _ float64) bool { return !slices.Contains(refusals, problem.Code(code)) })
+		for _, code := range refusals {
+			if n := s.Metric(s.t, fmt.Sprintf("mimecast_proxy_requests_denied_total{reason=%q}", code)); n > 0 {
+				got[string(code)] = n
+			}
+		}
+		if maps.Equal(got, want) {
+			return
+		}
+		if !s.browsed || time.Now().After(deadline) {
+			s.t.Errorf("%v refusals were counted, and there were %v", got, want)
+			return
 		}
 	}
+}
+
+// refusals are the codes that are counted.
+var refusals = []problem.Code{
+	problem.BadRequestTarget, problem.HostNotAllowed, problem.OriginNotAllowed,
+	problem.APIKeyRequired, problem.RouteNotAllowed, problem.UpgradeNotSupported, problem.TooBusy,
 }
 
 // arrived returns what Mimecast was asked since this was last called, token

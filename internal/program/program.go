@@ -43,7 +43,7 @@ var Binary = sync.OnceValue(func() string {
 		panic(err)
 	}
 	path := filepath.Join(dir, "mimecast-proxy")
-	if out, err := exec.Command("go", "build", "-o", path, "mimecast-proxy").CombinedOutput(); err != nil { //nolint:noctx // go build ends by itself
+	if out, err := exec.Command("go", "build", "-o", path, "mimecast-proxy").CombinedOutput(); err != nil {
 		panic(fmt.Sprintf("building the program: %v\n%s", err, out))
 	}
 	return path

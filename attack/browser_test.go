@@ -1,0 +1,384 @@
+package attack
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	_ "embed"
+
+	"mimecast-proxy/internal/program"
+	"mimecast-proxy/problem"
+	"mimecast-proxy/simulator"
+)
+
+// These tests drive a real browser, which sends what browsers send and not what
+// a test believes they do.
+
+//go:embed page.html
+var page string
+
+// attempts are what the page tries with each target, see page.html.
+var attempts = []string{"image", "script", "frame", "blind", "blindpost", "read", "readwith", "preflight", "json", "form", "socket", "events", "beacon"}
+
+// target is where a page sends its attempts, at paths under its name.
+type target struct {
+	Name string `json:"name"`
+	Base string `json:"base"`
+}
+
+// orders are what a page is told to do.
+type orders struct {
+	Targets []target `json:"targets"`
+	Admin   struct {
+		Base  string      `json:"base"`
+		Paths [][2]string `json:"paths"` // attempt and path
+	} `json:"admin"`
+	// Collector is where the page reports to.
+	Collector string `json:"collector"`
+	// Rebind has the page ask the collector first to let its own name lead
+	// elsewhere.
+	Rebind bool `json:"rebind"`
+	// Navigate is where the page goes in the end.
+	Navigate string `json:"navigate"`
+}
+
+// site is a web server of the attacker's.
+type site struct {
+	*httptest.Server
+	port    string
+	orders  orders // as of visit
+	rebind  func()
+	reports chan map[string]string
+
+	mu   sync.Mutex
+	text string // the page, with its orders in it
+}
+
+func newSite(t *testing.T) *site {
+	t.Helper()
+	s := &site{reports: make(chan map[string]string, 1)}
+	s.Server = httptest.NewUnstartedServer(http.HandlerFunc(s.serve))
+	s.Config.SetKeepAlivesEnabled(false) // a name that was rebound is looked up anew
+	s.Start()
+	t.Cleanup(s.Close)
+	_, s.port, _ = net.SplitHostPort(s.Listener.Addr().String())
+	s.orders.Collector = s.URL
+	s.orders.Targets, s.orders.Admin.Paths = []target{}, [][2]string{} // null is no list
+	return s
+}
+
+func (s *site) serve(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	text := s.text
+	s.mu.Unlock()
+	switch r.URL.Path {
+	case "/":
+		w.Header().Set("Content-Type", "text/html")
+		fmt.Fprint(w, text)
+	case "/rebind":
+		s.rebind()
+	case "/report":
+		var report map[string]string
+		if err := json.NewDecoder(r.Body).Decode(&report); err != nil {
+			panic(err)
+		}
+		s.reports <- report
+	default:
+		http.NotFound(w, r)
+	}
+}
+
+// visit opens the site under an address of its in a browser for which every name
+// under example and internal is this machine. It returns what the page reports.
+func (s *site) visit(t *testing.T, host string) map[string]string {
+	t.Helper()
+	text, err := json.Marshal(s.orders)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.mu.Lock()
+	s.text = strings.Replace(page, "CONFIG", string(text), 1)
+	s.mu.Unlock()
+	browse(t, "http://"+host+"/")
+	select {
+	case report := <-s.reports:
+		t.Logf("the page at %s saw %q", host, report)
+		return report
+	case <-time.After(2 * program.Patience):
+		t.Fatal("the page does not report")
+		return nil
+	}
+}
+
+// browse opens a page in a browser, which is killed when t ends.
+func browse(t *testing.T, url string) {
+	t.Helper()
+	var path string
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
+		if found, err := exec.LookPath(name); err == nil && path == "" {
+			path = found
+		}
+	}
+	if path == "" {
+		t.Skip("there is no Chromium on this machine")
+	}
+	profile, err := os.MkdirTemp("", "chromium")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(path, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+		"--disable-dev-shm-usage", "--disable-features=HttpsUpgrades,HttpsFirstBalancedModeAutoEnable", "--user-data-dir="+profile,
+		"--host-resolver-rules=MAP *.example 127.0.0.1, MAP *.internal 127.0.0.1", url)
+	cmd.Env = append(os.Environ(), "HOME="+profile)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	var said program.Output
+	cmd.Stdout, cmd.Stderr = &said, &said
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // all of its processes, in their own group
+		_ = cmd.Wait()
+		_ = os.RemoveAll(profile)
+		if t.Failed() {
+			t.Logf("the browser said:\n%s", said.String())
+		}
+	})
+}
+
+// newBrowsedStand returns a stand that a browser will attack. Some requests are
+// the browser's own idea, such as for an icon, so what is counted is held to what
+// the log has; refusals of the admin listener are not in it.
+func newBrowsedStand(t *testing.T, environ ...string) *stand {
+	t.Helper()
+	s := newStand(t, environ...)
+	s.browsed = true
+	return s
+}
+
+// line is what an access log line says of how a request ended.
+type line struct {
+	Path, Method, Error string
+	Status              int
+}
+
+// awaitLines waits until every path was asked for, and returns all the lines of
+// paths under the target's name.
+func awaitLines(t *testing.T, p *program.Program, name string, paths []string) (lines []line) {
+	t.Helper()
+	p.Stderr.Await(t, "a request for each path under "+name, func(text string) bool {
+		lines = slices.DeleteFunc(accessLines(text), func(l line) bool { return !strings.HasPrefix(l.Path, "/"+name+"/") })
+		return !slices.ContainsFunc(paths, func(path string) bool {
+			return !slices.ContainsFunc(lines, func(l line) bool { return l.Path == path })
+		})
+	})
+	return lines
+}
+
+// accessLines returns the lines of requests in a log.
+func accessLines(text string) (lines []line) {
+	for raw := range strings.Lines(text) {
+		var l line
+		if json.Unmarshal([]byte(raw), &l) == nil && l.Path != "" {
+			lines = append(lines, l)
+		}
+	}
+	return lines
+}
+
+func pathsOf(name string) (paths []string) {
+	for _, a := range attempts {
+		paths = append(paths, "/"+name+"/"+a)
+	}
+	return paths
+}
+
+// forwarder is a name's address, which an attacker can let lead elsewhere. The
+// port is the same then, as with DNS rebinding.
+type forwarder struct {
+	address string
+	to      atomic.Pointer[string]
+}
+
+func forward(t *testing.T, to string) *forwarder {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	f := &forwarder{address: l.Addr().String()}
+	f.to.Store(&to)
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go f.carry(conn)
+		}
+	}()
+	return f
+}
+
+// carry decides at the first byte, since browsers open connections in advance.
+func (f *forwarder) carry(in net.Conn) {
+	defer in.Close()
+	first := make([]byte, 1)
+	if _, err := io.ReadFull(in, first); err != nil {
+		return
+	}
+	out, err := net.Dial("tcp", *f.to.Load())
+	if err != nil {
+		return
+	}
+	defer out.Close()
+	if _, err := out.Write(first); err != nil {
+		return
+	}
+	go func() {
+		_, _ = io.Copy(out, in)
+		_ = out.(*net.TCPConn).CloseWrite()
+	}()
+	_, _ = io.Copy(in, out)
+}
+
+// attackAdmin is what pages try with the admin listener. /metrics and the probes
+// are for whoever asks.
+var attackAdmin = [][2]string{{"read", "/api/status"}, {"blind", "/api/status"}, {"frame", "/api/status"}, {"blindpost", "/quitquitquit"}, {"form", "/quitquitquit"}, {"socket", "/api/status"}}
+
+// unread holds that a report has nothing in it of what Mimecast or the admin
+// listener would have said.
+func unread(t *testing.T, report map[string]string) {
+	t.Helper()
+	for attempt, saw := range report {
+		if strings.HasPrefix(saw, "200") || strings.Contains(saw, "account") || strings.Contains(saw, "token_events") || saw == "open" || saw == "load" {
+			t.Errorf("%s: the page saw %q", attempt, saw)
+		}
+	}
+}
+
+// holdRefused holds that a page got nowhere, for one reason.
+func (s *stand) holdRefused(code problem.Code, name string, paths []string, report map[string]string) {
+	s.t.Helper()
+	unread(s.t, report)
+	for _, l := range awaitLines(s.t, s.Program, name, paths) {
+		if l.Status != 403 || l.Error != string(code) {
+			s.t.Errorf("%+v", l)
+		}
+	}
+	if asked := s.arrived(); len(asked) > 0 {
+		s.t.Errorf("%+v arrived", asked)
+	}
+	if got := send(s.t, s.Admin, request("GET /readyz", local), 1); len(got) != 1 || got[0].status != 200 {
+		s.t.Errorf("is it drained? %+v", got)
+	}
+}
+
+func TestHostilePageInABrowserReachesNothing(t *testing.T) {
+	for name, hosts := range map[string]struct{ page, proxy string }{
+		"otherport": {"127.0.0.1", "127.0.0.1"},
+		"othername": {"evil.example", "localhost"},
+		"local":     {"localhost", "127.0.0.1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newBrowsedStand(t, "PROXY_QUIT_ENDPOINT=true")
+			page := newSite(t)
+			at := func(address string) string { return "http://" + strings.Replace(address, "127.0.0.1", hosts.proxy, 1) }
+			page.orders.Targets = []target{{name, at(s.Listen)}}
+			page.orders.Admin.Base, page.orders.Admin.Paths = at(s.Admin), attackAdmin
+			page.orders.Navigate = at(s.Listen) + "/" + name + "/navigate"
+			report := page.visit(t, net.JoinHostPort(hosts.page, page.port))
+			s.denied[string(problem.OriginNotAllowed)] += float64(len(attackAdmin))
+			s.holdRefused(problem.OriginNotAllowed, name, append(pathsOf(name), "/"+name+"/navigate"), report)
+		})
+	}
+}
+
+// rebound returns a site whose page lets its own name lead to an address, and
+// the authority that it is under before and after.
+func rebound(t *testing.T, address string) (page *site, host string) {
+	t.Helper()
+	page = newSite(t)
+	name := forward(t, page.Listener.Addr().String())
+	page.orders.Rebind = true
+	page.rebind = func() { name.to.Store(&address) }
+	return page, strings.Replace(name.address, "127.0.0.1", "evil.example", 1)
+}
+
+func TestReboundPageInABrowserReachesNothing(t *testing.T) {
+	s := newBrowsedStand(t, "PROXY_QUIT_ENDPOINT=true", "PROXY_ALLOWED_HOSTS=tool.internal")
+	t.Run("data", func(t *testing.T) {
+		page, host := rebound(t, s.Listen)
+		page.orders.Targets = []target{{"rebound", "http://" + host}}
+		page.orders.Navigate = "http://" + host + "/rebound/navigate"
+		s.holdRefused(problem.HostNotAllowed, "rebound", append(pathsOf("rebound"), "/rebound/navigate"), page.visit(t, host))
+	})
+	t.Run("admin", func(t *testing.T) {
+		page, host := rebound(t, s.Admin)
+		page.orders.Admin.Base, page.orders.Admin.Paths = "http://"+host, attackAdmin
+		s.denied[string(problem.HostNotAllowed)] += float64(len(attackAdmin))
+		s.holdRefused(problem.HostNotAllowed, "", nil, page.visit(t, host))
+	})
+}
+
+// Browsers send Fetch metadata only to what they trust: https, and loopback by
+// its own names. Under any other name a GET that asks for no leave to read bears
+// no mark of a page. A key closes that, since no page knows it.
+func TestBlindGETOfAPageInABrowserReachesAPlainNameWithoutAKeyAlone(t *testing.T) {
+	open, keyed := newBrowsedStand(t, "PROXY_ALLOWED_HOSTS=proxy.internal"), newBrowsedStand(t, "PROXY_ALLOWED_HOSTS=proxy.internal", "PROXY_API_KEY=a-key-that-no-page-knows")
+	page := newSite(t)
+	at := func(s *stand) string { return "http://" + strings.Replace(s.Listen, "127.0.0.1", "proxy.internal", 1) }
+	page.orders.Targets = []target{{"open", at(open)}, {"keyed", at(keyed)}}
+	unread(t, page.visit(t, net.JoinHostPort("evil.example", page.port)))
+	for _, l := range awaitLines(t, open.Program, "open", pathsOf("open")) {
+		blind := []string{"/open/image", "/open/script", "/open/frame", "/open/blind"}
+		if l.Error != string(problem.OriginNotAllowed) && (l.Method != "GET" || !slices.Contains(blind, l.Path)) {
+			t.Errorf("%+v", l)
+		}
+	}
+	for _, l := range awaitLines(t, keyed.Program, "keyed", pathsOf("keyed")) {
+		if l.Status != 401 && l.Status != 403 {
+			t.Errorf("%+v", l)
+		}
+	}
+	if n := len(open.arrived()); n != 4 {
+		t.Errorf("%d blind GETs arrived; are browsers kinder now? docs/security.md tells of 4", n)
+	}
+	if asked := keyed.arrived(); len(asked) > 0 {
+		t.Errorf("%+v arrived", asked)
+	}
+}
+
+func TestPageOfAnAllowedOriginInABrowserCallsAndReads(t *testing.T) {
+	page := newSite(t)
+	host := net.JoinHostPort("tool.example", page.port)
+	sim := program.Simulate(t, simulator.Options{})
+	sim.AddFault(simulator.Fault{Path: "/allowed/", Status: 200, Body: "account data"})
+	p := program.Serve(t, sim, "PROXY_ALLOWED_ORIGINS=http://"+host)
+	page.orders.Targets = []target{{"allowed", "http://" + p.Listen}}
+	report := page.visit(t, host)
+	for _, attempt := range []string{"read", "preflight", "json"} {
+		if saw := report["allowed/"+attempt]; saw != "200 account data" {
+			t.Errorf("%s: the page saw %q", attempt, saw)
+		}
+	}
+	for _, attempt := range []string{"image", "frame", "form", "socket", "readwith"} {
+		if saw := report["allowed/"+attempt]; strings.Contains(saw, "account") || saw == "load" || saw == "open" {
+			t.Errorf("%s: the page saw %q", attempt, saw)
+		}
+	}
+}
