@@ -83,7 +83,7 @@ func commands(p app.Process) *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &app.ExitError{Code: app.ExitUsage, Err: err} })
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err) })
 	usage := root.UsageFunc()
 	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { help(cmd, usage) })
 	root.AddCommand(
@@ -114,7 +114,12 @@ func runCommand(p app.Process) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "run [flags] -- CMD ARG...", Short: "run CMD with a proxy of its own, and exit as it did",
 		Long: "Starts the proxy on a free loopback port and runs CMD with MIMECAST_BASE_URL and\nMIMECAST_PROXY_URL set to it, and without the secret in its environment.",
-		Args: cobra.MinimumNArgs(1),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return errors.New("run needs a command, as in mimecast-proxy run -- CMD ARG")
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, args []string) error { return p.Run(cmd.Context(), args) },
 	}
 	cmd.Flags().SetInterspersed(false) // what follows CMD is CMD's
@@ -142,12 +147,16 @@ func usageErrors(root *cobra.Command) {
 		if judge := cmd.Args; judge != nil {
 			cmd.Args = func(cmd *cobra.Command, args []string) error {
 				if err := judge(cmd, args); err != nil {
-					return &app.ExitError{Code: app.ExitUsage, Err: fmt.Errorf("%w; see mimecast-proxy help", err)}
+					return usageError(err)
 				}
 				return nil
 			}
 		}
 	}
+}
+
+func usageError(err error) error {
+	return &app.ExitError{Code: app.ExitUsage, Err: fmt.Errorf("%w; see mimecast-proxy help", err)}
 }
 
 // help prints a command's usage, and below the program's own every variable.

@@ -690,6 +690,10 @@ func child() int {
 		fmt.Println("sleeping")
 		time.Sleep(time.Minute)
 	}
+	if os.Getenv("TEST_CHILD") == "environ" {
+		fmt.Println(strings.Join(os.Environ(), "\n"))
+		return 0
+	}
 	res, err := http.Get(base + "/identity/whoami")
 	if err != nil {
 		fmt.Println(err)
@@ -779,7 +783,7 @@ func TestQuitVersionHelpAndUsage(t *testing.T) {
 		says string
 	}{
 		"version": {0, runtime.Version()}, "help": {0, "MIMECAST_CLIENT_SECRET_FILE"}, "--help": {0, "PROXY_RATE_LIMIT_WAIT"},
-		"healthcheck": {1, "is it running"}, "nonsense": {2, "unknown command"}, "check --nonsense": {2, "unknown flag"}, "run": {2, "requires at least 1 arg"},
+		"healthcheck": {1, "is it running"}, "nonsense": {2, "unknown command"}, "check --nonsense": {2, "unknown flag"}, "run": {2, "run needs a command"},
 	} {
 		p := start(t, []string{"PROXY_ADMIN_LISTEN=127.0.0.1:1"}, strings.Fields(args)...)
 		if code := p.exit(); code != want.code || !strings.Contains(p.stdout.String()+p.stderr.String(), want.says) {

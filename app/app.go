@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -38,6 +39,22 @@ func (p Process) listen(ctx context.Context, network, address string) (net.Liste
 		return p.Listen(ctx, network, address)
 	}
 	return (&net.ListenConfig{}).Listen(ctx, network, address)
+}
+
+// untilSignal returns a context that a signal ends, for commands that have
+// nothing to drain. Call stop when the command is done.
+func (p Process) untilSignal(ctx context.Context) (_ context.Context, stop func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	watching := make(chan struct{})
+	go func() {
+		defer close(watching)
+		select {
+		case sig := <-p.Signals:
+			cancel(fmt.Errorf("stopped by a signal: %v", sig))
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() { cancel(nil); <-watching }
 }
 
 // The exit codes of the contract.

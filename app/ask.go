@@ -17,11 +17,16 @@ import (
 const (
 	askTimeout  = 5 * time.Second
 	askInterval = 250 * time.Millisecond
+	// leastPatience is what a proxy that runs needs at the most to say that it
+	// is not ready.
+	leastPatience = time.Second
 )
 
 // Healthcheck asks the running proxy's /readyz, and again until it is ready or
 // patience is over.
 func (p Process) Healthcheck(ctx context.Context, patience time.Duration) error {
+	ctx, stop := p.untilSignal(ctx)
+	defer stop()
 	a, err := p.askAdmin()
 	if err != nil {
 		return err
@@ -29,13 +34,16 @@ func (p Process) Healthcheck(ctx context.Context, patience time.Duration) error 
 	defer a.client.CloseIdleConnections()
 	deadline := time.Now().Add(patience)
 	for {
-		err := a.ready(ctx)
+		err := a.ready(ctx, a.patience(deadline))
 		if err == nil {
 			_, err := fmt.Fprintln(p.Stdout, "ready")
 			return err
 		}
-		if time.Until(deadline) <= 0 || ctx.Err() != nil {
+		if time.Until(deadline) <= 0 {
 			return err
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
 		}
 		wait(ctx, min(askInterval, time.Until(deadline)))
 	}
@@ -43,6 +51,8 @@ func (p Process) Healthcheck(ctx context.Context, patience time.Duration) error 
 
 // Quit asks the running proxy to drain and stop.
 func (p Process) Quit(ctx context.Context) error {
+	ctx, stop := p.untilSignal(ctx)
+	defer stop()
 	a, err := p.askAdmin()
 	if err != nil {
 		return err
@@ -89,6 +99,15 @@ func newAsker(address config.Address) *asker {
 	return &asker{address, &http.Client{Timeout: askTimeout, Transport: &http.Transport{DialContext: dial}}}
 }
 
+// patience returns how long to wait for one answer.
+func (a *asker) patience(deadline time.Time) time.Duration {
+	left := time.Until(deadline)
+	if left <= 0 {
+		return askTimeout // the only one
+	}
+	return min(askTimeout, max(left, leastPatience))
+}
+
 // reachable returns where to find a listener that listens on every address.
 func reachable(a config.Address) string {
 	host, port, err := net.SplitHostPort(a.Address)
@@ -110,7 +129,9 @@ func (a *asker) do(ctx context.Context, method, path string) (*http.Response, er
 	return res, nil
 }
 
-func (a *asker) ready(ctx context.Context) error {
+func (a *asker) ready(ctx context.Context, patience time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	res, err := a.do(ctx, http.MethodGet, "/readyz")
 	if err != nil {
 		return err

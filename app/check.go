@@ -7,15 +7,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
 
 	"mimecast-proxy/config"
 	"mimecast-proxy/problem"
 	"mimecast-proxy/proxy"
+	"mimecast-proxy/telemetry"
 	"mimecast-proxy/token"
 )
 
@@ -40,9 +41,16 @@ type Step struct {
 // credentials and one request. It prints a line a step, or JSON, and stops at
 // the first that fails.
 func (p Process) Check(ctx context.Context, path string, asJSON bool) error {
+	ctx, stop := p.untilSignal(ctx)
+	defer stop()
+	log.SetOutput(io.Discard) // net/http tells it a peer's bytes
+	report := reporter{w: p.Stdout, asJSON: asJSON}
+	if !isTarget(path) {
+		return &ExitError{ExitUsage, fmt.Errorf("--path %q is not a path such as %s", path, DefaultCheckPath)}
+	}
 	cfg, err := configure(p.Environ)
 	if err != nil {
-		return err
+		return errors.Join(err, report.unconfigured(err))
 	}
 	upstream, err := upstream(cfg)
 	if err != nil {
@@ -50,7 +58,6 @@ func (p Process) Check(ctx context.Context, path string, asJSON bool) error {
 	}
 	defer upstream.CloseIdleConnections()
 	c := &check{cfg: cfg, upstream: upstream, path: path}
-	report := reporter{w: p.Stdout, asJSON: asJSON}
 	failed := false
 	for _, s := range []struct {
 		name string
@@ -80,6 +87,12 @@ func (p Process) Check(ctx context.Context, path string, asJSON bool) error {
 	return nil
 }
 
+// isTarget reports whether path can be sent as it is (RFC 9112, section 3.2.1).
+func isTarget(path string) bool {
+	unsendable := func(r rune) bool { return r <= ' ' || r == '#' || r >= 0x7f }
+	return strings.HasPrefix(path, "/") && !strings.HasPrefix(path, "//") && !strings.ContainsFunc(path, unsendable)
+}
+
 // reporter prints steps as they come, or all of them as JSON at the end.
 type reporter struct {
 	w      io.Writer
@@ -98,6 +111,14 @@ func (r *reporter) add(s Step) error {
 	}
 	_, err := fmt.Fprintf(r.w, "%s  %-13s  %s (%d ms)\n", verdict, s.Step, s.Detail, s.Milliseconds)
 	return err
+}
+
+// unconfigured tells machines what people read on stderr.
+func (r *reporter) unconfigured(why error) error {
+	if !r.asJSON {
+		return nil
+	}
+	return errors.Join(r.add(Step{"configuration", false, why.Error(), 0}), r.end())
 }
 
 func (r *reporter) end() error {
@@ -190,25 +211,23 @@ func (c *check) token(ctx context.Context) (string, error) {
 }
 
 func (c *check) request(ctx context.Context) (string, error) {
-	target, err := url.Parse(c.path)
-	if err != nil || !strings.HasPrefix(c.path, "/") {
-		return "", fmt.Errorf("--path %q is not a path such as %s", c.path, DefaultCheckPath)
-	}
-	u := c.cfg.BaseURL.JoinPath(target.Path)
-	u.RawQuery = target.RawQuery
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.cfg.BaseURL.String(), nil)
 	if err != nil {
 		return "", err
 	}
+	req.URL = proxy.Target(c.cfg.BaseURL, c.path)
 	req.Header.Set("Authorization", c.held.Authorization())
 	res, err := c.upstream.RoundTrip(req)
 	if err != nil {
 		return "", explained(ctx, err)
 	}
 	defer res.Body.Close()
-	said := fmt.Sprintf("GET %s: status %d, Mimecast's request id %q", c.path, res.StatusCode, res.Header.Get("X-Request-Id"))
+	said := fmt.Sprintf("GET %s: status %d", c.path, res.StatusCode)
+	if id := res.Header.Get("X-Request-Id"); id != "" {
+		said += fmt.Sprintf(", Mimecast's request id %q", telemetry.Scrub(id))
+	}
 	switch {
-	case res.StatusCode < http.StatusBadRequest:
+	case res.StatusCode < http.StatusMultipleChoices:
 		return said, nil
 	case res.StatusCode == http.StatusForbidden:
 		return "", fmt.Errorf("%s; the credentials are good, but the API application lacks the role or the product for this path", said)
@@ -224,5 +243,5 @@ func explained(ctx context.Context, err error) error {
 	if p.Code == problem.UpstreamReset && ctx.Err() != nil {
 		return fmt.Errorf("no answer within %v", checkTimeout)
 	}
-	return fmt.Errorf("%s (%w)", p.Detail, err)
+	return fmt.Errorf("%s (%s)", p.Detail, telemetry.Scrub(err.Error()))
 }

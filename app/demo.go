@@ -184,15 +184,16 @@ Mimecast Proxy, with an embedded Mimecast behind it. Nothing leaves this machine
 
 In another terminal, ask as a tool would that knows no OAuth:
 
-  curl {{.Proxy}}/identity/whoami
-  curl '{{.Proxy}}/siem/v1/events/cg?types=receipt'
-  curl -X POST {{.Proxy}}/api/audit/get-audit-events -d '{"data":[{}]}'
+  curl {{.Options}}{{.Proxy}}/identity/whoami
+  curl {{.Options}}'{{.Proxy}}/siem/v1/events/cg?types=receipt'
+  curl {{.Options}}-X POST {{.Proxy}}/api/audit/get-audit-events -d '{"data":[{}]}'
 
 Revoke every token, and ask again: the 401 is renewed away, which the log line
-of the request shows as "retried".
+of the request shows as "retried". Wait 10 s before you do it again: a token that
+was renewed for a 401 is left in place for as long.
 
   curl -X POST {{.Control}}/revoke
-  curl {{.Proxy}}/identity/whoami
+  curl {{.Options}}{{.Proxy}}/identity/whoami
 
 What else can go wrong on command:  curl {{.Control}}/
 
@@ -201,11 +202,15 @@ What else can go wrong on command:  curl {{.Control}}/
 // introduce prints what to try.
 func (s *server) introduce(w io.Writer, sim *simulator.Server, taken []string) error {
 	view := struct {
+		Options               string // of curl
 		Proxy, Admin, Control string
 		Taken                 []string
 	}{Proxy: "http://" + s.dataAddr.String(), Control: sim.ControlURL, Taken: taken}
 	if s.dataAddr.Network() == "unix" {
-		view.Proxy = "--unix-socket " + s.dataAddr.String() + " http://localhost"
+		view.Options, view.Proxy = "--unix-socket "+s.dataAddr.String()+" ", "http://localhost"
+	}
+	if !s.cfg.APIKey.IsZero() {
+		view.Options += `-H "X-Proxy-Key: $PROXY_API_KEY" `
 	}
 	if s.adminAt != nil {
 		view.Admin = "http://" + s.adminAt.String()

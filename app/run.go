@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"os/signal"
 	"slices"
 	"strings"
 	"syscall"
@@ -41,23 +42,40 @@ func (p Process) Run(ctx context.Context, argv []string) error {
 	if err != nil {
 		return err
 	}
+	cfg.ShutdownDelay = 0 // nobody routes to it
 	s, err := p.newServer(ctx, cfg)
 	if err != nil {
 		return err
 	}
-	serving, stop := context.WithCancel(ctx)
-	served := make(chan error, 1)
-	go func() { served <- s.run(serving, nil) }()
-	ended := s.runCommand(ctx, p, argv)
-	stop()
-	if err := <-served; err != nil {
-		s.tel.Logger().Warn("stopping the proxy", "error", err)
+	if !cfg.APIKey.IsZero() {
+		s.tel.Logger().Warn("PROXY_API_KEY is set: the command must send it with each request, and does not find it in its environment")
 	}
-	return ended
+	more := make(chan os.Signal, 8)
+	signal.Notify(more, forwardable...)
+	defer signal.Stop(more)
+	serving, stop := context.WithCancel(ctx)
+	served, late := make(chan error, 1), make(chan os.Signal, 1)
+	go func() { served <- s.run(serving, late) }()
+	ended := s.runCommand(ctx, p, more, argv)
+	stop()
+	for {
+		select {
+		case sig := <-p.Signals: // somebody is in a hurry
+			select {
+			case late <- sig:
+			default:
+			}
+		case err := <-served:
+			if err != nil {
+				s.tel.Logger().Warn("stopping the proxy", "error", err)
+			}
+			return ended
+		}
+	}
 }
 
-func (s *server) runCommand(ctx context.Context, p Process, argv []string) error {
-	if err := s.awaitToken(ctx); err != nil {
+func (s *server) runCommand(ctx context.Context, p Process, more <-chan os.Signal, argv []string) error {
+	if err := s.awaitToken(ctx, p.Signals); err != nil {
 		return err
 	}
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
@@ -70,7 +88,7 @@ func (s *server) runCommand(ctx context.Context, p Process, argv []string) error
 	forwarded := make(chan struct{})
 	go func() {
 		defer close(forwarded)
-		p.forward(cmd.Process, ended)
+		p.forward(cmd.Process, more, ended)
 	}()
 	err := cmd.Wait()
 	close(ended)
@@ -79,11 +97,24 @@ func (s *server) runCommand(ctx context.Context, p Process, argv []string) error
 }
 
 // awaitToken waits until a token is held, so that the command's first request
-// meets no cold start. Credentials that are refused end it here.
-func (s *server) awaitToken(ctx context.Context) error {
+// meets no cold start. Credentials that are refused end it here, and so does a
+// signal.
+func (s *server) awaitToken(ctx context.Context, signals <-chan os.Signal) error {
 	ctx, cancel := context.WithTimeout(ctx, firstToken)
 	defer cancel()
-	_, err := s.source.Token(ctx)
+	var err error // until asked is closed, the goroutine's
+	asked := make(chan struct{})
+	go func() {
+		defer close(asked)
+		_, err = s.source.Token(ctx)
+	}()
+	select {
+	case <-asked:
+	case sig := <-signals:
+		cancel()
+		<-asked
+		return &ExitError{exitOfSignal(sig), fmt.Errorf("the command was not started: %v", sig)}
+	}
 	if e, ok := errors.AsType[*token.Error](err); ok && e.Kind == token.Refused {
 		return fmt.Errorf("the command was not started: %w", err)
 	}
@@ -99,6 +130,16 @@ func childEnviron(environ []string, url string) []string {
 	child := slices.DeleteFunc(slices.Clone(environ), named(
 		"MIMECAST_CLIENT_ID", "MIMECAST_CLIENT_ID_FILE", "MIMECAST_CLIENT_SECRET", "MIMECAST_CLIENT_SECRET_FILE",
 		"PROXY_API_KEY", "PROXY_API_KEY_FILE", "MIMECAST_BASE_URL", "MIMECAST_TOKEN_URL", "MIMECAST_REGION", "MIMECAST_PROXY_URL"))
+	for i, variable := range child {
+		if named("NO_PROXY", "no_proxy")(variable) {
+			child[i] = strings.TrimSuffix(variable, ",") + ",127.0.0.1"
+		}
+	}
+	for _, name := range []string{"NO_PROXY", "no_proxy"} { // a company proxy cannot reach ours
+		if !slices.ContainsFunc(child, named(name)) {
+			child = append(child, name+"=127.0.0.1")
+		}
+	}
 	return append(child, "MIMECAST_BASE_URL="+url, "MIMECAST_PROXY_URL="+url)
 }
 
@@ -110,19 +151,28 @@ func named(names ...string) func(string) bool {
 	}
 }
 
-// forward hands signals on to the command until it has ended. A terminal's
-// Ctrl-C has reached the command already.
-func (p Process) forward(to *os.Process, ended <-chan struct{}) {
+// forward hands signals on to the command until it has ended. What a terminal
+// sends has reached the command already.
+func (p Process) forward(to *os.Process, more <-chan os.Signal, ended <-chan struct{}) {
 	for {
+		var sig os.Signal
 		select {
-		case sig := <-p.Signals:
-			if !p.Terminal || sig != os.Interrupt {
-				_ = to.Signal(sig) // it may have ended just now
-			}
+		case sig = <-p.Signals:
+		case sig = <-more:
 		case <-ended:
 			return
 		}
+		if !fromTerminal(sig) {
+			_ = to.Signal(sig) // it may have ended just now
+		}
 	}
+}
+
+func exitOfSignal(sig os.Signal) int {
+	if n, ok := sig.(syscall.Signal); ok {
+		return exitSignalled + int(n)
+	}
+	return ExitFailed
 }
 
 func notStarted(err error) error {
@@ -139,7 +189,7 @@ func exitOf(state *os.ProcessState, err error) error {
 		return fmt.Errorf("waiting for the command: %w", err)
 	}
 	if status, ok := state.Sys().(syscall.WaitStatus); ok && status.Signaled() {
-		return &ExitError{Code: exitSignalled + int(status.Signal())}
+		return &ExitError{Code: exitOfSignal(status.Signal())}
 	}
 	if code := state.ExitCode(); code != 0 {
 		return &ExitError{Code: code}

@@ -130,6 +130,7 @@ func (s *server) run(ctx context.Context, signals <-chan os.Signal) error {
 	var owned sync.WaitGroup
 	defer owned.Wait()
 	defer stop()
+	defer s.cut(nil)
 	owned.Go(func() { s.source.Run(running) })
 	owned.Go(func() { s.report(running) })
 	failed := make(chan error, 2)
@@ -188,8 +189,11 @@ func (s *server) drain(signals <-chan os.Signal) error {
 	bounded, release := context.WithTimeout(ctx, s.cfg.ShutdownTimeout)
 	defer release()
 	err := s.data.Shutdown(bounded)
-	if err != nil {
-		err = fmt.Errorf("%d requests were cut: %w", s.guard.InFlight(), err)
+	if inFlight := s.guard.InFlight(); err != nil {
+		err = nil
+		if inFlight > 0 { // else it was connections that asked for nothing yet
+			err = fmt.Errorf("%d requests were cut: %w", inFlight, bounded.Err())
+		}
 		s.cutOff()
 	}
 	err = errors.Join(err, s.admin.Close())

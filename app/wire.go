@@ -5,8 +5,10 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"log"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -61,6 +63,10 @@ func (p Process) assemble(cfg config.Config) (*parts, error) {
 	if err != nil {
 		return nil, &ExitError{ExitUsage, err}
 	}
+	// net/http tells the standard logger what it has nobody else to tell, a
+	// peer's bytes among it.
+	log.SetFlags(0)
+	log.SetOutput(tel.StdLog("debug").Writer())
 	upstream, err := upstream(cfg)
 	if err != nil {
 		return nil, &ExitError{ExitUsage, err}
@@ -182,7 +188,7 @@ func noToken(ctx context.Context, err error) error {
 	if ok && e.Kind == token.Refused {
 		return problem.New(problem.CredentialsRefused, "%s. The proxy takes corrected credentials up by itself where they come from a file.", e.Reason).Because(err)
 	}
-	p := problem.New(problem.TokenUnavailable, "There is no token: %s. The proxy keeps trying.", advice(err)).Because(err)
+	p := problem.New(problem.TokenUnavailable, "There is no token: %s. The proxy keeps trying.", strings.TrimSuffix(advice(err), ".")).Because(err)
 	p.RetryAfter = time.Second
 	if ok {
 		p.RetryAfter = max(e.RetryAfter, time.Second)

@@ -86,14 +86,8 @@ var kinds = map[Code]kind{
 }
 
 func (r retry) allows(method string) bool {
-	switch r {
-	case always:
-		return true
-	case ifReading:
-		return method == http.MethodGet || method == http.MethodHead || method == http.MethodOptions
-	default:
-		return false
-	}
+	reads := method == http.MethodGet || method == http.MethodHead || method == http.MethodOptions
+	return r == always || r == ifReading && reads
 }
 
 // Status returns the HTTP status that goes with the code; 500 for a code that

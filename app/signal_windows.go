@@ -1,0 +1,10 @@
+package app
+
+import "os"
+
+// forwardable is empty: Windows' consoles send interrupts alone.
+var forwardable []os.Signal
+
+// fromTerminal reports whether sig came from the console, which sends it to the
+// command too.
+func fromTerminal(os.Signal) bool { return true }
