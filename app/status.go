@@ -2,6 +2,7 @@ package app
 
 import (
 	"errors"
+	"time"
 
 	"mimecast-proxy/admin"
 	"mimecast-proxy/telemetry"
@@ -45,7 +46,7 @@ func (s *server) status() admin.Status {
 		Requests: convert(snap.Requests, func(r telemetry.Request) admin.Request { return admin.Request(r) }),
 		Faults:   convert(snap.Faults, func(f telemetry.Fault) admin.Fault { return admin.Fault(f) }),
 		Denials:  convert(snap.Denials, func(d telemetry.Denial) admin.Denial { return admin.Denial(d) }),
-		Retries:  snap.Retries, ReportOnly: s.cfg.AllowReport, Warnings: append([]string{}, s.cfg.Warnings...),
+		Retries:  snap.Retries, ReportOnly: s.cfg.AllowReport, Warnings: s.warnings(),
 	}
 	if snap.TokenFailure != nil {
 		failure := admin.TokenEvent(*snap.TokenFailure)
@@ -56,6 +57,15 @@ func (s *server) status() admin.Status {
 		status.RateLimit = &limit
 	}
 	return status
+}
+
+// warnings are the configuration's, and that the clock is wrong.
+func (s *server) warnings() []string {
+	all := append([]string{}, s.cfg.Warnings...)
+	if fault := judgeClock(time.Duration(s.ahead.Load())); fault != "" {
+		all = append(all, fault)
+	}
+	return all
 }
 
 func convert[A, B any](from []A, one func(A) B) []B {

@@ -46,6 +46,9 @@ type parts struct {
 	grant    *token.ClientCredentials
 	source   *token.Source
 	guard    *guard.Guard
+	// ahead is how far this machine's clock is ahead of Mimecast's, as a
+	// time.Duration; 0 before that is known.
+	ahead *atomic.Int64
 }
 
 // assemble builds the parts. The error is a fault of the configuration.
@@ -75,11 +78,13 @@ func (p Process) assemble(cfg config.Config) (*parts, error) {
 	if err := key.read(); err != nil {
 		return nil, &ExitError{ExitUsage, err}
 	}
+	ahead := new(atomic.Int64)
 	grant := &token.ClientCredentials{
 		URL: cfg.TokenURL.String(), ID: cfg.ClientID.Read, Transport: upstream,
-		Clock: func(ahead time.Duration) {
-			tel.Clock(ahead)
-			if fault := judgeClock(ahead); fault != "" {
+		Clock: func(d time.Duration) {
+			ahead.Store(int64(d))
+			tel.Clock(d)
+			if fault := judgeClock(d); fault != "" {
 				tel.Logger().Warn(fault)
 			}
 		},
@@ -107,10 +112,10 @@ func (p Process) assemble(cfg config.Config) (*parts, error) {
 			} else {
 				expiry = tok.Expiry()
 			}
-			tel.TokenDone(string(t), outcome, took, expiry, err)
+			tel.TokenDone(string(t), outcome, took, expiry, explain(err))
 		},
 	}}
-	return &parts{cfg: cfg, tel: tel, upstream: upstream, grant: grant, source: source, guard: g}, nil
+	return &parts{cfg: cfg, tel: tel, upstream: upstream, grant: grant, source: source, guard: g, ahead: ahead}, nil
 }
 
 // wrongClock is from where on a clock is worth a word. A token's lifetime is
@@ -207,6 +212,14 @@ func advice(err error) string {
 		return e.Reason
 	}
 	return e.Reason + ". " + proxy.Explain(context.Background(), e.Err).Detail
+}
+
+// explain is err with the advice, for the log.
+func explain(err error) error {
+	if e, ok := errors.AsType[*token.Error](err); ok && e.Status == 0 && e.Err != nil {
+		return fmt.Errorf("%s (%w)", advice(err), e.Err)
+	}
+	return err
 }
 
 // upstream returns the connections to Mimecast, which carry the token requests

@@ -26,6 +26,15 @@ type fault struct {
 	advice string
 }
 
+// explanation is what is said of a fault that nobody else explains; nothing
+// where the status says it all.
+func (f fault) explanation() string {
+	if f.advice == "" {
+		return ""
+	}
+	return f.code + ": " + f.advice
+}
+
 // Faults that are not told by a problem code.
 const (
 	faultNone = iota
@@ -57,13 +66,13 @@ var faults = [...]fault{
 	faultUpstreamError: {code: "mimecast_error", culprit: Mimecast, advice: "Mimecast itself failed; if this lasts, give its support its request id"},
 	faultTruncated:     {code: "mimecast_truncated", culprit: Mimecast, advice: "Mimecast's answer broke off, and so did the tool's"},
 
-	faultNamed: {code: "bad_request_target", culprit: Tool, denial: true},
-	{code: "api_key_required", culprit: Tool, denial: true},
-	{code: "host_not_allowed", culprit: Tool, denial: true},
-	{code: "origin_not_allowed", culprit: Tool, denial: true},
-	{code: "route_not_allowed", culprit: Tool, denial: true},
-	{code: "upgrade_not_supported", culprit: Tool, denial: true},
-	{code: "too_busy", culprit: Proxy, denial: true},
+	faultNamed: {code: "bad_request_target", culprit: Tool, denial: true, advice: "give the tool the address of the proxy as base URL, not as HTTP proxy, and send no .. or // in paths"},
+	{code: "api_key_required", culprit: Tool, denial: true, advice: "send the key in PROXY_API_KEY"},
+	{code: "host_not_allowed", culprit: Tool, denial: true, advice: "add the name that the proxy was called by to PROXY_ALLOWED_HOSTS"},
+	{code: "origin_not_allowed", culprit: Tool, denial: true, advice: "a web page called; add its origin to PROXY_ALLOWED_ORIGINS if you mean it"},
+	{code: "route_not_allowed", culprit: Tool, denial: true, advice: "add the route to PROXY_ALLOW if you mean it"},
+	{code: "upgrade_not_supported", culprit: Tool, denial: true, advice: "Mimecast has no WebSockets"},
+	{code: "too_busy", culprit: Proxy, denial: true, advice: "PROXY_MAX_REQUESTS are in flight; see whether Mimecast is slow or a tool asks too much"},
 	{code: "bad_request_body", culprit: Tool},
 	{code: "upstream_unreachable", culprit: Mimecast},
 	{code: "upstream_tls", culprit: Mimecast},

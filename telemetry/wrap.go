@@ -202,12 +202,8 @@ func (o *outcome) explanation() string {
 		return o.failure
 	case o.denied != "" && o.passed:
 		return o.denied + ": let through, since PROXY_ALLOW_MODE=report"
-	case o.denied != "":
-		return o.denied
-	case faults[o.fault].advice != "":
-		return faults[o.fault].code + ": " + faults[o.fault].advice
 	default:
-		return ""
+		return faults[o.fault].explanation()
 	}
 }
 

@@ -1,0 +1,330 @@
+package main
+
+import (
+	"cmp"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"mimecast-proxy/simulator"
+)
+
+var update = flag.Bool("update", false, "write what the program prints into docs/troubleshooting.md")
+
+// trouble is a failure that a new user meets: what is wrong, what the user does,
+// and which words of what comes say what to do. The document shows all of it.
+type trouble struct {
+	name string
+	// sim is the Mimecast there is; nil: a good one.
+	sim func(t *testing.T) *simulator.Server
+	// environ changes a configuration that works.
+	environ func(t *testing.T, sim *simulator.Server) []string
+	// without are variables to leave out.
+	without []string
+	// check runs the check, with these arguments after its name.
+	check []string
+	// ends says that the proxy does not start.
+	ends bool
+	// line is what a line of the log must have to be shown.
+	line string
+	// ask sends a request, and is shown as command.
+	command string
+	ask     func(p *program) (*http.Response, error)
+	// says must be in each of what is shown.
+	says string
+}
+
+// curl is a request as curl would send it.
+func curl(path string, header ...string) func(p *program) (*http.Response, error) {
+	return func(p *program) (*http.Response, error) {
+		req, err := http.NewRequestWithContext(p.t.Context(), "GET", p.url+path, nil)
+		if err != nil {
+			return nil, err
+		}
+		if len(header) > 0 {
+			req.Host = header[0]
+		}
+		return p.client.Do(req)
+	}
+}
+
+// unreachable is an address that nobody listens at.
+func unreachable(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func faulty(f simulator.Fault) func(*testing.T) *simulator.Server {
+	return func(t *testing.T) *simulator.Server {
+		sim := simulate(t, simulator.Options{})
+		sim.AddFault(f)
+		return sim
+	}
+}
+
+func simulated(o simulator.Options) func(*testing.T) *simulator.Server {
+	return func(t *testing.T) *simulator.Server { return simulate(t, o) }
+}
+
+func setting(variables ...string) func(*testing.T, *simulator.Server) []string {
+	return func(*testing.T, *simulator.Server) []string { return variables }
+}
+
+const whoami = "curl -i http://127.0.0.1:8080/identity/whoami"
+
+var troubles = []trouble{
+	{name: "no-variables", without: []string{"MIMECAST_CLIENT_ID", "MIMECAST_CLIENT_SECRET"}, ends: true, says: "API 2.0 application"},
+	{name: "wrong-region", without: []string{"MIMECAST_BASE_URL"}, environ: setting("MIMECAST_REGION=eu"), ends: true, says: "global, us or uk"},
+	{name: "old-host", environ: setting("MIMECAST_BASE_URL=https://eu-api.mimecast.com"), ends: true, says: "API 2.0 at https://api.services.mimecast.com"},
+	{name: "wrong-secret", sim: simulated(simulator.Options{ClientSecret: "another"}), check: []string{}, line: "token refused", command: whoami, ask: curl("/identity/whoami"), says: "MIMECAST_CLIENT_SECRET"},
+	{name: "tls-inspection", without: []string{"MIMECAST_CA_FILE"}, check: []string{}, line: "no token", command: whoami, ask: curl("/identity/whoami"), says: "MIMECAST_CA_FILE"},
+	{name: "no-dns", environ: setting("MIMECAST_BASE_URL=https://api.services.mimecast.invalid"), check: []string{}, line: "no token", command: whoami, ask: curl("/identity/whoami"), says: "DNS"},
+	{name: "no-way", environ: func(t *testing.T, _ *simulator.Server) []string {
+		return []string{"MIMECAST_BASE_URL=https://" + unreachable(t)}
+	}, check: []string{}, line: "no token", command: whoami, ask: curl("/identity/whoami"), says: "HTTPS_PROXY"},
+	{name: "company-proxy", without: []string{"MIMECAST_BASE_URL"}, environ: func(t *testing.T, _ *simulator.Server) []string {
+		return []string{"HTTPS_PROXY=http://" + unreachable(t)}
+	}, check: []string{}, line: "no token", command: whoami, ask: curl("/identity/whoami"), says: "The company proxy that HTTPS_PROXY names cannot be reached"},
+	{name: "port-taken", environ: func(t *testing.T, _ *simulator.Server) []string {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { l.Close() })
+		return []string{"PROXY_LISTEN=" + l.Addr().String()}
+	}, ends: true, says: "set PROXY_LISTEN to another address"},
+	{name: "clock-behind", sim: faulty(simulator.Fault{Path: "/oauth/token", Header: map[string]string{"Date": time.Now().Add(3 * time.Hour).UTC().Format(http.TimeFormat)}}),
+		check: []string{}, line: "this machine's clock", says: "clock is"},
+	{name: "clock-far-off", sim: simulated(simulator.Options{Certificate: simulator.CertificateExpired}), check: []string{}, line: "no token", command: whoami, ask: curl("/identity/whoami"), says: "Check this machine's clock"},
+	{name: "lacking-product", sim: func(t *testing.T) *simulator.Server {
+		sim := simulate(t, simulator.Options{})
+		sim.Forbid("/siem/")
+		return sim
+	}, check: []string{"--path", "/siem/v1/events/cg?types=receipt"}, line: "mimecast_forbidden", command: "curl -i 'http://127.0.0.1:8080/siem/v1/events/cg?types=receipt'", ask: curl("/siem/v1/events/cg?types=receipt")},
+	{name: "other-name", line: "host_not_allowed", command: "curl -i http://mimecast-proxy:8080/identity/whoami", ask: curl("/identity/whoami", "mimecast-proxy"), says: "PROXY_ALLOWED_HOSTS"},
+	{name: "as-http-proxy", line: "bad_request_target", command: "curl -i -x http://127.0.0.1:8080 http://api.services.mimecast.com/identity/whoami", ask: func(p *program) (*http.Response, error) {
+		via, err := url.Parse(p.url)
+		if err != nil {
+			return nil, err
+		}
+		client := &http.Client{Transport: &http.Transport{Proxy: http.ProxyURL(via), DisableKeepAlives: true}}
+		return client.Get("http://api.services.mimecast.com/identity/whoami")
+	}, says: "base URL"},
+}
+
+// variables are the environment: one that works, less what is left out and
+// with what is changed.
+func (c *trouble) variables(t *testing.T, sim *simulator.Server) []string {
+	changed := []string{"PROXY_LOG_FORMAT=console"}
+	if c.environ != nil {
+		changed = append(changed, c.environ(t, sim)...)
+	}
+	out := slices.Clone(c.without)
+	for _, v := range changed {
+		name, _, _ := strings.Cut(v, "=")
+		out = append(out, name)
+	}
+	env := slices.DeleteFunc(environ(t, sim), func(v string) bool {
+		name, _, _ := strings.Cut(v, "=")
+		return slices.Contains(out, name)
+	})
+	return append(env, changed...)
+}
+
+// show runs the program as the user does and returns what is seen.
+func (c *trouble) show(t *testing.T) string {
+	if c.sim == nil {
+		c.sim = simulated(simulator.Options{})
+	}
+	sim := c.sim(t)
+	env := c.variables(t, sim)
+	tidy := tidier(sim, env)
+	shown := ""
+	if c.check != nil {
+		p := start(t, env, append([]string{"check"}, c.check...)...)
+		code := p.exit()
+		shown = strings.Join(append([]string{"$ mimecast-proxy check"}, c.check...), " ") + "\n" + tidy(p.stdout.String()+p.stderr.String()) + exitLine(code) + "\n"
+	}
+	p := start(t, env)
+	shown += "$ mimecast-proxy\n"
+	if c.ends {
+		code := p.exit()
+		return shown + tidy(p.stderr.String()) + exitLine(code)
+	}
+	p.awaitConsole()
+	answer := ""
+	if c.ask != nil {
+		answer = "\n$ " + c.command + "\n" + tidy(p.answer(c))
+	}
+	line := regexp.MustCompile(`(?m)^.*` + c.line + `.*\n`)
+	p.stderr.await(t, "the line with "+c.line, line.MatchString)
+	p.statusSays(cmp.Or(c.says, c.line))
+	return shown + tidy(line.FindString(p.stderr.String())) + answer
+}
+
+// awaitConsole is awaitServing for a log that is for people.
+func (p *program) awaitConsole() {
+	p.t.Helper()
+	serving := regexp.MustCompile(`serving .*\n`)
+	p.stderr.await(p.t, "where it serves", serving.MatchString)
+	for _, field := range strings.Fields(serving.FindString(p.stderr.String())) {
+		switch name, v, _ := strings.Cut(field, "="); name {
+		case "listen":
+			p.url = "http://" + v
+		case "admin":
+			p.admin = "http://" + v
+		}
+	}
+}
+
+func exitLine(code int) string {
+	if code == 0 {
+		return ""
+	}
+	return fmt.Sprintf("(exit code %d)\n", code)
+}
+
+// answer returns what curl -i shows, less headers that say nothing here.
+func (p *program) answer(c *trouble) string {
+	p.t.Helper()
+	res, err := c.ask(p)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	b := fmt.Sprintf("%s %s\n", res.Proto, res.Status)
+	for _, name := range []string{"Retry-After", "X-Mimecast-Proxy-Error"} {
+		if v := res.Header.Get(name); v != "" {
+			b += name + ": " + v + "\n"
+		}
+	}
+	return b + "\n" + strings.TrimSpace(string(body)) + "\n"
+}
+
+// statusSays holds the admin listener to the same words.
+func (p *program) statusSays(words string) {
+	p.t.Helper()
+	await(p.t, "the status with "+words, func() bool {
+		res, err := p.client.Get(p.admin + "/api/status")
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		defer res.Body.Close()
+		var status json.RawMessage
+		if err := json.NewDecoder(res.Body).Decode(&status); err != nil {
+			p.t.Fatal(err)
+		}
+		return strings.Contains(string(status), words)
+	})
+}
+
+var (
+	clockTime  = regexp.MustCompile(`(?m)^\d\d:\d\d:\d\d\.\d{3} `)
+	took       = regexp.MustCompile(`\(\d+ ms\)`)
+	millis     = regexp.MustCompile(`(duration_ms|upstream_ms)=[0-9.e+-]+`)
+	requestID  = regexp.MustCompile(`\brequest_id=[0-9a-f]{16}`)
+	mimecastID = regexp.MustCompile(`(request id "|mimecast_request_id=)[0-9a-f-]{36}`)
+	lookup     = regexp.MustCompile(`(lookup [a-z.]+)[^)]*\)`)
+	validity   = regexp.MustCompile(`current time \S+ is after \S+?([")]|$)`)
+	until      = regexp.MustCompile(`until \d{4}-\d\d-\d\d`)
+	retryAfter = regexp.MustCompile(`Retry-After: \d+`)
+	skewed     = regexp.MustCompile(`clock is [0-9hms]+ `)
+)
+
+// tidier returns what takes out of a text whatever is otherwise each time, and
+// puts Mimecast in the simulator's place.
+func tidier(sim *simulator.Server, env []string) func(string) string {
+	const host = "api.services.mimecast.com"
+	simHost := strings.TrimPrefix(sim.URL, "https://")
+	from := []string{sim.URL, "https://" + host, simHost, host}
+	for _, v := range env {
+		name, value, _ := strings.Cut(v, "=")
+		u, err := url.Parse(value)
+		switch {
+		case name == "PROXY_LISTEN" && value != "127.0.0.1:0":
+			from = append(from, value, "127.0.0.1:8080")
+		case name == "MIMECAST_BASE_URL" && err == nil && u.Port() != "":
+			from = append(from, u.Host, host)
+		case name == "HTTPS_PROXY" && err == nil:
+			from = append(from, u.Host, "proxy.company.example:3128")
+		}
+	}
+	names := strings.NewReplacer(from...)
+	return func(s string) string {
+		s = names.Replace(s)
+		s = strings.ReplaceAll(s, "127.0.0.1 is 127.0.0.1", host+" is 192.0.2.1")
+		s = clockTime.ReplaceAllString(s, "09:30:00.000 ")
+		s = took.ReplaceAllString(s, "(12 ms)")
+		s = millis.ReplaceAllString(s, "$1=12")
+		s = requestID.ReplaceAllString(s, "request_id=4bf92f3577b34da6")
+		s = mimecastID.ReplaceAllString(s, "${1}3f0e1c3e-6b1d-4d5e-9f55-0d6f7c1f9a10")
+		s = lookup.ReplaceAllString(s, "$1: no such host)")
+		s = strings.ReplaceAll(s, "dial tcp "+host, "dial tcp 192.0.2.1:443")
+		s = validity.ReplaceAllString(s, "current time 2026-01-02T09:30:00Z is after 2025-12-01T00:00:00Z$1")
+		s = until.ReplaceAllString(s, "until 2026-06-01")
+		s = retryAfter.ReplaceAllString(s, "Retry-After: 1")
+		s = skewed.ReplaceAllString(s, "clock is 3h0m0s ")
+		return s
+	}
+}
+
+const troubleshooting = "docs/troubleshooting.md"
+
+// block matches what the document shows for a name.
+func block(name string) *regexp.Regexp {
+	return regexp.MustCompile("(?s)<!-- output: " + name + " -->\n\n```text\n(.*?)```\n")
+}
+
+func TestTroubleshootingShowsWhatIsSeen(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("other systems word their errors differently")
+	}
+	doc := readText(t, troubleshooting)
+	if n := strings.Count(doc, "<!-- output: "); n != len(troubles) {
+		t.Errorf("%d outputs in the document, %d troubles here", n, len(troubles))
+	}
+	for _, c := range troubles {
+		t.Run(c.name, func(t *testing.T) {
+			got := c.show(t)
+			for part := range strings.SplitSeq(got, "$ ") {
+				if strings.TrimSpace(part) != "" && !strings.Contains(part, c.says) {
+					t.Errorf("no word of %q in:\n%s", c.says, part)
+				}
+			}
+			shown := block(c.name).FindStringSubmatchIndex(doc)
+			if shown == nil {
+				t.Fatalf("the document has no output %s; it is:\n%s", c.name, got)
+			}
+			if *update {
+				doc = doc[:shown[2]] + got + doc[shown[3]:]
+			} else if want := doc[shown[2]:shown[3]]; got != want {
+				t.Errorf("the document shows\n%s\nand what is seen is\n%s\nrun with -update", want, got)
+			}
+		})
+	}
+	if *update {
+		if err := os.WriteFile(troubleshooting, []byte(doc), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
