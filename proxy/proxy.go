@@ -119,19 +119,25 @@ func (w interim) WriteHeader(status int) {
 func (w interim) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // stripped are the headers that a client may not send on: its own credentials,
-// those of API 1.0, and what speaks for a proxy. Hop-by-hop headers are
+// those of API 1.0, what speaks for a proxy, and what asks for another method or
+// path than those that were judged. Hop-by-hop headers are
 // ReverseProxy's concern; Upgrade is here because it would put it back.
 var stripped = map[string]bool{
-	"Authorization":  true,
-	"Connection":     true,
-	"Cookie":         true,
-	"Forwarded":      true,
-	"Http2-Settings": true,
-	"Upgrade":        true,
-	"X-Mc-App-Id":    true,
-	"X-Mc-Date":      true,
-	"X-Mc-Req-Id":    true,
-	"X-Proxy-Key":    true,
+	"Authorization":          true,
+	"Connection":             true,
+	"Cookie":                 true,
+	"Forwarded":              true,
+	"Http2-Settings":         true,
+	"Upgrade":                true,
+	"X-Http-Method":          true,
+	"X-Http-Method-Override": true,
+	"X-Mc-App-Id":            true,
+	"X-Mc-Date":              true,
+	"X-Mc-Req-Id":            true,
+	"X-Method-Override":      true,
+	"X-Original-Url":         true,
+	"X-Proxy-Key":            true,
+	"X-Rewrite-Url":          true,
 }
 
 func strip(h http.Header) {

@@ -268,6 +268,7 @@ func TestOnlyTheProxysCredentialsArrive(t *testing.T) {
 		r.raw("GET / HTTP/1.1\r\nHost: tool.local\r\nConnection: " + connection + "\r\n" +
 			"Authorization: MC key:sig\r\nauthorization: Basic eA==\r\nProxy-Authorization: Basic eA==\r\nCookie: a=b\r\n" +
 			"X-Proxy-Key: k\r\nx-mc-app-id: 1\r\nx-mc-date: d\r\nx-mc-req-id: r\r\nForwarded: for=1\r\nX-Forwarded-For: 1\r\n" +
+			"X-HTTP-Method-Override: DELETE\r\nX-HTTP-Method: PUT\r\nX-Method-Override: PUT\r\nX-Original-URL: /a\r\nX-Rewrite-URL: /a\r\n" +
 			"X-Forwarded-Prefix: /p\r\nKeep-Alive: 1\r\nProxy-Connection: x\r\nTE: gzip\r\n" +
 			"x-mc-accountcode: C1\r\nX-Custom: kept\r\n\r\n")
 		h := got.Load().(http.Header)
