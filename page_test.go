@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -644,6 +645,24 @@ func TestStatusPageTellsNoSecret(t *testing.T) {
 	}
 }
 
+func TestStatusWarnsOfAWrongClock(t *testing.T) {
+	sim := simulate(t, simulator.Options{})
+	sim.AddFault(simulator.Fault{Path: "/oauth/token", Header: map[string]string{"Date": time.Now().Add(time.Hour).UTC().Format(http.TimeFormat)}})
+	p := serve(t, sim)
+	res, err := p.client.Get(p.admin + "/api/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	var status struct{ Warnings []string }
+	if err := json.NewDecoder(res.Body).Decode(&status); err != nil {
+		t.Fatal(err)
+	}
+	if len(status.Warnings) != 1 || !strings.Contains(status.Warnings[0], "behind Mimecast's") {
+		t.Errorf("%q", status.Warnings)
+	}
+}
+
 // TestScreenshots takes the pictures for the docs:
 //
 //	go test -run TestScreenshots -timeout 10m -screenshots docs/images .
@@ -653,23 +672,36 @@ func TestScreenshots(t *testing.T) {
 	}
 	b := openBrowser(t)
 	p := demo(t, "PROXY_ALLOW=GET /,POST /api/")
-	end := time.Now().Add(*screenshotsOf)
-	for i := 0; time.Now().Before(end); i++ {
-		for range 1 + i*7%5 {
-			p.must("GET", "/siem/v1/events/cg?types=receipt", "")
-			p.must("POST", "/api/audit/get-audit-events", `{"data":[{}]}`)
+	control := regexp.MustCompile(`http://\S+/revoke`).FindString(p.stdout.String())
+	fault := func(form url.Values) {
+		res, err := p.client.PostForm(strings.TrimSuffix(control, "revoke")+"faults", form)
+		if err != nil {
+			t.Fatal(err)
 		}
-		if i%40 == 20 {
+		res.Body.Close()
+	}
+	fault(url.Values{"path": {"/identity/"}, "skip": {"300"}, "count": {"25"}, "status": {"503"}})
+	fault(url.Values{"delay": {"60ms"}})
+	seconds := int(screenshotsOf.Seconds())
+	for i := range seconds {
+		for range 1 + i*7%5 + i%45/15 {
+			p.must("GET", "/identity/whoami", "")
+		}
+		p.must("POST", "/api/audit/get-audit-events", `{"data":[{}]}`)
+		if i%10 == 0 {
+			p.must("GET", "/siem/v1/events/cg?types=receipt", "")
+		}
+		if i%70 == 20 {
 			p.must("DELETE", "/policy-management/v1/policies/7", "")
 		}
-		if i%60 == 30 {
+		if i%150 == 120 || i == seconds-30 {
 			push(t, p, "revoke")
 		}
 		time.Sleep(time.Second)
 	}
 	picture := func(name string, width, height int64, prepare ...chromedp.Action[chromedp.Void]) {
 		v := b.look(t, p.admin, append(prepare, chromedp.EmulateViewport(width, height))...)
-		v.awaitText("#list", "/siem")
+		v.awaitText("#list", "/api/audit")
 		shot, err := chromedp.Run(v.ctx, chromedp.CaptureScreenshot())
 		if err != nil {
 			t.Fatal(err)
@@ -681,7 +713,7 @@ func TestScreenshots(t *testing.T) {
 	picture("status-light.png", 1200, 1500, prefers("light"))
 	push(t, p, "fail-token")
 	push(t, p, "revoke")
-	for range 6 {
+	for range 20 {
 		push(t, p, "ask")
 	}
 	picture("status-dark.png", 1200, 1500, prefers("dark"))

@@ -82,6 +82,7 @@ func pathsOf(all map[string]asset) map[string]string {
 
 var page = template.Must(template.New("page.html").Funcs(template.FuncMap{
 	"ms": ms, "plain": plain, "clock": clock, "until": until, "sentence": sentence, "words": wordsFor, "left": left, "class": statusClass,
+	"ago":     ago,
 	"elapsed": func(now, at time.Time) string { return span(now.Sub(at)) },
 	"culprit": func(c string) string { return capital(culprits[c]) },
 	"outcome": func(o string) string { return outcomes[o] },
@@ -92,10 +93,10 @@ var page = template.Must(template.New("page.html").Funcs(template.FuncMap{
 	"iso":     func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
 }).ParseFS(web, "web/page.html"))
 
-// left returns how much of a token's life is left, in percent.
+// left returns how much of the life of a token that works is left, in percent.
 func left(t TokenState, now time.Time) int {
 	life := t.Expiry.Sub(t.FetchedAt)
-	if life <= 0 || !t.Valid {
+	if life <= 0 || !t.Valid || t.Rejected {
 		return 0
 	}
 	return int(min(max(t.Expiry.Sub(now)*100/life, 0), 100))

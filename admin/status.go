@@ -53,7 +53,7 @@ type Status struct {
 	Retries map[string]uint64 `json:"retries"`
 	// RateLimit is what Mimecast last said of its quota; null before it did.
 	RateLimit *RateLimit `json:"rate_limit"`
-	// Warnings are what is odd about the configuration.
+	// Warnings are what is odd about the configuration and the machine.
 	Warnings []string `json:"warnings"`
 }
 

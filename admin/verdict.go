@@ -52,9 +52,9 @@ func atToken(s *Status) *Verdict {
 	case t.Refused:
 		return &Verdict{stateBad, "token", "It is the token: Mimecast refuses the client ID or the secret.", wordsFor("credentials_refused").Do}
 	case t.Rejected && t.LastError != "":
-		return &Verdict{stateBad, "token", "It is the token: Mimecast rejects the one held, and the token endpoint gives no other.", sentence(t.LastError)}
+		return &Verdict{stateBad, "token", "It is the token: Mimecast rejects the one held, and the token endpoint gives no other.", sentence(t.LastError) + " The proxy keeps trying."}
 	case t.LastError != "":
-		return &Verdict{stateBad, "token", "It is the token: there is none, since the token endpoint gives none.", sentence(t.LastError)}
+		return &Verdict{stateBad, "token", "It is the token: there is none, since the token endpoint gives none.", sentence(t.LastError) + " The proxy keeps trying."}
 	case t.Held:
 		return &Verdict{stateWatch, "token", "The proxy is fetching a new token.", ""}
 	default:

@@ -82,12 +82,12 @@ func latencyPlot(s *Status) plot {
 func failed(p Point) float64 { return float64(p.Proxy) + float64(p.Token) + float64(p.Mimecast) }
 
 // stateOf returns the state of one of the four: the verdict's where that names
-// it, else whether anything was its fault lately.
+// it, else whether enough was its fault lately.
 func stateOf(s *Status, culprit string) string {
 	switch {
 	case s.Verdict.Culprit == culprit:
 		return s.Verdict.State
-	case lately(s, culprit) > 0:
+	case percent(lately(s, culprit), s.LastMinute) >= notable:
 		return stateWatch
 	default:
 		return stateOK
@@ -166,9 +166,17 @@ func reset(l *RateLimit, now time.Time) string {
 	return until(at, now)
 }
 
+// ago returns when something was.
+func ago(now, at time.Time) string {
+	if now.Sub(at) < time.Second {
+		return "just now"
+	}
+	return span(now.Sub(at)) + " ago"
+}
+
 // until returns when something is due.
 func until(at, now time.Time) string {
-	if !at.After(now) {
+	if at.Sub(now) < time.Second/2 {
 		return "now"
 	}
 	return "in " + span(at.Sub(now))

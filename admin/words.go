@@ -68,11 +68,11 @@ var outcomes = map[string]string{
 var triggers = map[string]string{
 	"startup":      "since the proxy started",
 	"expiry":       "before the old one expired",
-	"unauthorized": "after Mimecast’s 401",
+	"unauthorized": "after Mimecast's 401",
 }
 
 // states say in words what colours and shapes say.
-var states = map[string]string{stateOK: "fine", stateWatch: "look here", stateBad: "at fault"}
+var states = map[string]string{stateOK: "fine", stateWatch: "check", stateBad: "at fault"}
 
 // wordsFor returns words for any code.
 func wordsFor(code string) words {
@@ -102,6 +102,8 @@ func span(d time.Duration) string {
 // ms returns milliseconds as a person reads them.
 func ms(v float64) string {
 	switch {
+	case v < .995:
+		return fmt.Sprintf("%.2f ms", v)
 	case v < 9.95:
 		return fmt.Sprintf("%.1f ms", v)
 	case v < 999.5:
