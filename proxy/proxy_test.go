@@ -140,6 +140,10 @@ func (r *rig) close() {
 	r.front.Close()
 	r.base.CloseIdleConnections()
 	r.upstream.Close()
+	// net/http may still be closing what it sent.
+	for deadline := time.Now().Add(10 * time.Second); r.kept.Load() != 0 && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
+	}
 	if r.kept.Load() != 0 {
 		r.t.Errorf("%d bytes of the replay budget were not given back", r.kept.Load())
 	}

@@ -176,9 +176,26 @@ func (p *payload) open() (io.ReadCloser, error) {
 	if p.current != nil && p.current.touched {
 		return nil, errConsumed
 	}
+	p.end()
 	p.current = s
 	p.users.Add(1)
 	return s, nil
+}
+
+// abandon ends an attempt that failed. net/http does not close every body that
+// it got by GetBody, such as one for which it then found no connection.
+func (p *payload) abandon() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.end()
+}
+
+// end closes the stream of the last attempt, with mu held.
+func (p *payload) end() {
+	if s := p.current; s != nil && !s.closed {
+		s.closed = true
+		p.release()
+	}
 }
 
 // clientErr returns what reading from the client ended with, if it was a
@@ -238,9 +255,8 @@ func (p *payload) read(s *stream, b []byte) (int, error) {
 func (s *stream) Close() error {
 	s.payload.mu.Lock()
 	defer s.payload.mu.Unlock()
-	if !s.closed {
-		s.closed = true
-		s.payload.release()
+	if s.payload.current == s {
+		s.payload.end() // any other has ended
 	}
 	return nil
 }

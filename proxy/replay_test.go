@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"io"
 	"math"
@@ -70,5 +71,35 @@ func TestNoLimitIsTooLarge(t *testing.T) {
 	body, err := keep(post(3, strings.NewReader("abc")), math.MaxInt64, NewBudget(math.MaxInt64, nil))
 	if err != nil || !body.whole() || body.size != 3 {
 		t.Errorf("%v, %d bytes kept", err, body.size)
+	}
+}
+
+// forgetful is an upstream transport that asks for the body again, as net/http
+// does to resend, finds no connection, and closes nothing.
+type forgetful struct{}
+
+func (forgetful) RoundTrip(r *http.Request) (*http.Response, error) {
+	if _, err := r.GetBody(); err != nil {
+		return nil, err
+	}
+	return nil, errors.New("no connection")
+}
+
+type noToken struct{}
+
+func (noToken) Authorization() string                                  { return "Bearer x" }
+func (noToken) Token(context.Context) (Token, error)                   { return noToken{}, nil }
+func (noToken) Renew(_ context.Context, rejected Token) (Token, error) { return rejected, nil }
+
+func TestBudgetIsGivenBackForABodyThatNobodyCloses(t *testing.T) {
+	var kept int64
+	transport := &Transport{Base: forgetful{}, Source: noToken{}, ReplayLimit: 100, Budget: NewBudget(1<<20, func(d int64) { kept += d })}
+	req := post(10, strings.NewReader("0123456789"))
+	req.Header = http.Header{}
+	if res, err := transport.RoundTrip(req); err == nil {
+		t.Errorf("answered with %v", res)
+	}
+	if kept != 0 {
+		t.Errorf("%d bytes are lost to all later requests", kept)
 	}
 }

@@ -125,6 +125,7 @@ func (t *Transport) send(req *http.Request, token Token, body *payload) (*http.R
 	began := time.Now()
 	res, err := t.Base.RoundTrip(out)
 	if err != nil {
+		body.abandon()
 		if clientErr := body.clientErr(); clientErr != nil {
 			return nil, clientErr
 		}
