@@ -19,6 +19,7 @@ import (
 )
 
 func main() {
+	app.HideMemory()
 	code, err := service.Main(keptBy)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "mimecast-proxy:", err)

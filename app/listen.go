@@ -14,12 +14,14 @@ import (
 // open listens at an address that variable names. A taken port is an error at
 // the start, and not later.
 func (p Process) open(ctx context.Context, variable string, a config.Address, mode fs.FileMode) (net.Listener, error) {
+	listen := p.listen
 	if a.Network == "unix" {
 		if err := clearStale(ctx, a.Address); err != nil {
 			return nil, fmt.Errorf("%s=%v: %w", variable, a, err)
 		}
+		listen = p.listenPrivately
 	}
-	l, err := p.listen(ctx, a.Network, a.Address)
+	l, err := listen(ctx, a.Network, a.Address)
 	if isTaken(err) {
 		return nil, fmt.Errorf("%s=%v is taken by another program, perhaps by another mimecast-proxy; stop that one or set %s to another address: %w", variable, a, variable, err)
 	}
@@ -33,6 +35,13 @@ func (p Process) open(ctx context.Context, variable string, a config.Address, mo
 		}
 	}
 	return l, nil
+}
+
+// listenPrivately opens a socket that nobody else can connect to before its mode
+// is set.
+func (p Process) listenPrivately(ctx context.Context, network, address string) (l net.Listener, err error) {
+	privately(func() { l, err = p.listen(ctx, network, address) })
+	return l, err
 }
 
 // clearStale removes a socket that a killed process left behind. One that

@@ -38,16 +38,35 @@ var dir string // where the program is built
 
 // Binary returns the path of the program.
 var Binary = sync.OnceValue(func() string {
-	var err error
-	if dir, err = os.MkdirTemp("", "mimecast-proxy"); err != nil {
+	path, err := build()
+	if err != nil {
 		panic(err)
-	}
-	path := filepath.Join(dir, "mimecast-proxy")
-	if out, err := exec.Command("go", "build", "-o", path, "mimecast-proxy").CombinedOutput(); err != nil {
-		panic(fmt.Sprintf("building the program: %v\n%s", err, out))
 	}
 	return path
 })
+
+func build() (string, error) {
+	mod, err := exec.Command("go", "env", "GOMOD").Output() //nolint:noctx // it asks nobody
+	if err != nil {
+		return "", fmt.Errorf("looking for the module: %w", err)
+	}
+	root := filepath.Dir(strings.TrimSpace(string(mod)))
+	// A result of go test is kept until a file changes that the test looked at.
+	// It looks at the packages that it imports, and main is none of them.
+	if _, err := os.Stat(filepath.Join(root, "main.go")); err != nil {
+		return "", fmt.Errorf("looking for the program's source: %w", err)
+	}
+	if dir, err = os.MkdirTemp("", "mimecast-proxy"); err != nil {
+		return "", fmt.Errorf("making a directory for the program: %w", err)
+	}
+	path := filepath.Join(dir, "mimecast-proxy")
+	cmd := exec.Command("go", "build", "-o", path, ".") //nolint:noctx // it ends by itself
+	cmd.Dir = root
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building the program: %w\n%s", err, out)
+	}
+	return path, nil
+}
 
 // Output is what a program wrote, readable while it writes.
 type Output struct {
@@ -108,7 +127,13 @@ type Program struct {
 // Start runs the program and waits for nothing. It is killed when t ends.
 func Start(t testing.TB, environ []string, args ...string) *Program {
 	t.Helper()
-	p := &Program{Cmd: exec.Command(Binary(), args...), ended: make(chan struct{})} //nolint:noctx // t's end kills it
+	return StartCmd(t, exec.Command(Binary(), args...), environ) //nolint:noctx // t's end kills it
+}
+
+// StartCmd is Start for a command that was prepared.
+func StartCmd(t testing.TB, cmd *exec.Cmd, environ []string) *Program {
+	t.Helper()
+	p := &Program{Cmd: cmd, ended: make(chan struct{})}
 	p.Cmd.Env = environ
 	p.Cmd.Stdout, p.Cmd.Stderr = &p.Stdout, &p.Stderr
 	if err := p.Cmd.Start(); err != nil {

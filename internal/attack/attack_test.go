@@ -1,3 +1,5 @@
+//go:build unix
+
 package attack
 
 import (
@@ -32,7 +34,11 @@ type answer struct {
 // dial opens a connection that cannot hang a test.
 func dial(t testing.TB, address string) net.Conn {
 	t.Helper()
-	conn, err := net.Dial("tcp", address)
+	network := "tcp"
+	if path, ok := strings.CutPrefix(address, "unix:"); ok {
+		network, address = "unix", path
+	}
+	conn, err := net.Dial(network, address)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,13 @@
+//go:build !windows
+
+package app
+
+import "syscall"
+
+// privately runs f so that the files it makes are for their owner alone, from
+// their first moment on. That holds for the whole process meanwhile, which at
+// its start makes no others.
+func privately(f func()) {
+	defer syscall.Umask(syscall.Umask(0o177))
+	f()
+}

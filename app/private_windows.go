@@ -1,0 +1,4 @@
+package app
+
+// privately runs f. On Windows files have the access rights of their directory.
+func privately(f func()) { f() }
