@@ -195,6 +195,7 @@ func accessLines(text string) (lines []line) {
 	for raw := range strings.Lines(text) {
 		var l line
 		if json.Unmarshal([]byte(raw), &l) == nil && l.Path != "" {
+			l.Error, _, _ = strings.Cut(l.Error, ":") // the code; what follows is for people
 			lines = append(lines, l)
 		}
 	}
