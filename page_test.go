@@ -645,24 +645,6 @@ func TestStatusPageTellsNoSecret(t *testing.T) {
 	}
 }
 
-func TestStatusWarnsOfAWrongClock(t *testing.T) {
-	sim := simulate(t, simulator.Options{})
-	sim.AddFault(simulator.Fault{Path: "/oauth/token", Header: map[string]string{"Date": time.Now().Add(time.Hour).UTC().Format(http.TimeFormat)}})
-	p := serve(t, sim)
-	res, err := p.client.Get(p.admin + "/api/status")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	var status struct{ Warnings []string }
-	if err := json.NewDecoder(res.Body).Decode(&status); err != nil {
-		t.Fatal(err)
-	}
-	if len(status.Warnings) != 1 || !strings.Contains(status.Warnings[0], "behind Mimecast's") {
-		t.Errorf("%q", status.Warnings)
-	}
-}
-
 // TestScreenshots takes the pictures for the docs:
 //
 //	go test -run TestScreenshots -timeout 10m -screenshots docs/images .

@@ -212,7 +212,7 @@ func (s *server) introduce(w io.Writer, sim *simulator.Server, taken []string) e
 	if !s.cfg.APIKey.IsZero() {
 		view.Options += `-H "X-Proxy-Key: $PROXY_API_KEY" `
 	}
-	if s.adminAt != nil {
+	if s.adminAt != nil && s.adminAt.Network() == "tcp" { // browsers open no socket
 		view.Admin = "http://" + s.adminAt.String()
 	}
 	return introduction.Execute(w, view)
