@@ -2,10 +2,16 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
+	"image"
+	"image/color"
+	"image/draw"
+	"image/png"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -688,7 +694,7 @@ func TestScreenshots(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(filepath.Join(*screenshots, name), shot, 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(*screenshots, name), shrink(t, shot), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -712,4 +718,40 @@ func push(t *testing.T, p *program, action string) {
 	if res.StatusCode != http.StatusOK {
 		t.Fatalf("%s: %d", action, res.StatusCode)
 	}
+}
+
+// shrink reduces a picture to 256 colours, those that it has most of and that
+// are unlike each other: to a third of its size, and hardly to be seen.
+func shrink(t *testing.T, shot []byte) []byte {
+	t.Helper()
+	from, err := png.Decode(bytes.NewReader(shot))
+	if err != nil {
+		t.Fatal(err)
+	}
+	frame := from.Bounds()
+	counts := map[color.NRGBA]int{}
+	for y := frame.Min.Y; y < frame.Max.Y; y++ {
+		for x := frame.Min.X; x < frame.Max.X; x++ {
+			counts[color.NRGBAModel.Convert(from.At(x, y)).(color.NRGBA)]++
+		}
+	}
+	apart := func(a, b uint8) int { return max(int(a), int(b)) - min(int(a), int(b)) }
+	var palette color.Palette
+	for _, c := range slices.SortedFunc(maps.Keys(counts), func(a, b color.NRGBA) int { return counts[b] - counts[a] }) {
+		alike := func(d color.Color) bool {
+			o := d.(color.NRGBA)
+			return apart(c.R, o.R)+apart(c.G, o.G)+apart(c.B, o.B) < 24
+		}
+		if len(palette) < 256 && (len(palette) < 24 || !slices.ContainsFunc(palette, alike)) {
+			palette = append(palette, c) // the surfaces are alike on purpose
+		}
+	}
+	to := image.NewPaletted(frame, palette)
+	draw.Draw(to, frame, from, frame.Min, draw.Src)
+	var small bytes.Buffer
+	encoder := png.Encoder{CompressionLevel: png.BestCompression}
+	if err := encoder.Encode(&small, to); err != nil {
+		t.Fatal(err)
+	}
+	return small.Bytes()
 }
