@@ -134,8 +134,16 @@ func only(methods []string, f http.HandlerFunc) http.HandlerFunc {
 	}
 }
 
+// bodyTimeout is how long a client may take to send a body that nobody reads.
+const bodyTimeout = 10 * time.Second
+
 // ServeHTTP implements http.Handler.
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.ContentLength != 0 {
+		// Nothing here wants a body, and net/http reads one before it answers.
+		// A writer without deadlines is none of net/http's, and has its own.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
+	}
 	header := w.Header()
 	header.Set("Cache-Control", "no-store")
 	header.Set("X-Content-Type-Options", "nosniff")

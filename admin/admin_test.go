@@ -3,11 +3,13 @@ package admin_test
 import (
 	"encoding/json"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -263,5 +265,46 @@ func TestStatusIsJSONWithTheTokenAndAShortClientID(t *testing.T) {
 	}
 	if res.Header.Get("Content-Type") != "application/json" || got.Version != "v1" || !got.Draining || got.Account.ClientID != "abcdef…" || !got.Token.Held {
 		t.Errorf("%v %s", res.Header, body)
+	}
+}
+
+// one is a listener that has one connection.
+type one struct {
+	conn chan net.Conn
+	done chan struct{}
+}
+
+func (l one) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conn:
+		return c, nil
+	case <-l.done:
+		return nil, net.ErrClosed
+	}
+}
+func (l one) Close() error   { close(l.done); return nil }
+func (l one) Addr() net.Addr { return &net.TCPAddr{} }
+
+func TestBodyThatDawdlesIsCutAfterTenSeconds(t *testing.T) {
+	for _, line := range []string{"POST /livez", "GET /livez", "POST /nowhere"} {
+		synctest.Test(t, func(t *testing.T) {
+			client, server := net.Pipe()
+			l := one{make(chan net.Conn, 1), make(chan struct{})}
+			l.conn <- server
+			srv := &http.Server{Handler: admin.Handler(admin.Options{})}
+			served := make(chan error)
+			go func() { served <- srv.Serve(l) }()
+			start := time.Now()
+			if _, err := io.WriteString(client, line+" HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\nx"); err != nil {
+				t.Fatal(err)
+			}
+			answer, err := io.ReadAll(client)
+			if took := time.Since(start); err != nil || took != 10*time.Second || !strings.HasPrefix(string(answer), "HTTP/1.1 ") {
+				t.Errorf("%s: %q and the end after %v, %v", line, answer, took, err)
+			}
+			client.Close()
+			srv.Close()
+			<-served
+		})
 	}
 }

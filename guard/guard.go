@@ -13,6 +13,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"time"
 
 	"mimecast-proxy/problem"
 	"mimecast-proxy/secret"
@@ -154,8 +155,23 @@ func (g *Guard) judgeCaller(r *http.Request, t target) *problem.Problem {
 	return p
 }
 
+// bodyTimeout is how long a client may take to send a body before it has proved
+// that it may.
+const bodyTimeout = 10 * time.Second
+
+// boundBody bounds how long the rest of a body may take.
+func boundBody(w http.ResponseWriter) {
+	// A writer without deadlines is none of net/http's, and has its own.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
+}
+
+// refuse answers. net/http reads what is left of a small body first, which a
+// client that was refused could make last for ever.
 func (g *Guard) refuse(w http.ResponseWriter, r *http.Request, p *problem.Problem) {
 	g.report(r, p, false)
+	if r.ContentLength != 0 && p.Code != problem.BadRequestBody { // its time has begun
+		boundBody(w)
+	}
 	if p.Code == problem.APIKeyRequired {
 		challenge(w.Header())
 	}

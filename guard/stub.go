@@ -7,7 +7,6 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"time"
 
 	"mimecast-proxy/problem"
 )
@@ -21,8 +20,7 @@ const (
 	tokenTTL = 1799
 	// A token request is small. It is read before anything is proved, so what
 	// it may take is bounded.
-	maxTokenRequest     = 64 << 10
-	tokenRequestTimeout = 10 * time.Second
+	maxTokenRequest = 64 << 10
 )
 
 // isTokenEndpoint reports whether a path might be read as that of the token
@@ -64,8 +62,7 @@ func (k *keyring) judgeTokenRequest(w http.ResponseWriter, r *http.Request) *pro
 	if k.isProvedBy(r.Header) {
 		return nil
 	}
-	// A writer without deadlines is none of net/http's, and has its own.
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(tokenRequestTimeout))
+	boundBody(w)
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxTokenRequest))
 	if err != nil {
 		return problem.New(problem.BadRequestBody, "The token request cannot be read. Send a form with client_id and client_secret, and no more.").Because(err)

@@ -1,10 +1,10 @@
 package guard_test
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -160,31 +160,30 @@ func (l one) Accept() (net.Conn, error) {
 func (l one) Close() error   { close(l.done); return nil }
 func (l one) Addr() net.Addr { return &net.TCPAddr{} }
 
-func TestTokenRequestThatDawdlesIsCutAfterTenSeconds(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		g, err := guard.New(guard.Policy{TokenStub: true, Key: keyOf("the-key")})
-		if err != nil {
-			t.Fatal(err)
-		}
-		client, server := net.Pipe()
-		l := one{make(chan net.Conn, 1), make(chan struct{})}
-		l.conn <- server
-		srv := &http.Server{Handler: g.Wrap(nowhereHandler{})}
-		served := make(chan error)
-		go func() { served <- srv.Serve(l) }()
-		start := time.Now()
-		fmt.Fprint(client, "POST /oauth/token HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\nclient_secret=")
-		res, err := http.ReadResponse(bufio.NewReader(client), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if took := time.Since(start); took != 10*time.Second || res.StatusCode != 400 {
-			t.Errorf("%d after %v", res.StatusCode, took)
-		}
-		client.Close()
-		srv.Close()
-		<-served
-	})
+func TestBodyThatDawdlesIsCutAfterTenSeconds(t *testing.T) {
+	for line, want := range map[string]int{"POST /oauth/token": 400, "POST /": 401, "GET //": 400, "OPTIONS *": 400} {
+		synctest.Test(t, func(t *testing.T) {
+			g, err := guard.New(guard.Policy{TokenStub: true, Key: keyOf("the-key")})
+			if err != nil {
+				t.Fatal(err)
+			}
+			client, server := net.Pipe()
+			l := one{make(chan net.Conn, 1), make(chan struct{})}
+			l.conn <- server
+			srv := &http.Server{Handler: g.Wrap(nowhereHandler{}), DisableGeneralOptionsHandler: true}
+			served := make(chan error)
+			go func() { served <- srv.Serve(l) }()
+			start := time.Now()
+			fmt.Fprint(client, line+" HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\nclient_secret=")
+			answer, err := io.ReadAll(client)
+			if took := time.Since(start); err != nil || took != 10*time.Second || !strings.HasPrefix(string(answer), fmt.Sprintf("HTTP/1.1 %d ", want)) {
+				t.Errorf("%s: %q and the end after %v, %v", line, answer, took, err)
+			}
+			client.Close()
+			srv.Close()
+			<-served
+		})
+	}
 }
 
 func TestTokenOfTheStubProvesTheKeyOnEveryReplica(t *testing.T) {
