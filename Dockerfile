@@ -1,18 +1,35 @@
 # syntax=docker/dockerfile:1
-# A static binary and the CA roots, nothing else: no shell, no package manager,
-# a numeric user that is not root.
+# A static binary, its bill of materials and the CA roots, nothing else: no
+# shell, no package manager, a numeric user that is not root.
+#
+#   docker build --build-arg VERSION=0.1.0 -t mimecast-proxy:0.1.0 .
+#   docker buildx build --platform linux/amd64,linux/arm64 …
+#
+# The base is named by its exact version. Whoever builds for others pins what
+# that was for them: docker buildx imagetools inspect golang:1.26.8-bookworm
 FROM --platform=$BUILDPLATFORM golang:1.26.8-bookworm AS build
-ARG TARGETOS TARGETARCH VERSION=""
+# No defaults for these two, which would hide what --platform asks for.
+ARG TARGETOS TARGETARCH VERSION=devel
 WORKDIR /src
 COPY go.mod go.sum ./
-RUN go mod download
+RUN go mod download && go mod verify
 COPY . .
+# The same sources and version give the same bytes, in whatever directory.
 RUN CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH \
-    go build -trimpath -ldflags="-s -w -X mimecast-proxy/app.Version=$VERSION" -o /mimecast-proxy .
+    go build -trimpath -buildvcs=false -ldflags="-s -w -X mimecast-proxy/app.Version=$VERSION" -o /out/mimecast-proxy .
+RUN go run github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0 \
+    bin -json -noserial -notimestamp -version "$VERSION" -output /out/sbom.cdx.json /out/mimecast-proxy
 
 FROM scratch
+ARG VERSION=devel REVISION=unknown
+LABEL org.opencontainers.image.title="mimecast-proxy" \
+      org.opencontainers.image.description="An authenticating proxy for the Mimecast API 2.0" \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.version="$VERSION" \
+      org.opencontainers.image.revision="$REVISION"
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
-COPY --from=build /mimecast-proxy /mimecast-proxy
+COPY --from=build /out/mimecast-proxy /mimecast-proxy
+COPY --from=build /out/sbom.cdx.json /sbom.cdx.json
 USER 65532:65532
 EXPOSE 8080
 # The listener stays on loopback unless told otherwise; docs/containers.md shows

@@ -123,12 +123,12 @@ func (n *node) environ(spec corev1.PodSpec, c corev1.Container) []string {
 
 // container is the proxy as a process.
 type container struct {
-	t          *testing.T
-	cmd        *exec.Cmd
-	stderr     log
-	port       map[string]string // the manifest's port to the machine's
-	data       string            // host:port
-	containers corev1.Container
+	t      *testing.T
+	cmd    *exec.Cmd
+	stderr log
+	port   map[string]string // the manifest's port to the machine's
+	data   string            // host:port
+	spec   corev1.Container
 }
 
 // log is what a program wrote, readable while it writes.
@@ -142,8 +142,16 @@ func (l *log) String() string              { l.mu.Lock(); defer l.mu.Unlock(); r
 
 func (n *node) run(spec corev1.PodSpec, c corev1.Container) *container {
 	n.t.Helper()
-	p := &container{t: n.t, cmd: exec.Command(n.binary), containers: c, port: map[string]string{}}
-	p.cmd.Env = n.environ(spec, c)
+	p := n.start(n.environ(spec, c))
+	p.spec = c
+	return p
+}
+
+// start runs the program until it says where it serves.
+func (n *node) start(environ []string, args ...string) *container {
+	n.t.Helper()
+	p := &container{t: n.t, cmd: exec.Command(n.binary, args...), port: map[string]string{}}
+	p.cmd.Env = append(environ, "PROXY_LOG_FORMAT=json")
 	p.cmd.Stderr = &p.stderr
 	if err := p.cmd.Start(); err != nil {
 		n.t.Fatal(err)
@@ -182,7 +190,7 @@ func (p *container) await(what string, so func() bool) {
 func (p *container) passes(probe *corev1.Probe) {
 	p.t.Helper()
 	port := probe.HTTPGet.Port
-	for _, named := range p.containers.Ports {
+	for _, named := range p.spec.Ports {
 		if port.Type == intstr.String && named.Name == port.StrVal {
 			port = intstr.FromInt32(named.ContainerPort)
 		}
