@@ -7,10 +7,11 @@ import (
 	"time"
 )
 
-// record is what is known of one request, in one allocation. It is not pooled:
-// a hook may be called when the request is over, from a goroutine that
-// outlives it.
+// record is what is known of one request, and is the context of it, in one
+// allocation. It is not pooled: a hook may be called when the request is over,
+// from a goroutine that outlives it.
 type record struct {
+	context.Context
 	writer writer
 	body   reader
 	began  time.Time
@@ -36,6 +37,14 @@ type told struct {
 }
 
 type recordKey struct{}
+
+// Value implements context.Context.
+func (r *record) Value(key any) any {
+	if key == (recordKey{}) {
+		return r
+	}
+	return r.Context.Value(key)
+}
 
 // tell lets f note something on the record of a request, if ctx is of one.
 func tell(ctx context.Context, f func(*record)) {

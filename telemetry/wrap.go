@@ -29,16 +29,15 @@ const statusClientGone = 499
 func (t *Telemetry) Wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		rec := t.begin(w, r)
-		ctx := context.WithValue(r.Context(), recordKey{}, rec)
 		defer func() {
 			why := recover()
-			t.end(ctx, rec, why)
+			t.end(rec, why)
 			if why != nil {
 				// http.ErrAbortHandler is how a cut answer shows as cut.
 				panic(why)
 			}
 		}()
-		r = r.WithContext(ctx)
+		r = r.WithContext(rec)
 		if r.Body != nil && r.Body != http.NoBody {
 			rec.body.ReadCloser = r.Body
 			r.Body = &rec.body
@@ -53,12 +52,13 @@ func (t *Telemetry) begin(w http.ResponseWriter, r *http.Request) *record {
 		t.busy.Store(now.UnixNano())
 	}
 	rec := &record{
-		began:  now,
-		id:     requestID(r),
-		method: bound(r.Method, maxMethod),
-		path:   bound(r.URL.EscapedPath(), maxPath),
-		client: host(r.RemoteAddr),
-		trace:  traceID(r.Header["Traceparent"]),
+		Context: r.Context(),
+		began:   now,
+		id:      requestID(r),
+		method:  bound(r.Method, maxMethod),
+		path:    bound(r.URL.EscapedPath(), maxPath),
+		client:  host(r.RemoteAddr),
+		trace:   traceID(r.Header["Traceparent"]),
 	}
 	rec.writer.ResponseWriter = w
 	rec.body.began = now
@@ -86,16 +86,16 @@ const (
 )
 
 // end observes a request. why is what the handler panicked with, or nil.
-func (t *Telemetry) end(ctx context.Context, rec *record, why any) {
+func (t *Telemetry) end(rec *record, why any) {
 	defer t.inFlight.Add(-1) // last: who sees none in flight sees all counted
-	o := rec.outcome(ctx, why)
+	o := rec.outcome(why)
 	o.fault = o.judge()
 	t.metrics.observe(rec.method, &o)
 	t.access(rec, &o)
 	t.recent.addRequest(rec, &o)
 }
 
-func (rec *record) outcome(ctx context.Context, why any) outcome {
+func (rec *record) outcome(why any) outcome {
 	rec.mu.Lock()
 	o := outcome{told: rec.told}
 	rec.mu.Unlock()
@@ -111,7 +111,7 @@ func (rec *record) outcome(ctx context.Context, why any) outcome {
 		o.failure = Scrub("panic: " + fmt.Sprint(why))
 	}
 	o.code = codeOf(o.failure)
-	o.aborted = rec.abortedBy(ctx, why, o.panicked)
+	o.aborted = rec.abortedBy(why, o.panicked)
 	if o.status == 0 {
 		o.status = impliedStatus(why, o.aborted)
 		w.begun = now
@@ -122,8 +122,8 @@ func (rec *record) outcome(ctx context.Context, why any) outcome {
 
 // abortedBy says who cut the answer short, if it was cut. That the client is
 // gone does not alone mean so: it may have read all it wanted.
-func (rec *record) abortedBy(ctx context.Context, why any, panicked bool) string {
-	gone := ctx.Err() != nil
+func (rec *record) abortedBy(why any, panicked bool) string {
+	gone := rec.Err() != nil
 	switch {
 	case panicked:
 		return byProxy
@@ -131,7 +131,7 @@ func (rec *record) abortedBy(ctx context.Context, why any, panicked bool) string
 		return byClient
 	case why == nil:
 		return ""
-	case gone && !errors.Is(context.Cause(ctx), context.Canceled):
+	case gone && !errors.Is(context.Cause(rec), context.Canceled):
 		return byProxy // which gave a cause of its own
 	case gone:
 		return byClient
