@@ -2,7 +2,9 @@ package deploy_test
 
 import (
 	"bytes"
+	"os"
 	"os/exec"
+	"strings"
 	"testing"
 
 	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
@@ -129,5 +131,37 @@ func TestKubeScoreFindsNothing(t *testing.T) {
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("%s: %v\n%s", name, err, out)
 		}
+	}
+}
+
+// TestOperatorsRulesAreThoseOfTheFile holds the copy to what it is a copy of,
+// line by line, since kustomize cannot include a file in a resource.
+func TestOperatorsRulesAreThoseOfTheFile(t *testing.T) {
+	const dir, began = "../monitoring/", "groups:\n"
+	rules, err := os.ReadFile(dir + "alerts.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resource, err := os.ReadFile(dir + "prometheusrule.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, groups, _ := strings.Cut(string(rules), "\n"+began)
+	head, _, _ := strings.Cut(string(resource), "  "+began)
+	want := head + "  " + began
+	for line := range strings.Lines(groups) {
+		if strings.TrimSpace(line) != "" {
+			line = "  " + line
+		}
+		want += line
+	}
+	if os.Getenv("UPDATE") != "" {
+		if err := os.WriteFile(dir+"prometheusrule.yaml", []byte(want), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if string(resource) != want {
+		t.Error("prometheusrule.yaml is not what alerts.yaml says: run this test with UPDATE=1")
 	}
 }
