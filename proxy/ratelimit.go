@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"mimecast-proxy/mimecast"
@@ -28,39 +28,120 @@ const (
 const maxHeld = 64
 
 // gate lets requests that were held back go one after the other, in the order
-// in which they came to it: a crowd would only find the limit again. The zero
-// value is open.
+// in which they came: a crowd would only find the limit again. Each function of
+// Mimecast's has its limit, and so each has its line. The zero value is open.
 type gate struct {
-	held atomic.Int64
-	once sync.Once
-	turn chan struct{} // holds one value while somebody has the turn
+	mu    sync.Mutex
+	held  int
+	lines map[string]*line
 }
 
-// enter takes one of the places to wait in, if one is left.
-func (g *gate) enter() bool {
-	if g.held.Add(1) <= maxHeld {
-		return true
+// line is who waits for one function. It is guarded by the gate's mu.
+type line struct {
+	places []*place // the first has the turn
+	// until is the latest reset that any of them was told of: nobody goes before.
+	until time.Time
+}
+
+// place is one request's in a line.
+type place struct {
+	gate     *gate
+	function string
+	line     *line
+	turn     chan struct{} // closed when it is first
+}
+
+// join takes a place at the end of the line for a function, or nil where too
+// many wait already.
+func (g *gate) join(function string) *place {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.held >= maxHeld {
+		return nil
 	}
-	g.held.Add(-1)
-	return false
+	g.held++
+	if g.lines == nil {
+		g.lines = map[string]*line{}
+	}
+	l := g.lines[function]
+	if l == nil {
+		l = &line{}
+		g.lines[function] = l
+	}
+	p := &place{gate: g, function: function, line: l, turn: make(chan struct{})}
+	l.places = append(l.places, p)
+	l.next()
+	return p
 }
 
-func (g *gate) leave() { g.held.Add(-1) }
+// next gives the turn to whoever is first.
+func (l *line) next() {
+	if len(l.places) > 0 && !l.places[0].called() {
+		close(l.places[0].turn)
+	}
+}
 
-// take waits for the turn until the deadline. Whoever got it gives it back by
-// calling the func.
-func (g *gate) take(ctx context.Context, deadline time.Time) (giveBack func(), err error) {
-	g.once.Do(func() { g.turn = make(chan struct{}, 1) })
+func (p *place) called() bool {
+	select {
+	case <-p.turn:
+		return true
+	default:
+		return false
+	}
+}
+
+// leave gives the place up.
+func (p *place) leave() {
+	g := p.gate
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.held--
+	p.line.places = slices.DeleteFunc(p.line.places, func(q *place) bool { return q == p })
+	p.line.next()
+	if len(p.line.places) == 0 {
+		delete(g.lines, p.function)
+	}
+}
+
+// limit tells the line that Mimecast lets nobody through before a reset.
+func (p *place) limit(reset time.Time) {
+	p.gate.mu.Lock()
+	defer p.gate.mu.Unlock()
+	if reset.After(p.line.until) {
+		p.line.until = reset
+	}
+}
+
+func (p *place) until() time.Time {
+	p.gate.mu.Lock()
+	defer p.gate.mu.Unlock()
+	return p.line.until
+}
+
+// errNoTurn says that there is no attempt to be made before the deadline.
+var errNoTurn = errors.New("others who were held back were still being sent")
+
+// await waits for the turn, and then for the reset.
+func (p *place) await(ctx context.Context, deadline time.Time) error {
 	timer := time.NewTimer(time.Until(deadline))
 	defer timer.Stop()
 	select {
-	case g.turn <- struct{}{}: // channels serve those who wait in order
-		return func() { <-g.turn }, nil
+	case <-p.turn:
 	case <-timer.C:
-		return nil, errNoTurn
+		return errNoTurn
 	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+		return context.Cause(ctx)
 	}
+	// Whoever comes meanwhile may tell of a later reset.
+	for until := p.until(); until.After(time.Now()); until = p.until() {
+		if until.After(deadline) {
+			return errNoTurn
+		}
+		if err := sleep(ctx, time.Until(until)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func sleep(ctx context.Context, d time.Duration) error {
@@ -79,41 +160,47 @@ func sleep(ctx context.Context, d time.Duration) error {
 // safe for any method. Where waiting is no use, the 429 goes to the client. The
 // token is the one that the answer's attempt was made with.
 func (t *Transport) hold(req *http.Request, body *payload, limited *http.Response) (*http.Response, Token, error) {
+	ctx := req.Context()
 	deadline := time.Now().Add(t.RateLimitWait)
-	if !t.gate.enter() {
-		return t.held(req.Context(), HoldTooLong, limited), nil, nil
+	reset, ok := resetOf(limited, deadline)
+	if !ok {
+		return t.held(ctx, HoldTooLong, limited), nil, nil
 	}
-	defer t.gate.leave()
-	for first := true; ; first = false {
-		reset := time.Now().Add(mimecast.RetryAfter(limited.Header, time.Now()))
-		if reset.After(deadline) || !reset.After(time.Now()) {
-			return t.held(req.Context(), tooLong(first), limited), nil, nil
-		}
-		res, token, err := t.afterReset(req, body, reset, deadline)
+	place := t.gate.join(req.URL.Opaque)
+	if place == nil {
+		return t.held(ctx, HoldTooLong, limited), nil, nil
+	}
+	defer place.leave()
+	for ; ok; reset, ok = resetOf(limited, deadline) {
+		place.limit(reset)
+		park(limited)
+		res, token, err := t.atTurn(req, body, place, deadline)
 		switch {
 		case errors.Is(err, errConsumed):
-			return t.held(req.Context(), HoldNotReplayable, limited), nil, nil
+			return t.held(ctx, HoldNotReplayable, limited), nil, nil
 		case errors.Is(err, errNoTurn):
-			return t.held(req.Context(), HoldStillLimited, limited), nil, nil
+			return t.held(ctx, HoldStillLimited, limited), nil, nil
 		case err != nil:
 			drop(limited)
-			if req.Context().Err() != nil {
-				t.held(req.Context(), HoldAbandoned, nil)
+			if ctx.Err() != nil {
+				t.held(ctx, HoldAbandoned, nil)
 			}
 			return nil, nil, err
 		}
 		drop(limited)
 		if limited = res; res.StatusCode != http.StatusTooManyRequests {
-			return t.held(req.Context(), HoldRecovered, res), token, nil
+			return t.held(ctx, HoldRecovered, res), token, nil
 		}
 	}
+	return t.held(ctx, HoldStillLimited, limited), nil, nil
 }
 
-func tooLong(first bool) Hold {
-	if first {
-		return HoldTooLong
-	}
-	return HoldStillLimited
+// resetOf returns when the limit ends that an answer tells of, if that is in
+// time.
+func resetOf(limited *http.Response, deadline time.Time) (reset time.Time, ok bool) {
+	now := time.Now()
+	reset = now.Add(mimecast.RetryAfter(limited.Header, now))
+	return reset, reset.After(now) && !reset.After(deadline)
 }
 
 func (t *Transport) held(ctx context.Context, h Hold, res *http.Response) *http.Response {
@@ -123,20 +210,12 @@ func (t *Transport) held(ctx context.Context, h Hold, res *http.Response) *http.
 	return res
 }
 
-// errNoTurn says that the deadline came before a request's turn.
-var errNoTurn = errors.New("others who were held back were still being sent")
-
-// afterReset waits for the reset and for its turn, and makes one attempt.
-func (t *Transport) afterReset(req *http.Request, body *payload, reset, deadline time.Time) (*http.Response, Token, error) {
+// atTurn waits for the turn, and makes one attempt.
+func (t *Transport) atTurn(req *http.Request, body *payload, p *place, deadline time.Time) (*http.Response, Token, error) {
 	ctx := req.Context()
-	if err := sleep(ctx, time.Until(reset)); err != nil {
+	if err := p.await(ctx, deadline); err != nil {
 		return nil, nil, err
 	}
-	giveBack, err := t.gate.take(ctx, deadline)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer giveBack()
 	token, err := t.Source.Token(ctx)
 	if err != nil {
 		return nil, nil, err

@@ -135,7 +135,7 @@ func (t *Transport) send(req *http.Request, token Token, body *payload) (*http.R
 		t.Trace.Answered(req.Context(), res.StatusCode, res.Header, time.Since(began))
 	}
 	if res.StatusCode == http.StatusUnauthorized {
-		code := peekCode(res)
+		code := mimecast.Code(park(res))
 		if t.Trace.Unauthorized != nil {
 			t.Trace.Unauthorized(req.Context(), code)
 		}
@@ -210,21 +210,23 @@ func (t *Transport) settle(ctx context.Context, o Outcome, res *http.Response) *
 }
 
 const (
-	// maxCode bounds what is read of a 401's body to find its code, and what is
-	// read of one that nobody gets, so that its connection can be used again.
+	// maxCode bounds what is read of a 401's or a 429's body to find its code or
+	// to free its connection.
 	maxCode = 8 << 10
-	// patience bounds how long a 401's body is waited for.
+	// patience bounds how long such a body is waited for.
 	patience = 2 * time.Second
 )
 
-// peekCode returns the code in the body of a 401, and leaves the body as it was.
-func peekCode(res *http.Response) string {
+// park reads the body of an answer, so that its connection can be used by
+// others or closed, and leaves it as it was. It returns what there is, up to
+// maxCode bytes.
+func park(res *http.Response) []byte {
 	head, err := readSome(res.Body)
 	res.Body = struct {
 		io.Reader
 		io.Closer
 	}{io.MultiReader(bytes.NewReader(head), failing{err}, res.Body), res.Body}
-	return mimecast.Code(head)
+	return head
 }
 
 // readSome reads up to maxCode bytes, for as long as patience lasts: a body
