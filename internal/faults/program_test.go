@@ -121,6 +121,8 @@ func begin(t *testing.T, environ []string) *program {
 	return p
 }
 
+var binary string // the program, once it is built
+
 var build = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "faults")
 	if err != nil {
@@ -130,6 +132,7 @@ var build = sync.OnceValues(func() (string, error) {
 	if out, err := exec.Command("go", "build", "-o", path, "mimecast-proxy").CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%w: %s", err, out)
 	}
+	binary = path
 	return path, nil
 })
 

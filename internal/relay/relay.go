@@ -61,8 +61,11 @@ type Relay struct {
 }
 
 // Start returns a relay to target, at a free port of loopback.
-func Start(target string) (*Relay, error) {
-	l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", "127.0.0.1:0")
+func Start(target string) (*Relay, error) { return StartAt("127.0.0.1:0", target) }
+
+// StartAt returns a relay to target that listens at address.
+func StartAt(address, target string) (*Relay, error) {
+	l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", address)
 	if err != nil {
 		return nil, err
 	}

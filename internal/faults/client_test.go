@@ -1,0 +1,263 @@
+package faults_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"mimecast-proxy/simulator"
+)
+
+const (
+	gone      = "nobody is left to tell"
+	goneSigns = "499 at info, `aborted` is `client`"
+	atOnce    = "at once: what it asked of Mimecast is ended"
+)
+
+var clientRows = []row{
+	{"leaves while it waits for a token", gone, goneSigns, "at once; the token request goes on for the others", leavesWaiting, ""},
+	{"leaves within an upload that is kept", gone + "; nothing reaches Mimecast", goneSigns, "at once", leavesUploading(32<<10, false), ""},
+	{"leaves within an upload that streams", gone + "; the upload ends as one that is cut", goneSigns, atOnce, leavesUploading(10<<20, true), ""},
+	{"leaves while Mimecast works", gone, goneSigns, atOnce, leavesWorking, ""},
+	{"leaves within a download", gone, "`aborted` is `client`; `requests_aborted_total{by=\"client\"}`", atOnce, leavesDownloading, ""},
+	// {"closes its half and waits", "200, as if it had not", "the access line", "at once", halfClose, ""},
+	{"reads slowly", "all of it, and others are not held up", "`duration_ms`", "at once", slowReader, ""},
+	{"sends the next request before the answer", "each answer, in order", "an access line each", "at once", pipelining, ""},
+	{"waits for 100 Continue", "one 100 where the body is wanted, none where it is not", "the access line", "at once", expecting, ""},
+	{"sends trailers", "200; Mimecast gets the body without them", "the access line", "at once", clientTrailers, ""},
+	{"is sent trailers", "them, and the body", "the access line", "at once", upstreamTrailers, ""},
+	{"sends a malformed body", "400 `bad_request_body`", "the access line with `error`", "at once", malformedBody, ""},
+}
+
+func reader(c net.Conn) *bufio.Reader { return bufio.NewReader(c) }
+
+// idle waits until nothing is under way here and at Mimecast.
+func (w *world) idle(p *program) {
+	p.t.Helper()
+	await(p.t, "the end of all requests", func() bool { return p.metric("mimecast_proxy_requests_in_flight") == 0 && w.quiet() })
+	if n := p.metric("mimecast_proxy_replay_buffer_bytes"); n != 0 {
+		p.t.Errorf("%v bytes of bodies are kept", n)
+	}
+}
+
+// leave begins a request and ends it once so says so.
+func (p *program) leave(path string, so func() bool) {
+	p.t.Helper()
+	ctx, cancel := context.WithCancel(p.t.Context())
+	left := make(chan answer, 1)
+	go func() { left <- p.do(ctx, "GET", path, nil) }()
+	await(p.t, "the request's arrival", so)
+	cancel()
+	if a := <-left; a.err == nil {
+		p.t.Errorf("answered: %v", a)
+	}
+}
+
+func leavesWaiting(t *testing.T) {
+	w := newWorld(t, simulator.Options{})
+	give := make(chan struct{})
+	w.sim.AddFault(simulator.Fault{Path: "/oauth/token", Until: give, Count: 1})
+	p := begin(t, w.environ(t)).awaitServing()
+	p.leave("/identity/whoami", func() bool { return p.metric("mimecast_proxy_requests_in_flight") == 1 })
+	await(t, "the end of the request", func() bool { return p.metric("mimecast_proxy_requests_in_flight") == 0 })
+	p.logs(`"status":499`, `"level":"info"`)
+	close(give)
+	p.awaitReady().fine()
+	if n := w.sim.TokenRequests(); n != 1 {
+		t.Errorf("%d token requests", n)
+	}
+}
+
+func leavesUploading(size int, arrives bool) func(*testing.T) {
+	return func(t *testing.T) {
+		for _, http1 := range []bool{true, false} {
+			w := newWorld(t, simulator.Options{HTTP1Only: http1})
+			p := w.serve(t, "PROXY_REPLAY_LIMIT=64KiB")
+			before := w.sim.Counts().Requests
+			c := p.raw(fmt.Sprintf("POST /api/user/import-users HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n", size))
+			if _, err := io.CopyN(c, zero{}, int64(size/2)); err != nil {
+				t.Fatal(err)
+			}
+			p.counts("requests_in_flight", 1)
+			if arrives {
+				await(t, "the upload's arrival", func() bool { return w.sim.Counts().Requests > before })
+			}
+			c.Close()
+			w.idle(p)
+			p.logs(`"status":499`, `"aborted":"client"`)
+			if n := w.sim.Counts().Requests - before; !arrives && n != 0 {
+				t.Errorf("%d requests reached Mimecast", n)
+			}
+			if n := len(w.sim.Executions("import-users")); n != 0 {
+				t.Errorf("%d uploads were taken for whole", n)
+			}
+			p.fine()
+		}
+	}
+}
+
+func leavesWorking(t *testing.T) {
+	for _, http1 := range []bool{true, false} {
+		w := newWorld(t, simulator.Options{HTTP1Only: http1})
+		p := w.serve(t)
+		w.fault(t, "hang", once)
+		before := w.sim.Counts().Requests
+		p.leave("/identity/whoami", func() bool { return w.sim.Counts().Requests > before })
+		w.idle(p)
+		p.logs(`"status":499`, `"aborted":"client"`)
+		p.fine()
+	}
+}
+
+func leavesDownloading(t *testing.T) {
+	for _, http1 := range []bool{true, false} {
+		w := newWorld(t, simulator.Options{HTTP1Only: http1})
+		p := w.serve(t)
+		res, err := p.client.Post(p.url+"/api/archive/get-file?id=x&size=1TiB", "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.CopyN(io.Discard, res.Body, 1<<20); err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close() // which closes the connection: there is a tebibyte left
+		w.idle(p)
+		p.logs(`"aborted":"client"`)
+		p.counts(`requests_aborted_total{by="client"}`, 1)
+		p.fine()
+	}
+}
+
+func halfClose(t *testing.T) {
+	w := newWorld(t, simulator.Options{})
+	p := w.serve(t)
+	w.fault(t, "slow", func(f *simulator.Fault) { f.Delay = 300 * time.Millisecond })
+	for _, request := range []string{
+		"GET /identity/whoami HTTP/1.1\r\nHost: localhost\r\n\r\n",
+		"GET /identity/whoami HTTP/1.0\r\nHost: localhost\r\n\r\n",
+		"POST /api/account/get-account HTTP/1.1\r\nHost: localhost\r\nContent-Length: 11\r\n\r\n{\"data\":[]}",
+		"POST /api/account/get-account HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nb\r\n{\"data\":[]}\r\n0\r\n\r\n",
+	} {
+		c := p.raw(request)
+		if err := c.CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		from := reader(c)
+		a := p.read(from, "GET")
+		for a.status == 100 {
+			a = p.read(from, "GET")
+		}
+		if a.status != 200 || a.err != nil || !strings.Contains(strings.ToLower(a.body), "account") {
+			t.Errorf("%.30q: %v", request, a)
+		}
+	}
+}
+
+func slowReader(t *testing.T) {
+	const size = 8 << 20
+	w := newWorld(t, simulator.Options{})
+	p := w.serve(t)
+	res, err := p.client.Post(fmt.Sprintf("%s/api/archive/get-file?id=slow&size=%d", p.url, size), "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	var all sync.WaitGroup
+	for range 20 {
+		all.Go(func() {
+			a := p.post("/api/archive/get-file?id=quick&size=1MiB", "")
+			if n, err := simulator.Content("quick").Check(strings.NewReader(a.body)); n != 1<<20 || err != nil {
+				t.Errorf("%d bytes, %v, %v", n, err, a.err)
+			}
+		})
+	}
+	all.Wait()
+	if n, err := simulator.Content("slow").Check(res.Body); n != size || err != nil {
+		t.Errorf("%d bytes, %v", n, err)
+	}
+}
+
+func pipelining(t *testing.T) {
+	w := newWorld(t, simulator.Options{})
+	p := w.serve(t)
+	var all strings.Builder
+	for i := range 10 {
+		body := strings.Repeat("x", i*1000)
+		fmt.Fprintf(&all, "POST /_simulator/echo?n=%d HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s", i, len(body), body)
+		fmt.Fprintf(&all, "GET /_simulator/echo?g=%d HTTP/1.1\r\nHost: localhost\r\n\r\n", i)
+	}
+	c := p.raw(all.String())
+	from := reader(c)
+	for i := range 10 {
+		a, b := p.read(from, "POST"), p.read(from, "GET")
+		if !strings.Contains(a.body, fmt.Sprintf("n=%d", i)) || !strings.Contains(a.body, sum([]byte(strings.Repeat("x", i*1000)))) || !strings.Contains(b.body, fmt.Sprintf("g=%d", i)) {
+			t.Fatalf("answers %d: %v, %v", i, a, b)
+		}
+	}
+}
+
+func expecting(t *testing.T) {
+	w := newWorld(t, simulator.Options{})
+	p := w.serve(t, "PROXY_REPLAY_LIMIT=64KiB", "PROXY_ALLOW=POST /_simulator/")
+	for _, size := range []int{10, 100_000} { // kept, and streamed
+		c := p.raw(fmt.Sprintf("POST /_simulator/echo HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n", size))
+		from := reader(c)
+		if a := p.read(from, "POST"); a.status != 100 {
+			t.Fatalf("%d bytes: %v", size, a)
+		}
+		body := strings.Repeat("y", size)
+		if _, err := io.WriteString(c, body); err != nil {
+			t.Fatal(err)
+		}
+		if a := p.read(from, "POST"); a.status != 200 || !strings.Contains(a.body, sum([]byte(body))) {
+			t.Errorf("%d bytes: %v", size, a)
+		}
+	}
+	c := p.raw("POST /elsewhere HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 10\r\n\r\n")
+	p.says(p.read(reader(c), "POST"), 403, "route_not_allowed")
+}
+
+func clientTrailers(t *testing.T) {
+	w := newWorld(t, simulator.Options{})
+	p := w.serve(t)
+	c := p.raw("POST /_simulator/echo HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nTrailer: X-Late\r\n\r\n3\r\nabc\r\n0\r\nX-Late: yes\r\nAuthorization: Bearer mine\r\n\r\n")
+	a := p.read(reader(c), "POST")
+	if a.status != 200 || !strings.Contains(a.body, sum([]byte("abc"))) || strings.Contains(a.body, "X-Late") || strings.Contains(a.body, "mine") {
+		t.Errorf("%v", a)
+	}
+}
+
+func upstreamTrailers(t *testing.T) {
+	for _, http1 := range []bool{true, false} {
+		w := newWorld(t, simulator.Options{HTTP1Only: http1})
+		p := w.serve(t)
+		w.fault(t, "trailers")
+		res, err := p.client.Get(p.url + "/identity/whoami")
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(res.Body)
+		res.Body.Close()
+		if err != nil || !strings.Contains(string(body), "account-codes") || res.Trailer.Get("X-Checksum") != "0123abcd" {
+			t.Errorf("%s %v %v", body, res.Trailer, err)
+		}
+	}
+}
+
+func malformedBody(t *testing.T) {
+	w := newWorld(t, simulator.Options{})
+	p := w.serve(t)
+	before := w.sim.Counts().Requests
+	c := p.raw("POST /api/user/import-users HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\nabc\r\n")
+	p.says(p.read(reader(c), "POST"), 400, "bad_request_body")
+	p.logs(`"status":400`, "bad_request_body")
+	if n := w.sim.Counts().Requests - before; n != 0 {
+		t.Errorf("%d requests reached Mimecast", n)
+	}
+}

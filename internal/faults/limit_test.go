@@ -1,0 +1,141 @@
+package faults_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"mimecast-proxy/simulator"
+)
+
+const limited = "/api/account/get-account"
+
+var limitRows = []row{
+	{"429, holding is off", untouched, "`rate_limit_remaining` 0", "with Mimecast's reset", limitPasses, ""},
+	{"429, holding is on", "200, after Mimecast's own reset and never sooner", "`rate_limit_waits_total{outcome=\"recovered\"}`", "with the reset", limitHeld, ""},
+	{"429 whose reset is further away than `PROXY_RATE_LIMIT_WAIT`", untouched + ", at once", "`rate_limit_waits_total{outcome=\"too_long\"}`", "with the reset", limitTooFar, ""},
+	{"429 that names no reset", untouched + ", at once", "`rate_limit_waits_total{outcome=\"too_long\"}`", "with Mimecast", nil, "proxy.TestLimitPassesWhereWaitingIsNoUse"},
+	{"429 again and again", untouched + ", when its time is over", "`rate_limit_waits_total{outcome=\"still_limited\"}`", "with Mimecast", nil, "proxy.TestLimitPassesWhereWaitingIsNoUse"},
+	{"429 for a body that is gone", untouched, "`rate_limit_waits_total{outcome=\"not_replayable\"}`", "with the reset", nil, "proxy.TestLimitPassesWhereWaitingIsNoUse"},
+	{"429 for more than 64 at once", "64 are held, the rest get their 429", "`rate_limit_waits_total{outcome=\"too_long\"}`", "with the reset", nil, "proxy.TestPlacesToWaitAreBounded"},
+	{"429 for a crowd", "200 for all, in the order in which they came, one at a time", "`rate_limit_waits_total{outcome=\"recovered\"}`", "with the reset", limitCrowd, ""},
+	{"429, and the client leaves", gone + "; it is not sent again", "`rate_limit_waits_total{outcome=\"abandoned\"}`", "at once", limitAbandoned, ""},
+	{"429 for a write", "200; carried out once", "`rate_limit_waits_total{outcome=\"recovered\"}`", "with the reset", limitedWrites, ""},
+}
+
+func limitPasses(t *testing.T) {
+	w := newWorld(t, simulator.Options{})
+	p := w.serve(t)
+	w.sim.SetQuota(limited, 1, time.Hour)
+	p.says(p.post(limited, ""), 200, "")
+	a := p.post(limited, "")
+	p.says(a, http.StatusTooManyRequests, "")
+	if a.header.Get("X-RateLimit-Reset") == "" || !strings.Contains(a.body, "too_many_requests") {
+		t.Errorf("%v", a)
+	}
+	if n := p.metric("mimecast_proxy_rate_limit_remaining"); n != 0 {
+		t.Errorf("%v calls remain", n)
+	}
+}
+
+// limitHeld has each spelling of the reset header.
+func limitHeld(t *testing.T) {
+	w := newWorld(t, simulator.Options{})
+	p := w.serve(t, "PROXY_RATE_LIMIT_WAIT=1m")
+	for _, h := range []struct {
+		name, value string
+		wait        time.Duration
+	}{
+		{"X-RateLimit-Reset", "700", 700 * time.Millisecond}, {"X-Rate-Limit-Reset", "700", 700 * time.Millisecond},
+		{"Retry-After", "1", time.Second}, {"Retry-After", "", 2 * time.Second},
+	} {
+		if h.value == "" {
+			h.value = time.Now().Add(3 * time.Second).UTC().Format(http.TimeFormat) // in whole seconds
+		}
+		w.sim.Reset()
+		w.sim.AddFault(simulator.Fault{Path: limited, Status: 429, Header: map[string]string{h.name: h.value}, Count: 1})
+		p.says(p.post(limited, ""), 200, "")
+		rs := w.sim.Requests()
+		if len(rs) != 2 || rs[1].Time.Sub(rs[0].Time) < h.wait {
+			t.Errorf("%s: sent again after %v", h.name, rs[len(rs)-1].Time.Sub(rs[0].Time))
+		}
+	}
+	p.counts(`rate_limit_waits_total{outcome="recovered"}`, 4)
+}
+
+func limitTooFar(t *testing.T) {
+	w := newWorld(t, simulator.Options{})
+	p := w.serve(t, "PROXY_RATE_LIMIT_WAIT=30s")
+	w.sim.SetQuota(limited, 1, time.Hour)
+	p.says(p.post(limited, ""), 200, "")
+	began := time.Now()
+	p.says(p.post(limited, ""), http.StatusTooManyRequests, "")
+	if took := time.Since(began); took > 20*time.Second {
+		t.Errorf("after %v", took)
+	}
+	p.counts(`rate_limit_waits_total{outcome="too_long"}`, 1)
+}
+
+// limitCrowd has many more wait than one window lets through: at each reset
+// Mimecast is asked by one of them at a time, and by no crowd.
+func limitCrowd(t *testing.T) {
+	const n, quota = 40, 8
+	w := newWorld(t, simulator.Options{RequestLog: 1000})
+	p := w.serve(t, "PROXY_RATE_LIMIT_WAIT=1m")
+	w.sim.SetQuota("/_simulator/echo", quota, 500*time.Millisecond)
+	var all sync.WaitGroup
+	for i := range n {
+		all.Go(func() {
+			if a := p.post(fmt.Sprintf("/_simulator/echo?n=%d", i), ""); a.status != 200 || a.err != nil {
+				t.Errorf("%v", a)
+			}
+		})
+	}
+	all.Wait()
+	// Each got its 429 once, but for those of the first window; after that the
+	// first in line finds out for all that the window is full again.
+	refused := w.sim.Counts().Statuses[429]
+	if most := n - quota + 2*n/quota; refused > most {
+		t.Errorf("%d answers of 429 for %d requests, want at most %d", refused, n, most)
+	}
+	t.Logf("%d answers of 429", refused)
+}
+
+func limitAbandoned(t *testing.T) {
+	w := newWorld(t, simulator.Options{})
+	p := w.serve(t, "PROXY_RATE_LIMIT_WAIT=1h")
+	w.sim.AddFault(simulator.Fault{Path: "/identity/", Status: 429, Header: map[string]string{"Retry-After": "600", "X-RateLimit-Limit": "7", "X-RateLimit-Remaining": "0"}})
+	ctx, cancel := context.WithCancel(t.Context())
+	var answered atomic.Bool
+	left := make(chan struct{})
+	go func() { defer close(left); answered.Store(p.do(ctx, "GET", "/identity/whoami", nil).err == nil) }()
+	p.counts("rate_limit_limit", 7)
+	cancel()
+	<-left
+	p.counts(`rate_limit_waits_total{outcome="abandoned"}`, 1)
+	w.idle(p)
+	if answered.Load() || w.sim.Counts().Statuses[429] != 1 {
+		t.Error("it was answered, or sent again")
+	}
+}
+
+func limitedWrites(t *testing.T) {
+	w := newWorld(t, simulator.Options{})
+	p := w.serve(t, "PROXY_RATE_LIMIT_WAIT=1m")
+	w.sim.SetQuota("/api/gateway/hold-release", 5, 300*time.Millisecond)
+	var all sync.WaitGroup
+	for i := range 20 {
+		all.Go(func() { p.says(w.release(p, i), 200, "") })
+	}
+	all.Wait()
+	for i := range 20 {
+		if n := w.released(i); n != 1 {
+			t.Errorf("carried out %d times", n)
+		}
+	}
+}

@@ -1,0 +1,145 @@
+package faults_test
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+// row is a fault, with what docs/reliability.md says of it and the test that
+// holds it to that.
+type row struct {
+	fault string
+	// What the client gets, what log and metrics say, and when it is over.
+	client, signs, recovers string
+	test                    func(t *testing.T)
+	by                      string // package.Test of another package, where there is no test here
+}
+
+type chapter struct {
+	title string
+	rows  []row
+}
+
+var chapters = []chapter{
+	{"The token endpoint", tokenRows},
+	{"Mimecast", mimecastRows},
+	{"Its rate limit", limitRows},
+	{"The client", clientRows},
+	{"This machine", machineRows},
+}
+
+var update = flag.Bool("update", false, "write the matrix into docs/reliability.md")
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	// Most rows wait for something to time out, and none for the processor.
+	if flag.Lookup("test.parallel").Value.String() == flag.Lookup("test.parallel").DefValue {
+		_ = flag.Set("test.parallel", "12")
+	}
+	// Every other address here is a number.
+	end, err := nowhere()
+	if err != nil {
+		panic(err)
+	}
+	code := m.Run()
+	end()
+	if err = goleak.Find(); code == 0 && err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	if binary != "" {
+		_ = os.RemoveAll(filepath.Dir(binary))
+	}
+	os.Exit(code)
+}
+
+func TestFaults(t *testing.T) {
+	for _, c := range chapters {
+		for _, r := range c.rows {
+			if r.test != nil {
+				t.Run(c.title+"/"+r.fault, func(t *testing.T) { t.Parallel(); r.test(t) })
+			}
+		}
+	}
+}
+
+const (
+	doc      = "../../docs/reliability.md"
+	docBegin = "<!-- The matrix, written by: go test ./internal/faults -run Doc -update -->\n"
+	docEnd   = "<!-- The end of the matrix. -->\n"
+)
+
+// TestDocHasTheRowsThatAreTested holds the table in the docs to the rows here,
+// and each row to having a test.
+func TestDocHasTheRowsThatAreTested(t *testing.T) {
+	text, err := os.ReadFile(doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, rest, began := strings.Cut(string(text), docBegin)
+	_, after, ended := strings.Cut(rest, docEnd)
+	if !began || !ended {
+		t.Fatal("the doc has no place for the matrix")
+	}
+	want := before + docBegin + markdown(t) + docEnd + after
+	if *update {
+		if err := os.WriteFile(doc, []byte(want), 0o644); err != nil { //nolint:gosec // a document
+			t.Fatal(err)
+		}
+		return
+	}
+	if string(text) != want {
+		t.Errorf("the matrix in %s is not the one that is tested: run go test ./internal/faults -run Doc -update", doc)
+	}
+}
+
+func markdown(t *testing.T) string {
+	var b strings.Builder
+	for _, c := range chapters {
+		fmt.Fprintf(&b, "\n### %s\n\n| fault | the client | log and metrics | it is over | test |\n|---|---|---|---|---|\n", c.title)
+		seen := map[string]bool{}
+		for _, r := range c.rows {
+			if seen[r.fault] || (r.test == nil) == (r.by == "") || r.client == "" || r.signs == "" || r.recovers == "" {
+				t.Errorf("%s/%s: not a whole row, with one test", c.title, r.fault)
+			}
+			seen[r.fault] = true
+			by := "`faults`"
+			if r.by != "" {
+				exists(t, r.by)
+				by = "`" + r.by + "`"
+			}
+			fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", r.fault, r.client, r.signs, r.recovers, by)
+		}
+	}
+	b.WriteString("\n")
+	return b.String()
+}
+
+// exists checks that a test of another package is there. The program's own are
+// those of package main.
+func exists(t *testing.T, name string) {
+	dir, test, _ := strings.Cut(name, ".")
+	if dir == "main" {
+		dir = "."
+	}
+	files, err := filepath.Glob(filepath.Join("../..", dir, "*_test.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(text), "\nfunc "+test+"(") {
+			return
+		}
+	}
+	t.Errorf("there is no test %s", name)
+}

@@ -1,0 +1,374 @@
+package faults_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/net/dns/dnsmessage"
+
+	"mimecast-proxy/internal/relay"
+	"mimecast-proxy/problem"
+	"mimecast-proxy/simulator"
+)
+
+const (
+	accessLine  = "the access line with `error`"
+	nextRequest = "with the next request"
+	untouched   = "the answer as it came"
+	unknownEnd  = "502 `upstream_reset`: whether it was carried out is not known"
+)
+
+var mimecastRows = []row{
+	{"refuses connections", "502 `upstream_unreachable`", accessLine, nextRequest, refusesConnections, ""},
+	{"its name cannot be resolved", "502 `upstream_unreachable`, which names DNS", accessLine, nextRequest, noName, ""},
+	{"certificate expired", "502 `upstream_tls`, which names the clock", accessLine, "once it is renewed", badCertificate(simulator.CertificateExpired, "expired"), ""},
+	{"certificate for another host", "502 `upstream_tls`, which says so", accessLine, "once it is corrected", badCertificate(simulator.CertificateOtherHost, "another name"), ""},
+	{"certificate of an unknown authority", "502 `upstream_tls`, which names `MIMECAST_CA_FILE`", accessLine, "with the right roots and a restart", badCertificate(simulator.CertificateGood, "MIMECAST_CA_FILE"), ""},
+	{"reset before the answer", "a GET is sent once more: 200; a write: " + unknownEnd, accessLine, nextRequest, lostBefore(relay.Reset, 0), ""},
+	{"reset within the header", "a GET is sent once more: 200; a write: " + unknownEnd, accessLine, nextRequest, lostBefore(relay.Reset, 20), ""},
+	{"reset within the body", "a body that ends in an error, never one that looks whole", "`aborted` is `upstream`; `requests_aborted_total{by=\"upstream\"}`", nextRequest, cutBody(relay.Reset), ""},
+	{"closed within the body", "a body that ends in an error, never one that looks whole", "`aborted` is `upstream`; `requests_aborted_total{by=\"upstream\"}`", nextRequest, cutBody(relay.Close), ""},
+	{"slow header", "504 `upstream_timeout` after `PROXY_RESPONSE_TIMEOUT`", accessLine, nextRequest, slowHeader, ""},
+	{"slow body", "all of it, however long it takes", "`duration_ms`", nextRequest, slowBody, ""},
+	{"answers before it read the body", untouched + ", and the connection is closed", "the access line", nextRequest, earlyAnswer, ""},
+	{"401 once", "200: the token is renewed and the request sent again", "`retried` is true; `unauthorized_retries_total{outcome=\"recovered\"}`", "at once", once401("401-expired"), ""},
+	{"401 once, with HTML", "200: the token is renewed and the request sent again", "`retried` is true; `unauthorized_total{reason=\"other\"}`", "at once", once401("401-html"), ""},
+	{"401 whatever the token", untouched, "`unauthorized_retries_total{outcome=\"still_unauthorized\"}`; one token request in 10 s", "with Mimecast", nil, "main.Test401ThatAFreshTokenDoesNotCureCostsLittle"},
+	{"401 before a large body was sent", "200: `Expect: 100-continue` lets the 401 come in time", "`unauthorized_retries_total{outcome=\"recovered\"}`", "at once", nil, "main.TestUploadsUnderAtAndOverTheLimitSurviveARevocation"},
+	{"401 at the end of a 1 GiB upload", untouched + ": the body is gone", "`unauthorized_retries_total{outcome=\"not_replayable\"}`", "the next request has another token", lateRefusal, ""},
+	{"403, 404, 418", untouched + ", and no renewal", "the access line", "with Mimecast", passed(403, 404, 418), ""},
+	{"500, 502, 503, 504", untouched + ", and no renewal and no resend", "the access line", "with Mimecast", passed(500, 502, 503, 504), ""},
+	{"HTTP/1.1: idle connection reset as a request is sent", "a GET: 200; a write: " + unknownEnd, accessLine, nextRequest, staleConnection(true, relay.Reset), ""},
+	{"HTTP/1.1: idle connection closed as a request is sent", "a GET: 200; a write: " + unknownEnd, accessLine, nextRequest, staleConnection(true, relay.Close), ""},
+	{"HTTP/2: idle connection reset as a request is sent", "a GET: 200; a write: " + unknownEnd, accessLine, nextRequest, staleConnection(false, relay.Reset), ""},
+	{"HTTP/2: idle connection closed as a request is sent", "a GET: 200; a write: " + unknownEnd, accessLine, nextRequest, staleConnection(false, relay.Close), ""},
+	{"HTTP/2: GOAWAY", "200: what it left undone is sent again", "nothing", "at once", goAway, ""},
+	{"HTTP/2: GOAWAY, REFUSED_STREAM and PROTOCOL_ERROR under a write", "200 where Mimecast says that it did not begin, else " + unknownEnd, accessLine, nextRequest, nil, "proxy.TestWriteIsResentOnlyWhereMimecastSaysItWasNotCarriedOut"},
+	{"HTTP/2: connection goes silent", "after 25 s a GET is sent once more: 200; a write: " + unknownEnd, accessLine, "after 25 s", silent, ""},
+}
+
+// closedPort returns an address where nobody listens, and a func that makes a
+// relay to a world listen there.
+func closedPort(t *testing.T) (address string, relayTo func(*world)) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address = l.Addr().String()
+	l.Close()
+	return address, func(w *world) {
+		r, err := relay.StartAt(address, strings.TrimPrefix(w.sim.URL, "https://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { r.Close() })
+	}
+}
+
+func refusesConnections(t *testing.T) {
+	w := newWorld(t, simulator.Options{})
+	address, relayTo := closedPort(t)
+	p := w.serve(t, "MIMECAST_BASE_URL=https://"+address)
+	p.says(p.whoami(), http.StatusBadGateway, problem.UpstreamUnreachable)
+	p.logs(`"msg":"request"`, `"status":502`, "upstream_unreachable", "refused")
+	p.counts(`requests_total{code="502",method="GET"}`, 1)
+	relayTo(w)
+	p.fine()
+}
+
+// nowhere makes this process ask a name server that knows no name.
+func nowhere() (end func(), err error) {
+	c, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "udp", c.LocalAddr().String())
+	}}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		b := make([]byte, 1500)
+		for {
+			n, from, err := c.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			var m dnsmessage.Message
+			if m.Unpack(b[:n]) != nil {
+				continue
+			}
+			m.Response, m.RCode, m.Additionals = true, dnsmessage.RCodeNameError, nil
+			if answer, err := m.Pack(); err == nil {
+				_, _ = c.WriteTo(answer, from)
+			}
+		}
+	}()
+	return func() { c.Close(); <-done }, nil
+}
+
+func noName(t *testing.T) {
+	w := newWorld(t, simulator.Options{})
+	p := w.serve(t, "MIMECAST_BASE_URL=https://nothing.example")
+	a := p.whoami()
+	p.says(a, http.StatusBadGateway, problem.UpstreamUnreachable)
+	if !strings.Contains(a.body, "DNS") {
+		t.Errorf("%v", a)
+	}
+	p.logs(`"msg":"request"`, `"status":502`, "no such host")
+}
+
+// badCertificate is a Mimecast whose certificate is bad, beside one that gives
+// tokens.
+func badCertificate(c simulator.Certificate, phrase string) func(*testing.T) {
+	return func(t *testing.T) {
+		tokens := newWorld(t, simulator.Options{})
+		w := newWorld(t, simulator.Options{Certificate: c})
+		environ := []string{"MIMECAST_TOKEN_URL=" + tokens.sim.URL + "/oauth/token"}
+		if c == simulator.CertificateGood { // it is known by no authority that is trusted
+			environ = append(environ, "MIMECAST_BASE_URL="+w.sim.URL)
+			w = tokens
+		} else {
+			w.sim.CA = append(w.sim.CA, tokens.sim.CA...)
+		}
+		p := w.serve(t, environ...)
+		a := p.whoami()
+		p.says(a, http.StatusBadGateway, problem.UpstreamTLS)
+		if !strings.Contains(a.body, phrase) {
+			t.Errorf("%v", a)
+		}
+		p.logs(`"msg":"request"`, `"status":502`, "upstream_tls")
+	}
+}
+
+// release releases a message of the hold queue.
+func (w *world) release(p *program, i int) answer {
+	return p.post("/api/gateway/hold-release", fmt.Sprintf(`{"data":[{"id":%q}]}`, w.sim.HeldID(i)))
+}
+
+func (w *world) released(i int) int { return w.sim.Executions("hold-release")[w.sim.HeldID(i)] }
+
+// lostBefore is a connection that is lost before its answer began, or so many
+// bytes into it: what Mimecast did is done.
+func lostBefore(do relay.Action, after int64) func(*testing.T) {
+	return func(t *testing.T) {
+		for _, http1 := range []bool{true, false} {
+			w := newWorld(t, simulator.Options{HTTP1Only: http1})
+			p := w.serve(t)
+			p.fine()
+			w.relay.Set(relay.Fault{Way: relay.Down, After: after, Do: do, Count: 1})
+			p.fine()
+			w.relay.Set(relay.Fault{Way: relay.Down, After: after, Do: do, Count: 1})
+			p.says(w.release(p, 1), http.StatusBadGateway, problem.UpstreamReset)
+			if n := w.released(1); n > 1 {
+				t.Errorf("carried out %d times", n)
+			}
+			p.logs(`"msg":"request"`, `"status":502`, "upstream_reset")
+			w.relay.Clear()
+			p.says(w.release(p, 2), 200, "")
+			if w.released(2) != 1 {
+				t.Error("not carried out")
+			}
+		}
+	}
+}
+
+func cutBody(do relay.Action) func(*testing.T) {
+	return func(t *testing.T) {
+		for _, http1 := range []bool{true, false} {
+			w := newWorld(t, simulator.Options{HTTP1Only: http1})
+			p := w.serve(t)
+			p.fine()
+			w.relay.Set(relay.Fault{Way: relay.Down, After: 200_000, Do: do, Count: 1})
+			a := p.post("/api/archive/get-file?id=x&size=1MiB", "")
+			if a.status != 200 || a.err == nil || len(a.body) >= 1<<20 {
+				t.Errorf("%d bytes, %v", len(a.body), a.err)
+			}
+			p.logs(`"msg":"request"`, `"aborted":"upstream"`)
+			p.counts(`requests_aborted_total{by="upstream"}`, 1)
+			p.fine()
+		}
+	}
+}
+
+func slowHeader(t *testing.T) {
+	w := newWorld(t, simulator.Options{})
+	p := w.serve(t, "PROXY_RESPONSE_TIMEOUT=500ms")
+	w.fault(t, "hang", once)
+	p.says(p.whoami(), http.StatusGatewayTimeout, problem.UpstreamTimeout)
+	p.logs(`"msg":"request"`, `"status":504`)
+	p.fine()
+}
+
+func slowBody(t *testing.T) {
+	w := newWorld(t, simulator.Options{})
+	p := w.serve(t, "PROXY_RESPONSE_TIMEOUT=200ms")
+	w.sim.AddFault(simulator.Fault{Path: "/api/archive/", Pace: 20 * time.Millisecond})
+	a := p.post("/api/archive/get-file?id=slow&size=40KiB", "")
+	if n, err := simulator.Content("slow").Check(strings.NewReader(a.body)); a.err != nil || err != nil || n != 40<<10 {
+		t.Errorf("%d bytes, %v, %v", n, a.err, err)
+	}
+}
+
+func earlyAnswer(t *testing.T) {
+	for _, http1 := range []bool{true, false} {
+		w := newWorld(t, simulator.Options{HTTP1Only: http1})
+		p := w.serve(t, "PROXY_REPLAY_LIMIT=64KiB")
+		w.fault(t, "413-early", at("/api/file/file-upload"))
+		for range 20 { // with the rest of the body on its way
+			c := p.raw("POST /api/file/file-upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10000000\r\n\r\n")
+			sent := make(chan struct{})
+			go func() { defer close(sent); _, _ = io.Copy(c, zeros(10_000_000)) }()
+			if a := p.read(reader(c), "POST"); a.status != 413 || a.err != nil || !strings.Contains(a.body, "request_too_large") {
+				t.Errorf("%v", a)
+			}
+			c.Close()
+			<-sent
+		}
+		p.fine()
+	}
+}
+
+func once401(name string) func(*testing.T) {
+	return func(t *testing.T) {
+		w := newWorld(t, simulator.Options{})
+		p := w.serve(t)
+		w.fault(t, name, once)
+		p.says(w.release(p, 1), 200, "")
+		if w.released(1) != 1 || w.sim.TokenRequests() != 2 {
+			t.Errorf("carried out %d times, %d token requests", w.released(1), w.sim.TokenRequests())
+		}
+		p.logs(`"msg":"request"`, `"retried":true`)
+		p.counts(`unauthorized_retries_total{outcome="recovered"}`, 1)
+	}
+}
+
+// zeros is a stream of so many zeros.
+func zeros(n int64) io.Reader { return io.LimitReader(zero{}, n) }
+
+type zero struct{}
+
+func (zero) Read(b []byte) (int, error) { clear(b); return len(b), nil }
+
+func lateRefusal(t *testing.T) {
+	w := newWorld(t, simulator.Options{RequestLog: -1})
+	p := spawn(t, w.environ(t), "").awaitServing().awaitReady()
+	w.fault(t, "401", once)
+	req, err := http.NewRequest("POST", p.url+"/api/file/file-upload", zeros(1<<30))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.ContentLength = 1 << 30
+	res, err := p.client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := io.ReadAll(res.Body)
+	res.Body.Close()
+	if err != nil || res.StatusCode != 401 || !strings.Contains(string(body), "token_verification_failed") || res.Header.Get(problem.Header) != "" {
+		t.Errorf("%d %s %v", res.StatusCode, body, err)
+	}
+	p.counts(`unauthorized_retries_total{outcome="not_replayable"}`, 1)
+	if w.sim.TokenRequests() != 2 {
+		t.Errorf("%d token requests", w.sim.TokenRequests())
+	}
+	p.fine()
+}
+
+func passed(statuses ...int) func(*testing.T) {
+	return func(t *testing.T) {
+		w := newWorld(t, simulator.Options{})
+		p := w.serve(t)
+		for _, status := range statuses {
+			before := w.sim.Counts().Requests
+			w.sim.AddFault(simulator.Fault{Status: status, Code: "some_code", Message: "as it came", Header: map[string]string{"X-Request-Id": "theirs"}, Count: 1})
+			a := w.release(p, status)
+			if a.status != status || a.code != "" || !strings.Contains(a.body, "as it came") || a.header.Get("X-Request-Id") != "theirs" {
+				t.Errorf("%v", a)
+			}
+			if n := w.sim.Counts().Requests - before; n != 1 || w.sim.TokenRequests() != 1 {
+				t.Errorf("%d requests for one, %d token requests", n, w.sim.TokenRequests())
+			}
+		}
+	}
+}
+
+// staleConnection is one that the network gives up just as a request goes out
+// on it: the request never arrives, and the proxy cannot know that.
+func staleConnection(http1 bool, do relay.Action) func(*testing.T) {
+	return func(t *testing.T) {
+		w := newWorld(t, simulator.Options{HTTP1Only: http1})
+		p := w.serve(t)
+		p.fine()
+		w.relay.Set(relay.Fault{Way: relay.Up, Do: do, Count: 1})
+		p.fine() // the GET
+		if w.relay.Struck() != 1 {
+			t.Fatal("nothing was struck")
+		}
+		w.relay.Set(relay.Fault{Way: relay.Up, Do: do, Count: 1})
+		p.says(w.release(p, 1), http.StatusBadGateway, problem.UpstreamReset)
+		w.relay.Clear()
+		// And one that is given up while it is idle: noticed in time or not, it
+		// is never two.
+		for i := 2; i < 40; i++ {
+			p.fine()
+			w.relay.Strike(do)
+			a := w.release(p, i)
+			if n := w.released(i); n > 1 || a.status == 200 && n != 1 || a.status != 200 && a.code != string(problem.UpstreamReset) {
+				t.Errorf("%v, carried out %d times", a, n)
+			}
+		}
+		p.fine()
+	}
+}
+
+func goAway(t *testing.T) {
+	w := newWorld(t, simulator.Options{})
+	p := w.serve(t)
+	w.sim.AddFault(simulator.Fault{Header: map[string]string{"Connection": "close"}, Skip: 3})
+	var all sync.WaitGroup
+	for i := range 60 {
+		all.Go(func() {
+			if a := w.release(p, i); a.status != 200 || a.err != nil {
+				t.Errorf("%v", a)
+			}
+		})
+	}
+	all.Wait()
+	for i := range 60 {
+		if n := w.released(i); n != 1 {
+			t.Errorf("carried out %d times", n)
+		}
+	}
+}
+
+func silent(t *testing.T) {
+	w := newWorld(t, simulator.Options{})
+	p := w.serve(t)
+	p.fine()
+	w.relay.Set(relay.Fault{Way: relay.Down, Do: relay.Stall, Count: 1})
+	var both sync.WaitGroup
+	both.Go(func() { p.fine() })
+	both.Go(func() { p.says(w.release(p, 1), http.StatusBadGateway, problem.UpstreamReset) })
+	both.Wait()
+	if n := w.released(1); n > 1 {
+		t.Errorf("carried out %d times", n)
+	}
+	p.fine()
+}
+
+// sum is the hash of content, as file-upload wants it.
+func sum(content []byte) string {
+	s := sha256.Sum256(content)
+	return hex.EncodeToString(s[:])
+}

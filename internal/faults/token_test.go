@@ -1,0 +1,185 @@
+package faults_test
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"mimecast-proxy/problem"
+	"mimecast-proxy/simulator"
+)
+
+const (
+	noToken      = "503 `token_unavailable` with `Retry-After`"
+	noTokenSigns = "`no token` at warn; `token_requests_total{outcome=\"unavailable\"}`, `token_valid` 0"
+	byItself     = "by itself: asked again after 1 s, then at up to a minute's distance"
+)
+
+var tokenRows = []row{
+	{"down at start", noToken, noTokenSigns + "; not ready", byItself, deadAtStart(`token-dead`), ""},
+	{"refuses connections at start", noToken, noTokenSigns + "; not ready", byItself, tokenRefusesConnections, ""},
+	{"resets each connection", noToken, noTokenSigns, byItself, deadAtStart(`token-reset`), ""},
+	{"down at renewal", "200 while the held token lives, to its true end; then " + noToken, "`no token` at warn; ready all the while", byItself, downAtRenewal, ""},
+	{"slow", "200: nobody waits for a renewal that could be made earlier", "`token_request_duration_seconds`", "at once", nil, "main.TestRenewalsCostNoRequestAnything"},
+	{"500", noToken, noTokenSigns, byItself, unusable(simulator.Fault{Status: 500}, "status 500"), ""},
+	{"429 with `Retry-After`", noToken + " no shorter than Mimecast's", noTokenSigns, "by itself, and never before `Retry-After` is over", tokenLimited, ""},
+	{"200 with Mimecast's `fail`", noToken, noTokenSigns, byItself, unusableAs("token-fail", "no access_token"), ""},
+	{"HTML", noToken, noTokenSigns, byItself, unusableAs("token-html", "network device"), ""},
+	{"truncated answer", noToken, noTokenSigns, byItself, unusableAs("token-truncated", "token"), ""},
+	{"endless answer", noToken + "; 64 KiB of it are read", noTokenSigns, byItself, unusableAs("token-endless", "cannot be read"), ""},
+	{"redirect", noToken + "; the secret does not follow", noTokenSigns, byItself, unusableAs("token-redirect", "not followed with a secret"), ""},
+	{"another `token_type`", noToken, noTokenSigns, byItself, unusableAs("token-mac", "token_type"), ""},
+	{"`token_type` in lower case", "200", "nothing", "at once", lifetime("token-lowercase", 1799), ""},
+	{"CR and LF in the token", noToken, noTokenSigns, byItself, unusableAs("token-crlf", "RFC 6750"), ""},
+	{"negative `expires_in`", noToken, noTokenSigns, byItself, unusableAs("token-negative-expiry", "negative"), ""},
+	{"`expires_in` missing", "200; the token counts as living 29 minutes", "`token_expiry_timestamp_seconds`", "at once", lifetime("token-no-expiry", 29*60), ""},
+	{"`expires_in` zero", "200; the token counts as living 29 minutes", "`token_expiry_timestamp_seconds`", "at once", lifetime("token-zero-expiry", 29*60), ""},
+	{"`expires_in` as a string", "200", "`token_expiry_timestamp_seconds`", "at once", lifetime("token-string-expiry", 1799), ""},
+	{"`expires_in` huge", "200; renewed after a day at the latest", "`token_expiry_timestamp_seconds`", "at once", lifetime("token-huge-expiry", 24*3600), ""},
+	{"hangs forever", noToken + ", 30 s after the token request began", noTokenSigns, byItself, tokenHangs, ""},
+	{"credentials refused", "502 `credentials_refused`, which names the variables", "`token refused` at error; `token_requests_total{outcome=\"refused\"}`", "once the file is corrected, within 5 s and without a restart", nil, "main.TestCorrectedSecretFileIsTakenUpWithoutARestart"},
+}
+
+// noTokenYet checks what a client gets while there is none, and what is said.
+func (p *program) noTokenYet(phrase string) {
+	p.t.Helper()
+	a := p.whoami()
+	p.says(a, http.StatusServiceUnavailable, problem.TokenUnavailable)
+	if a.header.Get("Retry-After") == "" || !strings.Contains(a.body, phrase) {
+		p.t.Errorf("%v", a)
+	}
+	p.logs(`"msg":"no token"`, `"level":"warn"`)
+	p.counts(`token_requests_total{outcome="unavailable",trigger="startup"}`, 1)
+	if p.metric("mimecast_proxy_token_valid") != 0 || p.ready() {
+		p.t.Error("it claims to have a token")
+	}
+}
+
+// unusable is a token endpoint that gives no token in one way or another, and
+// then does.
+func unusable(f simulator.Fault, phrase string) func(*testing.T) {
+	return func(t *testing.T) {
+		w := newWorld(t, simulator.Options{})
+		f.Path = "/oauth/token"
+		w.sim.AddFault(f)
+		p := begin(t, w.environ(t)).awaitServing()
+		p.noTokenYet(phrase)
+		w.sim.ClearFaults()
+		p.awaitReady().fine()
+	}
+}
+
+func unusableAs(name, phrase string) func(*testing.T) {
+	f, err := simulator.NamedFault(name)
+	if err != nil {
+		panic(err)
+	}
+	return unusable(f, phrase)
+}
+
+func deadAtStart(name string) func(*testing.T) { return unusableAs(name, "There is no token") }
+
+func tokenRefusesConnections(t *testing.T) {
+	w := newWorld(t, simulator.Options{})
+	address, relayTo := closedPort(t)
+	p := begin(t, w.environ(t, "MIMECAST_TOKEN_URL=https://"+address+"/oauth/token")).awaitServing()
+	p.noTokenYet("cannot reach the token endpoint")
+	relayTo(w)
+	p.awaitReady().fine()
+}
+
+func downAtRenewal(t *testing.T) {
+	w := newWorld(t, simulator.Options{TokenTTL: 4 * time.Second})
+	p := w.serve(t)
+	w.fault(t, "token-dead")
+	expiry := p.metric("mimecast_proxy_token_expiry_timestamp_seconds")
+	var a answer
+	for a = p.whoami(); a.status == 200; a = p.whoami() {
+		time.Sleep(5 * time.Millisecond)
+	}
+	if now := float64(time.Now().UnixMilli()) / 1000; now < expiry {
+		t.Errorf("the token was given up %.3f s early", expiry-now)
+	}
+	p.says(a, http.StatusServiceUnavailable, problem.TokenUnavailable)
+	p.logs(`"msg":"no token"`, `"trigger":"expiry"`)
+	if !p.ready() {
+		t.Error("out of service for what a restart cannot mend")
+	}
+	if n := w.sim.Counts().Statuses[401]; n != 0 {
+		t.Errorf("Mimecast saw %d dead tokens", n)
+	}
+	w.sim.ClearFaults()
+	await(t, "the recovery", func() bool { return p.whoami().status == 200 })
+}
+
+func tokenLimited(t *testing.T) {
+	w := newWorld(t, simulator.Options{})
+	w.fault(t, "token-429", once) // Retry-After: 2
+	p := begin(t, w.environ(t)).awaitServing()
+	p.says(p.whoami(), http.StatusServiceUnavailable, problem.TokenUnavailable)
+	p.awaitReady().fine()
+	var asked []time.Time
+	for _, r := range w.sim.Requests() {
+		if r.Target == "/oauth/token" {
+			asked = append(asked, r.Time)
+		}
+	}
+	if len(asked) != 2 || asked[1].Sub(asked[0]) < 2*time.Second {
+		t.Errorf("asked at %v", asked)
+	}
+}
+
+// lifetime is a token whose lifetime is told oddly, and what is made of it.
+func lifetime(name string, seconds float64) func(*testing.T) {
+	return func(t *testing.T) {
+		w := newWorld(t, simulator.Options{})
+		w.fault(t, name)
+		began := time.Now()
+		p := w.serve(t)
+		p.fine()
+		expiry := p.metric("mimecast_proxy_token_expiry_timestamp_seconds")
+		early, late := float64(began.Unix())+seconds-1, float64(time.Now().Unix())+seconds+1
+		if expiry < early || expiry > late {
+			t.Errorf("it expires at %.0f, want between %.0f and %.0f", expiry, early, late)
+		}
+		for _, r := range w.sim.Requests() {
+			if r.Target == "/identity/whoami" && !strings.HasPrefix(r.Header.Get("Authorization"), "Bearer ") {
+				t.Errorf("sent as %.10q", r.Header.Get("Authorization"))
+			}
+		}
+	}
+}
+
+func tokenHangs(t *testing.T) {
+	w := newWorld(t, simulator.Options{})
+	w.fault(t, "token-hang")
+	began := time.Now()
+	p := begin(t, w.environ(t)).awaitServing()
+	a := p.whoami()
+	p.says(a, http.StatusServiceUnavailable, problem.TokenUnavailable)
+	if took := time.Since(began); took < 25*time.Second || !strings.Contains(a.body, "token endpoint") {
+		t.Errorf("after %v: %v", took, a)
+	}
+	w.sim.ClearFaults()
+	p.awaitReady().fine()
+}
+
+func TestClientThatLeavesDoesNotEndTheTokenRequest(t *testing.T) {
+	w := newWorld(t, simulator.Options{})
+	answer := make(chan struct{})
+	w.sim.AddFault(simulator.Fault{Path: "/oauth/token", Until: answer, Count: 1})
+	p := begin(t, w.environ(t)).awaitServing()
+	ctx, cancel := context.WithCancel(t.Context())
+	left := make(chan struct{})
+	go func() { defer close(left); p.do(ctx, "GET", "/identity/whoami", nil) }()
+	p.counts("requests_in_flight", 1)
+	cancel()
+	<-left
+	close(answer)
+	p.awaitReady().fine()
+	if n := w.sim.TokenRequests(); n != 1 {
+		t.Errorf("%d token requests", n)
+	}
+}
