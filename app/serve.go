@@ -13,6 +13,7 @@ import (
 
 	"mimecast-proxy/admin"
 	"mimecast-proxy/config"
+	"mimecast-proxy/halfclose"
 	"mimecast-proxy/problem"
 	"mimecast-proxy/service"
 )
@@ -64,7 +65,8 @@ func (p Process) newServer(ctx context.Context, cfg config.Config, actions ...ad
 	s := &server{parts: parts, quit: make(chan struct{}), keeper: p.Keeper}
 	base, cut := context.WithCancelCause(context.WithoutCancel(ctx))
 	s.cut = cut
-	s.data = s.httpServer(base, s.closing(s.handler()))
+	s.data = s.httpServer(base, halfclose.Wrap(s.closing(s.handler())))
+	s.data.ConnContext = halfclose.Context
 	s.admin = s.httpServer(base, admin.Handler(s.adminOptions(actions)))
 	data, admin := p.Keeper.Data, p.Keeper.Admin
 	if data == nil {
@@ -72,7 +74,7 @@ func (p Process) newServer(ctx context.Context, cfg config.Config, actions ...ad
 			return nil, err
 		}
 	}
-	s.listeners, s.dataAddr = append(s.listeners, data), data.Addr()
+	s.listeners, s.dataAddr = append(s.listeners, halfclose.Listen(s.loud(data))), data.Addr()
 	if cfg.Admin.IsZero() {
 		return s, nil
 	}
@@ -81,7 +83,7 @@ func (p Process) newServer(ctx context.Context, cfg config.Config, actions ...ad
 			return nil, errors.Join(err, data.Close())
 		}
 	}
-	s.listeners, s.adminAt = append(s.listeners, admin), admin.Addr()
+	s.listeners, s.adminAt = append(s.listeners, s.loud(admin)), admin.Addr()
 	return s, nil
 }
 

@@ -26,7 +26,7 @@ var clientRows = []row{
 	{"leaves within an upload that streams", gone + "; the upload ends as one that is cut", goneSigns, atOnce, leavesUploading(10<<20, true), ""},
 	{"leaves while Mimecast works", gone, goneSigns, atOnce, leavesWorking, ""},
 	{"leaves within a download", gone, "`aborted` is `client`; `requests_aborted_total{by=\"client\"}`", atOnce, leavesDownloading, ""},
-	// {"closes its half and waits", "200, as if it had not", "the access line", "at once", halfClose, ""},
+	{"closes its half and waits", "200, as if it had not", "the access line", "at once", halfClose, ""},
 	{"reads slowly", "all of it, and others are not held up", "`duration_ms`", "at once", slowReader, ""},
 	{"sends the next request before the answer", "each answer, in order", "an access line each", "at once", pipelining, ""},
 	{"waits for 100 Continue", "one 100 where the body is wanted, none where it is not", "the access line", "at once", expecting, ""},

@@ -1,0 +1,180 @@
+// Package halfclose serves clients that close their half of the connection as
+// soon as they have sent their request, and then wait for the answer (RFC 9112,
+// section 9.6, lets them).
+//
+// net/http takes the end of what a client sends for a client that went away. On
+// the wire the two look the same until something is written: then only one of
+// them resets the connection. So where the answer takes a while, an interim
+// 100 Continue is written, which every client of HTTP/1.1 has to skip, and a
+// client that is gone is found out by that.
+package halfclose
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+)
+
+// asked is when a client is asked whether it is still there: after a while, in
+// which most answers have come, and then until what was written before has had
+// the time to be answered with a reset.
+var asked = []time.Duration{50 * time.Millisecond, 5 * time.Millisecond, 50 * time.Millisecond, time.Second}
+
+// Listen returns l with connections that know of half-closing. [Context] and
+// [Wrap] must be in use with it.
+func Listen(l net.Listener) net.Listener { return listener{l} }
+
+type listener struct{ net.Listener }
+
+func (l listener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &conn{Conn: c, wake: make(chan struct{})}, nil
+}
+
+type key struct{}
+
+// Context is an [http.Server.ConnContext].
+func Context(ctx context.Context, c net.Conn) context.Context {
+	return context.WithValue(ctx, key{}, c)
+}
+
+// Wrap tells the connection of each request that it begins.
+func Wrap(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if c, ok := r.Context().Value(key{}).(*conn); ok {
+			c.begin(r.ProtoAtLeast(1, 1))
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// conn is a connection as the server sees it.
+type conn struct {
+	net.Conn
+
+	mu sync.Mutex
+	// mayAsk says that an interim answer can be written: the client knows of
+	// them, and the answer has not begun.
+	mayAsk bool
+	wake   chan struct{} // closed while the read deadline is in the past
+	awake  bool          // wake is closed
+}
+
+func (c *conn) begin(http11 bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mayAsk = http11
+}
+
+// Write implements net.Conn.
+func (c *conn) Write(b []byte) (int, error) {
+	c.mu.Lock()
+	c.mayAsk = false
+	c.mu.Unlock()
+	return c.Conn.Write(b)
+}
+
+// ask writes an interim answer, if that is possible now. The error is that of a
+// client that has reset the connection since it was asked before. The lock
+// keeps what is written out of the answer.
+func (c *conn) ask() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.mayAsk {
+		return nil
+	}
+	_, err := io.WriteString(c.Conn, "HTTP/1.1 100 Continue\r\n\r\n")
+	return err
+}
+
+// Read implements net.Conn. While a request is being answered net/http reads a
+// single byte, to learn of the client's end; nothing else does so. Such a read
+// ends as if nothing had come, unless the client turns out to be gone.
+func (c *conn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if len(b) != 1 || !errors.Is(err, io.EOF) {
+		return n, err
+	}
+	if err := c.suspect(); err != nil {
+		return 0, err
+	}
+	return 0, os.ErrDeadlineExceeded
+}
+
+// suspect waits until the server has no more interest in the client's end, and
+// returns an error if the client is gone before that.
+func (c *conn) suspect() error {
+	c.mu.Lock()
+	wake := c.wake
+	c.mu.Unlock()
+	for _, d := range asked {
+		if !pause(d, wake) {
+			return nil
+		}
+		if err := c.ask(); err != nil {
+			return err
+		}
+	}
+	<-wake
+	return nil
+}
+
+// pause reports whether nothing woke it.
+func pause(d time.Duration, wake <-chan struct{}) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-wake:
+		return false
+	}
+}
+
+// SetReadDeadline implements net.Conn. A deadline in the past is how net/http
+// ends a read.
+func (c *conn) SetReadDeadline(t time.Time) error {
+	c.rouse(!t.IsZero() && !t.After(time.Now()))
+	return c.Conn.SetReadDeadline(t)
+}
+
+// SetDeadline implements net.Conn.
+func (c *conn) SetDeadline(t time.Time) error {
+	c.rouse(!t.IsZero() && !t.After(time.Now()))
+	return c.Conn.SetDeadline(t)
+}
+
+func (c *conn) rouse(awake bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if awake == c.awake {
+		return
+	}
+	if c.awake = awake; awake {
+		close(c.wake)
+	} else {
+		c.wake = make(chan struct{})
+	}
+}
+
+// Close implements net.Conn.
+func (c *conn) Close() error {
+	c.rouse(true)
+	return c.Conn.Close()
+}
+
+// CloseWrite is what net/http closes by where the client is still sending.
+func (c *conn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}
