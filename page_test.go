@@ -607,6 +607,37 @@ func holdsThePolicy(t *testing.T, b *browser) {
 	v.requests = nil // of what was not let through
 }
 
+func TestForeignPageCannotBreakTheDemo(t *testing.T) {
+	p := demo(t)
+	for _, c := range []struct{ method, path, header, value string }{
+		{"POST", "/demo/revoke", "Origin", "https://evil.example"},
+		{"POST", "/demo/revoke", "Origin", "null"},
+		{"POST", "/demo/slow/undo", "Sec-Fetch-Site", "cross-site"},
+		{"POST", "/demo/revoke", "Host", "rebound.example:9090"},
+		{"GET", "/", "Host", "rebound.example:9090"},
+		{"GET", "/api/status", "Host", "rebound.example:9090"},
+		{"GET", "/api/status", "Origin", "https://evil.example"},
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), c.method, p.admin+c.path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set(c.header, c.value)
+		if c.header == "Host" {
+			req.Host = c.value
+		}
+		res, err := p.client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if res.StatusCode != http.StatusForbidden {
+			t.Errorf("%+v: %d", c, res.StatusCode)
+		}
+	}
+	push(t, p, "revoke") // by nobody's page it works
+}
+
 func TestStatusPageTellsNoSecret(t *testing.T) {
 	sim := simulate(t, simulator.Options{})
 	p := serve(t, sim)

@@ -198,7 +198,7 @@ func TestPageShowsWhatTheStatusHolds(t *testing.T) {
 	s.Requests[0].Retried, s.Requests[0].Fault, s.Requests[0].Culprit, s.Requests[0].Error = true, "upstream_reset", "mimecast", "connection reset"
 	s.Latency = admin.Latency{Count: 200, OwnP50MS: .25, OwnP95MS: .5, UpstreamP50MS: 110, UpstreamP95MS: 1200}
 	s.Retries = map[string]uint64{"recovered": 3}
-	s.Warnings = []string{"PROXY_ALOW is unknown"}
+	s.Warnings = []string{"PROXY_ALOW is unknown; did you mean PROXY_ALLOW?"}
 	s.TokenEvents = []admin.TokenEvent{{Time: now, Trigger: "unauthorized", Outcome: "ok", DurationMS: 80}}
 	k := goodToken()
 	k.LastError, k.FailedAt, k.RetryAt, k.Failures = "the token endpoint answered 503", now.Add(-3*time.Second), now.Add(5*time.Second), 4
@@ -207,7 +207,7 @@ func TestPageShowsWhatTheStatusHolds(t *testing.T) {
 		"v1.2.3", "abcdef…", "global", "https://api.services.mimecast.com", "127.0.0.1:8080", // who
 		"held and valid", "1 min 0 s", "in 29 min 0 s, at 03:29:00", "in 5 s (4 failed so far)", "Last failure, 3 s ago", "The token endpoint answered 503.", // the token
 		"298 of 300 calls left, all of them in 1 min 30 s", "half within 0.25 ms, 95 % within 0.50 ms", "half within 110 ms, 95 % within 1.2 s",
-		"7 since the start, of which 2 passed", "DELETE /x", "3</b> cured by a new token", "PROXY_ALOW is unknown",
+		"7 since the start, of which 2 passed", "DELETE /x", "3</b> cured by a new token", "PROXY_ALOW is unknown; did you mean PROXY_ALLOW?</p>",
 		">retried<", "24a37735-b64d-4ba5-bc7b-000000000000", "it closes connections before it answers (connection reset)",
 		`role="img" aria-label="Bars: requests in the last 15 minutes. 100 went well`, `200 of 200`,
 	} {

@@ -139,7 +139,7 @@ func number(v *float64) string {
 // sentence makes a text begin and end like one.
 func sentence(s string) string {
 	s = capital(s)
-	if s == "" || strings.HasSuffix(s, ".") {
+	if s == "" || strings.ContainsAny(s[len(s)-1:], ".?!") {
 		return s
 	}
 	return s + "."
