@@ -1,12 +1,397 @@
 package faults_test
 
 import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
+	"time"
+
+	"mimecast-proxy/internal/relay"
+	"mimecast-proxy/simulator"
 )
 
 var machineRows = []row{
 	{"the clock is set back", "200", "a renewal", "at once: the token is renewed, and a pause ends", nil, "token.TestClockSetBackMakesTheTokenDue"},
 	{"the clock is set forward", "200, once a token is fetched", "a renewal", "at once", nil, "token.TestClockSetForwardOutdatesTheToken"},
+	{"sleeps for longer than the token lives, and wakes", "200, once a token is fetched; no dead token is sent", "a renewal", "at once", sleepAndWake, ""},
+	{"no file descriptors are left", "who is connected is served; who is not waits; 502 `upstream_unreachable` where none is left for Mimecast", "`connections cannot be accepted` at warn", "as soon as some are free", noDescriptors, ""},
+	{"64 MiB of memory and 200 uploads of 8 MiB at once", "200 for all, intact", "`replay_buffer_bytes` of 32 MiB at most", "at once", littleMemory, ""},
+	{"SIGTERM while a token is waited for", "200 if the token comes in time, else 503 `shutting_down`", "`draining`; exit 0, else `requests were cut` and exit 1", "at the next start", termWaiting, ""},
+	{"SIGTERM within an upload", "200, when it is through", "`draining`, `drained`; exit 0", "at the next start", termUploading, ""},
+	{"SIGTERM while Mimecast works", "200", "`draining`, `drained`; exit 0", "at the next start", nil, "main.TestSIGTERMLosesNoRequestInFlight"},
+	{"SIGTERM within a download", "200, all of it", "`draining`, `drained`; exit 0", "at the next start", termDownloading, ""},
+	{"SIGTERM while a 429 is waited for", "200, after the reset", "`draining`, `drained`; exit 0", "at the next start", termHeld, ""},
+	{"SIGTERM, and requests that take longer than `PROXY_SHUTDOWN_TIMEOUT`", "503 `shutting_down`, or a body that ends in an error", "`requests were cut`; exit 1", "at the next start", termTooSlow, ""},
+	{"a second signal", "503 `shutting_down`", "`a second signal`; exit 1", "at the next start", nil, "main.TestSecondSignalCutsWithAnAnswer"},
+	{"SIGKILL", "a connection that is lost, never an answer that is wrong", "nothing", "at the next start, at the same address", killed, ""},
+	{"the port is taken", "nothing", "exit 1, with the variable and what to do", "when it is free", nil, "main.TestPortThatIsTakenIsSaidAtTheStart"},
+	{"secret file missing or empty at start", "nothing", "exit 2, with the variable and the file", "when it is mended", secretAtStart, ""},
+	{"secret file becomes a dangling link", "200 while the token lives, then " + noToken, "`no token` at warn, with the variable and the file", "when it is mended", secretLost(dangling), ""},
+	{"secret file becomes a directory", "200 while the token lives, then " + noToken, "`no token` at warn, with the variable and the file", "when it is mended", secretLost(directory), ""},
+	{"secret file becomes empty", "200 while the token lives, then " + noToken, "`no token` at warn, with the variable and the file", "when it is mended", secretLost(empty), ""},
+	{"secret rotated by a swap of links, as Kubernetes does it", "200 throughout", "a renewal", "with the next token request", secretSwapped, ""},
 }
 
-var _ testing.TB
+func linuxOnly(t *testing.T) {
+	t.Helper()
+	if runtime.GOOS != "linux" {
+		t.Skip("limits and memory are Linux's")
+	}
+}
+
+func sleepAndWake(t *testing.T) {
+	linuxOnly(t)
+	w := newWorld(t, simulator.Options{TokenTTL: 2 * time.Second})
+	p := spawn(t, w.environ(t), "").awaitServing().awaitReady()
+	p.fine()
+	expiry := p.metric("mimecast_proxy_token_expiry_timestamp_seconds")
+	p.signal(syscall.SIGSTOP)
+	await(t, "the token's end", func() bool { return float64(time.Now().Unix()) > expiry+1 })
+	p.signal(syscall.SIGCONT)
+	p.fine()
+	if n := w.sim.Counts().Statuses[401]; n != 0 {
+		t.Errorf("%d dead tokens were sent", n)
+	}
+}
+
+func noDescriptors(t *testing.T) {
+	linuxOnly(t)
+	const most = 48
+	w := newWorld(t, simulator.Options{})
+	p := spawn(t, w.environ(t), fmt.Sprintf("ulimit -n %d;", most)).awaitServing().awaitReady()
+	p.fine() // this connection, and one to Mimecast
+	crowd := make([]net.Conn, most)
+	for i := range crowd {
+		crowd[i] = p.raw("GET /identity/whoami HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	}
+	p.logs("connections cannot be accepted", `"level":"warn"`)
+	p.fine()
+	w.relay.Strike(relay.Reset)
+	// Where that frees a descriptor, whoever waits at the door may take it.
+	await(t, "502", func() bool {
+		a := p.whoami()
+		w.relay.Strike(relay.Reset)
+		return a.status == 502 && a.code == "upstream_unreachable" && strings.Contains(a.body, "file descriptor")
+	})
+	for _, c := range crowd[:most/2] {
+		c.Close()
+	}
+	for _, c := range crowd[most/2:] {
+		if a := p.read(reader(c), "GET"); a.err != nil || a.status != 200 && a.status != 502 {
+			t.Errorf("%v", a)
+		}
+		c.Close()
+	}
+	await(t, "the recovery", func() bool { return p.whoami().status == 200 })
+}
+
+// peak returns the most memory that the process has had resident, in bytes.
+func (p *program) peak() (bytes int64) {
+	p.t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	for line := range strings.Lines(string(status)) {
+		if _, err := fmt.Sscanf(line, "VmHWM: %d kB", &bytes); err == nil {
+			return bytes << 10
+		}
+	}
+	p.t.Fatal("no VmHWM")
+	return 0
+}
+
+func littleMemory(t *testing.T) {
+	linuxOnly(t)
+	const uploads, size = 200, 8 << 20
+	w := newWorld(t, simulator.Options{RequestLog: -1})
+	p := spawn(t, w.environ(t, "GOMEMLIMIT=64MiB"), "").awaitServing().awaitReady()
+	content := make([]byte, size)
+	_, _ = simulator.Content("upload").ReadAt(content, 0)
+	hash := sum(content)
+	watching, stop := context.WithCancel(t.Context())
+	var kept, busy atomic.Int64
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		for ; watching.Err() == nil; time.Sleep(5 * time.Millisecond) {
+			kept.Store(max(kept.Load(), int64(p.metric("mimecast_proxy_replay_buffer_bytes"))))
+			busy.Store(max(busy.Load(), int64(p.metric("mimecast_proxy_requests_in_flight"))))
+		}
+	}()
+	// All of them are begun before any is finished.
+	var begun, all sync.WaitGroup
+	begun.Add(uploads)
+	for range uploads {
+		all.Go(func() {
+			half := &gated{r: bytes.NewReader(content), left: size / 2, open: &begun}
+			a := p.do(t.Context(), "POST", "/api/file/file-upload", half, "Content-Type", "application/octet-stream",
+				"X-Mc-Arg", fmt.Sprintf(`{"data":[{"sha256":%q,"fileSize":%d}]}`, hash, size))
+			if a.status != 200 || !strings.Contains(a.body, `"fail":[]`) {
+				t.Errorf("%v", a)
+			}
+		})
+	}
+	all.Wait()
+	stop()
+	<-watched
+	t.Logf("%d at once, %.1f MiB kept at most, %.1f MiB resident at most", busy.Load(), mib(kept.Load()), mib(p.peak()))
+	if kept.Load() > 32<<20 || kept.Load() == 0 {
+		t.Errorf("%d bytes were kept", kept.Load())
+	}
+	if p.peak() > 96<<20 {
+		t.Errorf("%.1f MiB were resident", mib(p.peak()))
+	}
+	p.fine()
+}
+
+func mib(n int64) float64 { return float64(n) / (1 << 20) }
+
+// gated is a body whose first part goes at once, and the rest when as much of
+// all the others has gone.
+type gated struct {
+	r    io.Reader
+	left int
+	open *sync.WaitGroup
+	once sync.Once
+}
+
+func (g *gated) Read(b []byte) (int, error) {
+	if g.left <= 0 {
+		g.once.Do(g.open.Done)
+		g.open.Wait()
+		return g.r.Read(b)
+	}
+	n, err := g.r.Read(b[:min(len(b), g.left)])
+	g.left -= n
+	return n, err
+}
+
+// drains sends SIGTERM and checks that the program says so.
+func (p *program) drains() {
+	p.t.Helper()
+	p.signal(syscall.SIGTERM)
+	p.logs(`"msg":"draining"`)
+}
+
+func (p *program) exits(code int, last string) {
+	p.t.Helper()
+	if got := p.exit(); got != code {
+		p.t.Errorf("exit %d, want %d", got, code)
+	}
+	p.logs(last)
+}
+
+func termWaiting(t *testing.T) {
+	for _, comes := range []bool{true, false} {
+		w := newWorld(t, simulator.Options{})
+		token := make(chan struct{})
+		w.sim.AddFault(simulator.Fault{Path: "/oauth/token", Until: token})
+		timeout := "300ms"
+		if comes {
+			timeout = "1m"
+		}
+		p := begin(t, w.environ(t, "PROXY_SHUTDOWN_TIMEOUT="+timeout)).awaitServing()
+		answered := make(chan answer, 1)
+		go func() { answered <- p.whoami() }()
+		p.counts("requests_in_flight", 1)
+		p.drains()
+		if comes {
+			close(token)
+			p.says(<-answered, 200, "")
+			p.exits(0, `"msg":"drained"`)
+		} else {
+			p.says(<-answered, http.StatusServiceUnavailable, "shutting_down")
+			p.exits(1, "requests were cut")
+		}
+	}
+}
+
+func termUploading(t *testing.T) {
+	w := newWorld(t, simulator.Options{})
+	p := w.serve(t, "PROXY_REPLAY_LIMIT=64KiB")
+	const size = 1 << 20
+	c := p.raw(fmt.Sprintf("POST /_simulator/echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n", size))
+	if _, err := io.CopyN(c, zero{}, size/2); err != nil {
+		t.Fatal(err)
+	}
+	p.counts("requests_in_flight", 1)
+	p.drains()
+	if _, err := io.CopyN(c, zero{}, size/2); err != nil {
+		t.Fatal(err)
+	}
+	if a := p.read(reader(c), "POST"); a.status != 200 || a.err != nil || !strings.Contains(a.body, sum(make([]byte, size))) {
+		t.Errorf("%v", a)
+	}
+	p.exits(0, `"msg":"drained"`)
+}
+
+func termDownloading(t *testing.T) {
+	const size = 16 << 20
+	w := newWorld(t, simulator.Options{})
+	p := w.serve(t)
+	res, err := p.client.Post(fmt.Sprintf("%s/api/archive/get-file?id=last&size=%d", p.url, size), "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	p.drains()
+	if n, err := simulator.Content("last").Check(res.Body); n != size || err != nil {
+		t.Errorf("%d bytes, %v", n, err)
+	}
+	p.exits(0, `"msg":"drained"`)
+}
+
+func termHeld(t *testing.T) {
+	w := newWorld(t, simulator.Options{})
+	p := w.serve(t, "PROXY_RATE_LIMIT_WAIT=1m")
+	w.sim.AddFault(simulator.Fault{Path: "/identity/", Status: 429, Header: map[string]string{"Retry-After": "2", "X-RateLimit-Limit": "7", "X-RateLimit-Remaining": "0"}, Count: 1})
+	answered := make(chan answer, 1)
+	go func() { answered <- p.whoami() }()
+	p.counts("rate_limit_limit", 7)
+	p.drains()
+	p.says(<-answered, 200, "")
+	p.exits(0, `"msg":"drained"`)
+}
+
+func termTooSlow(t *testing.T) {
+	w := newWorld(t, simulator.Options{})
+	p := w.serve(t, "PROXY_SHUTDOWN_TIMEOUT=300ms")
+	w.fault(t, "hang", at("/identity/"))
+	answered := make(chan answer, 1)
+	go func() { answered <- p.whoami() }()
+	download := make(chan answer, 1)
+	w.sim.AddFault(simulator.Fault{Path: "/api/archive/", Pace: 50 * time.Millisecond})
+	go func() { download <- p.post("/api/archive/get-file?id=x&size=100MiB", "") }()
+	p.counts("requests_in_flight", 2)
+	await(t, "the download's beginning", func() bool { return w.sim.Counts().Statuses[200] >= 2 }) // and a token
+	p.drains()
+	p.says(<-answered, http.StatusServiceUnavailable, "shutting_down")
+	if a := <-download; a.err == nil && a.status == 200 {
+		t.Errorf("%d bytes look whole", len(a.body))
+	}
+	p.exits(1, "requests were cut")
+}
+
+func killed(t *testing.T) {
+	w := newWorld(t, simulator.Options{})
+	address, _ := closedPort(t)
+	environ := w.environ(t, "PROXY_LISTEN="+address)
+	p := spawn(t, environ, "").awaitServing().awaitReady()
+	w.sim.AddFault(simulator.Fault{Path: "/api/archive/", Pace: 50 * time.Millisecond})
+	download := make(chan answer, 1)
+	go func() { download <- p.post("/api/archive/get-file?id=x&size=100MiB", "") }()
+	p.counts("requests_in_flight", 1)
+	p.signal(syscall.SIGKILL)
+	if a := <-download; a.err == nil {
+		t.Errorf("%d, and %d bytes that look whole", a.status, len(a.body))
+	}
+	p.exit()
+	w.sim.ClearFaults()
+	spawn(t, environ, "").awaitServing().awaitReady().fine()
+}
+
+func secretAtStart(t *testing.T) {
+	w := newWorld(t, simulator.Options{})
+	for _, spoil := range []func(*testing.T, string){dangling, directory, empty} {
+		path := filepath.Join(t.TempDir(), "client-secret")
+		spoil(t, path)
+		p := begin(t, w.environ(t, "MIMECAST_CLIENT_SECRET=", "MIMECAST_CLIENT_SECRET_FILE="+path))
+		p.exits(2, "MIMECAST_CLIENT_SECRET_FILE")
+		if !strings.Contains(p.stderr.String(), path) {
+			t.Errorf("the file is not named:\n%s", p.stderr.String())
+		}
+	}
+}
+
+func dangling(t *testing.T, path string) {
+	t.Helper()
+	if err := os.Symlink("/nowhere/at/all", path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func directory(t *testing.T, path string) {
+	t.Helper()
+	if err := os.Mkdir(path, 0o700); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func empty(t *testing.T, path string) { t.Helper(); put(t, path, "") }
+
+func put(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// secretLost is a file that goes bad while the program runs, and is mended.
+func secretLost(spoil func(*testing.T, string)) func(*testing.T) {
+	return func(t *testing.T) {
+		w := newWorld(t, simulator.Options{TokenTTL: 3 * time.Second})
+		path := filepath.Join(t.TempDir(), "client-secret")
+		put(t, path, simulator.DefaultClientSecret)
+		p := w.serve(t, "MIMECAST_CLIENT_SECRET=", "MIMECAST_CLIENT_SECRET_FILE="+path)
+		p.fine()
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+		spoil(t, path)
+		await(t, "the token's end", func() bool { return p.whoami().status != 200 })
+		p.says(p.whoami(), http.StatusServiceUnavailable, "token_unavailable")
+		p.logs(`"msg":"no token"`, "MIMECAST_CLIENT_SECRET_FILE", path)
+		if err := os.RemoveAll(path); err != nil {
+			t.Fatal(err)
+		}
+		put(t, path, simulator.DefaultClientSecret)
+		await(t, "the recovery", func() bool { return p.whoami().status == 200 })
+	}
+}
+
+// secretSwapped does what a kubelet does: the file is a link into ..data, which
+// is a link to a directory with a date, and is replaced by a rename.
+func secretSwapped(t *testing.T) {
+	w := newWorld(t, simulator.Options{TokenTTL: 2 * time.Second})
+	dir := t.TempDir()
+	version := func(name, secret string) {
+		if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		put(t, filepath.Join(dir, name, "client-secret"), secret)
+		if err := os.Symlink(name, filepath.Join(dir, "..data_tmp")); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(filepath.Join(dir, "..data_tmp"), filepath.Join(dir, "..data")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	version("..2024_01_01", simulator.DefaultClientSecret)
+	path := filepath.Join(dir, "client-secret")
+	if err := os.Symlink("..data/client-secret", path); err != nil {
+		t.Fatal(err)
+	}
+	p := w.serve(t, "MIMECAST_CLIENT_SECRET=", "MIMECAST_CLIENT_SECRET_FILE="+path)
+	before := w.sim.TokenRequests()
+	version("..2024_01_02", "rotated")
+	w.sim.SetCredentials(simulator.DefaultClientID, "rotated")
+	if err := os.RemoveAll(filepath.Join(dir, "..2024_01_01")); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "two renewals", func() bool { p.fine(); return w.sim.TokenRequests() >= before+2 })
+	if strings.Contains(p.stderr.String(), "no token") || strings.Contains(p.stderr.String(), "token refused") {
+		t.Error("a renewal failed")
+	}
+}
