@@ -70,10 +70,7 @@ func send(t testing.TB, address, raw string, n int) []answer {
 		if res.StatusCode < 200 {
 			continue
 		}
-		body, err := io.ReadAll(res.Body)
-		if err != nil {
-			t.Fatalf("%q: %v", raw, err)
-		}
+		body, _ := io.ReadAll(res.Body) // an answer that is cut is one, too
 		answers = append(answers, answer{res.StatusCode, res.Header.Get(problem.Header), res.Header, string(body)})
 	}
 	return answers

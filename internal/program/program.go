@@ -4,13 +4,13 @@ package program
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -165,18 +165,26 @@ func Serve(t testing.TB, sim *simulator.Server, more ...string) *Program {
 	return p
 }
 
+// address finds where it serves in the line that says so, in either format.
+var address = regexp.MustCompile(`\b(listen|admin)"?[:=]"?([^\s",]+)`)
+
 // AwaitServing waits for the line that says where it serves.
 func (p *Program) AwaitServing(t testing.TB) {
 	t.Helper()
 	p.Stderr.Await(t, "the line that says where it serves", func(text string) bool {
 		for line := range strings.Lines(text) {
-			var said struct{ Listen, Admin string }
-			if json.Unmarshal([]byte(line), &said) == nil && said.Listen != "" {
-				p.Listen, p.Admin = said.Listen, said.Admin
-				return true
+			if !strings.Contains(line, "serving") || !strings.HasSuffix(line, "\n") {
+				continue
+			}
+			for _, found := range address.FindAllStringSubmatch(line, -1) {
+				if found[1] == "listen" {
+					p.Listen = found[2]
+				} else {
+					p.Admin = found[2]
+				}
 			}
 		}
-		return false
+		return p.Listen != ""
 	})
 }
 

@@ -1,0 +1,118 @@
+//go:build unix
+
+package attack
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/oauth2"
+	"golang.org/x/oauth2/clientcredentials"
+
+	"mimecast-proxy/problem"
+)
+
+// insist is a client that insists on OAuth, as many do.
+func (s *stand) insist(secret string, style oauth2.AuthStyle) *clientcredentials.Config {
+	return &clientcredentials.Config{ClientID: "any", ClientSecret: secret, TokenURL: "http://" + s.Listen + "/oauth/token", AuthStyle: style}
+}
+
+func (s *stand) whoami(client *http.Client) int {
+	s.t.Helper()
+	res, err := client.Get("http://" + s.Listen + "/identity/whoami")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if _, err := io.Copy(io.Discard, res.Body); err != nil {
+		s.t.Fatal(err)
+	}
+	return res.StatusCode
+}
+
+func TestClientThatInsistsOnOAuthGetsThroughWithAnyCredentials(t *testing.T) {
+	s := newStand(t)
+	for _, style := range []oauth2.AuthStyle{oauth2.AuthStyleInParams, oauth2.AuthStyleInHeader, oauth2.AuthStyleAutoDetect} {
+		cfg := s.insist("dummy", style)
+		token, err := cfg.Token(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if status := s.whoami(cfg.Client(t.Context())); status != 200 {
+			t.Errorf("%d", status)
+		}
+		for _, r := range s.arrived() {
+			if strings.Contains(r.Header.Get("Authorization"), token.AccessToken) {
+				t.Error("the stub's token arrived")
+			}
+		}
+	}
+	if n := s.sim.Counts().TokenRequests; n > 0 { // since arrived was last called
+		t.Errorf("%d of the clients' token requests arrived", n)
+	}
+}
+
+func TestClientThatInsistsOnOAuthProvesTheKeyByItsSecret(t *testing.T) {
+	const key = "key+of/this=proxy & its clients"
+	s := newStand(t, "PROXY_API_KEY="+key)
+	for _, style := range []oauth2.AuthStyle{oauth2.AuthStyleInParams, oauth2.AuthStyleInHeader} {
+		_, err := s.insist("wrong", style).Token(t.Context())
+		s.denied[string(problem.APIKeyRequired)]++
+		if refused, ok := errors.AsType[*oauth2.RetrieveError](err); !ok || refused.Response.StatusCode != 401 || strings.Contains(err.Error(), key) {
+			t.Errorf("%v", err)
+		}
+		cfg := s.insist(key, style)
+		token, err := cfg.Token(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(token.AccessToken, key) {
+			t.Error("the token is the key")
+		}
+		if status := s.whoami(cfg.Client(t.Context())); status != 200 {
+			t.Errorf("%d", status)
+		}
+		if n := len(s.arrived()); n != 1 {
+			t.Errorf("%d requests arrived", n)
+		}
+		other := newStand(t, "PROXY_API_KEY=another")
+		if status := other.whoami(oauth2.NewClient(t.Context(), oauth2.StaticTokenSource(token))); status != 401 {
+			t.Errorf("another proxy takes the token: %d", status)
+		}
+		other.denied[string(problem.APIKeyRequired)]++
+	}
+}
+
+func TestTokenOfTheStubEndsWithItsKey(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "key")
+	rotate := func(key string) {
+		if err := os.WriteFile(file, []byte(key+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rotate("first")
+	s := newStand(t, "PROXY_API_KEY_FILE="+file)
+	token, err := s.insist("first", oauth2.AuthStyleInParams).Token(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	held := oauth2.NewClient(t.Context(), oauth2.StaticTokenSource(token))
+	if status := s.whoami(held); status != 200 {
+		t.Errorf("%d", status)
+	}
+	rotate("second")
+	// The file is read before each token request, and this one needs another token.
+	s.sim.SetTokenTTL(-1)
+	s.sim.RevokeTokens()
+	s.Stderr.Await(t, "the key to be read again", func(string) bool { s.whoami(held); return s.sim.Counts().TokenRequests > 1 })
+	if status := s.whoami(held); status != 401 {
+		t.Errorf("the old key's token still passes: %d", status)
+	}
+	s.denied[string(problem.APIKeyRequired)]++
+}
