@@ -17,6 +17,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"mimecast-proxy/problem"
 )
@@ -35,7 +36,7 @@ type Options struct {
 
 // New returns the handler.
 func New(o Options) http.Handler {
-	return duplex(&httputil.ReverseProxy{
+	return duplex(truthful(&httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			aim(r.Out, o.Upstream, r.In)
 			strip(r.Out.Header)
@@ -44,7 +45,7 @@ func New(o Options) http.Handler {
 			r.Out.Trailer = nil
 		},
 		Transport:      o.Transport,
-		FlushInterval:  -1, // an answer that comes in drops goes out in drops
+		FlushInterval:  flushInterval,
 		BufferPool:     &buffers{},
 		ErrorLog:       o.ErrorLog,
 		ModifyResponse: func(res *http.Response) error { return clean(res, o.Upstream) },
@@ -55,6 +56,27 @@ func New(o Options) http.Handler {
 			}
 			p.ServeHTTP(w, r)
 		},
+	}))
+}
+
+// flushInterval is how long an answer that comes in drops may wait to go out. To
+// flush each write would double the writes of a short answer, which is most.
+const flushInterval = 5 * time.Millisecond
+
+// truthful sends what there is of an answer before it breaks off, so that the
+// client sees it broken off, and not as if there had been none.
+func truthful(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			why := recover()
+			if why == http.ErrAbortHandler { // ReverseProxy's, once the header is written
+				_ = http.NewResponseController(w).Flush() // there may be nobody left
+			}
+			if why != nil {
+				panic(why)
+			}
+		}()
+		next.ServeHTTP(w, r)
 	})
 }
 
@@ -178,8 +200,10 @@ func clean(res *http.Response, upstream *url.URL) error {
 	if len(res.Trailer) > 0 {
 		// HTTP/2 can send a length and trailers, HTTP/1.1 only one of them.
 		res.Header.Del("Content-Length")
-		res.ContentLength = -1
 	}
+	// Of an unknown length ReverseProxy would flush each write. It looks at the
+	// length for nothing else.
+	res.ContentLength = 0
 	if location := res.Header.Get("Location"); location != "" {
 		res.Header.Set("Location", back(location, upstream, res.Request.Host))
 	}
