@@ -1,0 +1,145 @@
+// Command bench measures the proxy as a process, beside a naive one and, where
+// they are installed, nginx and haproxy, in turn, in one run on one machine:
+//
+//	go -C bench run .
+//
+// The proxy has one core to itself, the upstream and the load share another.
+// CPU per request is the scheduler's account of the proxy's process, which
+// noise touches least.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+func main() {
+	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer cancel()
+	if err := run(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context) error {
+	var (
+		role     = flag.String("role", "", "what this process is: used by bench itself")
+		dir      = flag.String("dir", "", "where the certificates are: used by bench itself")
+		o        upstreamOptions
+		binary   = flag.String("binary", "", "the proxy's binary; built if it is empty")
+		with     = flag.String("with", "", "another build of the proxy to measure beside it")
+		subjects = flag.String("subjects", strings.Join([]string{ours, naive, nginx, haproxy}, ","), "proxies to measure; those not installed are left out")
+		only     = flag.String("only", "cost,latency,renewals,bulk,start", "what to measure; curves and profile only if asked for")
+		rounds   = flag.Int("rounds", 3, "rounds, of which the median is taken")
+		length   = flag.Duration("for", 4*time.Second, "length of one measurement")
+		conns    = flag.String("connections", "1,16,64,256", "numbers of connections at which the cost is measured")
+		out      = flag.String("out", "", "folder for the plots and the report; none: the report to standard output alone")
+	)
+	flag.BoolVar(&o.HTTP2, "http2", false, "used by bench itself")
+	flag.DurationVar(&o.TokenTTL, "token-ttl", 30*time.Minute, "used by bench itself")
+	flag.DurationVar(&o.TokenDelay, "token-delay", 0, "used by bench itself")
+	flag.Parse()
+	switch *role {
+	case "upstream":
+		o.Listen, o.CertFile, o.KeyFile = upstreamAddress, filepath.Join(*dir, "cert.pem"), filepath.Join(*dir, "key.pem")
+		return runUpstream(ctx, o)
+	case "naive":
+		return runNaive(ctx, proxyAddress, "https://"+upstreamAddress)
+	case "profiled":
+		return runProfiled(ctx, *dir)
+	case "":
+		if pinned() {
+			return pinSelf() // comes back as "load"
+		}
+	case "load":
+	default:
+		return fmt.Errorf("no role %q", *role)
+	}
+	var connections []int
+	for n := range strings.SplitSeq(*conns, ",") {
+		count, err := strconv.Atoi(n)
+		if err != nil {
+			return fmt.Errorf("-connections: %w", err)
+		}
+		connections = append(connections, count)
+	}
+	b := &bench{connections: connections, subjects: present(strings.Split(*subjects, ",")), rounds: *rounds, length: *length, binary: *binary, with: *with, report: newReport()}
+	return b.all(ctx, strings.Split(*only, ","), *out)
+}
+
+// pinSelf makes this process the load, on the core that is not the proxy's.
+func pinSelf() error {
+	taskset, err := exec.LookPath("taskset")
+	if err != nil {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	args := append([]string{taskset, "-c", strconv.Itoa(restCore), self, "-role", "load"}, os.Args[1:]...)
+	return syscall.Exec(taskset, args, os.Environ())
+}
+
+// all prepares the ground and takes the measurements that were asked for.
+func (b *bench) all(ctx context.Context, what []string, out string) (err error) {
+	if b.self, err = os.Executable(); err != nil {
+		return err
+	}
+	if b.dir, err = os.MkdirTemp("", "bench-"); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(b.dir)) }()
+	if err := os.Chmod(b.dir, 0o755); err != nil { // nginx's worker is another user
+		return err
+	}
+	if err := writeCertificates(b.dir); err != nil {
+		return err
+	}
+	if b.binary == "" {
+		b.binary = filepath.Join(b.dir, "mimecast-proxy")
+		if err := build(ctx, b.binary); err != nil {
+			return err
+		}
+	}
+	if b.with != "" {
+		b.subjects = append(b.subjects, other)
+	}
+	measurements := map[string]func(context.Context) error{
+		"cost": b.cost, "latency": b.latency, "renewals": b.renewals, "bulk": b.bulk, "start": b.start,
+		"curves": b.curves, "profile": b.profile,
+	}
+	for _, name := range what {
+		measure, ok := measurements[name]
+		if !ok {
+			return fmt.Errorf("there is nothing to measure that is called %q", name)
+		}
+		if err := measure(ctx); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return b.report.write(os.Stdout, out, b.subjects)
+}
+
+// build compiles the proxy as a release is.
+func build(ctx context.Context, to string) error {
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", to, ".")
+	cmd.Dir = ".."
+	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0")
+	cmd.Stderr = os.Stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("building the proxy (run this in the folder bench): %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,247 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+)
+
+// other is a second build of the proxy.
+const other = "other build"
+
+const (
+	small    = 1 << 10
+	gibibyte = 1 << 30
+	mebibyte = 1 << 20
+)
+
+// protocols are those to the upstream. nginx speaks HTTP/1.1 in either.
+var protocols = []struct {
+	name  string
+	http2 bool
+}{{"HTTP/2", true}, {"HTTP/1.1", false}}
+
+// measured is what a load cost.
+type measured struct {
+	sample
+	cpu          time.Duration
+	idle, loaded int64 // resident bytes: before, and the most while under load
+}
+
+// under starts a proxy, puts a load on it and stops it.
+func (b *bench) under(ctx context.Context, name string, http2 bool, l load) (m measured, err error) {
+	p, err := b.subject(ctx, name, http2)
+	if err != nil {
+		return m, err
+	}
+	defer p.stop()
+	m.idle = p.memory("VmRSS")
+	p.resetPeak()
+	l.address = proxyAddress
+	m.sample, err = l.run(ctx, func(part func()) {
+		before := p.cpu()
+		part()
+		m.cpu = p.cpu() - before
+	})
+	m.loaded = p.memory("VmHWM")
+	if err == nil && m.Errors > 0 {
+		err = fmt.Errorf("%s: %d of %d requests got no answer", name, m.Errors, m.Requests+m.Errors)
+	}
+	return m, err
+}
+
+// each measures all proxies in turn, round after round.
+func (b *bench) each(ctx context.Context, o upstreamOptions, names []string, one func(name string) error) error {
+	up, err := b.upstream(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer up.stop()
+	for range b.rounds {
+		for _, name := range names {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if err := one(name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+const longLife = 30 * time.Minute
+
+// cost is CPU per request and throughput, at several numbers of connections.
+func (b *bench) cost(ctx context.Context) error {
+	for _, proto := range protocols {
+		s := b.report.section("Small answers, upstream over "+proto.name,
+			"Answers of 1 KiB, as many as can be. CPU is the proxy's own, per request.")
+		for _, connections := range b.connections {
+			err := b.each(ctx, upstreamOptions{HTTP2: proto.http2, TokenTTL: longLife}, b.subjects, func(name string) error {
+				m, err := b.under(ctx, name, proto.http2, load{request: get(small), connections: connections, warm: b.length / 4, length: b.length})
+				if err != nil {
+					return err
+				}
+				at := fmt.Sprintf(", %d connections", connections)
+				s.add("CPU per request"+at, "µs", name, float64(m.cpu.Nanoseconds())/1e3/float64(m.Requests))
+				s.add("requests a second"+at, "", name, float64(m.Requests)/m.Took.Seconds())
+				if connections == 64 {
+					s.add("resident, idle", "MiB", name, float64(m.idle)/mebibyte)
+					s.add("resident, most under load"+at, "MiB", name, float64(m.loaded)/mebibyte)
+				}
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+const fixedRate = 1000
+
+// latency is what a proxy adds at a fixed rate.
+func (b *bench) latency(ctx context.Context) error {
+	for _, proto := range protocols {
+		s := b.report.section(fmt.Sprintf("Latency at %d requests a second, upstream over %s", fixedRate, proto.name),
+			"Answers of 1 KiB over 64 connections. Each request has its time, whatever became of those before it, and its latency counts from then.")
+		err := b.each(ctx, upstreamOptions{HTTP2: proto.http2, TokenTTL: longLife}, append([]string{direct}, b.subjects...), func(name string) error {
+			return b.timed(ctx, s, name, proto.http2, 2*b.length)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// timed adds the percentiles of a load at the fixed rate.
+func (b *bench) timed(ctx context.Context, s *section, name string, http2 bool, length time.Duration) error {
+	l := load{request: get(small), connections: 64, rate: fixedRate, warm: b.length / 4, length: length}
+	var m measured
+	var err error
+	if name == direct {
+		l.address = plainAddress
+		l.request = []byte(strings.Replace(string(l.request), "Accept:", "Authorization: Bearer x\r\nAccept:", 1))
+		m.sample, err = l.run(ctx, func(part func()) { part() })
+	} else {
+		m, err = b.under(ctx, name, http2, l)
+	}
+	if err != nil {
+		return err
+	}
+	for p, label := range map[float64]string{.5: "p50", .99: "p99", .999: "p99.9", 1: "slowest"} {
+		s.add(label, "ms", name, float64(m.percentile(p).Microseconds())/1e3)
+	}
+	return nil
+}
+
+// renewals is the same while tokens live 5 s and a token request takes 500 ms.
+func (b *bench) renewals(ctx context.Context) error {
+	s := b.report.section(fmt.Sprintf("Latency at %d requests a second across renewals", fixedRate),
+		"As above over HTTP/2, while a token lives 15 s and a token request takes 500 ms.")
+	names := slices.DeleteFunc(slices.Clone(b.subjects), func(n string) bool { return n == nginx || n == haproxy })
+	length := max(45*time.Second, b.length)
+	rounds := b.rounds
+	b.rounds = 1
+	defer func() { b.rounds = rounds }()
+	return b.each(ctx, upstreamOptions{HTTP2: true, TokenTTL: 15 * time.Second, TokenDelay: 500 * time.Millisecond}, names, func(name string) error {
+		return b.timed(ctx, s, name, true, length)
+	})
+}
+
+// bulk is 1 GiB in one answer, and in one request.
+func (b *bench) bulk(ctx context.Context) error {
+	for _, proto := range protocols {
+		s := b.report.section("1 GiB either way, upstream over "+proto.name, "One connection, one request. Memory is the most that was resident, less what was resident idle.")
+		err := b.each(ctx, upstreamOptions{HTTP2: proto.http2, TokenTTL: longLife}, b.subjects, func(name string) error {
+			for way, l := range map[string]load{
+				"down": {request: get(gibibyte), connections: 1},
+				"up":   {request: post(gibibyte), body: gibibyte, connections: 1},
+			} {
+				l.length = 1 // one request begins within it
+				m, err := b.under(ctx, name, proto.http2, l)
+				if err != nil {
+					return err
+				}
+				s.add(way+", throughput", "MiB/s", name, float64(m.Bytes)/mebibyte/m.Took.Seconds())
+				s.add(way+", CPU per MiB", "µs", name, float64(m.cpu.Microseconds())/(float64(m.Bytes)/mebibyte))
+				s.add(way+", memory", "MiB", name, float64(m.loaded-m.idle)/mebibyte)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// start is the time from exec to the first answer, the token included, and the
+// size of what is executed.
+func (b *bench) start(ctx context.Context) error {
+	s := b.report.section("Start", "From exec to the end of the first proxied answer, the token included; a port that does not listen yet is asked again every 100 µs.")
+	rounds := b.rounds
+	b.rounds = 10
+	defer func() { b.rounds = rounds }()
+	return b.each(ctx, upstreamOptions{HTTP2: true, TokenTTL: longLife}, b.subjects, func(name string) error {
+		began := time.Now()
+		p, err := b.subject(ctx, name, true)
+		if err != nil {
+			return err
+		}
+		s.add("first answer", "ms", name, float64(time.Since(began).Microseconds())/1e3)
+		time.Sleep(time.Second) // idle is what is left once the start's garbage is gone
+		s.add("resident after 1 s", "MiB", name, float64(p.memory("VmRSS"))/mebibyte)
+		p.stop()
+		if name == ours {
+			info, err := os.Stat(b.binary)
+			if err != nil {
+				return err
+			}
+			s.add("size of the binary", "MiB", name, float64(info.Size())/mebibyte)
+		}
+		return nil
+	})
+}
+
+// curves are the proxy's costs as the work grows.
+func (b *bench) curves(ctx context.Context) error {
+	up, err := b.upstream(ctx, upstreamOptions{HTTP2: true, TokenTTL: longLife})
+	if err != nil {
+		return err
+	}
+	defer up.stop()
+	cpu, memory := b.report.curve("connections", "connections", "CPU per request, µs"), b.report.curve("memory", "connections", "resident, MiB")
+	for _, n := range []int{1, 10, 100, 1000, 10000} {
+		m, err := b.under(ctx, ours, true, load{request: get(small), connections: n, warm: b.length / 4, length: b.length})
+		if err != nil {
+			return err
+		}
+		cpu.add(float64(n), float64(m.cpu.Nanoseconds())/1e3/float64(m.Requests))
+		memory.add(float64(n), float64(m.loaded)/mebibyte)
+	}
+	perByte, most := b.report.curve("sizes", "answer, KiB", "CPU per MiB, µs"), b.report.curve("sizes-memory", "answer, KiB", "resident, MiB")
+	for size := int64(1 << 10); size <= gibibyte; size <<= 5 {
+		m, err := b.under(ctx, ours, true, load{request: get(size), connections: 4, warm: b.length / 4, length: b.length})
+		if err != nil {
+			return err
+		}
+		perByte.add(float64(size>>10), float64(m.cpu.Microseconds())/(float64(m.Bytes)/mebibyte))
+		most.add(float64(size>>10), float64(m.loaded)/mebibyte)
+	}
+	uploads := b.report.curve("uploads", "concurrent uploads of 1 MiB", "resident, MiB")
+	for _, n := range []int{1, 10, 100, 1000} {
+		m, err := b.under(ctx, ours, true, load{request: post(mebibyte), body: mebibyte, connections: n, length: b.length})
+		if err != nil {
+			return err
+		}
+		uploads.add(float64(n), float64(m.loaded)/mebibyte)
+	}
+	return nil
+}

@@ -1,0 +1,186 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// The proxies that are measured. Each is started anew for each measurement, and
+// each answers on a port of this machine and asks the same upstream.
+const (
+	ours    = "mimecast-proxy"
+	naive   = "naive Go"
+	nginx   = "nginx"
+	haproxy = "haproxy"
+	direct  = "no proxy"
+)
+
+// bench is one run.
+type bench struct {
+	dir      string // for certificates and configurations
+	binary   string // of the proxy
+	with     string // another build of it, or empty
+	self     string
+	subjects []string
+	rounds   int
+	// connections are the numbers of them at which the cost is measured.
+	connections []int
+	length      time.Duration
+	report      *report
+}
+
+const (
+	proxyCore = 0
+	restCore  = 1
+
+	proxyAddress    = "127.0.0.1:18180"
+	upstreamAddress = "127.0.0.1:18443"
+	plainAddress    = "127.0.0.1:18444"
+)
+
+// upstream starts the stand-in for Mimecast.
+func (b *bench) upstream(ctx context.Context, o upstreamOptions) (*process, error) {
+	p, err := start(ctx, restCore, []string{"GOGC=400"}, b.self, "-role", "upstream", "-dir", b.dir,
+		"-http2="+strconv.FormatBool(o.HTTP2), "-token-ttl", o.TokenTTL.String(), "-token-delay", o.TokenDelay.String())
+	if err != nil {
+		return nil, err
+	}
+	return p, awaitPort(ctx, plainAddress)
+}
+
+// present returns those of the names that can be started here.
+func present(names []string) []string {
+	var found []string
+	for _, name := range names {
+		_, err := exec.LookPath(name)
+		if name == ours || name == naive || err == nil {
+			found = append(found, name)
+		}
+	}
+	return found
+}
+
+// subject starts a proxy, and returns once it has given an answer.
+func (b *bench) subject(ctx context.Context, name string, http2 bool) (*process, error) {
+	var p *process
+	var err error
+	switch name {
+	case ours:
+		p, err = start(ctx, proxyCore, b.environment(), b.binary)
+	case other:
+		p, err = start(ctx, proxyCore, b.environment(), b.with)
+	case naive:
+		p, err = start(ctx, proxyCore, []string{"SSL_CERT_FILE=" + filepath.Join(b.dir, "ca.pem")}, b.self, "-role", "naive")
+	case nginx:
+		p, err = b.configured(ctx, "nginx.conf", nginxConf, false, "nginx", "-e", "stderr", "-p", b.dir, "-c")
+	case haproxy:
+		p, err = b.configured(ctx, "haproxy.cfg", haproxyConf, http2, "haproxy", "-db", "-f")
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := b.firstAnswer(ctx); err != nil {
+		defer p.stop()
+		return nil, fmt.Errorf("%s: %w; it said: %s", name, err, p.said())
+	}
+	return p, nil
+}
+
+// environment configures the proxy, with everything on that is on by default.
+func (b *bench) environment() []string {
+	return []string{
+		"MIMECAST_CLIENT_ID=id", "MIMECAST_CLIENT_SECRET=secret", "MIMECAST_BASE_URL=https://" + upstreamAddress,
+		"MIMECAST_CA_FILE=" + filepath.Join(b.dir, "ca.pem"), "PROXY_LISTEN=" + proxyAddress,
+		"PROXY_ADMIN_LISTEN=127.0.0.1:18190", "PROXY_MAX_REQUESTS=20000",
+	}
+}
+
+// firstAnswer asks until there is an answer.
+func (b *bench) firstAnswer(ctx context.Context) error {
+	var last error
+	for began := time.Now(); time.Since(began) < 10*time.Second; time.Sleep(100 * time.Microsecond) {
+		c, err := dial(ctx, proxyAddress, get(1), 0)
+		if err == nil {
+			_, err = c.do()
+			_ = c.conn.Close()
+		}
+		if last = err; err == nil {
+			return nil
+		}
+	}
+	return fmt.Errorf("no answer within 10s: %w", last)
+}
+
+// configured starts a proxy with a configuration file as its last argument.
+func (b *bench) configured(ctx context.Context, file, text string, http2 bool, name string, args ...string) (*process, error) {
+	alpn := "http/1.1"
+	if http2 {
+		alpn = "h2"
+	}
+	text = strings.NewReplacer("{dir}", b.dir, "{listen}", proxyAddress, "{upstream}", upstreamAddress, "{alpn}", alpn).Replace(text)
+	path := filepath.Join(b.dir, file)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		return nil, err
+	}
+	return start(ctx, proxyCore, nil, name, append(args, path)...)
+}
+
+// Both check the upstream's certificate, keep connections to it, and write no
+// access log, which is in their favour: the others are measured as they come.
+const nginxConf = `
+daemon off;
+worker_processes 1;
+pid {dir}/nginx.pid;
+error_log stderr warn;
+events { worker_connections 8192; }
+http {
+  access_log off;
+  keepalive_requests 100000000;
+  client_max_body_size 0;
+  client_body_temp_path {dir}/body;
+  proxy_temp_path {dir}/proxy;
+  fastcgi_temp_path {dir}/fastcgi;
+  uwsgi_temp_path {dir}/uwsgi;
+  scgi_temp_path {dir}/scgi;
+  upstream mimecast { server {upstream}; keepalive 256; keepalive_requests 100000000; }
+  server {
+    listen {listen} backlog=4096;
+    location / {
+      proxy_pass https://mimecast;
+      proxy_http_version 1.1;
+      proxy_request_buffering off;
+      proxy_max_temp_file_size 0;
+      proxy_set_header Connection "";
+      proxy_set_header Authorization "Bearer fixed";
+      proxy_ssl_trusted_certificate {dir}/ca.pem;
+      proxy_ssl_verify on;
+      proxy_ssl_name localhost;
+      proxy_ssl_protocols TLSv1.3;
+    }
+  }
+}
+`
+
+const haproxyConf = `
+global
+  nbthread 1
+  maxconn 8000
+defaults
+  mode http
+  timeout connect 10s
+  timeout client 2m
+  timeout server 2m
+frontend data
+  bind {listen}
+  default_backend mimecast
+backend mimecast
+  http-request set-header Authorization "Bearer fixed"
+  http-reuse always
+  server mimecast {upstream} ssl verify required ca-file {dir}/ca.pem verifyhost localhost alpn {alpn} pool-max-conn 256
+`

@@ -1,0 +1,122 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// upstreamOptions say what the stand-in for Mimecast is like.
+type upstreamOptions struct {
+	Listen     string // for TLS; plain HTTP is at the port after it
+	CertFile   string
+	KeyFile    string
+	HTTP2      bool
+	TokenTTL   time.Duration
+	TokenDelay time.Duration
+}
+
+// piece is what answers are made of.
+var piece = []byte(strings.Repeat("0123456789abcde\n", 4096))
+
+// runUpstream serves until ctx ends. It does next to nothing for a request, so
+// that the proxies are what is measured: it takes any bearer token, and answers
+//
+//	POST /oauth/token  with a token
+//	GET  /bytes/N      with N bytes
+//	POST /sink         with the number of bytes that it got
+func runUpstream(ctx context.Context, o upstreamOptions) error {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /oauth/token", o.token)
+	mux.HandleFunc("GET /bytes/{n}", sendBytes)
+	mux.HandleFunc("POST /sink", sink)
+	secured, open := o.server(mux, o.HTTP2), o.server(mux, false)
+	host, port, err := net.SplitHostPort(o.Listen)
+	if err != nil {
+		return fmt.Errorf("the upstream's address: %w", err)
+	}
+	n, err := strconv.Atoi(port)
+	if err != nil {
+		return fmt.Errorf("the upstream's port: %w", err)
+	}
+	secure, err := (&net.ListenConfig{}).Listen(ctx, "tcp", o.Listen)
+	if err != nil {
+		return fmt.Errorf("listening for the upstream: %w", err)
+	}
+	plain, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(n+1)))
+	if err != nil {
+		return fmt.Errorf("listening for the upstream: %w", err)
+	}
+	failed := make(chan error, 2)
+	go func() { failed <- secured.ServeTLS(secure, o.CertFile, o.KeyFile) }()
+	go func() { failed <- open.Serve(plain) }()
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+		return errors.Join(secured.Close(), open.Close())
+	}
+}
+
+func (o upstreamOptions) server(h http.Handler, http2 bool) *http.Server {
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(http2)
+	return &http.Server{
+		Handler: h, Protocols: &protocols, ReadHeaderTimeout: time.Minute,
+		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS13},
+		HTTP2:     &http.HTTP2Config{MaxConcurrentStreams: 1000, MaxReceiveBufferPerConnection: 8 << 20, MaxReceiveBufferPerStream: 4 << 20},
+	}
+}
+
+func (o upstreamOptions) token(w http.ResponseWriter, r *http.Request) {
+	select {
+	case <-time.After(o.TokenDelay):
+	case <-r.Context().Done():
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = fmt.Fprintf(w, `{"access_token":"bench-%d","token_type":"bearer","expires_in":%d}`, time.Now().UnixNano(), int(o.TokenTTL.Seconds()))
+}
+
+func sendBytes(w http.ResponseWriter, r *http.Request) {
+	if !strings.HasPrefix(r.Header.Get("Authorization"), "Bearer ") {
+		http.Error(w, "no bearer token", http.StatusUnauthorized)
+		return
+	}
+	n, err := strconv.ParseInt(r.PathValue("n"), 10, 64)
+	if err != nil || n < 0 {
+		http.Error(w, "not a size", http.StatusBadRequest)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Length", strconv.FormatInt(n, 10))
+	for n > 0 {
+		k, err := w.Write(piece[:min(n, int64(len(piece)))])
+		if err != nil {
+			return // the client has gone
+		}
+		n -= int64(k)
+	}
+}
+
+func sink(w http.ResponseWriter, r *http.Request) {
+	buf := make([]byte, 64<<10)
+	n, err := io.CopyBuffer(onlyWriter{io.Discard}, r.Body, buf)
+	if err != nil {
+		return
+	}
+	body := strconv.FormatInt(n, 10)
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	_, _ = io.WriteString(w, body)
+}
+
+// onlyWriter hides io.Discard's ReadFrom, whose pieces are of 8 KiB.
+type onlyWriter struct{ io.Writer }
