@@ -149,6 +149,9 @@ func (g *Guard) judgeCaller(r *http.Request, t target) *problem.Problem {
 	if p == nil {
 		p = judgeUpgrade(r)
 	}
+	if p == nil && r.Method == http.MethodTrace {
+		p = problem.New(problem.RouteNotAllowed, "TRACE is never passed on: its answer would show the token.")
+	}
 	if p == nil {
 		p = g.judgeRoute(r, t)
 	}

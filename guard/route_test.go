@@ -10,6 +10,10 @@ import (
 	"mimecast-proxy/problem"
 )
 
+func TestTraceIsRefusedWhateverIsAllowed(t *testing.T) {
+	newGate(t, guard.Policy{}).refuses(problem.RouteNotAllowed, "TRACE", "/x")
+}
+
 func TestOnlyAllowedRoutesPass(t *testing.T) {
 	g := newGate(t, guard.Policy{Routes: []string{"GET /siem/", "POST /api/ttp/url/get-logs", "/both", "GET /v1/{id}/events", "GET /exact/{$}", "GET  /rest/{path...}"}})
 	for line, pattern := range map[string]string{

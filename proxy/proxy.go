@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -40,6 +41,9 @@ func New(o Options) http.Handler {
 		Rewrite: func(r *httputil.ProxyRequest) {
 			aim(r.Out, o.Upstream, r.In)
 			strip(r.Out.Header)
+			if left, ok := forwards(r.In); ok {
+				r.Out.Header.Set("Max-Forwards", strconv.Itoa(left-1))
+			}
 			// A client's trailers arrive after all checks are made, and
 			// Mimecast reads none: RFC 9110, section 6.5.1, lets them go.
 			r.Out.Trailer = nil
@@ -85,7 +89,12 @@ func truthful(next http.Handler) http.Handler {
 // soon as an answer is begun.
 func duplex(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		out := interim{ResponseWriter: w}
+		if left, ok := forwards(r); ok && left == 0 {
+			w.Header().Set(problem.StatusHeader, "mimecast-proxy")
+			w.WriteHeader(http.StatusNoContent)
+			return
+		}
+		out := interim{ResponseWriter: w, deaf: !r.ProtoAtLeast(1, 1)}
 		if r.ContentLength != 0 {
 			// A writer that cannot do it, such as HTTP/2's, does it anyway.
 			_ = http.NewResponseController(w).EnableFullDuplex()
@@ -96,6 +105,16 @@ func duplex(next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(out, r)
 	})
+}
+
+// forwards returns how many more times an OPTIONS may be forwarded, if it says
+// so (RFC 9110, section 7.6.2).
+func forwards(r *http.Request) (left int, ok bool) {
+	if r.Method != http.MethodOptions {
+		return 0, false
+	}
+	left, err := strconv.Atoi(r.Header.Get("Max-Forwards"))
+	return left, err == nil && left >= 0
 }
 
 // watched is a body that knows whether it was read to its end.
@@ -120,6 +139,7 @@ func (w *watched) Read(b []byte) (int, error) {
 type interim struct {
 	http.ResponseWriter
 	body *watched // nil where there is none
+	deaf bool     // the client is of HTTP/1.0, which knows no interim answers
 }
 
 // WriteHeader makes an answer that comes before the body's end the connection's
@@ -127,7 +147,7 @@ type interim struct {
 // reads the next request from two goroutines, which panics.
 func (w interim) WriteHeader(status int) {
 	switch {
-	case status == http.StatusContinue:
+	case status == http.StatusContinue, status < http.StatusOK && w.deaf:
 		return
 	case status < http.StatusOK:
 		withhold(w.Header())
