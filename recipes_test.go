@@ -1,0 +1,128 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"mimecast-proxy/simulator"
+)
+
+// snippet is a piece of a document between fences.
+type snippet struct{ language, text string }
+
+var fenced = regexp.MustCompile("(?ms)^```([a-z]+)\n(.*?)^```$")
+
+func snippets(t *testing.T, path string) []snippet {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found []snippet
+	for _, m := range fenced.FindAllStringSubmatch(string(text), -1) {
+		found = append(found, snippet{m[1], m[2]})
+	}
+	return found
+}
+
+// wants turns what a document shows into a pattern: "…" is anything, and more
+// may follow.
+func wants(shown string) *regexp.Regexp {
+	lines := strings.Split(strings.TrimSuffix(shown, "\n"), "\n")
+	for i, line := range lines {
+		lines[i] = strings.ReplaceAll(regexp.QuoteMeta(line), "…", ".*")
+	}
+	return regexp.MustCompile("(?m)^" + strings.Join(lines, "\n"))
+}
+
+// kitchen is where recipes are tried.
+type kitchen struct {
+	t       *testing.T
+	dir     string
+	environ []string
+	replace *strings.Replacer
+}
+
+func newKitchen(t *testing.T) *kitchen {
+	t.Helper()
+	sim := simulate(t, simulator.Options{})
+	p := serve(t, sim)
+	secrets := t.TempDir()
+	for name, text := range map[string]string{"client-id": simulator.DefaultClientID, "client-secret": simulator.DefaultClientSecret} {
+		if err := os.WriteFile(filepath.Join(secrets, name), []byte(text+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// The program as it is, though always with the simulator behind it.
+	env, bin := environ(t, sim), t.TempDir()
+	wrapper := "#!/bin/sh\nexport " + strings.Join(env[2:4], " ") + "\nexec " + binary + " \"$@\"\n"
+	if err := os.WriteFile(filepath.Join(bin, "mimecast-proxy"), []byte(wrapper), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return &kitchen{
+		t: t, dir: t.TempDir(),
+		environ: append(env, "PATH="+bin+":"+os.Getenv("PATH"), "HOME="+t.TempDir(), "LANG=C.UTF-8"),
+		replace: strings.NewReplacer("http://127.0.0.1:8080", p.url, "/etc/mimecast-proxy", secrets,
+			// What the scripts fall back on is what they are to use here.
+			"${MIMECAST_BASE_URL:-", "${NOT_SET:-"),
+	}
+}
+
+// try runs a block and returns what it printed.
+func (k *kitchen) try(b snippet) string {
+	k.t.Helper()
+	text := k.replace.Replace(b.text)
+	cmd := exec.CommandContext(k.t.Context(), "sh", "-euc", text)
+	if b.language == "python" {
+		cmd = exec.CommandContext(k.t.Context(), "python3", "-c", text)
+	}
+	cmd.Dir, cmd.Env = k.dir, k.environ
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		k.t.Errorf("%v\n%s\n%s", err, b.text, out)
+	}
+	return string(out)
+}
+
+// missing says what a recipe's tools lack on this machine.
+func missing() string {
+	for _, tool := range []string{"sh", "curl", "jq", "python3"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			return tool
+		}
+	}
+	if err := exec.Command("python3", "-c", "import requests").Run(); err != nil {
+		return "python3-requests"
+	}
+	return ""
+}
+
+func TestRecipesWorkAsTheySay(t *testing.T) {
+	if tool := missing(); tool != "" {
+		t.Skipf("%s is not on this machine", tool)
+	}
+	recipes, err := filepath.Glob("docs/recipes/*.md")
+	if err != nil || len(recipes) < 6 {
+		t.Fatalf("%v %v", recipes, err)
+	}
+	for _, path := range recipes {
+		t.Run(strings.TrimSuffix(filepath.Base(path), ".md"), func(t *testing.T) {
+			k := newKitchen(t)
+			printed := ""
+			for _, b := range snippets(t, path) {
+				switch b.language {
+				case "sh", "python":
+					printed = k.try(b)
+				case "text":
+					if !wants(b.text).MatchString(printed) {
+						t.Errorf("it shows\n%s\nbut what came is\n%.2000s", b.text, printed)
+					}
+				}
+			}
+		})
+	}
+}
