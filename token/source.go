@@ -162,9 +162,11 @@ func (st *state) backingOff(now time.Time) bool {
 	return st.err != nil && now.Before(st.retryAt) && now.After(st.failedAt.Add(-time.Minute))
 }
 
+// settling reports whether the token replaced another a moment ago that was
+// rejected. One that has expired since is rejected for that, and is replaced.
 func (st *state) settling(now time.Time) bool {
 	age := now.Sub(st.token.fetched)
-	return st.forced && 0 <= age && age < settle
+	return st.forced && 0 <= age && age < settle && st.token.ValidAt(now)
 }
 
 // await asks Run for a look at things and waits until it has something new to

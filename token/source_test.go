@@ -357,3 +357,16 @@ func TestStatusTellsOfARejectedTokenUntilItIsReplaced(t *testing.T) {
 		}
 	})
 }
+
+func TestTokenThatExpiredWhileItSettledIsReplaced(t *testing.T) {
+	e := &endpoint{takes: time.Second, ttl: 2 * time.Second}
+	bubble(t, e, func(t *testing.T, s *token.Source) {
+		tok, err := s.Token(t.Context())
+		tok, err = s.Renew(t.Context(), must(t, tok, err))
+		fresh := must(t, tok, err)
+		time.Sleep(time.Until(fresh.Expiry()) + 100*time.Millisecond) // its renewal takes until later
+		if tok, err := s.Renew(t.Context(), fresh); tok == fresh || err != nil {
+			t.Errorf("got %v, %v", tok, err)
+		}
+	})
+}
