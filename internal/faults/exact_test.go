@@ -51,7 +51,7 @@ func draw(r *rand.Rand) (m mishap) {
 		m.fault = drawFault(r)
 	default: // nothing, but for what befalls its neighbours
 	}
-	m.drop = r.IntN(100) == 0
+	m.drop = r.IntN(1000) == 0
 	return m
 }
 
@@ -100,7 +100,7 @@ func TestNoWriteIsEverExecutedTwice(t *testing.T) {
 	for name, http1 := range map[string]bool{"HTTP/2": false, "HTTP/1.1": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, simulator.Options{HTTP1Only: http1, HeldMessages: 1 << 30, RequestLog: 16, TokenTTL: 2 * time.Second})
+			w := newWorld(t, simulator.Options{HTTP1Only: http1, HeldMessages: 1 << 30, RequestLog: 16, TokenTTL: time.Second})
 			p := w.serve(t, "PROXY_REPLAY_LIMIT=64KiB", "PROXY_RATE_LIMIT_WAIT=500ms", "PROXY_RESPONSE_TIMEOUT=20s")
 			c := &traffic.Client{URL: p.url, Sim: w.sim, MaxBody: 128 << 10, HTTP: p.client}
 			outcomes := exercise(w, c, *runs/2)

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"strings"
@@ -60,12 +61,14 @@ var mimecastRows = []row{
 // relay to a world listen there.
 func closedPort(t *testing.T) (address string, relayTo func(*world)) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	// Below the ports that systems give out of themselves, to other tests here.
+	for address == "" {
+		at := fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(20_000))
+		if l, err := net.Listen("tcp", at); err == nil {
+			l.Close()
+			address = at
+		}
 	}
-	address = l.Addr().String()
-	l.Close()
 	return address, func(w *world) {
 		r, err := relay.StartAt(address, strings.TrimPrefix(w.sim.URL, "https://"))
 		if err != nil {
