@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httputil"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -25,14 +26,15 @@ import (
 	"mimecast-proxy/simulator"
 )
 
-// What logging and metrics cost is measured between two proxies that differ in
-// nothing else, each a process of its own, so that neither the client's CPU nor
-// Mimecast's is counted. Both get the same requests over real sockets, by turns.
+// What a part costs is measured between two proxies that differ in nothing else,
+// each a process of its own, so that neither the client's CPU nor Mimecast's is
+// counted. Both get the same requests over real sockets, by turns.
 
 const (
 	variantVariable = "TEST_PROXY_VARIANT"
-	withTelemetry   = "with"
-	without         = "without"
+	whole           = "whole"
+	mute            = "mute"      // without telemetry
+	unguarded       = "unguarded" // without guard and header hygiene
 )
 
 func TestMain(m *testing.M) {
@@ -83,8 +85,11 @@ func serveVariant(variant string) error {
 	}
 	go parts.source.Run(ctx)
 	h := parts.handler()
-	if variant == without {
+	switch variant {
+	case mute:
 		h = parts.mute()
+	case unguarded:
+		h = parts.unguarded()
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -110,13 +115,39 @@ func serveVariant(variant string) error {
 // mute is handler without telemetry. The guard tells it nothing of a request
 // that it lets pass where no routes are configured.
 func (p *parts) mute() http.Handler {
-	return p.guard.Wrap(proxy.New(proxy.Options{
-		Upstream: p.cfg.BaseURL,
-		Transport: &proxy.Transport{
-			Base: p.upstream, Source: tokens{p.source}, ReplayLimit: p.cfg.ReplayLimit, Budget: proxy.NewBudget(p.cfg.ReplayMemory, nil),
-		},
-	}))
+	return p.guard.Wrap(proxy.New(proxy.Options{Upstream: p.cfg.BaseURL, Transport: p.transport(proxy.Trace{}, nil)}))
 }
+
+func (p *parts) transport(trace proxy.Trace, replaying func(int64)) *proxy.Transport {
+	return &proxy.Transport{
+		Base: p.upstream, Source: tokens{p.source}, ReplayLimit: p.cfg.ReplayLimit,
+		Budget: proxy.NewBudget(p.cfg.ReplayMemory, replaying), Trace: trace,
+	}
+}
+
+// unguarded is handler with net/http's own ReverseProxy in the place of guard
+// and proxy: every request passes, with every header.
+func (p *parts) unguarded() http.Handler {
+	trace := proxy.Trace{Unauthorized: p.tel.Unauthorized, Retried: p.tel.Retried, Answered: p.tel.Answered, Failed: p.tel.Failed, Held: p.tel.RateLimitWait}
+	return p.tel.Wrap(&httputil.ReverseProxy{
+		Rewrite:       func(r *httputil.ProxyRequest) { r.SetURL(p.cfg.BaseURL) },
+		Transport:     p.transport(trace, p.tel.ReplayBytes),
+		FlushInterval: -1,
+		BufferPool:    &pool{},
+	})
+}
+
+// pool is as proxy's own.
+type pool struct{ sync.Pool }
+
+func (p *pool) Get() []byte {
+	if b, ok := p.Pool.Get().(*[32 << 10]byte); ok {
+		return b[:]
+	}
+	return make([]byte, 32<<10)
+}
+
+func (p *pool) Put(b []byte) { p.Pool.Put((*[32 << 10]byte)(b)) }
 
 // child is a proxy in a process of its own.
 type child struct {
@@ -153,8 +184,8 @@ func startVariant(b *testing.B, variant string, environ []string) *child {
 			b.Error(err)
 		}
 		// Either logs its token request; the rest are the requests.
-		if logs := lines.n > 1; logs != (variant == withTelemetry) {
-			b.Errorf("the proxy %s telemetry logged %d lines", variant, lines.n)
+		if logs := lines.n > 1; logs != (variant != mute) {
+			b.Errorf("the proxy that is %s logged %d lines", variant, lines.n)
 		}
 	})
 	var address string
@@ -191,7 +222,13 @@ func (c *child) round(n, workers int) {
 	for range workers {
 		sending.Go(func() {
 			for range n / workers {
-				res, err := c.client.Get(c.url + "/identity/whoami")
+				req, err := http.NewRequest("GET", c.url+"/identity/whoami", nil)
+				if err != nil {
+					c.b.Error(err)
+					return
+				}
+				req.Header.Set("X-Proxy-Key", benchKey)
+				res, err := c.client.Do(req)
 				if err != nil {
 					c.b.Error(err)
 					return
@@ -208,13 +245,30 @@ func (c *child) round(n, workers int) {
 	c.last = c.usage().since(before)
 }
 
+// benchKey is sent with every request, asked for or not.
+const benchKey = "0123456789abcdef0123456789abcdef"
+
 // BenchmarkTelemetryShare measures the share of logging and metrics in the
-// proxy's CPU a request, of the smallest requests there are. One round is 500
-// requests to each of the two proxies, one right after the other, since what
-// else the machine does changes slowly; what counts is the sum over the rounds,
-// since a system may count CPU in ticks of 10 ms.
-func BenchmarkTelemetryShare(b *testing.B) {
-	const n, workers, warmUp, most = 500, 4, 3, 10.0
+// proxy's CPU a request.
+func BenchmarkTelemetryShare(b *testing.B) { measure(b, "telemetry", mute, 10) }
+
+// BenchmarkGuardShare measures the share of the guard and of what cleans headers,
+// as they are by default and with everything to look at.
+func BenchmarkGuardShare(b *testing.B) {
+	b.Run("default", func(b *testing.B) { measure(b, "guard", unguarded, 5) })
+	b.Run("everything", func(b *testing.B) {
+		measure(b, "guard", unguarded, 5, "PROXY_API_KEY="+benchKey, "PROXY_ALLOW=@read", "PROXY_ALLOWED_HOSTS=a.internal,b.internal", "PROXY_ALLOWED_ORIGINS=https://tool.example")
+	})
+}
+
+// measure reports the share that a part, which the variant is without, has in the
+// proxy's CPU a request, of the smallest requests there are; most is how much it
+// may be, in percent. One round is 500 requests to each of the two proxies, one
+// right after the other, since what else the machine does changes slowly; what
+// counts is the sum over the rounds, since a system may count CPU in ticks of
+// 10 ms.
+func measure(b *testing.B, part, variant string, most float64, more ...string) {
+	const n, workers, warmUp = 500, 4, 3
 	sim, err := simulator.Start(simulator.Options{Quotas: map[string]simulator.Quota{}})
 	if err != nil {
 		b.Fatal(err)
@@ -228,14 +282,14 @@ func BenchmarkTelemetryShare(b *testing.B) {
 	if err := os.WriteFile(ca, sim.CA, 0o600); err != nil {
 		b.Fatal(err)
 	}
-	environ := []string{
+	environ := append([]string{
 		"MIMECAST_CLIENT_ID=" + simulator.DefaultClientID, "MIMECAST_CLIENT_SECRET=" + simulator.DefaultClientSecret,
 		"MIMECAST_BASE_URL=" + sim.URL, "MIMECAST_CA_FILE=" + ca, "PROXY_LOG_FORMAT=json",
-	}
-	with, mute := startVariant(b, withTelemetry, environ), startVariant(b, without, environ)
+	}, more...)
+	with, less := startVariant(b, whole, environ), startVariant(b, variant, environ)
 	var total [2]time.Duration
 	for i := 0; b.Loop(); i++ {
-		pair := []*child{with, mute}
+		pair := []*child{with, less}
 		if i%2 == 1 {
 			slices.Reverse(pair)
 		}
@@ -244,22 +298,22 @@ func BenchmarkTelemetryShare(b *testing.B) {
 		}
 		if i >= warmUp {
 			total[0] += with.last.CPU
-			total[1] += mute.last.CPU
+			total[1] += less.last.CPU
 		}
 	}
 	if b.N <= warmUp {
 		b.Skipf("too short: ask for more than %d rounds, such as -benchtime 200x", warmUp)
 	}
 	requests := float64(n * (b.N - warmUp))
-	cpu, more := float64(total[0])/requests, float64(total[0]-total[1])/requests
-	share := 100 * more / cpu
+	cpu, extra := float64(total[0])/requests, float64(total[0]-total[1])/requests
+	share := 100 * extra / cpu
 	b.ReportMetric(0, "ns/op")
 	b.ReportMetric(cpu, "cpu-ns/request")
-	b.ReportMetric(more, "telemetry-cpu-ns/request")
-	b.ReportMetric((float64(with.last.Mallocs)-float64(mute.last.Mallocs))/n, "telemetry-allocs/request")
-	b.ReportMetric((float64(with.last.Bytes)-float64(mute.last.Bytes))/n, "telemetry-B/request")
-	b.ReportMetric(share, "telemetry-%")
+	b.ReportMetric(extra, part+"-cpu-ns/request")
+	b.ReportMetric((float64(with.last.Mallocs)-float64(less.last.Mallocs))/n, part+"-allocs/request")
+	b.ReportMetric((float64(with.last.Bytes)-float64(less.last.Bytes))/n, part+"-B/request")
+	b.ReportMetric(share, part+"-%")
 	if share > most {
-		b.Errorf("telemetry takes %.1f %% of the proxy's CPU, more than %.0f %%", share, most)
+		b.Errorf("%s takes %.1f %% of the proxy's CPU, more than %.0f %%", part, share, most)
 	}
 }

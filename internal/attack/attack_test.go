@@ -10,6 +10,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"slices"
 	"strings"
@@ -424,5 +425,36 @@ func TestNoRequestIsSmuggledInAnother(t *testing.T) {
 				t.Errorf("%s: Mimecast got %s", name, r.Target)
 			}
 		}
+	}
+}
+
+// An answer of Mimecast's, or of whoever speaks for it, leads the token nowhere
+// else and gives a browser nothing to keep.
+func TestTokenGoesToNoOtherHost(t *testing.T) {
+	s := newStand(t)
+	asked := make(chan string, 10)
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { asked <- fmt.Sprint(r.URL, r.Header) }))
+	t.Cleanup(elsewhere.Close)
+	for _, status := range []int{301, 302, 303, 307, 308, 401} {
+		path := fmt.Sprintf("/led/%d", status)
+		s.sim.AddFault(simulator.Fault{Path: path, Status: status, Header: map[string]string{
+			"Location": elsewhere.URL + "/x", "Refresh": "0; url=" + elsewhere.URL, "Alt-Svc": `h2="` + elsewhere.URL + `"`,
+			"Set-Cookie": "a=b", "Access-Control-Allow-Origin": "*", "Access-Control-Allow-Credentials": "true",
+		}})
+		got := send(t, s.Listen, request("GET "+path, local), 1)
+		if len(got) != 1 || got[0].status != status || got[0].header.Get("Location") != elsewhere.URL+"/x" {
+			t.Errorf("%d: %+v", status, got)
+			continue
+		}
+		for _, name := range []string{"Set-Cookie", "Alt-Svc", "Access-Control-Allow-Origin", "Access-Control-Allow-Credentials"} {
+			if got[0].header[name] != nil {
+				t.Errorf("%d: the client gets %s: %q", status, name, got[0].header[name])
+			}
+		}
+	}
+	select {
+	case r := <-asked:
+		t.Errorf("another host was asked: %s", r)
+	default:
 	}
 }
