@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"path"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -80,7 +81,13 @@ func pathsOf(all map[string]asset) map[string]string {
 	return paths
 }
 
-var page = template.Must(template.New("page.html").Funcs(template.FuncMap{
+// page is parsed when it is first asked for, which costs milliseconds: most
+// processes are never looked at.
+var page = sync.OnceValue(func() *template.Template {
+	return template.Must(template.New("page.html").Funcs(functions).ParseFS(web, "web/page.html"))
+})
+
+var functions = template.FuncMap{
 	"ms": ms, "plain": plain, "clock": clock, "until": until, "sentence": sentence, "words": wordsFor, "left": left, "class": statusClass,
 	"ago":     ago,
 	"elapsed": func(now, at time.Time) string { return span(now.Sub(at)) },
@@ -91,7 +98,7 @@ var page = template.Must(template.New("page.html").Funcs(template.FuncMap{
 	"trigger": func(t string) string { return triggers[t] },
 	"verbal":  func(state string) string { return states[state] },
 	"iso":     func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
-}).ParseFS(web, "web/page.html"))
+}
 
 // left returns how much of the life of a token that works is left, in percent.
 func left(t TokenState, now time.Time) int {
@@ -147,7 +154,7 @@ func buttons(actions []Action) []button {
 
 func (h *handler) page(w http.ResponseWriter, r *http.Request) {
 	var body bytes.Buffer
-	if err := page.Execute(&body, newView(h.current(), r.URL.Query(), h.options.Demo)); err != nil {
+	if err := page().Execute(&body, newView(h.current(), r.URL.Query(), h.options.Demo)); err != nil {
 		panic(err) // the template does not fit the view
 	}
 	w.Header().Set("Content-Security-Policy", policy)
