@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 	"testing"
@@ -96,9 +97,9 @@ func buildContext(t *testing.T) string {
 	return to
 }
 
-// build carries out the build stage in a directory of its own, with a build
-// cache of its own, and returns where /out is.
-func build(t *testing.T, platform string) string {
+// build carries out the build stage in a directory of its own, and returns where
+// /out is. cache is the build cache; empty means the machine's.
+func build(t *testing.T, platform, cache string) string {
 	t.Helper()
 	src, out := buildContext(t), t.TempDir()
 	goos, goarch, _ := strings.Cut(platform, "/")
@@ -116,8 +117,8 @@ func build(t *testing.T, platform string) string {
 				cmd.Env = append(cmd.Env, name+"="+value)
 			}
 		}
-		if !strings.Contains(line, "cyclonedx") {
-			cmd.Env = append(cmd.Env, "GOCACHE="+filepath.Join(out, "cache"))
+		if cache != "" && !strings.Contains(line, "cyclonedx") {
+			cmd.Env = append(cmd.Env, "GOCACHE="+cache)
 		}
 		if text, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("%s: %v\n%s", line, err, text)
@@ -137,7 +138,7 @@ func sum(t *testing.T, path string) [sha256.Size]byte {
 
 func TestImagesBinaryIsReproducible(t *testing.T) {
 	platform := runtime.GOOS + "/" + runtime.GOARCH
-	one, other := build(t, platform), build(t, platform)
+	one, other := build(t, platform, ""), build(t, platform, t.TempDir())
 	for _, name := range []string{"mimecast-proxy", "sbom.cdx.json"} {
 		a, b := sum(t, filepath.Join(one, name)), sum(t, filepath.Join(other, name))
 		if a != b {
@@ -192,6 +193,27 @@ func TestImageIsSmallLockedAndLabelled(t *testing.T) {
 		if !labels["org.opencontainers.image."+label] {
 			t.Errorf("no label %s", label)
 		}
+	}
+}
+
+func TestReleaseHasTheFilesItNames(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(root, ".goreleaser.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for _, m := range regexp.MustCompile(`(?m)src: ([^,}]+)|^      - ([A-Za-z][A-Za-z/*.]+)$`).FindAllStringSubmatch(string(text), -1) {
+		pattern := m[1] + m[2]
+		if strings.HasPrefix(pattern, "dist-completions/") {
+			continue // which the release makes
+		}
+		found++
+		if files, err := filepath.Glob(filepath.Join(root, pattern)); err != nil || len(files) == 0 {
+			t.Errorf("%s: %v", pattern, err)
+		}
+	}
+	if found < 10 {
+		t.Errorf("only %d names were found", found)
 	}
 }
 
