@@ -73,7 +73,7 @@ func truthful(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {
 			why := recover()
-			if why == http.ErrAbortHandler { // ReverseProxy's, once the header is written
+			if err, ok := why.(error); ok && errors.Is(err, http.ErrAbortHandler) { // ReverseProxy's, once the header is written
 				_ = http.NewResponseController(w).Flush() // there may be nobody left
 			}
 			if why != nil {
