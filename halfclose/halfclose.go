@@ -10,6 +10,7 @@
 package halfclose
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -24,6 +25,11 @@ import (
 // which most answers have come, and then until what was written before has had
 // the time to be answered with a reset.
 var asked = []time.Duration{50 * time.Millisecond, 5 * time.Millisecond, 50 * time.Millisecond, time.Second}
+
+// silence is how long an answer that has begun may pause when its client has
+// closed its half. Nothing can be asked amid an answer, and one that is gone
+// must not hold on to it for ever.
+var silence = 10 * time.Second
 
 // Listen returns l with connections that know of half-closing. [Context] and
 // [Wrap] must be in use with it.
@@ -60,10 +66,10 @@ func Wrap(next http.Handler) http.Handler {
 type conn struct {
 	net.Conn
 
-	mu sync.Mutex
-	// mayAsk says that an interim answer can be written: the client knows of
-	// them, and the answer has not begun.
-	mayAsk bool
+	mu     sync.Mutex
+	knows  bool          // the client knows interim answers
+	begun  bool          // the answer has
+	writes int           // how many there were
 	wake   chan struct{} // closed while the read deadline is in the past
 	awake  bool          // wake is closed
 }
@@ -71,15 +77,21 @@ type conn struct {
 func (c *conn) begin(http11 bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.mayAsk = http11
+	c.knows, c.begun = http11, false
 }
 
-// Write implements net.Conn.
+// Write implements net.Conn. net/http writes an interim answer by itself, after
+// which another may still come.
 func (c *conn) Write(b []byte) (int, error) {
 	c.mu.Lock()
-	c.mayAsk = false
+	c.writes++
+	c.begun = c.begun || !isInterim(b)
 	c.mu.Unlock()
 	return c.Conn.Write(b)
+}
+
+func isInterim(b []byte) bool {
+	return bytes.HasPrefix(b, []byte("HTTP/1.1 1")) && bytes.HasSuffix(b, []byte("\r\n\r\n"))
 }
 
 // ask writes an interim answer, if that is possible now. The error is that of a
@@ -88,7 +100,7 @@ func (c *conn) Write(b []byte) (int, error) {
 func (c *conn) ask() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.mayAsk {
+	if !c.knows || c.begun {
 		return nil
 	}
 	_, err := io.WriteString(c.Conn, "HTTP/1.1 100 Continue\r\n\r\n")
@@ -123,8 +135,29 @@ func (c *conn) suspect() error {
 			return err
 		}
 	}
-	<-wake
-	return nil
+	for {
+		before := c.progress()
+		if !pause(silence, wake) {
+			return nil
+		}
+		if err := c.ask(); err != nil {
+			return err
+		}
+		if before >= 0 && c.progress() == before {
+			return io.EOF
+		}
+	}
+}
+
+// progress returns how much was written of an answer that has begun, in writes;
+// -1 where none has.
+func (c *conn) progress() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.begun {
+		return -1
+	}
+	return c.writes
 }
 
 // pause reports whether nothing woke it.

@@ -56,9 +56,10 @@ func serve(t *testing.T, network string, h http.HandlerFunc) (send func(request 
 }
 
 const (
-	get   = "GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-	get10 = "GET / HTTP/1.0\r\nHost: x\r\n\r\n"
-	post  = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc"
+	get    = "GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+	get10  = "GET / HTTP/1.0\r\nHost: x\r\n\r\n"
+	hinted = "GET /hinted HTTP/1.1\r\nHost: x\r\n\r\n"
+	post   = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc"
 )
 
 func TestHalfClosedClientGetsItsAnswer(t *testing.T) {
@@ -102,10 +103,13 @@ func TestHalfClosedClientGetsItsAnswer(t *testing.T) {
 
 func TestClientThatIsGoneEndsItsRequest(t *testing.T) {
 	for _, network := range []string{"tcp", "unix"} {
-		for _, request := range []string{get, post} {
+		for _, request := range []string{get, post, hinted} {
 			arrived, ended := make(chan bool), make(chan bool)
-			send := serve(t, network, func(_ http.ResponseWriter, r *http.Request) {
+			send := serve(t, network, func(w http.ResponseWriter, r *http.Request) {
 				_, _ = io.Copy(io.Discard, r.Body)
+				if r.URL.Path == "/hinted" {
+					w.WriteHeader(http.StatusEarlyHints)
+				}
 				close(arrived)
 				<-r.Context().Done()
 				close(ended)
@@ -134,4 +138,20 @@ func TestConnectionsAreKeptAlive(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+}
+
+func TestAnswerThatPausesForLongEndsForAClientThatClosedItsHalf(t *testing.T) {
+	t.Cleanup(halfclose.SetSilence(20 * time.Millisecond)) // once the server is closed
+	ended := make(chan bool)
+	send := serve(t, "tcp", func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, "some")
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+		close(ended)
+	})
+	c := send(get)
+	if err := c.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	<-ended
 }
