@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -61,6 +62,9 @@ func (p Process) newServer(ctx context.Context, cfg config.Config, actions ...ad
 	parts, err := p.assemble(cfg)
 	if err != nil {
 		return nil, err
+	}
+	if !slices.ContainsFunc(p.Environ, named("GOGC")) { // else the operator knows better
+		relaxCollector()
 	}
 	s := &server{parts: parts, quit: make(chan struct{}), keeper: p.Keeper}
 	base, cut := context.WithCancelCause(context.WithoutCancel(ctx))
