@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -61,7 +62,8 @@ func (c *client) do() (int64, error) {
 		case err != nil:
 			return 0, err
 		case first && !bytes.HasPrefix(line, []byte("HTTP/1.1 200 ")):
-			return 0, fmt.Errorf("%w: %s", errAnswer, bytes.TrimSpace(line))
+			rest, _ := c.in.Peek(c.in.Buffered())
+			return 0, fmt.Errorf("%w: %s%s", errAnswer, line, rest)
 		case len(line) == 2 && length < 0:
 			return 0, fmt.Errorf("%w: no length", errAnswer)
 		case len(line) == 2:
@@ -93,6 +95,7 @@ type sample struct {
 	Errors    int64
 	Bytes     int64
 	Took      time.Duration
+	failure   error           // one of the errors
 	latencies []time.Duration // sorted; with a rate only
 }
 
@@ -116,7 +119,7 @@ func (l load) run(ctx context.Context, measure func(part func())) (sample, error
 		clients[i] = c
 	}
 	if warm := l.part(clients, l.warm); warm.Errors > 0 {
-		return warm, fmt.Errorf("%w: %d errors while warming up", errAnswer, warm.Errors)
+		return warm, fmt.Errorf("%d errors while warming up, such as: %w", warm.Errors, warm.failure)
 	}
 	var s sample
 	measure(func() { s = l.part(clients, l.length) })
@@ -148,6 +151,7 @@ func (l load) part(clients []*client, length time.Duration) sample {
 			defer mu.Unlock()
 			s.Requests += own.Requests
 			s.Errors += own.Errors
+			s.failure = cmp.Or(s.failure, own.failure)
 			s.Bytes += own.Bytes
 			s.latencies = append(s.latencies, own.latencies...)
 		})
@@ -167,6 +171,7 @@ func (c *client) loop(due func() (time.Time, bool), timed bool) (s sample) {
 		n, err := c.do()
 		if err != nil {
 			s.Errors++
+			s.failure = err
 			return s // what is left on the connection is no answer to go on with
 		}
 		s.Requests++

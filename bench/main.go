@@ -124,13 +124,15 @@ func (b *bench) all(ctx context.Context, what []string, out string) (err error) 
 	for _, name := range what {
 		measure, ok := measurements[name]
 		if !ok {
-			return fmt.Errorf("there is nothing to measure that is called %q", name)
+			err = fmt.Errorf("there is nothing to measure that is called %q", name)
+		} else if failed := measure(ctx); failed != nil {
+			err = fmt.Errorf("%s: %w", name, failed)
 		}
-		if err := measure(ctx); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
+		if err != nil {
+			break // what was measured before is worth having
 		}
 	}
-	return b.report.write(os.Stdout, out, b.subjects)
+	return errors.Join(err, b.report.write(os.Stdout, out, b.subjects))
 }
 
 // build compiles the proxy as a release is.

@@ -48,7 +48,7 @@ func (b *bench) under(ctx context.Context, name string, http2 bool, l load) (m m
 	})
 	m.loaded = p.memory("VmHWM")
 	if err == nil && m.Errors > 0 {
-		err = fmt.Errorf("%s: %d of %d requests got no answer", name, m.Errors, m.Requests+m.Errors)
+		err = fmt.Errorf("%s: %d of %d requests got no answer: %w", name, m.Errors, m.Requests+m.Errors, m.failure)
 	}
 	return m, err
 }
@@ -164,7 +164,7 @@ func (b *bench) bulk(ctx context.Context) error {
 				"down": {request: get(gibibyte), connections: 1},
 				"up":   {request: post(gibibyte), body: gibibyte, connections: 1},
 			} {
-				l.length = 1 // one request begins within it
+				l.length = time.Millisecond // one request begins within it
 				m, err := b.under(ctx, name, proto.http2, l)
 				if err != nil {
 					return err
@@ -218,7 +218,7 @@ func (b *bench) curves(ctx context.Context) error {
 	}
 	defer up.stop()
 	cpu, memory := b.report.curve("connections", "connections", "CPU per request, µs"), b.report.curve("memory", "connections", "resident, MiB")
-	for _, n := range []int{1, 10, 100, 1000, 10000} {
+	for _, n := range []int{1, 10, 100, 1000, 5000} {
 		m, err := b.under(ctx, ours, true, load{request: get(small), connections: n, warm: b.length / 4, length: b.length})
 		if err != nil {
 			return err
