@@ -224,6 +224,8 @@ func TestFaults(t *testing.T) {
 		"MIMECAST_BASE_URL=http://api.example":                                   `"http://api.example" would send the credentials over the network in the clear`,
 		"MIMECAST_BASE_URL=http://localhost.example":                             "in the clear",
 		"MIMECAST_BASE_URL=http://2130706433":                                    "in the clear",
+		"MIMECAST_BASE_URL=http://127.0.0.17.":                                   "in the clear",
+		"MIMECAST_BASE_URL=http://localhost.":                                    "in the clear",
 		"MIMECAST_BASE_URL=ftp://api.example":                                    "another scheme than https",
 		"MIMECAST_BASE_URL=//api.example":                                        "not an absolute URL",
 		"MIMECAST_BASE_URL=https:api.example":                                    "not an absolute URL",

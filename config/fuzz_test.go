@@ -95,7 +95,7 @@ func anyPort(a Address) bool {
 }
 
 func FuzzEndpoint(f *testing.F) {
-	for _, s := range []string{"https://api.example/a/", "http://127.0.0.1:1", "https://u:p@h", "https://h?#", "https://us-api.mimecast.com", "//h"} {
+	for _, s := range []string{"https://api.example/a/", "http://127.0.0.1:1", "https://u:p@h", "https://h?#", "https://us-api.mimecast.com", "//h", "http://127.0.0.1."} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

@@ -34,7 +34,8 @@ func (e *endpoint) UnmarshalText(text []byte) error {
 	if err != nil || !u.IsAbs() || u.Hostname() == "" {
 		return refuse("is not an absolute URL")
 	}
-	host := strings.ToLower(strings.TrimSuffix(u.Hostname(), "."))
+	host := strings.ToLower(u.Hostname())
+	name := strings.TrimSuffix(host, ".")
 	switch {
 	case u.User != nil:
 		return refuse("has a user name or password in it")
@@ -42,9 +43,9 @@ func (e *endpoint) UnmarshalText(text []byte) error {
 		return refuse("has a query or a fragment")
 	case !isPort(u.Host, u.Port()):
 		return refuse("has a port that is none")
-	case host == "api.mimecast.com" || strings.HasSuffix(host, "-api.mimecast.com"):
-		return outdated(host)
-	case u.Scheme == "http" && !isLoopback(host):
+	case name == "api.mimecast.com" || strings.HasSuffix(name, "-api.mimecast.com"):
+		return outdated(name)
+	case u.Scheme == "http" && !isLoopback(host): // "127.0.0.1." is a name, which the network resolves
 		return refuse("would send the credentials over the network in the clear")
 	case u.Scheme != "http" && u.Scheme != "https":
 		return refuse("has another scheme than https")
