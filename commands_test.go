@@ -15,13 +15,14 @@ import (
 	"syscall"
 	"testing"
 
+	built "mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
 )
 
 // silent is a simulator whose token endpoint never answers.
 func silent(t *testing.T) *simulator.Server {
 	t.Helper()
-	sim := simulate(t, simulator.Options{})
+	sim := built.Simulate(t, simulator.Options{})
 	sim.AddFault(simulator.Fault{Path: "/oauth/token", Delay: simulator.Forever})
 	return sim
 }
@@ -49,7 +50,7 @@ func TestSignalEndsACommandThatWaits(t *testing.T) {
 		{[]string{"run", "--", "/nowhere/command"}, syscall.SIGTERM, 143},
 	} {
 		sim.Reset()
-		p := start(t, environ(t, sim), c.args...)
+		p := start(t, built.Environ(t, sim), c.args...)
 		await(t, "the token request", asked)
 		p.signal(c.sig)
 		if code := p.exit(); code != c.code {
@@ -77,13 +78,13 @@ func TestSignalEndsAHealthcheckThatWaits(t *testing.T) {
 }
 
 func TestRunForwardsWhatACommandMayWant(t *testing.T) {
-	sim := simulate(t, simulator.Options{})
+	sim := built.Simulate(t, simulator.Options{})
 	for name, sig := range map[string]syscall.Signal{"HUP": syscall.SIGHUP, "USR1": syscall.SIGUSR1, "INT": syscall.SIGINT, "TERM": syscall.SIGTERM} {
-		cmd := exec.Command(binary, "run", "--", "sh", "-c", "trap 'exit 42' "+name+"; echo waiting; while :; do sleep 0.1; done")
-		cmd.Env = environ(t, sim, "PATH="+os.Getenv("PATH"))
+		cmd := exec.Command(built.Binary(), "run", "--", "sh", "-c", "trap 'exit 42' "+name+"; echo waiting; while :; do sleep 0.1; done")
+		cmd.Env = built.Environ(t, sim, "PATH="+os.Getenv("PATH"))
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // away from the terminal of whoever runs this
 		p := startCommand(t, cmd)
-		p.stdout.await(t, "the command", func(text string) bool { return strings.Contains(text, "waiting") })
+		p.stdout.Await(t, "the command", func(text string) bool { return strings.Contains(text, "waiting") })
 		p.signal(sig)
 		if code := p.exit(); code != 42 {
 			t.Errorf("exit %d after %v\n%s", code, sig, p.stderr.String())
@@ -92,8 +93,8 @@ func TestRunForwardsWhatACommandMayWant(t *testing.T) {
 }
 
 func TestRunKeepsTheCommandsRequestsFromACompanyProxy(t *testing.T) {
-	sim := simulate(t, simulator.Options{})
-	p := start(t, environ(t, sim, "TEST_CHILD=environ", "no_proxy=a.example", "PROXY_SHUTDOWN_DELAY=1h"), "run", "--", os.Args[0])
+	sim := built.Simulate(t, simulator.Options{})
+	p := start(t, built.Environ(t, sim, "TEST_CHILD=environ", "no_proxy=a.example", "PROXY_SHUTDOWN_DELAY=1h"), "run", "--", os.Args[0])
 	p.exit()
 	if text := p.stdout.String(); !strings.Contains(text, "no_proxy=a.example,127.0.0.1\n") || !strings.Contains(text, "NO_PROXY=127.0.0.1\n") {
 		t.Errorf("the command's environment:\n%s", text)
@@ -101,7 +102,7 @@ func TestRunKeepsTheCommandsRequestsFromACompanyProxy(t *testing.T) {
 }
 
 func TestConnectionsThatAskForNothingAreNoReasonToFail(t *testing.T) {
-	p := serve(t, simulate(t, simulator.Options{}), "PROXY_SHUTDOWN_TIMEOUT=50ms")
+	p := serve(t, built.Simulate(t, simulator.Options{}), "PROXY_SHUTDOWN_TIMEOUT=50ms")
 	conn, err := net.Dial("tcp", strings.TrimPrefix(p.url, "http://"))
 	if err != nil {
 		t.Fatal(err)
@@ -129,7 +130,7 @@ func TestStandardLoggerPrintsNoPeersBytes(t *testing.T) {
 		"PROXY_LISTEN=127.0.0.1:0", "PROXY_ADMIN_LISTEN=127.0.0.1:0", "PROXY_LOG_FORMAT=json", "PROXY_LOG_LEVEL=debug",
 	})
 	p.awaitServing()
-	p.stderr.await(t, "net/http's line", func(text string) bool { return strings.Contains(text, "Unsolicited response") })
+	p.stderr.Await(t, "net/http's line", func(text string) bool { return strings.Contains(text, "Unsolicited response") })
 	for line := range strings.Lines(p.stderr.String()) {
 		if !json.Valid([]byte(line)) || strings.Contains(line, babbled) {
 			t.Errorf("printed: %s", line)
@@ -159,13 +160,13 @@ func babble(l net.Listener) {
 }
 
 func TestCheckAsksForThePathAsItIsWritten(t *testing.T) {
-	sim := simulate(t, simulator.Options{})
+	sim := built.Simulate(t, simulator.Options{})
 	for path, good := range map[string]bool{
 		"/a%2Fb?c=[d]": true, "/100%25": true, "/x/../y": true, "/a//b": true,
 		"identity/whoami": false, "": false, "//elsewhere/a": false, "/a b": false, "/a#b": false,
 	} {
 		sim.Reset()
-		p := start(t, environ(t, sim), "check", "--path", path)
+		p := start(t, built.Environ(t, sim), "check", "--path", path)
 		if code := p.exit(); (code == 2) == good {
 			t.Errorf("%q: exit %d\n%s%s", path, code, p.stdout.String(), p.stderr.String())
 		}

@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	built "mimecast-proxy/internal/program"
 	"mimecast-proxy/problem"
 	"mimecast-proxy/simulator"
 )
@@ -255,7 +256,7 @@ func sendBroken(p *program, k *kind) (int, string, error) {
 }
 
 func TestCountersEqualWhatTheClientCounted(t *testing.T) {
-	sim := simulate(t, simulator.Options{})
+	sim := built.Simulate(t, simulator.Options{})
 	armKinds(sim)
 	p := serve(t, sim, "PROXY_ALLOW=/kind/,/identity/,POST /api/", "PROXY_LOG_LEVEL=info")
 	seen := &tally{of: map[string]float64{}}
@@ -327,7 +328,7 @@ func (p *program) countElsewhere(sim *simulator.Server, sent int) {
 	if err := json.NewDecoder(res.Body).Decode(&status); err != nil || status.Total != sent {
 		p.t.Errorf("the status says %d, %v", status.Total, err)
 	}
-	p.stderr.await(p.t, "as many lines", func(text string) bool { return strings.Count(text, `"msg":"request"`) == sent })
+	p.stderr.Await(p.t, "as many lines", func(text string) bool { return strings.Count(text, `"msg":"request"`) == sent })
 	if n := p.metric(`mimecast_proxy_token_requests_total{outcome="ok",trigger="startup"}`) + p.metric(`mimecast_proxy_token_requests_total{outcome="ok",trigger="unauthorized"}`); int(n) != sim.TokenRequests() {
 		p.t.Errorf("%v token requests counted, Mimecast saw %d", n, sim.TokenRequests())
 	}

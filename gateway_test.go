@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	built "mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
 )
 
@@ -55,7 +56,7 @@ func (s *balancer) watch(p, next *program, news func() bool, over <-chan struct{
 
 func TestSIGTERMOfAGatewaysReplicaUnderLoadLosesNoRequest(t *testing.T) {
 	const clients = 16
-	sim := simulate(t, simulator.Options{})
+	sim := built.Simulate(t, simulator.Options{})
 	sim.AddFault(simulator.Fault{Path: "/identity/whoami", Delay: 20 * time.Millisecond})
 	old, next := gateway(t, sim), gateway(t, sim)
 	var svc balancer
@@ -124,7 +125,7 @@ func TestIdleProxyTakesLittleMemory(t *testing.T) {
 		t.Skip("memory is read from /proc")
 	}
 	const most = 20 << 20
-	p := serve(t, simulate(t, simulator.Options{}))
+	p := serve(t, built.Simulate(t, simulator.Options{}))
 	p.must("GET", "/identity/whoami", "")
 	var now int64
 	await(t, "less than 20 MiB", func() bool {
@@ -139,7 +140,7 @@ func TestBinaryIsSmallAndStatic(t *testing.T) {
 		t.Skip("read as ELF")
 	}
 	const most = 20 << 20
-	info, err := os.Stat(binary)
+	info, err := os.Stat(built.Binary())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,7 +148,7 @@ func TestBinaryIsSmallAndStatic(t *testing.T) {
 	if info.Size() > most {
 		t.Errorf("%d bytes", info.Size())
 	}
-	f, err := elf.Open(binary)
+	f, err := elf.Open(built.Binary())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,10 +161,10 @@ func TestBinaryIsSmallAndStatic(t *testing.T) {
 }
 
 func TestFirstRequestAfterTheStartIsAnswered(t *testing.T) {
-	sim := simulate(t, simulator.Options{})
+	sim := built.Simulate(t, simulator.Options{})
 	var took []time.Duration
 	for range 9 {
-		env := environ(t, sim)
+		env := built.Environ(t, sim)
 		began := time.Now()
 		p := start(t, env)
 		p.awaitServing()

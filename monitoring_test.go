@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	built "mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
 )
 
@@ -135,7 +136,7 @@ func (s series) hasLabel(name string) bool {
 // exercise runs a program to which everything has happened once.
 func exercise(t *testing.T, more ...string) *program {
 	t.Helper()
-	sim := simulate(t, simulator.Options{})
+	sim := built.Simulate(t, simulator.Options{})
 	sim.AddFault(simulator.Fault{Path: "/identity/", Header: map[string]string{"X-RateLimit-Limit": "50", "X-RateLimit-Remaining": "40", "X-RateLimit-Reset": "1500"}})
 	armKinds(sim)
 	p := serve(t, sim, append(more, "PROXY_ALLOW=/kind/,/identity/,POST /api/")...)
@@ -291,14 +292,14 @@ func TestPrometheusAnswersTheDashboard(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(prometheus, "--config.file="+dir+"/prometheus.yml", "--storage.tsdb.path="+dir+"/data", "--web.listen-address=127.0.0.1:0")
-	var out log
+	var out built.Output
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }) // it has nothing to save
 	listening := regexp.MustCompile(`msg="Listening on" address=(\S+)`)
-	out.await(t, "Prometheus's address", listening.MatchString)
+	out.Await(t, "Prometheus's address", listening.MatchString)
 	api := "http://" + listening.FindStringSubmatch(out.String())[1] + "/api/v1/"
 
 	for _, e := range readDashboard(t).expressions() {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
@@ -18,7 +17,6 @@ import (
 	"regexp"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -26,6 +24,7 @@ import (
 	"time"
 
 	"mimecast-proxy/config"
+	built "mimecast-proxy/internal/program"
 	"mimecast-proxy/problem"
 	"mimecast-proxy/simulator"
 )
@@ -35,122 +34,28 @@ import (
 
 var renewalsFor = flag.Duration("renewals-for", 6*time.Second, "how long TestRenewalsCostNoRequestAnything asks; the figure in the docs is of 60s")
 
-var binary string // the program
-
-// patience bounds every wait for something that is sure to come.
-const patience = 30 * time.Second
-
 func TestMain(m *testing.M) {
 	if os.Getenv("TEST_CHILD") != "" {
 		os.Exit(child())
 	}
-	flag.Parse()
-	os.Exit(withBinary(m.Run))
-}
-
-func withBinary(run func() int) int {
-	dir, err := os.MkdirTemp("", "mimecast-proxy")
-	if err != nil {
-		panic(err)
-	}
-	defer os.RemoveAll(dir)
-	binary = filepath.Join(dir, "mimecast-proxy")
-	// As it is shipped.
-	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", binary, ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		panic(fmt.Sprintf("building the program: %v\n%s", err, out))
-	}
-	return run()
-}
-
-// log is what a program wrote, readable while it writes.
-type log struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-	more chan struct{} // closed at the next write
-}
-
-func (l *log) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.more != nil {
-		close(l.more)
-		l.more = nil
-	}
-	return l.text.Write(b)
-}
-
-func (l *log) String() string { l.mu.Lock(); defer l.mu.Unlock(); return l.text.String() }
-
-// await waits until found says yes to what was written.
-func (l *log) await(t *testing.T, what string, found func(string) bool) {
-	t.Helper()
-	timeout := time.After(patience)
-	for {
-		l.mu.Lock()
-		if l.more == nil {
-			l.more = make(chan struct{})
-		}
-		more, text := l.more, l.text.String()
-		l.mu.Unlock()
-		if found(text) {
-			return
-		}
-		select {
-		case <-more:
-		case <-timeout:
-			t.Fatalf("%s did not come:\n%s", what, text)
-		}
-	}
+	os.Exit(built.Main(m))
 }
 
 // program is the proxy as a process.
 type program struct {
 	t          *testing.T
 	cmd        *exec.Cmd
-	stdout     log
-	stderr     log
+	stdout     built.Output
+	stderr     built.Output
 	url, admin string
 	client     *http.Client
 	ended      chan struct{}
 }
 
-func simulate(t *testing.T, o simulator.Options) *simulator.Server {
-	t.Helper()
-	if o.Quotas == nil {
-		o.Quotas = map[string]simulator.Quota{} // none
-	}
-	sim, err := simulator.Start(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := sim.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return sim
-}
-
-// environ is a configuration that leads to sim.
-func environ(t *testing.T, sim *simulator.Server, more ...string) []string {
-	t.Helper()
-	ca := filepath.Join(t.TempDir(), "ca.pem")
-	if err := os.WriteFile(ca, sim.CA, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return append([]string{
-		"MIMECAST_CLIENT_ID=" + simulator.DefaultClientID, "MIMECAST_CLIENT_SECRET=" + simulator.DefaultClientSecret,
-		"MIMECAST_BASE_URL=" + sim.URL, "MIMECAST_CA_FILE=" + ca,
-		"PROXY_LISTEN=127.0.0.1:0", "PROXY_ADMIN_LISTEN=127.0.0.1:0", "PROXY_LOG_FORMAT=json",
-	}, more...)
-}
-
 // start runs the program and does not wait for anything.
 func start(t *testing.T, environ []string, args ...string) *program {
 	t.Helper()
-	cmd := exec.Command(binary, args...)
+	cmd := exec.Command(built.Binary(), args...)
 	cmd.Env = environ
 	return startCommand(t, cmd)
 }
@@ -189,7 +94,7 @@ func (p *program) cleanUp() {
 // serve runs the proxy until it is ready.
 func serve(t *testing.T, sim *simulator.Server, more ...string) *program {
 	t.Helper()
-	p := start(t, environ(t, sim, more...))
+	p := start(t, built.Environ(t, sim, more...))
 	p.awaitServing()
 	p.awaitReady()
 	return p
@@ -197,7 +102,7 @@ func serve(t *testing.T, sim *simulator.Server, more ...string) *program {
 
 func (p *program) awaitServing() {
 	p.t.Helper()
-	p.stderr.await(p.t, "the line that says where it serves", func(text string) bool {
+	p.stderr.Await(p.t, "the line that says where it serves", func(text string) bool {
 		for line := range strings.Lines(text) {
 			var said struct{ Msg, Message, Listen, Admin string }
 			if json.Unmarshal([]byte(line), &said) == nil && said.Listen != "" {
@@ -211,7 +116,7 @@ func (p *program) awaitServing() {
 
 func (p *program) awaitReady() {
 	p.t.Helper()
-	healthcheck := exec.Command(binary, "healthcheck", "--wait", patience.String())
+	healthcheck := exec.Command(built.Binary(), "healthcheck", "--wait", built.Patience.String())
 	healthcheck.Env = []string{"PROXY_ADMIN_LISTEN=" + strings.TrimPrefix(p.admin, "http://")}
 	if out, err := healthcheck.CombinedOutput(); err != nil {
 		p.t.Fatalf("%v: %s\n%s", err, out, p.stderr.String())
@@ -223,7 +128,7 @@ func (p *program) exit() int {
 	p.t.Helper()
 	select {
 	case <-p.ended:
-	case <-time.After(patience):
+	case <-time.After(built.Patience):
 		p.t.Fatalf("it does not end:\n%s", p.stderr.String())
 	}
 	return p.cmd.ProcessState.ExitCode()
@@ -263,20 +168,11 @@ func (p *program) metric(sample string) float64 {
 		p.t.Fatal(err)
 	}
 	defer res.Body.Close()
-	for lines := bufio.NewScanner(res.Body); lines.Scan(); {
-		if value, ok := strings.CutPrefix(lines.Text(), sample+" "); ok {
-			v, err := strconv.ParseFloat(value, 64)
-			if err != nil {
-				p.t.Fatal(err)
-			}
-			return v
-		}
-	}
-	return 0
+	return built.Sample(p.t, res.Body, sample)
 }
 
 func TestToolWithoutOAuthReachesMimecast(t *testing.T) {
-	sim := simulate(t, simulator.Options{})
+	sim := built.Simulate(t, simulator.Options{})
 	p := serve(t, sim)
 	res, body := p.must("GET", "/identity/whoami", "", "Authorization", "MC old:key", "Cookie", "a=b")
 	if res.StatusCode != 200 || !strings.Contains(body, "account-codes") || res.Header.Get("X-Request-Id") == "" || res.Header.Get("Alt-Svc") != "" {
@@ -294,14 +190,14 @@ func TestToolWithoutOAuthReachesMimecast(t *testing.T) {
 	if sim.TokenRequests() != 1 {
 		t.Errorf("%d token requests", sim.TokenRequests())
 	}
-	p.stderr.await(t, "the access line", func(text string) bool {
+	p.stderr.Await(t, "the access line", func(text string) bool {
 		return strings.Contains(text, `"path":"/identity/whoami"`) && strings.Contains(text, `"status":200`)
 	})
 }
 
 func TestRenewalsCostNoRequestAnything(t *testing.T) {
 	const rate, slow = 200, 500 * time.Millisecond
-	sim := simulate(t, simulator.Options{TokenTTL: 4 * time.Second})
+	sim := built.Simulate(t, simulator.Options{TokenTTL: 4 * time.Second})
 	sim.AddFault(simulator.Fault{Path: "/oauth/token", Delay: slow})
 	p := serve(t, sim)
 	var wg sync.WaitGroup
@@ -348,7 +244,7 @@ func TestRevocationUnder100ClientsReachesNoneOfThem(t *testing.T) {
 		"POST of 8 MiB": {"POST", "/_simulator/echo", 8 << 20},
 	} {
 		t.Run(name, func(t *testing.T) {
-			sim := simulate(t, simulator.Options{})
+			sim := built.Simulate(t, simulator.Options{})
 			p := serve(t, sim, "PROXY_REPLAY_MEMORY=1GiB")
 			sim.RevokeTokens()
 			before := sim.TokenRequests()
@@ -374,7 +270,7 @@ func TestRevocationUnder100ClientsReachesNoneOfThem(t *testing.T) {
 }
 
 func Test401ThatAFreshTokenDoesNotCureCostsLittle(t *testing.T) {
-	sim := simulate(t, simulator.Options{})
+	sim := built.Simulate(t, simulator.Options{})
 	p := serve(t, sim)
 	sim.AddFault(simulator.Fault{Path: "/api/account/get-account", Status: 401, Code: "token_verification_failed"})
 	for range 50 {
@@ -418,7 +314,7 @@ func (p *program) upload(t *testing.T, content io.Reader, size int64, sum string
 
 func TestUploadsUnderAtAndOverTheLimitSurviveARevocation(t *testing.T) {
 	const limit = 64 << 10
-	sim := simulate(t, simulator.Options{})
+	sim := built.Simulate(t, simulator.Options{})
 	p := serve(t, sim, "PROXY_REPLAY_LIMIT=64KiB")
 	for i, size := range []int{limit - 1, limit, limit + 1, 100 * limit} {
 		content := bytes.Repeat([]byte{byte(i), 1, 2, 3}, size/4+1)[:size]
@@ -467,7 +363,7 @@ func TestOneGiBEitherWayTakesNoMemory(t *testing.T) {
 		t.Skip("memory is read from /proc")
 	}
 	const size, room = 1 << 30, 16 << 20
-	sim := simulate(t, simulator.Options{})
+	sim := built.Simulate(t, simulator.Options{})
 	p := serve(t, sim)
 	p.must("GET", "/identity/whoami", "")
 	idle, _ := p.resident(t)
@@ -499,7 +395,7 @@ func TestOneGiBEitherWayTakesNoMemory(t *testing.T) {
 func mib(n int64) float64 { return float64(n) / (1 << 20) }
 
 func TestSIGTERMLosesNoRequestInFlight(t *testing.T) {
-	sim := simulate(t, simulator.Options{})
+	sim := built.Simulate(t, simulator.Options{})
 	p := serve(t, sim)
 	const n = 20
 	before := len(sim.Requests())
@@ -527,15 +423,15 @@ func TestSIGTERMLosesNoRequestInFlight(t *testing.T) {
 // await asks until it is so.
 func await(t *testing.T, what string, so func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); !so(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(built.Patience); !so(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("%s: not so after %v", what, patience)
+			t.Fatalf("%s: not so after %v", what, built.Patience)
 		}
 	}
 }
 
 func TestSecondSignalCutsWithAnAnswer(t *testing.T) {
-	sim := simulate(t, simulator.Options{})
+	sim := built.Simulate(t, simulator.Options{})
 	p := serve(t, sim)
 	sim.AddFault(simulator.Fault{Path: "/identity/whoami", Delay: time.Minute})
 	answered := make(chan string, 1)
@@ -552,7 +448,7 @@ func TestSecondSignalCutsWithAnAnswer(t *testing.T) {
 		if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 			t.Fatal(err)
 		}
-		p.stderr.await(t, "the drain", func(text string) bool { return strings.Contains(text, "draining") })
+		p.stderr.Await(t, "the drain", func(text string) bool { return strings.Contains(text, "draining") })
 	}
 	if got := <-answered; got != "shutting_down" {
 		t.Errorf("the client got %q", got)
@@ -563,7 +459,7 @@ func TestSecondSignalCutsWithAnAnswer(t *testing.T) {
 }
 
 func TestTruncationStaysTruncation(t *testing.T) {
-	sim := simulate(t, simulator.Options{})
+	sim := built.Simulate(t, simulator.Options{})
 	p := serve(t, sim)
 	sim.AddFault(simulator.Fault{Path: "/api/archive/get-file", Cut: simulator.CutShort, CutAfter: 10_000})
 	res, err := p.client.Post(p.url+"/api/archive/get-file?size=100KiB", "application/json", strings.NewReader(`{"data":[{"id":"x"}]}`))
@@ -589,8 +485,8 @@ func TestBadConfigurationNamesEveryFaultAndExits2(t *testing.T) {
 }
 
 func TestRefusedCredentialsAreSaidAtOnceAndWithoutAStorm(t *testing.T) {
-	sim := simulate(t, simulator.Options{ClientSecret: "another"})
-	p := start(t, environ(t, sim))
+	sim := built.Simulate(t, simulator.Options{ClientSecret: "another"})
+	p := start(t, built.Environ(t, sim))
 	p.awaitServing()
 	for range 100 {
 		res, body := p.must("GET", "/identity/whoami", "")
@@ -601,20 +497,20 @@ func TestRefusedCredentialsAreSaidAtOnceAndWithoutAStorm(t *testing.T) {
 	if n := sim.TokenRequests(); n > 10 {
 		t.Errorf("%d token requests", n)
 	}
-	p.stderr.await(t, "the log line", func(text string) bool { return strings.Contains(text, "InvalidClientIdentifier") })
-	check := start(t, environ(t, sim), "check")
+	p.stderr.Await(t, "the log line", func(text string) bool { return strings.Contains(text, "InvalidClientIdentifier") })
+	check := start(t, built.Environ(t, sim), "check")
 	if code := check.exit(); code != 1 || !strings.Contains(check.stdout.String(), "Mimecast refused the client ID or the secret") {
 		t.Errorf("check: exit %d\n%s", code, check.stdout.String())
 	}
 }
 
 func TestCorrectedSecretFileIsTakenUpWithoutARestart(t *testing.T) {
-	sim := simulate(t, simulator.Options{})
+	sim := built.Simulate(t, simulator.Options{})
 	path := filepath.Join(t.TempDir(), "secret")
 	if err := os.WriteFile(path, []byte("wrong\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	env := slices.DeleteFunc(environ(t, sim), func(v string) bool { return strings.HasPrefix(v, "MIMECAST_CLIENT_SECRET=") })
+	env := slices.DeleteFunc(built.Environ(t, sim), func(v string) bool { return strings.HasPrefix(v, "MIMECAST_CLIENT_SECRET=") })
 	p := start(t, append(env, "MIMECAST_CLIENT_SECRET_FILE="+path))
 	p.awaitServing()
 	if res, _ := p.must("GET", "/identity/whoami", ""); res.StatusCode != 502 {
@@ -630,8 +526,8 @@ func TestCorrectedSecretFileIsTakenUpWithoutARestart(t *testing.T) {
 }
 
 func TestCheckPassesStepByStep(t *testing.T) {
-	sim := simulate(t, simulator.Options{})
-	p := start(t, environ(t, sim), "check", "--json")
+	sim := built.Simulate(t, simulator.Options{})
+	p := start(t, built.Environ(t, sim), "check", "--json")
 	var report struct {
 		OK    bool
 		Steps []struct {
@@ -654,7 +550,7 @@ func TestDemoNeedsNothingAndFindsAnotherPort(t *testing.T) {
 	}
 	p := start(t, []string{"PROXY_LOG_FORMAT=json", "PROXY_ADMIN_LISTEN=127.0.0.1:0"}, "demo")
 	p.awaitServing()
-	p.stdout.await(t, "what to try", func(text string) bool { return strings.Contains(text, "/revoke") })
+	p.stdout.Await(t, "what to try", func(text string) bool { return strings.Contains(text, "/revoke") })
 	text := p.stdout.String()
 	if !strings.Contains(text, "127.0.0.1:8080 is taken") {
 		t.Errorf("no word about the port:\n%s", text)
@@ -674,7 +570,7 @@ func TestDemoNeedsNothingAndFindsAnotherPort(t *testing.T) {
 	if res, _ := p.must("GET", "/identity/whoami", ""); res.StatusCode != 200 {
 		t.Errorf("after the revocation: %d", res.StatusCode)
 	}
-	p.stderr.await(t, "the retry in the log", func(text string) bool { return strings.Contains(text, `"retried":true`) })
+	p.stderr.Await(t, "the retry in the log", func(text string) bool { return strings.Contains(text, `"retried":true`) })
 	if err := p.cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}
@@ -705,13 +601,13 @@ func child() int {
 }
 
 func TestRunLendsACommandTheProxy(t *testing.T) {
-	sim := simulate(t, simulator.Options{})
-	p := start(t, environ(t, sim, "TEST_CHILD=1"), "run", "--", os.Args[0], "--flag", "arg")
+	sim := built.Simulate(t, simulator.Options{})
+	p := start(t, built.Environ(t, sim, "TEST_CHILD=1"), "run", "--", os.Args[0], "--flag", "arg")
 	if code := p.exit(); code != 7 || p.stdout.String() != "200 true  [--flag arg]\n" {
 		t.Errorf("exit %d\n%s%s", code, p.stdout.String(), p.stderr.String())
 	}
-	p = start(t, environ(t, sim, "TEST_CHILD=sleep"), "run", "--", os.Args[0])
-	p.stdout.await(t, "the command", func(text string) bool { return strings.Contains(text, "sleeping") })
+	p = start(t, built.Environ(t, sim, "TEST_CHILD=sleep"), "run", "--", os.Args[0])
+	p.stdout.Await(t, "the command", func(text string) bool { return strings.Contains(text, "sleeping") })
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -719,7 +615,7 @@ func TestRunLendsACommandTheProxy(t *testing.T) {
 		t.Errorf("exit %d after SIGTERM", code)
 	}
 	for argv, want := range map[string]int{"/nowhere/command": 127, t.TempDir(): 126} {
-		if code := start(t, environ(t, sim), "run", "--", argv).exit(); code != want {
+		if code := start(t, built.Environ(t, sim), "run", "--", argv).exit(); code != want {
 			t.Errorf("%s: exit %d, want %d", argv, code, want)
 		}
 	}
@@ -731,8 +627,8 @@ func TestPortThatIsTakenIsSaidAtTheStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	sim := simulate(t, simulator.Options{})
-	p := start(t, environ(t, sim, "PROXY_LISTEN="+l.Addr().String()))
+	sim := built.Simulate(t, simulator.Options{})
+	p := start(t, built.Environ(t, sim, "PROXY_LISTEN="+l.Addr().String()))
 	if code := p.exit(); code != 1 || !strings.Contains(p.stderr.String(), "taken by another program") {
 		t.Errorf("exit %d\n%s", code, p.stderr.String())
 	}
@@ -745,7 +641,7 @@ func TestSocketIsPrivateAndAStaleOneReplaced(t *testing.T) {
 	}
 	defer os.RemoveAll(dir)
 	path := filepath.Join(dir, "p.sock")
-	sim := simulate(t, simulator.Options{})
+	sim := built.Simulate(t, simulator.Options{})
 	for range 2 {
 		p := serve(t, sim, "PROXY_LISTEN=unix:"+path)
 		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
@@ -759,7 +655,7 @@ func TestSocketIsPrivateAndAStaleOneReplaced(t *testing.T) {
 			t.Errorf("%d", res.StatusCode)
 		}
 		// A second proxy leaves the socket of a living one alone.
-		other := start(t, environ(t, sim, "PROXY_LISTEN=unix:"+path))
+		other := start(t, built.Environ(t, sim, "PROXY_LISTEN=unix:"+path))
 		if code := other.exit(); code != 1 || !strings.Contains(other.stderr.String(), "another process listens there") {
 			t.Errorf("exit %d\n%s", code, other.stderr.String())
 		}
@@ -769,7 +665,7 @@ func TestSocketIsPrivateAndAStaleOneReplaced(t *testing.T) {
 }
 
 func TestQuitVersionHelpAndUsage(t *testing.T) {
-	sim := simulate(t, simulator.Options{})
+	sim := built.Simulate(t, simulator.Options{})
 	p := serve(t, sim, "PROXY_QUIT_ENDPOINT=true")
 	quit := start(t, []string{"PROXY_ADMIN_LISTEN=" + strings.TrimPrefix(p.admin, "http://")}, "quit")
 	if code := quit.exit(); code != 0 {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	built "mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
 )
 
@@ -49,7 +50,7 @@ type kitchen struct {
 
 func newKitchen(t *testing.T) *kitchen {
 	t.Helper()
-	sim := simulate(t, simulator.Options{})
+	sim := built.Simulate(t, simulator.Options{})
 	p := serve(t, sim)
 	secrets := t.TempDir()
 	for name, text := range map[string]string{"client-id": simulator.DefaultClientID, "client-secret": simulator.DefaultClientSecret} {
@@ -58,8 +59,8 @@ func newKitchen(t *testing.T) *kitchen {
 		}
 	}
 	// The program as it is, though always with the simulator behind it.
-	env, bin := environ(t, sim), t.TempDir()
-	wrapper := "#!/bin/sh\nexport " + strings.Join(env[2:4], " ") + "\nexec " + binary + " \"$@\"\n"
+	env, bin := built.Environ(t, sim), t.TempDir()
+	wrapper := "#!/bin/sh\nexport " + strings.Join(env[2:4], " ") + "\nexec " + built.Binary() + " \"$@\"\n"
 	if err := os.WriteFile(filepath.Join(bin, "mimecast-proxy"), []byte(wrapper), 0o700); err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	built "mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
 )
 
@@ -99,10 +100,10 @@ func TestReferenceHasEveryFieldOfTheLog(t *testing.T) {
 	if res, _ := p.must("GET", "/identity/whoami", "", "Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"); res.StatusCode != http.StatusOK {
 		t.Error(res.Status)
 	}
-	p.stderr.await(t, "the last line", func(text string) bool { return strings.Contains(text, "trace_id") })
-	sim := simulate(t, simulator.Options{ClientSecret: "another"})
-	refused := start(t, environ(t, sim))
-	refused.stderr.await(t, "the refusal", func(text string) bool { return strings.Contains(text, "token refused") })
+	p.stderr.Await(t, "the last line", func(text string) bool { return strings.Contains(text, "trace_id") })
+	sim := built.Simulate(t, simulator.Options{ClientSecret: "another"})
+	refused := start(t, built.Environ(t, sim))
+	refused.stderr.Await(t, "the refusal", func(text string) bool { return strings.Contains(text, "token refused") })
 	tokens := p.fieldsOf("token renewed")
 	maps.Copy(tokens, refused.fieldsOf("token refused", "no token"))
 

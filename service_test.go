@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	built "mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
 )
 
@@ -43,7 +44,7 @@ func notified(t *testing.T) *manager {
 // next returns the next message.
 func (m *manager) next() string {
 	m.t.Helper()
-	if err := m.socket.SetReadDeadline(time.Now().Add(patience)); err != nil {
+	if err := m.socket.SetReadDeadline(time.Now().Add(built.Patience)); err != nil {
 		m.t.Fatal(err)
 	}
 	message := make([]byte, 4096)
@@ -65,10 +66,10 @@ func (m *manager) await(state string) string {
 }
 
 func TestSystemdHearsReadyOnceATokenIsHeldAndStoppingAtTheDrain(t *testing.T) {
-	sim := simulate(t, simulator.Options{})
+	sim := built.Simulate(t, simulator.Options{})
 	sim.AddFault(simulator.Fault{Path: "/oauth/token", Delay: 500 * time.Millisecond, Count: 1})
 	m := notified(t)
-	p := start(t, environ(t, sim, "NOTIFY_SOCKET="+m.path))
+	p := start(t, built.Environ(t, sim, "NOTIFY_SOCKET="+m.path))
 	p.awaitServing()
 	if got := m.next(); got != "READY=1\nSTATUS=Serving at "+strings.TrimPrefix(p.url, "http://") {
 		t.Errorf("first %q", got)
@@ -89,19 +90,19 @@ func TestSystemdHearsReadyOnceATokenIsHeldAndStoppingAtTheDrain(t *testing.T) {
 
 // A unit that waits for Mimecast would hold up the machine's start.
 func TestSystemdHearsReadyWithoutATokenToo(t *testing.T) {
-	sim := simulate(t, simulator.Options{ClientSecret: "another"})
+	sim := built.Simulate(t, simulator.Options{ClientSecret: "another"})
 	m := notified(t)
-	start(t, environ(t, sim, "NOTIFY_SOCKET="+m.path))
+	start(t, built.Environ(t, sim, "NOTIFY_SOCKET="+m.path))
 	if got := m.await("READY=1"); !strings.Contains(got, "without a token") {
 		t.Errorf("%q", got)
 	}
 }
 
 func TestWatchdogIsFedWhileTheAdminListenerAnswers(t *testing.T) {
-	sim := simulate(t, simulator.Options{})
+	sim := built.Simulate(t, simulator.Options{})
 	for _, admin := range []string{"127.0.0.1:0", "off"} {
 		m := notified(t)
-		p := start(t, environ(t, sim, "NOTIFY_SOCKET="+m.path, "WATCHDOG_USEC=200000", "PROXY_ADMIN_LISTEN="+admin))
+		p := start(t, built.Environ(t, sim, "NOTIFY_SOCKET="+m.path, "WATCHDOG_USEC=200000", "PROXY_ADMIN_LISTEN="+admin))
 		m.await("READY=1")
 		for range 3 {
 			m.await("WATCHDOG=1")
@@ -132,7 +133,7 @@ func TestWatchdogIsFedWhileTheAdminListenerAnswers(t *testing.T) {
 // turns into the program, so that LISTEN_PID is right.
 func activate(t *testing.T, environ []string, names string, listeners ...net.Listener) *program {
 	t.Helper()
-	cmd := exec.Command("sh", "-c", `LISTEN_PID=$$ exec "$0"`, binary)
+	cmd := exec.Command("sh", "-c", `LISTEN_PID=$$ exec "$0"`, built.Binary())
 	cmd.Env = append(environ, "LISTEN_FDS="+string(rune('0'+len(listeners))), "LISTEN_FDNAMES="+names)
 	for _, l := range listeners {
 		f, err := l.(interface{ File() (*os.File, error) }).File()
@@ -156,9 +157,9 @@ func listen(t *testing.T, network, address string) net.Listener {
 }
 
 func TestSocketsOfSystemdAreServed(t *testing.T) {
-	sim := simulate(t, simulator.Options{})
+	sim := built.Simulate(t, simulator.Options{})
 	admin, data := listen(t, "tcp", "127.0.0.1:0"), listen(t, "tcp", "127.0.0.1:0")
-	p := activate(t, environ(t, sim, "PROXY_LISTEN=127.0.0.1:1"), "admin:mimecast-proxy.socket", admin, data)
+	p := activate(t, built.Environ(t, sim, "PROXY_LISTEN=127.0.0.1:1"), "admin:mimecast-proxy.socket", admin, data)
 	p.awaitServing()
 	if p.url != "http://"+data.Addr().String() || p.admin != "http://"+admin.Addr().String() {
 		t.Errorf("%s and %s", p.url, p.admin)
@@ -183,7 +184,7 @@ func TestSocketsOfSystemdAreServed(t *testing.T) {
 		}
 		answered <- res.StatusCode
 	}()
-	activate(t, environ(t, sim), "", data)
+	activate(t, built.Environ(t, sim), "", data)
 	if status := <-answered; status != 200 {
 		t.Errorf("after the restart: %d", status)
 	}
@@ -200,8 +201,8 @@ func TestSocketFileOfSystemdStaysAsItIs(t *testing.T) {
 	if err := os.Chmod(path, 0o660); err != nil {
 		t.Fatal(err)
 	}
-	sim := simulate(t, simulator.Options{})
-	p := activate(t, environ(t, sim), "", l)
+	sim := built.Simulate(t, simulator.Options{})
+	p := activate(t, built.Environ(t, sim), "", l)
 	p.awaitServing()
 	p.awaitReady()
 	p.client.Transport = &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -223,12 +224,12 @@ func TestSocketFileOfSystemdStaysAsItIs(t *testing.T) {
 }
 
 func TestSocketOfSystemdThatANetworkReachesIsJudgedAsOneOfOurs(t *testing.T) {
-	sim := simulate(t, simulator.Options{})
-	p := activate(t, environ(t, sim), "", listen(t, "tcp4", "0.0.0.0:0"))
+	sim := built.Simulate(t, simulator.Options{})
+	p := activate(t, built.Environ(t, sim), "", listen(t, "tcp4", "0.0.0.0:0"))
 	if code := p.exit(); code != 2 || !strings.Contains(p.stderr.String(), "PROXY_API_KEY") {
 		t.Errorf("exit %d\n%s", code, p.stderr.String())
 	}
-	p = activate(t, environ(t, sim), "", listen(t, "tcp", "127.0.0.1:0"), listen(t, "tcp", "127.0.0.1:0"))
+	p = activate(t, built.Environ(t, sim), "", listen(t, "tcp", "127.0.0.1:0"), listen(t, "tcp", "127.0.0.1:0"))
 	if code := p.exit(); code != 1 || !strings.Contains(p.stderr.String(), "FileDescriptorName=admin") {
 		t.Errorf("two for one: exit %d\n%s", code, p.stderr.String())
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	built "mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
 )
 
@@ -35,7 +36,7 @@ func (p *program) exchange(request string) string {
 func (p *program) accessLines(n int) map[string]map[string]any {
 	p.t.Helper()
 	lines := map[string]map[string]any{}
-	p.stderr.await(p.t, "the access lines", func(text string) bool {
+	p.stderr.Await(p.t, "the access lines", func(text string) bool {
 		for line := range strings.Lines(text) {
 			var fields map[string]any
 			if json.Unmarshal([]byte(line), &fields) == nil && fields["msg"] == "request" {
@@ -66,7 +67,7 @@ func TestTraceContextPassesByteForByte(t *testing.T) {
 		"short":       {"", []string{"traceparent: 0", "X-Request-Id: a", "X-Request-Id: b"}},
 		"none":        {"", nil},
 	}
-	sim := simulate(t, simulator.Options{})
+	sim := built.Simulate(t, simulator.Options{})
 	sim.AddFault(simulator.Fault{Path: "/trace/", Status: 200})
 	p := serve(t, sim)
 	for path, c := range sent {

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	built "mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
 )
 
@@ -72,14 +73,14 @@ func unreachable(t *testing.T) string {
 
 func faulty(f simulator.Fault) func(*testing.T) *simulator.Server {
 	return func(t *testing.T) *simulator.Server {
-		sim := simulate(t, simulator.Options{})
+		sim := built.Simulate(t, simulator.Options{})
 		sim.AddFault(f)
 		return sim
 	}
 }
 
 func simulated(o simulator.Options) func(*testing.T) *simulator.Server {
-	return func(t *testing.T) *simulator.Server { return simulate(t, o) }
+	return func(t *testing.T) *simulator.Server { return built.Simulate(t, o) }
 }
 
 func setting(variables ...string) func(*testing.T, *simulator.Server) []string {
@@ -113,7 +114,7 @@ var troubles = []trouble{
 		check: []string{}, line: "this machine's clock", says: "clock is"},
 	{name: "clock-far-off", sim: simulated(simulator.Options{Certificate: simulator.CertificateExpired}), check: []string{}, line: "no token", command: whoami, ask: curl("/identity/whoami"), says: "Check this machine's clock"},
 	{name: "lacking-product", sim: func(t *testing.T) *simulator.Server {
-		sim := simulate(t, simulator.Options{})
+		sim := built.Simulate(t, simulator.Options{})
 		sim.Forbid("/siem/")
 		return sim
 	}, check: []string{"--path", "/siem/v1/events/cg?types=receipt"}, line: "mimecast_forbidden", command: "curl -i 'http://127.0.0.1:8080/siem/v1/events/cg?types=receipt'", ask: curl("/siem/v1/events/cg?types=receipt")},
@@ -140,7 +141,7 @@ func (c *trouble) variables(t *testing.T, sim *simulator.Server) []string {
 		name, _, _ := strings.Cut(v, "=")
 		out = append(out, name)
 	}
-	env := slices.DeleteFunc(environ(t, sim), func(v string) bool {
+	env := slices.DeleteFunc(built.Environ(t, sim), func(v string) bool {
 		name, _, _ := strings.Cut(v, "=")
 		return slices.Contains(out, name)
 	})
@@ -173,7 +174,7 @@ func (c *trouble) show(t *testing.T) string {
 		answer = "\n$ " + c.command + "\n" + tidy(p.answer(c))
 	}
 	line := regexp.MustCompile(`(?m)^.*` + c.line + `.*\n`)
-	p.stderr.await(t, "the line with "+c.line, line.MatchString)
+	p.stderr.Await(t, "the line with "+c.line, line.MatchString)
 	p.statusSays(cmp.Or(c.says, c.line))
 	return shown + tidy(line.FindString(p.stderr.String())) + answer
 }
@@ -182,7 +183,7 @@ func (c *trouble) show(t *testing.T) string {
 func (p *program) awaitConsole() {
 	p.t.Helper()
 	serving := regexp.MustCompile(`serving .*\n`)
-	p.stderr.await(p.t, "where it serves", serving.MatchString)
+	p.stderr.Await(p.t, "where it serves", serving.MatchString)
 	for _, field := range strings.Fields(serving.FindString(p.stderr.String())) {
 		switch name, v, _ := strings.Cut(field, "="); name {
 		case "listen":

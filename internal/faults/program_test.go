@@ -5,27 +5,23 @@ package faults_test
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"mimecast-proxy/app"
+	built "mimecast-proxy/internal/program"
 	"mimecast-proxy/internal/relay"
 	"mimecast-proxy/problem"
 	"mimecast-proxy/simulator"
@@ -33,20 +29,6 @@ import (
 
 // patience bounds every wait for something that is sure to come.
 const patience = 60 * time.Second
-
-// output is what a program wrote, readable while it writes.
-type output struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (o *output) Write(b []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.Write(b)
-}
-
-func (o *output) String() string { o.mu.Lock(); defer o.mu.Unlock(); return o.text.String() }
 
 // await asks until it is so.
 func await(t *testing.T, what string, so func() bool) {
@@ -61,7 +43,7 @@ func await(t *testing.T, what string, so func() bool) {
 // program is the proxy, in this process or as one of its own.
 type program struct {
 	t              *testing.T
-	stdout, stderr output
+	stdout, stderr built.Output
 	url, admin     string
 	client         *http.Client
 	signals        chan os.Signal // of one in this process
@@ -121,31 +103,12 @@ func begin(t *testing.T, environ []string) *program {
 	return p
 }
 
-var binary string // the program, once it is built
-
-var build = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "faults")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "mimecast-proxy")
-	if out, err := exec.Command("go", "build", "-o", path, "mimecast-proxy").CombinedOutput(); err != nil {
-		return "", fmt.Errorf("%w: %s", err, out)
-	}
-	binary = path
-	return path, nil
-})
-
 // spawn runs the program as a process of its own, by a command line of the
 // shell's that ends in exec, and waits for nothing.
 func spawn(t *testing.T, environ []string, before string) *program {
 	t.Helper()
-	path, err := build()
-	if err != nil {
-		t.Fatal(err)
-	}
 	p := newProgram(t)
-	p.cmd = exec.Command("sh", "-c", before+` exec "$0"`, path)
+	p.cmd = exec.Command("sh", "-c", before+` exec "$0"`, built.Binary())
 	p.cmd.Env = environ
 	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
 	if err := p.cmd.Start(); err != nil {
@@ -237,16 +200,7 @@ func (p *program) metric(sample string) float64 {
 		p.t.Fatal(err)
 	}
 	defer res.Body.Close()
-	for lines := bufio.NewScanner(res.Body); lines.Scan(); {
-		if value, ok := strings.CutPrefix(lines.Text(), sample+" "); ok {
-			v, err := strconv.ParseFloat(value, 64)
-			if err != nil {
-				p.t.Fatal(err)
-			}
-			return v
-		}
-	}
-	return 0
+	return built.Sample(p.t, res.Body, sample)
 }
 
 // counts waits until a metric, less its prefix, is at least n.
@@ -320,19 +274,13 @@ type world struct {
 
 func newWorld(t *testing.T, o simulator.Options) *world {
 	t.Helper()
-	if o.Quotas == nil {
-		o.Quotas = map[string]simulator.Quota{} // none
-	}
-	sim, err := simulator.Start(o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	sim := built.Simulate(t, o)
 	r, err := relay.Start(strings.TrimPrefix(sim.URL, "https://"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := errors.Join(r.Close(), sim.Close()); err != nil {
+		if err := r.Close(); err != nil {
 			t.Error(err)
 		}
 	})
@@ -343,15 +291,7 @@ func newWorld(t *testing.T, o simulator.Options) *world {
 // past the network that fails.
 func (w *world) environ(t *testing.T, more ...string) []string {
 	t.Helper()
-	ca := filepath.Join(t.TempDir(), "ca.pem")
-	if err := os.WriteFile(ca, w.sim.CA, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	all := append([]string{
-		"MIMECAST_CLIENT_ID=" + simulator.DefaultClientID, "MIMECAST_CLIENT_SECRET=" + simulator.DefaultClientSecret,
-		"MIMECAST_BASE_URL=https://" + w.relay.Addr(), "MIMECAST_TOKEN_URL=" + w.sim.URL + "/oauth/token", "MIMECAST_CA_FILE=" + ca,
-		"PROXY_LISTEN=127.0.0.1:0", "PROXY_ADMIN_LISTEN=127.0.0.1:0", "PROXY_LOG_FORMAT=json",
-	}, more...)
+	all := append(built.Environ(t, w.sim, "MIMECAST_BASE_URL=https://"+w.relay.Addr(), "MIMECAST_TOKEN_URL="+w.sim.URL+"/oauth/token"), more...)
 	// The last word on a variable counts; an empty one takes it away.
 	seen := map[string]bool{}
 	var environ []string

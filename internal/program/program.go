@@ -1,8 +1,9 @@
 // Package program builds the program and runs it as a process, for the tests
-// that attack it from outside. It is no part of the program.
+// that look at it from outside. It is no part of the program.
 package program
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
 	"io"
@@ -60,8 +61,10 @@ func build() (string, error) {
 		return "", fmt.Errorf("making a directory for the program: %w", err)
 	}
 	path := filepath.Join(dir, "mimecast-proxy")
-	cmd := exec.Command("go", "build", "-o", path, ".") //nolint:noctx // it ends by itself
+	// As it is shipped.
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", path, ".") //nolint:noctx // it ends by itself
 	cmd.Dir = root
+	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("building the program: %w\n%s", err, out)
 	}
@@ -213,18 +216,25 @@ func (p *Program) Metric(t testing.TB, sample string) float64 {
 		t.Fatal(err)
 	}
 	defer res.Body.Close()
-	text, err := io.ReadAll(res.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(string(text)) {
-		if value, ok := strings.CutPrefix(line, sample+" "); ok {
-			v, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
+	return Sample(t, res.Body, sample)
+}
+
+// Sample returns the value of one sample in what /metrics answers; 0 where there
+// is none.
+func Sample(t testing.TB, metrics io.Reader, sample string) float64 {
+	t.Helper()
+	lines := bufio.NewScanner(metrics)
+	for lines.Scan() {
+		if value, ok := strings.CutPrefix(lines.Text(), sample+" "); ok {
+			v, err := strconv.ParseFloat(value, 64)
 			if err != nil {
 				t.Fatal(err)
 			}
 			return v
 		}
+	}
+	if err := lines.Err(); err != nil {
+		t.Fatal(err)
 	}
 	return 0
 }
