@@ -261,14 +261,9 @@ func BenchmarkGuardShare(b *testing.B) {
 	})
 }
 
-// measure reports the share that a part, which the variant is without, has in the
-// proxy's CPU a request, of the smallest requests there are; most is how much it
-// may be, in percent. One round is 500 requests to each of the two proxies, one
-// right after the other, since what else the machine does changes slowly; what
-// counts is the sum over the rounds, since a system may count CPU in ticks of
-// 10 ms.
-func measure(b *testing.B, part, variant string, most float64, more ...string) {
-	const n, workers, warmUp = 500, 4, 3
+// simulated is the environment of a proxy in front of a simulator of its own.
+func simulated(b *testing.B) []string {
+	b.Helper()
 	sim, err := simulator.Start(simulator.Options{Quotas: map[string]simulator.Quota{}})
 	if err != nil {
 		b.Fatal(err)
@@ -282,10 +277,40 @@ func measure(b *testing.B, part, variant string, most float64, more ...string) {
 	if err := os.WriteFile(ca, sim.CA, 0o600); err != nil {
 		b.Fatal(err)
 	}
-	environ := append([]string{
+	return []string{
 		"MIMECAST_CLIENT_ID=" + simulator.DefaultClientID, "MIMECAST_CLIENT_SECRET=" + simulator.DefaultClientSecret,
 		"MIMECAST_BASE_URL=" + sim.URL, "MIMECAST_CA_FILE=" + ca, "PROXY_LOG_FORMAT=json",
-	}, more...)
+	}
+}
+
+// BenchmarkHandler measures the whole of the proxy: what one of the smallest
+// requests costs it, in a process of its own.
+func BenchmarkHandler(b *testing.B) {
+	const n = 500
+	c := startVariant(b, whole, simulated(b))
+	var total usage
+	for b.Loop() {
+		c.round(n, 4)
+		total.CPU += c.last.CPU
+		total.Mallocs += c.last.Mallocs
+		total.Bytes += c.last.Bytes
+	}
+	requests := float64(n * b.N)
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(float64(total.CPU)/requests, "cpu-ns/request")
+	b.ReportMetric(float64(total.Mallocs)/requests, "allocs/request")
+	b.ReportMetric(float64(total.Bytes)/requests, "B/request")
+}
+
+// measure reports the share that a part, which the variant is without, has in the
+// proxy's CPU a request, of the smallest requests there are; most is how much it
+// may be, in percent. One round is 500 requests to each of the two proxies, one
+// right after the other, since what else the machine does changes slowly; what
+// counts is the sum over the rounds, since a system may count CPU in ticks of
+// 10 ms.
+func measure(b *testing.B, part, variant string, most float64, more ...string) {
+	const n, workers, warmUp = 500, 4, 3
+	environ := append(simulated(b), more...)
 	with, less := startVariant(b, whole, environ), startVariant(b, variant, environ)
 	var total [2]time.Duration
 	for i := 0; b.Loop(); i++ {
