@@ -1,10 +1,12 @@
 package app
 
 import (
+	"context"
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
 	"sync"
+	"time"
 )
 
 // leastHeap is how large the heap may grow, in bytes, before garbage is
@@ -33,4 +35,43 @@ func collectorPercent(live uint64) int {
 		return most
 	}
 	return min(most, max(normal, int(100*leastHeap/live)-100))
+}
+
+const (
+	// A proxy that allocates less than little bytes within quiet is idle: probes
+	// and scrapes take no more.
+	quiet  = 10 * time.Second
+	little = 1 << 20
+	// worthwhile is how many bytes of garbage are worth a collection.
+	worthwhile = 2 << 20
+)
+
+// tidy gives memory back to the system whenever the proxy falls idle, until ctx
+// ends: what its start has left behind, and what its work has. Nothing else would
+// do that before the heap has grown to leastHeap again.
+func tidy(ctx context.Context) {
+	tick := time.NewTicker(quiet)
+	defer tick.Stop()
+	var last, tidied uint64
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		now := allocated()
+		if now-last < little && now-tidied >= worthwhile {
+			runtime.GC() // what a sync.Pool holds outlives one collection
+			debug.FreeOSMemory()
+			tidied = now
+		}
+		last = now
+	}
+}
+
+// allocated returns how many bytes of heap have been allocated so far.
+func allocated() uint64 {
+	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
+	metrics.Read(sample)
+	return sample[0].Value.Uint64()
 }

@@ -1,9 +1,11 @@
 package app
 
 import (
+	"context"
 	"runtime"
 	"runtime/metrics"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -42,4 +44,39 @@ func TestCollectorFollowsWhatIsLive(t *testing.T) {
 	within("much is live", 2*64<<20, 2.5*64*(1<<20))
 	runtime.KeepAlive(much)
 	within("little again", leastHeap, 1.5*leastHeap)
+}
+
+func TestMemoryIsGivenBackOnceTheProxyFallsIdle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		go tidy(ctx)
+		collections := func() uint32 {
+			synctest.Wait()
+			var m runtime.MemStats
+			runtime.ReadMemStats(&m)
+			return m.NumForcedGC
+		}
+		var kept []byte
+		work := func() { kept = make([]byte, 8<<20) }
+		time.Sleep(quiet / 2) // so that no work coincides with a look
+		before := collections()
+		for range 5 {
+			work()
+			time.Sleep(quiet)
+		}
+		if n := collections() - before; n != 0 {
+			t.Errorf("%d collections while there was work", n)
+		}
+		time.Sleep(quiet)
+		after := collections()
+		if after == before {
+			t.Error("no collection when the work had ended")
+		}
+		time.Sleep(10 * quiet)
+		if n := collections() - after; n != 0 {
+			t.Errorf("%d collections of nothing", n)
+		}
+		runtime.KeepAlive(kept)
+	})
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"net"
 	"net/http"
-	"runtime/debug"
 	"time"
 
 	"mimecast-proxy/config"
@@ -43,9 +42,6 @@ func (s *server) report(ctx context.Context) {
 		}
 		s.keeper.Ready(status)
 	}
-	// A tenth of an idle proxy's memory is what its start has left behind:
-	// authorities, templates, the configuration. Nothing else collects it soon.
-	debug.FreeOSMemory()
 	if s.keeper.Watchdog > 0 {
 		s.keepAlive(ctx)
 	}
