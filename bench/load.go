@@ -118,18 +118,19 @@ func (l load) run(ctx context.Context, measure func(part func())) (sample, error
 		defer func() { _ = c.conn.Close() }()
 		clients[i] = c
 	}
-	if warm := l.part(clients, l.warm); warm.Errors > 0 {
+	if warm := l.part(clients, l.warm, l.warm/2); warm.Errors > 0 {
 		return warm, fmt.Errorf("%d errors while warming up, such as: %w", warm.Errors, warm.failure)
 	}
 	var s sample
-	measure(func() { s = l.part(clients, l.length) })
+	measure(func() { s = l.part(clients, l.length, 0) })
 	return s, nil
 }
 
 // part has the clients ask for as long as length. With a rate, each request has
 // its time, whatever became of those before it, and its latency counts from
-// then: a stall delays all that were due in it.
-func (l load) part(clients []*client, length time.Duration) sample {
+// then: a stall delays all that were due in it. The clients begin one after
+// another within ramp.
+func (l load) part(clients []*client, length, ramp time.Duration) sample {
 	var s sample
 	var next atomic.Int64
 	var mu sync.Mutex // guards s
@@ -144,8 +145,9 @@ func (l load) part(clients []*client, length time.Duration) sample {
 		return began.Add(at), at < length
 	}
 	var all sync.WaitGroup
-	for _, c := range clients {
+	for i, c := range clients {
 		all.Go(func() {
+			time.Sleep(ramp * time.Duration(i) / time.Duration(len(clients)))
 			own := c.loop(due, l.rate > 0)
 			mu.Lock()
 			defer mu.Unlock()

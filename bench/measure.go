@@ -111,7 +111,7 @@ func (b *bench) latency(ctx context.Context) error {
 		s := b.report.section(fmt.Sprintf("Latency at %d requests a second, upstream over %s", fixedRate, proto.name),
 			"Answers of 1 KiB over 64 connections. Each request has its time, whatever became of those before it, and its latency counts from then.")
 		err := b.each(ctx, upstreamOptions{HTTP2: proto.http2, TokenTTL: longLife}, append([]string{direct}, b.subjects...), func(name string) error {
-			return b.timed(ctx, s, name, proto.http2, 2*b.length)
+			return b.timed(ctx, s, "", name, proto.http2, 2*b.length)
 		})
 		if err != nil {
 			return err
@@ -120,8 +120,8 @@ func (b *bench) latency(ctx context.Context) error {
 	return nil
 }
 
-// timed adds the percentiles of a load at the fixed rate.
-func (b *bench) timed(ctx context.Context, s *section, name string, http2 bool, length time.Duration) error {
+// timed adds the percentiles of a load at the fixed rate, under a label of its own.
+func (b *bench) timed(ctx context.Context, s *section, label, name string, http2 bool, length time.Duration) error {
 	l := load{request: get(small), connections: 64, rate: fixedRate, warm: b.length / 4, length: length}
 	var m measured
 	var err error
@@ -135,23 +135,58 @@ func (b *bench) timed(ctx context.Context, s *section, name string, http2 bool, 
 	if err != nil {
 		return err
 	}
-	for p, label := range map[float64]string{.5: "p50", .99: "p99", .999: "p99.9", 1: "slowest"} {
-		s.add(label, "ms", name, float64(m.percentile(p).Microseconds())/1e3)
+	for p, percentile := range map[float64]string{.5: "p50", .99: "p99", .999: "p99.9", 1: "slowest"} {
+		s.add(percentile+label, "ms", name, float64(m.percentile(p).Microseconds())/1e3)
 	}
 	return nil
 }
 
-// renewals is the same while tokens live 5 s and a token request takes 500 ms.
+// renewals is the same while tokens are renewed, and while they are not.
 func (b *bench) renewals(ctx context.Context) error {
 	s := b.report.section(fmt.Sprintf("Latency at %d requests a second across renewals", fixedRate),
-		"As above over HTTP/2, while a token lives 15 s and a token request takes 500 ms.")
+		"As above over HTTP/2, for longer. With renewals a token lives 15 s and a token request takes 500 ms.")
 	names := slices.DeleteFunc(slices.Clone(b.subjects), func(n string) bool { return n == nginx || n == haproxy })
 	length := max(45*time.Second, b.length)
 	rounds := b.rounds
 	b.rounds = 1
 	defer func() { b.rounds = rounds }()
-	return b.each(ctx, upstreamOptions{HTTP2: true, TokenTTL: 15 * time.Second, TokenDelay: 500 * time.Millisecond}, names, func(name string) error {
-		return b.timed(ctx, s, name, true, length)
+	for _, with := range []struct {
+		label    string
+		lifetime time.Duration
+	}{{", no renewal", longLife}, {", with renewals", 15 * time.Second}} {
+		err := b.each(ctx, upstreamOptions{HTTP2: true, TokenTTL: with.lifetime, TokenDelay: 500 * time.Millisecond}, names, func(name string) error {
+			return b.timed(ctx, s, with.label, name, true, length)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// rest is what is resident once the work is over.
+func (b *bench) rest(ctx context.Context) error {
+	s := b.report.section("At rest", "Resident 25 s after the last of as many requests as could be over 64 connections.")
+	rounds := b.rounds
+	b.rounds = 1
+	defer func() { b.rounds = rounds }()
+	return b.each(ctx, upstreamOptions{HTTP2: true, TokenTTL: longLife}, b.subjects, func(name string) error {
+		p, err := b.subject(ctx, name, true)
+		if err != nil {
+			return err
+		}
+		defer p.stop()
+		l := load{address: proxyAddress, request: get(small), connections: 64, length: b.length}
+		if _, err := l.run(ctx, func(part func()) { part() }); err != nil {
+			return err
+		}
+		select {
+		case <-time.After(25 * time.Second):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		s.add("resident", "MiB", name, float64(p.memory("VmRSS"))/mebibyte)
+		return nil
 	})
 }
 
@@ -218,8 +253,8 @@ func (b *bench) curves(ctx context.Context) error {
 	}
 	defer up.stop()
 	cpu, memory := b.report.curve("connections", "connections", "CPU per request, µs"), b.report.curve("memory", "connections", "resident, MiB")
-	for _, n := range []int{1, 10, 100, 1000, 5000} {
-		m, err := b.under(ctx, ours, true, load{request: get(small), connections: n, warm: b.length / 4, length: b.length})
+	for _, n := range []int{1, 10, 100, 1000, 10_000} {
+		m, err := b.under(ctx, ours, true, load{request: get(small), connections: n, warm: b.length, length: b.length})
 		if err != nil {
 			return err
 		}

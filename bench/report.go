@@ -43,12 +43,14 @@ type curve struct {
 }
 
 func (r *report) section(title, note string) *section {
+	fmt.Fprintln(os.Stderr, "measuring:", title) // it takes minutes
 	s := &section{title: title, note: note}
 	r.sections = append(r.sections, s)
 	return s
 }
 
 func (r *report) curve(name, x, y string) *curve {
+	fmt.Fprintln(os.Stderr, "measuring:", name)
 	c := &curve{name: name, x: x, y: y}
 	r.curves = append(r.curves, c)
 	return c
