@@ -59,6 +59,7 @@ func sleepAndWake(t *testing.T) {
 	expiry := p.metric("mimecast_proxy_token_expiry_timestamp_seconds")
 	p.signal(syscall.SIGSTOP)
 	await(t, "the token's end", func() bool { return float64(time.Now().Unix()) > expiry+1 })
+	w.sim.SetTokenTTL(time.Hour) // what is sent from now on is alive, or the old one
 	p.signal(syscall.SIGCONT)
 	p.fine()
 	if n := w.sim.Counts().Statuses[401]; n != before {
