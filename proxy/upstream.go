@@ -44,7 +44,10 @@ const (
 // carried out. What is resent is what was provably left undone: a request of
 // which no byte was written, or that Mimecast itself said it did not begin
 // (GOAWAY, REFUSED_STREAM); and once, a GET whose connection was lost.
-type Connections struct{ *http.Transport }
+type Connections struct {
+	*http.Transport
+	sharing *sharing
+}
 
 // Transport returns the connections to Mimecast: HTTP/2 where it is offered,
 // compression untouched, and nothing followed.
@@ -67,10 +70,13 @@ func (u Upstream) Transport() Connections {
 	// Go 1.26's own HTTP/2 takes a stream that ended with PROTOCOL_ERROR for a
 	// worn connection and sends the request again, even a write that was carried
 	// out (golang/go#47635). The module that it is made from no longer does.
-	if _, err := http2.ConfigureTransports(t); err != nil { //nolint:staticcheck // deprecated for Go 1.27, whose own does not resend either
+	h2, err := http2.ConfigureTransports(t) //nolint:staticcheck // deprecated for Go 1.27, whose own does not resend either
+	if err != nil {
 		panic(err) // only for a transport that has HTTP/2 already
 	}
-	return Connections{t}
+	s := &sharing{shared: h2, base: t}
+	s.watch(t)
+	return Connections{t, s}
 }
 
 // connected judges a forward proxy's answer to CONNECT.
@@ -83,12 +89,12 @@ func connected(_ context.Context, _ *url.URL, _ *http.Request, res *http.Respons
 
 // RoundTrip implements http.RoundTripper.
 func (c Connections) RoundTrip(req *http.Request) (*http.Response, error) {
-	res, err := c.Transport.RoundTrip(req)
+	res, err := c.sharing.RoundTrip(req)
 	if err == nil || !lost(err) || req.Context().Err() != nil || !onlyReads(req) {
 		return res, err
 	}
 	// A connection had gone stale. Reading twice changes nothing.
-	return c.Transport.RoundTrip(req)
+	return c.sharing.RoundTrip(req)
 }
 
 // onlyReads reports whether req changes nothing by its method, and has no body
