@@ -42,7 +42,7 @@ func (l listener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &conn{Conn: c, wake: make(chan struct{})}, nil
+	return &conn{Conn: c}, nil
 }
 
 type key struct{}
@@ -70,8 +70,8 @@ type conn struct {
 	knows  bool          // the client knows interim answers
 	begun  bool          // the answer has
 	writes int           // how many there were
-	wake   chan struct{} // closed while the read deadline is in the past
-	awake  bool          // wake is closed
+	awake  bool          // the read deadline is in the past
+	wake   chan struct{} // closed once it is; nil where nobody waits for that
 }
 
 func (c *conn) begin(http11 bool) {
@@ -124,9 +124,7 @@ func (c *conn) Read(b []byte) (int, error) {
 // suspect waits until the server has no more interest in the client's end, and
 // returns an error if the client is gone before that.
 func (c *conn) suspect() error {
-	c.mu.Lock()
-	wake := c.wake
-	c.mu.Unlock()
+	wake := c.waking()
 	for _, d := range asked {
 		if !pause(d, wake) {
 			return nil
@@ -146,6 +144,28 @@ func (c *conn) suspect() error {
 		if before >= 0 && c.progress() == before {
 			return io.EOF
 		}
+	}
+}
+
+// waking returns what is closed as soon as the server has no more interest.
+func (c *conn) waking() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.wake == nil {
+		c.wake = make(chan struct{})
+	}
+	wake := c.wake
+	if c.awake {
+		c.rise()
+	}
+	return wake
+}
+
+// rise wakes whoever waits, with mu held.
+func (c *conn) rise() {
+	if c.wake != nil {
+		close(c.wake)
+		c.wake = nil
 	}
 }
 
@@ -188,13 +208,8 @@ func (c *conn) SetDeadline(t time.Time) error {
 func (c *conn) rouse(awake bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if awake == c.awake {
-		return
-	}
 	if c.awake = awake; awake {
-		close(c.wake)
-	} else {
-		c.wake = make(chan struct{})
+		c.rise()
 	}
 }
 
