@@ -556,6 +556,21 @@ func TestConnectionIsKeptAlive(t *testing.T) {
 	}
 }
 
+func TestAnswerDoesNotWaitForTheLog(t *testing.T) {
+	r := newRig(t, telemetry.Options{}, just(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "2")
+		io.WriteString(w, "ok")
+	}))
+	r.client.Timeout = 10 * time.Second
+	r.log.mu.Lock() // whoever writes a line waits
+	_, err := r.get("/")
+	r.log.mu.Unlock()
+	if err != nil {
+		t.Error(err)
+	}
+	r.line()
+}
+
 func TestRequestWithoutABodyKeepsNone(t *testing.T) {
 	var none atomic.Bool
 	r := newRig(t, telemetry.Options{}, just(func(_ http.ResponseWriter, req *http.Request) { none.Store(req.Body == http.NoBody) }))

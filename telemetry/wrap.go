@@ -91,8 +91,11 @@ func (t *Telemetry) end(rec *record, why any) {
 	o := rec.outcome(why)
 	o.fault = o.judge()
 	t.metrics.observe(rec.method, &o)
-	t.access(rec, &o)
 	t.recent.addRequest(rec, &o)
+	if why == nil {
+		rec.writer.sendOff()
+	}
+	t.access(rec, &o)
 }
 
 func (rec *record) outcome(why any) outcome {

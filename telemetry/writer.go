@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"sync/atomic"
 	"time"
 )
@@ -75,6 +76,15 @@ func (w *writer) FlushError() error {
 
 // Flush implements http.Flusher, for handlers that know no better.
 func (w *writer) Flush() { _ = w.FlushError() }
+
+// sendOff lets the client have a whole answer now. net/http would send the end of
+// it once the handler has returned, and a line of the log would come first.
+func (w *writer) sendOff() {
+	length, err := strconv.ParseInt(w.Header().Get("Content-Length"), 10, 64)
+	if err == nil && length == w.bytes && length > 0 {
+		_ = http.NewResponseController(w.ResponseWriter).Flush() // there may be nobody left
+	}
+}
 
 // Hijack notes that the connection has left HTTP.
 func (w *writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
