@@ -52,8 +52,8 @@ const (
 func tidy(ctx context.Context) {
 	tick := time.NewTicker(quiet)
 	defer tick.Stop()
-	var last, tidied uint64
-	for {
+	var tidied uint64
+	for last := allocated(); ; {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():

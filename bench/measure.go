@@ -90,7 +90,7 @@ func (b *bench) cost(ctx context.Context) error {
 				s.add("CPU per request"+at, "µs", name, float64(m.cpu.Nanoseconds())/1e3/float64(m.Requests))
 				s.add("requests a second"+at, "", name, float64(m.Requests)/m.Took.Seconds())
 				if connections == 64 {
-					s.add("resident, idle", "MiB", name, float64(m.idle)/mebibyte)
+					s.add("resident, just started", "MiB", name, float64(m.idle)/mebibyte)
 					s.add("resident, most under load"+at, "MiB", name, float64(m.loaded)/mebibyte)
 				}
 				return nil
@@ -164,9 +164,12 @@ func (b *bench) renewals(ctx context.Context) error {
 	return nil
 }
 
-// rest is what is resident once the work is over.
+// atRest is how long a proxy has had nothing to do when it counts as idle.
+const atRest = 25 * time.Second
+
+// rest is what is resident before there is any work, and once it is over.
 func (b *bench) rest(ctx context.Context) error {
-	s := b.report.section("At rest", "Resident 25 s after the last of as many requests as could be over 64 connections.")
+	s := b.report.section("At rest", fmt.Sprintf("Resident %v after the first answer, and as long after the last of as many as could be over 64 connections.", atRest))
 	rounds := b.rounds
 	b.rounds = 1
 	defer func() { b.rounds = rounds }()
@@ -176,18 +179,29 @@ func (b *bench) rest(ctx context.Context) error {
 			return err
 		}
 		defer p.stop()
+		if err := pause(ctx, atRest); err != nil {
+			return err
+		}
+		s.add("idle from the start", "MiB", name, float64(p.memory("VmRSS"))/mebibyte)
 		l := load{address: proxyAddress, request: get(small), connections: 64, length: b.length}
 		if _, err := l.run(ctx, func(part func()) { part() }); err != nil {
 			return err
 		}
-		select {
-		case <-time.After(25 * time.Second):
-		case <-ctx.Done():
-			return ctx.Err()
+		if err := pause(ctx, atRest); err != nil {
+			return err
 		}
-		s.add("resident", "MiB", name, float64(p.memory("VmRSS"))/mebibyte)
+		s.add("idle after work", "MiB", name, float64(p.memory("VmRSS"))/mebibyte)
 		return nil
 	})
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // bulk is 1 GiB in one answer, and in one request.
@@ -231,8 +245,6 @@ func (b *bench) start(ctx context.Context) error {
 			return err
 		}
 		s.add("first answer", "ms", name, float64(time.Since(began).Microseconds())/1e3)
-		time.Sleep(time.Second) // idle is what is left once the start's garbage is gone
-		s.add("resident after 1 s", "MiB", name, float64(p.memory("VmRSS"))/mebibyte)
 		p.stop()
 		if name == ours {
 			info, err := os.Stat(b.binary)

@@ -72,7 +72,8 @@ func (o upstreamOptions) server(h http.Handler, http2 bool) *http.Server {
 	return &http.Server{
 		Handler: h, Protocols: &protocols, ReadHeaderTimeout: time.Minute,
 		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS13},
-		HTTP2:     &http.HTTP2Config{MaxConcurrentStreams: 1000, MaxReceiveBufferPerConnection: 8 << 20, MaxReceiveBufferPerStream: 4 << 20},
+		// As Google's front end announces itself, which Mimecast's gateway is behind.
+		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 100, MaxReadFrameSize: 16 << 10, MaxReceiveBufferPerConnection: 1 << 20, MaxReceiveBufferPerStream: 1 << 20},
 	}
 }
 
