@@ -34,7 +34,7 @@ const (
 	crowd = 20
 	// dialPatience is how long a request waits for a connection that another one
 	// is having made, before it has its own made.
-	dialPatience = time.Second
+	dialPatience = 3 * time.Second
 )
 
 func (s *sharing) crowded() bool { return s.asking.Load() >= crowd }
