@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"strings"
 	"time"
@@ -116,7 +117,7 @@ func unauthorized(res *http.Response) bool {
 func (t *Transport) send(req *http.Request, token Token, body *payload) (*http.Response, error) {
 	out := req.WithContext(req.Context())
 	out.Host = ""
-	out.Header = req.Header.Clone()
+	out.Header = maps.Clone(req.Header) // no value is changed, only whole fields
 	out.Header["Authorization"] = []string{token.Authorization()}
 	hideIdempotency(out.Header)
 	if err := body.attach(out); err != nil {
