@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"text/template"
 	"time"
 
 	"mimecast-proxy/admin"
@@ -174,46 +173,49 @@ func (p Process) isFree(ctx context.Context, a config.Address) (bool, error) {
 	return true, l.Close()
 }
 
-var introduction = template.Must(template.New("").Parse(`
+// introduction has what is in braces filled in by introduce.
+const introduction = `
 Mimecast Proxy, with an embedded Mimecast behind it. Nothing leaves this machine.
-{{range .Taken}}
-  {{.}} is taken, so the demo uses another port.{{end}}
-  Proxy    {{.Proxy}}{{with .Admin}}
-  Status   {{.}}/  (open it in a browser: watch, and break things){{end}}
+{taken}
+  Proxy    {proxy}{status}
   Stop it  with Ctrl-C
 
 In another terminal, ask as a tool would that knows no OAuth:
 
-  curl {{.Options}}{{.Proxy}}/identity/whoami
-  curl {{.Options}}'{{.Proxy}}/siem/v1/events/cg?types=receipt'
-  curl {{.Options}}-X POST {{.Proxy}}/api/audit/get-audit-events -d '{"data":[{}]}'
+  curl {options}{proxy}/identity/whoami
+  curl {options}'{proxy}/siem/v1/events/cg?types=receipt'
+  curl {options}-X POST {proxy}/api/audit/get-audit-events -d '{"data":[{}]}'
 
 Revoke every token, and ask again: the 401 is renewed away, which the log line
 of the request shows as "retried". Wait 10 s before you do it again: a token that
 was renewed for a 401 is left in place for as long.
 
-  curl -X POST {{.Control}}/revoke
-  curl {{.Options}}{{.Proxy}}/identity/whoami
+  curl -X POST {control}/revoke
+  curl {options}{proxy}/identity/whoami
 
-What else can go wrong on command:  curl {{.Control}}/
+What else can go wrong on command:  curl {control}/
 
-`))
+`
 
 // introduce prints what to try.
 func (s *server) introduce(w io.Writer, sim *simulator.Server, taken []string) error {
-	view := struct {
-		Options               string // of curl
-		Proxy, Admin, Control string
-		Taken                 []string
-	}{Proxy: "http://" + s.dataAddr.String(), Control: sim.ControlURL, Taken: taken}
+	options, proxy := "", "http://"+s.dataAddr.String()
 	if s.dataAddr.Network() == "unix" {
-		view.Options, view.Proxy = "--unix-socket "+s.dataAddr.String()+" ", "http://localhost"
+		options, proxy = "--unix-socket "+s.dataAddr.String()+" ", "http://localhost"
 	}
 	if !s.cfg.APIKey.IsZero() {
-		view.Options += `-H "X-Proxy-Key: $PROXY_API_KEY" `
+		options += `-H "X-Proxy-Key: $PROXY_API_KEY" `
 	}
+	status := ""
 	if s.adminAt != nil && s.adminAt.Network() == "tcp" { // browsers open no socket
-		view.Admin = "http://" + s.adminAt.String()
+		status = "\n  Status   http://" + s.adminAt.String() + "/  (open it in a browser: watch, and break things)"
 	}
-	return introduction.Execute(w, view)
+	elsewhere := ""
+	for _, address := range taken {
+		elsewhere += "\n  " + address + " is taken, so the demo uses another port."
+	}
+	_, err := strings.NewReplacer(
+		"{taken}", elsewhere, "{proxy}", proxy, "{status}", status, "{options}", options, "{control}", sim.ControlURL,
+	).WriteString(w, introduction)
+	return err
 }

@@ -9,7 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
-	"text/template"
+	"strings"
 	"time"
 )
 
@@ -58,36 +58,38 @@ func complain(w http.ResponseWriter, err error) {
 	say(w, http.StatusBadRequest, object{"error": err.Error()})
 }
 
-var controlText = template.Must(template.New("").Parse(`The simulated Mimecast's knobs.
+// controlText has what is in braces filled in by controlHelp.
+const controlText = `The simulated Mimecast's knobs.
 
-  curl {{.Here}}/state                       what was asked so far, and which faults wait
-  curl -X POST {{.Here}}/revoke              make every token worthless now
-  curl -X POST {{.Here}}/reset               count from nothing
-  curl -X POST {{.Here}}/settings -d token_ttl=5s
+  curl {here}/state                       what was asked so far, and which faults wait
+  curl -X POST {here}/revoke              make every token worthless now
+  curl -X POST {here}/reset               count from nothing
+  curl -X POST {here}/settings -d token_ttl=5s
         also client_id and client_secret, forbid=/siem/,
         quota=/identity/whoami with calls=3 and per=1m, rate_limit_header=X-Rate-Limit-
 
 Faults strike until they are removed, or count times:
 
-  curl -X POST {{.Here}}/faults -d name=token-dead
-  curl -X POST {{.Here}}/faults -d name=slow -d path=/identity/ -d delay=2s -d count=3
-  curl -X POST {{.Here}}/faults -d status=401 -d code=token_expired -d count=1
-  curl -X POST {{.Here}}/faults -d path=/api/archive/ -d cut=body -d cutAfter=100000
-  curl {{.Here}}/faults
-  curl -X DELETE {{.Here}}/faults            all of them; one by ?id=1
+  curl -X POST {here}/faults -d name=token-dead
+  curl -X POST {here}/faults -d name=slow -d path=/identity/ -d delay=2s -d count=3
+  curl -X POST {here}/faults -d status=401 -d code=token_expired -d count=1
+  curl -X POST {here}/faults -d path=/api/archive/ -d cut=body -d cutAfter=100000
+  curl {here}/faults
+  curl -X DELETE {here}/faults            all of them; one by ?id=1
 
 A fault says path, method, skip, count; then status, code, message, body, size,
 early; hints, delay, header, trailer, token, pace; cut (request, answer, header,
 body, short) and cutAfter. Without a status the request is carried out first.
 By name:
-{{range .Names}}
-  {{.}}{{end}}
-`))
+
+  {names}
+`
 
 func (s *Simulator) controlHelp(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
-	_ = controlText.Execute(w, object{"Here": "http://" + r.Host, "Names": FaultNames()}) // a client that is gone is no fault
+	text := strings.NewReplacer("{here}", "http://"+r.Host, "{names}", strings.Join(FaultNames(), "\n  "))
+	_, _ = text.WriteString(w, controlText) // a client that is gone is no fault
 }
 
 // controlState shows no header: those of requests hold tokens.
