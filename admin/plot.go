@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math"
 	"strconv"
+
+	g "maragu.dev/gomponents"
 )
 
 // The plots are bars, drawn by paths in a box of this size. They are stretched
@@ -15,15 +17,20 @@ const (
 
 // plot is a stack of series over time.
 type plot struct {
-	Width, Height int
-	// Top is the value at the upper edge.
+	Caption string
+	Legend  []entry
+	// Top is the value at the upper edge, Upper how it is written there.
 	Top    float64
+	Upper  string
 	Series []series
 	// Axis are marks in time at equal distances, Label says in words what
 	// there is to be seen.
 	Axis  []string
 	Label string
 }
+
+// entry says what the bars of a class are.
+type entry struct{ Class, Text string }
 
 // series is one layer, the lowest first.
 type series struct {
@@ -41,7 +48,7 @@ type layer struct {
 
 // stack draws layers on top of each other.
 func stack(points []Point, layers ...layer) plot {
-	p := plot{Width: plotWidth, Height: plotHeight, Series: make([]series, len(layers))}
+	p := plot{Series: make([]series, len(layers))}
 	for _, point := range points {
 		sum := 0.0
 		for _, l := range layers {
@@ -110,4 +117,27 @@ func ceiling(v float64) float64 {
 // axis marks the last minutes.
 func axis(minutes int) []string {
 	return []string{fmt.Sprintf("%d min ago", minutes), strconv.Itoa(minutes * 2 / 3), strconv.Itoa(minutes / 3), "now"}
+}
+
+func (p plot) figure() g.Node {
+	return el("figure",
+		el("figcaption",
+			say("span", "caption", p.Caption),
+			el("ul", class("legend"), g.Map(p.Legend, func(e entry) g.Node { return say("li", e.Class, e.Text) })),
+		),
+		el("div", class("plot"),
+			say("span", "top-value", p.Upper),
+			p.bars(),
+			el("div", class("axis"), attr("aria-hidden", "true"), g.Map(p.Axis, func(mark string) g.Node { return el("span", text(mark)) })),
+		),
+	)
+}
+
+// bars draws the series over a grid.
+func (p plot) bars() g.Node {
+	path := func(of, d string) g.Node { return el("path", class(of), attr("d", d)) }
+	return drawing(fmt.Sprintf("0 0 %d %d", plotWidth, plotHeight), p.Label,
+		path("grid", fmt.Sprintf("M0 .5h%dM0 50h%d", plotWidth, plotWidth)),
+		g.Map(p.Series, func(s series) g.Node { return path(s.Class, s.Path) }),
+	)
 }

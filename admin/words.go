@@ -99,6 +99,22 @@ func span(d time.Duration) string {
 	}
 }
 
+// ago returns when something was.
+func ago(now, at time.Time) string {
+	if now.Sub(at) < time.Second {
+		return "just now"
+	}
+	return span(now.Sub(at)) + " ago"
+}
+
+// until returns when something is due.
+func until(at, now time.Time) string {
+	if at.Sub(now) < time.Second/2 {
+		return "now"
+	}
+	return "in " + span(at.Sub(now))
+}
+
 // ms returns milliseconds as a person reads them.
 func ms(v float64) string {
 	switch {
@@ -155,7 +171,7 @@ func capital(s string) string {
 
 // plain makes a stranger's text fit for the page: what does not print, or turns
 // the direction of the text around it, shows as its code. HTML is for the
-// template to escape.
+// nodes to escape.
 func plain(s string) string {
 	if !strings.ContainsFunc(s, unprintable) && utf8.ValidString(s) {
 		return s

@@ -1,0 +1,150 @@
+package admin
+
+import (
+	"fmt"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	g "maragu.dev/gomponents"
+)
+
+func requestsCard(s *Status, f filter) g.Node {
+	return el("section", id("requests"), class("card"), attr("aria-labelledby", "requests-title"), attr("tabindex", "-1"),
+		el("div", class("bar"), el("h2", id("requests-title"), text("The last requests")), f.form()),
+		el("div", id("list"), dataLive(), requestList(s, f)),
+	)
+}
+
+// requestList has the requests that f lets through.
+func requestList(s *Status, f filter) g.Node {
+	shown := f.apply(s.Requests)
+	list := g.Group{say("p", "muted count", fmt.Sprintf("%d of %d, newest first. Times are UTC.", len(shown), len(s.Requests)))}
+	switch {
+	case len(shown) > 0:
+		return append(list, requestTable(shown))
+	case len(s.Requests) > 0:
+		return append(list, say("p", "empty", "None of them fits the filter."))
+	case s.Listen != "":
+		return append(list, say("p", "empty", "No request has come yet to "+s.Listen+"."))
+	default:
+		return append(list, say("p", "empty", "No request has come yet."))
+	}
+}
+
+// requestTable names its roles: where page.css lays its rows out as blocks, as
+// it does on phones, browsers take it for no table any more.
+func requestTable(requests []Request) g.Node {
+	column := func(name string, with ...g.Node) g.Node {
+		return el("th", attr("role", "columnheader"), attr("scope", "col"), g.Group(with), text(name))
+	}
+	number := class("num")
+	return el("table", attr("role", "table"), attr("aria-labelledby", "requests-title"),
+		el("thead", attr("role", "rowgroup"), el("tr", attr("role", "row"),
+			column("Time"), column("Status"), column("Request"), column("Took", number), column("of it Mimecast", number),
+			column("Retried"), column("Mimecast's request ID"),
+		)),
+		el("tbody", attr("role", "rowgroup"), g.Map(requests, row)),
+	)
+}
+
+func row(r Request) g.Node {
+	cell := func(of string, with ...g.Node) g.Node {
+		return el("td", attr("role", "cell"), class(of), g.Group(with))
+	}
+	return el("tr", attr("role", "row"), class(statusClass(r)),
+		cell("time", moment(r.Time, clock(r.Time))),
+		cell("status", say("span", "badge "+statusClass(r), strconv.Itoa(r.Status))),
+		cell("request", stranger(el("b", text(plain(r.Method))), text(" "+plain(r.Path))), trouble(r)),
+		cell("num took", text(ms(r.DurationMS))),
+		cell("num upstream", g.If(r.UpstreamMS != 0, text(ms(r.UpstreamMS)))),
+		cell("again", g.If(r.Retried, say("span", "tag", "retried"))),
+		cell("id", text(plain(r.MimecastID))),
+	)
+}
+
+// trouble says what went wrong with r, if anything did.
+func trouble(r Request) g.Node {
+	what := plain(r.Error)
+	if r.Fault != "" {
+		what = capital(culprits[r.Culprit]) + ": " + wordsFor(r.Fault).What
+		if r.Error != "" && r.Culprit != "tool" {
+			what += " (" + plain(r.Error) + ")"
+		}
+	}
+	return g.If(what != "", say("span", "detail", what))
+}
+
+// statusClass returns how a request's status is coloured.
+func statusClass(r Request) string {
+	switch {
+	case r.Fault == "":
+		return "fine"
+	case r.Culprit == "tool":
+		return "tool"
+	default:
+		return "failed"
+	}
+}
+
+// filter narrows the list of requests.
+type filter struct {
+	Text string
+	// Show is one of the values of shows.
+	Show string
+}
+
+type choice struct{ Value, Label string }
+
+var shows = []choice{{"all", "all"}, {"wrong", "that went wrong"}, {"retried", "sent again"}, {"slow", "over one second"}}
+
+func newFilter(query url.Values) filter {
+	f := filter{Text: query.Get("q"), Show: "all"}
+	for _, c := range shows {
+		if c.Value == query.Get("show") {
+			f.Show = c.Value
+		}
+	}
+	return f
+}
+
+func (f filter) form() g.Node {
+	option := func(c choice) g.Node {
+		return el("option", attr("value", c.Value), g.If(c.Value == f.Show, flag("selected")), text(c.Label))
+	}
+	return el("form", id("filter"), class("filter"), attr("method", "get"), attr("action", "/"), attr("role", "search"),
+		el("label", el("span", text("Find")), text(" "),
+			el("input", id("q"), attr("type", "search"), attr("name", "q"), attr("value", f.Text),
+				attr("placeholder", "path, status, ID …"), attr("autocomplete", "off"), attr("spellcheck", "false"))),
+		el("label", el("span", text("Show")), text(" "), el("select", id("show"), attr("name", "show"), g.Map(shows, option))),
+		el("button", attr("type", "submit"), class("unscripted"), text("Filter")),
+		el("button", attr("type", "button"), id("hold"), attr("aria-pressed", "false"), flag("hidden"), text("Hold the list")),
+	)
+}
+
+func (f filter) apply(requests []Request) []Request {
+	terms := strings.Fields(strings.ToLower(f.Text))
+	return slices.DeleteFunc(slices.Clone(requests), func(r Request) bool { return !f.shows(r) || !matches(r, terms) })
+}
+
+func (f filter) shows(r Request) bool {
+	switch f.Show {
+	case "wrong":
+		return r.Fault != ""
+	case "retried":
+		return r.Retried
+	case "slow":
+		return r.DurationMS > 1000
+	default:
+		return true
+	}
+}
+
+// matches reports whether each term is somewhere in what is shown of r.
+func matches(r Request, terms []string) bool {
+	text := strings.ToLower(strings.Join([]string{
+		r.Method, r.Path, strconv.Itoa(r.Status), r.RequestID, r.MimecastID, r.TraceID, r.Client, r.Route, r.Fault, r.Culprit, r.Error,
+	}, "\n"))
+	return !slices.ContainsFunc(terms, func(term string) bool { return !strings.Contains(text, term) })
+}
