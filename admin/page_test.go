@@ -7,12 +7,17 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+	"unicode/utf8"
+
+	"golang.org/x/net/html"
 
 	"mimecast-proxy/admin"
 )
@@ -236,16 +241,24 @@ func TestFilterWorksWithoutScripts(t *testing.T) {
 	}
 }
 
-func TestStrangersTextIsHarmless(t *testing.T) {
+// attack is what a stranger may send to break out of a text or of an attribute.
+const attack = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>\u202egnp.exe\x1b[31m\x00\u2066\xff"
+
+// sentBy returns options that show a stranger's text wherever one can get to.
+func sentBy(stranger string) admin.Options {
 	s := healthy()
-	const attack = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>\u202egnp.exe\x1b[31m\x00\u2066\xff"
 	r := &s.Requests[0]
-	r.Method, r.Path, r.MimecastID, r.Error, r.Fault = attack, attack, attack, attack, "other"
-	s.Denials = []admin.Denial{{Reason: "route_not_allowed", Count: 1, LastMethod: attack, LastPath: attack}}
-	s.Faults = []admin.Fault{{Code: "other", Culprit: "proxy", LastError: attack}}
+	r.Method, r.Path, r.MimecastID, r.Error, r.Fault = stranger, stranger, stranger, stranger, "other"
+	s.Requests[1].Path, s.Requests[1].Error = stranger, stranger
+	s.Denials = []admin.Denial{{Reason: "route_not_allowed", Count: 1, LastMethod: stranger, LastPath: stranger}}
+	s.Faults = []admin.Fault{{Code: "other", Culprit: "proxy", LastError: stranger}}
 	k := goodToken()
-	k.LastError = attack
-	_, body := ask(t, serve(t, showing(s, k)), "GET", "/")
+	k.LastError = stranger
+	return showing(s, k)
+}
+
+func TestStrangersTextIsHarmless(t *testing.T) {
+	_, body := ask(t, serve(t, sentBy(attack)), "GET", "/")
 	for _, bad := range []string{"<script>a", "<img", "\u202e", "\u2066", "\x1b", "\x00", "\xff"} {
 		if i := strings.Index(body, bad); i >= 0 {
 			t.Errorf("%q is on the page: …%q", bad, body[max(0, i-80):i])
@@ -254,6 +267,64 @@ func TestStrangersTextIsHarmless(t *testing.T) {
 	if !strings.Contains(body, `\u202egnp.exe\x1b[31m`) {
 		t.Error("what does not print is not shown by its code")
 	}
+}
+
+// content is a page as a browser takes it, each in its order: the elements with
+// the names of their attributes, the values of those, and the texts.
+type content struct{ elements, values, texts []string }
+
+func parse(t *testing.T, page string) (c content) {
+	t.Helper()
+	root, err := html.Parse(strings.NewReader(page))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range root.Descendants() {
+		if n.Type == html.TextNode {
+			c.texts = append(c.texts, n.Data)
+		}
+		if n.Type != html.ElementNode {
+			continue
+		}
+		element := n.Data
+		for _, a := range n.Attr {
+			element += " " + a.Key
+			c.values = append(c.values, a.Val)
+		}
+		c.elements = append(c.elements, element)
+	}
+	return c
+}
+
+func TestStrangersTextBreaksOutOfNeitherTextNorAttribute(t *testing.T) {
+	const (
+		tame     = "~tame~"
+		shown    = `"'><script>alert(1)</script><img src=x onerror=alert(1)>\u202egnp.exe\x1b[31m\x00\u2066\xff`
+		searched = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>\u202egnp.exe\x1b[31m\uFFFD\u2066\uFFFD"
+	)
+	page := func(text string) string {
+		_, body := ask(t, serve(t, sentBy(text)), "GET", "/?q="+url.QueryEscape(text))
+		return body
+	}
+	body := page(attack)
+	if !utf8.ValidString(body) || strings.Contains(body, "\x00") {
+		t.Error("the page is no UTF-8 text")
+	}
+	if n := strings.Count(body, `<tr role="row" class=`); n != 2 {
+		t.Errorf("%d requests are found", n)
+	}
+	got, want := parse(t, body), parse(t, page(tame))
+	same := func(what string, got, want []string, becomes string) {
+		for i := range want {
+			want[i] = strings.ReplaceAll(want[i], tame, becomes)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s are %q, want %q", what, got, want)
+		}
+	}
+	same("elements", got.elements, want.elements, tame)
+	same("values", got.values, want.values, searched)
+	same("texts", got.texts, want.texts, shown)
 }
 
 func TestButtonsDoAndUndo(t *testing.T) {

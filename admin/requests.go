@@ -115,7 +115,7 @@ func (f filter) form() g.Node {
 	}
 	return el("form", id("filter"), class("filter"), attr("method", "get"), attr("action", "/"), attr("role", "search"),
 		el("label", el("span", text("Find")), text(" "),
-			el("input", id("q"), attr("type", "search"), attr("name", "q"), attr("value", f.Text),
+			el("input", id("q"), attr("type", "search"), attr("name", "q"), attr("value", strings.ToValidUTF8(f.Text, "\uFFFD")),
 				attr("placeholder", "path, status, ID …"), attr("autocomplete", "off"), attr("spellcheck", "false"))),
 		el("label", el("span", text("Show")), text(" "), el("select", id("show"), attr("name", "show"), g.Map(shows, option))),
 		el("button", attr("type", "submit"), class("unscripted"), text("Filter")),
