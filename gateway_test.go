@@ -125,15 +125,16 @@ func TestIdleProxyTakesLittleMemory(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("memory is read from /proc")
 	}
-	const most = 20 << 20
+	const most = 17 << 20 // how much of the program a kernel maps differs
 	p := serve(t, built.Simulate(t, simulator.Options{}))
 	p.must("GET", "/identity/whoami", "")
-	var now int64
-	await(t, "less than 20 MiB", func() bool {
-		now, _ = p.resident(t)
-		return now < most
+	first, _ := p.resident(t)
+	var idle int64
+	await(t, "less than 17 MiB", func() bool {
+		idle, _ = p.resident(t)
+		return idle < most
 	})
-	t.Logf("resident after the first request: %.1f MiB", mib(now))
+	t.Logf("resident after the first request: %.1f MiB, and after 10 s without another: %.1f MiB", mib(first), mib(idle))
 }
 
 func TestBinaryIsSmallAndStatic(t *testing.T) {
