@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"cmp"
+	"errors"
 	"net"
 	"runtime"
 	"sync"
@@ -20,7 +22,7 @@ type batched struct {
 	many func() bool // whether many requests are at it; nil until it is shared
 
 	mu      sync.Mutex // guards what follows; not held while writing to Conn
-	changed sync.Cond  // nothing is being written or due any more
+	changed sync.Cond  // a write has ended, or none is due any more
 	waiting []byte     // to be written next
 	spare   []byte     // what waits while the other is written
 	writing bool       // somebody writes what is waiting
@@ -76,6 +78,17 @@ func (b *batched) Write(p []byte) (int, error) {
 		go b.writeSoon()
 	}
 	return len(p), b.err
+}
+
+// Read implements net.Conn. Where it ended because a write was lost, that is why.
+func (b *batched) Read(p []byte) (int, error) {
+	n, err := b.Conn.Read(p)
+	if errors.Is(err, net.ErrClosed) {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		err = cmp.Or(b.err, err)
+	}
+	return n, err
 }
 
 // writeSoon writes what is waiting once whoever is ready to write has done so. It

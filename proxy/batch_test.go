@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -133,6 +134,29 @@ func TestALostWriteEndsTheConnection(t *testing.T) {
 		t.Error("a write after one was lost returned no error")
 	}
 	b.Close()
+}
+
+// broken is a connection that cannot be written to, as the writer finds out before
+// the reader.
+type broken struct {
+	net.Conn
+	closed chan struct{}
+}
+
+func (b broken) Write([]byte) (int, error) { return 0, syscall.ECONNRESET }
+func (b broken) Read([]byte) (int, error)  { <-b.closed; return 0, net.ErrClosed }
+func (b broken) Close() error              { close(b.closed); return nil }
+
+func TestAReaderLearnsWhyAWriteWasLost(t *testing.T) {
+	b := newBatched(broken{closed: make(chan struct{})})
+	b.share(func() bool { return true })
+	if _, err := b.Write([]byte("a")); err != nil {
+		t.Errorf("the write: %v", err)
+	}
+	if _, err := b.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the read: %v", err)
+	}
+	b.settle()
 }
 
 func TestTheLastWordIsOutBeforeTheDeadline(t *testing.T) {

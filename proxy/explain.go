@@ -98,7 +98,7 @@ func lost(err error) bool {
 			return true
 		}
 	}
-	for _, text := range []string{"server closed idle connection", "client connection lost", "client connection force closed", "GOAWAY"} {
+	for _, text := range []string{"server closed idle connection", "client connection lost", "client connection force closed", "client conn is closed", "client conn could not be established", "GOAWAY"} {
 		if strings.Contains(err.Error(), text) {
 			return true
 		}
