@@ -205,6 +205,7 @@ func (s *server) drain(signals <-chan os.Signal) error {
 	}
 	err = errors.Join(err, s.admin.Close())
 	s.upstream.CloseIdleConnections()
+	s.endpoint.CloseIdleConnections()
 	if err == nil {
 		log.Info("drained")
 	}

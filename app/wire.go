@@ -43,6 +43,9 @@ type parts struct {
 	cfg      config.Config
 	tel      *telemetry.Telemetry
 	upstream proxy.Connections
+	// endpoint leads to the token endpoint; it is upstream where that is of the
+	// same host.
+	endpoint proxy.Connections
 	grant    *token.ClientCredentials
 	source   *token.Source
 	guard    *guard.Guard
@@ -70,9 +73,15 @@ func (p Process) assemble(cfg config.Config) (*parts, error) {
 	// peer's bytes among it.
 	log.SetFlags(0)
 	log.SetOutput(tel.StdLog("debug").Writer())
-	upstream, err := upstream(cfg)
+	api, err := upstream(cfg)
 	if err != nil {
 		return nil, &ExitError{ExitUsage, err}
+	}
+	endpoint := api
+	if cfg.TokenURL.Host != cfg.BaseURL.Host { // no request waits for a connection to the other
+		if endpoint, err = upstream(cfg); err != nil {
+			return nil, &ExitError{ExitUsage, err}
+		}
 	}
 	key := &apiKey{credential: cfg.APIKey}
 	if err := key.read(); err != nil {
@@ -80,7 +89,7 @@ func (p Process) assemble(cfg config.Config) (*parts, error) {
 	}
 	ahead := new(atomic.Int64)
 	grant := &token.ClientCredentials{
-		URL: cfg.TokenURL.String(), ID: cfg.ClientID.Read, Transport: upstream,
+		URL: cfg.TokenURL.String(), ID: cfg.ClientID.Read, Transport: endpoint,
 		Clock: func(d time.Duration) {
 			ahead.Store(int64(d))
 			tel.Clock(d)
@@ -115,7 +124,7 @@ func (p Process) assemble(cfg config.Config) (*parts, error) {
 			tel.TokenDone(string(t), outcome, took, expiry, explain(err))
 		},
 	}}
-	return &parts{cfg: cfg, tel: tel, upstream: upstream, grant: grant, source: source, guard: g, ahead: ahead}, nil
+	return &parts{cfg: cfg, tel: tel, upstream: api, endpoint: endpoint, grant: grant, source: source, guard: g, ahead: ahead}, nil
 }
 
 // wrongClock is from where on a clock is worth a word. A token's lifetime is
@@ -222,8 +231,7 @@ func explain(err error) error {
 	return err
 }
 
-// upstream returns the connections to Mimecast, which carry the token requests
-// too.
+// upstream returns the connections to one host of Mimecast's.
 func upstream(cfg config.Config) (proxy.Connections, error) {
 	roots, err := roots(cfg.CAPEM)
 	if err != nil {

@@ -14,18 +14,25 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// sharing lets requests go over the same connections of HTTP/2, and wait for the
-// one that is being made. http.Transport would dial for every request that finds
-// none with room on it, though one could serve many: a burst would cost Mimecast,
-// and the proxy's CPU, a handshake for each request.
+// sharing lets requests to one host go over the same connections of HTTP/2, and
+// wait for the one that is being made. http.Transport would dial for every request
+// that finds none with room on it, though one could serve many: a burst would cost
+// Mimecast, and the proxy's CPU, a handshake for each request. What that costs is
+// that the connections for a burst which needs several are made one by one.
 type sharing struct {
 	shared http.RoundTripper // over the connections of HTTP/2 that are there
 	base   http.RoundTripper // over any, and over new ones
 	asking atomic.Int64      // requests that wait for an answer
 	alone  atomic.Bool       // there is nothing to share: the last handshake led to no such connection
 
-	mu     sync.Mutex    // guards making
-	making chan struct{} // closed once the connection that is being made is there or lost; nil where none is
+	mu     sync.Mutex // guards making
+	making *making    // nil where no connection is being made
+}
+
+// making is a connection that a request is having made.
+type making struct {
+	over   chan struct{} // closed once it is there, or will not be
+	failed bool          // it could not be made; set before that
 }
 
 const (
@@ -33,7 +40,7 @@ const (
 	// write several at once. With fewer Mimecast has nothing to do meanwhile.
 	crowd = 20
 	// dialPatience is how long a request waits for a connection that another one
-	// is having made, before it has its own made.
+	// is having made, each time, before it has its own made.
 	dialPatience = 3 * time.Second
 )
 
@@ -54,20 +61,19 @@ func (s *sharing) RoundTrip(req *http.Request) (*http.Response, error) {
 		if req, err = rewound(req); err != nil { // it may have been begun, on a connection that Mimecast was closing
 			return nil, err
 		}
-		over, others := s.lead()
-		if over != nil {
-			defer over()
-			trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { over() }}
-			return s.base.RoundTrip(req.WithContext(httptrace.WithClientTrace(req.Context(), trace)))
+		making, leads := s.lead()
+		if leads {
+			return s.make(making, req)
 		}
-		if !await(req.Context(), others) {
+		if !making.await(req.Context()) {
 			break
 		}
 	}
 	return s.base.RoundTrip(req)
 }
 
-// rewound returns req with its body from the first byte on.
+// rewound returns req with its body from the first byte on. It relies on GetBody,
+// which all that have a body have here, and which ends what was open before.
 func rewound(req *http.Request) (*http.Request, error) {
 	if req.GetBody == nil {
 		return req, nil
@@ -81,32 +87,47 @@ func rewound(req *http.Request) (*http.Request, error) {
 	return &again, nil
 }
 
-// lead gives leave to make a connection, and is to be told when it is made or
-// lost; or it returns what is closed when that is so of another request's.
-func (s *sharing) lead() (over func(), others <-chan struct{}) {
+// lead returns the connection that is being made, and whether it is the caller who
+// is to make it.
+func (s *sharing) lead() (_ *making, leads bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.making != nil {
-		return nil, s.making
+		return s.making, false
 	}
-	s.making = make(chan struct{})
-	return sync.OnceFunc(s.led), nil
+	s.making = &making{over: make(chan struct{})}
+	return s.making, true
 }
 
-func (s *sharing) led() {
+// make sends req over a connection that is made for it, or over one that has found
+// room meanwhile.
+func (s *sharing) make(m *making, req *http.Request) (*http.Response, error) {
+	ctx := req.Context()
+	defer func() { s.end(m, ctx.Err() == nil) }() // where it has been called off, another takes over
+	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { s.end(m, false) }}
+	return s.base.RoundTrip(req.WithContext(httptrace.WithClientTrace(ctx, trace)))
+}
+
+// end lets those go who wait, unless they have gone already.
+func (s *sharing) end(m *making, failed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	close(s.making)
-	s.making = nil
+	if s.making == m {
+		s.making = nil
+		m.failed = failed
+		close(m.over)
+	}
 }
 
-// await reports whether the others' connection is worth waiting for.
-func await(ctx context.Context, others <-chan struct{}) bool {
+// await reports whether there is something to be hoped for of looking again. If
+// the connection could not be made, those who wait had better find out for
+// themselves, and not one after another.
+func (m *making) await(ctx context.Context) bool {
 	patience := time.NewTimer(dialPatience)
 	defer patience.Stop()
 	select {
-	case <-others:
-		return true
+	case <-m.over:
+		return !m.failed
 	case <-patience.C:
 	case <-ctx.Done():
 	}
@@ -116,6 +137,10 @@ func await(ctx context.Context, others <-chan struct{}) bool {
 // watch has t tell of its connections. Those of HTTP/2 are batched.
 func (s *sharing) watch(t *http.Transport) {
 	dial, share := t.DialContext, t.TLSNextProto["h2"]
+	if share == nil { // Go 1.27's own HTTP/2 keeps its connections to itself
+		s.alone.Store(true)
+		return
+	}
 	t.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
 		c, err := dial(ctx, network, address)
 		if err != nil {

@@ -40,7 +40,7 @@ const (
 	pingTimeout = 10 * time.Second
 )
 
-// Connections carry requests to Mimecast, and none twice that may have been
+// Connections carry requests to one host, Mimecast, and none twice that may have been
 // carried out. What is resent is what was provably left undone: a request of
 // which no byte was written, or that Mimecast itself said it did not begin
 // (GOAWAY, REFUSED_STREAM); and once, a GET whose connection was lost.
