@@ -135,8 +135,11 @@ func (b *bench) timed(ctx context.Context, s *section, label, name string, http2
 	if err != nil {
 		return err
 	}
-	for p, percentile := range map[float64]string{.5: "p50", .99: "p99", .999: "p99.9", 1: "slowest"} {
-		s.add(percentile+label, "ms", name, float64(m.percentile(p).Microseconds())/1e3)
+	for _, p := range []struct {
+		share float64
+		name  string
+	}{{.5, "p50"}, {.99, "p99"}, {.999, "p99.9"}, {1, "slowest"}} {
+		s.add(p.name+label, "ms", name, float64(m.percentile(p.share).Microseconds())/1e3)
 	}
 	return nil
 }
@@ -209,18 +212,21 @@ func (b *bench) bulk(ctx context.Context) error {
 	for _, proto := range protocols {
 		s := b.report.section("1 GiB either way, upstream over "+proto.name, "One connection, one request. Memory is the most that was resident, less what was resident idle.")
 		err := b.each(ctx, upstreamOptions{HTTP2: proto.http2, TokenTTL: longLife}, b.subjects, func(name string) error {
-			for way, l := range map[string]load{
-				"down": {request: get(gibibyte), connections: 1},
-				"up":   {request: post(gibibyte), body: gibibyte, connections: 1},
+			for _, way := range []struct {
+				name string
+				load
+			}{
+				{"down", load{request: get(gibibyte), connections: 1}},
+				{"up", load{request: post(gibibyte), body: gibibyte, connections: 1}},
 			} {
-				l.length = time.Millisecond // one request begins within it
-				m, err := b.under(ctx, name, proto.http2, l)
+				way.length = time.Millisecond // one request begins within it
+				m, err := b.under(ctx, name, proto.http2, way.load)
 				if err != nil {
 					return err
 				}
-				s.add(way+", throughput", "MiB/s", name, float64(m.Bytes)/mebibyte/m.Took.Seconds())
-				s.add(way+", CPU per MiB", "µs", name, float64(m.cpu.Microseconds())/(float64(m.Bytes)/mebibyte))
-				s.add(way+", memory", "MiB", name, float64(m.loaded-m.idle)/mebibyte)
+				s.add(way.name+", throughput", "MiB/s", name, float64(m.Bytes)/mebibyte/m.Took.Seconds())
+				s.add(way.name+", CPU per MiB", "µs", name, float64(m.cpu.Microseconds())/(float64(m.Bytes)/mebibyte))
+				s.add(way.name+", memory", "MiB", name, float64(m.loaded-m.idle)/mebibyte)
 			}
 			return nil
 		})

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"cmp"
 	"fmt"
 	"io"
 	"maps"
@@ -97,7 +96,6 @@ func (r *report) tables(w *bytes.Buffer, subjects []string) {
 	for _, s := range r.sections {
 		columns := s.columns(subjects)
 		fmt.Fprintf(w, "\n### %s\n\n%s In parentheses: times the naive proxy's.\n\n| | %s |\n|---|%s\n", s.title, s.note, strings.Join(columns, " | "), strings.Repeat("---:|", len(columns)))
-		slices.SortStableFunc(s.rows, func(a, b *row) int { return cmp.Compare(s.rank(a), s.rank(b)) })
 		for _, row := range s.rows {
 			fmt.Fprintf(w, "| %s |", row.title())
 			for _, c := range columns {
@@ -112,11 +110,6 @@ func (r *report) tables(w *bytes.Buffer, subjects []string) {
 			fmt.Fprintf(w, "| %s | %s |\n", number(p.X), number(p.Y))
 		}
 	}
-}
-
-// rank keeps percentiles in their order and all else in that of measurement.
-func (s *section) rank(r *row) int {
-	return 1 + slices.Index([]string{"p50", "p99", "p99.9", "slowest"}, r.label)
 }
 
 func (s *section) columns(subjects []string) []string {
