@@ -45,7 +45,7 @@ func run(ctx context.Context) error {
 		rounds   = flag.Int("rounds", 3, "rounds, of which the median is taken")
 		length   = flag.Duration("for", 4*time.Second, "length of one measurement")
 		conns    = flag.String("connections", "1,16,64,256", "numbers of connections at which the cost is measured")
-		out      = flag.String("out", "", "folder for the plots and the report; none: the report to standard output alone")
+		out      = flag.String("out", "", "folder for the plots and the report, made if need be; none: the report to standard output alone")
 	)
 	flag.BoolVar(&o.HTTP2, "http2", false, "used by bench itself")
 	flag.DurationVar(&o.TokenTTL, "token-ttl", 30*time.Minute, "used by bench itself")
@@ -97,6 +97,11 @@ func pinSelf() error {
 func (b *bench) all(ctx context.Context, what []string, out string) (err error) {
 	if b.self, err = os.Executable(); err != nil {
 		return err
+	}
+	if out != "" { // now, and not once all is measured
+		if err := os.MkdirAll(out, 0o755); err != nil {
+			return err
+		}
 	}
 	if b.dir, err = os.MkdirTemp("", "bench-"); err != nil {
 		return err

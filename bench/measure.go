@@ -87,6 +87,9 @@ func (b *bench) cost(ctx context.Context) error {
 					return err
 				}
 				at := fmt.Sprintf(", %d connections", connections)
+				if connections == 1 {
+					at = ", 1 connection"
+				}
 				s.add("CPU per request"+at, "µs", name, float64(m.cpu.Nanoseconds())/1e3/float64(m.Requests))
 				s.add("requests a second"+at, "", name, float64(m.Requests)/m.Took.Seconds())
 				if connections == 64 {

@@ -92,7 +92,7 @@ func (r *report) write(w io.Writer, folder string, subjects []string) error {
 }
 
 func (r *report) tables(w *bytes.Buffer, subjects []string) {
-	fmt.Fprintf(w, "%s, %s/%s, %s, %d CPUs\n", runtime.Version(), runtime.GOOS, runtime.GOARCH, processor(), runtime.NumCPU())
+	fmt.Fprintf(w, "%s, %s/%s, %s\n", runtime.Version(), runtime.GOOS, runtime.GOARCH, processor())
 	for _, s := range r.sections {
 		columns := s.columns(subjects)
 		fmt.Fprintf(w, "\n### %s\n\n%s In parentheses: times the naive proxy's.\n\n| | %s |\n|---|%s\n", s.title, s.note, strings.Join(columns, " | "), strings.Repeat("---:|", len(columns)))
