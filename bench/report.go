@@ -167,7 +167,7 @@ func processor() string {
 func (c *curve) draw(folder string) error {
 	p := plot.New()
 	p.X.Label.Text, p.Y.Label.Text = c.x, c.y
-	p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, plot.LogTicks{}
+	p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
 	p.Y.Min = 0
 	line, points, err := plotter.NewLinePoints(c.points)
 	if err != nil {
