@@ -39,7 +39,7 @@ func (p Process) Demo(ctx context.Context) error {
 
 // demoServer returns a proxy in front of sim. Where a port is taken it uses a
 // free one, and says which were taken.
-func (p Process) demoServer(ctx context.Context, sim *simulator.Server) (s *server, taken []string, err error) {
+func (p Process) demoServer(ctx context.Context, sim *simulator.Server) (s *instance, taken []string, err error) {
 	environ := slices.DeleteFunc(slices.Clone(p.Environ), func(v string) bool { return strings.HasPrefix(v, "MIMECAST_") })
 	environ = append(environ, "MIMECAST_CLIENT_ID="+simulator.DefaultClientID, "MIMECAST_CLIENT_SECRET="+simulator.DefaultClientSecret, "MIMECAST_BASE_URL="+sim.URL)
 	cfg, err := configure(environ)
@@ -62,7 +62,7 @@ func (p Process) demoServer(ctx context.Context, sim *simulator.Server) (s *serv
 		Name: "ask", Label: "Send requests", Description: "Three of them, through the proxy, as a tool would that knows no OAuth.",
 		Do: func(ctx context.Context) error { return s.ask(ctx) },
 	})
-	s, err = p.newServer(ctx, cfg, actions...)
+	s, err = p.newInstance(ctx, cfg, actions...)
 	return s, taken, err
 }
 
@@ -120,7 +120,7 @@ var samples = []sample{
 
 // ask sends the samples through the proxy. What they are answered is for the
 // page to show.
-func (s *server) ask(ctx context.Context) error {
+func (s *instance) ask(ctx context.Context) error {
 	at := config.Address{Network: s.dataAddr.Network(), Address: s.dataAddr.String()}
 	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, at.Network, reachable(at))
@@ -135,7 +135,7 @@ func (s *server) ask(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-func (s *server) send(ctx context.Context, client *http.Client, what sample) error {
+func (s *instance) send(ctx context.Context, client *http.Client, what sample) error {
 	req, err := http.NewRequestWithContext(ctx, what.method, "http://localhost"+what.target, strings.NewReader(what.body))
 	if err != nil {
 		return err
@@ -198,7 +198,7 @@ What else can go wrong on command:  curl {control}/
 `
 
 // introduce prints what to try.
-func (s *server) introduce(w io.Writer, sim *simulator.Server, taken []string) error {
+func (s *instance) introduce(w io.Writer, sim *simulator.Server, taken []string) error {
 	options, proxy := "", "http://"+s.dataAddr.String()
 	if s.dataAddr.Network() == "unix" {
 		options, proxy = "--unix-socket "+s.dataAddr.String()+" ", "http://localhost"

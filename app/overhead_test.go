@@ -95,7 +95,7 @@ func serveVariant(variant string) error {
 	if err != nil {
 		return err
 	}
-	go func() { _ = (&http.Server{Handler: h, ReadHeaderTimeout: readHeaderTimeout}).Serve(l) }()
+	go func() { _ = (&http.Server{Handler: h, ReadHeaderTimeout: time.Minute}).Serve(l) }()
 	out := json.NewEncoder(os.Stdout)
 	if err := out.Encode(l.Addr().String()); err != nil {
 		return err

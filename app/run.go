@@ -43,7 +43,7 @@ func (p Process) Run(ctx context.Context, argv []string) error {
 		return err
 	}
 	cfg.ShutdownDelay = 0 // nobody routes to it
-	s, err := p.newServer(ctx, cfg)
+	s, err := p.newInstance(ctx, cfg)
 	if err != nil {
 		return err
 	}
@@ -74,7 +74,7 @@ func (p Process) Run(ctx context.Context, argv []string) error {
 	}
 }
 
-func (s *server) runCommand(ctx context.Context, p Process, more <-chan os.Signal, argv []string) error {
+func (s *instance) runCommand(ctx context.Context, p Process, more <-chan os.Signal, argv []string) error {
 	if err := s.awaitToken(ctx, p.Signals); err != nil {
 		return err
 	}
@@ -99,7 +99,7 @@ func (s *server) runCommand(ctx context.Context, p Process, more <-chan os.Signa
 // awaitToken waits until a token is held, so that the command's first request
 // meets no cold start. Credentials that are refused end it here, and so does a
 // signal.
-func (s *server) awaitToken(ctx context.Context, signals <-chan os.Signal) error {
+func (s *instance) awaitToken(ctx context.Context, signals <-chan os.Signal) error {
 	ctx, cancel := context.WithTimeout(ctx, firstToken)
 	defer cancel()
 	var err error // until asked is closed, the goroutine's

@@ -10,7 +10,7 @@ import (
 )
 
 // tokenState is what the token source knows, as the admin listener shows it.
-func (s *server) tokenState() admin.TokenState {
+func (s *instance) tokenState() admin.TokenState {
 	st := s.source.Status()
 	state := admin.TokenState{
 		Held: st.Held, Valid: st.Valid, EverHeld: st.Held, Rejected: st.Rejected,
@@ -27,7 +27,7 @@ func (s *server) tokenState() admin.TokenState {
 
 // status is what telemetry remembers, as the admin listener shows it. The two
 // packages do not know each other, so their equal types are converted here.
-func (s *server) status() admin.Status {
+func (s *instance) status() admin.Status {
 	snap := s.tel.Snapshot()
 	id, err := s.cfg.ClientID.Read()
 	if err != nil {
@@ -60,7 +60,7 @@ func (s *server) status() admin.Status {
 }
 
 // warnings are the configuration's, and that the clock is wrong.
-func (s *server) warnings() []string {
+func (s *instance) warnings() []string {
 	all := append([]string{}, s.cfg.Warnings...)
 	if fault := judgeClock(time.Duration(s.ahead.Load())); fault != "" {
 		all = append(all, fault)
