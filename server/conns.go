@@ -33,6 +33,7 @@ const (
 // them, and nobody else notices.
 type connTable struct {
 	limits Limits
+	reject func(Rejection) []byte
 	// writeTimeout is how long a client may take to accept what is written to
 	// it, as a time.Duration. A drain lowers it.
 	writeTimeout atomic.Int64
@@ -49,8 +50,8 @@ type connTable struct {
 	displacedAt time.Time
 }
 
-func newConnTable(limits Limits) *connTable {
-	t := &connTable{limits: limits, conns: make(map[*conn]struct{}), left: make(chan struct{}, 1)}
+func newConnTable(limits Limits, reject func(Rejection) []byte) *connTable {
+	t := &connTable{limits: limits, reject: reject, conns: make(map[*conn]struct{}), left: make(chan struct{}, 1)}
 	t.writeTimeout.Store(int64(limits.WriteTimeout))
 	return t
 }
@@ -223,8 +224,16 @@ func (c *conn) Read(b []byte) (int, error) {
 // net/http's own that is written.
 func (c *conn) Write(b []byte) (int, error) {
 	if connState(c.state.Load()) == waiting {
-		c.become(serving)
+		if response, ok := c.rejection(b); ok {
+			c.become(serving)
+			_, err := c.write(response)
+			return len(b), err
+		}
 	}
+	return c.write(b)
+}
+
+func (c *conn) write(b []byte) (int, error) {
 	if timeout := c.table.writeTimeout.Load(); timeout > 0 {
 		if err := c.SetWriteDeadline(time.Now().Add(time.Duration(timeout))); err != nil {
 			return 0, err

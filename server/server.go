@@ -55,6 +55,9 @@ type Options struct {
 	Context  context.Context
 	Limits   Limits
 	ErrorLog *log.Logger
+	// Reject returns the whole HTTP/1.1 response to a request that net/http
+	// rejects, which then ends the connection. nil keeps net/http's.
+	Reject func(Rejection) []byte
 	// AcceptFailed gets the error if connections cannot be accepted, at most
 	// every 10 s: net/http goes on trying in silence, and clients wait.
 	AcceptFailed func(error)
@@ -73,7 +76,7 @@ func New(o Options) *Server {
 	if o.Limits.MaxConnections == 0 {
 		o.Limits.MaxConnections = int(^uint(0) >> 1)
 	}
-	s := &Server{conns: newConnTable(o.Limits), acceptFailed: o.AcceptFailed}
+	s := &Server{conns: newConnTable(o.Limits, o.Reject), acceptFailed: o.AcceptFailed}
 	s.http = http.Server{
 		Handler:     s.enter(o.Handler),
 		BaseContext: func(net.Listener) context.Context { return o.Context },

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -317,7 +318,7 @@ func TestFailedAcceptIsReportedOnce(t *testing.T) {
 	}
 	close(failing.errs)
 	reports := 0
-	l := &listener{Listener: failing, conns: newConnTable(Limits{MaxConnections: 1}), failed: func(error) { reports++ }}
+	l := &listener{Listener: failing, conns: newConnTable(Limits{MaxConnections: 1}, nil), failed: func(error) { reports++ }}
 	for range 4 {
 		if _, err := l.Accept(); err == nil {
 			t.Fatal("it accepted")
@@ -338,4 +339,43 @@ func (l *failingListener) Accept() (net.Conn, error) {
 		return nil, err
 	}
 	return nil, net.ErrClosed
+}
+
+func TestRejectionsOfNetHTTPAreReplaced(t *testing.T) {
+	at, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []int // written before the response is, and read after it
+	s := New(Options{
+		Handler: hello, Context: context.Background(), Limits: Limits{MaxHeaderBytes: 1 << 10},
+		Reject: func(r Rejection) []byte {
+			got = append(got, r.Status)
+			return []byte("HTTP/1.1 499 Ours\r\nContent-Length: 4\r\nConnection: close\r\n\r\nours")
+		},
+	})
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(at) }()
+	for _, text := range []string{
+		"GET / HTTP/1.1\r\n\r\n", "GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", "GET /% HTTP/1.1\r\nHost: a\r\n\r\n", "junk\r\n\r\n",
+		"GET / HTTP/1.1\r\nHost: a\r\nx: " + strings.Repeat("x", 10<<10) + "\r\n\r\n",
+	} {
+		c := dial(t, "tcp", at.Addr().String())
+		send(t, c, text)
+		res, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			t.Fatalf("%.20q: %v", text, err)
+		}
+		body, err := io.ReadAll(res.Body)
+		if res.StatusCode != 499 || string(body) != "ours" || err != nil {
+			t.Errorf("%.20q: got %d %q, %v", text, res.StatusCode, body, err)
+		}
+	}
+	await(t, "the end of the connections, on which net/http lingers", func() bool { return s.conns.total() == 0 })
+	if err := errors.Join(s.Close(), <-served); err != nil {
+		t.Error(err)
+	}
+	if want := []int{400, 400, 400, 400, 431}; !slices.Equal(got, want) {
+		t.Errorf("rejected with %v, want %v", got, want)
+	}
 }
