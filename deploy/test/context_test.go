@@ -162,7 +162,7 @@ func TestBuildContextHasTheWholeProgram(t *testing.T) {
 	ignored := ignoredByBuild(t)
 	for _, system := range []string{"linux", "windows", "darwin"} {
 		cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f",
-			`{{if .Module}}{{if .Module.Main}}{{$d := .Dir}}{{range .GoFiles}}{{$d}}/{{.}}{{"\n"}}{{end}}{{range .EmbedFiles}}{{$d}}/{{.}}{{"\n"}}{{end}}{{end}}{{end}}`, ".")
+			`{{if .Module}}{{if .Module.Main}}{{$d := .Dir}}{{range .GoFiles}}{{$d}}/{{.}}{{"\n"}}{{end}}{{range .EmbedFiles}}{{$d}}/{{.}}{{"\n"}}{{end}}{{end}}{{end}}`, ".", "./deploy/licenses")
 		cmd.Dir, cmd.Env = root, append(os.Environ(), "GOOS="+system)
 		out, err := cmd.Output()
 		if err != nil {
