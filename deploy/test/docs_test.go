@@ -1,0 +1,57 @@
+package deploy_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+func readDoc(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(root, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// Names of files and tests go stale when code moves.
+func TestDevelopersDocumentsNameWhatThereIs(t *testing.T) {
+	paths := regexp.MustCompile("`([a-z][a-z0-9_./-]*/|(?:[a-z][a-z0-9_-]*/)*[a-z_]+\\.(?:go|yaml|yml|md|pgo))`")
+	tests := regexp.MustCompile("`(Test[A-Za-z0-9]+)`")
+	for _, doc := range []string{"CONTRIBUTING.md", "docs/architecture.md"} {
+		text := readDoc(t, doc)
+		named := paths.FindAllStringSubmatch(text, -1)
+		if len(named) < 10 {
+			t.Errorf("%s: only %d paths were found", doc, len(named))
+		}
+		for _, m := range named {
+			if strings.HasSuffix(m[1], ".yml") && !strings.Contains(m[1], "/") {
+				m[1] = ".github/workflows/" + m[1]
+			}
+			if _, err := os.Stat(filepath.Join(root, m[1])); err != nil {
+				t.Errorf("%s names %s: %v", doc, m[1], err)
+			}
+		}
+		for _, m := range tests.FindAllStringSubmatch(text, -1) {
+			cmd := exec.CommandContext(t.Context(), "git", "grep", "-q", "-F", "func "+m[1]+"(", "--", "*_test.go")
+			cmd.Dir = root
+			if err := cmd.Run(); err != nil {
+				t.Errorf("%s names %s, which there is not: %v", doc, m[1], err)
+			}
+		}
+	}
+}
+
+func TestArchitectureNamesEveryPackage(t *testing.T) {
+	text := readDoc(t, "docs/architecture.md")
+	for name := range strings.Lines(goInRoot(t, nil, "list", "-deps", "-f", `{{with .Module}}{{if .Main}}{{$.ImportPath}}{{"\n"}}{{end}}{{end}}`, ".")) {
+		name = strings.TrimPrefix(strings.TrimSpace(name), "mimecast-proxy")
+		if name != "" && !strings.Contains(text, "| `"+strings.TrimPrefix(name, "/")+"/` |") {
+			t.Errorf("docs/architecture.md has no line for %s", name)
+		}
+	}
+}
