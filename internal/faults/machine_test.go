@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	built "mimecast-proxy/internal/program"
 	"mimecast-proxy/internal/relay"
 	"mimecast-proxy/simulator"
 )
@@ -118,8 +119,12 @@ func littleMemory(t *testing.T) {
 	linuxOnly(t)
 	const uploads, size = 200, 8 << 20
 	w := newWorld(t, simulator.Options{RequestLog: -1})
-	cage, usage := memoryCage(t, 64<<20)
-	p := spawn(t, w.environ(t, "GOMEMLIMIT=64MiB"), cage).awaitServing().awaitReady()
+	cgroup, err := built.LimitMemory(t, 64<<20)
+	enter, usage := "", func() string { return err.Error() }
+	if err == nil {
+		enter, usage = cgroup.Enter(), cgroup.String
+	}
+	p := spawn(t, w.environ(t, "GOMEMLIMIT=64MiB"), enter).awaitServing().awaitReady()
 	content := make([]byte, size)
 	_, _ = simulator.Content("upload").ReadAt(content, 0)
 	hash := sum(content)
@@ -157,30 +162,6 @@ func littleMemory(t *testing.T) {
 		t.Errorf("%.1f MiB were resident", mib(p.peak()))
 	}
 	p.fine()
-}
-
-// memoryCage returns the beginning of a command line that limits the memory of
-// what follows as a container's is limited, where this machine lets us, and a
-// func that tells how much it used.
-func memoryCage(t *testing.T, limit int64) (before string, usage func() string) {
-	t.Helper()
-	dir, err := os.MkdirTemp("/sys/fs/cgroup/memory", "faults")
-	name, most := "memory.limit_in_bytes", "memory.max_usage_in_bytes"
-	if err != nil {
-		dir, err = os.MkdirTemp("/sys/fs/cgroup", "faults")
-		name, most = "memory.max", "memory.peak"
-	}
-	if err != nil {
-		return "", func() string { return "no cgroup can be made here" }
-	}
-	t.Cleanup(func() { _ = os.Remove(dir) }) // once the process has left it
-	if err := os.WriteFile(filepath.Join(dir, name), fmt.Append(nil, limit), 0); err != nil {
-		return "", func() string { return "no memory can be limited here" }
-	}
-	return "echo $$ > " + dir + "/cgroup.procs;", func() string {
-		text, err := os.ReadFile(filepath.Join(dir, most))
-		return fmt.Sprintf("in a cgroup of %.0f MiB, which saw %s bytes at most (%v)", mib(limit), strings.TrimSpace(string(text)), err)
-	}
 }
 
 func mib(n int64) float64 { return float64(n) / (1 << 20) }
