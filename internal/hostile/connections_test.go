@@ -102,7 +102,7 @@ func TestUnfinishedHeadersLeaveDescriptorsForOthers(t *testing.T) {
 func TestRejectedClientsThatReadNothingDoNotHoldUpTheShutdown(t *testing.T) {
 	t.Parallel()
 	const timeout = 25 * time.Second
-	s := start(t, "PROXY_API_KEY=a-key-of-more-than-sixteen-characters", "PROXY_SHUTDOWN_TIMEOUT="+timeout.String())
+	s := start(t, "PROXY_API_KEY="+gatewayKey, "PROXY_SHUTDOWN_TIMEOUT="+timeout.String())
 	var writing sync.WaitGroup
 	flood := strings.Repeat(request("GET /identity/whoami"), 1000)
 	for range 3 {

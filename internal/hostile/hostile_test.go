@@ -23,7 +23,10 @@ import (
 	"mimecast-proxy/simulator"
 )
 
-var watch = flag.Duration("watch", 4*time.Second, "how long the tests of memory look on while they attack")
+var (
+	watch = flag.Duration("watch", 3*time.Second, "how long the tests of memory look on while they attack")
+	each  = flag.Bool("each", false, "run the tests of memory under each kind of attack, and not only under the worst")
+)
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -48,7 +51,7 @@ type stand struct {
 	*testing.T
 	sim *simulator.Server
 	*program.Program
-	client *http.Client
+	client, anew *http.Client // one keeps its connections, one makes a new one each time
 }
 
 // start runs the program in front of a simulator until it is ready.
@@ -70,11 +73,23 @@ func startLimited(t *testing.T, limit string, environ ...string) *stand {
 
 func watched(t *testing.T, sim *simulator.Server, p *program.Program) *stand {
 	s := &stand{T: t, sim: sim, Program: p}
-	s.client = &http.Client{Timeout: slack, Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return hostile.Dial(ctx, s.Listen)
-	}}}
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) { return hostile.Dial(ctx, s.Listen) }
+	s.client = &http.Client{Timeout: slack, Transport: keyed{&http.Transport{DialContext: dial}}}
+	s.anew = &http.Client{Timeout: slack, Transport: keyed{&http.Transport{DialContext: dial, DisableKeepAlives: true}}}
 	t.Cleanup(s.client.CloseIdleConnections)
 	return s
+}
+
+// gatewayKey is the key of those programs here that want one.
+const gatewayKey = "the-key-of-the-gateway-0123456789"
+
+// keyed sends the key, which a program that wants none ignores.
+type keyed struct{ *http.Transport }
+
+func (k keyed) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	r.Header.Set("X-Proxy-Key", gatewayKey)
+	return k.Transport.RoundTrip(r)
 }
 
 // open opens a connection to the program that the test's end closes.
@@ -155,10 +170,9 @@ func (s *stand) comesBackTo(before resources, bound time.Duration) {
 // new one, until stop is called. Each request must get its 200.
 func (s *stand) honest() (stop func()) {
 	ctx, cancel := context.WithCancel(s.Context())
-	anew := &http.Client{Timeout: slack, Transport: &http.Transport{DisableKeepAlives: true, DialContext: s.client.Transport.(*http.Transport).DialContext}}
 	var all sync.WaitGroup
 	var asked, lost atomic.Int64
-	for i, client := range []*http.Client{s.client, anew} {
+	for i, client := range []*http.Client{s.client, s.anew} {
 		all.Go(func() {
 			every := time.NewTicker(200 * time.Millisecond)
 			defer every.Stop()
