@@ -38,10 +38,16 @@ var machineRows = []row{
 	{"SIGKILL", "a connection that is lost, never an answer that is wrong", "nothing", "at the next start, at the same address", killed, ""},
 	{"the port is taken", "nothing", "exit 1, with the variable and what to do", "when it is free", nil, "main.TestPortThatIsTakenIsSaidAtTheStart"},
 	{"secret file missing or empty at start", "nothing", "exit 2, with the variable and the file", "when it is mended", secretAtStart, ""},
-	{"secret file becomes a dangling link", "200 while the token lives, then " + noToken, "`no token` at warn, with the variable and the file", "when it is mended", secretLost(dangling), ""},
-	{"secret file becomes a directory", "200 while the token lives, then " + noToken, "`no token` at warn, with the variable and the file", "when it is mended", secretLost(directory), ""},
-	{"secret file becomes empty", "200 while the token lives, then " + noToken, "`no token` at warn, with the variable and the file", "when it is mended", secretLost(empty), ""},
-	{"secret rotated by a swap of links, as Kubernetes does it", "200 throughout", "a renewal", "with the next token request", secretSwapped, ""},
+	{"secret file becomes a dangling link", "200: the secret in force stays so", "one line at warn, with the variable and the file", "within 2 s of being corrected", secretLost(dangling), ""},
+	{"secret file becomes a directory", "200: the secret in force stays so", "one line at warn, with the variable and the file", "within 2 s of being corrected", secretLost(directory), ""},
+	{"secret file becomes empty", "200: the secret in force stays so", "one line at warn, with the variable and the file", "within 2 s of being corrected", secretLost(empty), ""},
+	{"secret rotated by a swap of links, as Kubernetes does it", "200 throughout", "a renewal", "within 2 s", secretSwapped, ""},
+	{"nobody reads the log", "200 throughout", "`log_lines_dropped_total`", "when it is read again", nil, "internal/hostile.TestLogThatNobodyReadsDelaysNoRequest"},
+	{"the reader of the log goes away", "200 throughout", "nothing; exit 0 at the end", "at the next start", nil, "internal/hostile.TestReaderOfTheLogThatGoesAwayIsNoReasonToEnd"},
+	{"SIGHUP", "200 throughout", "all files are read again", "at once", nil, "internal/hostile.TestHangupEndsNothing"},
+	{"the socket that it listens at fails", "nothing", "exit 1, with the error", "at the next start", nil, "internal/hostile.TestServeEndsWithAnErrorWhenAListenerFails"},
+	{"128 MiB of memory, and clients that make it hold what they can", "200 for others", "`/livez` and `/metrics` answer", "at once", nil, "internal/hostile.TestSidecarEndures"},
+	{"256 MiB of memory, a key, and clients that make it hold what they can", "200 for others", "`/livez` and `/metrics` answer", "at once", nil, "internal/hostile.TestGatewayEndures"},
 }
 
 func linuxOnly(t *testing.T) {
@@ -346,10 +352,10 @@ func put(t *testing.T, path, text string) {
 	}
 }
 
-// secretLost is a file that goes bad while the program runs, and is mended.
+// secretLost is a file that goes bad while the program runs, and is corrected.
 func secretLost(spoil func(*testing.T, string)) func(*testing.T) {
 	return func(t *testing.T) {
-		w := newWorld(t, simulator.Options{TokenTTL: 3 * time.Second})
+		w := newWorld(t, simulator.Options{TokenTTL: 4 * time.Second})
 		path := filepath.Join(t.TempDir(), "client-secret")
 		put(t, path, simulator.DefaultClientSecret)
 		p := w.serve(t, "MIMECAST_CLIENT_SECRET=", "MIMECAST_CLIENT_SECRET_FILE="+path)
@@ -358,21 +364,47 @@ func secretLost(spoil func(*testing.T, string)) func(*testing.T) {
 			t.Fatal(err)
 		}
 		spoil(t, path)
-		await(t, "the token's end", func() bool { return p.whoami().status != 200 })
-		p.says(p.whoami(), http.StatusServiceUnavailable, "token_unavailable")
-		p.logs(`"msg":"no token"`, "MIMECAST_CLIENT_SECRET_FILE", path)
+		p.renews(w, 3)
+		p.logs(`"level":"warn"`, "MIMECAST_CLIENT_SECRET_FILE", path)
+		if n := p.warnings(path); n != 1 {
+			t.Errorf("%d warnings", n)
+		}
 		if err := os.RemoveAll(path); err != nil {
 			t.Fatal(err)
 		}
-		put(t, path, simulator.DefaultClientSecret)
-		await(t, "the recovery", func() bool { return p.whoami().status == 200 })
+		w.sim.SetCredentials(simulator.DefaultClientID, "another")
+		put(t, path, "another")
+		p.renews(w, 3)
 	}
+}
+
+// renews holds that every request gets its answer until there were n more
+// renewals.
+func (p *program) renews(w *world, n int) {
+	p.t.Helper()
+	before := w.sim.TokenRequests()
+	await(p.t, "renewals", func() bool {
+		if a := p.whoami(); a.status != http.StatusOK && a.status != http.StatusUnauthorized { // so short a life may end on its way
+			p.t.Fatalf("%v", a)
+		}
+		return w.sim.TokenRequests() >= before+n
+	})
+}
+
+// warnings counts the lines at warn that name a text.
+func (p *program) warnings(text string) (n int) {
+	for line := range strings.Lines(p.stderr.String()) {
+		if strings.Contains(line, `"level":"warn"`) && strings.Contains(line, text) {
+			n++
+		}
+	}
+	return n
 }
 
 // secretSwapped does what a kubelet does: the file is a link into ..data, which
 // is a link to a directory with a date, and is replaced by a rename.
 func secretSwapped(t *testing.T) {
-	w := newWorld(t, simulator.Options{TokenTTL: 2 * time.Second})
+	w := newWorld(t, simulator.Options{TokenTTL: 6 * time.Second})
 	dir := t.TempDir()
 	version := func(name, secret string) {
 		if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
@@ -392,18 +424,12 @@ func secretSwapped(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := w.serve(t, "MIMECAST_CLIENT_SECRET=", "MIMECAST_CLIENT_SECRET_FILE="+path)
-	before := w.sim.TokenRequests()
 	version("..2024_01_02", "rotated")
 	w.sim.SetCredentials(simulator.DefaultClientID, "rotated")
 	if err := os.RemoveAll(filepath.Join(dir, "..2024_01_01")); err != nil {
 		t.Fatal(err)
 	}
-	await(t, "two renewals", func() bool {
-		if a := p.whoami(); a.status != http.StatusOK && a.status != http.StatusUnauthorized { // so short a life may end on its way
-			t.Errorf("%+v", a)
-		}
-		return w.sim.TokenRequests() >= before+2
-	})
+	p.renews(w, 3)
 	if strings.Contains(p.stderr.String(), "no token") || strings.Contains(p.stderr.String(), "token refused") {
 		t.Error("a renewal failed")
 	}
