@@ -107,6 +107,9 @@ func upload(size int) string {
 
 func partOfHeader(r *rand.Rand, c net.Conn) {
 	whole := requestHeader(getWhoami, "X-Long: "+strings.Repeat("x", 9000))
+	if r.IntN(2) == 0 {
+		whole = "GET /" + strings.Repeat("a", 9000)
+	}
 	// Lengths about which buffers turn over come up as often as all others.
 	lengths := []int{1, 4094, 4095, 4096, 4097, 8191, 8192, 1 + r.IntN(len(whole)-1)}
 	say(c, whole[:lengths[r.IntN(len(lengths))]])
