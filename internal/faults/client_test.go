@@ -29,7 +29,7 @@ var clientRows = []row{
 	{"leaves while Mimecast works", gone, goneSigns, atOnce, leavesWorking, ""},
 	{"leaves within a download", gone, "`aborted` is `client`; `requests_aborted_total{by=\"client\"}`", atOnce, leavesDownloading, ""},
 	{"closes its half and waits", gone + ": it counts as one that has left", goneSigns, atOnce, halfClose, ""},
-	{"leaves while its 401 is cured", gone, goneSigns, "at once; the renewal goes on for the others", leavesRenewing, ""},
+	{"leaves while a token that Mimecast rejected is renewed", gone, goneSigns, "at once; the renewal goes on for the others", leavesRenewing, ""},
 	{"pauses within an upload that streams, and Mimecast answers", untouched + ", at once, and the connection is closed", "the access line", "at once", pausesMeanwhile(false), ""},
 	{"pauses within an upload that streams, and Mimecast breaks off", unknownEnd + "; at once", accessLine, "at once", pausesMeanwhile(true), ""},
 	{"reads slowly", "all of it, and others are not held up", "`duration_ms`", "at once", slowReader, ""},
@@ -38,10 +38,10 @@ var clientRows = []row{
 	{"sends trailers", "200; Mimecast gets the body without them", "the access line", "at once", clientTrailers, ""},
 	{"is sent trailers", "them, and the body", "the access line", "at once", upstreamTrailers, ""},
 	{"sends a malformed body", "400 `bad_request_body`", "the access line with `error`", "at once", malformedBody, ""},
-	{"does not finish its header", "the connection is closed after 10 s, or sooner where there are many such", "`process_open_fds`, `go_goroutines`", "at once", nil, "internal/hostile.TestUnfinishedHeadersHoldNothingPastTheTimeForThem"},
-	{"300 do not finish their headers, and 256 files may be open", "200 for others, once those are closed", "`connections cannot be accepted` at warn, where it came to that", "after 10 s", nil, "internal/hostile.TestUnfinishedHeadersLeaveDescriptorsForOthers"},
-	{"does not read its responses, at SIGTERM", "a connection that is cut", "`requests were cut`; exit 1", "within `PROXY_SHUTDOWN_TIMEOUT`, or at once at a second signal", nil, "internal/hostile.TestUnreadResponsesDoNotHoldUpTheShutdown"},
-	{"1,000 promise a body and send nothing", "they are waited for", "`replay_buffer_bytes` 0", "when they leave", nil, "internal/hostile.TestSilentUploadsTakeNoMemoryForBodies"},
+	{"does not finish its header", "the connection is closed after 10 s, sooner if there are many", "`process_open_fds`, `go_goroutines`", "at once", nil, "internal/hostile.TestUnfinishedHeadersHoldNothingPastTheTimeForThem"},
+	{"300 clients do not finish their headers; the proxy may open 256 files", "200 for others, once those are closed", "`process_open_fds`", "after 10 s at most for each that waits", nil, "internal/hostile.TestUnfinishedHeadersLeaveDescriptorsForOthers"},
+	{"does not read its responses, at SIGTERM", "a connection that is cut", "`requests were cut`; exit 1", "after `PROXY_SHUTDOWN_TIMEOUT`, at once at a second signal", nil, "internal/hostile.TestUnreadResponsesDoNotHoldUpTheShutdown"},
+	{"1,000 announce a body and send nothing", "the proxy waits for them", "`replay_buffer_bytes` is 0", "when they leave", nil, "internal/hostile.TestSilentUploadsTakeNoMemoryForBodies"},
 }
 
 func reader(c net.Conn) *bufio.Reader { return bufio.NewReader(c) }

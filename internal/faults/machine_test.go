@@ -38,16 +38,16 @@ var machineRows = []row{
 	{"SIGKILL", "a connection that is lost, never an answer that is wrong", "nothing", "at the next start, at the same address", killed, ""},
 	{"the port is taken", "nothing", "exit 1, with the variable and what to do", "when it is free", nil, "main.TestPortThatIsTakenIsSaidAtTheStart"},
 	{"secret file missing or empty at start", "nothing", "exit 2, with the variable and the file", "when it is mended", secretAtStart, ""},
-	{"secret file becomes a dangling link", "200: the secret in force stays so", "one line at warn, with the variable and the file", "within 2 s of being corrected", secretLost(dangling), ""},
-	{"secret file becomes a directory", "200: the secret in force stays so", "one line at warn, with the variable and the file", "within 2 s of being corrected", secretLost(directory), ""},
-	{"secret file becomes empty", "200: the secret in force stays so", "one line at warn, with the variable and the file", "within 2 s of being corrected", secretLost(empty), ""},
+	{"secret file becomes a dangling link", "200: the proxy keeps the secret in force", "one line at warn, with the variable and the file", "within 2 s of being corrected", secretLost(dangling), ""},
+	{"secret file becomes a directory", "200: the proxy keeps the secret in force", "one line at warn, with the variable and the file", "within 2 s of being corrected", secretLost(directory), ""},
+	{"secret file becomes empty", "200: the proxy keeps the secret in force", "one line at warn, with the variable and the file", "within 2 s of being corrected", secretLost(empty), ""},
 	{"secret rotated by a swap of links, as Kubernetes does it", "200 throughout", "a renewal", "within 2 s", secretSwapped, ""},
 	{"nobody reads the log", "200 throughout", "`log_lines_dropped_total`", "when it is read again", nil, "internal/hostile.TestLogThatNobodyReadsDelaysNoRequest"},
 	{"the reader of the log goes away", "200 throughout", "nothing; exit 0 at the end", "at the next start", nil, "internal/hostile.TestReaderOfTheLogThatGoesAwayIsNoReasonToEnd"},
-	{"SIGHUP", "200 throughout", "all files are read again", "at once", nil, "internal/hostile.TestHangupEndsNothing"},
-	{"the socket that it listens at fails", "nothing", "exit 1, with the error", "at the next start", nil, "internal/hostile.TestServeEndsWithAnErrorWhenAListenerFails"},
-	{"128 MiB of memory, and clients that make it hold what they can", "200 for others", "`/livez` and `/metrics` answer", "at once", nil, "internal/hostile.TestSidecarEndures"},
-	{"256 MiB of memory, a key, and clients that make it hold what they can", "200 for others", "`/livez` and `/metrics` answer", "at once", nil, "internal/hostile.TestGatewayEndures"},
+	{"SIGHUP", "200 throughout", "the proxy rereads all files", "at once", nil, "internal/hostile.TestHangupEndsNothing"},
+	{"a listener fails", "nothing", "exit 1, with the error", "at the next start", nil, "internal/hostile.TestServeEndsWithAnErrorWhenAListenerFails"},
+	{"128 MiB of memory, and hostile clients", "200 for others", "`/livez` and `/metrics` respond", "at once", nil, "internal/hostile.TestSidecarEndures"},
+	{"256 MiB of memory, a key, and hostile clients", "200 for others", "`/livez` and `/metrics` respond", "at once", nil, "internal/hostile.TestGatewayEndures"},
 }
 
 func linuxOnly(t *testing.T) {

@@ -41,8 +41,8 @@ var tokenRows = []row{
 	{"`expires_in` as a string", "200", "`token_expiry_timestamp_seconds`", "at once", lifetime("token-string-expiry", 1799), ""},
 	{"`expires_in` huge", "200; renewed after a day at the latest", "`token_expiry_timestamp_seconds`", "at once", lifetime("token-huge-expiry", 24*3600), ""},
 	{"hangs forever", noToken + ", 30 s after the token request began", noTokenSigns, byItself, tokenHangs, ""},
-	{"ends while a request's body arrives", "200; an expired token is never sent", "a renewal", "at once", expiresMeanwhile, ""},
-	{"dead, and Mimecast rejects the token", noToken + ", and nothing more goes to Mimecast with that token", "`no token` at warn; `unauthorized_retries_total{outcome=\"renewal_failed\"}`", byItself, rejectedWithoutAnother(`token-dead`, 503, problem.TokenUnavailable), ""},
+	{"token expires while a request's body arrives", "200; an expired token is never sent", "a renewal", "at once", expiresMeanwhile, ""},
+	{"down, and Mimecast rejects the token", noToken + ", and nothing more goes to Mimecast with that token", "`no token` at warn; `unauthorized_retries_total{outcome=\"renewal_failed\"}`", byItself, rejectedWithoutAnother(`token-dead`, 503, problem.TokenUnavailable), ""},
 	{"refuses the credentials, and Mimecast rejects the token", "502 `credentials_refused`, and nothing more goes to Mimecast with that token", "`token refused` at error", "once the credentials are corrected", rejectedWithoutAnother(`token-refused`, 502, problem.CredentialsRefused), ""},
 	{"credentials refused", "502 `credentials_refused`, which names the variables", "`token refused` at error; `token_requests_total{outcome=\"refused\"}`", "once the file is corrected, within 5 s and without a restart", nil, "main.TestCorrectedSecretFileIsTakenUpWithoutARestart"},
 }
