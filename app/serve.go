@@ -71,7 +71,7 @@ func (p Process) newServer(ctx context.Context, cfg config.Config, actions ...ad
 	s.cut = cut
 	s.data = s.httpServer(base, halfclose.Wrap(s.closing(s.handler())))
 	s.data.ConnContext = halfclose.Context
-	s.admin = s.httpServer(base, admin.Handler(s.adminOptions(actions)))
+	s.admin = s.httpServer(base, s.tel.Recover(admin.Handler(s.adminOptions(actions))))
 	data, admin := p.Keeper.Data, p.Keeper.Admin
 	if data == nil {
 		if data, err = p.open(ctx, "PROXY_LISTEN", cfg.Listen, cfg.SocketMode); err != nil {
