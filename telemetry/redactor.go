@@ -120,6 +120,9 @@ type patterns struct {
 }
 
 func (p *patterns) addSecret(s string) {
+	if len(s) < minSecret {
+		return
+	}
 	p.add(s)
 	p.addEncoded(s)
 	if escaped := url.QueryEscape(s); escaped != s { // as Basic credentials have it (RFC 6749, section 2.3.1)

@@ -103,7 +103,7 @@ func TestRedactorKnowsEveryEncoding(t *testing.T) {
 
 func TestRedactorLeavesTheRest(t *testing.T) {
 	r := new(telemetry.Redactor)
-	r.Set("api key", secret.New("4711"), secret.New("abc"), secret.New("longer-than-that"))
+	r.Set("api key", secret.New("4711"), secret.New("abc"), secret.New("x"), secret.New(""), secret.Text{}, secret.New("longer-than-that"))
 	for text, want := range map[string]string{
 		"":                              "",
 		"abc":                           "abc", // below the least length
