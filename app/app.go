@@ -15,6 +15,7 @@ import (
 
 	"mimecast-proxy/config"
 	"mimecast-proxy/service"
+	"mimecast-proxy/telemetry"
 )
 
 // Process is what a command has of the world outside.
@@ -23,6 +24,9 @@ type Process struct {
 	Environ        []string
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
+	// Redactor gets the secrets in force, for what else is written to Stderr;
+	// nil: nothing else is.
+	Redactor *telemetry.Redactor
 	// Terminal says whether Stderr is one.
 	Terminal bool
 	// Signals are those that end the command: the first drains, the second

@@ -16,6 +16,7 @@ import (
 	"mimecast-proxy/config"
 	"mimecast-proxy/service"
 	"mimecast-proxy/simulator"
+	"mimecast-proxy/telemetry"
 )
 
 // Demo runs the proxy in front of an embedded Mimecast until a signal or ctx
@@ -31,7 +32,9 @@ func (p Process) Demo(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, sim.Close())
 	}
-	if err := s.introduce(p.Stdout, sim, taken); err != nil {
+	out := telemetry.NewLogWriter(p.Stdout, nil) // nor does the demo wait for who reads this
+	defer out.Close()
+	if err := s.introduce(out, sim, taken); err != nil {
 		return errors.Join(err, s.drain(nil), sim.Close())
 	}
 	return errors.Join(s.run(ctx, p.Signals), sim.Close())

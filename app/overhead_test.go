@@ -120,7 +120,7 @@ func (p *parts) mute() http.Handler {
 
 func (p *parts) transport(trace proxy.Trace, replaying func(int64)) *proxy.Transport {
 	return &proxy.Transport{
-		Base: p.upstream, Source: tokens{p.source}, ReplayLimit: p.cfg.ReplayLimit,
+		Base: p.upstream, Source: tokens{source: p.source}, ReplayLimit: p.cfg.ReplayLimit,
 		Budget: proxy.NewBudget(p.cfg.ReplayMemory, replaying), Trace: trace,
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"mimecast-proxy/service"
+	"mimecast-proxy/telemetry"
 	"mimecast-proxy/token"
 )
 
@@ -79,7 +81,7 @@ func (s *instance) runCommand(ctx context.Context, p Process, more <-chan os.Sig
 		return err
 	}
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = p.Stdin, p.Stdout, p.Stderr
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = p.Stdin, p.Stdout, inheritable(p.Stderr)
 	cmd.Env = childEnviron(p.Environ, "http://"+s.dataAddr.String())
 	if err := cmd.Start(); err != nil {
 		return notStarted(err)
@@ -94,6 +96,17 @@ func (s *instance) runCommand(ctx context.Context, p Process, more <-chan os.Sig
 	close(ended)
 	<-forwarded
 	return exitOf(cmd.ProcessState, err)
+}
+
+// inheritable returns the file that w writes to, so that the command writes to it
+// by itself; w where it is none.
+func inheritable(w io.Writer) io.Writer {
+	if log, ok := w.(*telemetry.LogWriter); ok {
+		if f, ok := log.Unwrap().(*os.File); ok {
+			return f
+		}
+	}
+	return w
 }
 
 // awaitToken waits until a token is held, so that the command's first request

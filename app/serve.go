@@ -66,7 +66,7 @@ func (p Process) newInstance(ctx context.Context, cfg config.Config, actions ...
 	}
 	s.data = s.newServer(base, s.handler(), dataLimits(cfg))
 	if s.adminAt != nil {
-		s.admin = s.newServer(base, admin.Handler(s.adminOptions(actions)), adminLimits)
+		s.admin = s.newServer(base, s.tel.Recover(admin.Handler(s.adminOptions(actions))), adminLimits)
 	}
 	return s, nil
 }

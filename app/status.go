@@ -18,7 +18,7 @@ func (s *instance) tokenState() admin.TokenState {
 		FailedAt: st.FailedAt, RetryAt: st.RetryAt, Failures: st.Failures,
 	}
 	if st.Err != nil {
-		state.LastError = advice(st.Err)
+		state.LastError = s.redactor.Redact(advice(st.Err))
 		e, ok := errors.AsType[*token.Error](st.Err)
 		state.Refused = ok && e.Kind == token.Refused
 	}

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"log"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -48,6 +50,7 @@ type parts struct {
 	endpoint proxy.Connections
 	grant    *token.ClientCredentials
 	source   *token.Source
+	redactor *telemetry.Redactor
 	guard    *guard.Guard
 	// ahead is how far this machine's clock is ahead of Mimecast's, as a
 	// time.Duration; 0 before that is known.
@@ -61,13 +64,21 @@ func (p Process) assemble(cfg config.Config) (*parts, error) {
 	if err != nil {
 		return nil, &ExitError{ExitUsage, err}
 	}
+	redactor := cmp.Or(p.Redactor, new(telemetry.Redactor))
+	redactSecrets(redactor, cfg)
+	tracing := slices.ContainsFunc(p.Environ, tracesHTTP2)
 	tel, err := telemetry.New(telemetry.Options{
-		Output: p.Stderr, Level: cfg.LogLevel, Format: cfg.LogFormat, Terminal: p.Terminal,
+		Output: p.Stderr, Redactor: redactor, DropStdLog: tracing,
+		Level: cfg.LogLevel, Format: cfg.LogFormat, Terminal: p.Terminal,
 		Version: version, Revision: revision, Routes: routes,
 		MaxRequests: int64(cfg.MaxRequests), ReplayMemory: cfg.ReplayMemory,
 	})
 	if err != nil {
 		return nil, &ExitError{ExitUsage, err}
+	}
+	surviveBrokenPipes() // whoever reads the log may go
+	if tracing {
+		tel.Logger().Warn("net/http's own messages are dropped: GODEBUG=http2debug would show headers and bodies in them")
 	}
 	// net/http tells the standard logger what it has nobody else to tell, a
 	// peer's bytes among it.
@@ -83,7 +94,7 @@ func (p Process) assemble(cfg config.Config) (*parts, error) {
 			return nil, &ExitError{ExitUsage, err}
 		}
 	}
-	key := &apiKey{credential: cfg.APIKey}
+	key := &apiKey{credential: cfg.APIKey, redactor: redactor}
 	if err := key.read(); err != nil {
 		return nil, &ExitError{ExitUsage, err}
 	}
@@ -94,14 +105,18 @@ func (p Process) assemble(cfg config.Config) (*parts, error) {
 			ahead.Store(int64(d))
 			tel.Clock(d)
 			if fault := judgeClock(d); fault != "" {
-				tel.Logger().Warn(fault)
+				tel.Logger().Warn("wrong clock", "detail", fault)
 			}
 		},
 		Secret: func() (secret.Text, error) {
 			if err := key.read(); err != nil {
 				tel.Logger().Warn("the API key cannot be read again; the one in use stays", "error", err)
 			}
-			return cfg.ClientSecret.Read()
+			text, err := cfg.ClientSecret.Read()
+			if err == nil {
+				redactor.Set("client secret", text)
+			}
+			return text, err
 		},
 	}
 	g, err := guard.New(guard.Policy{
@@ -120,11 +135,53 @@ func (p Process) assemble(cfg config.Config) (*parts, error) {
 				outcome = outcomeOf(err)
 			} else {
 				expiry = tok.Expiry()
+				redactToken(redactor, tok)
 			}
 			tel.TokenDone(string(t), outcome, took, expiry, explain(err))
 		},
 	}}
-	return &parts{cfg: cfg, tel: tel, upstream: api, endpoint: endpoint, grant: grant, source: source, guard: g, ahead: ahead}, nil
+	return &parts{cfg: cfg, tel: tel, upstream: api, endpoint: endpoint, grant: grant, source: source, redactor: redactor, guard: g, ahead: ahead}, nil
+}
+
+// tracesHTTP2 reports whether a variable makes net/http trace HTTP/2, headers and
+// bodies included.
+func tracesHTTP2(variable string) bool {
+	value, ok := strings.CutPrefix(variable, "GODEBUG=")
+	return ok && (strings.Contains(value, "http2debug=1") || strings.Contains(value, "http2debug=2"))
+}
+
+// redactSecrets makes the configuration's secrets known to a redactor. A file that
+// cannot be read is reported where its secret is needed.
+func redactSecrets(r *telemetry.Redactor, cfg config.Config) {
+	if text, err := cfg.ClientSecret.Read(); err == nil {
+		r.Set("client secret", text)
+	}
+	if key, err := cfg.APIKey.Read(); err == nil && !key.IsZero() {
+		redactKeys(r, key)
+	}
+	var passwords []secret.Text
+	for _, raw := range []secret.Text{cfg.HTTPProxy, cfg.HTTPSProxy} {
+		if u, err := url.Parse(raw.Reveal()); err == nil {
+			password, _ := u.User.Password()
+			passwords = append(passwords, secret.New(password))
+		}
+	}
+	r.Set("corporate proxy", passwords...)
+}
+
+// redactKeys makes the keys in force known to a redactor, and the stub's tokens.
+func redactKeys(r *telemetry.Redactor, keys ...secret.Text) {
+	texts := slices.Clone(keys)
+	for _, key := range keys {
+		texts = append(texts, guard.StubToken(key))
+	}
+	r.Set("API key", texts...)
+}
+
+// redactToken makes a token known to a redactor, before any request bears it.
+func redactToken(r *telemetry.Redactor, tok *token.Token) {
+	_, text, _ := strings.Cut(tok.Authorization(), " ")
+	r.Add(secret.New(text))
 }
 
 // wrongClock is from where on a clock is worth a word. A token's lifetime is
@@ -155,7 +212,7 @@ func (p *parts) handler() http.Handler {
 	trace := proxy.Trace{Unauthorized: p.tel.Unauthorized, Retried: p.tel.Retried, Answered: p.tel.Answered, Failed: p.tel.Failed, Held: p.tel.RateLimitWait}
 	transport := &proxy.Transport{
 		Base:          p.upstream,
-		Source:        tokens{p.source},
+		Source:        tokens{source: p.source, redactor: p.redactor},
 		ReplayLimit:   p.cfg.ReplayLimit,
 		Budget:        proxy.NewBudget(p.cfg.ReplayMemory, p.tel.ReplayBytes),
 		RateLimitWait: p.cfg.RateLimitWait,
@@ -168,14 +225,26 @@ func (p *parts) handler() http.Handler {
 
 // tokens is a token source as the proxy wants it: with an answer for the
 // client where there is no token.
-type tokens struct{ source *token.Source }
+type tokens struct {
+	source   *token.Source
+	redactor *telemetry.Redactor
+}
 
 func (t tokens) Token(ctx context.Context) (proxy.Token, error) {
 	tok, err := t.source.Token(ctx)
 	if err != nil {
-		return nil, noToken(ctx, err)
+		return nil, t.redacted(noToken(ctx, err))
 	}
 	return tok, nil
+}
+
+// redacted is err with a detail for the client that has no secret in it, whatever
+// the token endpoint answered.
+func (t tokens) redacted(err error) error {
+	if p, ok := err.(*problem.Problem); ok { //nolint:errorlint // noToken's own
+		p.Detail = t.redactor.Redact(p.Detail)
+	}
+	return err
 }
 
 func (t tokens) Renew(ctx context.Context, rejected proxy.Token) (proxy.Token, error) {
@@ -185,7 +254,7 @@ func (t tokens) Renew(ctx context.Context, rejected proxy.Token) (proxy.Token, e
 	}
 	tok, err := t.source.Renew(ctx, held)
 	if err != nil {
-		return nil, noToken(ctx, err)
+		return nil, t.redacted(noToken(ctx, err))
 	}
 	return tok, nil
 }
@@ -282,6 +351,7 @@ func hosts(cfg config.Config) []string {
 // request, as the client secret is.
 type apiKey struct {
 	credential config.Credential
+	redactor   *telemetry.Redactor
 	held       atomic.Pointer[secret.Text]
 }
 
@@ -295,6 +365,7 @@ func (k *apiKey) read() error {
 	if err != nil {
 		return err
 	}
+	redactKeys(k.redactor, text)
 	k.held.Store(&text)
 	return nil
 }
