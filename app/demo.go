@@ -46,7 +46,9 @@ func (p Process) demoServer(ctx context.Context, sim *simulator.Server) (s *serv
 	if err != nil {
 		return nil, nil, err
 	}
-	cfg.CAPEM = sim.CA
+	if cfg.CA, err = config.ParseAuthorities(sim.CA); err != nil {
+		return nil, nil, fmt.Errorf("reading the simulator's authority: %w", err)
+	}
 	for _, a := range []*config.Address{&cfg.Listen, &cfg.Admin} {
 		free, err := p.isFree(ctx, *a)
 		if err != nil {
@@ -141,11 +143,7 @@ func (s *server) send(ctx context.Context, client *http.Client, what sample) err
 		return err
 	}
 	if !s.cfg.APIKey.IsZero() {
-		key, err := s.cfg.APIKey.Read()
-		if err != nil {
-			return err
-		}
-		req.Header.Set("X-Proxy-Key", key.Reveal())
+		req.Header.Set("X-Proxy-Key", s.cfg.APIKey.Value().Reveal())
 	}
 	res, err := client.Do(req)
 	if err != nil {

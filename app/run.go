@@ -42,7 +42,8 @@ func (p Process) Run(ctx context.Context, argv []string) error {
 	if err != nil {
 		return err
 	}
-	cfg.ShutdownDelay = 0 // nobody routes to it
+	cfg.ShutdownDelay = 0                                                                                          // nobody routes to it
+	cfg.Warnings = slices.DeleteFunc(cfg.Warnings, func(w string) bool { return slices.Contains(cfg.Foreign, w) }) // names that the command knows
 	s, err := p.newServer(ctx, cfg)
 	if err != nil {
 		return err

@@ -139,6 +139,7 @@ func (s *server) run(ctx context.Context, signals <-chan os.Signal) error {
 	defer s.cut(nil)
 	owned.Go(func() { s.source.Run(running) })
 	owned.Go(func() { s.report(running) })
+	owned.Go(func() { s.reload(running) })
 	owned.Go(func() { tidy(running) })
 	failed := make(chan error, 2)
 	for i, srv := range []*http.Server{s.data, s.admin}[:len(s.listeners)] {

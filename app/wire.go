@@ -8,6 +8,8 @@ import (
 	"log"
 	"net/http"
 	"net/url"
+	"os"
+	"runtime/debug"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -18,7 +20,6 @@ import (
 	"mimecast-proxy/guard"
 	"mimecast-proxy/problem"
 	"mimecast-proxy/proxy"
-	"mimecast-proxy/secret"
 	"mimecast-proxy/telemetry"
 	"mimecast-proxy/token"
 )
@@ -26,7 +27,7 @@ import (
 // configure judges the environment. Routes are for the guard to judge, and what
 // it finds is told along with all the rest.
 func configure(environ []string) (config.Config, error) {
-	cfg, err := config.Parse(environ)
+	cfg, err := config.Parse(withMemoryLimit(environ, os.DirFS("/")))
 	if _, routeErr := guard.ParseRoutes(cfg.Allow); routeErr != nil {
 		faults, ok := errors.AsType[*config.Error](err)
 		if !ok {
@@ -49,6 +50,13 @@ type parts struct {
 	grant    *token.ClientCredentials
 	source   *token.Source
 	guard    *guard.Guard
+	// trust makes new connections to Mimecast verify by other roots.
+	trust func(roots *x509.CertPool)
+	// fileReload is told of each reload of a file: the variable that names it, and an
+	// outcome of config's. It may be nil.
+	fileReload func(variable, outcome string)
+	// reread is for signals that ask to read all files at once.
+	reread <-chan os.Signal
 	// ahead is how far this machine's clock is ahead of Mimecast's, as a
 	// time.Duration; 0 before that is known.
 	ahead *atomic.Int64
@@ -56,6 +64,9 @@ type parts struct {
 
 // assemble builds the parts. The error is a fault of the configuration.
 func (p Process) assemble(cfg config.Config) (*parts, error) {
+	if cfg.MemoryLimit > 0 {
+		debug.SetMemoryLimit(cfg.MemoryLimit)
+	}
 	version, revision, _ := Build()
 	routes, err := guard.ParseRoutes(cfg.Allow)
 	if err != nil {
@@ -83,13 +94,9 @@ func (p Process) assemble(cfg config.Config) (*parts, error) {
 			return nil, &ExitError{ExitUsage, err}
 		}
 	}
-	key := &apiKey{credential: cfg.APIKey}
-	if err := key.read(); err != nil {
-		return nil, &ExitError{ExitUsage, err}
-	}
 	ahead := new(atomic.Int64)
 	grant := &token.ClientCredentials{
-		URL: cfg.TokenURL.String(), ID: cfg.ClientID.Read, Transport: endpoint,
+		URL: cfg.TokenURL.String(), ID: cfg.ClientID.Value, Secret: cfg.ClientSecret.Value, Transport: endpoint,
 		Clock: func(d time.Duration) {
 			ahead.Store(int64(d))
 			tel.Clock(d)
@@ -97,16 +104,10 @@ func (p Process) assemble(cfg config.Config) (*parts, error) {
 				tel.Logger().Warn(fault)
 			}
 		},
-		Secret: func() (secret.Text, error) {
-			if err := key.read(); err != nil {
-				tel.Logger().Warn("the API key cannot be read again; the one in use stays", "error", err)
-			}
-			return cfg.ClientSecret.Read()
-		},
 	}
 	g, err := guard.New(guard.Policy{
-		Hosts: hosts(cfg), Origins: cfg.AllowedOrigins, Key: key.get,
-		Routes: routes, ReportOnly: cfg.AllowReport, TokenStub: cfg.TokenStub, MaxRequests: cfg.MaxRequests,
+		Hosts: hosts(cfg), Origins: cfg.AllowedOrigins, Keys: cfg.APIKey.Values(),
+		Routes: cfg.Allow, ReportOnly: cfg.AllowReport, TokenStub: cfg.TokenStub, TokenPath: tokenPath(cfg), MaxRequests: cfg.MaxRequests,
 		Trace: guard.Trace{Denied: tel.Denied, Route: tel.Route},
 	})
 	if err != nil {
@@ -124,7 +125,11 @@ func (p Process) assemble(cfg config.Config) (*parts, error) {
 			tel.TokenDone(string(t), outcome, took, expiry, explain(err))
 		},
 	}}
-	return &parts{cfg: cfg, tel: tel, upstream: api, endpoint: endpoint, grant: grant, source: source, guard: g, ahead: ahead}, nil
+	return &parts{
+		cfg: cfg, tel: tel, upstream: api, endpoint: endpoint, grant: grant, source: source, guard: g, ahead: ahead, reread: p.Reread,
+		// api.Trust and endpoint.Trust belong here.
+		trust: func(*x509.CertPool) {},
+	}, nil
 }
 
 // wrongClock is from where on a clock is worth a word. A token's lifetime is
@@ -233,7 +238,7 @@ func explain(err error) error {
 
 // upstream returns the connections to one host of Mimecast's.
 func upstream(cfg config.Config) (proxy.Connections, error) {
-	roots, err := roots(cfg.CAPEM)
+	roots, err := roots(cfg.CA)
 	if err != nil {
 		return proxy.Connections{}, err
 	}
@@ -249,18 +254,19 @@ func upstream(cfg config.Config) (proxy.Connections, error) {
 	}.Transport(), nil
 }
 
-// roots returns the system's authorities and those in pem; nil, which means the
-// system's, where pem is empty.
-func roots(pem []byte) (*x509.CertPool, error) {
-	if len(pem) == 0 {
+// roots returns the system's authorities and those of ca; nil, which means the
+// system's, where there are none.
+func roots(ca config.Authorities) (*x509.CertPool, error) {
+	certificates := ca.Certificates()
+	if len(certificates) == 0 {
 		return nil, nil
 	}
 	pool, err := x509.SystemCertPool()
 	if err != nil {
 		return nil, fmt.Errorf("reading the system's certificate authorities: %w", err)
 	}
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, errors.New("MIMECAST_CA_FILE: no certificate in PEM form in it")
+	for _, c := range certificates {
+		pool.AddCert(c)
 	}
 	return pool, nil
 }
@@ -276,33 +282,4 @@ func hosts(cfg config.Config) []string {
 		names = append(names, u.Hostname())
 	}
 	return names
-}
-
-// apiKey is the key of the data port. It is read again before each token
-// request, as the client secret is.
-type apiKey struct {
-	credential config.Credential
-	held       atomic.Pointer[secret.Text]
-}
-
-// read takes the key up. Where that fails the key stays as it was, so that a
-// file which is missing for a moment opens nothing.
-func (k *apiKey) read() error {
-	if k.credential.IsZero() {
-		return nil
-	}
-	text, err := k.credential.Read()
-	if err != nil {
-		return err
-	}
-	k.held.Store(&text)
-	return nil
-}
-
-// get returns the key, or nothing where none is wanted.
-func (k *apiKey) get() secret.Text {
-	if text := k.held.Load(); text != nil {
-		return *text
-	}
-	return secret.Text{}
 }
