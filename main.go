@@ -40,6 +40,7 @@ func keptBy(k service.Keeper) int {
 		Stderr:   k.Log,
 		Terminal: isTerminal(k.Log),
 		Signals:  k.Signals,
+		Reread:   app.RereadSignals(),
 		Keeper:   k,
 	})
 }

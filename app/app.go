@@ -32,6 +32,9 @@ type Process struct {
 	// Signals are those that end the command: the first drains, the second
 	// cuts. nil means that only the context ends it.
 	Signals <-chan os.Signal
+	// Reread are signals that ask a running proxy to read all files at once; nil
+	// means that none does. See [RereadSignals].
+	Reread <-chan os.Signal
 	// Keeper is whoever keeps Serve running. The other commands do not know it.
 	Keeper service.Keeper
 	// Listen opens a listener; nil means as net.ListenConfig does.

@@ -49,7 +49,9 @@ func (p Process) demoServer(ctx context.Context, sim *simulator.Server) (s *inst
 	if err != nil {
 		return nil, nil, err
 	}
-	cfg.CAPEM = sim.CA
+	if cfg.CA, err = config.ParseAuthorities(sim.CA); err != nil {
+		return nil, nil, fmt.Errorf("reading the simulator's authority: %w", err)
+	}
 	for _, a := range []*config.Address{&cfg.Listen, &cfg.Admin} {
 		free, err := p.isFree(ctx, *a)
 		if err != nil {
@@ -144,11 +146,7 @@ func (s *instance) send(ctx context.Context, client *http.Client, what sample) e
 		return err
 	}
 	if !s.cfg.APIKey.IsZero() {
-		key, err := s.cfg.APIKey.Read()
-		if err != nil {
-			return err
-		}
-		req.Header.Set("X-Proxy-Key", key.Reveal())
+		req.Header.Set("X-Proxy-Key", s.cfg.APIKey.Value().Reveal())
 	}
 	res, err := client.Do(req)
 	if err != nil {

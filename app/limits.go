@@ -29,13 +29,11 @@ var adminLimits = server.Limits{
 
 // dataLimits are those of the data port.
 func dataLimits(cfg config.Config) server.Limits {
-	limits := server.Limits{MaxHeaderBytes: 16 << 10, MaxWaiting: mostWaiting, MaxIdle: mostIdle, WriteTimeout: writeTimeout}
-	if memory := memoryLimit(cfg); memory > 0 {
+	limits := server.Limits{MaxHeaderBytes: cfg.MaxHeaderBytes, MaxWaiting: mostWaiting, MaxIdle: mostIdle, WriteTimeout: writeTimeout}
+	if memory := cfg.MemoryLimit; memory > 0 {
 		limits.MaxWaiting = int(min(max(memory/16/waitingConnection, leastWaiting), mostWaiting))
 		limits.MaxIdle = int(min(max(memory/8/idleConnection, leastIdle), mostIdle))
 	}
 	limits.MaxConnections = cfg.MaxRequests + limits.MaxWaiting + limits.MaxIdle + spareConnections
 	return limits
 }
-
-func memoryLimit(config.Config) int64 { return 0 }

@@ -45,6 +45,8 @@ func (p Process) Run(ctx context.Context, argv []string) error {
 		return err
 	}
 	cfg.ShutdownDelay = 0 // nobody routes to it
+	// Names that only the command knows.
+	cfg.Warnings = slices.DeleteFunc(cfg.Warnings, func(w string) bool { return slices.Contains(cfg.Foreign, w) })
 	s, err := p.newInstance(ctx, cfg)
 	if err != nil {
 		return err

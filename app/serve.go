@@ -95,10 +95,27 @@ func (s *instance) openListeners(ctx context.Context, p Process) (err error) {
 func (s *instance) newServer(base context.Context, h http.Handler, limits server.Limits) *server.Server {
 	return server.New(server.Options{
 		Handler: h, Context: base, Limits: limits, ErrorLog: s.tel.StdLog("debug"),
+		Reject: func(r server.Rejection) []byte { return s.rejectMalformed(r, limits.MaxHeaderBytes) },
 		AcceptFailed: func(err error) {
 			s.tel.Logger().Warn(`cannot accept connections; if the error is "too many open files", raise ulimit -n`, "error", err)
 		},
 	})
+}
+
+// rejectMalformed is the error response to what net/http rejects by itself; nil
+// for what only net/http has words for.
+func (s *instance) rejectMalformed(r server.Rejection, maxHeaderBytes int) []byte {
+	var p *problem.Problem
+	switch r.Status {
+	case http.StatusBadRequest:
+		p = problem.New(problem.BadRequest, "The request is not valid HTTP. Send one Host header, and escape spaces and percent signs in the path and query.")
+	case http.StatusRequestHeaderFieldsTooLarge:
+		p = problem.New(problem.HeadersTooLarge, "The request headers are larger than %d bytes. Send less; on the data port you can raise PROXY_MAX_HEADER_BYTES.", maxHeaderBytes)
+	default:
+		return nil
+	}
+	s.tel.Malformed(r.Peer, r.Status, string(p.Code))
+	return p.Wire()
 }
 
 func (s *instance) adminOptions(actions []admin.Action) admin.Options {
@@ -125,6 +142,7 @@ func (s *instance) run(ctx context.Context, signals <-chan os.Signal) error {
 	defer s.cut(nil)
 	owned.Go(func() { s.source.Run(running) })
 	owned.Go(func() { s.report(running) })
+	owned.Go(func() { s.reload(running) })
 	owned.Go(func() { tidy(running) })
 	failed := make(chan error, 2)
 	serve := func(srv *server.Server, l net.Listener) {

@@ -20,6 +20,14 @@ var forwardable = []os.Signal{syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, 
 // in the command of Run too; one that is caught is not.
 func surviveBrokenPipes() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }
 
+// RereadSignals returns a channel of the signals that ask to read all files at
+// once. From then on they do not end the process.
+func RereadSignals() <-chan os.Signal {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGHUP)
+	return signals
+}
+
 // fromTerminal reports whether sig may have come from the terminal's keys, which
 // reach the command too: both are then of the group in the foreground.
 func fromTerminal(sig os.Signal) bool {

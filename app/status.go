@@ -29,13 +29,9 @@ func (s *instance) tokenState() admin.TokenState {
 // packages do not know each other, so their equal types are converted here.
 func (s *instance) status() admin.Status {
 	snap := s.tel.Snapshot()
-	id, err := s.cfg.ClientID.Read()
-	if err != nil {
-		s.tel.Logger().Warn("reading the client ID for the status page", "error", err)
-	}
 	status := admin.Status{
 		Now: snap.Now, Started: snap.Started, Version: snap.Version,
-		Account: admin.Account{ClientID: id.Reveal(), Region: s.cfg.Region, BaseURL: s.cfg.BaseURL.String()},
+		Account: admin.Account{ClientID: s.cfg.ClientID.Value().Reveal(), Region: s.cfg.Region, BaseURL: s.cfg.BaseURL.String()},
 		Listen:  s.dataAddr.String(), InFlight: snap.InFlight, BusySince: snap.BusySince, MaxRequests: s.cfg.MaxRequests,
 		Renewing:    snap.Renewing,
 		TokenEvents: convert(snap.TokenEvents, func(e telemetry.TokenEvent) admin.TokenEvent { return admin.TokenEvent(e) }),

@@ -9,6 +9,8 @@ import (
 	"log"
 	"net/http"
 	"net/url"
+	"os"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -28,7 +30,7 @@ import (
 // configure judges the environment. Routes are for the guard to judge, and what
 // it finds is told along with all the rest.
 func configure(environ []string) (config.Config, error) {
-	cfg, err := config.Parse(environ)
+	cfg, err := config.Parse(withMemoryLimit(environ, os.DirFS("/")))
 	if _, routeErr := guard.ParseRoutes(cfg.Allow); routeErr != nil {
 		faults, ok := errors.AsType[*config.Error](err)
 		if !ok {
@@ -52,6 +54,13 @@ type parts struct {
 	source   *token.Source
 	redactor *telemetry.Redactor
 	guard    *guard.Guard
+	// trust makes new connections to Mimecast verify by other roots.
+	trust func(roots *x509.CertPool)
+	// fileReload is told of each reload of a file: the variable that names it, and an
+	// outcome of config's. It may be nil.
+	fileReload func(variable, outcome string)
+	// reread is for signals that ask to read all files at once.
+	reread <-chan os.Signal
 	// ahead is how far this machine's clock is ahead of Mimecast's, as a
 	// time.Duration; 0 before that is known.
 	ahead *atomic.Int64
@@ -59,6 +68,9 @@ type parts struct {
 
 // assemble builds the parts. The error is a fault of the configuration.
 func (p Process) assemble(cfg config.Config) (*parts, error) {
+	if cfg.MemoryLimit > 0 {
+		debug.SetMemoryLimit(cfg.MemoryLimit)
+	}
 	version, revision, _ := Build()
 	routes, err := guard.ParseRoutes(cfg.Allow)
 	if err != nil {
@@ -66,9 +78,8 @@ func (p Process) assemble(cfg config.Config) (*parts, error) {
 	}
 	redactor := cmp.Or(p.Redactor, new(telemetry.Redactor))
 	redactSecrets(redactor, cfg)
-	tracing := slices.ContainsFunc(p.Environ, tracesHTTP2)
 	tel, err := telemetry.New(telemetry.Options{
-		Output: p.Stderr, Redactor: redactor, DropStdLog: tracing,
+		Output: p.Stderr, Redactor: redactor,
 		Level: cfg.LogLevel, Format: cfg.LogFormat, Terminal: p.Terminal,
 		Version: version, Revision: revision, Routes: routes,
 		MaxRequests: int64(cfg.MaxRequests), ReplayMemory: cfg.ReplayMemory,
@@ -77,9 +88,6 @@ func (p Process) assemble(cfg config.Config) (*parts, error) {
 		return nil, &ExitError{ExitUsage, err}
 	}
 	surviveBrokenPipes() // whoever reads the log may go
-	if tracing {
-		tel.Logger().Warn("net/http's own messages are dropped: GODEBUG=http2debug would show headers and bodies in them")
-	}
 	// net/http tells the standard logger what it has nobody else to tell, a
 	// peer's bytes among it.
 	log.SetFlags(0)
@@ -94,13 +102,9 @@ func (p Process) assemble(cfg config.Config) (*parts, error) {
 			return nil, &ExitError{ExitUsage, err}
 		}
 	}
-	key := &apiKey{credential: cfg.APIKey, redactor: redactor}
-	if err := key.read(); err != nil {
-		return nil, &ExitError{ExitUsage, err}
-	}
 	ahead := new(atomic.Int64)
 	grant := &token.ClientCredentials{
-		URL: cfg.TokenURL.String(), ID: cfg.ClientID.Read, Transport: endpoint,
+		URL: cfg.TokenURL.String(), ID: cfg.ClientID.Value, Secret: cfg.ClientSecret.Value, Transport: endpoint,
 		Clock: func(d time.Duration) {
 			ahead.Store(int64(d))
 			tel.Clock(d)
@@ -108,21 +112,11 @@ func (p Process) assemble(cfg config.Config) (*parts, error) {
 				tel.Logger().Warn("wrong clock", "detail", fault)
 			}
 		},
-		Secret: func() (secret.Text, error) {
-			if err := key.read(); err != nil {
-				tel.Logger().Warn("the API key cannot be read again; the one in use stays", "error", err)
-			}
-			text, err := cfg.ClientSecret.Read()
-			if err == nil {
-				redactor.Set("client secret", text)
-			}
-			return text, err
-		},
 	}
 	g, err := guard.New(guard.Policy{
-		Hosts: hosts(cfg), Origins: cfg.AllowedOrigins, Key: key.get,
-		Routes: routes, ReportOnly: cfg.AllowReport, TokenStub: cfg.TokenStub, MaxRequests: cfg.MaxRequests,
-		Trace: guard.Trace{Denied: tel.Denied, Route: tel.Route},
+		Hosts: hosts(cfg), Origins: cfg.AllowedOrigins, Keys: cfg.APIKey.Values(),
+		Routes: cfg.Allow, ReportOnly: cfg.AllowReport, TokenStub: cfg.TokenStub, TokenPath: tokenPath(cfg), MaxRequests: cfg.MaxRequests,
+		MaxHeaderFields: cfg.MaxHeaderFields, Trace: guard.Trace{Denied: tel.Denied, Route: tel.Route},
 	})
 	if err != nil {
 		return nil, &ExitError{ExitUsage, err}
@@ -140,25 +134,19 @@ func (p Process) assemble(cfg config.Config) (*parts, error) {
 			tel.TokenDone(string(t), outcome, took, expiry, explain(err))
 		},
 	}}
-	return &parts{cfg: cfg, tel: tel, upstream: api, endpoint: endpoint, grant: grant, source: source, redactor: redactor, guard: g, ahead: ahead}, nil
-}
-
-// tracesHTTP2 reports whether a variable makes net/http trace HTTP/2, headers and
-// bodies included.
-func tracesHTTP2(variable string) bool {
-	value, ok := strings.CutPrefix(variable, "GODEBUG=")
-	return ok && (strings.Contains(value, "http2debug=1") || strings.Contains(value, "http2debug=2"))
+	return &parts{
+		cfg: cfg, tel: tel, upstream: api, endpoint: endpoint, grant: grant, source: source, redactor: redactor, guard: g, ahead: ahead, reread: p.Reread,
+		fileReload: tel.FileReloaded,
+		// api.Trust and endpoint.Trust belong here.
+		trust: func(*x509.CertPool) {},
+	}, nil
 }
 
 // redactSecrets makes the configuration's secrets known to a redactor. A file that
 // cannot be read is reported where its secret is needed.
 func redactSecrets(r *telemetry.Redactor, cfg config.Config) {
-	if text, err := cfg.ClientSecret.Read(); err == nil {
-		r.Set("client secret", text)
-	}
-	if key, err := cfg.APIKey.Read(); err == nil && !key.IsZero() {
-		redactKeys(r, key)
-	}
+	r.Set("client secret", cfg.ClientSecret.Values()...)
+	redactKeys(r, cfg.APIKey.Values()...)
 	var passwords []secret.Text
 	for _, raw := range []secret.Text{cfg.HTTPProxy, cfg.HTTPSProxy} {
 		if u, err := url.Parse(raw.Reveal()); err == nil {
@@ -302,7 +290,7 @@ func explain(err error) error {
 
 // upstream returns the connections to one host of Mimecast's.
 func upstream(cfg config.Config) (proxy.Connections, error) {
-	roots, err := roots(cfg.CAPEM)
+	roots, err := roots(cfg.CA)
 	if err != nil {
 		return proxy.Connections{}, err
 	}
@@ -318,18 +306,19 @@ func upstream(cfg config.Config) (proxy.Connections, error) {
 	}.Transport(), nil
 }
 
-// roots returns the system's authorities and those in pem; nil, which means the
-// system's, where pem is empty.
-func roots(pem []byte) (*x509.CertPool, error) {
-	if len(pem) == 0 {
+// roots returns the system's authorities and those of ca; nil, which means the
+// system's, where there are none.
+func roots(ca config.Authorities) (*x509.CertPool, error) {
+	certificates := ca.Certificates()
+	if len(certificates) == 0 {
 		return nil, nil
 	}
 	pool, err := x509.SystemCertPool()
 	if err != nil {
 		return nil, fmt.Errorf("reading the system's certificate authorities: %w", err)
 	}
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, errors.New("MIMECAST_CA_FILE: no certificate in PEM form in it")
+	for _, c := range certificates {
+		pool.AddCert(c)
 	}
 	return pool, nil
 }
@@ -345,35 +334,4 @@ func hosts(cfg config.Config) []string {
 		names = append(names, u.Hostname())
 	}
 	return names
-}
-
-// apiKey is the key of the data port. It is read again before each token
-// request, as the client secret is.
-type apiKey struct {
-	credential config.Credential
-	redactor   *telemetry.Redactor
-	held       atomic.Pointer[secret.Text]
-}
-
-// read takes the key up. Where that fails the key stays as it was, so that a
-// file which is missing for a moment opens nothing.
-func (k *apiKey) read() error {
-	if k.credential.IsZero() {
-		return nil
-	}
-	text, err := k.credential.Read()
-	if err != nil {
-		return err
-	}
-	redactKeys(k.redactor, text)
-	k.held.Store(&text)
-	return nil
-}
-
-// get returns the key, or nothing where none is wanted.
-func (k *apiKey) get() secret.Text {
-	if text := k.held.Load(); text != nil {
-		return *text
-	}
-	return secret.Text{}
 }

@@ -31,7 +31,7 @@ var (
 	tokenTriggers       = []string{"startup", "expiry", "unauthorized"}
 	tokenOutcomes       = []string{"ok", "refused", "unavailable"}
 	reloadedFiles       = []string{"MIMECAST_CLIENT_ID_FILE", "MIMECAST_CLIENT_SECRET_FILE", "MIMECAST_CA_FILE", "PROXY_API_KEY_FILE"}
-	reloadOutcomes      = []string{"ok", "failed"}
+	reloadOutcomes      = []string{"changed", "failed", "restored"}
 	codes               = registeredCodes()
 )
 
@@ -133,8 +133,8 @@ func (m *metrics) addFiles(o Options) {
 }
 
 // FileReloaded counts a change of a file that a variable names, such as
-// PROXY_API_KEY_FILE. The outcome is ok where the new version is in force, and
-// failed where the old one stays.
+// PROXY_API_KEY_FILE. The outcome is changed if the new version is in force, failed
+// if the old one stays, and restored if the file holds what is in force again.
 func (t *Telemetry) FileReloaded(file, outcome string) {
 	t.metrics.reloads.WithLabelValues(known(file, reloadedFiles), known(outcome, reloadOutcomes)).Inc()
 }

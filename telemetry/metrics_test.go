@@ -465,9 +465,9 @@ func TestStatusesThatHTTPDoesNotKnowAreOneSeries(t *testing.T) {
 
 func TestFileReloadsAreCountedByClosedSets(t *testing.T) {
 	tel := newTelemetry(t, telemetry.Options{})
-	tel.FileReloaded("PROXY_API_KEY_FILE", "ok")
+	tel.FileReloaded("PROXY_API_KEY_FILE", "changed")
 	tel.FileReloaded("/etc/passwd", "odd")
-	hasSeries(t, scrape(t, tel), `file_reloads_total{file="PROXY_API_KEY_FILE",outcome="ok"} 1`, `file_reloads_total{file="MIMECAST_CA_FILE",outcome="failed"} 0`,
+	hasSeries(t, scrape(t, tel), `file_reloads_total{file="PROXY_API_KEY_FILE",outcome="changed"} 1`, `file_reloads_total{file="MIMECAST_CA_FILE",outcome="failed"} 0`,
 		`file_reloads_total{file="other",outcome="other"} 1`)
 }
 

@@ -1,6 +1,8 @@
 package telemetry
 
 import (
+	"context"
+	"net"
 	"sync"
 	"time"
 )
@@ -67,4 +69,19 @@ func (t *Telemetry) logRejected() {
 	for fault := range faults {
 		t.logLastRejected(fault)
 	}
+}
+
+// Malformed counts, logs and remembers a request that net/http rejected before it
+// reached a handler. Nothing of it is known but the peer. The reason is a problem
+// code.
+func (t *Telemetry) Malformed(peer net.Addr, status int, reason string) {
+	now := time.Now()
+	rec := &record{Context: context.Background(), began: now, id: newRequestID(), client: host(peer.String())}
+	rec.told.denied = faults[faultOf(reason)].code
+	o := outcome{told: rec.told, status: status, fault: faultOf(reason)}
+	t.metrics.denied.WithLabelValues(o.denied).Inc()
+	t.recent.addDenial(now, o.denied, false, "", "")
+	t.metrics.observe(rec.method, &o)
+	t.recent.addRequest(rec, &o)
+	t.accessRejected(rec, &o)
 }

@@ -233,6 +233,10 @@ func (t *Telemetry) requestID(r *http.Request) string {
 	if ids := r.Header["X-Request-Id"]; len(ids) == 1 && saneID(ids[0]) && t.redactor.Redact(ids[0]) == ids[0] {
 		return ids[0]
 	}
+	return newRequestID()
+}
+
+func newRequestID() string {
 	var raw [8]byte
 	var text [16]byte
 	binary.BigEndian.PutUint64(raw[:], rand.Uint64())
