@@ -74,8 +74,8 @@ func startLimited(t *testing.T, limit string, environ ...string) *stand {
 func watched(t *testing.T, sim *simulator.Server, p *program.Program) *stand {
 	s := &stand{T: t, sim: sim, Program: p}
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) { return hostile.Dial(ctx, s.Listen) }
-	s.client = &http.Client{Timeout: slack, Transport: keyed{&http.Transport{DialContext: dial}}}
-	s.anew = &http.Client{Timeout: slack, Transport: keyed{&http.Transport{DialContext: dial, DisableKeepAlives: true}}}
+	s.client = &http.Client{Timeout: program.Patience, Transport: keyed{&http.Transport{DialContext: dial}}}
+	s.anew = &http.Client{Timeout: program.Patience, Transport: keyed{&http.Transport{DialContext: dial, DisableKeepAlives: true}}}
 	t.Cleanup(s.client.CloseIdleConnections)
 	return s
 }
@@ -135,7 +135,7 @@ func (s *stand) admin(path string) error {
 	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return hostile.Dial(ctx, s.Admin)
 	}}
-	return ask(&http.Client{Timeout: slack, Transport: transport}, "http://localhost"+path)
+	return ask(&http.Client{Timeout: program.Patience, Transport: transport}, "http://localhost"+path)
 }
 
 // await waits until it is so, for as long as it may take.

@@ -65,7 +65,7 @@ func (l *logPipe) fill() {
 	var all sync.WaitGroup
 	for range 8 {
 		all.Go(func() {
-			for range 500 {
+			for range 200 {
 				if err := l.whoami(); err != nil {
 					l.Errorf("nobody reads the log: %v", err)
 					return
@@ -85,7 +85,7 @@ func TestLogThatNobodyReadsDelaysNoRequest(t *testing.T) {
 	for _, level := range levels {
 		l := startPiped(t, simulator.Options{}, "PROXY_LOG_LEVEL="+level, "PROXY_SHUTDOWN_TIMEOUT=1s")
 		l.fill()
-		for range 4 { // however much is kept until somebody reads
+		for range 8 { // however much is kept until somebody reads
 			if l.Metric(t, dropped) == 0 && !t.Failed() {
 				l.fill()
 			}

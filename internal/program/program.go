@@ -148,7 +148,11 @@ func StartCmd(t testing.TB, cmd *exec.Cmd, environ []string) *Program {
 	if err := p.Cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	go func() { defer close(p.ended); _ = p.Cmd.Wait() }() // the state tells how it ended
+	go func() {
+		_ = p.Cmd.Wait() // the state tells how it ended
+		close(p.ended)
+		_, _ = p.Stderr.Write(nil) // whoever waits for a line waits in vain
+	}()
 	t.Cleanup(func() {
 		p.Kill()
 		log := p.Stderr.String()
@@ -201,6 +205,9 @@ func (p *Program) AwaitServing(t testing.TB) {
 					p.Admin = found[2]
 				}
 			}
+		}
+		if p.Listen == "" && p.Ended() {
+			t.Fatalf("it ended before it served: %v", p.Cmd.ProcessState)
 		}
 		return p.Listen != ""
 	})
