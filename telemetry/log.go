@@ -1,7 +1,6 @@
 package telemetry
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -59,14 +58,14 @@ func newLog(o Options) (zerolog.Logger, error) {
 }
 
 // dropNotice returns how a log of o's format tells of lines that were dropped.
-func dropNotice(o Options) func(lines uint64) []byte {
-	return func(lines uint64) []byte {
-		var line bytes.Buffer
+func dropNotice(o Options) func(lines uint64) string {
+	return func(lines uint64) string {
+		var line strings.Builder
 		o.Output, o.Level = &line, "warn"
 		if log, err := newLog(o); err == nil { // as it was in New
 			log.WithLevel(zerolog.WarnLevel).Str(timeField, stamp(time.Now())).Str(msgField, "log lines dropped").Uint64("lines", lines).Send()
 		}
-		return line.Bytes()
+		return line.String()
 	}
 }
 

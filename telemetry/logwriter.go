@@ -1,7 +1,6 @@
 package telemetry
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -48,11 +47,11 @@ type LogWriter struct {
 	// unreported are lines that were dropped since the log last said so.
 	unreported uint64
 	ended      bool
-	notice     func(lines uint64) []byte
+	notice     func(lines uint64) string
 	beforeEnd  func()
 
 	// The rest is the goroutine's own.
-	batch    []byte
+	batch    string
 	reported uint64 // dropped lines that the last line of batch tells of
 	cut      bool   // the output ends within a line
 }
@@ -63,7 +62,7 @@ func NewLogWriter(out io.Writer, redactor *Redactor) *LogWriter {
 	w := &LogWriter{
 		out: out, redactor: redactor,
 		wake: make(chan struct{}, 1), urgent: make(chan struct{}, 1), closing: make(chan struct{}), done: make(chan struct{}),
-		notice: func(lines uint64) []byte { return fmt.Appendf(nil, "mimecast-proxy: %d log lines dropped\n", lines) },
+		notice: func(lines uint64) string { return fmt.Sprintf("mimecast-proxy: %d log lines dropped\n", lines) },
 	}
 	go w.run()
 	return w
@@ -76,7 +75,7 @@ func (w *LogWriter) Unwrap() io.Writer { return w.out }
 func (w *LogWriter) Dropped() uint64 { return w.dropped.Load() }
 
 // attach sets how a drop is told of, and what Close calls first.
-func (w *LogWriter) attach(notice func(lines uint64) []byte, beforeEnd func()) {
+func (w *LogWriter) attach(notice func(lines uint64) string, beforeEnd func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.notice, w.beforeEnd = notice, beforeEnd
@@ -86,7 +85,7 @@ func (w *LogWriter) attach(notice func(lines uint64) []byte, beforeEnd func()) {
 func (w *LogWriter) Write(text []byte) (int, error) {
 	w.mu.Lock()
 	if w.ended || len(w.queue)+len(text) > maxQueue {
-		w.drop(countLines(text))
+		w.drop(countLines(string(text)))
 	} else {
 		w.queue = append(w.queue, text...)
 	}
@@ -112,7 +111,7 @@ func signal(to chan<- struct{}) {
 	}
 }
 
-func countLines(text []byte) uint64 { return uint64(max(1, bytes.Count(text, []byte("\n")))) }
+func countLines(text string) uint64 { return uint64(max(1, strings.Count(text, "\n"))) }
 
 // Close writes what is queued, but waits no longer than a second: an output that
 // blocks is left behind. Text that is written later is dropped.
@@ -182,7 +181,7 @@ func (w *LogWriter) finish() {
 // a pipe is that somebody made non-blocking. All other errors cost the batch.
 func (w *LogWriter) writeBatch() (full bool) {
 	for w.take(); len(w.batch) > 0; {
-		n, err := w.out.Write(w.batch)
+		n, err := io.WriteString(w.out, w.batch)
 		if n > 0 {
 			w.cut = w.batch[n-1] != '\n'
 			w.batch = w.batch[n:]
@@ -209,19 +208,19 @@ func (w *LogWriter) take() {
 	}
 	notice := w.notice
 	w.mu.Unlock()
-	if w.batch = nil; w.cut && (text != "" || lines > 0) {
-		w.batch = []byte("\n")
-	}
-	w.batch = append(w.batch, w.redactor.redactLines(text)...)
+	w.batch = w.redactor.redactLines(text)
 	if w.reported = lines; lines > 0 {
-		w.batch = append(w.batch, notice(lines)...)
+		w.batch += notice(lines)
+	}
+	if w.cut && w.batch != "" {
+		w.batch = "\n" + w.batch
 	}
 }
 
 // lose drops the rest of the batch.
 func (w *LogWriter) lose() {
 	lines := countLines(w.batch)
-	w.batch = nil
+	w.batch = ""
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.reported > 0 { // its last line told of lines that were counted before
@@ -238,9 +237,17 @@ func (r *Redactor) redactLines(text string) string {
 		return text
 	}
 	var b strings.Builder
-	b.Grow(len(text))
+	done, at := 0, 0 // what is written, and where the line begins
 	for line := range strings.Lines(text) {
-		b.WriteString(r.redact(line, line[0] != '{'))
+		if clean := r.redact(line, line[0] != '{'); clean != line {
+			b.WriteString(text[done:at])
+			b.WriteString(clean)
+			done = at + len(line)
+		}
+		at += len(line)
 	}
-	return b.String()
+	if done == 0 {
+		return text
+	}
+	return b.String() + text[done:]
 }
