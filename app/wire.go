@@ -68,6 +68,11 @@ type parts struct {
 
 // assemble builds the parts. The error is a fault of the configuration.
 func (p Process) assemble(cfg config.Config) (*parts, error) {
+	if l := p.Keeper.Data; l != nil {
+		if w := socketWarning("PROXY_LISTEN", l, cfg); w != "" {
+			cfg.Warnings = append(cfg.Warnings, w)
+		}
+	}
 	if cfg.MemoryLimit > 0 {
 		debug.SetMemoryLimit(cfg.MemoryLimit)
 	}

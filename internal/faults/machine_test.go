@@ -38,10 +38,10 @@ var machineRows = []row{
 	{"SIGKILL", "a connection that is lost, never an answer that is wrong", "nothing", "at the next start, at the same address", killed, ""},
 	{"the port is taken", "nothing", "exit 1, with the variable and what to do", "when it is free", nil, "main.TestPortThatIsTakenIsSaidAtTheStart"},
 	{"secret file missing or empty at start", "nothing", "exit 2, with the variable and the file", "when it is mended", secretAtStart, ""},
-	{"secret file becomes a dangling link", "200: the proxy keeps the secret in force", "one line at warn, with the variable and the file", "within 2 s of being corrected", secretLost(dangling), ""},
-	{"secret file becomes a directory", "200: the proxy keeps the secret in force", "one line at warn, with the variable and the file", "within 2 s of being corrected", secretLost(directory), ""},
-	{"secret file becomes empty", "200: the proxy keeps the secret in force", "one line at warn, with the variable and the file", "within 2 s of being corrected", secretLost(empty), ""},
-	{"secret rotated by a swap of links, as Kubernetes does it", "200 throughout", "a renewal", "within 2 s", secretSwapped, ""},
+	{"secret file becomes a dangling link", "200; tokens are renewed with the secret in force", "`file cannot be used` at warn, once, with the variable and the file", "within 3 s: `file can be used again`", secretLost(dangling), ""},
+	{"secret file becomes a directory", "200; tokens are renewed with the secret in force", "`file cannot be used` at warn, once, with the variable and the file", "within 3 s: `file can be used again`", secretLost(directory), ""},
+	{"secret file becomes empty", "200; tokens are renewed with the secret in force", "`file cannot be used` at warn, once, with the variable and the file", "within 3 s: `file can be used again`", secretLost(empty), ""},
+	{"secret rotated by a swap of links, as Kubernetes does it", "200 throughout", "`file reloaded`, and a renewal", "within 3 s", secretSwapped, ""},
 	{"nobody reads the log", "200 throughout", "`log_lines_dropped_total`", "when it is read again", nil, "internal/hostile.TestLogThatNobodyReadsDelaysNoRequest"},
 	{"the reader of the log goes away", "200 throughout", "nothing; exit 0 at the end", "at the next start", nil, "internal/hostile.TestReaderOfTheLogThatGoesAwayIsNoReasonToEnd"},
 	{"SIGHUP", "200 throughout", "the proxy rereads all files", "at once", nil, "internal/hostile.TestHangupEndsNothing"},
@@ -426,6 +426,7 @@ func secretSwapped(t *testing.T) {
 	p := w.serve(t, "MIMECAST_CLIENT_SECRET=", "MIMECAST_CLIENT_SECRET_FILE="+path)
 	version("..2024_01_02", "rotated")
 	w.sim.SetCredentials(simulator.DefaultClientID, "rotated")
+	version("..2024_01_02", "rotated")
 	if err := os.RemoveAll(filepath.Join(dir, "..2024_01_01")); err != nil {
 		t.Fatal(err)
 	}
