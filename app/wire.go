@@ -241,7 +241,7 @@ func (t tokens) Token(ctx context.Context) (proxy.Token, error) {
 // redacted is err with a detail for the client that has no secret in it, whatever
 // the token endpoint answered.
 func (t tokens) redacted(err error) error {
-	if p, ok := err.(*problem.Problem); ok { //nolint:errorlint // noToken's own
+	if p, ok := errors.AsType[*problem.Problem](err); ok {
 		p.Detail = t.redactor.Redact(p.Detail)
 	}
 	return err
