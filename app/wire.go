@@ -59,31 +59,16 @@ type parts struct {
 
 // assemble builds the parts. The error is a fault of the configuration.
 func (p Process) assemble(cfg config.Config) (*parts, error) {
-	version, revision, _ := Build()
 	routes, err := guard.ParseRoutes(cfg.Allow)
 	if err != nil {
 		return nil, &ExitError{ExitUsage, err}
 	}
 	redactor := cmp.Or(p.Redactor, new(telemetry.Redactor))
 	redactSecrets(redactor, cfg)
-	tracing := slices.ContainsFunc(p.Environ, tracesHTTP2)
-	tel, err := telemetry.New(telemetry.Options{
-		Output: p.Stderr, Redactor: redactor, DropStdLog: tracing,
-		Level: cfg.LogLevel, Format: cfg.LogFormat, Terminal: p.Terminal,
-		Version: version, Revision: revision, Routes: routes,
-		MaxRequests: int64(cfg.MaxRequests), ReplayMemory: cfg.ReplayMemory,
-	})
+	tel, err := p.newTelemetry(cfg, routes, redactor)
 	if err != nil {
 		return nil, &ExitError{ExitUsage, err}
 	}
-	surviveBrokenPipes() // whoever reads the log may go
-	if tracing {
-		tel.Logger().Warn("net/http's own messages are dropped: GODEBUG=http2debug would show headers and bodies in them")
-	}
-	// net/http tells the standard logger what it has nobody else to tell, a
-	// peer's bytes among it.
-	log.SetFlags(0)
-	log.SetOutput(tel.StdLog("debug").Writer())
 	api, err := upstream(cfg)
 	if err != nil {
 		return nil, &ExitError{ExitUsage, err}
@@ -141,6 +126,31 @@ func (p Process) assemble(cfg config.Config) (*parts, error) {
 		},
 	}}
 	return &parts{cfg: cfg, tel: tel, upstream: api, endpoint: endpoint, grant: grant, source: source, redactor: redactor, guard: g, ahead: ahead}, nil
+}
+
+// newTelemetry returns the log and the metrics, with what else writes to stderr led
+// to the log.
+func (p Process) newTelemetry(cfg config.Config, routes []string, redactor *telemetry.Redactor) (*telemetry.Telemetry, error) {
+	version, revision, _ := Build()
+	tracing := slices.ContainsFunc(p.Environ, tracesHTTP2)
+	tel, err := telemetry.New(telemetry.Options{
+		Output: p.Stderr, Redactor: redactor, DropStdLog: tracing,
+		Level: cfg.LogLevel, Format: cfg.LogFormat, Terminal: p.Terminal,
+		Version: version, Revision: revision, Routes: routes,
+		MaxRequests: int64(cfg.MaxRequests), ReplayMemory: cfg.ReplayMemory,
+	})
+	if err != nil {
+		return nil, err
+	}
+	surviveBrokenPipes() // whoever reads the log may go
+	if tracing {
+		tel.Logger().Warn("net/http's own messages are dropped: GODEBUG=http2debug would show headers and bodies in them")
+	}
+	// net/http tells the standard logger what it has nobody else to tell, a
+	// peer's bytes among it.
+	log.SetFlags(0)
+	log.SetOutput(tel.StdLog("debug").Writer())
+	return tel, nil
 }
 
 // tracesHTTP2 reports whether a variable makes net/http trace HTTP/2, headers and
