@@ -119,6 +119,13 @@ func TestVerdictNamesTheOneToLookAt(t *testing.T) {
 		{"hanging", func(s *admin.Status, _ *admin.TokenState) {
 			s.InFlight, s.BusySince, s.Requests = 3, now.Add(-time.Minute), s.Requests[15:]
 		}, "watch", "mimecast", "3 requests in flight, and none has come back for 15 s", "slow"},
+		{"hanging, amid rejected requests", func(s *admin.Status, _ *admin.TokenState) {
+			s.InFlight, s.BusySince = 3, now.Add(-time.Minute)
+			s.Faults = []admin.Fault{{Code: "api_key_required", Culprit: "tool", Rejected: true, LastMinute: 15, Window: 15, LastAt: now}}
+			for i := range 15 {
+				s.Requests[i].Fault = "api_key_required"
+			}
+		}, "watch", "mimecast", "3 requests in flight, and none has come back for 15 s", "slow"},
 		{"just begun", func(s *admin.Status, _ *admin.TokenState) {
 			s.InFlight, s.BusySince, s.Requests = 3, now.Add(-time.Second), nil
 		}, "ok", "", "All is well", ""},

@@ -211,8 +211,8 @@ const silence = 10 * time.Second
 // they are in no other figure.
 func atWaiting(s *Status) *Verdict {
 	since := s.BusySince
-	if len(s.Requests) > 0 && s.Requests[0].Time.After(since) {
-		since = s.Requests[0].Time
+	if i := slices.IndexFunc(s.Requests, s.letThrough); i >= 0 && s.Requests[i].Time.After(since) {
+		since = s.Requests[i].Time
 	}
 	silent := s.Now.Sub(since)
 	if s.InFlight == 0 || s.BusySince.IsZero() || silent < silence {
@@ -220,6 +220,11 @@ func atWaiting(s *Status) *Verdict {
 	}
 	return &Verdict{stateWatch, "mimecast", plural(s.InFlight, "request") + " in flight, and none has come back for " + span(silent) + ".",
 		"Mimecast is slow to answer, or something large is on its way. PROXY_RESPONSE_TIMEOUT sets how long the proxy waits for an answer to begin."}
+}
+
+// letThrough reports whether a request was not rejected because of the client.
+func (s *Status) letThrough(r Request) bool {
+	return !slices.ContainsFunc(s.Faults, func(f Fault) bool { return f.Rejected && f.Code == r.Fault })
 }
 
 // atRenewal looks for a token that lives on but cannot be renewed.

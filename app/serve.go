@@ -78,8 +78,6 @@ func (s *instance) openListeners(ctx context.Context, p Process) (err error) {
 		if data, err = p.open(ctx, "PROXY_LISTEN", s.cfg.Listen, s.cfg.SocketMode); err != nil {
 			return err
 		}
-	} else if warning := socketWarning("PROXY_LISTEN", data, s.cfg); warning != "" {
-		s.cfg.Warnings = append(s.cfg.Warnings, warning)
 	}
 	s.listeners, s.dataAddr = append(s.listeners, data), data.Addr()
 	if s.cfg.Admin.IsZero() {

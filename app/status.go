@@ -61,7 +61,7 @@ func (s *instance) warnings() []string {
 	if fault := judgeClock(time.Duration(s.ahead.Load())); fault != "" {
 		all = append(all, fault)
 	}
-	return all
+	return convert(all, s.redactor.Redact)
 }
 
 func convert[A, B any](from []A, one func(A) B) []B {

@@ -76,27 +76,16 @@ func (p Process) assemble(cfg config.Config) (*parts, error) {
 	if cfg.MemoryLimit > 0 {
 		debug.SetMemoryLimit(cfg.MemoryLimit)
 	}
-	version, revision, _ := Build()
 	routes, err := guard.ParseRoutes(cfg.Allow)
 	if err != nil {
 		return nil, &ExitError{ExitUsage, err}
 	}
 	redactor := cmp.Or(p.Redactor, new(telemetry.Redactor))
 	redactSecrets(redactor, cfg)
-	tel, err := telemetry.New(telemetry.Options{
-		Output: p.Stderr, Redactor: redactor,
-		Level: cfg.LogLevel, Format: cfg.LogFormat, Terminal: p.Terminal,
-		Version: version, Revision: revision, Routes: routes,
-		MaxRequests: int64(cfg.MaxRequests), ReplayMemory: cfg.ReplayMemory,
-	})
+	tel, err := p.newTelemetry(cfg, routes, redactor)
 	if err != nil {
 		return nil, &ExitError{ExitUsage, err}
 	}
-	surviveBrokenPipes() // whoever reads the log may go
-	// net/http tells the standard logger what it has nobody else to tell, a
-	// peer's bytes among it.
-	log.SetFlags(0)
-	log.SetOutput(tel.StdLog("debug").Writer())
 	api, err := upstream(cfg)
 	if err != nil {
 		return nil, &ExitError{ExitUsage, err}
@@ -145,6 +134,27 @@ func (p Process) assemble(cfg config.Config) (*parts, error) {
 		// api.Trust and endpoint.Trust belong here.
 		trust: func(*x509.CertPool) {},
 	}, nil
+}
+
+// newTelemetry returns the log and the metrics, with what else writes to stderr led
+// to the log.
+func (p Process) newTelemetry(cfg config.Config, routes []string, redactor *telemetry.Redactor) (*telemetry.Telemetry, error) {
+	version, revision, _ := Build()
+	tel, err := telemetry.New(telemetry.Options{
+		Output: p.Stderr, Redactor: redactor,
+		Level: cfg.LogLevel, Format: cfg.LogFormat, Terminal: p.Terminal,
+		Version: version, Revision: revision, Routes: routes,
+		MaxRequests: int64(cfg.MaxRequests), ReplayMemory: cfg.ReplayMemory,
+	})
+	if err != nil {
+		return nil, err
+	}
+	surviveBrokenPipes() // whoever reads the log may go
+	// net/http tells the standard logger what it has nobody else to tell, a
+	// peer's bytes among it.
+	log.SetFlags(0)
+	log.SetOutput(tel.StdLog("debug").Writer())
+	return tel, nil
 }
 
 // redactSecrets makes the configuration's secrets known to a redactor. A file that
@@ -234,7 +244,7 @@ func (t tokens) Token(ctx context.Context) (proxy.Token, error) {
 // redacted is err with a detail for the client that has no secret in it, whatever
 // the token endpoint answered.
 func (t tokens) redacted(err error) error {
-	if p, ok := err.(*problem.Problem); ok { //nolint:errorlint // noToken's own
+	if p, ok := errors.AsType[*problem.Problem](err); ok {
 		p.Detail = t.redactor.Redact(p.Detail)
 	}
 	return err

@@ -311,6 +311,12 @@ func (m *matcher) matchBackslashes(pattern string, i int) int {
 			return end
 		}
 	}
+	if have > wanted && wanted > 0 { // the last is the next character's
+		last := i + have - 1
+		if decoded, size := unescape(m.text[last:]); beginsWith(after, decoded) {
+			return m.match(after[len(decoded):], last+size)
+		}
+	}
 	decoded, size := unescape(m.text[i:])
 	if beginsWith(pattern, decoded) {
 		return m.match(pattern[len(decoded):], i+size)

@@ -75,6 +75,7 @@ func forms(s string) []string {
 
 // awkward are secrets that each encoding does something to.
 var awkward = []string{
+	`before-an-amper\&sand`,
 	"s3cr3t-value", `qu"ote\back/slash<&>`, "100%25 sure%", "%2525%25", `at-the-tail\`, `\at-the-head`, `"both-ends"`, "a+b c=d&e;f", `\u0041\x41%41`, "pässwörd😀", "7f7f7f7f%7f", "u0041xyz", `back\\\\\slashes`,
 	"eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiIxMjM0In0.c2ln_-",
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"mimecast-proxy/secret"
 	"mimecast-proxy/telemetry"
@@ -83,6 +85,30 @@ func FuzzNoSecretComesOut(f *testing.F) {
 			if format == "json" && !json.Valid([]byte(line)) {
 				t.Errorf("not JSON: %q", line)
 			}
+		}
+	})
+}
+
+// Secrets are whatever their issuers make, in printable characters (the others
+// are refused at the start).
+func FuzzRedactorWithAnySecret(f *testing.F) {
+	for i, s := range awkward {
+		f.Add(s, "%", `25"`, uint8(i))
+	}
+	f.Fuzz(func(t *testing.T, s, before, after string, encoding uint8) {
+		if len(s) < 8 || len(s) > 200 || !utf8.ValidString(s) || strings.ContainsFunc(s, unicode.IsControl) || strings.Trim(s, `"=\ %+`) != s {
+			t.Skip()
+		}
+		e := encodings[int(encoding)%len(encodings)]
+		r := new(telemetry.Redactor)
+		r.Set("client secret", secret.New(s))
+		text := before + e.encode(s) + after
+		got := r.Redact(text)
+		if form := strings.Trim(e.encode(s), `"=\`); strings.Contains(got, form) && !strings.Contains("[redacted]", form) {
+			t.Errorf("%s of %q: %q shows %q", e.name, s, got, form)
+		}
+		if got == text {
+			t.Errorf("%s of %q: %q stays", e.name, s, text)
 		}
 	})
 }
