@@ -176,7 +176,8 @@ func TestBodyThatDawdlesIsCutAfterTenSeconds(t *testing.T) {
 			start := time.Now()
 			fmt.Fprint(client, line+" HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\nclient_secret=")
 			answer, err := io.ReadAll(client)
-			if took := time.Since(start); err != nil || took != 10*time.Second || !strings.HasPrefix(string(answer), fmt.Sprintf("HTTP/1.1 %d ", want)) {
+			// Since Go 1.26.11 the server lingers for half a second after a body that was cut.
+			if took := time.Since(start); err != nil || took < 10*time.Second || took > 10*time.Second+500*time.Millisecond || !strings.HasPrefix(string(answer), fmt.Sprintf("HTTP/1.1 %d ", want)) {
 				t.Errorf("%s: %q and the end after %v, %v", line, answer, took, err)
 			}
 			client.Close()
