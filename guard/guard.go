@@ -65,6 +65,7 @@ type Trace struct {
 // Guard holds a policy.
 type Guard struct {
 	slots      slots
+	unproven   slots // token requests whose body is read before anything is proved
 	hosts      hosts
 	origins    map[string]bool
 	keys       atomic.Pointer[keyring] // nil: none is asked for
@@ -89,6 +90,7 @@ func New(p Policy) (*Guard, error) {
 	}
 	g := &Guard{
 		slots:           slots{max: int64(p.MaxRequests)},
+		unproven:        slots{max: unprovenSlots(p.MaxRequests)},
 		hosts:           newHosts(p.Hosts),
 		origins:         origins,
 		routes:          routes,

@@ -25,6 +25,17 @@ func (s *slots) take() bool {
 
 func (s *slots) release() { s.taken.Add(-1) }
 
+// unprovenSlots returns how many slots strangers may take by sending token requests
+// slowly: a quarter of all, but 64 at the most, so that the rest is for those who
+// have proved their key.
+func unprovenSlots(all int) int64 {
+	const most = 64
+	if all == 0 {
+		return most
+	}
+	return int64(max(1, min(most, all/4)))
+}
+
 // busyFor is when a client that found no slot should ask again.
 const busyFor = time.Second
 

@@ -57,7 +57,7 @@ func (g *Guard) answerToken(w http.ResponseWriter, r *http.Request, t target) {
 	}
 	token := dummyToken
 	if ring := g.keys.Load(); ring != nil {
-		k, p := ring.judgeTokenRequest(w, r)
+		k, p := g.judgeTokenRequest(ring, w, r)
 		if p != nil {
 			g.refuse(w, r, p)
 			return
@@ -69,17 +69,21 @@ func (g *Guard) answerToken(w http.ResponseWriter, r *http.Request, t target) {
 
 // judgeTokenRequest asks that the client secret be a key, and returns that key. The
 // client ID, the grant type and the rest may be anything.
-func (k *keyring) judgeTokenRequest(w http.ResponseWriter, r *http.Request) (*key, *problem.Problem) {
-	if proved := k.provedBy(r.Header); proved != nil {
+func (g *Guard) judgeTokenRequest(ring *keyring, w http.ResponseWriter, r *http.Request) (*key, *problem.Problem) {
+	if proved := ring.provedBy(r.Header); proved != nil {
 		return proved, nil
 	}
+	if !g.unproven.take() {
+		return nil, g.unproven.full()
+	}
+	defer g.unproven.release()
 	boundBody(w)
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxTokenRequest))
 	if err != nil {
 		return nil, problem.New(problem.BadRequestBody, "The token request cannot be read. Send a form with client_id and client_secret, and no more.").Because(err)
 	}
 	for _, s := range append(headerSecrets(r), bodySecrets(body)...) {
-		if proved := k.find(s, false); proved != nil {
+		if proved := ring.find(s, false); proved != nil {
 			return proved, nil
 		}
 	}

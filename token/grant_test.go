@@ -167,7 +167,7 @@ func TestHostileAnswers(t *testing.T) {
 		"lifetime not finite":  {answering(200, "application/json", `{"access_token":"abc","expires_in":"NaN"}`), token.Unavailable, ""},
 		"token is a number":    {answering(200, "application/json", `{"access_token":5}`), token.Unavailable, ""},
 		"endless":              {endless, token.Unavailable, "more than 65536 bytes"},
-		"bomb":                 {compressed("gzip", strings.Repeat(" ", 50<<20)), token.Unavailable, "more than 65536 bytes"},
+		"bomb":                 {compressed("gzip", strings.Repeat(" ", 1<<20)), token.Unavailable, "more than 65536 bytes"},
 		"broken gzip":          {answering(200, "application/json", "\x1f\x8b broken"), token.Unavailable, "cannot be read"},
 		"404":                  {answering(404, "text/html", echo), token.Unavailable, "status 404: there is none at https://127.0.0.1:"},
 		"405":                  {answering(405, "application/json", "{}"), token.Unavailable, "check MIMECAST_TOKEN_URL, and MIMECAST_BASE_URL"},
