@@ -248,7 +248,7 @@ func TestSecretsThatTheUpstreamRepeatsShowNowhere(t *testing.T) {
 		if err := os.WriteFile(pemFile, slices.Concat(sim.CA, ca), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		p := serve(t, sim, "PROXY_LOG_LEVEL="+level, "MIMECAST_BASE_URL="+hostile, "MIMECAST_TOKEN_URL="+sim.URL+"/oauth/token", "MIMECAST_CA_FILE="+pemFile, "PROXY_TOKEN_STUB=true", "GODEBUG=http2debug=2")
+		p := serve(t, sim, "PROXY_LOG_LEVEL="+level, "MIMECAST_BASE_URL="+hostile, "MIMECAST_TOKEN_URL="+sim.URL+"/oauth/token", "MIMECAST_CA_FILE="+pemFile, "PROXY_TOKEN_STUB=true")
 		_, body := p.must("POST", "/identity/whoami", "{}")
 		told := tokens()
 		if len(told) == 0 || len(told[0]) < 16 {

@@ -71,6 +71,7 @@ var triggers = map[string]string{
 	"startup":      "since the proxy started",
 	"expiry":       "before the old one expired",
 	"unauthorized": "after Mimecast's 401",
+	"credentials":  "after the credentials changed",
 }
 
 // states say in words what colours and shapes say.

@@ -164,7 +164,11 @@ func redactSecrets(r *telemetry.Redactor, cfg config.Config) {
 	redactKeys(r, cfg.APIKey.Values()...)
 	var passwords []secret.Text
 	for _, raw := range []secret.Text{cfg.HTTPProxy, cfg.HTTPSProxy} {
-		if u, err := url.Parse(raw.Reveal()); err == nil {
+		text := raw.Reveal()
+		if !strings.Contains(text, "://") {
+			text = "http://" + text
+		}
+		if u, err := url.Parse(text); err == nil {
 			password, _ := u.User.Password()
 			passwords = append(passwords, secret.New(password))
 		}

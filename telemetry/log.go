@@ -193,7 +193,7 @@ type stdLogKind struct {
 // Write logs one message. It never fails: nobody could say so anywhere else.
 func (w *lineWriter) Write(p []byte) (int, error) {
 	e := w.t.log.WithLevel(w.level)
-	if e == nil || w.t.dropStdLog {
+	if e == nil {
 		return len(p), nil
 	}
 	suppressed, ok := w.allow(string(p), time.Now())

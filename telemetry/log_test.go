@@ -216,11 +216,3 @@ func TestStdLogTellsEachKindOnceAMinute(t *testing.T) {
 		}
 	})
 }
-
-func TestStdLogCanBeDropped(t *testing.T) {
-	var out bytes.Buffer
-	newTelemetry(t, telemetry.Options{Output: &out, Level: "debug", DropStdLog: true}).StdLog("error").Print("http2: Framer read DATA")
-	if out.Len() > 0 {
-		t.Error(out.String())
-	}
-}

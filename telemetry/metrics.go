@@ -28,7 +28,7 @@ var (
 	unauthorizedReasons = []string{"token_expired", "token_verification_failed"}
 	retryOutcomes       = []string{"recovered", "still_unauthorized", "not_replayable", "renewal_failed", "token_fresh"}
 	waitOutcomes        = []string{"recovered", "still_limited", "too_long", "not_replayable", "abandoned"}
-	tokenTriggers       = []string{"startup", "expiry", "unauthorized"}
+	tokenTriggers       = []string{"startup", "expiry", "unauthorized", "credentials"}
 	tokenOutcomes       = []string{"ok", "refused", "unavailable"}
 	reloadedFiles       = []string{"MIMECAST_CLIENT_ID_FILE", "MIMECAST_CLIENT_SECRET_FILE", "MIMECAST_CA_FILE", "PROXY_API_KEY_FILE"}
 	reloadOutcomes      = []string{"changed", "failed", "restored"}

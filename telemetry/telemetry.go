@@ -27,9 +27,6 @@ type Options struct {
 	// Redactor removes the secrets in force from all that is logged, remembered
 	// and shown; nil removes none.
 	Redactor *Redactor
-	// DropStdLog drops what the loggers of StdLog are given. It is for GODEBUG's
-	// http2debug, with which net/http traces headers and bodies there.
-	DropStdLog bool
 	// Level is debug, info, warn or error; empty means info.
 	Level string
 	// Format is json, console, or auto, which is console on a terminal and
@@ -57,8 +54,6 @@ type Telemetry struct {
 	rejected rejections
 	started  time.Time
 	version  string
-	// dropStdLog is Options.DropStdLog.
-	dropStdLog bool
 	// inFlight and expiry are read at each scrape, busy for the page.
 	inFlight atomic.Int64
 	busy     atomic.Int64 // since when there is always a request in flight, in Unix nanoseconds
@@ -73,7 +68,7 @@ func New(o Options) (*Telemetry, error) {
 		return nil, err
 	}
 	t := &Telemetry{
-		log: log, redactor: o.Redactor, dropStdLog: o.DropStdLog,
+		log: log, redactor: o.Redactor,
 		started: time.Now().Round(0), version: cmp.Or(o.Version, "unknown"),
 	}
 	t.metrics = newMetrics(o, t)
