@@ -170,6 +170,20 @@ func (p *program) scrape() map[string]float64 {
 	return samples
 }
 
+// logged returns how many requests the lines of a log stand for.
+func logged(text string) (requests int) {
+	for raw := range strings.Lines(text) {
+		var line struct {
+			Msg        string
+			Suppressed int
+		}
+		if json.Unmarshal([]byte(raw), &line) == nil && line.Msg == "request" {
+			requests += 1 + line.Suppressed
+		}
+	}
+	return requests
+}
+
 // send sends one request of the kind. The answer is read to its end, and is as
 // complete as the kind says.
 func (p *program) send(k *kind) (status int, denied string, err error) {
@@ -328,7 +342,7 @@ func (p *program) countElsewhere(sim *simulator.Server, sent int) {
 	if err := json.NewDecoder(res.Body).Decode(&status); err != nil || status.Total != sent {
 		p.t.Errorf("the status says %d, %v", status.Total, err)
 	}
-	p.stderr.Await(p.t, "as many lines", func(text string) bool { return strings.Count(text, `"msg":"request"`) == sent })
+	p.stderr.Await(p.t, "as many lines", func(text string) bool { return logged(text) == sent })
 	if n := p.metric(`mimecast_proxy_token_requests_total{outcome="ok",trigger="startup"}`) + p.metric(`mimecast_proxy_token_requests_total{outcome="ok",trigger="unauthorized"}`); int(n) != sim.TokenRequests() {
 		p.t.Errorf("%v token requests counted, Mimecast saw %d", n, sim.TokenRequests())
 	}

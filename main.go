@@ -16,13 +16,16 @@ import (
 	"mimecast-proxy/app"
 	"mimecast-proxy/config"
 	"mimecast-proxy/service"
+	"mimecast-proxy/telemetry"
 )
 
 func main() {
 	app.HideMemory()
 	code, err := service.Main(keptBy)
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "mimecast-proxy:", err)
+		log := telemetry.NewLogWriter(os.Stderr, nil)
+		fmt.Fprintln(log, "mimecast-proxy:", err)
+		log.Close()
 		code = app.ExitFailed
 	}
 	os.Exit(code)
@@ -37,6 +40,7 @@ func keptBy(k service.Keeper) int {
 		Stderr:   k.Log,
 		Terminal: isTerminal(k.Log),
 		Signals:  k.Signals,
+		Reread:   app.RereadSignals(),
 		Keeper:   k,
 	})
 }
@@ -52,8 +56,13 @@ func isTerminal(w io.Writer) bool {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
-// run executes a command line and returns the exit code.
+// run executes a command line and returns the exit code. All that is said on
+// stderr goes through one writer, which nobody waits for.
 func run(ctx context.Context, args []string, p app.Process) int {
+	p.Redactor = new(telemetry.Redactor)
+	log := telemetry.NewLogWriter(p.Stderr, p.Redactor)
+	defer log.Close() // a panic's path too
+	p.Stderr = log
 	root := commands(p)
 	root.SetArgs(args)
 	root.SetOut(p.Stdout)

@@ -101,6 +101,10 @@ func TestReferenceHasEveryFieldOfTheLog(t *testing.T) {
 		t.Error(res.Status)
 	}
 	p.stderr.Await(t, "the last line", func(text string) bool { return strings.Contains(text, "trace_id") })
+	for range 3 { // of which two at least share a line
+		p.must("GET", "/", "", "Origin", "https://evil.example")
+	}
+	p.stderr.Await(t, "the line of several", func(text string) bool { return strings.Contains(text, "suppressed") })
 	sim := built.Simulate(t, simulator.Options{ClientSecret: "another"})
 	refused := start(t, built.Environ(t, sim))
 	refused.stderr.Await(t, "the refusal", func(text string) bool { return strings.Contains(text, "token refused") })

@@ -240,7 +240,7 @@ func (p *program) statusSays(words string) {
 }
 
 var (
-	clockTime  = regexp.MustCompile(`(?m)^\d\d:\d\d:\d\d\.\d{3} `)
+	clockTime  = regexp.MustCompile(`(?m)^\d\d:\d\d:\d\d\.\d{3}Z `)
 	took       = regexp.MustCompile(`\(\d+ ms\)`)
 	millis     = regexp.MustCompile(`(duration_ms|upstream_ms)=[0-9.e+-]+`)
 	requestID  = regexp.MustCompile(`\brequest_id=[0-9a-f]{16}`)
@@ -274,7 +274,7 @@ func tidier(sim *simulator.Server, env []string) func(string) string {
 	return func(s string) string {
 		s = names.Replace(s)
 		s = strings.ReplaceAll(s, "127.0.0.1 is 127.0.0.1", host+" is 192.0.2.1")
-		s = clockTime.ReplaceAllString(s, "09:30:00.000 ")
+		s = clockTime.ReplaceAllString(s, "09:30:00.000Z ")
 		s = took.ReplaceAllString(s, "(12 ms)")
 		s = millis.ReplaceAllString(s, "$1=12")
 		s = requestID.ReplaceAllString(s, "request_id=4bf92f3577b34da6")

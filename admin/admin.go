@@ -134,6 +134,9 @@ func only(methods []string, f http.HandlerFunc) http.HandlerFunc {
 	}
 }
 
+// maxHeaderFields is far beyond what browsers and probes send.
+const maxHeaderFields = 100
+
 // bodyTimeout is how long a client may take to send a body that nobody reads.
 const bodyTimeout = 10 * time.Second
 
@@ -150,6 +153,10 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	header.Set("Referrer-Policy", "no-referrer")
 	header.Set("Cross-Origin-Resource-Policy", "same-origin")
 	header.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+	if len(r.Header) > maxHeaderFields {
+		refuse(w, http.StatusRequestHeaderFieldsTooLarge, "headers_too_large", "The request has too many headers.")
+		return
+	}
 	next, ok := h.routes[r.URL.Path]
 	if !ok {
 		refuse(w, http.StatusNotFound, "not_found", "There is no such path on the admin listener.")

@@ -83,6 +83,20 @@ func TestVerdictNamesTheOneToLookAt(t *testing.T) {
 		{"the tool", func(s *admin.Status, _ *admin.TokenState) {
 			s.Faults = []admin.Fault{fault("route_not_allowed", "tool", 70)}
 		}, "bad", "tool", "It is the tool: it asks for routes", "PROXY_ALLOW"},
+		{"a flood of rejected requests", func(s *admin.Status, _ *admin.TokenState) {
+			s.Faults = []admin.Fault{{Code: "api_key_required", Culprit: "tool", Rejected: true, LastMinute: 90, Window: 90, LastAt: now}}
+		}, "ok", "", "All is well: 10 requests in the last minute. The proxy rejected 90 more.", ""},
+		{"a flood beside what goes wrong", func(s *admin.Status, _ *admin.TokenState) {
+			s.LastMinute = 10000
+			s.Faults = []admin.Fault{{Code: "api_key_required", Culprit: "tool", Rejected: true, LastMinute: 9990, Window: 9990, LastAt: now}, fault("mimecast_error", "mimecast", 9)}
+		}, "bad", "mimecast", "server errors, 9 of 10 requests", "service status"},
+		{"nothing but rejected requests", func(s *admin.Status, _ *admin.TokenState) {
+			s.Faults = []admin.Fault{{Code: "route_not_allowed", Culprit: "tool", Rejected: true, LastMinute: 100, Window: 100, LastAt: now}}
+		}, "watch", "tool", "asks for routes that are not allowed. All 100 requests in the last minute were rejected.", "PROXY_ALLOW"},
+		{"nothing but rejected requests, a while ago", func(s *admin.Status, _ *admin.TokenState) {
+			s.LastMinute = 0
+			s.Faults = []admin.Fault{{Code: "host_not_allowed", Culprit: "tool", Rejected: true, Window: 100, LastAt: now}}
+		}, "watch", "tool", "All 100 requests in the last 15 minutes", "PROXY_ALLOWED_HOSTS"},
 		{"the commonest fault is named", func(s *admin.Status, _ *admin.TokenState) {
 			s.Faults = []admin.Fault{fault("mimecast_error", "mimecast", 8), fault("upstream_unreachable", "mimecast", 30)}
 		}, "bad", "mimecast", "cannot be reached, 38 of 100", "DNS"},

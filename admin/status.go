@@ -41,7 +41,8 @@ type Status struct {
 	StepSeconds   int     `json:"step_seconds"`
 	Points        []Point `json:"points"`
 	Latency       Latency `json:"latency"`
-	// Requests are the last ones, newest first.
+	// Requests are the last ones, newest first: up to 200, and up to 50 more
+	// that were rejected.
 	Requests []Request `json:"requests"`
 	// Faults are what went wrong in the window, the most frequent of the last
 	// minute first; Denials what was refused since the start. ReportOnly says
@@ -129,6 +130,7 @@ type Request struct {
 type Fault struct {
 	Code       string    `json:"code"`
 	Culprit    string    `json:"culprit"`
+	Rejected   bool      `json:"rejected,omitempty"` // before anything was sent to Mimecast, for the client's fault
 	LastMinute uint32    `json:"last_minute"`
 	Window     uint32    `json:"window"`
 	LastAt     time.Time `json:"last_at"`

@@ -27,7 +27,7 @@ type Verdict struct {
 
 // judge reaches the verdict: the first thing that is wrong, worst first.
 func judge(s *Status) Verdict {
-	for _, look := range []func(*Status) *Verdict{atDrain, atToken, atLastMinute, atCrowd, atWaiting, atRenewal, atQuota, atPace, atWindow} {
+	for _, look := range []func(*Status) *Verdict{atDrain, atToken, atLastMinute, atCrowd, atWaiting, atRenewal, atQuota, atPace, atRejected, atWindow} {
 		if v := look(s); v != nil {
 			return *v
 		}
@@ -71,7 +71,46 @@ const (
 )
 
 func atLastMinute(s *Status) *Verdict {
-	return atFaults(s.Faults, period{s.LastMinute, "in the last minute", func(f Fault) uint32 { return f.LastMinute }})
+	return atFaults(s.Faults, s.lastMinute())
+}
+
+func (s *Status) lastMinute() period {
+	return period{s.LastMinute, "in the last minute", func(f Fault) uint32 { return f.LastMinute }}
+}
+
+// window is for when there was no request in the last minute.
+func (s *Status) window() period {
+	var requests uint32
+	for _, p := range s.Points {
+		requests += p.Requests
+	}
+	when := fmt.Sprintf("in the last %d minutes, none of them in the last one", s.WindowSeconds/60)
+	return period{requests, when, func(f Fault) uint32 { return f.Window }}
+}
+
+// atRejected is for when no request was let through. Else those that were say how
+// the proxy is, and anybody who can connect may cause the others.
+func atRejected(s *Status) *Verdict {
+	p := s.lastMinute()
+	if s.LastMinute == 0 {
+		p = s.window()
+	}
+	n := rejected(s.Faults, p)
+	if n == 0 || n < p.requests {
+		return nil
+	}
+	w := wordsFor(commonest(s.Faults, p.count, func(f Fault) bool { return f.Rejected }))
+	return &Verdict{stateWatch, "tool", fmt.Sprintf("It is the tool: %s. All %s %s were rejected.", w.What, plural(n, "request"), p.name), w.Do}
+}
+
+// rejected returns how many requests were rejected because of the client.
+func rejected(faults []Fault, p period) (n uint32) {
+	for _, f := range faults {
+		if f.Rejected {
+			n += p.count(f)
+		}
+	}
+	return n
 }
 
 // atWindow is for a tool that comes by now and then: what happened to it last
@@ -80,12 +119,7 @@ func atWindow(s *Status) *Verdict {
 	if s.LastMinute > 0 {
 		return nil
 	}
-	var requests uint32
-	for _, p := range s.Points {
-		requests += p.Requests
-	}
-	when := fmt.Sprintf("in the last %d minutes, none of them in the last one", s.WindowSeconds/60)
-	v := atFaults(s.Faults, period{requests, when, func(f Fault) uint32 { return f.Window }})
+	v := atFaults(s.Faults, s.window())
 	if v != nil {
 		v.State = stateWatch
 	}
@@ -99,9 +133,10 @@ type period struct {
 	count    func(Fault) uint32
 }
 
-// atFaults looks at what went wrong. What the tool does wrong comes after the
-// rest, since it needs somebody else.
+// atFaults looks at what went wrong with the requests that were let through. What
+// the tool does wrong comes after the rest, since it needs somebody else.
 func atFaults(faults []Fault, p period) *Verdict {
+	p.requests -= min(p.requests, rejected(faults, p))
 	for _, group := range [][]string{{"token", "mimecast", "proxy"}, {"tool"}} {
 		culprit, total := worst(faults, group, p.count)
 		share := percent(total, p.requests)
@@ -112,7 +147,7 @@ func atFaults(faults []Fault, p period) *Verdict {
 		if share >= mostly || culprit != "tool" && share >= alarming {
 			v.State = stateBad
 		}
-		w := wordsFor(commonest(faults, culprit, p.count))
+		w := wordsFor(commonest(faults, p.count, func(f Fault) bool { return f.Culprit == culprit && !f.Rejected }))
 		v.Text = fmt.Sprintf("It is %s: %s, %d of %s %s.", culprits[culprit], w.What, total, plural(p.requests, "request"), p.name)
 		v.Advice = w.Do
 		return v
@@ -130,21 +165,21 @@ func worst(faults []Fault, group []string, count func(Fault) uint32) (culprit st
 	return culprit, most
 }
 
-// spoiled returns how many requests were a culprit's fault.
+// spoiled returns how many requests that were let through were a culprit's fault.
 func spoiled(faults []Fault, culprit string, count func(Fault) uint32) (n uint32) {
 	for _, f := range faults {
-		if f.Culprit == culprit {
+		if f.Culprit == culprit && !f.Rejected {
 			n += count(f)
 		}
 	}
 	return n
 }
 
-// commonest returns the code that a culprit was most often met with.
-func commonest(faults []Fault, culprit string, count func(Fault) uint32) (code string) {
+// commonest returns the most frequent code of some faults.
+func commonest(faults []Fault, count func(Fault) uint32, of func(Fault) bool) (code string) {
 	most := uint32(0)
 	for _, f := range faults {
-		if n := count(f); f.Culprit == culprit && n > most {
+		if n := count(f); of(f) && n > most {
 			code, most = f.Code, n
 		}
 	}
@@ -263,7 +298,8 @@ func allWell(s *Status) Verdict {
 	if s.LastMinute == 0 {
 		return v
 	}
-	v.Text = "All is well: " + plural(s.LastMinute, "request") + " in the last minute"
+	turnedAway := rejected(s.Faults, s.lastMinute())
+	v.Text = "All is well: " + plural(s.LastMinute-min(s.LastMinute, turnedAway), "request") + " in the last minute"
 	var wrong uint32
 	for culprit := range culprits {
 		wrong += lately(s, culprit)
@@ -272,5 +308,8 @@ func allWell(s *Status) Verdict {
 		v.Text += fmt.Sprintf(", of which %d went wrong", wrong)
 	}
 	v.Text += "."
+	if turnedAway > 0 {
+		v.Text += fmt.Sprintf(" The proxy rejected %d more.", turnedAway)
+	}
 	return v
 }

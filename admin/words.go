@@ -46,6 +46,8 @@ var vocabulary = map[string]words{
 	"request_refused":       {"its requests are refused as wrong", "The status and the body that the tool gets say what is wrong with them."},
 	"client_gone":           {"it hangs up before the answer", "Its timeout may be shorter than Mimecast takes."},
 	"bad_request_target":    {"it asks for what is no path of Mimecast's", "Give the tool this proxy's address as its base URL, not as its HTTP proxy."},
+	"bad_request":           {"it sends requests that are not valid HTTP", "Escape spaces and percent signs in its paths and queries, and send one Host header."},
+	"headers_too_large":     {"it sends too many or too large headers", "Send fewer, or raise PROXY_MAX_HEADER_FIELDS and PROXY_MAX_HEADER_BYTES."},
 	"bad_request_body":      {"its request bodies end early or are malformed", "Look at the tool's own log."},
 	"api_key_required":      {"it does not send the proxy's API key", "Give the tool the key that PROXY_API_KEY holds."},
 	"host_not_allowed":      {"it calls the proxy by a name that is not allowed", "Add the name to PROXY_ALLOWED_HOSTS, or call the proxy by its address."},

@@ -15,6 +15,7 @@ import (
 
 	"mimecast-proxy/config"
 	"mimecast-proxy/service"
+	"mimecast-proxy/telemetry"
 )
 
 // Process is what a command has of the world outside.
@@ -23,11 +24,17 @@ type Process struct {
 	Environ        []string
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
+	// Redactor gets the secrets in force, for what else is written to Stderr;
+	// nil: nothing else is.
+	Redactor *telemetry.Redactor
 	// Terminal says whether Stderr is one.
 	Terminal bool
 	// Signals are those that end the command: the first drains, the second
 	// cuts. nil means that only the context ends it.
 	Signals <-chan os.Signal
+	// Reread are signals that ask a running proxy to read all files at once; nil
+	// means that none does. See [RereadSignals].
+	Reread <-chan os.Signal
 	// Keeper is whoever keeps Serve running. The other commands do not know it.
 	Keeper service.Keeper
 	// Listen opens a listener; nil means as net.ListenConfig does.

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -44,7 +45,8 @@ func (p Process) Check(ctx context.Context, path string, asJSON bool) error {
 	ctx, stop := p.untilSignal(ctx)
 	defer stop()
 	log.SetOutput(io.Discard) // net/http tells it a peer's bytes
-	report := reporter{w: p.Stdout, asJSON: asJSON}
+	redactor := cmp.Or(p.Redactor, new(telemetry.Redactor))
+	report := reporter{w: p.Stdout, asJSON: asJSON, redactor: redactor}
 	if !isTarget(path) {
 		return &ExitError{ExitUsage, fmt.Errorf("--path %q is not a path such as %s", path, DefaultCheckPath)}
 	}
@@ -52,12 +54,13 @@ func (p Process) Check(ctx context.Context, path string, asJSON bool) error {
 	if err != nil {
 		return errors.Join(err, report.unconfigured(err))
 	}
+	redactSecrets(redactor, cfg)
 	upstream, err := upstream(cfg)
 	if err != nil {
 		return &ExitError{ExitUsage, err}
 	}
 	defer upstream.CloseIdleConnections()
-	c := &check{cfg: cfg, upstream: upstream, path: path}
+	c := &check{cfg: cfg, upstream: upstream, path: path, redactor: redactor}
 	failed := false
 	for _, s := range []struct {
 		name string
@@ -95,12 +98,14 @@ func isTarget(path string) bool {
 
 // reporter prints steps as they come, or all of them as JSON at the end.
 type reporter struct {
-	w      io.Writer
-	asJSON bool
-	steps  []Step
+	w        io.Writer
+	asJSON   bool
+	redactor *telemetry.Redactor
+	steps    []Step
 }
 
 func (r *reporter) add(s Step) error {
+	s.Detail = r.redactor.Redact(s.Detail)
 	r.steps = append(r.steps, s)
 	if r.asJSON {
 		return nil
@@ -139,6 +144,7 @@ type check struct {
 	upstream proxy.Connections
 	path     string
 	held     *token.Token
+	redactor *telemetry.Redactor
 }
 
 func (c *check) configuration(context.Context) (string, error) {
@@ -196,7 +202,7 @@ func (c *check) tls(ctx context.Context) (string, error) {
 func (c *check) token(ctx context.Context) (string, error) {
 	clock := ""
 	grant := &token.ClientCredentials{
-		URL: c.cfg.TokenURL.String(), ID: c.cfg.ClientID.Read, Secret: c.cfg.ClientSecret.Read, Transport: c.upstream,
+		URL: c.cfg.TokenURL.String(), ID: c.cfg.ClientID.Value, Secret: c.cfg.ClientSecret.Value, Transport: c.upstream,
 		Clock: func(ahead time.Duration) { clock = judgeClock(ahead) },
 	}
 	held, err := grant.Fetch(ctx)
@@ -207,6 +213,7 @@ func (c *check) token(ctx context.Context) (string, error) {
 		return "", errors.New(advice(err) + clock)
 	}
 	c.held = held
+	redactToken(c.redactor, held)
 	return fmt.Sprintf("Mimecast gave a token for %v%s", held.Expiry().Sub(held.Fetched()).Round(time.Second), clock), nil
 }
 

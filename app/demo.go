@@ -16,6 +16,7 @@ import (
 	"mimecast-proxy/config"
 	"mimecast-proxy/service"
 	"mimecast-proxy/simulator"
+	"mimecast-proxy/telemetry"
 )
 
 // Demo runs the proxy in front of an embedded Mimecast until a signal or ctx
@@ -31,7 +32,9 @@ func (p Process) Demo(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, sim.Close())
 	}
-	if err := s.introduce(p.Stdout, sim, taken); err != nil {
+	out := telemetry.NewLogWriter(p.Stdout, nil) // nor does the demo wait for who reads this
+	defer out.Close()
+	if err := s.introduce(out, sim, taken); err != nil {
 		return errors.Join(err, s.drain(nil), sim.Close())
 	}
 	return errors.Join(s.run(ctx, p.Signals), sim.Close())
@@ -39,14 +42,16 @@ func (p Process) Demo(ctx context.Context) error {
 
 // demoServer returns a proxy in front of sim. Where a port is taken it uses a
 // free one, and says which were taken.
-func (p Process) demoServer(ctx context.Context, sim *simulator.Server) (s *server, taken []string, err error) {
+func (p Process) demoServer(ctx context.Context, sim *simulator.Server) (s *instance, taken []string, err error) {
 	environ := slices.DeleteFunc(slices.Clone(p.Environ), func(v string) bool { return strings.HasPrefix(v, "MIMECAST_") })
 	environ = append(environ, "MIMECAST_CLIENT_ID="+simulator.DefaultClientID, "MIMECAST_CLIENT_SECRET="+simulator.DefaultClientSecret, "MIMECAST_BASE_URL="+sim.URL)
 	cfg, err := configure(environ)
 	if err != nil {
 		return nil, nil, err
 	}
-	cfg.CAPEM = sim.CA
+	if cfg.CA, err = config.ParseAuthorities(sim.CA); err != nil {
+		return nil, nil, fmt.Errorf("reading the simulator's authority: %w", err)
+	}
 	for _, a := range []*config.Address{&cfg.Listen, &cfg.Admin} {
 		free, err := p.isFree(ctx, *a)
 		if err != nil {
@@ -62,7 +67,7 @@ func (p Process) demoServer(ctx context.Context, sim *simulator.Server) (s *serv
 		Name: "ask", Label: "Send requests", Description: "Three of them, through the proxy, as a tool would that knows no OAuth.",
 		Do: func(ctx context.Context) error { return s.ask(ctx) },
 	})
-	s, err = p.newServer(ctx, cfg, actions...)
+	s, err = p.newInstance(ctx, cfg, actions...)
 	return s, taken, err
 }
 
@@ -120,7 +125,7 @@ var samples = []sample{
 
 // ask sends the samples through the proxy. What they are answered is for the
 // page to show.
-func (s *server) ask(ctx context.Context) error {
+func (s *instance) ask(ctx context.Context) error {
 	at := config.Address{Network: s.dataAddr.Network(), Address: s.dataAddr.String()}
 	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, at.Network, reachable(at))
@@ -135,17 +140,13 @@ func (s *server) ask(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-func (s *server) send(ctx context.Context, client *http.Client, what sample) error {
+func (s *instance) send(ctx context.Context, client *http.Client, what sample) error {
 	req, err := http.NewRequestWithContext(ctx, what.method, "http://localhost"+what.target, strings.NewReader(what.body))
 	if err != nil {
 		return err
 	}
 	if !s.cfg.APIKey.IsZero() {
-		key, err := s.cfg.APIKey.Read()
-		if err != nil {
-			return err
-		}
-		req.Header.Set("X-Proxy-Key", key.Reveal())
+		req.Header.Set("X-Proxy-Key", s.cfg.APIKey.Value().Reveal())
 	}
 	res, err := client.Do(req)
 	if err != nil {
@@ -198,7 +199,7 @@ What else can go wrong on command:  curl {control}/
 `
 
 // introduce prints what to try.
-func (s *server) introduce(w io.Writer, sim *simulator.Server, taken []string) error {
+func (s *instance) introduce(w io.Writer, sim *simulator.Server, taken []string) error {
 	options, proxy := "", "http://"+s.dataAddr.String()
 	if s.dataAddr.Network() == "unix" {
 		options, proxy = "--unix-socket "+s.dataAddr.String()+" ", "http://localhost"

@@ -28,7 +28,7 @@ func addressOf(l net.Listener) config.Address {
 
 // report tells the keeper that the server is ready, once the first token is
 // held or was not to be had, and from then on that it answers.
-func (s *server) report(ctx context.Context) {
+func (s *instance) report(ctx context.Context) {
 	first, cancel := context.WithTimeout(ctx, firstToken)
 	_, err := s.source.Token(first)
 	cancel()
@@ -49,7 +49,7 @@ func (s *server) report(ctx context.Context) {
 
 // keepAlive tells the keeper twice in each of its periods that the admin
 // listener answers. Without one it tells that the process runs.
-func (s *server) keepAlive(ctx context.Context) {
+func (s *instance) keepAlive(ctx context.Context) {
 	tick := time.NewTicker(s.keeper.Watchdog / 2)
 	defer tick.Stop()
 	for {
@@ -64,7 +64,7 @@ func (s *server) keepAlive(ctx context.Context) {
 	}
 }
 
-func (s *server) answers(ctx context.Context) bool {
+func (s *instance) answers(ctx context.Context) bool {
 	if s.adminAt == nil {
 		return true
 	}

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"net"
 	"os"
-	"time"
 
 	"mimecast-proxy/config"
 )
@@ -66,31 +65,4 @@ func clearStale(ctx context.Context, path string) error {
 		return fmt.Errorf("asking whether somebody listens there: %w", err)
 	}
 	return os.Remove(path)
-}
-
-// loud returns l with a word in the log where connections cannot be accepted:
-// net/http goes on trying in silence, and clients wait.
-func (s *server) loud(l net.Listener) net.Listener {
-	return &loud{Listener: l, say: func(err error) {
-		s.tel.Logger().Warn("connections cannot be accepted and wait; where files are the matter, raise the limit (ulimit -n)", "error", err)
-	}}
-}
-
-type loud struct {
-	net.Listener
-	say  func(error)
-	said time.Time // when say was called last
-}
-
-// hush is how long nothing is said after something was.
-const hush = 10 * time.Second
-
-// Accept is called by one goroutine alone.
-func (l *loud) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if err != nil && !errors.Is(err, net.ErrClosed) && time.Since(l.said) >= hush {
-		l.said = time.Now()
-		l.say(err)
-	}
-	return c, err
 }

@@ -95,7 +95,7 @@ func serveVariant(variant string) error {
 	if err != nil {
 		return err
 	}
-	go func() { _ = (&http.Server{Handler: h, ReadHeaderTimeout: readHeaderTimeout}).Serve(l) }()
+	go func() { _ = (&http.Server{Handler: h, ReadHeaderTimeout: time.Minute}).Serve(l) }()
 	out := json.NewEncoder(os.Stdout)
 	if err := out.Encode(l.Addr().String()); err != nil {
 		return err
@@ -120,7 +120,7 @@ func (p *parts) mute() http.Handler {
 
 func (p *parts) transport(trace proxy.Trace, replaying func(int64)) *proxy.Transport {
 	return &proxy.Transport{
-		Base: p.upstream, Source: tokens{p.source}, ReplayLimit: p.cfg.ReplayLimit,
+		Base: p.upstream, Source: tokens{source: p.source}, ReplayLimit: p.cfg.ReplayLimit,
 		Budget: proxy.NewBudget(p.cfg.ReplayMemory, replaying), Trace: trace,
 	}
 }

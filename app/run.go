@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"mimecast-proxy/service"
+	"mimecast-proxy/telemetry"
 	"mimecast-proxy/token"
 )
 
@@ -43,7 +45,9 @@ func (p Process) Run(ctx context.Context, argv []string) error {
 		return err
 	}
 	cfg.ShutdownDelay = 0 // nobody routes to it
-	s, err := p.newServer(ctx, cfg)
+	// Names that only the command knows.
+	cfg.Warnings = slices.DeleteFunc(cfg.Warnings, func(w string) bool { return slices.Contains(cfg.Foreign, w) })
+	s, err := p.newInstance(ctx, cfg)
 	if err != nil {
 		return err
 	}
@@ -74,12 +78,12 @@ func (p Process) Run(ctx context.Context, argv []string) error {
 	}
 }
 
-func (s *server) runCommand(ctx context.Context, p Process, more <-chan os.Signal, argv []string) error {
+func (s *instance) runCommand(ctx context.Context, p Process, more <-chan os.Signal, argv []string) error {
 	if err := s.awaitToken(ctx, p.Signals); err != nil {
 		return err
 	}
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = p.Stdin, p.Stdout, p.Stderr
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = p.Stdin, p.Stdout, inheritable(p.Stderr)
 	cmd.Env = childEnviron(p.Environ, "http://"+s.dataAddr.String())
 	if err := cmd.Start(); err != nil {
 		return notStarted(err)
@@ -96,10 +100,21 @@ func (s *server) runCommand(ctx context.Context, p Process, more <-chan os.Signa
 	return exitOf(cmd.ProcessState, err)
 }
 
+// inheritable returns the file that w writes to, so that the command writes to it
+// by itself; w where it is none.
+func inheritable(w io.Writer) io.Writer {
+	if log, ok := w.(*telemetry.LogWriter); ok {
+		if f, ok := log.Unwrap().(*os.File); ok {
+			return f
+		}
+	}
+	return w
+}
+
 // awaitToken waits until a token is held, so that the command's first request
 // meets no cold start. Credentials that are refused end it here, and so does a
 // signal.
-func (s *server) awaitToken(ctx context.Context, signals <-chan os.Signal) error {
+func (s *instance) awaitToken(ctx context.Context, signals <-chan os.Signal) error {
 	ctx, cancel := context.WithTimeout(ctx, firstToken)
 	defer cancel()
 	var err error // until asked is closed, the goroutine's

@@ -14,22 +14,14 @@ import (
 
 	"mimecast-proxy/admin"
 	"mimecast-proxy/config"
-	"mimecast-proxy/halfclose"
 	"mimecast-proxy/problem"
+	"mimecast-proxy/server"
 	"mimecast-proxy/service"
 )
 
-const (
-	// What a client may take for its request headers, in time and bytes. Bodies
-	// have no bound: an upload takes as long as it takes.
-	readHeaderTimeout = 10 * time.Second
-	maxRequestHeader  = 64 << 10
-	// keepAlive is how long an idle client connection is kept: longer than
-	// clients commonly keep theirs, so that it is they who close.
-	keepAlive = 2 * time.Minute
-	// lastWords is how long requests that are cut have to say so.
-	lastWords = time.Second
-)
+// forcedShutdownGrace is how long requests that are cut have to send their error
+// response.
+const forcedShutdownGrace = time.Second
 
 // Serve runs the proxy until a signal or ctx ends it.
 func (p Process) Serve(ctx context.Context) error {
@@ -37,18 +29,18 @@ func (p Process) Serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s, err := p.newServer(ctx, cfg)
+	s, err := p.newInstance(ctx, cfg)
 	if err != nil {
 		return err
 	}
 	return s.run(ctx, p.Signals)
 }
 
-// server is a proxy that runs.
-type server struct {
+// instance is a proxy that runs.
+type instance struct {
 	*parts
-	data, admin       *http.Server
-	dataAddr, adminAt net.Addr // adminAt is nil where there is none
+	data, admin       *server.Server // admin is nil where it is off
+	dataAddr, adminAt net.Addr       // adminAt likewise
 	listeners         []net.Listener
 	draining          atomic.Bool
 	quit              chan struct{} // closed by POST /quitquitquit
@@ -56,9 +48,9 @@ type server struct {
 	keeper            service.Keeper
 }
 
-// newServer builds a proxy and opens its listeners. The actions are buttons on
+// newInstance builds a proxy and opens its listeners. The actions are buttons on
 // its status page.
-func (p Process) newServer(ctx context.Context, cfg config.Config, actions ...admin.Action) (*server, error) {
+func (p Process) newInstance(ctx context.Context, cfg config.Config, actions ...admin.Action) (*instance, error) {
 	parts, err := p.assemble(cfg)
 	if err != nil {
 		return nil, err
@@ -66,56 +58,69 @@ func (p Process) newServer(ctx context.Context, cfg config.Config, actions ...ad
 	if !slices.ContainsFunc(p.Environ, named("GOGC")) { // else the operator knows better
 		relaxCollector()
 	}
-	s := &server{parts: parts, quit: make(chan struct{}), keeper: p.Keeper}
+	s := &instance{parts: parts, quit: make(chan struct{}), keeper: p.Keeper}
 	base, cut := context.WithCancelCause(context.WithoutCancel(ctx))
 	s.cut = cut
-	s.data = s.httpServer(base, halfclose.Wrap(s.closing(s.handler())))
-	s.data.ConnContext = halfclose.Context
-	s.admin = s.httpServer(base, admin.Handler(s.adminOptions(actions)))
-	data, admin := p.Keeper.Data, p.Keeper.Admin
-	if data == nil {
-		if data, err = p.open(ctx, "PROXY_LISTEN", cfg.Listen, cfg.SocketMode); err != nil {
-			return nil, err
-		}
+	if err := s.openListeners(ctx, p); err != nil {
+		return nil, err
 	}
-	s.listeners, s.dataAddr = append(s.listeners, halfclose.Listen(s.loud(data))), data.Addr()
-	if cfg.Admin.IsZero() {
-		return s, nil
+	s.data = s.newServer(base, s.handler(), dataLimits(cfg))
+	if s.adminAt != nil {
+		s.admin = s.newServer(base, s.tel.Recover(admin.Handler(s.adminOptions(actions))), adminLimits)
 	}
-	if admin == nil {
-		if admin, err = p.open(ctx, "PROXY_ADMIN_LISTEN", cfg.Admin, cfg.SocketMode); err != nil {
-			return nil, errors.Join(err, data.Close())
-		}
-	}
-	s.listeners, s.adminAt = append(s.listeners, s.loud(admin)), admin.Addr()
 	return s, nil
 }
 
-func (s *server) httpServer(base context.Context, h http.Handler) *http.Server {
-	return &http.Server{
-		Handler:           h,
-		BaseContext:       func(net.Listener) context.Context { return base },
-		ReadHeaderTimeout: readHeaderTimeout,
-		IdleTimeout:       keepAlive,
-		MaxHeaderBytes:    maxRequestHeader,
-		ErrorLog:          s.tel.StdLog("debug"),
-		// OPTIONS * is for the guard to refuse.
-		DisableGeneralOptionsHandler: true,
+// openListeners opens those that the keeper did not.
+func (s *instance) openListeners(ctx context.Context, p Process) (err error) {
+	data, admin := p.Keeper.Data, p.Keeper.Admin
+	if data == nil {
+		if data, err = p.open(ctx, "PROXY_LISTEN", s.cfg.Listen, s.cfg.SocketMode); err != nil {
+			return err
+		}
+	} else if warning := socketWarning("PROXY_LISTEN", data, s.cfg); warning != "" {
+		s.cfg.Warnings = append(s.cfg.Warnings, warning)
 	}
+	s.listeners, s.dataAddr = append(s.listeners, data), data.Addr()
+	if s.cfg.Admin.IsZero() {
+		return nil
+	}
+	if admin == nil {
+		if admin, err = p.open(ctx, "PROXY_ADMIN_LISTEN", s.cfg.Admin, s.cfg.SocketMode); err != nil {
+			return errors.Join(err, data.Close())
+		}
+	}
+	s.listeners, s.adminAt = append(s.listeners, admin), admin.Addr()
+	return nil
 }
 
-// closing tells clients to let go of their connections once a drain has begun,
-// so that none sends a request into one that is being closed.
-func (s *server) closing(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if s.draining.Load() {
-			w.Header().Set("Connection", "close")
-		}
-		next.ServeHTTP(w, r)
+func (s *instance) newServer(base context.Context, h http.Handler, limits server.Limits) *server.Server {
+	return server.New(server.Options{
+		Handler: h, Context: base, Limits: limits, ErrorLog: s.tel.StdLog("debug"),
+		Reject: func(r server.Rejection) []byte { return s.rejectMalformed(r, limits.MaxHeaderBytes) },
+		AcceptFailed: func(err error) {
+			s.tel.Logger().Warn(`cannot accept connections; if the error is "too many open files", raise ulimit -n`, "error", err)
+		},
 	})
 }
 
-func (s *server) adminOptions(actions []admin.Action) admin.Options {
+// rejectMalformed is the error response to what net/http rejects by itself; nil
+// for what only net/http has words for.
+func (s *instance) rejectMalformed(r server.Rejection, maxHeaderBytes int) []byte {
+	var p *problem.Problem
+	switch r.Status {
+	case http.StatusBadRequest:
+		p = problem.New(problem.BadRequest, "The request is not valid HTTP. Send one Host header, and escape spaces and percent signs in the path and query.")
+	case http.StatusRequestHeaderFieldsTooLarge:
+		p = problem.New(problem.HeadersTooLarge, "The request headers are larger than %d bytes. Send less; on the data port you can raise PROXY_MAX_HEADER_BYTES.", maxHeaderBytes)
+	default:
+		return nil
+	}
+	s.tel.Malformed(r.Peer, r.Status, string(p.Code))
+	return p.Wire()
+}
+
+func (s *instance) adminOptions(actions []admin.Action) admin.Options {
 	o := admin.Options{
 		Token:    s.tokenState,
 		Draining: s.draining.Load,
@@ -131,7 +136,7 @@ func (s *server) adminOptions(actions []admin.Action) admin.Options {
 }
 
 // run serves until told to stop, and then drains.
-func (s *server) run(ctx context.Context, signals <-chan os.Signal) error {
+func (s *instance) run(ctx context.Context, signals <-chan os.Signal) error {
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var owned sync.WaitGroup
 	defer owned.Wait()
@@ -139,10 +144,15 @@ func (s *server) run(ctx context.Context, signals <-chan os.Signal) error {
 	defer s.cut(nil)
 	owned.Go(func() { s.source.Run(running) })
 	owned.Go(func() { s.report(running) })
+	owned.Go(func() { s.reload(running) })
 	owned.Go(func() { tidy(running) })
 	failed := make(chan error, 2)
-	for i, srv := range []*http.Server{s.data, s.admin}[:len(s.listeners)] {
-		owned.Go(func() { failed <- srv.Serve(s.listeners[i]) })
+	serve := func(srv *server.Server, l net.Listener) {
+		owned.Go(func() { failed <- srv.Serve(l) })
+	}
+	serve(s.data, s.listeners[0])
+	if s.admin != nil {
+		serve(s.admin, s.listeners[1])
 	}
 	s.announce()
 	var err error
@@ -152,11 +162,12 @@ func (s *server) run(ctx context.Context, signals <-chan os.Signal) error {
 	case <-s.quit:
 	case err = <-failed:
 		err = fmt.Errorf("serving: %w", err)
+		s.tel.Logger().Error("listener failed", "error", err)
 	}
 	return errors.Join(err, s.drain(signals))
 }
 
-func (s *server) announce() {
+func (s *instance) announce() {
 	log := s.tel.Logger()
 	for _, w := range s.cfg.Warnings {
 		log.Warn(w)
@@ -169,41 +180,32 @@ func (s *server) announce() {
 }
 
 // drain stops taking requests and waits for those in flight: not ready first,
-// then the delay, in which whoever routes to us looks elsewhere, then Shutdown.
-// What is left at the end of the timeout, or at a second signal, is cut.
-func (s *server) drain(signals <-chan os.Signal) error {
+// then the delay, in which clients are routed elsewhere, then Shutdown. What is
+// left at the end of the timeout, or at a second signal, is cut.
+func (s *instance) drain(signals <-chan os.Signal) error {
 	s.draining.Store(true)
+	ctx, stopWatching := s.untilSecondSignal(signals)
+	defer stopWatching()
 	if s.keeper.Stopping != nil {
 		s.keeper.Stopping()
 	}
 	log := s.tel.Logger()
 	log.Info("draining", "in_flight", s.guard.InFlight(), "delay", s.cfg.ShutdownDelay.String(), "timeout", s.cfg.ShutdownTimeout.String())
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	watching := make(chan struct{})
-	go func() {
-		defer close(watching)
-		select {
-		case <-signals:
-			log.Warn("a second signal: requests in flight are cut")
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
-	defer func() { cancel(); <-watching }()
-
+	s.data.CloseConnections()
 	wait(ctx, s.cfg.ShutdownDelay)
 	bounded, release := context.WithTimeout(ctx, s.cfg.ShutdownTimeout)
 	defer release()
 	err := s.data.Shutdown(bounded)
 	if inFlight := s.guard.InFlight(); err != nil {
 		err = nil
-		if inFlight > 0 { // else it was connections that asked for nothing yet
+		if inFlight > 0 { // else it was connections without a request
 			err = fmt.Errorf("%d requests were cut: %w", inFlight, bounded.Err())
 		}
 		s.cutOff()
 	}
-	err = errors.Join(err, s.admin.Close())
+	if s.admin != nil {
+		err = errors.Join(err, s.admin.Close())
+	}
 	s.upstream.CloseIdleConnections()
 	s.endpoint.CloseIdleConnections()
 	if err == nil {
@@ -212,12 +214,30 @@ func (s *server) drain(signals <-chan os.Signal) error {
 	return err
 }
 
-// cutOff ends what is still in flight, with an answer where none was begun.
-func (s *server) cutOff() {
+// untilSecondSignal returns a context that the next signal ends. Call stop when
+// nothing is left to end.
+func (s *instance) untilSecondSignal(signals <-chan os.Signal) (_ context.Context, stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	watching := make(chan struct{})
+	go func() {
+		defer close(watching)
+		select {
+		case <-signals:
+			cancel()
+			s.tel.Logger().Warn("second signal: cutting requests in flight")
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() { cancel(); <-watching }
+}
+
+// cutOff ends what is still in flight, with an error response where none was
+// begun.
+func (s *instance) cutOff() {
 	s.cut(problem.New(problem.ShuttingDown, "The proxy is shutting down and could not wait any longer."))
-	ctx, cancel := context.WithTimeout(context.Background(), lastWords)
+	ctx, cancel := context.WithTimeout(context.Background(), forcedShutdownGrace)
 	defer cancel()
-	_ = s.data.Shutdown(ctx) // whoever is not done by now is cut without a word
+	_ = s.data.Shutdown(ctx) // what is not done by then is cut without a response
 	_ = s.data.Close()
 }
 

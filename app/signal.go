@@ -5,6 +5,7 @@ package app
 import (
 	"errors"
 	"os"
+	"os/signal"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -13,6 +14,19 @@ import (
 // forwardable are the signals, besides those that end the proxy, that Run hands
 // on to its command.
 var forwardable = []os.Signal{syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2}
+
+// surviveBrokenPipes makes a write to stdout or stderr fail where nobody reads
+// it any more, which else ends the process. A signal that is ignored would be so
+// in the command of Run too; one that is caught is not.
+func surviveBrokenPipes() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }
+
+// RereadSignals returns a channel of the signals that ask to read all files at
+// once. From then on they do not end the process.
+func RereadSignals() <-chan os.Signal {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGHUP)
+	return signals
+}
 
 // fromTerminal reports whether sig may have come from the terminal's keys, which
 // reach the command too: both are then of the group in the foreground.

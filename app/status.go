@@ -10,7 +10,7 @@ import (
 )
 
 // tokenState is what the token source knows, as the admin listener shows it.
-func (s *server) tokenState() admin.TokenState {
+func (s *instance) tokenState() admin.TokenState {
 	st := s.source.Status()
 	state := admin.TokenState{
 		Held: st.Held, Valid: st.Valid, EverHeld: st.Held, Rejected: st.Rejected,
@@ -18,7 +18,7 @@ func (s *server) tokenState() admin.TokenState {
 		FailedAt: st.FailedAt, RetryAt: st.RetryAt, Failures: st.Failures,
 	}
 	if st.Err != nil {
-		state.LastError = advice(st.Err)
+		state.LastError = s.redactor.Redact(advice(st.Err))
 		e, ok := errors.AsType[*token.Error](st.Err)
 		state.Refused = ok && e.Kind == token.Refused
 	}
@@ -27,15 +27,11 @@ func (s *server) tokenState() admin.TokenState {
 
 // status is what telemetry remembers, as the admin listener shows it. The two
 // packages do not know each other, so their equal types are converted here.
-func (s *server) status() admin.Status {
+func (s *instance) status() admin.Status {
 	snap := s.tel.Snapshot()
-	id, err := s.cfg.ClientID.Read()
-	if err != nil {
-		s.tel.Logger().Warn("reading the client ID for the status page", "error", err)
-	}
 	status := admin.Status{
 		Now: snap.Now, Started: snap.Started, Version: snap.Version,
-		Account: admin.Account{ClientID: id.Reveal(), Region: s.cfg.Region, BaseURL: s.cfg.BaseURL.String()},
+		Account: admin.Account{ClientID: s.cfg.ClientID.Value().Reveal(), Region: s.cfg.Region, BaseURL: s.cfg.BaseURL.String()},
 		Listen:  s.dataAddr.String(), InFlight: snap.InFlight, BusySince: snap.BusySince, MaxRequests: s.cfg.MaxRequests,
 		Renewing:    snap.Renewing,
 		TokenEvents: convert(snap.TokenEvents, func(e telemetry.TokenEvent) admin.TokenEvent { return admin.TokenEvent(e) }),
@@ -60,7 +56,7 @@ func (s *server) status() admin.Status {
 }
 
 // warnings are the configuration's, and that the clock is wrong.
-func (s *server) warnings() []string {
+func (s *instance) warnings() []string {
 	all := append([]string{}, s.cfg.Warnings...)
 	if fault := judgeClock(time.Duration(s.ahead.Load())); fault != "" {
 		all = append(all, fault)

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -8,6 +9,9 @@ import (
 	"log"
 	"net/http"
 	"net/url"
+	"os"
+	"runtime/debug"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -26,7 +30,7 @@ import (
 // configure judges the environment. Routes are for the guard to judge, and what
 // it finds is told along with all the rest.
 func configure(environ []string) (config.Config, error) {
-	cfg, err := config.Parse(environ)
+	cfg, err := config.Parse(withMemoryLimit(environ, os.DirFS("/")))
 	if _, routeErr := guard.ParseRoutes(cfg.Allow); routeErr != nil {
 		faults, ok := errors.AsType[*config.Error](err)
 		if !ok {
@@ -48,7 +52,15 @@ type parts struct {
 	endpoint proxy.Connections
 	grant    *token.ClientCredentials
 	source   *token.Source
+	redactor *telemetry.Redactor
 	guard    *guard.Guard
+	// trust makes new connections to Mimecast verify by other roots.
+	trust func(roots *x509.CertPool)
+	// fileReload is told of each reload of a file: the variable that names it, and an
+	// outcome of config's. It may be nil.
+	fileReload func(variable, outcome string)
+	// reread is for signals that ask to read all files at once.
+	reread <-chan os.Signal
 	// ahead is how far this machine's clock is ahead of Mimecast's, as a
 	// time.Duration; 0 before that is known.
 	ahead *atomic.Int64
@@ -56,19 +68,31 @@ type parts struct {
 
 // assemble builds the parts. The error is a fault of the configuration.
 func (p Process) assemble(cfg config.Config) (*parts, error) {
+	if l := p.Keeper.Data; l != nil {
+		if w := socketWarning("PROXY_LISTEN", l, cfg); w != "" {
+			cfg.Warnings = append(cfg.Warnings, w)
+		}
+	}
+	if cfg.MemoryLimit > 0 {
+		debug.SetMemoryLimit(cfg.MemoryLimit)
+	}
 	version, revision, _ := Build()
 	routes, err := guard.ParseRoutes(cfg.Allow)
 	if err != nil {
 		return nil, &ExitError{ExitUsage, err}
 	}
+	redactor := cmp.Or(p.Redactor, new(telemetry.Redactor))
+	redactSecrets(redactor, cfg)
 	tel, err := telemetry.New(telemetry.Options{
-		Output: p.Stderr, Level: cfg.LogLevel, Format: cfg.LogFormat, Terminal: p.Terminal,
+		Output: p.Stderr, Redactor: redactor,
+		Level: cfg.LogLevel, Format: cfg.LogFormat, Terminal: p.Terminal,
 		Version: version, Revision: revision, Routes: routes,
 		MaxRequests: int64(cfg.MaxRequests), ReplayMemory: cfg.ReplayMemory,
 	})
 	if err != nil {
 		return nil, &ExitError{ExitUsage, err}
 	}
+	surviveBrokenPipes() // whoever reads the log may go
 	// net/http tells the standard logger what it has nobody else to tell, a
 	// peer's bytes among it.
 	log.SetFlags(0)
@@ -83,31 +107,21 @@ func (p Process) assemble(cfg config.Config) (*parts, error) {
 			return nil, &ExitError{ExitUsage, err}
 		}
 	}
-	key := &apiKey{credential: cfg.APIKey}
-	if err := key.read(); err != nil {
-		return nil, &ExitError{ExitUsage, err}
-	}
 	ahead := new(atomic.Int64)
 	grant := &token.ClientCredentials{
-		URL: cfg.TokenURL.String(), ID: cfg.ClientID.Read, Transport: endpoint,
+		URL: cfg.TokenURL.String(), ID: cfg.ClientID.Value, Secret: cfg.ClientSecret.Value, Transport: endpoint,
 		Clock: func(d time.Duration) {
 			ahead.Store(int64(d))
 			tel.Clock(d)
 			if fault := judgeClock(d); fault != "" {
-				tel.Logger().Warn(fault)
+				tel.Logger().Warn("wrong clock", "detail", fault)
 			}
-		},
-		Secret: func() (secret.Text, error) {
-			if err := key.read(); err != nil {
-				tel.Logger().Warn("the API key cannot be read again; the one in use stays", "error", err)
-			}
-			return cfg.ClientSecret.Read()
 		},
 	}
 	g, err := guard.New(guard.Policy{
-		Hosts: hosts(cfg), Origins: cfg.AllowedOrigins, Key: key.get,
-		Routes: routes, ReportOnly: cfg.AllowReport, TokenStub: cfg.TokenStub, MaxRequests: cfg.MaxRequests,
-		Trace: guard.Trace{Denied: tel.Denied, Route: tel.Route},
+		Hosts: hosts(cfg), Origins: cfg.AllowedOrigins, Keys: cfg.APIKey.Values(),
+		Routes: cfg.Allow, ReportOnly: cfg.AllowReport, TokenStub: cfg.TokenStub, TokenPath: tokenPath(cfg), MaxRequests: cfg.MaxRequests,
+		MaxHeaderFields: cfg.MaxHeaderFields, Trace: guard.Trace{Denied: tel.Denied, Route: tel.Route},
 	})
 	if err != nil {
 		return nil, &ExitError{ExitUsage, err}
@@ -120,11 +134,47 @@ func (p Process) assemble(cfg config.Config) (*parts, error) {
 				outcome = outcomeOf(err)
 			} else {
 				expiry = tok.Expiry()
+				redactToken(redactor, tok)
 			}
 			tel.TokenDone(string(t), outcome, took, expiry, explain(err))
 		},
 	}}
-	return &parts{cfg: cfg, tel: tel, upstream: api, endpoint: endpoint, grant: grant, source: source, guard: g, ahead: ahead}, nil
+	return &parts{
+		cfg: cfg, tel: tel, upstream: api, endpoint: endpoint, grant: grant, source: source, redactor: redactor, guard: g, ahead: ahead, reread: p.Reread,
+		fileReload: tel.FileReloaded,
+		// api.Trust and endpoint.Trust belong here.
+		trust: func(*x509.CertPool) {},
+	}, nil
+}
+
+// redactSecrets makes the configuration's secrets known to a redactor. A file that
+// cannot be read is reported where its secret is needed.
+func redactSecrets(r *telemetry.Redactor, cfg config.Config) {
+	r.Set("client secret", cfg.ClientSecret.Values()...)
+	redactKeys(r, cfg.APIKey.Values()...)
+	var passwords []secret.Text
+	for _, raw := range []secret.Text{cfg.HTTPProxy, cfg.HTTPSProxy} {
+		if u, err := url.Parse(raw.Reveal()); err == nil {
+			password, _ := u.User.Password()
+			passwords = append(passwords, secret.New(password))
+		}
+	}
+	r.Set("corporate proxy", passwords...)
+}
+
+// redactKeys makes the keys in force known to a redactor, and the stub's tokens.
+func redactKeys(r *telemetry.Redactor, keys ...secret.Text) {
+	texts := slices.Clone(keys)
+	for _, key := range keys {
+		texts = append(texts, guard.StubToken(key))
+	}
+	r.Set("API key", texts...)
+}
+
+// redactToken makes a token known to a redactor, before any request bears it.
+func redactToken(r *telemetry.Redactor, tok *token.Token) {
+	_, text, _ := strings.Cut(tok.Authorization(), " ")
+	r.Add(secret.New(text))
 }
 
 // wrongClock is from where on a clock is worth a word. A token's lifetime is
@@ -155,7 +205,7 @@ func (p *parts) handler() http.Handler {
 	trace := proxy.Trace{Unauthorized: p.tel.Unauthorized, Retried: p.tel.Retried, Answered: p.tel.Answered, Failed: p.tel.Failed, Held: p.tel.RateLimitWait}
 	transport := &proxy.Transport{
 		Base:          p.upstream,
-		Source:        tokens{p.source},
+		Source:        tokens{source: p.source, redactor: p.redactor},
 		ReplayLimit:   p.cfg.ReplayLimit,
 		Budget:        proxy.NewBudget(p.cfg.ReplayMemory, p.tel.ReplayBytes),
 		RateLimitWait: p.cfg.RateLimitWait,
@@ -168,14 +218,26 @@ func (p *parts) handler() http.Handler {
 
 // tokens is a token source as the proxy wants it: with an answer for the
 // client where there is no token.
-type tokens struct{ source *token.Source }
+type tokens struct {
+	source   *token.Source
+	redactor *telemetry.Redactor
+}
 
 func (t tokens) Token(ctx context.Context) (proxy.Token, error) {
 	tok, err := t.source.Token(ctx)
 	if err != nil {
-		return nil, noToken(ctx, err)
+		return nil, t.redacted(noToken(ctx, err))
 	}
 	return tok, nil
+}
+
+// redacted is err with a detail for the client that has no secret in it, whatever
+// the token endpoint answered.
+func (t tokens) redacted(err error) error {
+	if p, ok := err.(*problem.Problem); ok { //nolint:errorlint // noToken's own
+		p.Detail = t.redactor.Redact(p.Detail)
+	}
+	return err
 }
 
 func (t tokens) Renew(ctx context.Context, rejected proxy.Token) (proxy.Token, error) {
@@ -185,7 +247,7 @@ func (t tokens) Renew(ctx context.Context, rejected proxy.Token) (proxy.Token, e
 	}
 	tok, err := t.source.Renew(ctx, held)
 	if err != nil {
-		return nil, noToken(ctx, err)
+		return nil, t.redacted(noToken(ctx, err))
 	}
 	return tok, nil
 }
@@ -233,7 +295,7 @@ func explain(err error) error {
 
 // upstream returns the connections to one host of Mimecast's.
 func upstream(cfg config.Config) (proxy.Connections, error) {
-	roots, err := roots(cfg.CAPEM)
+	roots, err := roots(cfg.CA)
 	if err != nil {
 		return proxy.Connections{}, err
 	}
@@ -249,18 +311,19 @@ func upstream(cfg config.Config) (proxy.Connections, error) {
 	}.Transport(), nil
 }
 
-// roots returns the system's authorities and those in pem; nil, which means the
-// system's, where pem is empty.
-func roots(pem []byte) (*x509.CertPool, error) {
-	if len(pem) == 0 {
+// roots returns the system's authorities and those of ca; nil, which means the
+// system's, where there are none.
+func roots(ca config.Authorities) (*x509.CertPool, error) {
+	certificates := ca.Certificates()
+	if len(certificates) == 0 {
 		return nil, nil
 	}
 	pool, err := x509.SystemCertPool()
 	if err != nil {
 		return nil, fmt.Errorf("reading the system's certificate authorities: %w", err)
 	}
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, errors.New("MIMECAST_CA_FILE: no certificate in PEM form in it")
+	for _, c := range certificates {
+		pool.AddCert(c)
 	}
 	return pool, nil
 }
@@ -276,33 +339,4 @@ func hosts(cfg config.Config) []string {
 		names = append(names, u.Hostname())
 	}
 	return names
-}
-
-// apiKey is the key of the data port. It is read again before each token
-// request, as the client secret is.
-type apiKey struct {
-	credential config.Credential
-	held       atomic.Pointer[secret.Text]
-}
-
-// read takes the key up. Where that fails the key stays as it was, so that a
-// file which is missing for a moment opens nothing.
-func (k *apiKey) read() error {
-	if k.credential.IsZero() {
-		return nil
-	}
-	text, err := k.credential.Read()
-	if err != nil {
-		return err
-	}
-	k.held.Store(&text)
-	return nil
-}
-
-// get returns the key, or nothing where none is wanted.
-func (k *apiKey) get() secret.Text {
-	if text := k.held.Load(); text != nil {
-		return *text
-	}
-	return secret.Text{}
 }

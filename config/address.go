@@ -1,11 +1,16 @@
 package config
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // maxSocketPath is how long the path of a unix socket may be on Linux, in
@@ -135,6 +140,8 @@ func (j *judge) listeners(cfg Config) {
 			"a loopback address; or with it PROXY_API_KEY or PROXY_API_KEY_FILE, so that every request must carry a key; "+
 				"or PROXY_TRUST_NETWORK=true where only those who may use the account can reach it, as in a container with a private compose network")
 	}
+	j.socket("PROXY_LISTEN", cfg.Listen)
+	j.socket("PROXY_ADMIN_LISTEN", cfg.Admin)
 	if cfg.Listen.overlaps(cfg.Admin) {
 		j.fault("PROXY_ADMIN_LISTEN", quoted(cfg.Admin.String())+" is in the way of PROXY_LISTEN", "another port, or off")
 	}
@@ -143,5 +150,21 @@ func (j *judge) listeners(cfg Config) {
 	if u := cfg.BaseURL; u != nil && isLoopback(u.Hostname()) && cfg.Listen.overlaps(Address{"tcp", u.Host}) {
 		j.fault("MIMECAST_BASE_URL", quoted(u.String())+" is PROXY_LISTEN, and requests would go round in circles",
 			"Mimecast's own URL; or leave it out. It may be meant for the tool alone")
+	}
+}
+
+// socket judges whether there can be a unix socket at the address. A directory
+// that may not be looked at is left to the listener.
+func (j *judge) socket(variable string, a Address) {
+	if a.Network != "unix" {
+		return
+	}
+	dir := filepath.Dir(a.Address)
+	info, err := os.Stat(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
+		j.fault(variable, fmt.Sprintf("%s is in the directory %q, which does not exist", quoted(a.String()), dir), "a path in a directory that exists")
+	case err == nil && !info.IsDir():
+		j.fault(variable, fmt.Sprintf("%s is in %q, which is not a directory", quoted(a.String()), dir), "a path in a directory that exists")
 	}
 }

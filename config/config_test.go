@@ -90,7 +90,7 @@ func TestDefaultsAreTheContracts(t *testing.T) {
 	equal(t, "rest", cfg, config.Config{
 		Region: "global", Listen: config.Address{Network: "tcp", Address: "127.0.0.1:8080"},
 		Admin: config.Address{Network: "tcp", Address: "127.0.0.1:9090"}, SocketMode: 0o600, TokenStub: true,
-		ReplayLimit: 8 << 20, ReplayMemory: 64 << 20, MaxRequests: 1024,
+		ReplayLimit: 8 << 20, ReplayMemory: 64 << 20, MaxRequests: 1024, MaxConnections: 128, MaxHeaderBytes: 16 << 10, MaxHeaderFields: 200,
 		DialTimeout: 10 * time.Second, ResponseTimeout: 2 * time.Minute, IdleTimeout: 90 * time.Second,
 		ShutdownTimeout: 25 * time.Second, LogLevel: "info", LogFormat: "auto",
 	})
@@ -98,7 +98,7 @@ func TestDefaultsAreTheContracts(t *testing.T) {
 
 func TestEveryVariableIsHeeded(t *testing.T) {
 	for variable, want := range map[string]any{
-		"PROXY_LISTEN=unix:/run/p.sock":                              "unix:/run/p.sock",
+		"PROXY_LISTEN=unix:/p.sock":                                  "unix:/p.sock",
 		"PROXY_SOCKET_MODE=0660":                                     "-rw-rw----",
 		"PROXY_ADMIN_LISTEN=OFF":                                     "",
 		"PROXY_TRUST_NETWORK=1":                                      true,
@@ -112,6 +112,10 @@ func TestEveryVariableIsHeeded(t *testing.T) {
 		"PROXY_REPLAY_MEMORY=1GiB":                                                      int64(1 << 30),
 		"PROXY_RATE_LIMIT_WAIT=1m30s":                                                   90 * time.Second,
 		"PROXY_MAX_REQUESTS=7":                                                          7,
+		"PROXY_MAX_CONNECTIONS=9":                                                       9,
+		"PROXY_MAX_HEADER_BYTES=64KiB":                                                  64 << 10,
+		"PROXY_MAX_HEADER_FIELDS=500":                                                   500,
+		"GOMEMLIMIT=48MiB":                                                              int64(48 << 20),
 		"PROXY_DIAL_TIMEOUT=1ms":                                                        time.Millisecond,
 		"PROXY_RESPONSE_TIMEOUT=1h":                                                     time.Hour,
 		"PROXY_IDLE_TIMEOUT=1s":                                                         time.Second,
@@ -136,6 +140,7 @@ func TestEveryVariableIsHeeded(t *testing.T) {
 			"PROXY_RATE_LIMIT_WAIT": cfg.RateLimitWait, "PROXY_MAX_REQUESTS": cfg.MaxRequests, "PROXY_DIAL_TIMEOUT": cfg.DialTimeout,
 			"PROXY_RESPONSE_TIMEOUT": cfg.ResponseTimeout, "PROXY_IDLE_TIMEOUT": cfg.IdleTimeout, "PROXY_SHUTDOWN_DELAY": cfg.ShutdownDelay,
 			"PROXY_SHUTDOWN_TIMEOUT": cfg.ShutdownTimeout, "PROXY_LOG_LEVEL": cfg.LogLevel, "PROXY_LOG_FORMAT": cfg.LogFormat,
+			"PROXY_MAX_CONNECTIONS": cfg.MaxConnections, "PROXY_MAX_HEADER_BYTES": cfg.MaxHeaderBytes, "PROXY_MAX_HEADER_FIELDS": cfg.MaxHeaderFields, "GOMEMLIMIT": cfg.MemoryLimit,
 			"MIMECAST_REGION": cfg.BaseURL.String(), "MIMECAST_BASE_URL": cfg.BaseURL.String(), "MIMECAST_TOKEN_URL": cfg.TokenURL.String(),
 			"NO_PROXY": cfg.NoProxy, "HTTPS_PROXY": cfg.HTTPSProxy.Reveal(), "PROXY_API_KEY": cfg.APIKey.Variable(),
 		}[name]
@@ -267,7 +272,20 @@ func TestFaults(t *testing.T) {
 		"PROXY_ADMIN_LISTEN=localhost:08080":                                     "in the way of PROXY_LISTEN",
 		"PROXY_ADMIN_LISTEN=:8080":                                               "in the way of PROXY_LISTEN",
 		"PROXY_ADMIN_LISTEN=0.0.0.0:8080":                                        "in the way of PROXY_LISTEN",
-		"PROXY_LISTEN=unix:/run/x|PROXY_ADMIN_LISTEN=unix:/run/./x":              "in the way of PROXY_LISTEN",
+		"PROXY_LISTEN=unix:/x|PROXY_ADMIN_LISTEN=unix:/./x":                      "in the way of PROXY_LISTEN",
+		"PROXY_LISTEN=unix:/no/such/dir/s":                                       `is in the directory "/no/such/dir", which does not exist`,
+		"PROXY_ADMIN_LISTEN=unix:/no/such/dir/s":                                 `PROXY_ADMIN_LISTEN: "unix:/no/such/dir/s" is in the directory "/no/such/dir", which does not exist`,
+		"PROXY_MAX_CONNECTIONS=0":                                                "out of range",
+		"PROXY_MAX_HEADER_BYTES=1":                                               "out of range",
+		"PROXY_MAX_HEADER_BYTES=2MiB":                                            "out of range",
+		"PROXY_MAX_HEADER_FIELDS=0":                                              "out of range",
+		"GOMEMLIMIT=64MB":                                                        "not a size",
+		"GODEBUG=http2debug=2":                                                   "GODEBUG: http2debug makes Go log tokens, headers and bodies",
+		"GODEBUG=netdns=go,http2debug=1":                                         "makes Go log tokens",
+		"GODEBUG=http2debug=0,http2debug=10":                                     "makes Go log tokens",
+		"GODEBUG=xhttp2debug=1":                                                  "makes Go log tokens", // Go looks for the text anywhere
+		"MIMECAST_BASE_URL=https://api.services.mimecast.com/oauth/token":        "is the URL of the token endpoint; accepted: https://api.services.mimecast.com",
+		"MIMECAST_BASE_URL=https://gateway.example/a/OAuth/Token/":               "accepted: https://gateway.example/a",
 		"PROXY_ALLOWED_HOSTS=https://tool.example:80/x":                          "accepted: tool.example",
 		"PROXY_ALLOWED_HOSTS=*.example":                                          "only a * alone is one",
 		"PROXY_ALLOWED_HOSTS=a b":                                                "not a host name",
@@ -314,14 +332,20 @@ func TestWhatIsSafeIsAccepted(t *testing.T) {
 	}
 }
 
+func certificate(srv *httptest.Server) string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw}))
+}
+
 func TestAuthoritiesAreRead(t *testing.T) {
 	srv := httptest.NewTLSServer(nil)
 	defer srv.Close()
-	content := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw}))
-	path := write(t, content)
-	cfg := parse(t, "MIMECAST_CA_FILE="+path)
-	equal(t, "PEM", string(cfg.CAPEM), content)
-	equal(t, "path", cfg.CAFile, path)
+	content := certificate(srv)
+	for _, content := range []string{content, "\ufeff" + content, strings.ReplaceAll(content, "\n", "\r\n"), "# caf\xe9\n" + content + "junk\n" + content} {
+		all := parse(t, "MIMECAST_CA_FILE="+write(t, content)).CA.Certificates()
+		if len(all) != strings.Count(content, "BEGIN") || !all[0].Equal(srv.Certificate()) {
+			t.Errorf("%d certificates of\n%s", len(all), content)
+		}
+	}
 	got := faults(t, environ("MIMECAST_CA_FILE="+write(t, marked)))
 	if len(got) != 1 || !strings.Contains(got[0], "has no certificate in it; accepted: a file with certificates in PEM form") {
 		t.Errorf("%q", got)
@@ -362,8 +386,9 @@ func TestWarnings(t *testing.T) {
 	for variables, want := range map[string]string{
 		"HTTPS_PROXY=http://a:" + marked + "@x|https_proxy=http://b:" + marked + "@x": "HTTPS_PROXY and https_proxy differ, and https_proxy is used",
 		"HTTPS_PROXY=a|https_proxy=a":                  "",
-		"HTTPS_PROXY=http://u:" + marked + "%@x":       "HTTPS_PROXY is not the URL of a proxy that Go can use",
-		"HTTPS_PROXY=ftp://x":                          "HTTPS_PROXY is not the URL of a proxy that Go can use",
+		"PROXY_API_KEY=4711":                           "PROXY_API_KEY has a key of fewer than 16 characters, which can be guessed; use a random one, such as of: openssl rand -hex 32",
+		"PROXY_API_KEY=" + strings.Repeat("k", 16):     "",
+		"GODEBUG=http2debug=0,netdns=go":               "",
 		"HTTPS_PROXY=proxy.example:3128":               "",
 		"HTTPS_PROXY=socks5://proxy.example":           "",
 		"GOMEMLIMIT=8MiB":                              "PROXY_REPLAY_LIMIT is more than the 4MiB of PROXY_REPLAY_MEMORY: request bodies over 4MiB are sent without a retry",
@@ -380,14 +405,24 @@ func TestWarnings(t *testing.T) {
 func TestUnknownNamesDrawAWarning(t *testing.T) {
 	for name, near := range map[string]string{
 		"MIMECAST_CLIENT_SECRT": "MIMECAST_CLIENT_SECRET", "PROXY_LISTN": "PROXY_LISTEN", "PROXY_API_KEY_FIL": "PROXY_API_KEY_FILE",
-		"PROXY_CLIENT_ID": "MIMECAST_CLIENT_ID", "MIMECAST_API_KEY": "PROXY_API_KEY", "PROXY_LOGLEVEL": "PROXY_LOG_LEVEL",
+		"PROXY_CLIENT_ID": "MIMECAST_CLIENT_ID", "PROXY_LOGLEVEL": "PROXY_LOG_LEVEL",
 		"MIMECAST_TENANT_ID": "", "PROXY_ZZZZZZZZZZZZ": "", "PROXY_PORT": "", "PROXY_": "", "MIMECAST_" + strings.Repeat("X", 80): "",
 	} {
 		want := name + " is not a variable of this program and is ignored"
 		if near != "" {
 			want += "; did you mean " + near + "?"
 		}
-		equal(t, name, parse(t, name+"="+marked).Warnings, []string{want})
+		cfg := parse(t, name+"="+marked)
+		equal(t, name, cfg.Warnings, []string{want})
+		equal(t, name+" may be another program's", slices.Equal(cfg.Foreign, cfg.Warnings), near == "")
+	}
+	for name, says := range map[string]string{
+		"MIMECAST_API_KEY": "MIMECAST_CLIENT_ID and MIMECAST_CLIENT_SECRET", "MIMECAST_SECRET_KEY": "set MIMECAST_CLIENT_SECRET",
+		"MIMECAST_APP_ID": "API 1.0", "MIMECAST_APP_KEY": "API 1.0", "MIMECAST_ACCESS_KEY": "API 1.0",
+	} {
+		if got := parse(t, name+"="+marked).Warnings; len(got) != 1 || !strings.Contains(got[0], name+" is not a variable") || !strings.Contains(got[0], says) || strings.Contains(got[0], "did you mean") {
+			t.Errorf("%s: %q", name, got)
+		}
 	}
 	cfg := parse(t, "PROXY_A\nB="+marked, "PROXY_"+strings.Repeat("X", 5000)+"="+marked)
 	for _, w := range cfg.Warnings {
@@ -412,12 +447,12 @@ func TestNoPrinterShowsASecret(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, err := cfg.ClientSecret.Read()
-	if err != nil || text.Reveal() != marked {
-		t.Fatalf("%v, %v", text, err)
+	text := cfg.ClientSecret.Value()
+	if text.Reveal() != marked {
+		t.Fatal(text)
 	}
 	var log bytes.Buffer
-	for _, v := range []any{cfg, &cfg, cfg.ClientID, &cfg.ClientSecret, cfg.HTTPSProxy, []any{cfg}, text} {
+	for _, v := range []any{cfg, &cfg, cfg.ClientID, &cfg.ClientSecret, cfg.HTTPSProxy, cfg.APIKey.Values(), cfg.Files, []any{cfg}, text} {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
 			fmt.Fprintf(&log, verb+"\n", v)
 		}

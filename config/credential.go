@@ -1,57 +1,142 @@
 package config
 
 import (
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"regexp"
 	"strings"
+	"sync/atomic"
+	"unicode"
+	"unicode/utf8"
 
 	"mimecast-proxy/secret"
 )
 
-// maxSecret bounds a file with a secret in it, in bytes: one that is larger is
-// another file.
-const maxSecret = 64 << 10
+const (
+	// maxSecret bounds a file with a secret in it, in bytes: one that is larger is
+	// another file.
+	maxSecret = 64 << 10
+	// maxKeys bounds the keys in one file, each of which costs a comparison a
+	// request.
+	maxKeys = 100
+	// leastKey is from how many characters on a random key cannot be guessed.
+	leastKey = 16
+)
 
-// Credential is a secret, or the file that holds it. The zero value is none.
+// Credential is a secret that is in force, or several that are at once. Where it
+// comes from a file, a [Watcher] replaces it when the file changes. The zero value
+// is none.
 type Credential struct {
 	variable string
-	text     secret.Text
-	path     string
+	inForce  *atomic.Pointer[[]secret.Text] // nil: none
 }
 
 // IsZero reports whether there is no credential.
-func (c Credential) IsZero() bool { return c.variable == "" }
+func (c Credential) IsZero() bool { return c.inForce == nil }
 
 // Variable names the variable that the credential comes from: that of the file
 // where it is one.
 func (c Credential) Variable() string { return c.variable }
 
-// Read returns the secret. A file is read each time, so that a secret which
-// was rotated is taken up; its trailing newline is no part of the secret. The
-// error names the variable and the file.
-func (c Credential) Read() (secret.Text, error) {
-	if c.path == "" {
-		return c.text, nil
+// Value returns the secret in force, or the first of them. It reads no file.
+func (c Credential) Value() secret.Text {
+	if all := c.Values(); len(all) > 0 {
+		return all[0]
 	}
-	text, err := readSecret(c.path)
-	if err != nil {
-		return secret.Text{}, fmt.Errorf("%s: the file %q %w", c.variable, c.path, err)
-	}
-	return text, nil
+	return secret.Text{}
 }
 
-func readSecret(path string) (secret.Text, error) {
-	content, err := readFile(path, maxSecret)
-	if err != nil {
-		return secret.Text{}, err
+// Values returns all secrets in force. It reads no file. The slice is not to be
+// changed.
+func (c Credential) Values() []secret.Text {
+	if c.inForce == nil {
+		return nil
 	}
-	text, ended := strings.CutSuffix(string(content), "\n")
+	return *c.inForce.Load()
+}
+
+func newCredential(variable string, values ...secret.Text) Credential {
+	c := Credential{variable, new(atomic.Pointer[[]secret.Text])}
+	c.inForce.Store(&values)
+	return c
+}
+
+// oneSecret reads a file that holds one secret. A byte order mark and a line end
+// are no part of it.
+func oneSecret(content []byte) ([]secret.Text, error) {
+	text, err := decodeText(content)
+	if err != nil {
+		return nil, err
+	}
+	if form := mistakenForm(strings.TrimSpace(text)); form != "" {
+		return nil, errors.New(form)
+	}
+	text = trimLineEnd(text)
+	return []secret.Text{secret.New(text)}, judgeSecret(text)
+}
+
+// manyKeys reads a file that holds a key a line. Blank lines are none.
+func manyKeys(content []byte) ([]secret.Text, error) {
+	text, err := decodeText(content)
+	if err != nil {
+		return nil, err
+	}
+	var keys []secret.Text
+	n := 0
+	for line := range strings.Lines(text) {
+		n++
+		line = trimLineEnd(line)
+		if strings.TrimSpace(line) == "" {
+			continue
+		}
+		if err := judgeSecret(line); err != nil {
+			return nil, fmt.Errorf("has a key in line %d that %w", n, err)
+		}
+		keys = append(keys, secret.New(line))
+	}
+	switch {
+	case len(keys) == 0:
+		return nil, errors.New("is empty")
+	case len(keys) > maxKeys:
+		return nil, fmt.Errorf("has more than %d keys", maxKeys)
+	}
+	return keys, nil
+}
+
+const byteOrderMark = "\ufeff"
+
+// decodeText returns the text of a file in UTF-8, without a byte order mark.
+func decodeText(content []byte) (string, error) {
+	text := string(content)
+	switch {
+	case isUTF16(content):
+		return "", errors.New("is in UTF-16, and not in UTF-8")
+	case !utf8.ValidString(text):
+		return "", errors.New("is not text in UTF-8")
+	}
+	return strings.TrimPrefix(text, byteOrderMark), nil
+}
+
+// isUTF16 reports whether content begins with a byte order mark of UTF-16, or as
+// ASCII does in it.
+func isUTF16(content []byte) bool {
+	if len(content) < 2 {
+		return false
+	}
+	first, second := content[0], content[1]
+	return first == 0xff && second == 0xfe || first == 0xfe && second == 0xff || (first == 0) != (second == 0)
+}
+
+func trimLineEnd(line string) string {
+	text, ended := strings.CutSuffix(line, "\n")
 	if ended {
 		text = strings.TrimSuffix(text, "\r")
 	}
-	return secret.New(text), judgeSecret(text)
+	return text
 }
 
 // judgeSecret says what is wrong with a secret, and nothing of what it is.
@@ -63,29 +148,69 @@ func judgeSecret(text string) error {
 		return errors.New("has a control character in it, such as a line break")
 	case strings.TrimSpace(text) != text:
 		return errors.New("begins or ends with a blank")
+	case !utf8.ValidString(text):
+		return errors.New("is not text in UTF-8")
+	}
+	if i := strings.IndexFunc(text, isInvisible); i >= 0 {
+		r, _ := utf8.DecodeRuneInString(text[i:])
+		return fmt.Errorf("has the invisible character %U in it", r)
 	}
 	return nil
 }
 
 func isControl(r rune) bool { return r < ' ' || r == 0x7f }
 
-// credential judges NAME and NAME_FILE.
-func (j *judge) credential(name string) Credential {
+// isInvisible reports whether a character is one that comes along with what is
+// copied from a page, and that nobody sees.
+func isInvisible(r rune) bool {
+	return r != ' ' && !unicode.IsGraphic(r) || r != ' ' && unicode.IsSpace(r) || unicode.Is(unicode.Other_Default_Ignorable_Code_Point, r)
+}
+
+// assignment matches NAME=value, as in a shell or an env file. Base64 has its = at
+// the end only.
+var assignment = regexp.MustCompile(`^(export\s+)?[A-Za-z_][A-Za-z0-9_]*\s*=\s*[^=\s]`)
+
+// mistakenForm says what a secret looks like that Mimecast never issued; nothing
+// where it may be one.
+func mistakenForm(text string) string {
+	switch {
+	case isQuoted(text):
+		return "has quotation marks around its value, which count as part of it"
+	case strings.HasPrefix(text, "{") && json.Valid([]byte(text)):
+		return "is JSON, and not the value alone"
+	case assignment.MatchString(text):
+		return "has the form NAME=value, and not the value alone"
+	}
+	return ""
+}
+
+func isQuoted(text string) bool {
+	first, _ := utf8.DecodeRuneInString(text)
+	last, _ := utf8.DecodeLastRuneInString(text)
+	return len(text) > 1 && strings.ContainsRune("\"'`“”„‘’«»", first) && strings.ContainsRune("\"'`“”„‘’«»", last)
+}
+
+// isEncodedLine reports whether a text is the base64 of a line of text, as "echo
+// secret | base64" makes it.
+func isEncodedLine(text string) bool {
+	line, err := base64.StdEncoding.DecodeString(text)
+	if err != nil || len(line) < 2 || line[len(line)-1] != '\n' {
+		return false
+	}
+	return judgeSecret(trimLineEnd(string(line))) == nil
+}
+
+// credential judges NAME and NAME_FILE. A file holds what parse makes of it.
+func (j *judge) credential(name string, parse func([]byte) ([]secret.Text, error)) Credential {
 	file := name + "_FILE"
 	value, path := j.environ[name], j.environ[file]
 	switch {
 	case value != "" && path != "":
 		j.fault(name, "set together with "+file, "one of the two")
 	case path != "":
-		return j.fromFile(file, path)
+		return j.fromFile(file, path, parse)
 	case value != "":
-		if err := judgeSecret(value); err != nil {
-			j.fault(name, "its value "+err.Error(), "the value on one line, without blanks around it")
-		}
-		if len(value) > 1 && value[0] == value[len(value)-1] && strings.ContainsRune(`"'`, rune(value[0])) {
-			j.warning("%s has quotation marks around its value, which count as part of it", name)
-		}
-		return Credential{variable: name, text: secret.New(value)}
+		return j.fromVariable(name, value)
 	case variable(name).Required:
 		found := "not set"
 		if j.empty[name] || j.empty[file] {
@@ -98,14 +223,63 @@ func (j *judge) credential(name string) Credential {
 	return Credential{}
 }
 
-func (j *judge) fromFile(variable, path string) Credential {
-	if _, err := readSecret(path); err != nil {
-		found := fmt.Sprintf("the file %q %v", path, err)
-		if errors.Is(err, fs.ErrNotExist) && !filepath.IsAbs(path) {
-			// Somebody may have put the secret itself here.
-			found = "there is no file of that name in the working directory; the name is not shown, in case it is the secret itself"
-		}
-		j.fault(variable, found, fmt.Sprintf("the path of a regular file with nothing but the value in it, of at most %v", size(maxSecret)))
+func (j *judge) fromVariable(name, value string) Credential {
+	form := mistakenForm(strings.TrimSpace(value))
+	if err := judgeSecret(value); form != "" && variable(name).Required && !isQuoted(value) {
+		j.fault(name, "its value "+form, "the value alone")
+	} else if err != nil {
+		j.fault(name, "its value "+err.Error(), "the value on one line, without blanks around it")
+	} else if form != "" {
+		j.warning("%s %s", name, form)
 	}
-	return Credential{variable: variable, path: path}
+	j.judgeStrength(name, secret.New(value))
+	return newCredential(name, secret.New(value))
+}
+
+func (j *judge) fromFile(variable, path string, parse func([]byte) ([]secret.Text, error)) Credential {
+	c := newCredential(variable)
+	f, err := newFile(variable, path, maxSecret, func(content []byte) error {
+		values, err := parse(content)
+		if err == nil {
+			c.inForce.Store(&values)
+		}
+		return err
+	})
+	if err != nil {
+		j.fault(variable, fileFault(path, err), fmt.Sprintf("the path of a regular file with nothing but the value in it, of at most %v", size(maxSecret)))
+		return c
+	}
+	j.files = append(j.files, f)
+	j.judgeStrength(variable, c.Values()...)
+	return c
+}
+
+// fileFault says what is wrong with a file that holds a secret.
+func fileFault(path string, err error) string {
+	if strings.ContainsRune(`"'`, rune(path[0])) && errors.Is(err, fs.ErrNotExist) {
+		return "its value begins with a quotation mark, which counts as part of the file's name"
+	}
+	if errors.Is(err, fs.ErrNotExist) && !filepath.IsAbs(path) {
+		// Somebody may have put the secret itself here.
+		return "there is no file of that name in the working directory; the name is not shown, in case it is the secret itself"
+	}
+	return fmt.Sprintf("the file %q %v", path, err)
+}
+
+// judgeStrength warns of values that can be used and are probably not meant.
+func (j *judge) judgeStrength(variable string, values ...secret.Text) {
+	isKey := strings.HasPrefix(variable, "PROXY_API_KEY")
+	for _, v := range values {
+		text := v.Reveal()
+		if isKey && utf8.RuneCountInString(text) < leastKey {
+			j.warning("%s has a key of fewer than %d characters, which can be guessed; use a random one, such as of: openssl rand -hex 32", variable, leastKey)
+			return
+		}
+		if form := mistakenForm(text); isKey && form != "" && strings.HasSuffix(variable, "_FILE") {
+			j.warning("%s %s", variable, form)
+		}
+		if !isKey && isEncodedLine(text) {
+			j.warning("%s looks like the base64 form of the value; Mimecast shows it without", variable)
+		}
+	}
 }

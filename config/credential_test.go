@@ -1,8 +1,8 @@
 package config_test
 
 import (
-	"os"
-	"path/filepath"
+	"encoding/base64"
+	"slices"
 	"strings"
 	"testing"
 
@@ -26,84 +26,14 @@ func secretFrom(t *testing.T, path string) (config.Credential, string) {
 	return cfg.ClientSecret, ""
 }
 
-func TestSecretFileIsReadEachTime(t *testing.T) {
-	path := write(t, "first\r\n")
-	c, fault := secretFrom(t, path)
-	if fault != "" {
-		t.Fatal(fault)
-	}
-	equal(t, "variable", c.Variable(), "MIMECAST_CLIENT_SECRET_FILE")
-	for _, want := range []string{"first", "second"} {
-		if got, err := c.Read(); err != nil || got.Reveal() != want {
-			t.Errorf("%q, %v", got.Reveal(), err)
-		}
-		if err := os.WriteFile(path, []byte("second\n"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-func TestSecretFileThatIsReplacedByALinkIsReadAnew(t *testing.T) {
-	// Kubernetes swaps a link to a directory under the files of a Secret.
-	dir := t.TempDir()
-	for _, name := range []string{"one", "two"} {
-		if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(dir, name, "secret"), []byte(name), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	point := func(to string) {
-		if err := os.Symlink(to, filepath.Join(dir, "new")); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Rename(filepath.Join(dir, "new"), filepath.Join(dir, "data")); err != nil {
-			t.Fatal(err)
-		}
-	}
-	point("one")
-	c, fault := secretFrom(t, filepath.Join(dir, "data", "secret"))
-	if fault != "" {
-		t.Fatal(fault)
-	}
-	point("two")
-	if got, err := c.Read(); err != nil || got.Reveal() != "two" {
-		t.Errorf("%q, %v", got.Reveal(), err)
-	}
-}
-
-func TestReadErrorNamesVariableAndPathAlone(t *testing.T) {
-	path := write(t, "fine")
-	c, fault := secretFrom(t, path)
-	if fault != "" {
-		t.Fatal(fault)
-	}
-	for _, content := range []string{"", marked + "\nmore", strings.Repeat(marked, 10_000)} {
-		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		text, err := c.Read()
-		if err == nil || !strings.Contains(err.Error(), "MIMECAST_CLIENT_SECRET_FILE") || !strings.Contains(err.Error(), path) || strings.Contains(err.Error(), marked) {
-			t.Errorf("%v", err)
-		}
-		equal(t, "text beside an error", text.IsZero(), true)
-	}
-	if err := os.Remove(path); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := c.Read(); err == nil || !strings.Contains(err.Error(), path) {
-		t.Errorf("%v", err)
-	}
-}
-
 func TestOneTrailingNewlineIsNoPartOfASecret(t *testing.T) {
 	longest := strings.Repeat("x", 64<<10)
-	for content, want := range map[string]string{"a": "a", "a\n": "a", "a\r\n": "a", "a b": "a b", longest: longest} {
+	for content, want := range map[string]string{
+		"a": "a", "a\n": "a", "a\r\n": "a", "a b": "a b", longest: longest, "\ufeffa": "a", "\ufeffa\r\n": "a", "a==": "a==", "a+b/c=\n": "a+b/c=", "\u20ac": "\u20ac",
+	} {
 		c, fault := secretFrom(t, write(t, content))
-		text, err := c.Read()
-		if fault != "" || err != nil || text.Reveal() != want {
-			t.Errorf("%.20q: %s %v", content, fault, err)
+		if got := c.Value().Reveal(); fault != "" || got != want {
+			t.Errorf("%.20q: %s %q", content, fault, got)
 		}
 	}
 }
@@ -112,6 +42,11 @@ func TestUnusableSecretFiles(t *testing.T) {
 	for content, says := range map[string]string{
 		"": "is empty", "\n": "is empty", "\r\n": "is empty", marked + "\n\n": "control character", marked + "\r": "control character",
 		marked + "\x00": "control character", marked + "\nmore": "control character", " " + marked: "a blank",
+		"\ufeff": "is empty", "\xff\xfea\x00": "is in UTF-16", "\xfe\xff\x00a": "is in UTF-16", "a\x00b\x00": "is in UTF-16", "\x00a\x00b": "is in UTF-16", "caf\xe9": "is not text in UTF-8",
+		marked + "\u200b": "the invisible character U+200B", "\u2060" + marked: "the invisible character U+2060", marked + "\u00a0x": "the invisible character U+00A0", marked + "\ufeff": "invisible",
+		`"` + marked + `"`: "quotation marks", "'" + marked + "'\n": "quotation marks", "\u201c" + marked + "\u201d": "quotation marks",
+		`{"client_secret":"` + marked + `"}`: "is JSON", "{\n \"secret\": \"" + marked + "\"\n}\n": "is JSON",
+		"MIMECAST_CLIENT_SECRET=" + marked: "NAME=value", "export SECRET=" + marked + "\nMORE=x\n": "NAME=value", "secret = " + marked: "NAME=value",
 		strings.Repeat("x", 64<<10) + "\r\n": "larger than 64KiB", strings.Repeat("x", 64<<10) + "\rx": "larger than 64KiB",
 	} {
 		if _, fault := secretFrom(t, write(t, content)); !strings.Contains(fault, says) {
@@ -133,9 +68,68 @@ func TestSecretInPlaceOfItsPathIsNotShown(t *testing.T) {
 	}
 }
 
-func TestNoCredentialReadsAsNone(t *testing.T) {
-	text, err := config.Credential{}.Read()
-	if err != nil || !text.IsZero() {
-		t.Errorf("%v, %v", text, err)
+func TestNoCredentialHasNoValue(t *testing.T) {
+	if c := (config.Credential{}); !c.Value().IsZero() || c.Values() != nil || !c.IsZero() {
+		t.Errorf("%v", c.Values())
+	}
+}
+
+func TestQuotationMarksAroundAPathAreNamed(t *testing.T) {
+	if _, fault := secretFrom(t, `"/run/secrets/x"`); !strings.Contains(fault, "begins with a quotation mark") {
+		t.Error(fault)
+	}
+}
+
+func TestBase64OfALineIsWarnedOf(t *testing.T) {
+	encoded := base64.StdEncoding.EncodeToString([]byte(marked + "\n"))
+	for _, v := range []string{"MIMECAST_CLIENT_SECRET=" + encoded, "MIMECAST_CLIENT_SECRET=|MIMECAST_CLIENT_SECRET_FILE=" + write(t, encoded)} {
+		if got := parse(t, strings.Split(v, "|")...).Warnings; len(got) != 1 || !strings.Contains(got[0], "base64") {
+			t.Errorf("%q", got)
+		}
+	}
+}
+
+func keysFrom(t *testing.T, content string) (keys []string, fault string) {
+	t.Helper()
+	all := environ("PROXY_API_KEY_FILE=" + write(t, content))
+	if got := faults(t, all); len(got) > 0 {
+		return nil, got[0]
+	}
+	cfg, err := config.Parse(all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range cfg.APIKey.Values() {
+		keys = append(keys, k.Reveal())
+	}
+	return keys, ""
+}
+
+func TestKeyFileHoldsAKeyALine(t *testing.T) {
+	for content, want := range map[string][]string{
+		"one": {"one"}, "one\n": {"one"}, "one\ntwo": {"one", "two"}, "one\r\ntwo\r\n": {"one", "two"}, "\ufeffone\n\n  \ntwo\n\n": {"one", "two"}, "\r\n\r\none\r\n": {"one"},
+		strings.Repeat("k\n", 100): slices.Repeat([]string{"k"}, 100),
+	} {
+		got, fault := keysFrom(t, content)
+		if fault != "" || !slices.Equal(got, want) {
+			t.Errorf("%.20q: %q %s", content, got, fault)
+		}
+	}
+	for content, says := range map[string]string{
+		"": "is empty", "\n \r\n": "is empty", "one\n two\n": "line 2 that begins or ends with a blank", "one\n\nt\x00o": "line 3 that has a control character",
+		"one\ntw\u200bo": "line 2 that has the invisible character U+200B", strings.Repeat("k\n", 101): "more than 100 keys", "\xff\xfek\x00": "UTF-16",
+	} {
+		if got, fault := keysFrom(t, content); !strings.Contains(fault, says) {
+			t.Errorf("%.20q: %q %s", content, got, fault)
+		}
+	}
+}
+
+func TestShortKeyAmongManyIsWarnedOf(t *testing.T) {
+	long := strings.Repeat("k", 16)
+	for content, want := range map[string]int{long: 0, long + "\n" + long + "x": 0, long + "\nshort": 1, "a\nb": 1} {
+		if got := parse(t, "PROXY_API_KEY_FILE="+write(t, content)).Warnings; len(got) != want || want > 0 && !strings.Contains(got[0], "fewer than 16 characters") {
+			t.Errorf("%q: %q", content, got)
+		}
 	}
 }

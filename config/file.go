@@ -1,63 +1,49 @@
 package config
 
 import (
-	"crypto/x509"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
+	"syscall"
 )
 
-// maxAuthorities is several times the size of the system's authorities, in
-// bytes.
-const maxAuthorities = 16 << 20
-
-// authorities are the certificates in a file.
-type authorities struct {
-	path string
-	pem  []byte
-}
-
-// UnmarshalText implements encoding.TextUnmarshaler.
-func (a *authorities) UnmarshalText(text []byte) error {
-	a.path = string(text)
-	content, err := readFile(a.path, maxAuthorities)
+// readFile appends a file of at most limit bytes to buf. The error says what is
+// wrong with the file and has no path in it, since a path can hold line breaks.
+//
+// A pipe would block, and has nothing to read the second time. It may take the
+// place of a file at any moment, so opening must not wait for a writer either.
+func readFile(path string, limit int64, buf *bytes.Buffer) error {
+	if err := isRegular(os.Stat(path)); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		return refuse("%v", err)
+		return cannot(err)
 	}
-	if !x509.NewCertPool().AppendCertsFromPEM(content) {
-		return refuse("has no certificate in it")
+	defer func() { _ = f.Close() }() // it was only read
+	if err := isRegular(f.Stat()); err != nil {
+		return err
 	}
-	a.pem = content
+	if _, err := buf.ReadFrom(io.LimitReader(f, limit+1)); err != nil {
+		return cannot(err)
+	}
+	if int64(buf.Len()) > limit {
+		return fmt.Errorf("is larger than %v", size(limit))
+	}
 	return nil
 }
 
-// readFile reads a file of at most limit bytes. The error says what is wrong
-// with the file and has no path in it, since a path can hold line breaks.
-//
-// A pipe would block, and has nothing to read the second time.
-func readFile(path string, limit int64) ([]byte, error) {
-	info, err := os.Stat(path)
+func isRegular(info fs.FileInfo, err error) error {
 	if err != nil {
-		return nil, cannot(err)
+		return cannot(err)
 	}
 	if !info.Mode().IsRegular() {
-		return nil, errors.New("is not a regular file")
+		return errors.New("is not a regular file")
 	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, cannot(err)
-	}
-	defer func() { _ = f.Close() }() // it was only read
-	content, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, cannot(err)
-	}
-	if int64(len(content)) > limit {
-		return nil, fmt.Errorf("is larger than %v", size(limit))
-	}
-	return content, nil
+	return nil
 }
 
 func cannot(err error) error {

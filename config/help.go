@@ -83,8 +83,8 @@ const (
 
 // rules hold for all variables.
 const rules = "An empty variable counts as one that is not set. NAME_FILE names a file that holds NAME; " +
-	"it is read again before each token request, so a secret that was rotated is taken up without a restart, " +
-	"and a trailing newline is no part of it. Sizes are written 8MiB, 512KiB or in bytes, durations 30s or 1m30s."
+	"the proxy checks every file every 2 s and takes changes up without a restart; if it cannot use a new version, it keeps the last good one. " +
+	"A UTF-8 byte order mark and a trailing line end are not part of a value. Sizes are written 8MiB, 512KiB or in bytes, durations 30s or 1m30s."
 
 // WriteHelp prints every variable for a terminal.
 func WriteHelp(w io.Writer) {

@@ -51,6 +51,8 @@ type refusal struct {
 	value string
 	// reason follows the value in a sentence.
 	reason string
+	// hidden says that the value is not to be shown.
+	hidden bool
 	// accepted is better advice than the manual's; empty means the manual's.
 	accepted string
 }
@@ -68,6 +70,8 @@ type judge struct {
 	empty    map[string]bool   // names that are set, but to nothing
 	faults   []Fault
 	warnings []string
+	foreign  []string // warnings of names that resemble none of ours
+	files    []*File
 }
 
 func newJudge(environ []string) *judge {
@@ -118,8 +122,11 @@ func (j *judge) refused(err error) {
 		if !ok {
 			panic(err) // the type of the variable has no refusals
 		}
-		value := cmp.Or(r.value, j.environ[v.Name])
-		j.fault(v.Name, quoted(value)+" "+r.reason, cmp.Or(r.accepted, v.Accepts))
+		found := "its value " + r.reason
+		if !r.hidden {
+			found = quoted(cmp.Or(r.value, j.environ[v.Name])) + " " + r.reason
+		}
+		j.fault(v.Name, found, cmp.Or(r.accepted, v.Accepts))
 	}
 }
 

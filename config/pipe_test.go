@@ -3,6 +3,7 @@
 package config_test
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -17,4 +18,13 @@ func TestPipeInPlaceOfASecretFileDoesNotBlock(t *testing.T) {
 	if _, fault := secretFrom(t, pipe); !strings.Contains(fault, "not a regular file") {
 		t.Error(fault)
 	}
+}
+
+func TestPipeThatTakesAFilesPlaceDoesNotBlock(t *testing.T) {
+	path := write(t, "good")
+	watch(t, secretAt(path), func(t *testing.T, w *watched) {
+		do(t, os.Remove(path), syscall.Mkfifo(path, 0o600))
+		round()
+		w.holds(t, "good", secretFile+"failed is not a regular file")
+	})
 }

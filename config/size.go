@@ -52,17 +52,41 @@ func (s size) String() string {
 	return strconv.FormatInt(int64(s), 10)
 }
 
+// headerSize is how large the header of a request may be.
+type headerSize size
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (h *headerSize) UnmarshalText(text []byte) error {
+	var n size
+	if err := n.UnmarshalText(text); err != nil {
+		return err
+	}
+	if n < 1<<10 || n > 1<<20 {
+		return refuse("is out of range")
+	}
+	*h = headerSize(n)
+	return nil
+}
+
+// memoryLimit is a soft limit as Go reads it; 0 is none.
+type memoryLimit size
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (m *memoryLimit) UnmarshalText(text []byte) error {
+	if string(text) == "off" {
+		return nil
+	}
+	return (*size)(m).UnmarshalText(text)
+}
+
 // replayMemory returns what kept bodies may take: what was said, or so little
 // that a process with a memory limit has room for the rest.
-func (j *judge) replayMemory(said *size) int64 {
-	if said != nil {
-		return int64(*said)
+func replayMemory(v variables) int64 {
+	switch {
+	case v.ReplayMemory != nil:
+		return int64(*v.ReplayMemory)
+	case v.MemoryLimit > 0:
+		return int64(min(defaultReplayMemory, size(v.MemoryLimit)/2))
 	}
-	memory := defaultReplayMemory
-	var limit size
-	// "off" is no size, and Go refuses to start with one that is malformed.
-	if v, ok := j.environ["GOMEMLIMIT"]; ok && limit.UnmarshalText([]byte(v)) == nil {
-		memory = min(memory, limit/2)
-	}
-	return int64(memory)
+	return int64(defaultReplayMemory)
 }

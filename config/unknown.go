@@ -23,9 +23,6 @@ func (j *judge) warn(cfg Config) {
 	if memory := size(cfg.ReplayMemory); !j.faulty("PROXY_REPLAY_LIMIT") && !j.faulty("PROXY_REPLAY_MEMORY") && cfg.ReplayLimit > cfg.ReplayMemory {
 		j.warning("PROXY_REPLAY_LIMIT is more than the %v of PROXY_REPLAY_MEMORY: request bodies over %v are sent without a retry", memory, memory)
 	}
-	if !usableProxy(cfg.HTTPSProxy) {
-		j.warning("HTTPS_PROXY is not the URL of a proxy that Go can use")
-	}
 	j.unknown()
 }
 
@@ -37,13 +34,36 @@ func (j *judge) unknown() {
 		if prefixOf(name) == "" || slices.Contains(known, name) || j.isLink(name) {
 			continue
 		}
-		if near := nearest(name, known); near != "" {
-			j.warning("%s is not a variable of this program and is ignored; did you mean %s?", shownName(name), near)
-		} else {
-			j.warning("%s is not a variable of this program and is ignored", shownName(name))
+		ignored := shownName(name) + " is not a variable of this program and is ignored"
+		switch near := nearest(name, known); {
+		case fromSamples[name] != "":
+			j.warning("%s; %s", ignored, fromSamples[name])
+		case near != "":
+			j.warning("%s; did you mean %s?", ignored, near)
+		default:
+			j.warning("%s", ignored)
+			j.foreign = append(j.foreign, ignored)
 		}
 	}
 }
+
+// fromSamples are names that samples for Mimecast's APIs use, with what to do
+// instead.
+var fromSamples = map[string]string{
+	"MIMECAST_API_KEY":        "an API 2.0 application has MIMECAST_CLIENT_ID and MIMECAST_CLIENT_SECRET",
+	"MIMECAST_KEY":            "set MIMECAST_CLIENT_ID",
+	"MIMECAST_SECRET":         "set MIMECAST_CLIENT_SECRET",
+	"MIMECAST_API_SECRET":     "set MIMECAST_CLIENT_SECRET",
+	"MIMECAST_SECRET_KEY":     "set MIMECAST_CLIENT_SECRET, of an API 2.0 application",
+	"MIMECAST_ACCESS_KEY":     fromAPI1,
+	"MIMECAST_APP_ID":         fromAPI1,
+	"MIMECAST_APP_KEY":        fromAPI1,
+	"MIMECAST_APPLICATION_ID": fromAPI1,
+	"MIMECAST_URL":            "set MIMECAST_BASE_URL, or MIMECAST_REGION",
+	"MIMECAST_API_URL":        "set MIMECAST_BASE_URL, or MIMECAST_REGION",
+}
+
+const fromAPI1 = "it belongs to API 1.0; create an API 2.0 application and set MIMECAST_CLIENT_ID and MIMECAST_CLIENT_SECRET"
 
 func (j *judge) isLink(name string) bool {
 	return serviceLink.MatchString(name) || strings.HasSuffix(name, "_PORT") && linkValue.MatchString(j.environ[name])

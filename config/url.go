@@ -5,8 +5,6 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-
-	"mimecast-proxy/secret"
 )
 
 // regions are Mimecast's gateways for the API 2.0.
@@ -95,13 +93,29 @@ func (j *judge) upstream(cfg *Config, v variables) {
 			j.fault("MIMECAST_BASE_URL", "set together with MIMECAST_REGION", "one of the two")
 		}
 	}
+	if base, ok := withoutTokenPath(cfg.BaseURL); ok {
+		j.fault("MIMECAST_BASE_URL", quoted(cfg.BaseURL.String())+" is the URL of the token endpoint", base)
+	}
 	cfg.TokenURL = v.TokenURL.URL
 	if j.environ["MIMECAST_TOKEN_URL"] == "" && cfg.BaseURL != nil {
-		cfg.TokenURL = cfg.BaseURL.JoinPath("oauth", "token")
+		cfg.TokenURL = cfg.BaseURL.JoinPath(tokenPath)
 	}
 }
 
-// eitherCase settles the variables of the company proxy, which are written in
+const tokenPath = "/oauth/token"
+
+// withoutTokenPath returns the base URL that is meant by the URL of a token
+// endpoint.
+func withoutTokenPath(u *url.URL) (string, bool) {
+	if u == nil || !strings.HasSuffix(strings.ToLower(u.Path), tokenPath) {
+		return "", false
+	}
+	base := *u
+	base.Path, base.RawPath = u.Path[:len(u.Path)-len(tokenPath)], ""
+	return base.String(), true
+}
+
+// eitherCase settles the variables of the corporate proxy, which are written in
 // lower case too. That one goes first, as with the FromEnvironment of
 // golang.org/x/net/http/httpproxy, with curl and with others.
 func (j *judge) eitherCase(names ...string) {
@@ -116,24 +130,4 @@ func (j *judge) eitherCase(names ...string) {
 		}
 		j.environ[name] = value
 	}
-}
-
-// usableProxy reports whether Go can make something of the URL of a company
-// proxy. One that it can't it leaves aside without a word.
-func usableProxy(text secret.Text) bool {
-	value := text.Reveal()
-	if value == "" {
-		return true
-	}
-	u, err := url.Parse(value)
-	if err != nil || u.Scheme == "" || u.Host == "" {
-		if u, err = url.Parse("http://" + value); err != nil {
-			return false
-		}
-	}
-	switch u.Scheme {
-	case "http", "https", "socks5", "socks5h":
-		return u.Hostname() != ""
-	}
-	return false
 }

@@ -4,12 +4,13 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strings"
 
 	"mimecast-proxy/problem"
 )
 
-// WrapAdmin returns next for this machine alone: for peers on loopback or on a
-// unix socket, by a name that is surely the proxy's, and for no page but its
+// WrapAdmin returns next for this machine alone: for connections over loopback or
+// a unix socket that no relay has made for somebody else, by a name that is surely the proxy's, and for no page but its
 // own. Neither "*" among the hosts nor an allowed origin opens it.
 func (g *Guard) WrapAdmin(next http.Handler) http.Handler {
 	local := &Guard{hosts: hosts{names: g.hosts.names}, trace: g.trace}
@@ -24,8 +25,11 @@ func (g *Guard) WrapAdmin(next http.Handler) http.Handler {
 
 func (g *Guard) judgeLocal(r *http.Request) *problem.Problem {
 	socket := overSocket(r)
-	if !socket && !isLoopbackPeer(r.RemoteAddr) {
+	if !socket && !overLoopback(r) {
 		return problem.New(problem.HostNotAllowed, "This page is for the machine that the proxy runs on. From elsewhere use kubectl port-forward or an SSH tunnel.")
+	}
+	if name := relayMark(r.Header); name != "" {
+		return problem.New(problem.HostNotAllowed, "This page is for the machine that the proxy runs on, and the request came through a relay: it has the header %s. Use kubectl port-forward or an SSH tunnel.", name)
 	}
 	if !socket { // no browser opens one, and its clients make up a name
 		if p := g.judgeHost(r); p != nil {
@@ -36,9 +40,46 @@ func (g *Guard) judgeLocal(r *http.Request) *problem.Problem {
 	return p
 }
 
-func isLoopbackPeer(remote string) bool {
-	peer, err := netip.ParseAddrPort(remote)
-	return err == nil && peer.Addr().Unmap().IsLoopback()
+// overLoopback reports whether a connection leads from this machine's own loopback
+// address to a loopback address. Istio's inbound relay comes from 127.0.0.6, and a
+// relay in the pod may go to the pod's own address; kubectl port-forward and a
+// program on the machine do neither.
+func overLoopback(r *http.Request) bool {
+	local, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	if !ok {
+		return false
+	}
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return false
+	}
+	at, err := netip.ParseAddrPort(local.String())
+	if err != nil || !at.Addr().Unmap().IsLoopback() {
+		return false
+	}
+	from := peer.Addr().Unmap()
+	return from == netip.AddrFrom4([4]byte{127, 0, 0, 1}) || from == netip.IPv6Loopback()
+}
+
+// relayMarks are headers, or their beginnings, that relays add for those who ask
+// them. X-Request-Id is none: clients send it too.
+var relayMarks = []string{
+	"Forwarded", "Via", "X-Forwarded-", "X-Envoy-", "X-Real-Ip", "X-Client-Ip", "X-Cluster-Client-Ip", "X-Original-", "X-Proxyuser-Ip",
+	"True-Client-Ip", "Cf-Connecting-Ip", "Fastly-Client-Ip", "L5d-", "X-Istio-",
+}
+
+// relayMark returns which of relayMarks a request bears, or nothing. Some relays
+// write an underscore for a hyphen.
+func relayMark(h http.Header) string {
+	for name := range h {
+		canonical := http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-"))
+		for _, mark := range relayMarks {
+			if canonical == mark || strings.HasSuffix(mark, "-") && strings.HasPrefix(canonical, mark) {
+				return mark
+			}
+		}
+	}
+	return ""
 }
 
 // overSocket reports whether a request came over a unix socket. The listener

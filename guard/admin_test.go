@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -22,7 +23,7 @@ import (
 func adminOn(t *testing.T, network, address string, denied *[]string) func(method string, headers ...string) (int, string) {
 	t.Helper()
 	g, err := guard.New(guard.Policy{
-		Hosts: []string{"*", "mimecast.internal"}, Origins: []string{"https://tool.example"}, Key: keyOf("k"), Routes: []string{"GET /siem/"},
+		Hosts: []string{"*", "mimecast.internal"}, Origins: []string{"https://tool.example"}, Keys: keysOf("k"), Routes: []string{"GET /siem/"},
 		Trace: guard.Trace{Denied: func(_ context.Context, reason string, _ bool) { *denied = append(*denied, reason) }},
 	})
 	if err != nil {
@@ -118,15 +119,80 @@ func TestAdminPageIsForLoopbackPeersAlone(t *testing.T) {
 	}
 	h := g.WrapAdmin(nowhereHandler{})
 	for peer, want := range map[string]int{
-		"127.0.0.1:1": 200, "127.8.8.8:1": 200, "[::1]:1": 200, "[::ffff:127.0.0.1]:1": 200,
+		"127.0.0.1:1": 200, "[::1]:1": 200, "[::ffff:127.0.0.1]:1": 200,
+		"127.0.0.6:1": 403, "127.8.8.8:1": 403, "[::ffff:127.0.0.6]:1": 403, // a relay's own address
 		"10.0.0.1:1": 403, "[::ffff:10.0.0.1]:1": 403, "[fe80::1%eth0]:1": 403, "0.0.0.0:1": 403, "192.0.2.1:1": 403, "": 403, "@": 403, "127.0.0.1": 403, "localhost:1": 403, "/run/127.0.0.1:1": 403,
 	} {
-		r := newRequest(t, "GET", "/")
-		r.RemoteAddr = peer
-		r.Header.Set("X-Forwarded-For", "127.0.0.1")
-		rec := httptest.NewRecorder()
-		if h.ServeHTTP(rec, r); rec.Code != want {
-			t.Errorf("%q: %d, want %d", peer, rec.Code, want)
+		for local, open := range map[string]bool{"127.0.0.1:9090": true, "[::1]:9090": true, "127.1.2.3:9090": true, "[::ffff:127.0.0.1]:9090": true, "10.0.0.1:9090": false, "[fe80::1%eth0]:9090": false, "0.0.0.0:9090": false} {
+			r := newRequest(t, "GET", "/")
+			r.RemoteAddr = peer
+			r = r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, net.TCPAddrFromAddrPort(netip.MustParseAddrPort(local))))
+			rec := httptest.NewRecorder()
+			if h.ServeHTTP(rec, r); rec.Code != want && open || rec.Code != 403 && !open {
+				t.Errorf("%q to %q: %d", peer, local, rec.Code)
+			}
+		}
+	}
+}
+
+func TestAdminPageIsNotForARelaysPeers(t *testing.T) {
+	var denied []string
+	dir, err := os.MkdirTemp("", "g")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	for network, address := range map[string]string{"tcp": "0.0.0.0:0", "unix": filepath.Join(dir, "s")} {
+		ask := adminOn(t, network, address, &denied)
+		for _, mark := range []string{
+			"X-Forwarded-For: 127.0.0.1", "x-forwarded-proto: http", "X-Forwarded-Client-Cert: x", "Forwarded: for=127.0.0.1", "Via: 1.1 x", "X-Envoy-Attempt-Count: 1", "X-Real-IP: 127.0.0.1", "X_Forwarded_For: 1", "CF-Connecting-IP: 1", "l5d-client-id: x",
+		} {
+			denied = nil
+			if status, code := ask("GET", "Host: localhost:9090", mark); status != 403 || code != "host_not_allowed" || len(denied) != 1 {
+				t.Errorf("%s, %s: %d %s, reported %v", network, mark, status, code, denied)
+			}
+		}
+		for _, harmless := range []string{"X-Request-Id: 1", "Viable: 1", "User-Agent: kubectl", "Traceparent: x"} {
+			if status, code := ask("GET", "Host: localhost:9090", harmless); status != 200 {
+				t.Errorf("%s, %s: %d %s", network, harmless, status, code)
+			}
+		}
+	}
+}
+
+// TestAdminPageIsNotForIstiosInboundRelay connects as that does, which is possible
+// where all of 127.0.0.0/8 is this machine's.
+func TestAdminPageIsNotForIstiosInboundRelay(t *testing.T) {
+	g, err := guard.New(guard.Policy{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "0.0.0.0:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := httptest.NewUnstartedServer(g.WrapAdmin(nowhereHandler{}))
+	srv.Listener.Close()
+	srv.Listener = l
+	srv.Start()
+	defer srv.Close()
+	for from, want := range map[string]int{"127.0.0.1": 200, "127.0.0.6": 403} {
+		dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+		transport := &http.Transport{DialContext: dialer.DialContext}
+		_, port, _ := net.SplitHostPort(l.Addr().String())
+		req, err := http.NewRequestWithContext(t.Context(), "GET", "http://127.0.0.1:"+port+"/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Host = "localhost"
+		res, err := transport.RoundTrip(req)
+		if err != nil {
+			t.Skip(err)
+		}
+		res.Body.Close()
+		transport.CloseIdleConnections()
+		if res.StatusCode != want {
+			t.Errorf("from %s: %d, want %d", from, res.StatusCode, want)
 		}
 	}
 }

@@ -180,7 +180,7 @@ func FuzzTokenRequest(f *testing.F) {
 		f.Add([]byte(s), "")
 	}
 	f.Add([]byte(nil), "Basic eDp0aGUta2V5")
-	g, err := guard.New(guard.Policy{TokenStub: true, Key: keyOf("the-key")})
+	g, err := guard.New(guard.Policy{TokenStub: true, Keys: keysOf("the-key")})
 	if err != nil {
 		f.Fatal(err)
 	}

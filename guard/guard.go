@@ -13,6 +13,9 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"path"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"mimecast-proxy/problem"
@@ -28,9 +31,9 @@ type Policy struct {
 	// Origins are the browser origins that may call, such as
 	// https://tool.example.
 	Origins []string
-	// Key returns the key that every request must carry. Where it is nil or
-	// returns nothing, none is wanted. It is called for each request.
-	Key func() secret.Text
+	// Keys are those of which every request must carry one. Where there is none,
+	// none is wanted. See also [Guard.SetKeys].
+	Keys []secret.Text
 	// Routes are the only ones to let through: patterns of http.ServeMux, and
 	// presets such as @read. None means everything.
 	Routes []string
@@ -38,6 +41,12 @@ type Policy struct {
 	ReportOnly bool
 	// TokenStub answers POST /oauth/token here; else such a request is refused.
 	TokenStub bool
+	// TokenPath is the path by which a request would reach Mimecast's token
+	// endpoint, unescaped, where that is another than /oauth/token; else empty. It
+	// is refused too.
+	TokenPath string
+	// MaxHeaderFields bounds the header fields of a request; 0 does not.
+	MaxHeaderFields int
 	// MaxRequests bounds the requests in flight; 0 does not.
 	MaxRequests int
 	Trace       Trace
@@ -58,11 +67,14 @@ type Guard struct {
 	slots      slots
 	hosts      hosts
 	origins    map[string]bool
-	keys       keys
-	routes     *routes // nil: everything
+	keys       atomic.Pointer[keyring] // nil: none is asked for
+	routes     *routes                 // nil: everything
 	reportOnly bool
 	tokenStub  bool
-	trace      Trace
+	tokenPath  string // in lower case
+
+	maxHeaderFields int // 0: no bound
+	trace           Trace
 }
 
 // New returns a guard. The error names every route that cannot be used.
@@ -75,16 +87,21 @@ func New(p Policy) (*Guard, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Guard{
-		slots:      slots{max: int64(p.MaxRequests)},
-		hosts:      newHosts(p.Hosts),
-		origins:    origins,
-		keys:       keys{key: p.Key},
-		routes:     routes,
-		reportOnly: p.ReportOnly,
-		tokenStub:  p.TokenStub,
-		trace:      p.Trace,
-	}, nil
+	g := &Guard{
+		slots:           slots{max: int64(p.MaxRequests)},
+		hosts:           newHosts(p.Hosts),
+		origins:         origins,
+		routes:          routes,
+		reportOnly:      p.ReportOnly,
+		tokenStub:       p.TokenStub,
+		maxHeaderFields: p.MaxHeaderFields,
+		trace:           p.Trace,
+	}
+	if p.TokenPath != "" {
+		g.tokenPath = strings.ToLower(path.Clean("/" + p.TokenPath))
+	}
+	g.SetKeys(p.Keys)
+	return g, nil
 }
 
 // InFlight returns how many requests are in flight.
@@ -113,6 +130,9 @@ func (d *dataPort) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (g *Guard) serve(w http.ResponseWriter, r *http.Request, next http.Handler) {
 	t, p := g.readTarget(r)
 	if p == nil {
+		p = g.checkHeaders(r)
+	}
+	if p == nil {
 		p = g.judgeHost(r)
 	}
 	page := ""
@@ -132,7 +152,7 @@ func (g *Guard) serve(w http.ResponseWriter, r *http.Request, next http.Handler)
 			return
 		}
 	}
-	if t.isTokenEndpoint() {
+	if g.isTokenEndpoint(t) {
 		g.answerToken(w, r, t)
 		return
 	}

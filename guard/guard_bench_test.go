@@ -35,7 +35,7 @@ func newRequest(tb testing.TB, method, target string) *http.Request {
 func TestPlainRequestAllocatesNothing(t *testing.T) {
 	for name, p := range map[string]guard.Policy{
 		"open":  {MaxRequests: 1024, Hosts: []string{"mimecast.internal"}, Origins: []string{"https://tool.example"}},
-		"keyed": {Key: keyOf("key")},
+		"keyed": {Keys: keysOf("key")},
 	} {
 		g, err := guard.New(p)
 		if err != nil {
@@ -54,7 +54,7 @@ func TestPlainRequestAllocatesNothing(t *testing.T) {
 // it is asked to look at.
 func BenchmarkGuard(b *testing.B) {
 	text := secret.New("0123456789abcdef0123456789abcdef")
-	key := func() secret.Text { return text }
+	key := []secret.Text{text}
 	proof := http.Header{"Authorization": {"Bearer " + text.Reveal()}, "Accept": {"*/*"}, "User-Agent": {"siem/1"}}
 	for _, c := range []struct {
 		name, target string
@@ -65,9 +65,9 @@ func BenchmarkGuard(b *testing.B) {
 		{"escaped", "/a%2Fb/v1/events/cg?types=x", guard.Policy{}, http.Header{}},
 		{"named", "/siem/v1/events/cg?types=x", guard.Policy{Hosts: []string{"mimecast.internal"}}, http.Header{}},
 		{"page", "/siem/v1/events/cg", guard.Policy{Origins: []string{"https://tool.example"}}, http.Header{"Origin": {"https://tool.example"}}},
-		{"key", "/siem/v1/events/cg", guard.Policy{Key: key}, proof},
+		{"key", "/siem/v1/events/cg", guard.Policy{Keys: key}, proof},
 		{"routes", "/siem/v1/events/cg", guard.Policy{Routes: []string{"@read"}}, http.Header{}},
-		{"everything", "/siem/v1/events/cg", guard.Policy{MaxRequests: 1024, Key: key, Routes: []string{"@read"}}, proof},
+		{"everything", "/siem/v1/events/cg", guard.Policy{MaxRequests: 1024, Keys: key, Routes: []string{"@read"}}, proof},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			passed := 0

@@ -28,9 +28,11 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // gate is a guard over a real listener, in front of a handler that notes what
 // got through.
 type gate struct {
-	t    *testing.T
-	srv  *httptest.Server
-	next http.HandlerFunc // what answers in Mimecast's place; nil: 200
+	t   *testing.T
+	srv *httptest.Server
+	// guard is what decides.
+	guard *guard.Guard
+	next  http.HandlerFunc // what answers in Mimecast's place; nil: 200
 
 	mu     sync.Mutex
 	passed []string // request targets that got through
@@ -54,6 +56,7 @@ func newGate(t *testing.T, p guard.Policy) *gate {
 	if err != nil {
 		t.Fatal(err)
 	}
+	g.guard = guarded
 	g.srv = httptest.NewUnstartedServer(guarded.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		g.note(func() { g.passed = append(g.passed, r.RequestURI) })
 		if g.next != nil {
@@ -178,13 +181,16 @@ func (g *gate) never(request string) {
 	}
 }
 
-func keyOf(s string) func() secret.Text {
-	text := secret.New(s)
-	return func() secret.Text { return text }
+func keysOf(all ...string) []secret.Text {
+	var texts []secret.Text
+	for _, s := range all {
+		texts = append(texts, secret.New(s))
+	}
+	return texts
 }
 
 func TestQuestionsAreAskedInTheContractsOrder(t *testing.T) {
-	g := newGate(t, guard.Policy{Key: keyOf("k"), Routes: []string{"GET /siem/"}})
+	g := newGate(t, guard.Policy{Keys: keysOf("k"), Routes: []string{"GET /siem/"}})
 	const (
 		host   = "Host: evil.example"
 		origin = "Origin: https://evil.example"

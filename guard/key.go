@@ -7,44 +7,17 @@ import (
 	"encoding/base64"
 	"net/http"
 	"strings"
-	"sync/atomic"
 
 	"mimecast-proxy/problem"
 	"mimecast-proxy/secret"
 )
 
-// keys hands out the key in force. It may change at any time; what is derived
-// from it is kept until it does.
-type keys struct {
-	key  func() secret.Text
-	held atomic.Pointer[keyring]
-}
-
-// inForce returns the key to ask for, nil where none is wanted. Two requests
-// that meet a new key at once both derive the same from it, so no lock is due.
-func (k *keys) inForce() *keyring {
-	if k.key == nil {
-		return nil
-	}
-	text := k.key()
-	if text.IsZero() {
-		return nil
-	}
-	held := k.held.Load()
-	if held == nil || held.text.Reveal() != text.Reveal() {
-		held = newKeyring(text)
-		k.held.Store(held)
-	}
-	return held
-}
-
 type digest [sha256.Size]byte
 
-// keyring is a key with what proves it. Digests are compared, in constant time,
-// so that the time tells nothing of the key, not its length either.
-type keyring struct {
-	text secret.Text
-	key  digest
+// key is a key with what proves it. Digests are compared, in constant time, so that
+// the time tells nothing of the key, not its length either.
+type key struct {
+	digest digest
 	// token is what the token stub gives to whoever knows the key. It is made
 	// from the key, so that every replica knows it and a restart does not
 	// forget it; and it ends with the key.
@@ -55,49 +28,76 @@ type keyring struct {
 // tokenLabel says what the key is used for when a token is made from it.
 const tokenLabel = "mimecast-proxy token stub, version 1"
 
-func newKeyring(text secret.Text) *keyring {
+func newKey(text secret.Text) key {
 	mac := hmac.New(sha256.New, []byte(text.Reveal()))
 	mac.Write([]byte(tokenLabel))
 	token := base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
-	return &keyring{
-		text:        text,
-		key:         sha256.Sum256([]byte(text.Reveal())),
-		token:       secret.New(token),
-		tokenDigest: sha256.Sum256([]byte(token)),
+	return key{sha256.Sum256([]byte(text.Reveal())), secret.New(token), sha256.Sum256([]byte(token))}
+}
+
+// keyring holds the keys of which each request must bear one; none is nil.
+type keyring struct{ keys []key }
+
+// SetKeys replaces the keys, of which each request must bear one from now on. With
+// none, or empty ones alone, none is asked for.
+func (g *Guard) SetKeys(texts []secret.Text) {
+	var ring *keyring
+	for _, text := range texts {
+		if text.IsZero() {
+			continue
+		}
+		if ring == nil {
+			ring = new(keyring)
+		}
+		ring.keys = append(ring.keys, newKey(text))
 	}
+	g.keys.Store(ring)
 }
 
-func (k *keyring) isKey(s string) bool {
-	d := sha256.Sum256([]byte(s))
-	return subtle.ConstantTimeCompare(d[:], k.key[:]) == 1
+// find returns the key that s is, or whose token it is if tokens count; nil for
+// none. It takes as long whichever it is.
+func (k *keyring) find(s string, tokens bool) *key {
+	d, found := sha256.Sum256([]byte(s)), -1
+	for i := range k.keys {
+		same := subtle.ConstantTimeCompare(d[:], k.keys[i].digest[:])
+		if tokens {
+			same |= subtle.ConstantTimeCompare(d[:], k.keys[i].tokenDigest[:])
+		}
+		found = subtle.ConstantTimeSelect(same, i, found)
+	}
+	if found < 0 {
+		return nil
+	}
+	return &k.keys[found]
 }
 
-func (k *keyring) isKeyOrToken(s string) bool {
-	d := sha256.Sum256([]byte(s))
-	return subtle.ConstantTimeCompare(d[:], k.key[:])|subtle.ConstantTimeCompare(d[:], k.tokenDigest[:]) == 1
-}
-
-// isProvedBy reports whether a request's headers bear the key. X-Proxy-Key goes
+// provedBy returns the key that a request's headers bear, or nil. X-Proxy-Key goes
 // before Authorization, which a client may need for what it believes to be
 // Mimecast; a header that comes twice proves nothing.
-func (k *keyring) isProvedBy(h http.Header) bool {
+func (k *keyring) provedBy(h http.Header) *key {
 	if own := h["X-Proxy-Key"]; len(own) > 0 {
-		return len(own) == 1 && k.isKey(own[0])
+		if len(own) > 1 {
+			return nil
+		}
+		return k.find(own[0], false)
 	}
 	given := h["Authorization"]
 	if len(given) != 1 {
-		return false
+		return nil
 	}
 	scheme, value, _ := strings.Cut(given[0], " ")
 	value = strings.TrimLeft(value, " ")
 	if strings.EqualFold(scheme, "Bearer") {
-		return k.isKeyOrToken(value)
+		return k.find(value, true)
 	}
-	password, ok := "", strings.EqualFold(scheme, "Basic")
-	if ok {
-		password, ok = basicPassword(value)
+	if !strings.EqualFold(scheme, "Basic") {
+		return nil
 	}
-	return ok && k.isKey(password)
+	password, ok := basicPassword(value)
+	if !ok {
+		return nil
+	}
+	return k.find(password, false)
 }
 
 // basicPassword returns the password of Basic credentials (RFC 7617, section 2).
@@ -112,8 +112,8 @@ func basicPassword(encoded string) (string, bool) {
 
 // judgeKey asks for the key, in any of its forms.
 func (g *Guard) judgeKey(r *http.Request) *problem.Problem {
-	k := g.keys.inForce()
-	if k == nil || k.isProvedBy(r.Header) {
+	k := g.keys.Load()
+	if k == nil || k.provedBy(r.Header) != nil {
 		return nil
 	}
 	what := "asks for its API key"

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 
 	"mimecast-proxy/guard"
@@ -20,7 +19,7 @@ func basic(credentials string) string {
 }
 
 func TestKeyProvesItselfInEachForm(t *testing.T) {
-	g := newGate(t, guard.Policy{Key: keyOf(theKey)})
+	g := newGate(t, guard.Policy{Keys: keysOf(theKey)})
 	for _, proof := range [][]string{
 		{"Authorization: Bearer " + theKey}, {"Authorization: bearer " + theKey}, {"authorization: BEARER   " + theKey},
 		{basic("user:" + theKey)}, {basic(":" + theKey)}, {strings.Replace(basic("user:"+theKey), "Basic", "bAsIc", 1)},
@@ -33,7 +32,7 @@ func TestKeyProvesItselfInEachForm(t *testing.T) {
 }
 
 func TestWhatIsNotTheKeyIsRefused(t *testing.T) {
-	g := newGate(t, guard.Policy{Key: keyOf(theKey)})
+	g := newGate(t, guard.Policy{Keys: keysOf(theKey)})
 	right := "Authorization: Bearer " + theKey
 	for _, proof := range [][]string{
 		{}, {"Authorization: "}, {"Authorization: Bearer"}, {"Authorization: Bearer "}, {"Authorization: " + theKey}, {"Authorization: Bearer " + theKey + "x"}, {"Authorization: Bearer " + theKey[:len(theKey)-1]},
@@ -56,48 +55,75 @@ func TestWhatIsNotTheKeyIsRefused(t *testing.T) {
 }
 
 func TestNoKeyIsAskedForWhereThereIsNone(t *testing.T) {
-	for _, key := range []func() secret.Text{nil, func() secret.Text { return secret.Text{} }, keyOf("")} {
-		g := newGate(t, guard.Policy{Key: key})
+	for _, keys := range [][]secret.Text{nil, {}, keysOf("")} {
+		g := newGate(t, guard.Policy{Keys: keys})
 		g.passes("GET", "/")
 		g.passes("GET", "/", "Authorization: Bearer whatever", "X-Proxy-Key: whatever")
 	}
 }
 
+func TestEachOfSeveralKeysIsValid(t *testing.T) {
+	g := newGate(t, guard.Policy{Keys: keysOf("first", "second", "third"), TokenStub: true})
+	tokens := map[string]bool{}
+	for _, key := range []string{"first", "second", "third"} {
+		g.passes("GET", "/", "X-Proxy-Key: "+key)
+		g.passes("GET", "/", "Authorization: Bearer "+key)
+		g.passes("GET", "/", basic("any:"+key))
+		token := g.token(200, "client_secret="+key)
+		g.passes("GET", "/", "Authorization: Bearer "+token)
+		g.refuses(problem.APIKeyRequired, "GET", "/", "X-Proxy-Key: "+token)
+		tokens[token] = true
+	}
+	if len(tokens) != 3 {
+		t.Errorf("%d tokens for three keys", len(tokens))
+	}
+	for _, wrong := range []string{"first\tsecond", "firstsecond", "first,second", "fourth", ""} {
+		g.refuses(problem.APIKeyRequired, "GET", "/", "X-Proxy-Key: "+wrong)
+	}
+	g.guard.SetKeys(keysOf("second", "fourth"))
+	second := g.token(200, "client_secret=second")
+	for token := range tokens {
+		if a := g.ask("GET", "/", "Authorization: Bearer "+token); (a.status == 200) != (token == second) {
+			t.Errorf("%d for a token whose key is valid: %v", a.status, token == second)
+		}
+	}
+	g.through()
+	g.refuses(problem.APIKeyRequired, "GET", "/", "X-Proxy-Key: first")
+	g.passes("GET", "/", "X-Proxy-Key: fourth")
+}
+
 func TestRotatedKeyCountsAtOnce(t *testing.T) {
-	var key atomic.Pointer[string]
-	set := func(s string) { key.Store(&s) }
-	set("first")
-	g := newGate(t, guard.Policy{TokenStub: true, Key: func() secret.Text { return secret.New(*key.Load()) }})
+	g := newGate(t, guard.Policy{TokenStub: true, Keys: keysOf("first")})
 	token := g.token(200, "client_secret=first")
 	g.passes("GET", "/", "X-Proxy-Key: first")
-	set("second")
+	g.guard.SetKeys(keysOf("second"))
 	g.passes("GET", "/", "X-Proxy-Key: second")
 	g.refuses(problem.APIKeyRequired, "GET", "/", "X-Proxy-Key: first")
 	g.refuses(problem.APIKeyRequired, "GET", "/", "Authorization: Bearer "+token)
 	g.passes("GET", "/", "Authorization: Bearer "+g.token(200, "client_secret=second"))
-	set("") // a key that was taken away asks for none
-	g.passes("GET", "/")
-	set("first")
+	g.guard.SetKeys(keysOf("first"))
 	g.passes("GET", "/", "Authorization: Bearer "+token)
 }
 
 func TestKeyMayRotateAmongManyRequests(t *testing.T) {
-	var n atomic.Int64
-	g := newGate(t, guard.Policy{Key: func() secret.Text { return secret.New([]string{"one", "two"}[n.Add(1)%2]) }})
+	g := newGate(t, guard.Policy{Keys: keysOf("one")})
 	var all sync.WaitGroup
 	for i := range 20 {
 		all.Go(func() {
-			a := g.ask("GET", "/", "X-Proxy-Key: "+[]string{"one", "none"}[i%2])
-			if i%2 == 1 && a.status != 401 {
+			g.guard.SetKeys(keysOf([]string{"one", "two"}[i%2], "both"))
+			key := []string{"both", "none"}[i%2]
+			if a := g.ask("GET", "/", "X-Proxy-Key: "+key); key == "none" && a.status != 401 {
 				t.Errorf("%d for a wrong key", a.status)
 			}
 		})
 	}
 	all.Wait()
+	g.through()
+	g.passes("GET", "/", "X-Proxy-Key: both")
 }
 
 func TestGuardIsNotPrintedWithItsKey(t *testing.T) {
-	g, err := guard.New(guard.Policy{Key: keyOf("s3cr3t-marked")})
+	g, err := guard.New(guard.Policy{Keys: keysOf("s3cr3t-marked")})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -82,7 +82,7 @@ func TestAnAllowedOriginMayCallAndReadTheAnswer(t *testing.T) {
 }
 
 func TestAnAllowedOriginCanReadWhyItWasRefused(t *testing.T) {
-	g := newGate(t, guard.Policy{Origins: []string{"https://tool.example"}, Key: keyOf("k"), Routes: []string{"GET /siem/"}})
+	g := newGate(t, guard.Policy{Origins: []string{"https://tool.example"}, Keys: keysOf("k"), Routes: []string{"GET /siem/"}})
 	for _, a := range []answer{
 		g.refuses(problem.APIKeyRequired, "GET", "/siem/", tool),
 		g.refuses(problem.RouteNotAllowed, "GET", "/x", tool, "X-Proxy-Key: k"),
@@ -95,7 +95,7 @@ func TestAnAllowedOriginCanReadWhyItWasRefused(t *testing.T) {
 }
 
 func TestPreflightOfAnAllowedOriginIsAnsweredWithoutTheKey(t *testing.T) {
-	g := newGate(t, guard.Policy{Origins: []string{"https://tool.example"}, Key: keyOf("k"), Routes: []string{"GET /siem/"}})
+	g := newGate(t, guard.Policy{Origins: []string{"https://tool.example"}, Keys: keysOf("k"), Routes: []string{"GET /siem/"}})
 	a := g.ask("OPTIONS", "/x", tool, "Sec-Fetch-Site: cross-site", "Access-Control-Request-Method: PATCH",
 		"Access-Control-Request-Headers: authorization,x-mc-arg", "Access-Control-Request-Private-Network: true")
 	for name, want := range map[string]string{

@@ -1,18 +1,44 @@
 package guard
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // Mimecast reads by POST, so that no rule over methods tells a read from a
 // write. The presets therefore name functions, one at a time: those that only
 // read, though some leave a trace in Mimecast's own audit log, and some return
 // mail. A name that leaves a doubt, such as get-verification-code, is not here.
-// What is read by GET needs no list: none of Mimecast's GETs changes anything.
+// What is read by GET needs no list, since none of Mimecast's GETs changes anything,
+// but for the exceptions.
 var presets = map[string][]string{
 	"@siem":     {"GET /siem/"},
 	"@ttp-logs": ttpLogs,
 	"@audit":    audit,
-	"@read":     slices.Concat([]string{"GET /"}, ttpLogs, audit, reads),
+	"@read":     slices.Concat([]string{everyGET}, ttpLogs, audit, reads),
+	"@metadata": slices.Concat([]string{everyGET}, ttpLogs, audit, slices.DeleteFunc(slices.Clone(reads), returnsMail)),
 }
+
+// everyGET is the route that the exceptions are about.
+const everyGET = "GET /"
+
+// exceptions are parts of paths, whole segments in lower case, that the everyGET
+// of a preset does not let pass: what returns a key or somebody's mail. A route of
+// its own lets them pass.
+var exceptions = map[string][]string{
+	"@read":     {"/encryption-key/", "/forensic/download/"},
+	"@metadata": {"/encryption-key/", "/forensic/", "/download/", "/attachment/", "/attachments/", "/content/", "/body/", "/preview/", "/raw/", "/eml/"},
+}
+
+// mailFunctions are those of reads that return mail or parts of it.
+var mailFunctions = []string{
+	"POST /api/archive/get-file",
+	"POST /api/archive/get-message-detail",
+	"POST /api/archive/get-message-part",
+	"POST /api/gateway/message/get-file",
+}
+
+func returnsMail(route string) bool { return slices.Contains(mailFunctions, route) }
 
 var ttpLogs = []string{
 	"POST /api/ttp/attachment/get-logs",
@@ -86,4 +112,20 @@ var reads = []string{
 	"POST /api/user/get-internal-users",
 	"POST /api/user/get-most-used-contacts",
 	"POST /config-snapshot/v1/list",
+}
+
+// exceptionsOf returns what the everyGET among the items does not let pass. A
+// preset that has fewer exceptions, or the route itself, overrules the others.
+func exceptionsOf(items []string) []string {
+	var fewest []string
+	for _, item := range items {
+		item = strings.Join(strings.Fields(item), " ")
+		if item == everyGET || item == "/" {
+			return nil
+		}
+		if of := exceptions[item]; of != nil && (fewest == nil || len(of) < len(fewest)) {
+			fewest = of
+		}
+	}
+	return fewest
 }

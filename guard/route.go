@@ -16,7 +16,10 @@ import (
 // routes are what may pass; http.ServeMux does the matching. Patterns with a
 // method and patterns without one have a mux each: ServeMux sees a conflict
 // between GET / and /siem/, since it could not choose, and here both allow.
-type routes struct{ withMethod, anyMethod *http.ServeMux }
+type routes struct {
+	withMethod, anyMethod *http.ServeMux
+	exceptions            []string // to everyGET
+}
 
 // allowed marks a route in a mux, apart from the redirects and refusals that
 // ServeMux makes up itself.
@@ -40,7 +43,18 @@ func newRoutes(items []string) (*routes, error) {
 	if err != nil || len(items) == 0 {
 		return nil, err
 	}
-	return register(patterns)
+	r, err := register(patterns)
+	if err == nil {
+		r.exceptions = exceptionsOf(items)
+	}
+	return r, err
+}
+
+// excepts reports whether a path might be read as one that a preset leaves out.
+func (rs *routes) excepts(t target) bool {
+	return t.anyReading(func(path string) bool {
+		return slices.ContainsFunc(rs.exceptions, func(part string) bool { return strings.Contains(path+"/", part) })
+	})
 }
 
 // expand replaces presets by their patterns and leaves out what cannot be used.
@@ -90,7 +104,7 @@ func judgePattern(pattern string) error {
 }
 
 func register(patterns []string) (*routes, error) {
-	r := &routes{http.NewServeMux(), http.NewServeMux()}
+	r := &routes{withMethod: http.NewServeMux(), anyMethod: http.NewServeMux()}
 	var faults []error
 	for i, pattern := range patterns {
 		mux := r.withMethod
@@ -159,7 +173,7 @@ func (rs *routes) judge(r *http.Request, t target) (string, *problem.Problem) {
 	if !same {
 		return "", badTarget("The path could be read as another one, for which PROXY_ALLOW has another answer. Send it without escaped slashes, backslashes, doubled slashes and parameters.")
 	}
-	if pattern == "" {
+	if pattern == "" || pattern == everyGET && rs.excepts(t) {
 		return "", problem.New(problem.RouteNotAllowed, "PROXY_ALLOW does not let %s %.200s pass.", r.Method, t.path)
 	}
 	return pattern, nil

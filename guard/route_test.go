@@ -94,6 +94,43 @@ var writes = []string{
 	"POST /threat-reporting/v1/subscriptions", "POST /siem/v1/events/cg", "POST /", "POST /api/", "POST /identity/whoami",
 }
 
+func TestPresetsLetNoKeyAndNoMailPass(t *testing.T) {
+	secrets := []string{
+		"GET /customers/encryption-key", "HEAD /customers/encryption-key", "GET /dmarc-analyzer/v1/customers/encryption-key?x", "GET /customers/encryption-key/", "GET /Customers/Encryption-Key", "GET /customers/encryption%2Dkey",
+		"GET /customers/%65ncryption-key", "GET /reports/forensic/download", "GET /dmarc-analyzer/v1/reports/forensic/download?id=1", "GET /reports/forensic/download/1", "GET /reports/FORENSIC/download",
+	}
+	mail := []string{
+		"POST /api/archive/get-file", "POST /api/archive/get-message-part", "POST /api/archive/get-message-detail", "POST /api/gateway/message/get-file", "GET /reports/forensic/1", "GET /x/v1/messages/1/attachments",
+	}
+	harmless := []string{"GET /siem/v1/events/cg", "GET /identity/whoami", "GET /customers", "GET /customers/encryption-keys", "GET /reports/download-list", "POST /api/message-finder/search", "POST /api/ttp/url/get-logs"}
+	for routes, c := range map[string]struct{ passes, refused [][]string }{
+		"@read":                                {[][]string{harmless, mail[:4]}, [][]string{secrets}},
+		"@metadata":                            {[][]string{harmless}, [][]string{secrets, mail}},
+		"@read @metadata":                      {[][]string{harmless, mail}, [][]string{secrets}},
+		"@metadata @read":                      {[][]string{harmless, mail}, [][]string{secrets}},
+		"@read,GET /customers/encryption-key":  {[][]string{harmless, mail[:4], secrets[:2]}, [][]string{secrets[7:]}},
+		"@metadata,POST /api/archive/get-file": {[][]string{harmless, mail[:1]}, [][]string{secrets, mail[1:]}},
+		"GET /":                                {[][]string{secrets}, nil},
+		"@read,GET /":                          {[][]string{secrets, mail}, nil},
+		"/,@metadata":                          {[][]string{secrets, mail}, nil},
+	} {
+		g := newGate(t, guard.Policy{Routes: strings.FieldsFunc(strings.ReplaceAll(routes, " @", ",@"), func(r rune) bool { return r == ',' })})
+		for _, line := range slices.Concat(c.passes...) {
+			method, target, _ := strings.Cut(line, " ")
+			g.passes(method, target, "Content-Length: 0")
+		}
+		for _, line := range slices.Concat(c.refused...) {
+			method, target, _ := strings.Cut(line, " ")
+			if a := g.ask(method, target, "Content-Length: 0"); a.status != 403 && a.status != 400 || g.through() != nil {
+				t.Errorf("%s: %s: %d", routes, line, a.status)
+			}
+			if denied := g.reported(); len(denied) != 1 {
+				t.Errorf("%s: %s: reported %v", routes, line, denied)
+			}
+		}
+	}
+}
+
 func TestPresetsLetReadsPassAndNoWrite(t *testing.T) {
 	for preset, reads := range map[string][]string{
 		"@siem":     {"GET /siem/v1/batch/events/cg?type=delivery", "GET /siem/v1/events/ci", "HEAD /siem/v1/events/cg"},
@@ -144,7 +181,7 @@ func TestNoRoutesMeanEverything(t *testing.T) {
 
 func TestUnusableRoutesAreAllNamedAtOnce(t *testing.T) {
 	for item, hint := range map[string]string{
-		"@nothing":                  "@audit, @read, @siem, @ttp-logs",
+		"@nothing":                  "@audit, @metadata, @read, @siem, @ttp-logs",
 		"@Read":                     "no preset",
 		"":                          "begins with a slash",
 		"siem":                      "begins with a slash",

@@ -25,14 +25,24 @@ const (
 
 // isTokenEndpoint reports whether a path might be read as that of the token
 // endpoint, or as one below it: no client's credentials may reach the real one.
-func (t target) isTokenEndpoint() bool {
-	return isBelowToken(t.path) ||
-		slices.ContainsFunc(t.texts, func(text string) bool { return isBelowToken(strings.ToLower(lax(text))) })
+func (g *Guard) isTokenEndpoint(t target) bool {
+	return t.anyReading(func(path string) bool {
+		return isBelow(path, tokenPath) || g.tokenPath != "" && isBelow(path, g.tokenPath)
+	})
 }
 
-func isBelowToken(path string) bool {
-	n := len(tokenPath)
-	return len(path) >= n && strings.EqualFold(path[:n], tokenPath) && (len(path) == n || path[n] == '/')
+// anyReading reports whether is holds for a path in lower case that the target
+// might be read as.
+func (t target) anyReading(is func(path string) bool) bool {
+	return is(strings.ToLower(t.path)) ||
+		slices.ContainsFunc(t.texts, func(text string) bool { return is(strings.ToLower(lax(text))) })
+}
+
+// isBelow reports whether a path is root or below it. Nothing is below "/" here,
+// since that would be everything.
+func isBelow(path, root string) bool {
+	rest, ok := strings.CutPrefix(path, root)
+	return ok && (rest == "" || rest[0] == '/')
 }
 
 // answerToken is the token stub: clients that insist on OAuth get a token here.
@@ -46,8 +56,9 @@ func (g *Guard) answerToken(w http.ResponseWriter, r *http.Request, t target) {
 		return
 	}
 	token := dummyToken
-	if k := g.keys.inForce(); k != nil {
-		if p := k.judgeTokenRequest(w, r); p != nil {
+	if ring := g.keys.Load(); ring != nil {
+		k, p := ring.judgeTokenRequest(w, r)
+		if p != nil {
 			g.refuse(w, r, p)
 			return
 		}
@@ -56,21 +67,23 @@ func (g *Guard) answerToken(w http.ResponseWriter, r *http.Request, t target) {
 	writeToken(w, token)
 }
 
-// judgeTokenRequest asks that the client secret be the key. The client ID, the
-// grant type and the rest may be anything.
-func (k *keyring) judgeTokenRequest(w http.ResponseWriter, r *http.Request) *problem.Problem {
-	if k.isProvedBy(r.Header) {
-		return nil
+// judgeTokenRequest asks that the client secret be a key, and returns that key. The
+// client ID, the grant type and the rest may be anything.
+func (k *keyring) judgeTokenRequest(w http.ResponseWriter, r *http.Request) (*key, *problem.Problem) {
+	if proved := k.provedBy(r.Header); proved != nil {
+		return proved, nil
 	}
 	boundBody(w)
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxTokenRequest))
 	if err != nil {
-		return problem.New(problem.BadRequestBody, "The token request cannot be read. Send a form with client_id and client_secret, and no more.").Because(err)
+		return nil, problem.New(problem.BadRequestBody, "The token request cannot be read. Send a form with client_id and client_secret, and no more.").Because(err)
 	}
-	if slices.ContainsFunc(append(headerSecrets(r), bodySecrets(body)...), k.isKey) {
-		return nil
+	for _, s := range append(headerSecrets(r), bodySecrets(body)...) {
+		if proved := k.find(s, false); proved != nil {
+			return proved, nil
+		}
 	}
-	return problem.New(problem.APIKeyRequired, "The client secret must be the proxy's API key, the value of PROXY_API_KEY. The client ID may be anything.")
+	return nil, problem.New(problem.APIKeyRequired, "The client secret must be the proxy's API key, the value of PROXY_API_KEY. The client ID may be anything.")
 }
 
 // headerSecrets returns the client secret in Basic credentials, which a client

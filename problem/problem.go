@@ -28,8 +28,11 @@ type Code string
 
 // The codes.
 const (
-	BadRequestTarget    Code = "bad_request_target"
-	BadRequestBody      Code = "bad_request_body"
+	BadRequestTarget Code = "bad_request_target"
+	BadRequestBody   Code = "bad_request_body"
+	// BadRequest is for what net/http rejects by itself: bytes that are no HTTP.
+	BadRequest          Code = "bad_request"
+	HeadersTooLarge     Code = "headers_too_large"
 	APIKeyRequired      Code = "api_key_required"
 	HostNotAllowed      Code = "host_not_allowed"
 	OriginNotAllowed    Code = "origin_not_allowed"
@@ -69,6 +72,8 @@ type kind struct {
 var kinds = map[Code]kind{
 	BadRequestTarget:    {http.StatusBadRequest, never, "http_request_error"},
 	BadRequestBody:      {http.StatusBadRequest, never, "http_request_error"},
+	BadRequest:          {http.StatusBadRequest, never, "http_request_error"},
+	HeadersTooLarge:     {http.StatusRequestHeaderFieldsTooLarge, never, "http_request_error"},
 	APIKeyRequired:      {http.StatusUnauthorized, never, "http_request_denied"},
 	HostNotAllowed:      {http.StatusForbidden, never, "http_request_denied"},
 	OriginNotAllowed:    {http.StatusForbidden, never, "http_request_denied"},

@@ -70,7 +70,10 @@ func (s *windowsService) Execute(_ []string, requests <-chan svc.ChangeRequest, 
 		case r := <-requests:
 			if r.Cmd == svc.Stop || r.Cmd == svc.Shutdown {
 				state = svc.Status{State: svc.StopPending, WaitHint: uint32(stopHint.Milliseconds())}
-				signals <- os.Interrupt
+				select {
+				case signals <- os.Interrupt:
+				default: // it knows already
+				}
 			}
 			states <- state
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"time"
 
 	"github.com/coreos/go-systemd/v22/activation"
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -14,6 +15,9 @@ import (
 // adminSocket is the FileDescriptorName= of the admin listener's socket. Any
 // other name, and none, is the data port's.
 const adminSocket = "admin"
+
+// notifyTimeout is how long the end waits until systemd has got the last state.
+const notifyTimeout = time.Second
 
 // Main runs the program under whoever keeps it running and returns its exit
 // code. Sockets and variables of systemd's are taken from the environment, so
@@ -26,10 +30,28 @@ func Main(program func(Keeper) int) (code int, err error) {
 	if k.Watchdog, err = daemon.SdWatchdogEnabled(true); err != nil {
 		return 0, err
 	}
-	k.Ready = func(status string) { k.notify(daemon.SdNotifyReady + "\nSTATUS=" + status) }
-	k.Stopping = func() { k.notify(daemon.SdNotifyStopping + "\nSTATUS=Draining") }
-	k.Alive = func() { k.notify(daemon.SdNotifyWatchdog) }
-	return program(k), nil
+	states := make(chan string, 4)
+	notified := make(chan struct{})
+	go func() {
+		defer close(notified)
+		k.notify(states)
+	}()
+	tell := func(state string) {
+		select {
+		case states <- state:
+		default: // systemd does not read, and nothing here waits for it
+		}
+	}
+	k.Ready = func(status string) { tell(daemon.SdNotifyReady + "\nSTATUS=" + status) }
+	k.Stopping = func() { tell(daemon.SdNotifyStopping + "\nSTATUS=Draining") }
+	k.Alive = func() { tell(daemon.SdNotifyWatchdog) }
+	code = program(k)
+	close(states)
+	select {
+	case <-notified:
+	case <-time.After(notifyTimeout):
+	}
+	return code, nil
 }
 
 func (k *Keeper) takeSockets(files []*os.File) error {
@@ -51,9 +73,12 @@ func (k *Keeper) takeSockets(files []*os.File) error {
 	return nil
 }
 
-// notify tells systemd, where it is the keeper.
-func (k *Keeper) notify(state string) {
-	if _, err := daemon.SdNotify(false, state); err != nil {
-		fmt.Fprintln(k.Log, "mimecast-proxy: telling systemd:", err)
+// notify tells systemd each state, if it started the program. A socket that
+// systemd does not read blocks this goroutine alone.
+func (k *Keeper) notify(states <-chan string) {
+	for state := range states {
+		if _, err := daemon.SdNotify(false, state); err != nil {
+			fmt.Fprintln(k.Log, "mimecast-proxy: notifying systemd:", err)
+		}
 	}
 }

@@ -3,6 +3,7 @@ package telemetry_test
 import (
 	"io"
 	"net/http"
+	"os"
 	"testing"
 	"time"
 
@@ -26,6 +27,41 @@ func BenchmarkWrap(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		h.ServeHTTP(discard{}, r)
+	}
+}
+
+// What a line of the log costs the request that it is of, into a pipe that is read:
+// written by the request itself, and queued for the one goroutine that writes.
+func BenchmarkLogLine(b *testing.B) {
+	redactor := newRedactor()
+	for name, output := range map[string]func(io.Writer) io.Writer{
+		"direct": func(w io.Writer) io.Writer { return w },
+		"queued": func(w io.Writer) io.Writer { return telemetry.NewLogWriter(w, redactor) },
+	} {
+		b.Run(name, func(b *testing.B) {
+			read, write, err := os.Pipe()
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer write.Close()
+			go io.Copy(io.Discard, read)
+			out := output(write)
+			h := newTelemetry(b, telemetry.Options{Output: out, Redactor: redactor}).Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+			r, err := http.NewRequestWithContext(b.Context(), "GET", "/siem/v1/events/cg", nil)
+			if err != nil {
+				b.Fatal(err)
+			}
+			r.RemoteAddr = "127.0.0.1:50000"
+			b.ReportAllocs()
+			for b.Loop() {
+				h.ServeHTTP(discard{}, r)
+			}
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "lines/s")
+			if w, ok := out.(*telemetry.LogWriter); ok {
+				w.Close()
+				b.ReportMetric(float64(w.Dropped()), "dropped")
+			}
+		})
 	}
 }
 

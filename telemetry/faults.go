@@ -67,6 +67,8 @@ var faults = [...]fault{
 	faultTruncated:     {code: "mimecast_truncated", culprit: Mimecast, advice: "Mimecast's answer broke off, and so did the tool's"},
 
 	faultNamed: {code: "bad_request_target", culprit: Tool, denial: true, advice: "give the tool the address of the proxy as base URL, not as HTTP proxy, and send no .. or // in paths"},
+	{code: "bad_request", culprit: Tool, denial: true, advice: "the request is not valid HTTP: escape spaces and percent signs in the path and query"},
+	{code: "headers_too_large", culprit: Tool, denial: true, advice: "the request has more or larger headers than PROXY_MAX_HEADER_FIELDS and PROXY_MAX_HEADER_BYTES allow"},
 	{code: "api_key_required", culprit: Tool, denial: true, advice: "send the key in PROXY_API_KEY"},
 	{code: "host_not_allowed", culprit: Tool, denial: true, advice: "add the name that the proxy was called by to PROXY_ALLOWED_HOSTS"},
 	{code: "origin_not_allowed", culprit: Tool, denial: true, advice: "a web page called; add its origin to PROXY_ALLOWED_ORIGINS if you mean it"},

@@ -6,6 +6,8 @@ import (
 	"io"
 	"log"
 	"log/slog"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -55,13 +57,26 @@ func newLog(o Options) (zerolog.Logger, error) {
 	return zerolog.New(zerolog.SyncWriter(out)).Level(level), nil
 }
 
+// dropNotice returns how a log of o's format tells of lines that were dropped.
+func dropNotice(o Options) func(lines uint64) string {
+	return func(lines uint64) string {
+		var line strings.Builder
+		o.Output, o.Level = &line, "warn"
+		if log, err := newLog(o); err == nil { // as it was in New
+			log.WithLevel(zerolog.WarnLevel).Str(timeField, stamp(time.Now())).Str(msgField, "log lines dropped").Uint64("lines", lines).Send()
+		}
+		return line.String()
+	}
+}
+
 // console writes lines for a person. zerolog quotes what is not printable in
 // fields; the message is scrubbed before it gets here.
 func console(out io.Writer, colour bool) io.Writer {
 	return zerolog.ConsoleWriter{
 		Out:           out,
 		NoColor:       !colour,
-		TimeFormat:    "15:04:05.000",
+		TimeFormat:    "15:04:05.000Z",
+		TimeLocation:  time.UTC,
 		PartsOrder:    []string{timeField, levelField, msgField},
 		FieldsExclude: []string{msgField},
 		FieldsOrder:   []string{"method", "path", "status", "duration_ms", "upstream_ms", "retried", "aborted", "error"},
@@ -73,13 +88,15 @@ func stamp(t time.Time) string { return t.UTC().Format(timeLayout) }
 
 // Logger returns a logger that writes to the same log.
 func (t *Telemetry) Logger() *slog.Logger {
-	return slog.New(&handler{next: zerolog.NewSlogHandler(t.log)})
+	return slog.New(&handler{t: t, next: zerolog.NewSlogHandler(t.log)})
 }
 
 // handler stands before zerolog's. It says the time and the message by this
 // log's names, which in zerolog are globals, and keeps attributes that were
-// added before a group out of it, which zerolog does not. Errors are scrubbed.
+// added before a group out of it, which zerolog does not. Errors are scrubbed,
+// and secrets are removed from texts.
 type handler struct {
+	t     *Telemetry
 	next  slog.Handler
 	group string // joined by dots, as zerolog writes them
 }
@@ -95,7 +112,7 @@ func (h *handler) Handle(ctx context.Context, r slog.Record) error {
 	if !r.Time.IsZero() {
 		out.AddAttrs(slog.String(timeField, stamp(r.Time)))
 	}
-	out.AddAttrs(slog.String(msgField, Scrub(r.Message)))
+	out.AddAttrs(slog.String(msgField, h.t.scrub(r.Message)))
 	attrs := make([]slog.Attr, 0, r.NumAttrs())
 	r.Attrs(func(a slog.Attr) bool {
 		attrs = append(attrs, a)
@@ -107,7 +124,7 @@ func (h *handler) Handle(ctx context.Context, r slog.Record) error {
 
 // WithAttrs implements slog.Handler.
 func (h *handler) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return &handler{next: h.next.WithAttrs(h.qualify(attrs)), group: h.group}
+	return &handler{t: h.t, next: h.next.WithAttrs(h.qualify(attrs)), group: h.group}
 }
 
 // WithGroup implements slog.Handler.
@@ -118,7 +135,7 @@ func (h *handler) WithGroup(name string) slog.Handler {
 	if name == "" {
 		return h
 	}
-	return &handler{next: h.next, group: name}
+	return &handler{t: h.t, next: h.next, group: name}
 }
 
 // qualify returns the attributes as they are to be written, in their group.
@@ -126,8 +143,10 @@ func (h *handler) qualify(attrs []slog.Attr) []slog.Attr {
 	out := make([]slog.Attr, len(attrs))
 	for i, a := range attrs {
 		a.Value = a.Value.Resolve()
-		if err, ok := a.Value.Any().(error); ok {
-			a.Value = slog.StringValue(Scrub(err.Error()))
+		if a.Value.Kind() == slog.KindString {
+			a.Value = slog.StringValue(h.t.redactor.Redact(a.Value.String()))
+		} else if err, ok := a.Value.Any().(error); ok {
+			a.Value = slog.StringValue(h.t.scrub(err.Error()))
 		}
 		out[i] = a
 	}
@@ -139,20 +158,82 @@ func (h *handler) qualify(attrs []slog.Attr) []slog.Attr {
 
 // StdLog returns a logger for what wants one of the standard library's, such as
 // http.Server.ErrorLog. Its messages are net/http's and may hold bytes that a
-// peer sent, so each is scrubbed. The level is one of Options.Level.
+// peer sent, so each is scrubbed, and as a peer may cause any number of them,
+// each kind is logged once a minute. The level is one of Options.Level.
 func (t *Telemetry) StdLog(level string) *log.Logger {
 	return log.New(&lineWriter{t: t, level: levels[level]}, "", 0)
 }
 
+const (
+	// stdLogInterval is how long a kind of message is not logged again.
+	stdLogInterval = time.Minute
+	// maxStdLogKinds bounds how many kinds are told apart.
+	maxStdLogKinds = 64
+	// wordsOfKind is how many words a message of net/http begins with before
+	// it names a peer.
+	wordsOfKind = 3
+	// maxKind bounds what is kept of them, in bytes.
+	maxKind = 64
+)
+
 type lineWriter struct {
 	t     *Telemetry
 	level zerolog.Level
+
+	mu    sync.Mutex
+	kinds map[string]*stdLogKind
+}
+
+// stdLogKind is when a kind of message was logged, and how often it was not since.
+type stdLogKind struct {
+	logged     time.Time
+	suppressed int
 }
 
 // Write logs one message. It never fails: nobody could say so anywhere else.
 func (w *lineWriter) Write(p []byte) (int, error) {
-	if e := w.t.log.WithLevel(w.level); e != nil {
-		e.Str(timeField, stamp(time.Now())).Str(msgField, Scrub(string(p))).Send()
+	e := w.t.log.WithLevel(w.level)
+	if e == nil || w.t.dropStdLog {
+		return len(p), nil
 	}
+	suppressed, ok := w.allow(string(p), time.Now())
+	if !ok {
+		return len(p), nil
+	}
+	e.Str(timeField, stamp(time.Now())).Str(msgField, w.t.scrub(string(p)))
+	if suppressed > 0 {
+		e.Int("suppressed", suppressed)
+	}
+	e.Send()
 	return len(p), nil
+}
+
+// allow reports whether a message is to be logged, and how many of its kind were
+// not since the last one.
+func (w *lineWriter) allow(message string, now time.Time) (suppressed int, ok bool) {
+	kind := message
+	if words := strings.SplitN(message, " ", wordsOfKind+1); len(words) > wordsOfKind {
+		kind = strings.Join(words[:wordsOfKind], " ")
+	}
+	kind = bound(kind, maxKind)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.kinds) >= maxStdLogKinds && w.kinds[kind] == nil {
+		kind = ""
+	}
+	k := w.kinds[kind]
+	if k == nil {
+		if w.kinds == nil {
+			w.kinds = make(map[string]*stdLogKind)
+		}
+		k = &stdLogKind{}
+		w.kinds[kind] = k
+	}
+	if !k.logged.IsZero() && now.Sub(k.logged) < stdLogInterval {
+		k.suppressed++
+		return 0, false
+	}
+	suppressed = k.suppressed
+	*k = stdLogKind{logged: now}
+	return suppressed, true
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"testing/slogtest"
+	"testing/synctest"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -174,4 +176,51 @@ func FuzzScrub(f *testing.F) {
 			t.Errorf("not fit to be shown: %q", got)
 		}
 	})
+}
+
+func TestConsoleTimesAreUTC(t *testing.T) {
+	local := time.Local
+	defer func() { time.Local = local }()
+	time.Local = time.FixedZone("far east", 9*3600)
+	var out bytes.Buffer
+	before := time.Now().UTC()
+	newTelemetry(t, telemetry.Options{Output: &out, Format: "console"}).Logger().Info("m")
+	text, _, _ := strings.Cut(out.String(), " ")
+	at, err := time.Parse("15:04:05.000Z", text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	clock := time.Date(at.Year(), at.Month(), at.Day(), before.Hour(), before.Minute(), before.Second(), 0, time.UTC)
+	if late := (at.Sub(clock) + 24*time.Hour) % (24 * time.Hour); late > time.Minute {
+		t.Errorf("%s at %v", text, before)
+	}
+}
+
+func TestStdLogTellsEachKindOnceAMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		std := newTelemetry(t, telemetry.Options{Output: &out}).StdLog("info")
+		for i := range 6100 { // 61 s
+			std.Printf("http: TLS handshake error from 127.0.0.1:%d: EOF", i)
+			if i < 10 {
+				std.Printf("http: Accept error: %d", i)
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		for i := range 1000 {
+			std.Printf("%d %d %d", i, i, i)
+		}
+		text := out.String()
+		if strings.Count(text, "TLS handshake") != 2 || strings.Count(text, "Accept error") != 1 || !strings.Contains(text, `"suppressed":5999`) || strings.Count(text, "\n") > 70 {
+			t.Error(text)
+		}
+	})
+}
+
+func TestStdLogCanBeDropped(t *testing.T) {
+	var out bytes.Buffer
+	newTelemetry(t, telemetry.Options{Output: &out, Level: "debug", DropStdLog: true}).StdLog("error").Print("http2: Framer read DATA")
+	if out.Len() > 0 {
+		t.Error(out.String())
+	}
 }

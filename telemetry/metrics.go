@@ -1,6 +1,8 @@
 package telemetry
 
 import (
+	"bytes"
+	"cmp"
 	"net/http"
 	"runtime"
 	"slices"
@@ -28,7 +30,31 @@ var (
 	waitOutcomes        = []string{"recovered", "still_limited", "too_long", "not_replayable", "abandoned"}
 	tokenTriggers       = []string{"startup", "expiry", "unauthorized"}
 	tokenOutcomes       = []string{"ok", "refused", "unavailable"}
+	reloadedFiles       = []string{"MIMECAST_CLIENT_ID_FILE", "MIMECAST_CLIENT_SECRET_FILE", "MIMECAST_CA_FILE", "PROXY_API_KEY_FILE"}
+	reloadOutcomes      = []string{"changed", "failed", "restored"}
+	codes               = registeredCodes()
 )
+
+// registeredCodes returns the labels of the statuses that HTTP knows, and of the
+// proxy's own, by their numbers less 99. Mimecast may answer with any number.
+func registeredCodes() []string {
+	labels := make([]string, 600-99)
+	for i := range labels {
+		labels[i] = other
+		if status := i + 99; http.StatusText(status) != "" || status == statusClientGone {
+			labels[i] = strconv.Itoa(status)
+		}
+	}
+	return labels
+}
+
+// codeIndex returns where in codes the label of a status is; 0 is other's.
+func codeIndex(status int) int {
+	if i := status - 99; i > 0 && i < len(codes) && codes[i] != other {
+		return i
+	}
+	return 0
+}
 
 // known returns value if it is in set, else other.
 func known(value string, set []string) string {
@@ -44,11 +70,11 @@ type metrics struct {
 	// requests, and its counters by method and status once they are needed:
 	// looking one up by its labels costs more than all else here.
 	requests *prometheus.CounterVec
-	counters [][1000]atomic.Pointer[prometheus.Counter]
+	counters [][]atomic.Pointer[prometheus.Counter]
 
 	duration, upstream, tokenDuration prometheus.Histogram
 
-	denied, unauthorized, retries, aborted, tokens, waits *prometheus.CounterVec
+	denied, unauthorized, retries, aborted, tokens, waits, reloads *prometheus.CounterVec
 
 	// byRoute is nil where no routes are configured.
 	byRoute *prometheus.CounterVec
@@ -62,7 +88,10 @@ type metrics struct {
 }
 
 func newMetrics(o Options, t *Telemetry) *metrics {
-	m := &metrics{registry: prometheus.NewRegistry(), counters: make([][1000]atomic.Pointer[prometheus.Counter], len(methods))}
+	m := &metrics{registry: prometheus.NewRegistry(), counters: make([][]atomic.Pointer[prometheus.Counter], len(methods))}
+	for i := range m.counters {
+		m.counters[i] = make([]atomic.Pointer[prometheus.Counter], len(codes))
+	}
 	m.addRequests(o)
 	m.addTokens(t)
 	m.limit = m.gauge("rate_limit_limit", "Requests that Mimecast allows in a period, as its last answer that told so said.")
@@ -70,6 +99,7 @@ func newMetrics(o Options, t *Telemetry) *metrics {
 	m.reset = m.gauge("rate_limit_reset_seconds", "Time until Mimecast gives back, as it said then; it says so in milliseconds.")
 	m.waits = m.counter("rate_limit_waits_total", "Requests that got 429 and were held back, by how that ended.", waitOutcomes, "outcome")
 	m.replay = m.gauge("replay_buffer_bytes", "Size of all request bodies that are kept for a retry.")()
+	m.addFiles(o)
 	m.bound("requests_in_flight_limit", "Requests that may be in flight; past them 503 too_busy.", o.MaxRequests)
 	m.bound("replay_buffer_limit_bytes", "What all kept bodies may take; past it requests have no retry.", o.ReplayMemory)
 	info := prometheus.NewGauge(prometheus.GaugeOpts{
@@ -82,6 +112,31 @@ func newMetrics(o Options, t *Telemetry) *metrics {
 			Namespace: namespace, Name: "requests_in_flight", Help: "Requests that are being served.",
 		}, func() float64 { return float64(t.inFlight.Load()) }))
 	return m
+}
+
+func (m *metrics) addFiles(o Options) {
+	m.reloads = m.counter("file_reloads_total", "Files that changed, by variable and by whether the new version is in force.", nil, "file", "outcome")
+	for _, file := range reloadedFiles {
+		for _, outcome := range reloadOutcomes {
+			m.reloads.WithLabelValues(file, outcome) // for rate(), as those of one label
+		}
+	}
+	w, _ := o.Output.(*LogWriter)
+	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Namespace: namespace, Name: "log_lines_dropped_total", Help: "Log lines that could not be written in time and were dropped.",
+	}, func() float64 {
+		if w == nil {
+			return 0
+		}
+		return float64(w.Dropped())
+	}))
+}
+
+// FileReloaded counts a change of a file that a variable names, such as
+// PROXY_API_KEY_FILE. The outcome is changed if the new version is in force, failed
+// if the old one stays, and restored if the file holds what is in force again.
+func (t *Telemetry) FileReloaded(file, outcome string) {
+	t.metrics.reloads.WithLabelValues(known(file, reloadedFiles), known(outcome, reloadOutcomes)).Inc()
 }
 
 func (m *metrics) addRequests(o Options) {
@@ -179,29 +234,19 @@ func (m *metrics) observe(method string, o *outcome) {
 		m.aborted.WithLabelValues(o.aborted).Inc()
 	}
 	if m.byRoute != nil {
-		m.byRoute.WithLabelValues(known(o.route, m.routes), codeLabel(o.status)).Inc()
+		m.byRoute.WithLabelValues(known(o.route, m.routes), codes[codeIndex(o.status)]).Inc()
 	}
 }
 
 func (m *metrics) request(method string, status int) prometheus.Counter {
-	i := max(0, slices.Index(methods, method))
-	if status < 100 || status > 999 {
-		status = 0
-	}
-	held := &m.counters[i][status]
+	i, code := max(0, slices.Index(methods, method)), codeIndex(status)
+	held := &m.counters[i][code]
 	if c := held.Load(); c != nil {
 		return *c
 	}
-	c := m.requests.WithLabelValues(methods[i], codeLabel(status))
+	c := m.requests.WithLabelValues(methods[i], codes[code])
 	held.Store(&c)
 	return c
-}
-
-func codeLabel(status int) string {
-	if status < 100 || status > 999 {
-		return other
-	}
-	return strconv.Itoa(status)
 }
 
 func (m *metrics) setRateLimit(q quota) {
@@ -216,11 +261,43 @@ func (m *metrics) setRateLimit(q quota) {
 	}
 }
 
-// Metrics returns the handler of /metrics.
+// Metrics returns the handler of /metrics. A client that does not read its response
+// holds none of the few places for gathering: the response is made in memory.
 func (t *Telemetry) Metrics() http.Handler {
-	return promhttp.HandlerFor(t.metrics.registry, promhttp.HandlerOpts{
-		ErrorLog: t.StdLog("warn"),
-		// Whoever reaches the listener may ask, so not too many at once.
-		MaxRequestsInFlight: 8,
+	gather := promhttp.HandlerFor(t.metrics.registry, promhttp.HandlerOpts{ErrorLog: t.StdLog("warn")})
+	places := make(chan struct{}, maxGathering)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case places <- struct{}{}:
+		case <-r.Context().Done():
+			return
+		}
+		res := response{header: w.Header()}
+		func() {
+			defer func() { <-places }()
+			gather.ServeHTTP(&res, r)
+		}()
+		w.WriteHeader(cmp.Or(res.status, http.StatusOK))
+		_, _ = w.Write(res.body.Bytes()) // whoever asked may be gone
 	})
 }
+
+// maxGathering is how many clients' metrics are gathered at once. Whoever reaches
+// the listener may ask.
+const maxGathering = 2
+
+// response is an http.ResponseWriter that keeps the body.
+type response struct {
+	header http.Header
+	status int
+	body   bytes.Buffer
+}
+
+// Header returns that of the response it is for.
+func (r *response) Header() http.Header { return r.header }
+
+// WriteHeader notes the status.
+func (r *response) WriteHeader(status int) { r.status = cmp.Or(r.status, status) }
+
+// Write keeps the text.
+func (r *response) Write(text []byte) (int, error) { return r.body.Write(text) }

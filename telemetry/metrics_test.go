@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -431,5 +432,78 @@ func TestTokenEventsAreRememberedNewestFirst(t *testing.T) {
 	snap := tel.Snapshot()
 	if len(snap.TokenEvents) != 20 || snap.TokenEvents[0].Outcome != "ok" || snap.TokenFailure.Error != "why" || snap.Renewing {
 		t.Errorf("%+v", snap)
+	}
+}
+
+func TestStatusesThatHTTPDoesNotKnowAreOneSeries(t *testing.T) {
+	tel := newTelemetry(t, telemetry.Options{Routes: []string{"GET /"}})
+	status := 0
+	h := tel.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		tel.Route(r.Context(), "GET /")
+		tel.Answered(r.Context(), status, http.Header{}, 0)
+		w.WriteHeader(status)
+	}))
+	r, err := http.NewRequestWithContext(t.Context(), "GET", "/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{}
+	for status = 200; status <= 999; status++ {
+		h.ServeHTTP(discard{}, r)
+		if http.StatusText(status) != "" || status == 499 {
+			want = append(want, fmt.Sprintf(`requests_total{code="%d",method="GET"} 1`, status), fmt.Sprintf(`route_requests_total{code="%d",route="GET /"} 1`, status))
+		}
+	}
+	others := 800 - len(want)/2
+	want = append(want, fmt.Sprintf(`requests_total{code="other",method="GET"} %d`, others), fmt.Sprintf(`route_requests_total{code="other",route="GET /"} %d`, others))
+	text := scrape(t, tel)
+	hasSeries(t, text, want...)
+	if n := strings.Count(text, `requests_total{code="`); n != len(want) {
+		t.Errorf("%d series, want %d", n, len(want))
+	}
+}
+
+func TestFileReloadsAreCountedByClosedSets(t *testing.T) {
+	tel := newTelemetry(t, telemetry.Options{})
+	tel.FileReloaded("PROXY_API_KEY_FILE", "changed")
+	tel.FileReloaded("/etc/passwd", "odd")
+	hasSeries(t, scrape(t, tel), `file_reloads_total{file="PROXY_API_KEY_FILE",outcome="changed"} 1`, `file_reloads_total{file="MIMECAST_CA_FILE",outcome="failed"} 0`,
+		`file_reloads_total{file="other",outcome="other"} 1`)
+}
+
+// stalled is a client that reads nothing until it is told to.
+type stalled struct {
+	discard
+	begun chan<- bool
+	read  <-chan bool
+}
+
+func (s stalled) Write(b []byte) (int, error) {
+	s.begun <- true
+	<-s.read
+	return len(b), nil
+}
+
+func TestClientsThatDoNotReadKeepNobodyFromTheMetrics(t *testing.T) {
+	h := newTelemetry(t, telemetry.Options{}).Metrics()
+	r, err := http.NewRequestWithContext(t.Context(), "GET", "/metrics", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const clients = 100
+	begun, read := make(chan bool), make(chan bool)
+	var wg sync.WaitGroup
+	for range clients {
+		wg.Go(func() { h.ServeHTTP(stalled{begun: begun, read: read}, r) })
+	}
+	for range clients { // each has its response before any has read one
+		<-begun
+	}
+	w := &kept{header: http.Header{}}
+	h.ServeHTTP(w, r)
+	close(read)
+	wg.Wait()
+	if !strings.Contains(w.String(), "\nmimecast_proxy_requests_in_flight 0\n") || !strings.HasPrefix(w.Header().Get("Content-Type"), "text/plain") {
+		t.Errorf("%v %q", w.header, w.String())
 	}
 }

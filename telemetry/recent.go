@@ -7,9 +7,11 @@ import (
 )
 
 const (
-	// keptRequests and keptEvents bound what is remembered one by one, window
-	// what is remembered as sums by the second.
+	// keptRequests, keptRejected and keptEvents bound what is remembered one by
+	// one, window what is remembered as sums by the second. Requests that were
+	// rejected have places of their own: strangers can send any number of them.
 	keptRequests = 200
+	keptRejected = 50
 	keptEvents   = 20
 	window       = 15 * 60
 	// step is how many seconds a point of the plot covers.
@@ -68,6 +70,9 @@ type Point struct {
 type Fault struct {
 	Code    string `json:"code"`
 	Culprit string `json:"culprit"`
+	// Rejected says that the guard rejected the requests because of the client,
+	// so that they tell nothing of how the others fare.
+	Rejected bool `json:"rejected,omitempty"`
 	// LastMinute and Window count it; Window is that of the snapshot.
 	LastMinute uint32    `json:"last_minute"`
 	Window     uint32    `json:"window"`
@@ -104,9 +109,10 @@ type last struct {
 // recent remembers the recent past, in bounded memory.
 type recent struct {
 	mu       sync.Mutex
-	total    uint64
-	requests [keptRequests]Request // a ring: total is the next one's number
-	seconds  [window]second        // a ring by time
+	total    uint64 // the next request's number
+	requests ring
+	rejected ring
+	seconds  [window]second // a ring by time
 	lasts    [len(faults)]last
 	denials  [len(faults)]Denial
 	retries  map[string]uint64
@@ -130,8 +136,12 @@ func (s *recent) addRequest(rec *record, o *outcome) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r.Seq = s.total
-	s.requests[s.total%keptRequests] = r
 	s.total++
+	if o.rejected() {
+		s.rejected.add(r, keptRejected)
+	} else {
+		s.requests.add(r, keptRequests)
+	}
 	sec := s.second(now.Unix())
 	sec.requests++
 	sec.faults[f]++
@@ -143,6 +153,21 @@ func (s *recent) addRequest(rec *record, o *outcome) {
 	if f != faultNone {
 		s.lasts[f] = last{r.Time, r.Error}
 	}
+}
+
+// ring holds the last requests of a kind.
+type ring struct {
+	requests []Request
+	oldest   int // once it is full
+}
+
+func (g *ring) add(r Request, size int) {
+	if len(g.requests) < size {
+		g.requests = append(g.requests, r)
+		return
+	}
+	g.requests[g.oldest] = r
+	g.oldest = (g.oldest + 1) % size
 }
 
 // second returns the sums of a second, emptied where they are of one long past.

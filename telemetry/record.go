@@ -100,6 +100,7 @@ func (t *Telemetry) Answered(ctx context.Context, status int, h http.Header, too
 	if !saneID(id) {
 		id = ""
 	}
+	id = t.redactor.Redact(id)
 	tell(ctx, func(r *record) {
 		r.answered(status, time.Now(), took)
 		r.told.mimecast = id
@@ -129,7 +130,7 @@ func (t *Telemetry) Failed(ctx context.Context, err error) {
 	if err == nil {
 		return
 	}
-	text := Scrub(err.Error())
+	text := t.scrub(err.Error())
 	tell(ctx, func(r *record) { r.told.failure = text })
 }
 

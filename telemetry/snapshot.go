@@ -24,7 +24,8 @@ type Snapshot struct {
 	StepSeconds   int     `json:"step_seconds"`
 	Points        []Point `json:"points"`
 	Latency       Latency `json:"latency"`
-	// Requests are the last ones, newest first.
+	// Requests are the last ones, newest first: up to 200, and up to 50 more
+	// that were rejected.
 	Requests []Request `json:"requests"`
 	// Faults are those of the window, the most frequent of the last minute
 	// first; LastMinute is how many requests there were in that.
@@ -65,6 +66,7 @@ func (t *Telemetry) Snapshot() Snapshot {
 	}
 	seconds := new([window]second)
 	t.recent.copyTo(&snap, seconds)
+	slices.SortFunc(snap.Requests, func(a, b Request) int { return cmp.Compare(b.Seq, a.Seq) })
 	snap.Points = points(seconds, now.Unix())
 	snap.Faults, snap.LastMinute = count(seconds, now.Unix(), snap.Faults)
 	snap.Latency = latency(snap.Requests)
@@ -77,13 +79,10 @@ func (s *recent) copyTo(snap *Snapshot, seconds *[window]second) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	snap.Total = s.total
-	snap.Requests = make([]Request, min(s.total, keptRequests))
-	for i := range snap.Requests {
-		snap.Requests[i] = s.requests[(s.total-1-uint64(i))%keptRequests]
-	}
+	snap.Requests = append(append([]Request{}, s.requests.requests...), s.rejected.requests...)
 	snap.Faults = make([]Fault, len(faults))
 	for i, f := range faults {
-		snap.Faults[i] = Fault{Code: f.code, Culprit: f.culprit, LastAt: s.lasts[i].at, LastError: s.lasts[i].text}
+		snap.Faults[i] = Fault{Code: f.code, Culprit: f.culprit, Rejected: f.denial && f.culprit == Tool, LastAt: s.lasts[i].at, LastError: s.lasts[i].text}
 	}
 	snap.Denials = []Denial{}
 	for _, d := range s.denials {

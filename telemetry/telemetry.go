@@ -5,11 +5,13 @@
 // The other packages report through optional funcs; the methods of [Telemetry]
 // have their signatures. No secret, token, query, header value or body gets
 // into anything that this package writes: what it is given for a person to
-// read is scrubbed, and labels come from closed sets.
+// read is scrubbed, secrets that a [Redactor] knows are removed whatever stands
+// around them, and labels come from closed sets.
 package telemetry
 
 import (
 	"cmp"
+	"context"
 	"io"
 	"sync/atomic"
 	"time"
@@ -19,8 +21,15 @@ import (
 
 // Options say where the log goes and what this build is.
 type Options struct {
-	// Output gets the log; nil discards it.
+	// Output gets the log; nil discards it. Requests wait for it, unless it is a
+	// [LogWriter].
 	Output io.Writer
+	// Redactor removes the secrets in force from all that is logged, remembered
+	// and shown; nil removes none.
+	Redactor *Redactor
+	// DropStdLog drops what the loggers of StdLog are given. It is for GODEBUG's
+	// http2debug, with which net/http traces headers and bodies there.
+	DropStdLog bool
 	// Level is debug, info, warn or error; empty means info.
 	Level string
 	// Format is json, console, or auto, which is console on a terminal and
@@ -41,11 +50,15 @@ type Options struct {
 
 // Telemetry logs, counts and remembers.
 type Telemetry struct {
-	log     zerolog.Logger
-	metrics *metrics
-	recent  recent
-	started time.Time
-	version string
+	log      zerolog.Logger
+	redactor *Redactor
+	metrics  *metrics
+	recent   recent
+	rejected rejections
+	started  time.Time
+	version  string
+	// dropStdLog is Options.DropStdLog.
+	dropStdLog bool
 	// inFlight and expiry are read at each scrape, busy for the page.
 	inFlight atomic.Int64
 	busy     atomic.Int64 // since when there is always a request in flight, in Unix nanoseconds
@@ -59,7 +72,25 @@ func New(o Options) (*Telemetry, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &Telemetry{log: log, started: time.Now().Round(0), version: cmp.Or(o.Version, "unknown")}
+	t := &Telemetry{
+		log: log, redactor: o.Redactor, dropStdLog: o.DropStdLog,
+		started: time.Now().Round(0), version: cmp.Or(o.Version, "unknown"),
+	}
 	t.metrics = newMetrics(o, t)
+	if w, ok := o.Output.(*LogWriter); ok {
+		w.attach(dropNotice(o), t.logRejected)
+	}
 	return t, nil
+}
+
+// scrub makes a text of unknown origin fit to be shown.
+func (t *Telemetry) scrub(s string) string { return Scrub(t.redactor.Redact(s)) }
+
+// RequestID returns the id by which the log knows the request that ctx is of;
+// empty where it is of none.
+func RequestID(ctx context.Context) string {
+	if r, ok := ctx.Value(recordKey{}).(*record); ok {
+		return r.id
+	}
+	return ""
 }

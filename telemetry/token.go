@@ -31,7 +31,7 @@ func (t *Telemetry) TokenDone(trigger, outcome string, took time.Duration, expir
 		DurationMS: milliseconds(took),
 	}
 	if err != nil {
-		ev.Error = Scrub(err.Error())
+		ev.Error = t.scrub(err.Error())
 	} else if !expiry.IsZero() {
 		ev.Expiry = expiry.UTC().Truncate(time.Millisecond)
 		t.expiry.Store(expiry.UnixNano())

@@ -31,10 +31,10 @@ func (t *Telemetry) Wrap(next http.Handler) http.Handler {
 		rec := t.begin(w, r)
 		defer func() {
 			why := recover()
+			t.logPanic(why, rec.id)
 			t.end(rec, why)
 			if why != nil {
-				// http.ErrAbortHandler is how a cut answer shows as cut.
-				panic(why)
+				panic(http.ErrAbortHandler)
 			}
 		}()
 		r = r.WithContext(rec)
@@ -54,13 +54,13 @@ func (t *Telemetry) begin(w http.ResponseWriter, r *http.Request) *record {
 	rec := &record{
 		Context: r.Context(),
 		began:   now,
-		id:      requestID(r),
-		method:  bound(r.Method, maxMethod),
-		path:    bound(r.URL.EscapedPath(), maxPath),
+		id:      t.requestID(r),
+		method:  bound(t.redactor.Redact(r.Method), maxMethod),
+		path:    bound(t.redactor.Redact(r.URL.EscapedPath()), maxPath),
 		client:  host(r.RemoteAddr),
-		trace:   traceID(r.Header["Traceparent"]),
+		trace:   t.redactor.Redact(traceID(r.Header["Traceparent"])),
 	}
-	rec.writer.ResponseWriter = w
+	rec.writer.ResponseWriter, rec.writer.request = w, r.Context()
 	rec.body.began = now
 	return rec
 }
@@ -88,17 +88,22 @@ const (
 // end observes a request. why is what the handler panicked with, or nil.
 func (t *Telemetry) end(rec *record, why any) {
 	defer t.inFlight.Add(-1) // last: who sees none in flight sees all counted
-	o := rec.outcome(why)
+	o := t.outcome(rec, why)
 	o.fault = o.judge()
 	t.metrics.observe(rec.method, &o)
 	t.recent.addRequest(rec, &o)
-	if why == nil {
-		rec.writer.sendOff()
+	if o.rejected() {
+		last := o // o itself is on the stack
+		t.accessRejected(rec, &last)
+		return
 	}
-	t.access(rec, &o)
+	t.writeAccess(rec, &o, 0)
 }
 
-func (rec *record) outcome(why any) outcome {
+// rejected reports whether the guard rejected the request.
+func (o *outcome) rejected() bool { return faults[o.fault].denial }
+
+func (t *Telemetry) outcome(rec *record, why any) outcome {
 	rec.mu.Lock()
 	o := outcome{told: rec.told}
 	rec.mu.Unlock()
@@ -109,12 +114,15 @@ func (rec *record) outcome(why any) outcome {
 	if rec.method == http.MethodHead {
 		o.out = 0 // net/http takes a body and sends none
 	}
-	if err, ok := why.(error); why != nil && (!ok || !errors.Is(err, http.ErrAbortHandler)) {
+	if isFault(why) {
 		o.panicked = true
-		o.failure = Scrub("panic: " + fmt.Sprint(why))
+		o.failure = t.scrub("panic: " + fmt.Sprint(why))
 	}
 	o.code = codeOf(o.failure)
 	o.aborted = rec.abortedBy(why, o.panicked)
+	if w.late && o.denied == "" && !o.panicked && rec.leftByClient() { // nobody got the answer
+		o.status, o.aborted = statusClientGone, byClient
+	}
 	if o.status == 0 {
 		o.status = impliedStatus(why, o.aborted)
 		w.begun = now
@@ -134,14 +142,18 @@ func (rec *record) abortedBy(why any, panicked bool) string {
 		return byClient
 	case why == nil:
 		return ""
-	case gone && !errors.Is(context.Cause(rec), context.Canceled):
-		return byProxy // which gave a cause of its own
+	case gone && !rec.leftByClient():
+		return byProxy
 	case gone:
 		return byClient
 	default:
 		return byUpstream
 	}
 }
+
+// leftByClient reports whether the client ended the request. The proxy gives a
+// cause of its own where it does.
+func (rec *record) leftByClient() bool { return errors.Is(context.Cause(rec), context.Canceled) }
 
 // impliedStatus is for an answer that never began.
 func impliedStatus(why any, aborted string) int {
@@ -155,8 +167,8 @@ func impliedStatus(why any, aborted string) int {
 	}
 }
 
-// access writes the line of a request.
-func (t *Telemetry) access(rec *record, o *outcome) {
+// writeAccess writes the line of a request, which stands for so many others too.
+func (t *Telemetry) writeAccess(rec *record, o *outcome, others int) {
 	level := zerolog.InfoLevel
 	switch {
 	case o.panicked:
@@ -186,6 +198,9 @@ func (t *Telemetry) access(rec *record, o *outcome) {
 	optional(e, "trace_id", rec.trace)
 	optional(e, "mimecast_request_id", o.mimecast)
 	optional(e, "aborted", o.aborted)
+	if others > 0 {
+		e.Int("suppressed", others)
+	}
 	e.Send()
 }
 
@@ -214,10 +229,14 @@ func (o *outcome) explanation() string {
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 // requestID returns the client's own, or a new one where that cannot be used.
-func requestID(r *http.Request) string {
-	if ids := r.Header["X-Request-Id"]; len(ids) == 1 && saneID(ids[0]) {
+func (t *Telemetry) requestID(r *http.Request) string {
+	if ids := r.Header["X-Request-Id"]; len(ids) == 1 && saneID(ids[0]) && t.redactor.Redact(ids[0]) == ids[0] {
 		return ids[0]
 	}
+	return newRequestID()
+}
+
+func newRequestID() string {
 	var raw [8]byte
 	var text [16]byte
 	binary.BigEndian.PutUint64(raw[:], rand.Uint64())

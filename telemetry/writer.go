@@ -2,11 +2,11 @@ package telemetry
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"io"
 	"net"
 	"net/http"
-	"strconv"
 	"sync/atomic"
 	"time"
 )
@@ -18,10 +18,12 @@ import (
 // status, which changes nothing, is ever called from elsewhere.
 type writer struct {
 	http.ResponseWriter
-	status int       // 0 until the answer begins
-	begun  time.Time // when it did
-	bytes  int64     // of the body
-	err    error     // the first that writing met
+	request context.Context
+	status  int       // 0 until the answer begins
+	begun   time.Time // when it did
+	late    bool      // whether the request had ended by then
+	bytes   int64     // of the body
+	err     error     // the first that writing met
 }
 
 // WriteHeader notes the status. 101 is an answer, the last one in HTTP.
@@ -34,7 +36,7 @@ func (w *writer) WriteHeader(status int) {
 
 func (w *writer) begin(status int) {
 	if w.status == 0 {
-		w.status, w.begun = status, time.Now()
+		w.status, w.begun, w.late = status, time.Now(), w.request.Err() != nil
 	}
 }
 
@@ -76,15 +78,6 @@ func (w *writer) FlushError() error {
 
 // Flush implements http.Flusher, for handlers that know no better.
 func (w *writer) Flush() { _ = w.FlushError() }
-
-// sendOff lets the client have a whole answer now. net/http would send the end of
-// it once the handler has returned, and a line of the log would come first.
-func (w *writer) sendOff() {
-	length, err := strconv.ParseInt(w.Header().Get("Content-Length"), 10, 64)
-	if err == nil && length == w.bytes && length > 0 {
-		_ = http.NewResponseController(w.ResponseWriter).Flush() // there may be nobody left
-	}
-}
 
 // Hijack notes that the connection has left HTTP.
 func (w *writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {

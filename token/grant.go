@@ -3,6 +3,7 @@ package token
 import (
 	"bytes"
 	"cmp"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
@@ -34,9 +35,9 @@ const (
 type ClientCredentials struct {
 	// URL is the token endpoint.
 	URL string
-	// ID and Secret are called before each fetch, so that a rotated secret
-	// is taken up.
-	ID, Secret func() (secret.Text, error)
+	// ID and Secret return what is in force. They are called before each fetch and
+	// must not block.
+	ID, Secret func() secret.Text
 	// Transport sends the request; nil means http.DefaultTransport.
 	Transport http.RoundTripper
 	// Clock is told, after each answer that bears a date, how far this
@@ -54,28 +55,15 @@ func (c *credentials) same(d *credentials) bool {
 	return c.id.Equal(d.id) && c.secret.Equal(d.secret)
 }
 
-func (c *ClientCredentials) read() (*credentials, error) {
-	id, err := c.ID()
-	if err != nil {
-		return nil, unreadable(err)
-	}
-	text, err := c.Secret()
-	if err != nil {
-		return nil, unreadable(err)
-	}
-	return &credentials{id, text}, nil
-}
-
-func unreadable(err error) error {
-	return &Error{Kind: Unavailable, Reason: "cannot read the credentials; the file must be there and readable for the proxy's user", Err: err}
+func (c *ClientCredentials) inForce() *credentials {
+	return &credentials{c.ID(), c.Secret()}
 }
 
 // Changed reports whether the credentials that a fetch would use now are
 // others than those that the last one used.
 func (c *ClientCredentials) Changed() bool {
 	used := c.used.Load()
-	now, err := c.read()
-	return err == nil && used != nil && !now.same(used)
+	return used != nil && !c.inForce().same(used)
 }
 
 // Fetch gets one token. Where the credentials are refused and have meanwhile
@@ -90,16 +78,13 @@ func (c *ClientCredentials) Fetch(ctx context.Context) (*Token, error) {
 }
 
 func (c *ClientCredentials) fetch(ctx context.Context) (*Token, error) {
-	creds, err := c.read()
-	if err != nil {
-		return nil, err
-	}
+	creds := c.inForce()
 	c.used.Store(creds)
 	ctx, cancel := context.WithTimeoutCause(ctx, fetchTimeout,
 		fmt.Errorf("no answer within %v", fetchTimeout))
 	defer cancel()
 
-	answer := &recorder{base: cmp.Or[http.RoundTripper](c.Transport, http.DefaultTransport), clock: c.Clock}
+	answer := &recorder{url: c.URL, base: cmp.Or[http.RoundTripper](c.Transport, http.DefaultTransport), clock: c.Clock}
 	client := &http.Client{Transport: answer, CheckRedirect: func(*http.Request, []*http.Request) error {
 		return http.ErrUseLastResponse
 	}}
@@ -196,6 +181,7 @@ func isB64Token(s string) bool {
 // recorder is a RoundTripper that keeps what x/oauth2 does not tell: the
 // answer's status, headers and body where there is no token in it.
 type recorder struct {
+	url  string
 	base http.RoundTripper
 	res  *http.Response // nil until an answer came
 	body []byte
@@ -208,6 +194,9 @@ type recorder struct {
 }
 
 func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
+	// Whoever asks for nothing may get gzip (RFC 9110, section 12.5.3).
+	req = req.Clone(req.Context())
+	req.Header.Set("Accept-Encoding", "identity")
 	began := time.Now()
 	res, err := r.base.RoundTrip(req)
 	if err != nil {
@@ -217,11 +206,8 @@ func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
 	if date, err := http.ParseTime(res.Header.Get("Date")); err == nil && r.clock != nil {
 		r.clock(ahead(date, began, time.Now()))
 	}
-	r.body, err = io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
+	r.body, err = readAnswer(res.Body)
 	_ = res.Body.Close() // what was read is what counts
-	if err == nil && len(r.body) > maxAnswer {
-		err = fmt.Errorf("it has more than %d bytes", maxAnswer)
-	}
 	if err != nil {
 		r.broken = true
 		return nil, err
@@ -231,6 +217,28 @@ func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	res.Body = io.NopCloser(bytes.NewReader(r.withoutLifetime()))
 	return res, nil
+}
+
+// readAnswer reads a bounded answer. Some servers and devices compress it although
+// that was not asked for, with or without saying so, and some put a byte order mark
+// before it; no JSON begins as gzip does.
+func readAnswer(body io.Reader) ([]byte, error) {
+	text, err := readBounded(body)
+	if err == nil && bytes.HasPrefix(text, []byte("\x1f\x8b")) {
+		var unpacked *gzip.Reader
+		if unpacked, err = gzip.NewReader(bytes.NewReader(text)); err == nil {
+			text, err = readBounded(unpacked)
+		}
+	}
+	return bytes.TrimPrefix(text, []byte("\ufeff")), err
+}
+
+func readBounded(r io.Reader) ([]byte, error) {
+	text, err := io.ReadAll(io.LimitReader(r, maxAnswer+1))
+	if err == nil && len(text) > maxAnswer {
+		err = fmt.Errorf("it has more than %d bytes", maxAnswer)
+	}
+	return text, err
 }
 
 // withoutLifetime takes expires_in out of the answer.
@@ -279,6 +287,8 @@ func (r *recorder) explain(ctx context.Context, err error, creds *credentials) e
 		e.Reason = fmt.Sprintf("Mimecast refused the client ID or the secret (status %d%s); check MIMECAST_CLIENT_ID and MIMECAST_CLIENT_SECRET against the API application in the Mimecast Administration Console", status, code)
 	case status >= 300 && status < 400:
 		e.Reason = fmt.Sprintf("the token endpoint answered with a redirect (status %d), which is not followed with a secret; check MIMECAST_BASE_URL and MIMECAST_TOKEN_URL", status)
+	case status == http.StatusNotFound, status == http.StatusMethodNotAllowed, status == http.StatusGone:
+		e.Reason = fmt.Sprintf("the token endpoint answered with status %d%s: there is none at %s; check MIMECAST_TOKEN_URL, and MIMECAST_BASE_URL if that is not set", status, code, r.url)
 	case status != http.StatusOK:
 		e.Reason = fmt.Sprintf("the token endpoint answered with status %d%s", status, code)
 	case r.broken:

@@ -44,6 +44,7 @@ const (
 	Startup      Trigger = "startup"      // no token was ever held
 	Expiry       Trigger = "expiry"       // the held token is about to expire, or has
 	Unauthorized Trigger = "unauthorized" // Mimecast rejected the held token
+	Credentials  Trigger = "credentials"  // they are others than those of the last fetch
 )
 
 // Trace is told what a Source does. Each func may be nil, is called on Run's
@@ -185,6 +186,17 @@ func (s *Source) await(ctx context.Context, st *state) error {
 	}
 }
 
+// CredentialsChanged makes Run ask for a token at once if the Fetcher's credentials
+// are others than those of the last fetch, whether a token is held or not and
+// whatever pause there is. It does not block.
+func (s *Source) CredentialsChanged() {
+	s.init()
+	select {
+	case s.wake <- struct{}{}:
+	default: // Run has yet to wake
+	}
+}
+
 // Run fetches the first token and then keeps it fresh until ctx ends, with one
 // token request under way at a time. Call it once. When it returns, so does
 // everybody who waits for a token.
@@ -213,23 +225,20 @@ func (s *Source) Run(ctx context.Context) {
 // due reports whether a fetch is to be made at now, and why.
 func (s *Source) due(now time.Time) (Trigger, bool) {
 	st := s.state.Load()
-	if st.backingOff(now) && !s.corrected(st.err) {
+	changed := s.Fetcher.Changed()
+	if st.backingOff(now) && !changed {
 		return "", false
 	}
 	switch {
 	case st.token == nil:
 		return Startup, true
+	case changed:
+		return Credentials, true
 	case s.rejected.Load() == st.token:
 		return Unauthorized, true
 	default:
 		return Expiry, st.token.dueAt(now)
 	}
-}
-
-// corrected reports whether credentials that were refused have been replaced.
-func (s *Source) corrected(err error) bool {
-	e, ok := errors.AsType[*Error](err)
-	return ok && e.Kind == Refused && s.Fetcher.Changed()
 }
 
 // pause returns how long there is nothing to do, glance at the most.

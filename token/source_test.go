@@ -31,6 +31,7 @@ type endpoint struct {
 func (e *endpoint) Fetch(ctx context.Context) (*token.Token, error) {
 	e.mostAtOnce.Store(max(e.mostAtOnce.Load(), e.underWay.Add(1)))
 	defer e.underWay.Add(-1)
+	e.changed.Store(false)
 	n, began := e.fetches.Add(1), time.Now()
 	select {
 	case <-time.After(e.takes):
@@ -367,6 +368,51 @@ func TestTokenThatExpiredWhileItSettledIsReplaced(t *testing.T) {
 		time.Sleep(time.Until(fresh.Expiry()) + 100*time.Millisecond) // its renewal takes until later
 		if tok, err := s.Renew(t.Context(), fresh); tok == fresh || err != nil {
 			t.Errorf("got %v, %v", tok, err)
+		}
+	})
+}
+
+func TestChangedCredentialsCauseOneFetchAtOnce(t *testing.T) {
+	e := &endpoint{takes: 100 * time.Millisecond, ttl: time.Hour}
+	bubble(t, e, func(t *testing.T, s *token.Source) {
+		tok, err := s.Token(t.Context())
+		first := must(t, tok, err)
+		time.Sleep(time.Minute)
+		change := func() { e.changed.Store(true); s.CredentialsChanged(); time.Sleep(150 * time.Millisecond) }
+		change()
+		if tok, err := s.Token(t.Context()); tok == first || err != nil || e.fetches.Load() != 2 {
+			t.Errorf("a valid token was kept: %v, %d fetches", err, e.fetches.Load())
+		}
+		e.fail.Store(&token.Error{Kind: token.Unavailable, RetryAfter: time.Hour})
+		change()
+		time.Sleep(time.Minute)
+		if n := e.fetches.Load(); n != 3 {
+			t.Errorf("%d fetches, want 3 and then a pause", n)
+		}
+		e.fail.Store(nil)
+		change()
+		if st := s.Status(); st.Err != nil || e.fetches.Load() != 4 {
+			t.Errorf("the pause was not ended: %v, %d fetches", st.Err, e.fetches.Load())
+		}
+		s.CredentialsChanged() // which they did not
+		time.Sleep(time.Minute)
+		if n := e.fetches.Load(); n != 4 {
+			t.Errorf("%d fetches without a change", n)
+		}
+	})
+}
+
+func TestRequestsKeepTheirTokenWhileChangedCredentialsAreRefused(t *testing.T) {
+	e := &endpoint{ttl: time.Hour}
+	bubble(t, e, func(t *testing.T, s *token.Source) {
+		tok, err := s.Token(t.Context())
+		first := must(t, tok, err)
+		e.fail.Store(&token.Error{Kind: token.Refused, Reason: "refused"})
+		e.changed.Store(true)
+		s.CredentialsChanged()
+		time.Sleep(30 * time.Minute)
+		if tok, err := s.Token(t.Context()); tok != first || err != nil {
+			t.Errorf("%v, %v", tok, err)
 		}
 	})
 }

@@ -51,33 +51,40 @@ func (s *stand) open(n int, say func(i int) string) (conns []net.Conn) {
 
 func TestTenThousandIdleAndSlowConnectionsLeaveItServing(t *testing.T) {
 	// What a burst does to the places for requests is the next test's matter.
-	s := newStand(t, "PROXY_API_KEY=key", "PROXY_MAX_REQUESTS=20000")
+	const key = "the-key-of-a-flooded-proxy"
+	s := newStand(t, "PROXY_API_KEY="+key, "PROXY_MAX_REQUESTS=20000")
 	n := affordable(t, flood)
 	slow := []string{
 		"", // nothing
 		"GET /identity/whoami HTTP/1.1\r\nHost: localhost\r\nX-Slow: ",      // a header that does not end
 		"POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nx", // a body that does not end
 		"POST /oauth/token HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nx",
+		request(whoami, local), // an answer, and then nothing
 	}
-	// These are closed after 10 s. Connections that had an answer may be idle for
-	// longer than any of this takes.
-	kinds := n / 20
-	s.open(n-len(slow)*kinds, func(int) string { return request(whoami, local) })
-	s.open(len(slow)*kinds, func(i int) string { return slow[i%len(slow)] })
-	idle, held := n-len(slow)*kinds, 0
-	await(t, "idle connections enough", func() bool {
-		held = int(s.Metric(t, "process_open_fds"))
-		return held >= idle
-	})
+	// Those past the bound are accepted and closed, so that writing may fail.
+	for i := range n {
+		conn := dial(t, s.Listen)
+		_, _ = io.WriteString(conn, slow[i%len(slow)])
+	}
 	for range 100 {
-		s.passes(request(whoami, local, "X-Proxy-Key: key"))
+		s.passes(request(whoami, local, "X-Proxy-Key: "+key))
 	}
-	t.Logf("%d connections were opened, the program held %d files open and served", n, held)
-	refused := float64(n - (len(slow)-1)*kinds) // those, and the third kind
-	await(t, "word of every refusal", func() bool {
-		return s.Metric(t, `mimecast_proxy_requests_denied_total{reason="api_key_required"}`) == refused
+	t.Logf("%d connections were opened, the program holds %v files open and serves", n, s.Metric(t, "process_open_fds"))
+	const refused = `mimecast_proxy_requests_denied_total{reason="api_key_required"}`
+	await(t, "word of some refusals", func() bool { return s.Metric(t, refused) > 0 })
+	// How many connections came to be asked for a key depends on the machine.
+	last := 0.0
+	await(t, "the last refusal", func() bool {
+		now := s.Metric(t, refused)
+		settled := now == last
+		last = now
+		time.Sleep(200 * time.Millisecond)
+		return settled
 	})
-	s.denied[string(problem.APIKeyRequired)] = refused
+	if last > float64(n) {
+		t.Errorf("%v refusals for %d connections", last, n)
+	}
+	s.denied[string(problem.APIKeyRequired)] = last
 }
 
 func TestPastTheLimitOfRequestsItIsBusyAndRecovers(t *testing.T) {

@@ -32,7 +32,7 @@ func TestAddressThatANetworkReachesIsRefusedWithAWordOnContainers(t *testing.T) 
 	if n := sim.Counts().Requests; n > 0 {
 		t.Errorf("Mimecast was asked %d times", n)
 	}
-	for _, consent := range []string{"PROXY_API_KEY=a-key", "PROXY_TRUST_NETWORK=true"} {
+	for _, consent := range []string{"PROXY_API_KEY=a-key-of-a-good-length", "PROXY_TRUST_NETWORK=true"} {
 		program.Serve(t, sim, "PROXY_LISTEN=0.0.0.0:0", consent)
 	}
 }

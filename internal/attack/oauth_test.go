@@ -81,7 +81,7 @@ func TestClientThatInsistsOnOAuthProvesTheKeyByItsSecret(t *testing.T) {
 		if n := len(s.arrived()); n != 1 {
 			t.Errorf("%d requests arrived", n)
 		}
-		other := newStand(t, "PROXY_API_KEY=another")
+		other := newStand(t, "PROXY_API_KEY=the-key-of-another-proxy")
 		if status := other.whoami(oauth2.NewClient(t.Context(), oauth2.StaticTokenSource(token))); status != 401 {
 			t.Errorf("another proxy takes the token: %d", status)
 		}
@@ -91,28 +91,43 @@ func TestClientThatInsistsOnOAuthProvesTheKeyByItsSecret(t *testing.T) {
 
 func TestTokenOfTheStubEndsWithItsKey(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "key")
-	rotate := func(key string) {
-		if err := os.WriteFile(file, []byte(key+"\n"), 0o600); err != nil {
+	rotate := func(keys ...string) {
+		if err := os.WriteFile(file+".new", []byte(strings.Join(keys, "\n")+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(file+".new", file); err != nil {
 			t.Fatal(err)
 		}
 	}
-	rotate("first")
+	const first, second = "the-first-key-0123456789", "the-second-key-0123456789"
+	rotate(first)
 	s := newStand(t, "PROXY_API_KEY_FILE="+file)
-	token, err := s.insist("first", oauth2.AuthStyleInParams).Token(context.Background())
+	of := func(key string) (*http.Client, error) {
+		token, err := s.insist(key, oauth2.AuthStyleInParams).Token(context.Background())
+		if err != nil {
+			s.denied[string(problem.APIKeyRequired)]++
+		}
+		return oauth2.NewClient(t.Context(), oauth2.StaticTokenSource(token)), err
+	}
+	old, err := of(first)
 	if err != nil {
 		t.Fatal(err)
 	}
-	held := oauth2.NewClient(t.Context(), oauth2.StaticTokenSource(token))
-	if status := s.whoami(held); status != 200 {
+	if status := s.whoami(old); status != 200 {
 		t.Errorf("%d", status)
 	}
-	rotate("second")
-	// The file is read before each token request, and this one needs another token.
-	s.sim.SetTokenTTL(-1)
-	s.sim.RevokeTokens()
-	s.Stderr.Await(t, "the key to be read again", func(string) bool { s.whoami(held); return s.sim.Counts().TokenRequests > 1 })
-	if status := s.whoami(held); status != 401 {
-		t.Errorf("the old key's token still passes: %d", status)
+	rotate(second, first) // while clients change over
+	var fresh *http.Client
+	await(t, "a token for the second key", func() bool { fresh, err = of(second); return err == nil })
+	for _, client := range []*http.Client{old, fresh} {
+		if status := s.whoami(client); status != 200 {
+			t.Errorf("both keys are valid: %d", status)
+		}
 	}
+	rotate(second)
+	await(t, "the end of the first key", func() bool { return s.whoami(old) == 401 })
 	s.denied[string(problem.APIKeyRequired)]++
+	if status := s.whoami(fresh); status != 200 {
+		t.Errorf("%d", status)
+	}
 }

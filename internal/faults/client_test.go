@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"mimecast-proxy/problem"
 	"mimecast-proxy/simulator"
 )
 
@@ -26,13 +28,20 @@ var clientRows = []row{
 	{"leaves within an upload that streams", gone + "; the upload ends as one that is cut", goneSigns, atOnce, leavesUploading(10<<20, true), ""},
 	{"leaves while Mimecast works", gone, goneSigns, atOnce, leavesWorking, ""},
 	{"leaves within a download", gone, "`aborted` is `client`; `requests_aborted_total{by=\"client\"}`", atOnce, leavesDownloading, ""},
-	{"closes its half and waits", "200, as if it had not", "the access line", "at once", halfClose, ""},
+	{"closes its half and waits", gone + ": it counts as one that has left", goneSigns, atOnce, halfClose, ""},
+	{"leaves while a token that Mimecast rejected is renewed", gone, goneSigns, "at once; the renewal goes on for the others", leavesRenewing, ""},
+	{"pauses within an upload that streams, and Mimecast answers", untouched + ", at once, and the connection is closed", "the access line", "at once", pausesMeanwhile(false), ""},
+	{"pauses within an upload that streams, and Mimecast breaks off", unknownEnd + "; at once", accessLine, "at once", pausesMeanwhile(true), ""},
 	{"reads slowly", "all of it, and others are not held up", "`duration_ms`", "at once", slowReader, ""},
 	{"sends the next request before the answer", "each answer, in order", "an access line each", "at once", pipelining, ""},
 	{"waits for 100 Continue", "one 100 where the body is wanted, none where it is not", "the access line", "at once", expecting, ""},
 	{"sends trailers", "200; Mimecast gets the body without them", "the access line", "at once", clientTrailers, ""},
 	{"is sent trailers", "them, and the body", "the access line", "at once", upstreamTrailers, ""},
 	{"sends a malformed body", "400 `bad_request_body`", "the access line with `error`", "at once", malformedBody, ""},
+	{"does not finish its header", "the connection is closed after 10 s, sooner if there are many", "`process_open_fds`, `go_goroutines`", "at once", nil, "internal/hostile.TestUnfinishedHeadersHoldNothingPastTheTimeForThem"},
+	{"300 clients do not finish their headers; the proxy may open 256 files", "200 for others, once those are closed", "`process_open_fds`", "after 10 s at most for each that waits", nil, "internal/hostile.TestUnfinishedHeadersLeaveDescriptorsForOthers"},
+	{"does not read its responses, at SIGTERM", "a connection that is cut", "`requests were cut`; exit 1", "after `PROXY_SHUTDOWN_TIMEOUT`, at once at a second signal", nil, "internal/hostile.TestUnreadResponsesDoNotHoldUpTheShutdown"},
+	{"1,000 announce a body and send nothing", "the proxy waits for them", "`replay_buffer_bytes` is 0", "when they leave", nil, "internal/hostile.TestSilentUploadsTakeNoMemoryForBodies"},
 }
 
 func reader(c net.Conn) *bufio.Reader { return bufio.NewReader(c) }
@@ -134,30 +143,89 @@ func leavesDownloading(t *testing.T) {
 	}
 }
 
+// halfClose is a client that does as Go's net/http has clients do that leave.
 func halfClose(t *testing.T) {
-	w := newWorld(t, simulator.Options{})
-	p := w.serve(t)
-	w.fault(t, "slow", func(f *simulator.Fault) { f.Delay = 300 * time.Millisecond })
+	const get = "GET /identity/whoami HTTP/1.%d\r\nHost: localhost\r\n\r\n"
 	for _, request := range []string{
-		"GET /identity/whoami HTTP/1.1\r\nHost: localhost\r\n\r\n",
-		"GET /identity/whoami HTTP/1.0\r\nHost: localhost\r\n\r\n",
+		fmt.Sprintf(get, 1), fmt.Sprintf(get, 0),
 		"POST /api/account/get-account HTTP/1.1\r\nHost: localhost\r\nContent-Length: 11\r\n\r\n{\"data\":[]}",
 		"POST /api/account/get-account HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nb\r\n{\"data\":[]}\r\n0\r\n\r\n",
 	} {
+		w := newWorld(t, simulator.Options{})
+		p := w.serve(t)
+		w.fault(t, "hang", once)
+		before := w.sim.Counts().Requests
 		c := p.raw(request)
+		await(t, "the request's arrival", func() bool { return w.sim.Counts().Requests > before })
 		if err := c.CloseWrite(); err != nil {
 			t.Fatal(err)
 		}
-		from := reader(c)
-		a := p.read(from, "GET")
-		for a.status == 100 {
-			a = p.read(from, "GET")
-		}
-		if a.status != 200 || a.err != nil || !strings.Contains(strings.ToLower(a.body), "account") {
+		if a := p.read(reader(c), "GET"); a.status == 200 {
 			t.Errorf("%.30q: %v", request, a)
+		}
+		w.idle(p)
+		p.logs(`"status":499`, `"level":"info"`, `"aborted":"client"`)
+		p.fine()
+	}
+}
+
+func leavesRenewing(t *testing.T) {
+	w := newWorld(t, simulator.Options{})
+	p := w.serve(t)
+	w.sim.RevokeTokens()
+	give := make(chan struct{})
+	w.sim.AddFault(simulator.Fault{Path: "/oauth/token", Until: give, Count: 1})
+	p.leave("/identity/whoami", func() bool { return w.sim.TokenRequests() == 2 })
+	await(t, "the end of the request", func() bool { return p.metric("mimecast_proxy_requests_in_flight") == 0 })
+	p.logs(`"status":499`, `"level":"info"`, `"aborted":"client"`)
+	if n := p.metric(`mimecast_proxy_unauthorized_retries_total{outcome="renewal_failed"}`); n != 0 {
+		t.Errorf("%v renewals count as failed", n)
+	}
+	close(give)
+	await(t, "the recovery", func() bool { return p.whoami().status == 200 })
+	if n := w.sim.TokenRequests(); n != 2 {
+		t.Errorf("%d token requests", n)
+	}
+}
+
+// pausesMeanwhile is a client that says nothing more while Mimecast, which has
+// begun to take its body, answers or breaks off.
+func pausesMeanwhile(breaksOff bool) func(*testing.T) {
+	return func(t *testing.T) {
+		for _, http1 := range []bool{true, false} {
+			w := newWorld(t, simulator.Options{HTTP1Only: http1})
+			p := w.serve(t, "PROXY_REPLAY_LIMIT=64KiB")
+			answer := make(chan struct{})
+			f := simulator.Fault{Path: "/api/file/file-upload", Status: 413, Code: "request_too_large", Early: true, Until: answer}
+			if breaksOff {
+				f.Cut = simulator.CutAnswer
+			}
+			w.sim.AddFault(f)
+			before := w.sim.Counts().Requests
+			c := p.raw("POST /api/file/file-upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10000000\r\n\r\n")
+			if _, err := io.CopyN(c, zero{}, 100_000); err != nil {
+				t.Fatal(err)
+			}
+			await(t, "the upload's arrival", func() bool { return w.sim.Counts().Requests > before })
+			time.Sleep(continueTimeout + time.Second/2) // now the body is on its way
+			close(answer)
+			a := p.read(reader(c), "POST")
+			switch {
+			case breaksOff:
+				p.says(a, http.StatusBadGateway, problem.UpstreamReset)
+			case a.status == 413 && a.err == nil && strings.Contains(a.body, "request_too_large"):
+			case !http1 || a.code != string(problem.UpstreamReset):
+				t.Errorf("%v", a)
+			}
+			c.Close()
+			w.idle(p)
+			p.fine()
 		}
 	}
 }
+
+// continueTimeout is how long the proxy waits for Mimecast to ask for a body.
+const continueTimeout = 2 * time.Second
 
 func slowReader(t *testing.T) {
 	const size = 8 << 20

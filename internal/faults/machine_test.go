@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	built "mimecast-proxy/internal/program"
 	"mimecast-proxy/internal/relay"
 	"mimecast-proxy/simulator"
 )
@@ -37,10 +38,16 @@ var machineRows = []row{
 	{"SIGKILL", "a connection that is lost, never an answer that is wrong", "nothing", "at the next start, at the same address", killed, ""},
 	{"the port is taken", "nothing", "exit 1, with the variable and what to do", "when it is free", nil, "main.TestPortThatIsTakenIsSaidAtTheStart"},
 	{"secret file missing or empty at start", "nothing", "exit 2, with the variable and the file", "when it is mended", secretAtStart, ""},
-	{"secret file becomes a dangling link", "200 while the token lives, then " + noToken, "`no token` at warn, with the variable and the file", "when it is mended", secretLost(dangling), ""},
-	{"secret file becomes a directory", "200 while the token lives, then " + noToken, "`no token` at warn, with the variable and the file", "when it is mended", secretLost(directory), ""},
-	{"secret file becomes empty", "200 while the token lives, then " + noToken, "`no token` at warn, with the variable and the file", "when it is mended", secretLost(empty), ""},
-	{"secret rotated by a swap of links, as Kubernetes does it", "200 throughout", "a renewal", "with the next token request", secretSwapped, ""},
+	{"secret file becomes a dangling link", "200; tokens are renewed with the secret in force", "`file cannot be used` at warn, once, with the variable and the file", "within 3 s: `file can be used again`", secretLost(dangling), ""},
+	{"secret file becomes a directory", "200; tokens are renewed with the secret in force", "`file cannot be used` at warn, once, with the variable and the file", "within 3 s: `file can be used again`", secretLost(directory), ""},
+	{"secret file becomes empty", "200; tokens are renewed with the secret in force", "`file cannot be used` at warn, once, with the variable and the file", "within 3 s: `file can be used again`", secretLost(empty), ""},
+	{"secret rotated by a swap of links, as Kubernetes does it", "200 throughout", "`file reloaded`, and a renewal", "within 3 s", secretSwapped, ""},
+	{"nobody reads the log", "200 throughout", "`log_lines_dropped_total`", "when it is read again", nil, "internal/hostile.TestLogThatNobodyReadsDelaysNoRequest"},
+	{"the reader of the log goes away", "200 throughout", "nothing; exit 0 at the end", "at the next start", nil, "internal/hostile.TestReaderOfTheLogThatGoesAwayIsNoReasonToEnd"},
+	{"SIGHUP", "200 throughout", "the proxy rereads all files", "at once", nil, "internal/hostile.TestHangupEndsNothing"},
+	{"a listener fails", "nothing", "exit 1, with the error", "at the next start", nil, "internal/hostile.TestServeEndsWithAnErrorWhenAListenerFails"},
+	{"128 MiB of memory, and hostile clients", "200 for others", "`/livez` and `/metrics` respond", "at once", nil, "internal/hostile.TestSidecarEndures"},
+	{"256 MiB of memory, a key, and hostile clients", "200 for others", "`/livez` and `/metrics` respond", "at once", nil, "internal/hostile.TestGatewayEndures"},
 }
 
 func linuxOnly(t *testing.T) {
@@ -118,8 +125,12 @@ func littleMemory(t *testing.T) {
 	linuxOnly(t)
 	const uploads, size = 200, 8 << 20
 	w := newWorld(t, simulator.Options{RequestLog: -1})
-	cage, usage := memoryCage(t, 64<<20)
-	p := spawn(t, w.environ(t, "GOMEMLIMIT=64MiB"), cage).awaitServing().awaitReady()
+	cgroup, err := built.LimitMemory(t, 64<<20)
+	enter, usage := "", func() string { return err.Error() }
+	if err == nil {
+		enter, usage = cgroup.Enter(), cgroup.String
+	}
+	p := spawn(t, w.environ(t, "GOMEMLIMIT=64MiB"), enter).awaitServing().awaitReady()
 	content := make([]byte, size)
 	_, _ = simulator.Content("upload").ReadAt(content, 0)
 	hash := sum(content)
@@ -157,30 +168,6 @@ func littleMemory(t *testing.T) {
 		t.Errorf("%.1f MiB were resident", mib(p.peak()))
 	}
 	p.fine()
-}
-
-// memoryCage returns the beginning of a command line that limits the memory of
-// what follows as a container's is limited, where this machine lets us, and a
-// func that tells how much it used.
-func memoryCage(t *testing.T, limit int64) (before string, usage func() string) {
-	t.Helper()
-	dir, err := os.MkdirTemp("/sys/fs/cgroup/memory", "faults")
-	name, most := "memory.limit_in_bytes", "memory.max_usage_in_bytes"
-	if err != nil {
-		dir, err = os.MkdirTemp("/sys/fs/cgroup", "faults")
-		name, most = "memory.max", "memory.peak"
-	}
-	if err != nil {
-		return "", func() string { return "no cgroup can be made here" }
-	}
-	t.Cleanup(func() { _ = os.Remove(dir) }) // once the process has left it
-	if err := os.WriteFile(filepath.Join(dir, name), fmt.Append(nil, limit), 0); err != nil {
-		return "", func() string { return "no memory can be limited here" }
-	}
-	return "echo $$ > " + dir + "/cgroup.procs;", func() string {
-		text, err := os.ReadFile(filepath.Join(dir, most))
-		return fmt.Sprintf("in a cgroup of %.0f MiB, which saw %s bytes at most (%v)", mib(limit), strings.TrimSpace(string(text)), err)
-	}
 }
 
 func mib(n int64) float64 { return float64(n) / (1 << 20) }
@@ -365,10 +352,10 @@ func put(t *testing.T, path, text string) {
 	}
 }
 
-// secretLost is a file that goes bad while the program runs, and is mended.
+// secretLost is a file that goes bad while the program runs, and is corrected.
 func secretLost(spoil func(*testing.T, string)) func(*testing.T) {
 	return func(t *testing.T) {
-		w := newWorld(t, simulator.Options{TokenTTL: 3 * time.Second})
+		w := newWorld(t, simulator.Options{TokenTTL: 4 * time.Second})
 		path := filepath.Join(t.TempDir(), "client-secret")
 		put(t, path, simulator.DefaultClientSecret)
 		p := w.serve(t, "MIMECAST_CLIENT_SECRET=", "MIMECAST_CLIENT_SECRET_FILE="+path)
@@ -377,21 +364,47 @@ func secretLost(spoil func(*testing.T, string)) func(*testing.T) {
 			t.Fatal(err)
 		}
 		spoil(t, path)
-		await(t, "the token's end", func() bool { return p.whoami().status != 200 })
-		p.says(p.whoami(), http.StatusServiceUnavailable, "token_unavailable")
-		p.logs(`"msg":"no token"`, "MIMECAST_CLIENT_SECRET_FILE", path)
+		p.renews(w, 3)
+		p.logs(`"level":"warn"`, "MIMECAST_CLIENT_SECRET_FILE", path)
+		if n := p.warnings(path); n != 1 {
+			t.Errorf("%d warnings", n)
+		}
 		if err := os.RemoveAll(path); err != nil {
 			t.Fatal(err)
 		}
-		put(t, path, simulator.DefaultClientSecret)
-		await(t, "the recovery", func() bool { return p.whoami().status == 200 })
+		w.sim.SetCredentials(simulator.DefaultClientID, "another")
+		put(t, path, "another")
+		p.renews(w, 3)
 	}
+}
+
+// renews holds that every request gets its answer until there were n more
+// renewals.
+func (p *program) renews(w *world, n int) {
+	p.t.Helper()
+	before := w.sim.TokenRequests()
+	await(p.t, "renewals", func() bool {
+		if a := p.whoami(); a.status != http.StatusOK && a.status != http.StatusUnauthorized { // so short a life may end on its way
+			p.t.Fatalf("%v", a)
+		}
+		return w.sim.TokenRequests() >= before+n
+	})
+}
+
+// warnings counts the lines at warn that name a text.
+func (p *program) warnings(text string) (n int) {
+	for line := range strings.Lines(p.stderr.String()) {
+		if strings.Contains(line, `"level":"warn"`) && strings.Contains(line, text) {
+			n++
+		}
+	}
+	return n
 }
 
 // secretSwapped does what a kubelet does: the file is a link into ..data, which
 // is a link to a directory with a date, and is replaced by a rename.
 func secretSwapped(t *testing.T) {
-	w := newWorld(t, simulator.Options{TokenTTL: 2 * time.Second})
+	w := newWorld(t, simulator.Options{TokenTTL: 6 * time.Second})
 	dir := t.TempDir()
 	version := func(name, secret string) {
 		if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
@@ -411,18 +424,13 @@ func secretSwapped(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := w.serve(t, "MIMECAST_CLIENT_SECRET=", "MIMECAST_CLIENT_SECRET_FILE="+path)
-	before := w.sim.TokenRequests()
 	version("..2024_01_02", "rotated")
 	w.sim.SetCredentials(simulator.DefaultClientID, "rotated")
+	version("..2024_01_02", "rotated")
 	if err := os.RemoveAll(filepath.Join(dir, "..2024_01_01")); err != nil {
 		t.Fatal(err)
 	}
-	await(t, "two renewals", func() bool {
-		if a := p.whoami(); a.status != http.StatusOK && a.status != http.StatusUnauthorized { // so short a life may end on its way
-			t.Errorf("%+v", a)
-		}
-		return w.sim.TokenRequests() >= before+2
-	})
+	p.renews(w, 3)
 	if strings.Contains(p.stderr.String(), "no token") || strings.Contains(p.stderr.String(), "token refused") {
 		t.Error("a renewal failed")
 	}

@@ -3,18 +3,24 @@ package faults_test
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/hex"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
+	"golang.org/x/net/http2"
 
 	"mimecast-proxy/internal/relay"
 	"mimecast-proxy/problem"
@@ -33,7 +39,7 @@ var mimecastRows = []row{
 	{"its name cannot be resolved", "502 `upstream_unreachable`, which names DNS", accessLine, nextRequest, noName, ""},
 	{"certificate expired", "502 `upstream_tls`, which names the clock", accessLine, "once it is renewed", badCertificate(simulator.CertificateExpired, "expired"), ""},
 	{"certificate for another host", "502 `upstream_tls`, which says so", accessLine, "once it is corrected", badCertificate(simulator.CertificateOtherHost, "another name"), ""},
-	{"certificate of an unknown authority", "502 `upstream_tls`, which names `MIMECAST_CA_FILE`", accessLine, "with the right roots and a restart", badCertificate(simulator.CertificateGood, "MIMECAST_CA_FILE"), ""},
+	{"certificate of an unknown authority", "502 `upstream_tls`, which names `MIMECAST_CA_FILE`", accessLine, "once the file has the right roots, within 2 s", unknownAuthority, ""},
 	{"reset before the answer", "a GET is sent once more: 200; a write: " + unknownEnd, accessLine, nextRequest, lostBefore(relay.Reset, 0), ""},
 	{"reset within the header", "a GET is sent once more: 200; a write: " + unknownEnd, accessLine, nextRequest, lostBefore(relay.Reset, 20), ""},
 	{"reset within the body", "a body that ends in an error, never one that looks whole", "`aborted` is `upstream`; `requests_aborted_total{by=\"upstream\"}`", nextRequest, cutBody(relay.Reset), ""},
@@ -54,6 +60,8 @@ var mimecastRows = []row{
 	{"HTTP/2: idle connection closed as a request is sent", "a GET: 200; a write: " + unknownEnd, accessLine, nextRequest, staleConnection(false, relay.Close), ""},
 	{"HTTP/2: GOAWAY", "200: what it left undone is sent again", "nothing", "at once", goAway, ""},
 	{"HTTP/2: GOAWAY, REFUSED_STREAM and PROTOCOL_ERROR under a write", "200 where Mimecast says that it did not begin, else " + unknownEnd, accessLine, nextRequest, nil, "proxy.TestWriteIsResentOnlyWhereMimecastSaysItWasNotCarriedOut"},
+	{"HTTP/2: turns each new connection away, with GOAWAY and no error", "502 `upstream_reset` or `upstream_unreachable`", accessLine + "; at most 10 dials a second", nextRequest, turnsAway, ""},
+	{"HTTP/2: a burst of 1,000 requests", "200 for all, over at most 150 connections", "`requests_in_flight`", "at once", burst, ""},
 	{"HTTP/2: connection goes silent", "after 25 s a GET is sent once more: 200; a write: " + unknownEnd, accessLine, "after 25 s", silent, ""},
 }
 
@@ -137,20 +145,128 @@ func badCertificate(c simulator.Certificate, phrase string) func(*testing.T) {
 	return func(t *testing.T) {
 		tokens := newWorld(t, simulator.Options{})
 		w := newWorld(t, simulator.Options{Certificate: c})
-		environ := []string{"MIMECAST_TOKEN_URL=" + tokens.sim.URL + "/oauth/token"}
-		if c == simulator.CertificateGood { // it is known by no authority that is trusted
-			environ = append(environ, "MIMECAST_BASE_URL="+w.sim.URL)
-			w = tokens
-		} else {
-			w.sim.CA = append(w.sim.CA, tokens.sim.CA...)
-		}
-		p := w.serve(t, environ...)
+		w.sim.CA = append(w.sim.CA, tokens.sim.CA...)
+		p := w.serve(t, "MIMECAST_TOKEN_URL="+tokens.sim.URL+"/oauth/token")
 		a := p.whoami()
 		p.says(a, http.StatusBadGateway, problem.UpstreamTLS)
 		if !strings.Contains(a.body, phrase) {
 			t.Errorf("%v", a)
 		}
 		p.logs(`"msg":"request"`, `"status":502`, "upstream_tls")
+	}
+}
+
+// unknownAuthority is a Mimecast whose authority nobody trusts, until its
+// certificate is put into the file.
+func unknownAuthority(t *testing.T) {
+	w, other := newWorld(t, simulator.Options{}), newWorld(t, simulator.Options{})
+	roots := filepath.Join(t.TempDir(), "roots.pem")
+	put(t, roots, string(w.sim.CA))
+	// Tokens are one Mimecast's alone: what the other answers is a 401 of its own.
+	p := w.serve(t, "MIMECAST_BASE_URL="+other.sim.URL, "MIMECAST_CA_FILE="+roots)
+	a := p.whoami()
+	p.says(a, http.StatusBadGateway, problem.UpstreamTLS)
+	if !strings.Contains(a.body, "MIMECAST_CA_FILE") {
+		t.Errorf("%v", a)
+	}
+	p.logs(`"msg":"request"`, `"status":502`, "upstream_tls")
+	put(t, roots, string(w.sim.CA)+string(other.sim.CA))
+	await(t, "trust", func() bool { return p.whoami().code == "" })
+}
+
+// awayServer is an upstream over HTTP/2 that wants no connection.
+type awayServer struct {
+	l       net.Listener
+	ca      []byte
+	running sync.WaitGroup
+	dials   atomic.Int64
+}
+
+func newAwayServer(t *testing.T) *awayServer {
+	t.Helper()
+	s := httptest.NewTLSServer(nil)
+	s.Close()
+	certificate := s.TLS.Certificates[0]
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{certificate}, NextProtos: []string{"h2"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &awayServer{l: l, ca: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate.Certificate[0]})}
+	a.running.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			a.dials.Add(1)
+			a.running.Go(func() { a.turnAway(c) })
+		}
+	})
+	t.Cleanup(func() { l.Close(); a.running.Wait() })
+	return a
+}
+
+// turnAway says that no request of the connection was processed.
+func (a *awayServer) turnAway(c net.Conn) {
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(patience))
+	f := http2.NewFramer(c, c)
+	if _, err := io.CopyN(io.Discard, c, int64(len(http2.ClientPreface))); err != nil || f.WriteSettings() != nil {
+		return
+	}
+	for {
+		frame, err := f.ReadFrame()
+		if err != nil {
+			return
+		}
+		if _, ok := frame.(*http2.HeadersFrame); ok {
+			_ = f.WriteGoAway(0, http2.ErrCodeNo, nil) // the client may have left
+			return
+		}
+	}
+}
+
+func turnsAway(t *testing.T) {
+	for _, method := range []string{"GET", "POST"} {
+		tokens, a := newWorld(t, simulator.Options{}), newAwayServer(t)
+		tokens.sim.CA = append(tokens.sim.CA, a.ca...)
+		p := tokens.serve(t, "MIMECAST_BASE_URL=https://"+a.l.Addr().String())
+		began := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second) // then the clients leave
+		var all sync.WaitGroup
+		for range 4 {
+			all.Go(func() {
+				if got := p.do(ctx, method, "/identity/whoami", nil); got.err == nil && (got.status != 502 || got.code != string(problem.UpstreamReset) && got.code != string(problem.UpstreamUnreachable)) {
+					t.Errorf("%s: %v", method, got)
+				}
+			})
+		}
+		all.Wait()
+		cancel()
+		took := time.Since(began)
+		if n := a.dials.Load(); n == 0 || float64(n) > 10*(took.Seconds()+1) {
+			t.Errorf("%s: %d dials in %v", method, n, took)
+		}
+	}
+}
+
+func burst(t *testing.T) {
+	const n = 1000
+	w := newWorld(t, simulator.Options{RequestLog: -1})
+	p := w.serve(t)
+	w.sim.AddFault(simulator.Fault{Path: "/_simulator/", Delay: 300 * time.Millisecond})
+	before := w.relay.Accepted()
+	var all sync.WaitGroup
+	for i := range n {
+		all.Go(func() {
+			if a := p.get(fmt.Sprintf("/_simulator/echo?n=%d", i)); a.status != 200 || a.err != nil {
+				t.Errorf("%v", a)
+			}
+		})
+	}
+	all.Wait()
+	if opened := w.relay.Accepted() - before; opened > 150 {
+		t.Errorf("%d connections for a burst of %d requests", opened, n)
 	}
 }
 

@@ -2,8 +2,10 @@ package faults_test
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -39,6 +41,9 @@ var tokenRows = []row{
 	{"`expires_in` as a string", "200", "`token_expiry_timestamp_seconds`", "at once", lifetime("token-string-expiry", 1799), ""},
 	{"`expires_in` huge", "200; renewed after a day at the latest", "`token_expiry_timestamp_seconds`", "at once", lifetime("token-huge-expiry", 24*3600), ""},
 	{"hangs forever", noToken + ", 30 s after the token request began", noTokenSigns, byItself, tokenHangs, ""},
+	{"token expires while a request's body arrives", "200; an expired token is never sent", "a renewal", "at once", expiresMeanwhile, ""},
+	{"down, and Mimecast rejects the token", noToken + ", and nothing more goes to Mimecast with that token", "`no token` at warn; `unauthorized_retries_total{outcome=\"renewal_failed\"}`", byItself, rejectedWithoutAnother(`token-dead`, 503, problem.TokenUnavailable), ""},
+	{"refuses the credentials, and Mimecast rejects the token", "502 `credentials_refused`, and nothing more goes to Mimecast with that token", "`token refused` at error", "once the credentials are corrected", rejectedWithoutAnother(`token-refused`, 502, problem.CredentialsRefused), ""},
 	{"credentials refused", "502 `credentials_refused`, which names the variables", "`token refused` at error; `token_requests_total{outcome=\"refused\"}`", "once the file is corrected, within 5 s and without a restart", nil, "main.TestCorrectedSecretFileIsTakenUpWithoutARestart"},
 }
 
@@ -182,4 +187,117 @@ func TestClientThatLeavesDoesNotEndTheTokenRequest(t *testing.T) {
 	if n := w.sim.TokenRequests(); n != 1 {
 		t.Errorf("%d token requests", n)
 	}
+}
+
+// expiresMeanwhile has bodies that take longer than a token lives to arrive, of
+// each kind: kept, kept though their length is not announced, and streamed.
+func expiresMeanwhile(t *testing.T) {
+	const ttl, takes = 3 * time.Second, 5 * time.Second
+	w := newWorld(t, simulator.Options{TokenTTL: ttl})
+	p := w.serve(t, "PROXY_REPLAY_LIMIT=64KiB")
+	var all sync.WaitGroup
+	for _, c := range []struct {
+		size  int
+		known bool
+	}{{1000, true}, {1000, false}, {60_000, true}, {100_000, true}, {100_000, false}} {
+		all.Go(func() {
+			body := &slowly{left: c.size, pieces: 50, pause: takes / 50}
+			req, err := http.NewRequestWithContext(t.Context(), "POST", p.url+"/_simulator/echo", body)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			req.ContentLength = -1
+			if c.known {
+				req.ContentLength = int64(c.size)
+			}
+			res, err := p.client.Do(req)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer res.Body.Close()
+			if text, err := io.ReadAll(res.Body); err != nil || res.StatusCode != 200 || !strings.Contains(string(text), sum(make([]byte, c.size))) {
+				t.Errorf("%+v: %d %.200s %v", c, res.StatusCode, text, err)
+			}
+		})
+	}
+	all.Wait()
+	if n := w.sim.Counts().Statuses[401]; n > 0 {
+		t.Errorf("Mimecast saw %d expired tokens", n)
+	}
+}
+
+// slowly is a body of zeros that comes in pieces.
+type slowly struct {
+	left, pieces int
+	pause        time.Duration
+}
+
+func (s *slowly) Read(b []byte) (int, error) {
+	if s.left == 0 {
+		return 0, io.EOF
+	}
+	time.Sleep(s.pause)
+	n := s.left
+	if s.pieces > 1 {
+		n = max(s.left/s.pieces, 1)
+	}
+	s.pieces--
+	n = min(n, len(b))
+	clear(b[:n])
+	s.left -= n
+	return n, nil
+}
+
+// rejectedWithoutAnother is a token that Mimecast rejects while there is no other
+// to be had.
+func rejectedWithoutAnother(fault string, status int, code problem.Code) func(*testing.T) {
+	return func(t *testing.T) {
+		for _, reason := range []string{"token_expired", "token_verification_failed"} {
+			w := newWorld(t, simulator.Options{})
+			p := w.serve(t)
+			w.fault(t, fault)
+			w.sim.AddFault(simulator.Fault{Status: 401, Code: reason})
+			before := len(w.api())
+			var all sync.WaitGroup
+			for range 10 { // at once, and then one after the other
+				all.Go(func() { p.rejected(status, code) })
+			}
+			all.Wait()
+			if t.Failed() {
+				return
+			}
+			sent := len(w.api()) - before
+			for range 10 {
+				p.rejected(status, code)
+			}
+			if n := len(w.api()) - before; sent > 10 || n != sent {
+				t.Errorf("%s: a rejected token was sent %d times by the first 10 requests, and %d times after", reason, sent, n-sent)
+			}
+			w.sim.ClearFaults()
+			if fault == "token-dead" {
+				await(t, "the recovery", func() bool { return p.whoami().status == 200 })
+			}
+		}
+	}
+}
+
+func (p *program) rejected(status int, code problem.Code) {
+	p.t.Helper()
+	a := p.whoami()
+	p.says(a, status, code)
+	if status == http.StatusServiceUnavailable && a.header.Get("Retry-After") == "" {
+		p.t.Errorf("no Retry-After: %v", a)
+	}
+}
+
+// api returns the requests that the API has had, those for tokens apart.
+func (w *world) api() (list []simulator.Request) {
+	for _, r := range w.sim.Requests() {
+		if r.Target != "/oauth/token" {
+			list = append(list, r)
+		}
+	}
+	return list
 }

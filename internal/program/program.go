@@ -133,20 +133,34 @@ func Start(t testing.TB, environ []string, args ...string) *Program {
 	return StartCmd(t, exec.Command(Binary(), args...), environ) //nolint:noctx // t's end kills it
 }
 
-// StartCmd is Start for a command that was prepared.
+// StartCmd is Start for a command that was prepared. What it says where its output
+// goes is left as it is: Stdout and Stderr then stay empty.
 func StartCmd(t testing.TB, cmd *exec.Cmd, environ []string) *Program {
 	t.Helper()
 	p := &Program{Cmd: cmd, ended: make(chan struct{})}
 	p.Cmd.Env = environ
-	p.Cmd.Stdout, p.Cmd.Stderr = &p.Stdout, &p.Stderr
+	if cmd.Stdout == nil {
+		cmd.Stdout = &p.Stdout
+	}
+	if cmd.Stderr == nil {
+		cmd.Stderr = &p.Stderr
+	}
 	if err := p.Cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	go func() { defer close(p.ended); _ = p.Cmd.Wait() }() // the state tells how it ended
+	go func() {
+		_ = p.Cmd.Wait() // the state tells how it ended
+		close(p.ended)
+		_, _ = p.Stderr.Write(nil) // whoever waits for a line waits in vain
+	}()
 	t.Cleanup(func() {
 		p.Kill()
-		if log := p.Stderr.String(); strings.Contains(log, "panic:") {
-			t.Errorf("it panicked:\n%s", log)
+		log := p.Stderr.String()
+		if strings.Contains(log, "panic:") {
+			t.Error("it panicked")
+		}
+		if t.Failed() {
+			t.Logf("the whole log of the program:\n%s", log)
 		}
 	})
 	return p
@@ -157,15 +171,20 @@ func Serve(t testing.TB, sim *simulator.Server, more ...string) *Program {
 	t.Helper()
 	p := Start(t, Environ(t, sim, more...))
 	p.AwaitServing(t)
-	if p.Admin == "" {
-		return p
+	if p.Admin != "" {
+		p.AwaitReady(t)
 	}
+	return p
+}
+
+// AwaitReady waits until the program says that it is ready.
+func (p *Program) AwaitReady(t testing.TB) {
+	t.Helper()
 	ask := exec.Command(Binary(), "healthcheck", "--wait", Patience.String()) //nolint:noctx // it bounds itself
 	ask.Env = []string{"PROXY_ADMIN_LISTEN=" + p.Admin}
 	if out, err := ask.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s\n%s", err, out, p.Stderr.String())
+		t.Fatalf("%v: %s", err, out)
 	}
-	return p
 }
 
 // address finds where it serves in the line that says so, in either format.
@@ -187,6 +206,9 @@ func (p *Program) AwaitServing(t testing.TB) {
 				}
 			}
 		}
+		if p.Listen == "" && p.Ended() {
+			t.Fatalf("it ended before it served: %v", p.Cmd.ProcessState)
+		}
 		return p.Listen != ""
 	})
 }
@@ -203,9 +225,39 @@ func (p *Program) Exit(t testing.TB) int {
 	select {
 	case <-p.ended:
 	case <-time.After(Patience):
-		t.Fatalf("it does not end:\n%s", p.Stderr.String())
+		t.Fatal("it does not end")
 	}
 	return p.Cmd.ProcessState.ExitCode()
+}
+
+// ExitWithin waits until the program has ended, for as long as it may take, and
+// returns its code; -1 stands for a signal that ended it.
+func (p *Program) ExitWithin(t testing.TB, bound time.Duration) int {
+	t.Helper()
+	select {
+	case <-p.ended:
+	case <-time.After(bound):
+		t.Fatalf("it did not end within %v", bound)
+	}
+	return p.Cmd.ProcessState.ExitCode()
+}
+
+// Ended reports whether the program has ended.
+func (p *Program) Ended() bool {
+	select {
+	case <-p.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// Signal sends the program a signal.
+func (p *Program) Signal(t testing.TB, sig os.Signal) {
+	t.Helper()
+	if err := p.Cmd.Process.Signal(sig); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // Metric returns the value of one sample of /metrics; 0 where there is none.

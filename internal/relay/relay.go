@@ -57,6 +57,7 @@ type Relay struct {
 	struck   int // by this fault
 	refusing bool
 	links    map[*link]bool
+	accepted int
 	closed   bool
 }
 
@@ -109,6 +110,13 @@ func (r *Relay) Open() int {
 	return len(r.links)
 }
 
+// Accepted returns how many connections there have been.
+func (r *Relay) Accepted() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.accepted
+}
+
 // Strike does something to every connection there is.
 func (r *Relay) Strike(do Action) {
 	r.mu.Lock()
@@ -140,6 +148,9 @@ func (r *Relay) accept() {
 		if err != nil {
 			return
 		}
+		r.mu.Lock()
+		r.accepted++
+		r.mu.Unlock()
 		r.running.Go(func() { r.serve(c) })
 	}
 }

@@ -4,6 +4,12 @@
 // and whether memory, goroutines and descriptors stayed as they were.
 //
 //	go run ./internal/soak -for 30m
+//
+// With -hostile nothing of that fails. Crowds of hostile clients come and go
+// beside the traffic instead, while the client secret is replaced every few
+// seconds, and at the end the program is stopped under them.
+//
+//	go run ./internal/soak -hostile -for 30m
 package main
 
 import (
@@ -38,6 +44,8 @@ type options struct {
 	length, round, think time.Duration
 	clients              int
 	seed                 uint64
+	hostile              bool
+	crowd                int
 }
 
 func parse(args []string) (o options, err error) {
@@ -47,8 +55,10 @@ func parse(args []string) (o options, err error) {
 	flags.IntVar(&o.clients, "clients", 16, "how many ask at the same time")
 	flags.DurationVar(&o.think, "think", 20*time.Millisecond, "how long a client pauses between two requests, at most")
 	flags.Uint64Var(&o.seed, "seed", 0, "what faults and requests are made up from; 0 takes a new one")
-	if err = flags.Parse(args); err == nil && (o.length <= 0 || o.round <= 0 || o.clients <= 0 || o.think < 0) {
-		err = errors.New("-for, -round and -clients must be more than nothing, and -think not less")
+	flags.BoolVar(&o.hostile, "hostile", false, "set hostile clients on the program, in place of faults")
+	flags.IntVar(&o.crowd, "crowd", 200, "how many hostile clients there are at the same time, for each of two processes")
+	if err = flags.Parse(args); err == nil && (o.length <= 0 || o.round <= 0 || o.clients <= 0 || o.crowd <= 0 || o.think < 0) {
+		err = errors.New("-for, -round, -clients and -crowd must be more than nothing, and -think not less")
 	}
 	if o.seed == 0 {
 		o.seed = rand.Uint64()
@@ -65,6 +75,18 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
+	dir, path, err := build(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	if o.hostile {
+		return runHostile(ctx, o, dir, path, out)
+	}
+	return runFaults(ctx, o, dir, path, out)
+}
+
+func runFaults(ctx context.Context, o options, dir, path string, out io.Writer) (err error) {
 	sim, err := simulator.Start(simulator.Options{
 		TokenTTL: tokenTTL, HeldMessages: 1 << 30, RequestLog: 4 * o.clients,
 		Quotas: map[string]simulator.Quota{"/api/audit/get-audit-events": {Calls: 40, Window: time.Second}},
@@ -78,12 +100,17 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, net.Close()) }()
-	p, err := start(ctx, sim, net)
+	variables, err := environ(sim, dir, "MIMECAST_BASE_URL=https://"+net.Addr(), "MIMECAST_CLIENT_SECRET="+simulator.DefaultClientSecret,
+		"PROXY_RATE_LIMIT_WAIT=3s", "PROXY_RESPONSE_TIMEOUT=5s", "PROXY_DIAL_TIMEOUT=3s")
+	if err != nil {
+		return err
+	}
+	p, err := launch(path, variables)
 	if err != nil {
 		return err
 	}
 	defer p.stop()
 	s := &soak{options: o, sim: sim, net: net, proxy: p, out: out, rand: rand.New(rand.NewPCG(o.seed, 0)), tally: tally{}}
-	s.client = &traffic.Client{URL: p.url, Sim: sim, HTTP: p.client, MaxBody: 256 << 10}
+	s.client = &traffic.Client{URL: url, Sim: sim, HTTP: p.client, MaxBody: 256 << 10}
 	return s.run(ctx)
 }

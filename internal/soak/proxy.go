@@ -8,36 +8,39 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
 
-	"mimecast-proxy/internal/relay"
+	"mimecast-proxy/internal/hostile"
 	"mimecast-proxy/simulator"
 )
 
 // process is the program under test.
 type process struct {
-	cmd        *exec.Cmd
-	dir        string
-	url, admin string
-	client     *http.Client
-	log        *watcher
-	ended      chan struct{}
+	cmd *exec.Cmd
+	// listen and at are its data and its admin listener, as hostile.Dial takes them.
+	listen, at    string
+	client, admin *http.Client
+	log           *watcher
+	ended         chan struct{}
 }
 
 // watcher reads the program's log: where it serves, and what must not be in it.
 type watcher struct {
+	never  []string // texts that must not be in it
 	mu     sync.Mutex
 	rest   []byte // of an unfinished line
 	listen chan [2]string
-	bad    []string // lines with a secret or a panic, the first few
+	bad    []string // lines with one of the texts, the first few
 	lines  int
 }
 
@@ -57,40 +60,57 @@ func (w *watcher) Write(b []byte) (int, error) {
 
 func (w *watcher) line(line []byte) {
 	w.lines++
-	var said struct{ Listen, Admin string }
-	if json.Unmarshal(line, &said) == nil && said.Listen != "" {
-		w.listen <- [2]string{"http://" + said.Listen, "http://" + said.Admin}
+	var said struct{ Msg, Listen, Admin string }
+	if json.Unmarshal(line, &said) == nil && said.Msg == "serving" {
+		select {
+		case w.listen <- [2]string{said.Listen, said.Admin}:
+		default: // it was said before
+		}
 	}
-	for _, never := range []string{"panic", "Bearer ey", simulator.DefaultClientSecret} {
+	for _, never := range w.never {
 		if bytes.Contains(line, []byte(never)) && len(w.bad) < 5 {
 			w.bad = append(w.bad, string(line))
 		}
 	}
 }
 
-// start builds the program and runs it in front of the network.
-func start(ctx context.Context, sim *simulator.Server, net *relay.Relay) (*process, error) {
-	dir, err := os.MkdirTemp("", "soak")
-	if err != nil {
-		return nil, err
+// faults returns the lines that must not be there.
+func (w *watcher) faults() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.bad)
+}
+
+// build builds the program in a directory that the caller removes.
+func build(ctx context.Context) (dir, path string, err error) {
+	if dir, err = os.MkdirTemp("", "soak"); err != nil {
+		return "", "", err
 	}
-	path, ca := filepath.Join(dir, "mimecast-proxy"), filepath.Join(dir, "ca.pem")
+	path = filepath.Join(dir, "mimecast-proxy")
 	if out, err := exec.CommandContext(ctx, "go", "build", "-o", path, "mimecast-proxy").CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("building the program: %w: %s", err, out)
+		return "", "", errors.Join(fmt.Errorf("building the program: %w: %s", err, out), os.RemoveAll(dir))
 	}
+	return dir, path, nil
+}
+
+// environ leads to sim, with an authority that is written into dir.
+func environ(sim *simulator.Server, dir string, more ...string) ([]string, error) {
+	ca := filepath.Join(dir, "ca.pem")
 	if err := os.WriteFile(ca, sim.CA, 0o600); err != nil {
 		return nil, err
 	}
-	p := &process{dir: dir, ended: make(chan struct{}), log: &watcher{listen: make(chan [2]string, 1)}, client: &http.Client{
-		Transport: &http.Transport{MaxIdleConnsPerHost: 1000, DisableCompression: true},
-	}}
-	p.cmd = exec.CommandContext(context.WithoutCancel(ctx), path)
-	p.cmd.Env = []string{
-		"MIMECAST_CLIENT_ID=" + simulator.DefaultClientID, "MIMECAST_CLIENT_SECRET=" + simulator.DefaultClientSecret,
-		"MIMECAST_BASE_URL=https://" + net.Addr(), "MIMECAST_TOKEN_URL=" + sim.URL + "/oauth/token", "MIMECAST_CA_FILE=" + ca,
-		"PROXY_LISTEN=127.0.0.1:0", "PROXY_ADMIN_LISTEN=127.0.0.1:0", "PROXY_LOG_FORMAT=json",
-		"PROXY_REPLAY_LIMIT=64KiB", "PROXY_RATE_LIMIT_WAIT=3s", "PROXY_RESPONSE_TIMEOUT=5s", "PROXY_DIAL_TIMEOUT=3s",
-	}
+	return append([]string{
+		"MIMECAST_CLIENT_ID=" + simulator.DefaultClientID, "MIMECAST_TOKEN_URL=" + sim.URL + "/oauth/token", "MIMECAST_CA_FILE=" + ca,
+		"PROXY_LISTEN=127.0.0.1:0", "PROXY_ADMIN_LISTEN=127.0.0.1:0", "PROXY_LOG_FORMAT=json", "PROXY_REPLAY_LIMIT=64KiB",
+	}, more...), nil
+}
+
+// launch runs the program until stop.
+func launch(path string, environ []string) (*process, error) {
+	p := &process{ended: make(chan struct{}), log: &watcher{listen: make(chan [2]string, 1), never: []string{"panic", "Bearer ey", simulator.DefaultClientSecret, swappedSecret}}}
+	p.client, p.admin = p.to(&p.listen, false), p.to(&p.at, true)
+	p.cmd = exec.Command(path) //nolint:noctx // stop ends it
+	p.cmd.Env = environ
 	p.cmd.Stderr = p.log
 	if err := p.cmd.Start(); err != nil {
 		return nil, err
@@ -98,7 +118,7 @@ func start(ctx context.Context, sim *simulator.Server, net *relay.Relay) (*proce
 	go func() { defer close(p.ended); _ = p.cmd.Wait() }() // that it ended is what matters
 	select {
 	case at := <-p.log.listen:
-		p.url, p.admin = at[0], at[1]
+		p.listen, p.at = at[0], at[1]
 		return p, nil
 	case <-p.ended:
 		return nil, errors.New("the program ended at once")
@@ -108,16 +128,34 @@ func start(ctx context.Context, sim *simulator.Server, net *relay.Relay) (*proce
 	}
 }
 
+// url is what requests are made to, whatever the listener.
+const url = "http://localhost"
+
+// to returns a client of a listener's.
+func (p *process) to(address *string, anew bool) *http.Client {
+	return &http.Client{Transport: &http.Transport{
+		MaxIdleConnsPerHost: 1000, DisableCompression: true, DisableKeepAlives: anew,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return hostile.Dial(ctx, *address) },
+	}}
+}
+
+// stop ends the program, if it has not ended.
 func (p *process) stop() {
 	p.client.CloseIdleConnections()
 	_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
-	select {
-	case <-p.ended:
-	case <-time.After(time.Minute):
+	if !p.endsWithin(time.Minute) {
 		_ = p.cmd.Process.Kill()
 		<-p.ended
 	}
-	_ = os.RemoveAll(p.dir) // the system clears it up some day
+}
+
+func (p *process) endsWithin(bound time.Duration) bool {
+	select {
+	case <-p.ended:
+		return true
+	case <-time.After(bound):
+		return false
+	}
 }
 
 // sample is what a look at the program shows.
@@ -132,11 +170,11 @@ type sample struct {
 }
 
 func (p *process) look(ctx context.Context) (s sample, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.admin+"/metrics", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/metrics", nil)
 	if err != nil {
 		return s, err
 	}
-	res, err := p.client.Do(req)
+	res, err := p.admin.Do(req)
 	if err != nil {
 		return s, err
 	}

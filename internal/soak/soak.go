@@ -258,7 +258,7 @@ func (s *soak) verdict() error {
 	var faults []error
 	for what, list := range map[string][]string{
 		"carried out twice": s.account.Doubled, "answered with 200 and never carried out": s.account.Lost,
-		"carried out, though the answer denied it": s.account.Denied, "wrong answers": s.wrong, "in the log": s.proxy.log.bad,
+		"carried out, though the answer denied it": s.account.Denied, "wrong answers": s.wrong, "in the log": s.proxy.log.faults(),
 	} {
 		if len(list) > 0 {
 			faults = append(faults, fmt.Errorf("%s: %q", what, list))

@@ -23,3 +23,17 @@ func TestWrongFlagsAreRefused(t *testing.T) {
 		t.Error("accepted")
 	}
 }
+
+func TestShortHostileSoakPasses(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes 20 seconds")
+	}
+	if runtime.GOOS != "linux" {
+		t.Skip("memory and descriptors are read from /proc")
+	}
+	var out bytes.Buffer
+	err := run(t.Context(), []string{"-hostile", "-for", "10s", "-round", "5s", "-clients", "4", "-crowd", "100"}, &out)
+	if err != nil || !strings.Contains(out.String(), "Verdict: passed") {
+		t.Errorf("%v\n%s", err, out.String())
+	}
+}

@@ -1,0 +1,135 @@
+package app
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"mimecast-proxy/config"
+)
+
+func TestMemoryLimitOfTheContainerIsUsedWhereNoneIsSet(t *testing.T) {
+	limited := fstest.MapFS{
+		"proc/self/cgroup":         {Data: []byte("0::/\n")},
+		"proc/self/mountinfo":      {Data: []byte("30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n")},
+		"sys/fs/cgroup/memory.max": {Data: []byte("134217728\n")},
+	}
+	for name, c := range map[string]struct {
+		root    fstest.MapFS
+		environ []string
+		memory  int64
+		replay  int64
+	}{
+		"a container of 128 MiB":  {limited, nil, 96 << 20, 48 << 20},
+		"set":                     {limited, []string{"GOMEMLIMIT=64MiB"}, 64 << 20, 32 << 20},
+		"set to nothing":          {limited, []string{"GOMEMLIMIT="}, 96 << 20, 48 << 20},
+		"off":                     {limited, []string{"GOMEMLIMIT=off"}, 0, 64 << 20},
+		"no container":            {fstest.MapFS{}, nil, 0, 64 << 20},
+		"kept bodies have a size": {limited, []string{"PROXY_REPLAY_MEMORY=1MiB"}, 96 << 20, 1 << 20},
+	} {
+		cfg, err := config.Parse(withMemoryLimit(append(c.environ, "MIMECAST_CLIENT_ID=i", "MIMECAST_CLIENT_SECRET=s"), c.root))
+		if err != nil || cfg.MemoryLimit != c.memory || cfg.ReplayMemory != c.replay {
+			t.Errorf("%s: %v, a limit of %d and %d for kept bodies", name, err, cfg.MemoryLimit, cfg.ReplayMemory)
+		}
+	}
+}
+
+func TestTokenPathIsWhereAClientWouldReachTheTokenEndpoint(t *testing.T) {
+	for urls, want := range map[[2]string]string{
+		{"https://gateway.example", ""}:                                        "/oauth/token",
+		{"https://gateway.example/api", ""}:                                    "/oauth/token",
+		{"https://gateway.example", "https://gateway.example/auth/Token"}:      "/auth/token",
+		{"https://gateway.example", "https://GATEWAY.example.:443/auth/token"}: "/auth/token",
+		{"https://gateway.example/Api", "https://gateway.example/api/t"}:       "/t",
+		{"https://gateway.example/api", "https://gateway.example/api"}:         "/",
+		{"https://gateway.example/api", "https://gateway.example/apis/t"}:      "",
+		{"https://gateway.example/api", "https://gateway.example/t"}:           "",
+		{"https://gateway.example", "https://other.example/t"}:                 "",
+		{"https://gateway.example", "https://gateway.example:8443/t"}:          "",
+		{"https://gateway.example", "https://gateway.example/a%2Fb"}:           "/a/b",
+	} {
+		environ := []string{"MIMECAST_CLIENT_ID=i", "MIMECAST_CLIENT_SECRET=s", "MIMECAST_BASE_URL=" + urls[0], "MIMECAST_TOKEN_URL=" + urls[1]}
+		cfg, err := config.Parse(environ)
+		if got := ""; err != nil {
+			t.Errorf("%v: %v", urls, err)
+		} else if got = tokenPath(cfg); got != want {
+			t.Errorf("%v: %q, want %q", urls, got, want)
+		}
+	}
+}
+
+// output is a log that is read while it is written.
+type output struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(b)
+}
+
+func TestNewAuthoritiesAreTrustedFromThenOn(t *testing.T) {
+	one, two := httptest.NewTLSServer(nil), httptest.NewTLSServer(nil)
+	defer one.Close()
+	defer two.Close()
+	path := filepath.Join(t.TempDir(), "ca.pem")
+	put := func(servers ...*httptest.Server) {
+		var content []byte
+		for _, s := range servers {
+			content = append(content, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})...)
+		}
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(one)
+	cfg, err := configure([]string{"MIMECAST_CLIENT_ID=i", "MIMECAST_CLIENT_SECRET=s", "MIMECAST_CA_FILE=" + path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	signals := make(chan os.Signal, 1)
+	p, err := Process{Stderr: &output{}, Reread: signals}.assemble(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	trusted, outcomes := make(chan *x509.CertPool, 1), make(chan string, 1)
+	p.trust = func(roots *x509.CertPool) { trusted <- roots }
+	p.fileReload = func(variable, outcome string) { outcomes <- variable + " " + outcome }
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); p.reload(ctx) }()
+	put(one, two)
+	signals <- os.Interrupt // any will do
+	if got := <-outcomes; got != "MIMECAST_CA_FILE changed" {
+		t.Error(got)
+	}
+	want, err := roots(cfg.CA)
+	if got := <-trusted; err != nil || !got.Equal(want) || len(cfg.CA.Certificates()) != 2 {
+		t.Errorf("%v: another pool is trusted", err)
+	}
+	put()
+	if got := <-outcomes; got != "MIMECAST_CA_FILE failed" {
+		t.Error(got)
+	}
+	stop()
+	<-done
+	select {
+	case <-trusted:
+		t.Error("an empty file changed what is trusted")
+	case <-time.After(0):
+	}
+	if !slices.ContainsFunc(cfg.Files, func(f *config.File) bool { return f.Path == path }) {
+		t.Error(cfg.Files)
+	}
+}

@@ -1,0 +1,29 @@
+package app
+
+import (
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+
+	"mimecast-proxy/config"
+)
+
+// socketWarning says that users of the machine whom nobody meant can use the
+// account through a listener that was opened by somebody else, such as systemd;
+// nothing where that is not so. variable names the listener.
+func socketWarning(variable string, l net.Listener, cfg config.Config) string {
+	addr := l.Addr()
+	if addr.Network() != "unix" || !cfg.APIKey.IsZero() || cfg.TrustNetwork {
+		return ""
+	}
+	info, err := os.Stat(addr.String())
+	if err != nil || info.Mode().Type() != fs.ModeSocket { // in another name space, or without a name
+		return fmt.Sprintf("%s is an inherited socket without a file here: whoever can connect to it uses the account; set PROXY_API_KEY_FILE", variable)
+	}
+	const others = 0o002
+	if mode := info.Mode().Perm(); mode&others != 0 {
+		return fmt.Sprintf("%s is an inherited socket of mode %04o: every user of this machine uses the account; set SocketMode=0660 and SocketGroup= in the socket unit, or PROXY_API_KEY_FILE", variable, mode)
+	}
+	return ""
+}

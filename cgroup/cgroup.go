@@ -1,0 +1,124 @@
+// Package cgroup finds the memory limit of the control group that the process
+// runs in, such as a container's.
+package cgroup
+
+import (
+	"io/fs"
+	"math"
+	"path"
+	"strconv"
+	"strings"
+)
+
+// unlimited is from where on a limit is none: version 1 writes the largest number
+// of pages for "no limit".
+const unlimited = math.MaxInt64 / 4
+
+// MemoryLimit returns the smallest memory limit of the process's control group and
+// of those around it, in bytes; 0 where there is none or it cannot be known. It
+// understands versions 1 and 2. The root is that of the file system, as
+// os.DirFS("/").
+func MemoryLimit(root fs.FS) int64 {
+	own := read(root, "proc/self/cgroup")
+	limit := int64(unlimited)
+	for line := range strings.Lines(read(root, "proc/self/mountinfo")) {
+		m, ok := parseMount(line)
+		if !ok {
+			continue
+		}
+		for dir := range m.groups(pathIn(own, m.version1)) {
+			if n, err := strconv.ParseInt(strings.TrimSpace(read(root, path.Join(dir, m.file()))), 10, 64); err == nil && n > 0 {
+				limit = min(limit, n)
+			}
+		}
+	}
+	if limit == unlimited {
+		return 0
+	}
+	return limit
+}
+
+func read(root fs.FS, name string) string {
+	content, err := fs.ReadFile(root, name)
+	if err != nil {
+		return ""
+	}
+	return string(content)
+}
+
+// mount is where control groups with the memory controller are mounted.
+type mount struct {
+	version1 bool
+	// root is the group that is mounted, and dir where, without the first slash.
+	root, dir string
+}
+
+// parseMount reads a line of mountinfo (proc(5)).
+func parseMount(line string) (mount, bool) {
+	before, after, ok := strings.Cut(line, " - ")
+	left, right := strings.Fields(before), strings.Fields(after)
+	if !ok || len(left) < 5 || len(right) < 3 {
+		return mount{}, false
+	}
+	m := mount{root: unescape(left[3]), dir: strings.TrimPrefix(unescape(left[4]), "/")}
+	switch right[0] {
+	case "cgroup2":
+		return m, true
+	case "cgroup":
+		m.version1 = true
+		return m, hasItem(right[2], "memory")
+	}
+	return mount{}, false
+}
+
+// unescape replaces the escapes of mountinfo.
+func unescape(s string) string {
+	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
+}
+
+func hasItem(list, item string) bool {
+	for s := range strings.SplitSeq(list, ",") {
+		if s == item {
+			return true
+		}
+	}
+	return false
+}
+
+// pathIn returns the process's group in one of the hierarchies (cgroups(7)).
+func pathIn(own string, version1 bool) string {
+	for line := range strings.Lines(own) {
+		parts := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
+		if len(parts) < 3 {
+			continue
+		}
+		if version1 && hasItem(parts[1], "memory") || !version1 && parts[0] == "0" && parts[1] == "" {
+			return parts[2]
+		}
+	}
+	return "/"
+}
+
+func (m mount) file() string {
+	if m.version1 {
+		return "memory.limit_in_bytes"
+	}
+	return "memory.max"
+}
+
+// groups yields the directory of a group and of those around it, as far as they
+// are mounted. In a container the group may be named from outside; what is mounted
+// is then its own.
+func (m mount) groups(own string) func(yield func(string) bool) {
+	return func(yield func(string) bool) {
+		rest, ok := strings.CutPrefix(own, strings.TrimSuffix(m.root, "/"))
+		if !ok || strings.Contains(rest, "..") {
+			rest = "/"
+		}
+		for dir := path.Clean("/" + rest); ; dir = path.Dir(dir) {
+			if !yield(path.Join(m.dir, dir)) || dir == "/" {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,112 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"net/url"
+	"slices"
+	"strings"
+
+	"golang.org/x/net/http/httpproxy"
+
+	"mimecast-proxy/secret"
+)
+
+// forwardProxy is the URL of a corporate proxy. What Go's reader of it does not
+// understand it leaves aside without a word, or takes another host for the
+// proxy's: traffic and secret would go past the proxy, or elsewhere. So whatever
+// is not plainly one is refused.
+type forwardProxy struct{ url secret.Text }
+
+// proxySchemes are those that net/http can use.
+var proxySchemes = []string{"http", "https", "socks5", "socks5h"}
+
+// UnmarshalText implements encoding.TextUnmarshaler. No refusal shows the value,
+// which may have a password in it.
+func (p *forwardProxy) UnmarshalText(text []byte) error {
+	value := string(text)
+	scheme, rest, ok := strings.Cut(value, "://")
+	if !ok {
+		scheme, rest = "http", value
+	}
+	if strings.ContainsRune("\"'`", rune(value[0])) {
+		return hidden("begins with the quotation mark %q, which counts as part of it", value[:1])
+	}
+	if !slices.Contains(proxySchemes, strings.ToLower(scheme)) {
+		if why := oddity(scheme); why != "" {
+			return hidden("%s", why)
+		}
+		return hidden("has another scheme than http, https, socks5 and socks5h")
+	}
+	user, host := "", rest
+	if i := strings.LastIndexByte(rest, '@'); i >= 0 {
+		user, host = rest[:i], rest[i+1:]
+	}
+	host = strings.TrimSuffix(host, "/")
+	if why := oddity(user); why != "" {
+		return hidden("has a user name or password that %s", why)
+	}
+	if name, port := splitPort(host); !isPort(host, port) || !isHost(name) {
+		if why := oddity(host); why != "" {
+			return hidden("%s", why)
+		}
+		return hidden("has no host name or IP address, with a port or without, where the proxy's should be")
+	} else if !leadsTo(value, name, port) {
+		return hidden("is not the URL of a proxy that Go can use")
+	}
+	p.url = secret.New(value)
+	return nil
+}
+
+// hidden returns a refusal of a value that is not shown.
+func hidden(format string, args ...any) error {
+	return refusal{hidden: true, reason: fmt.Sprintf(format, args...)}
+}
+
+// oddity names the first character of a part of a URL that has to be escaped in
+// it; nothing where there is none.
+func oddity(part string) string {
+	for i, r := range part {
+		if r == '%' && !isEscape(part[i:]) {
+			return "has a % that begins no escape; write it as %25"
+		}
+		if !strings.ContainsRune(userChars, r) {
+			return fmt.Sprintf("has the character %q in it; write it as %s", r, url.PathEscape(string(r)))
+		}
+	}
+	return ""
+}
+
+// userChars are those that user and password may have in a URL (RFC 3986, section
+// 3.2.1), and @, of which the last one counts.
+const userChars = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+,;=:@%"
+
+func isEscape(s string) bool {
+	isHex := func(b byte) bool { return b >= '0' && b <= '9' || b|0x20 >= 'a' && b|0x20 <= 'f' }
+	return len(s) > 2 && isHex(s[1]) && isHex(s[2])
+}
+
+func isHost(name string) bool {
+	_, ok := hostName(name)
+	return ok
+}
+
+// splitPort returns the name and the port of a URL's host. An IPv6 address keeps
+// its brackets.
+func splitPort(host string) (name, port string) {
+	if i := strings.LastIndexByte(host, ':'); i >= 0 && !strings.HasSuffix(host, "]") {
+		return host[:i], host[i+1:]
+	}
+	return host, ""
+}
+
+// leadsTo reports whether Go reads a value as the proxy at name and port.
+func leadsTo(value, name, port string) bool {
+	forward := httpproxy.Config{HTTPSProxy: value}
+	u, err := forward.ProxyFunc()(&url.URL{Scheme: "https", Host: "api.example"})
+	want := name
+	if port != "" {
+		want = net.JoinHostPort(strings.Trim(name, "[]"), port)
+	}
+	return err == nil && u != nil && slices.Contains(proxySchemes, u.Scheme) && strings.EqualFold(u.Host, want)
+}

@@ -1,0 +1,137 @@
+//go:build linux
+
+package hostile_test
+
+import (
+	"net"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"mimecast-proxy/internal/hostile"
+	"mimecast-proxy/internal/program"
+)
+
+// lengths are those about which a reader's buffers turn over, and some others.
+var lengths = []int{1, 2, 15, 100, 1000, 4092, 4093, 4094, 4095, 4096, 4097, 4098, 8190, 8191, 8192, 8193, 12287, 16383, 32767, 65535, 65536, 70_000}
+
+// endings are what a client does after it has sent a part of its header.
+var endings = map[string]func(net.Conn){
+	"closes":       func(c net.Conn) { c.Close() },
+	"half-closes":  hostile.CloseWrite,
+	"aborts":       hostile.Abort,
+	"keeps silent": func(net.Conn) {},
+}
+
+func TestUnfinishedHeadersHoldNothingPastTheTimeForThem(t *testing.T) {
+	t.Parallel()
+	for _, network := range []string{"tcp", "unix"} {
+		for _, spaced := range []bool{false, true} { // a long target, and long fields
+			t.Run(network+map[bool]string{false: "/target", true: "/fields"}[spaced], func(t *testing.T) {
+				t.Parallel()
+				s := start(t, "PROXY_LISTEN="+listen(t, network))
+				if err := s.whoami(); err != nil {
+					t.Fatal(err)
+				}
+				s.client.CloseIdleConnections()
+				before := s.resources()
+				for _, end := range endings {
+					for _, n := range lengths {
+						text := "GET /" + strings.Repeat("a", max(n-5, 0))
+						if spaced {
+							text = hostile.FatHeader("/identity/whoami", n, 100)
+						}
+						for range 3 {
+							end(s.say(s.Listen, text[:min(n, len(text))]))
+						}
+					}
+				}
+				s.comesBackTo(before, readHeaderTimeout+slack)
+				if err := s.whoami(); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+}
+
+// A request whose header is whole, and whose connection carries the beginning of
+// another one.
+func TestWhatFollowsARequestHoldsNothingEither(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	if err := s.whoami(); err != nil {
+		t.Fatal(err)
+	}
+	s.client.CloseIdleConnections()
+	before := s.resources()
+	for _, end := range endings {
+		for _, n := range lengths {
+			c := s.say(s.Listen, request("GET /identity/whoami")+"GET /"+strings.Repeat("a", n))
+			end(c)
+		}
+	}
+	s.comesBackTo(before, readHeaderTimeout+slack)
+}
+
+func TestUnfinishedHeadersLeaveDescriptorsForOthers(t *testing.T) {
+	t.Parallel()
+	for name, end := range endings {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := startLimited(t, "ulimit -n 256;")
+			for _, address := range []string{s.Listen, s.Admin} {
+				for range 300 {
+					end(s.say(address, "GET /"+strings.Repeat("a", 4090)))
+				}
+			}
+			// Those that are silent are let in by turns, each for as long.
+			s.await("both ports answer", 3*readHeaderTimeout+slack, func() bool { return s.whoami() == nil && s.admin("/livez") == nil })
+			s.Signal(t, syscall.SIGTERM)
+			if code := s.ExitWithin(t, 25*time.Second+shutdownGrace); code != 0 {
+				t.Errorf("exit %d", code)
+			}
+		})
+	}
+}
+
+// Clients that get nothing from Mimecast, and that read nothing, hold up neither
+// the shutdown nor others.
+func TestRejectedClientsThatReadNothingDoNotHoldUpTheShutdown(t *testing.T) {
+	t.Parallel()
+	const timeout = 25 * time.Second
+	s := start(t, "PROXY_API_KEY="+gatewayKey, "PROXY_SHUTDOWN_TIMEOUT="+timeout.String())
+	var writing sync.WaitGroup
+	flood := strings.Repeat(request("GET /identity/whoami"), 1000)
+	for range 3 {
+		c := s.open(s.Listen)
+		writing.Go(func() {
+			for {
+				if _, err := c.Write([]byte(flood)); err != nil {
+					return
+				}
+			}
+		})
+	}
+	// When no more of them are rejected nobody reads the responses any more.
+	const rejected = `mimecast_proxy_requests_denied_total{reason="api_key_required"}`
+	last := -1.0
+	s.await("the flood stops", program.Patience, func() bool {
+		now := s.Metric(t, rejected)
+		stopped := now > 0 && now == last
+		last = now
+		time.Sleep(time.Second / 2)
+		return stopped
+	})
+	began := time.Now()
+	s.Signal(t, syscall.SIGTERM)
+	s.ExitWithin(t, timeout+shutdownGrace+slack)
+	took := time.Since(began)
+	t.Logf("%.0f requests were rejected; it ended %v after SIGTERM", last, took.Round(time.Millisecond))
+	if took > timeout*4/5 {
+		t.Errorf("three clients without a key held up the shutdown for %v", took)
+	}
+	writing.Wait()
+}

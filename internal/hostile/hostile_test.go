@@ -1,0 +1,247 @@
+//go:build unix
+
+package hostile_test
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"mimecast-proxy/internal/hostile"
+	"mimecast-proxy/internal/program"
+	"mimecast-proxy/simulator"
+)
+
+var (
+	watch = flag.Duration("watch", 3*time.Second, "how long the tests of memory look on while they attack")
+	each  = flag.Bool("each", false, "run the tests of memory under each kind of attack, and not only under the worst")
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	// Most of these wait, and few for the processor.
+	if flag.Lookup("test.parallel").Value.String() == flag.Lookup("test.parallel").DefValue {
+		_ = flag.Set("test.parallel", "4")
+	}
+	os.Exit(program.Main(m))
+}
+
+const (
+	// readHeaderTimeout is what a client has for its header, by docs/security.md.
+	readHeaderTimeout = 10 * time.Second
+	// slack is what a busy machine may take for what should take no time.
+	slack = 10 * time.Second
+	// shutdownGrace is what the program may take past its delay and timeout.
+	shutdownGrace = 3 * time.Second
+)
+
+// stand is a program under attack.
+type stand struct {
+	*testing.T
+	sim *simulator.Server
+	*program.Program
+	client, anew *http.Client // one keeps its connections, one makes a new one each time
+}
+
+// start runs the program in front of a simulator until it is ready.
+func start(t *testing.T, environ ...string) *stand {
+	t.Helper()
+	sim := program.Simulate(t, simulator.Options{RequestLog: -1})
+	return watched(t, sim, program.Serve(t, sim, environ...))
+}
+
+// startLimited is start for a program that a command line of the shell's limits.
+func startLimited(t *testing.T, limit string, environ ...string) *stand {
+	t.Helper()
+	sim := program.Simulate(t, simulator.Options{RequestLog: -1})
+	p := program.StartCmd(t, exec.Command("sh", "-c", limit+` exec "$0"`, program.Binary()), program.Environ(t, sim, environ...))
+	p.AwaitServing(t)
+	p.AwaitReady(t)
+	return watched(t, sim, p)
+}
+
+func watched(t *testing.T, sim *simulator.Server, p *program.Program) *stand {
+	s := &stand{T: t, sim: sim, Program: p}
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) { return hostile.Dial(ctx, s.Listen) }
+	s.client = &http.Client{Timeout: program.Patience, Transport: keyed{&http.Transport{DialContext: dial}}}
+	s.anew = &http.Client{Timeout: program.Patience, Transport: keyed{&http.Transport{DialContext: dial, DisableKeepAlives: true}}}
+	t.Cleanup(s.client.CloseIdleConnections)
+	return s
+}
+
+// gatewayKey is the key of those programs here that want one.
+const gatewayKey = "the-key-of-the-gateway-0123456789"
+
+// keyed sends the key, which a program that wants none ignores.
+type keyed struct{ *http.Transport }
+
+func (k keyed) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	r.Header.Set("X-Proxy-Key", gatewayKey)
+	return k.Transport.RoundTrip(r)
+}
+
+// open opens a connection to the program that the test's end closes.
+func (s *stand) open(address string) net.Conn {
+	s.Helper()
+	c, err := hostile.Dial(s.Context(), address)
+	if err != nil {
+		s.Fatal(err)
+	}
+	s.Cleanup(func() { c.Close() })
+	return c
+}
+
+// say opens a connection and writes. A program that refuses to read more of it is
+// no fault.
+func (s *stand) say(address, text string) net.Conn {
+	s.Helper()
+	c := s.open(address)
+	_ = c.SetWriteDeadline(time.Now().Add(slack))
+	_, _ = io.WriteString(c, text)
+	return c
+}
+
+// whoami asks Mimecast the simplest question.
+func (s *stand) whoami() error { return ask(s.client, "http://localhost/identity/whoami") }
+
+// ask wants 200 and the whole of what it is sent.
+func ask(client *http.Client, url string) error {
+	res, err := client.Get(url)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil || res.StatusCode != http.StatusOK {
+		return fmt.Errorf("status %d, %w, %.200q", res.StatusCode, err, body)
+	}
+	return nil
+}
+
+// admin asks the admin listener, on a new connection each time as a kubelet does.
+func (s *stand) admin(path string) error {
+	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return hostile.Dial(ctx, s.Admin)
+	}}
+	return ask(&http.Client{Timeout: program.Patience, Transport: transport}, "http://localhost"+path)
+}
+
+// await waits until it is so, for as long as it may take.
+func (s *stand) await(what string, bound time.Duration, so func() bool) {
+	s.Helper()
+	for deadline := time.Now().Add(bound); !so(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			s.Fatalf("%s: not so after %v", what, bound)
+		}
+	}
+}
+
+// resources are what a client can make the program hold.
+type resources struct{ descriptors, goroutines float64 }
+
+func (s *stand) resources() resources {
+	return resources{s.Metric(s, "process_open_fds"), s.Metric(s, "go_goroutines")}
+}
+
+// comesBackTo waits until the program holds no more than it did.
+func (s *stand) comesBackTo(before resources, bound time.Duration) {
+	s.Helper()
+	var now resources
+	defer func() { s.Logf("descriptors and goroutines: %v before, %v after", before, now) }()
+	s.await("descriptors and goroutines are back", bound, func() bool {
+		now = s.resources()
+		return now.descriptors <= before.descriptors+5 && now.goroutines <= before.goroutines+10
+	})
+}
+
+// honest asks ten times a second, in turn by a connection that it keeps and by a
+// new one, until stop is called. Each request must get its 200.
+func (s *stand) honest() (stop func()) {
+	ctx, cancel := context.WithCancel(s.Context())
+	var all sync.WaitGroup
+	var asked, lost atomic.Int64
+	for i, client := range []*http.Client{s.client, s.anew} {
+		all.Go(func() {
+			every := time.NewTicker(200 * time.Millisecond)
+			defer every.Stop()
+			for ctx.Err() == nil {
+				asked.Add(1)
+				began := time.Now()
+				if err := ask(client, fmt.Sprintf("http://localhost/identity/whoami?honest=%d", i)); err != nil {
+					if lost.Add(1) <= 3 {
+						s.Errorf("an honest client after %v: %v", time.Since(began).Round(time.Millisecond), err)
+					}
+				}
+				<-every.C
+			}
+		})
+	}
+	stop = sync.OnceFunc(func() {
+		cancel()
+		all.Wait()
+		s.Logf("an honest client: %d requests, %d lost", asked.Load(), lost.Load())
+	})
+	s.Cleanup(stop)
+	return stop
+}
+
+// probed asks a path of the admin listener twice a second until stop is called.
+func (s *stand) probed(path string) (stop func()) {
+	ctx, cancel := context.WithCancel(s.Context())
+	ended := make(chan struct{})
+	var slowest time.Duration
+	failed := 0
+	go func() {
+		defer close(ended)
+		for ctx.Err() == nil {
+			began := time.Now()
+			err := s.admin(path)
+			slowest = max(slowest, time.Since(began))
+			if err != nil {
+				if failed++; failed <= 3 {
+					s.Errorf("%s: %v", path, err)
+				}
+			}
+			time.Sleep(time.Second / 2)
+		}
+	}()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		<-ended
+		s.Logf("%s: %v at most, %d failed", path, slowest.Round(time.Millisecond), failed)
+	})
+	s.Cleanup(stop)
+	return stop
+}
+
+// listen returns an address of a network to listen at, for a variable.
+func listen(t *testing.T, network string) string {
+	t.Helper()
+	if network == "tcp" {
+		return "127.0.0.1:0"
+	}
+	// A socket's path is bounded to about 100 bytes.
+	dir, err := os.MkdirTemp("", "h")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return "unix:" + filepath.Join(dir, "s")
+}
+
+// request returns the bytes of one.
+func request(line string, fields ...string) string {
+	return line + " HTTP/1.1\r\nHost: localhost\r\n" + strings.Join(append(fields, ""), "\r\n") + "\r\n"
+}

@@ -1,0 +1,198 @@
+//go:build linux
+
+package hostile_test
+
+import (
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"mimecast-proxy/internal/program"
+	"mimecast-proxy/simulator"
+)
+
+// logPipe is the reading end of a program's stderr, a pipe that holds one page.
+type logPipe struct {
+	*os.File
+	*stand
+}
+
+// startPiped runs the program and reads its log until it says where it serves.
+// From then on nobody reads.
+func startPiped(t *testing.T, o simulator.Options, environ ...string) *logPipe {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
+	if _, err := unix.FcntlInt(w.Fd(), unix.F_SETPIPE_SZ, 4096); err != nil {
+		t.Fatal(err)
+	}
+	o.RequestLog = -1
+	sim := program.Simulate(t, o)
+	cmd := exec.Command(program.Binary())
+	cmd.Stdout, cmd.Stderr = w, w // as in 2>&1 | less
+	p := program.StartCmd(t, cmd, program.Environ(t, sim, environ...))
+	w.Close() // the program has its own
+	said := make(chan struct{})
+	go func() {
+		defer close(said)
+		b := make([]byte, 1)
+		for !strings.Contains(p.Stderr.String(), "serving") || !strings.HasSuffix(p.Stderr.String(), "\n") {
+			n, err := r.Read(b)
+			if err != nil {
+				return
+			}
+			_, _ = p.Stderr.Write(b[:n]) // it takes everything
+		}
+	}()
+	p.AwaitServing(t)
+	<-said
+	p.AwaitReady(t)
+	return &logPipe{r, watched(t, sim, p)}
+}
+
+// fill makes requests until the log must have been full for long.
+func (l *logPipe) fill() {
+	l.Helper()
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for range 200 {
+				if err := l.whoami(); err != nil {
+					l.Errorf("nobody reads the log: %v", err)
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+}
+
+const dropped = "mimecast_proxy_log_lines_dropped_total"
+
+var levels = []string{"info", "debug", "trace"}
+
+func TestLogThatNobodyReadsDelaysNoRequest(t *testing.T) {
+	t.Parallel()
+	for _, level := range levels {
+		l := startPiped(t, simulator.Options{}, "PROXY_LOG_LEVEL="+level, "PROXY_SHUTDOWN_TIMEOUT=1s")
+		l.fill()
+		for range 8 { // however much is kept until somebody reads
+			if l.Metric(t, dropped) == 0 && !t.Failed() {
+				l.fill()
+			}
+		}
+		if l.Metric(t, dropped) == 0 {
+			t.Error("no lines were counted as dropped")
+		}
+		l.Signal(t, syscall.SIGTERM)
+		if code := l.ExitWithin(t, time.Second+shutdownGrace+slack/2); code != 0 {
+			t.Errorf("%s: exit %d", level, code)
+		}
+	}
+}
+
+func TestLogThatNobodyReadsDelaysNoRenewal(t *testing.T) {
+	t.Parallel()
+	l := startPiped(t, simulator.Options{TokenTTL: 3 * time.Second}, "PROXY_LOG_LEVEL=trace", "PROXY_SHUTDOWN_TIMEOUT=1s")
+	l.fill()
+	before := l.sim.TokenRequests()
+	l.await("five renewals", program.Patience, func() bool {
+		if err := l.whoami(); err != nil {
+			t.Fatal(err)
+		}
+		return l.sim.TokenRequests() >= before+5
+	})
+}
+
+// A request that Mimecast does not answer has both signals be of use.
+func TestLogThatNobodyReadsDelaysNoShutdown(t *testing.T) {
+	t.Parallel()
+	for _, second := range []bool{false, true} {
+		timeout := time.Second
+		if second {
+			timeout = 10 * time.Minute
+		}
+		l := startPiped(t, simulator.Options{}, "PROXY_LOG_LEVEL=debug", "PROXY_SHUTDOWN_TIMEOUT="+timeout.String())
+		l.sim.AddFault(simulator.Fault{Path: "/hang", Delay: simulator.Forever})
+		for range 60 { // each leaves lines at its beginning, and waits
+			l.say(l.Listen, request("GET /identity/../x")+request("GET /hang"))
+		}
+		l.await("they wait for Mimecast", program.Patience, func() bool { return l.Metric(t, "mimecast_proxy_requests_in_flight") >= 60 })
+		l.Signal(t, syscall.SIGINT)
+		if second {
+			l.await("the drain", slack, func() bool { return l.admin("/readyz") != nil })
+			l.Signal(t, syscall.SIGINT)
+			timeout = 0
+		}
+		if code := l.ExitWithin(t, timeout+shutdownGrace+slack/2); code != 1 { // requests were cut
+			t.Errorf("exit %d", code)
+		}
+	}
+}
+
+// The reader goes away, as head does once it has read enough.
+func TestReaderOfTheLogThatGoesAwayIsNoReasonToEnd(t *testing.T) {
+	t.Parallel()
+	for _, level := range levels {
+		l := startPiped(t, simulator.Options{TokenTTL: 3 * time.Second}, "PROXY_LOG_LEVEL="+level, "PROXY_SHUTDOWN_TIMEOUT=1s")
+		l.Close()
+		before := l.sim.TokenRequests()
+		for range 100 {
+			if err := l.whoami(); err != nil {
+				t.Fatalf("%s: %v", level, err)
+			}
+		}
+		l.await("a renewal", program.Patience, func() bool { return l.sim.TokenRequests() > before && l.whoami() == nil })
+		l.Signal(t, syscall.SIGTERM)
+		if code := l.ExitWithin(t, time.Second+shutdownGrace+slack/2); code != 0 {
+			t.Errorf("%s: it ended with %v", level, l.Cmd.ProcessState)
+		}
+	}
+}
+
+// A log that is read again has what was said meanwhile, as far as it was kept,
+// in whole lines.
+func TestLogThatIsReadAgainGoesOnInWholeLines(t *testing.T) {
+	t.Parallel()
+	l := startPiped(t, simulator.Options{}, "PROXY_SHUTDOWN_TIMEOUT=1s")
+	l.fill()
+	if t.Failed() {
+		return
+	}
+	var rest program.Output
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		b := make([]byte, 4096)
+		for {
+			n, err := l.Read(b)
+			_, _ = rest.Write(b[:n])
+			if err != nil {
+				return
+			}
+		}
+	}()
+	if err := ask(l.client, "http://localhost/identity/whoami?last"); err != nil {
+		t.Fatal(err)
+	}
+	l.Signal(t, syscall.SIGTERM)
+	l.ExitWithin(t, time.Second+shutdownGrace+slack/2)
+	<-read
+	for line := range strings.Lines(rest.String()) {
+		if !strings.HasPrefix(line, "{") || !strings.HasSuffix(line, "}\n") {
+			t.Errorf("no whole line: %q", line)
+		}
+	}
+	if text := rest.String(); !strings.Contains(text, `"drained"`) {
+		t.Errorf("the end is missing in %d bytes: %s", len(text), text[max(0, len(text)-500):])
+	}
+}

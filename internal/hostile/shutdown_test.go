@@ -1,0 +1,69 @@
+//go:build linux
+
+package hostile_test
+
+import (
+	"fmt"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"mimecast-proxy/internal/hostile"
+	"mimecast-proxy/internal/program"
+)
+
+// unreadClients have the program write what they do not read. Among so many sizes
+// of the first response are some that just fill a socket's buffer, so that the
+// second one meets a full one.
+func (s *stand) unreadClients(network string, n int) {
+	s.Helper()
+	most := 256 << 10 // about what a unix socket holds
+	if network == "tcp" {
+		most = 8 << 20
+	}
+	last := []string{"GET /identity/whoami", "GET /livez", "GET /identity/../x", "POST /api/archive/get-file?id=x&size=64MiB"}
+	for i := range n {
+		first := request(fmt.Sprintf("POST /api/archive/get-file?id=x&size=%d", most*(i+1)/n), "Content-Length: 0")
+		c := s.say(s.Listen, first+strings.Repeat(request(last[i%len(last)], "Content-Length: 0"), 1+i%7))
+		if i%3 > 0 {
+			hostile.CloseWrite(c)
+		}
+	}
+}
+
+func TestUnreadResponsesDoNotHoldUpTheShutdown(t *testing.T) {
+	t.Parallel()
+	for _, network := range []string{"tcp", "unix"} {
+		for _, second := range []bool{false, true} {
+			t.Run(network+map[bool]string{false: "/timeout", true: "/second signal"}[second], func(t *testing.T) {
+				t.Parallel()
+				timeout := time.Second
+				if second {
+					timeout = 10 * time.Minute
+				}
+				s := start(t, "PROXY_LISTEN="+listen(t, network), "PROXY_SHUTDOWN_TIMEOUT="+timeout.String())
+				s.unreadClients(network, 120)
+				// Every one of them was begun, and what can be written was.
+				const written = "mimecast_proxy_requests_in_flight"
+				last, since := -1.0, time.Now()
+				s.await("all of them wait", program.Patience, func() bool {
+					if now := s.Metric(t, written); now != last {
+						last, since = now, time.Now()
+					}
+					return time.Since(since) > time.Second
+				})
+				s.Signal(t, syscall.SIGTERM)
+				bound := timeout + shutdownGrace
+				if second {
+					s.Stderr.Await(t, "the drain", func(log string) bool { return strings.Contains(log, `"draining"`) })
+					s.Signal(t, syscall.SIGTERM)
+					bound = shutdownGrace
+				}
+				began := time.Now()
+				s.ExitWithin(t, bound+slack/2)
+				t.Logf("%.0f requests were in flight; it ended after %v", last, time.Since(began).Round(time.Millisecond))
+			})
+		}
+	}
+}

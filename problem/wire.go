@@ -1,0 +1,31 @@
+package problem
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+)
+
+// Wire returns the whole HTTP/1.1 response, the last one of its connection. It is
+// for requests that never become an [http.Request].
+func (p *Problem) Wire() []byte {
+	w := wireWriter{header: http.Header{"Connection": {"close"}}}
+	p.ServeHTTP(&w, &http.Request{})
+	return w.text.Bytes()
+}
+
+// wireWriter is a ResponseWriter that keeps what it writes.
+type wireWriter struct {
+	header http.Header
+	text   bytes.Buffer
+}
+
+func (w *wireWriter) Header() http.Header { return w.header }
+
+func (w *wireWriter) WriteHeader(status int) {
+	fmt.Fprintf(&w.text, "HTTP/1.1 %d %s\r\n", status, http.StatusText(status))
+	_ = w.header.Write(&w.text) // a buffer takes everything
+	w.text.WriteString("\r\n")
+}
+
+func (w *wireWriter) Write(b []byte) (int, error) { return w.text.Write(b) }

@@ -1,0 +1,179 @@
+// Package server is how requests come in: one [Server] a port, with bounds for
+// everything that a client can make the proxy hold before and after its request is
+// in the handler, and an end that no client can delay.
+package server
+
+import (
+	"context"
+	"errors"
+	"log"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// readHeaderTimeout is what a client may take to send its request headers.
+	// Bodies have no bound: an upload takes as long as it takes.
+	readHeaderTimeout = 10 * time.Second
+	// keepAlive is how long an idle connection is kept: longer than clients
+	// commonly keep theirs, so that it is they who close.
+	keepAlive = 2 * time.Minute
+	// drainWriteTimeout is what a client may take to accept a write once a
+	// shutdown has begun, drainHeaderTimeout what it may take to send its headers,
+	// and drainInterval how often that is checked.
+	drainWriteTimeout  = 5 * time.Second
+	drainHeaderTimeout = time.Second
+	drainInterval      = 100 * time.Millisecond
+	// acceptLogInterval is the least time between two reports of a failed accept.
+	acceptLogInterval = 10 * time.Second
+)
+
+// Limits bound what clients can hold. A limit of 0 is none.
+type Limits struct {
+	// MaxHeaderBytes bounds the request line and headers of a request, in bytes.
+	MaxHeaderBytes int
+	// MaxConnections bounds all connections. One beyond it closes the oldest
+	// idle one, or is closed itself.
+	MaxConnections int
+	// MaxWaiting bounds the connections on which no whole request has come. One
+	// beyond it closes the one that has waited longest for its client.
+	MaxWaiting int
+	// MaxIdle bounds the connections that are kept alive after a response. One
+	// beyond it closes the oldest.
+	MaxIdle int
+	// WriteTimeout is how long a client may take to accept one write, which is at
+	// most some 64 KiB.
+	WriteTimeout time.Duration
+}
+
+// Options are what a Server needs.
+type Options struct {
+	Handler http.Handler
+	// Context is the parent of every request's.
+	Context  context.Context
+	Limits   Limits
+	ErrorLog *log.Logger
+	// Reject returns the whole HTTP/1.1 response to a request that net/http
+	// rejects, which then ends the connection. nil keeps net/http's.
+	Reject func(Rejection) []byte
+	// AcceptFailed gets the error if connections cannot be accepted, at most
+	// every 10 s: net/http goes on trying in silence, and clients wait.
+	AcceptFailed func(error)
+}
+
+// Server serves HTTP at one listener.
+type Server struct {
+	http         http.Server
+	conns        *connTable
+	acceptFailed func(error)
+	closing      atomic.Bool
+}
+
+// New returns a server that does not listen yet.
+func New(o Options) *Server {
+	if o.Limits.MaxConnections == 0 {
+		o.Limits.MaxConnections = int(^uint(0) >> 1)
+	}
+	s := &Server{conns: newConnTable(o.Limits, o.Reject), acceptFailed: o.AcceptFailed}
+	s.http = http.Server{
+		Handler:     s.enter(o.Handler),
+		BaseContext: func(net.Listener) context.Context { return o.Context },
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, connKey{}, counted(c))
+		},
+		ConnState:         noteIdle,
+		ReadHeaderTimeout: readHeaderTimeout,
+		IdleTimeout:       keepAlive,
+		MaxHeaderBytes:    o.Limits.MaxHeaderBytes,
+		ErrorLog:          o.ErrorLog,
+		// OPTIONS * is for the guard to reject.
+		DisableGeneralOptionsHandler: true,
+	}
+	return s
+}
+
+type connKey struct{}
+
+func noteIdle(c net.Conn, state http.ConnState) {
+	if own := counted(c); own != nil && state == http.StateIdle {
+		own.idled()
+	}
+}
+
+// enter notes that a request has reached the handler. Once the server is
+// closing, it tells the client to let go of the connection, so that none sends a
+// request into one that is being closed.
+func (s *Server) enter(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if own, _ := r.Context().Value(connKey{}).(*conn); own != nil {
+			own.become(serving)
+		}
+		if s.closing.Load() {
+			w.Header().Set("Connection", "close")
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// Serve serves at l until Shutdown or Close. The error says why it ended before.
+func (s *Server) Serve(l net.Listener) error {
+	err := s.http.Serve(&listener{Listener: l, conns: s.conns, failed: s.acceptFailed})
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// CloseConnections makes every response from now on the last of its connection.
+func (s *Server) CloseConnections() { s.closing.Store(true) }
+
+// Shutdown stops listening and waits until every request is answered, or ctx
+// ends. Clients that send no request or accept no response are not waited for.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.CloseConnections()
+	s.conns.bound(drainWriteTimeout)
+	done := make(chan error, 1)
+	go func() { done <- s.http.Shutdown(ctx) }()
+	tick := time.NewTicker(drainInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-done:
+			return err
+		case <-tick.C:
+			for s.conns.closeOldest(waiting, drainHeaderTimeout) {
+				continue
+			}
+		}
+	}
+}
+
+// Close closes the listener and every connection.
+func (s *Server) Close() error { return s.http.Close() }
+
+// listener hands out connections that are counted.
+type listener struct {
+	net.Listener
+	conns      *connTable
+	failed     func(error)
+	lastFailed time.Time // when failed was called
+}
+
+// Accept is called by one goroutine alone.
+func (l *listener) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			if l.failed != nil && !errors.Is(err, net.ErrClosed) && time.Since(l.lastFailed) >= acceptLogInterval {
+				l.lastFailed = time.Now()
+				l.failed(err)
+			}
+			return nil, err
+		}
+		if own := l.conns.admit(c); own != nil {
+			return own, nil
+		}
+	}
+}

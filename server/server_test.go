@@ -1,0 +1,381 @@
+package server
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// patience bounds every wait for something that is sure to come.
+const patience = 30 * time.Second
+
+// start serves h at a free address, or at a socket where network is unix.
+func start(t *testing.T, network string, l Limits, h http.Handler) (*Server, string) {
+	t.Helper()
+	address := "127.0.0.1:0"
+	if network == "unix" {
+		address = filepath.Join(t.TempDir(), "socket")
+	}
+	at, err := net.Listen(network, address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := New(Options{Handler: h, Context: context.Background(), Limits: l})
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(at) }()
+	t.Cleanup(func() {
+		_ = s.Close()
+		if err := <-served; err != nil {
+			t.Errorf("serving: %v", err)
+		}
+	})
+	return s, at.Addr().String()
+}
+
+func dial(t *testing.T, network, address string) net.Conn {
+	t.Helper()
+	c, err := net.Dial(network, address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+func send(t *testing.T, c net.Conn, text string) {
+	t.Helper()
+	if _, err := io.WriteString(c, text); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// isClosed reports whether the server closes c before patience is over.
+func isClosed(c net.Conn) bool {
+	_ = c.SetReadDeadline(time.Now().Add(patience))
+	_, err := io.Copy(io.Discard, c)
+	var timeout net.Error
+	return !errors.As(err, &timeout) || !timeout.Timeout()
+}
+
+func await(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !is(); {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s did not come", what)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+var hello = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hello") })
+
+func get(t *testing.T, c net.Conn) {
+	t.Helper()
+	send(t, c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	res, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if body, err := io.ReadAll(res.Body); err != nil || string(body) != "hello" {
+		t.Fatalf("got %q, %v", body, err)
+	}
+}
+
+func TestClientsWithoutARequestLoseTheOldestConnection(t *testing.T) {
+	beginnings := map[string]string{
+		"silent": "", "half a request line": "GET /aaaa", "half a header": "GET / HTTP/1.1\r\na:b\r\nc",
+		"a full buffer": "GET /" + strings.Repeat("a", 4091),
+	}
+	for name, beginning := range beginnings {
+		t.Run(name, func(t *testing.T) {
+			s, address := start(t, "tcp", Limits{MaxWaiting: 4}, hello)
+			kept := dial(t, "tcp", address)
+			get(t, kept) // it has had a request, and is idle
+			var waiters []net.Conn
+			for range 12 {
+				c := dial(t, "tcp", address)
+				send(t, c, beginning)
+				waiters = append(waiters, c)
+			}
+			for _, c := range waiters[:8] {
+				if !isClosed(c) {
+					t.Fatal("an old connection without a request was kept")
+				}
+			}
+			get(t, kept)
+			get(t, dial(t, "tcp", address))
+			if n := s.conns.counts[waiting].Load(); n > 4 {
+				t.Errorf("%d connections wait, more than 4", n)
+			}
+		})
+	}
+}
+
+func TestIdleConnectionThatBeginsARequestCountsAsWaiting(t *testing.T) {
+	s, address := start(t, "tcp", Limits{MaxWaiting: 2}, hello)
+	c := dial(t, "tcp", address)
+	get(t, c)
+	await(t, "the idle connection", func() bool { return s.conns.counts[idle].Load() == 1 })
+	send(t, c, "GET / HTTP/1.1\r\nHost: ")
+	await(t, "its wait", func() bool { return s.conns.counts[waiting].Load() == 1 })
+	send(t, c, "a\r\n\r\n")
+	await(t, "its return", func() bool { return s.conns.counts[idle].Load() == 1 })
+}
+
+func TestBurstOfHonestClientsLosesNothing(t *testing.T) {
+	_, address := start(t, "tcp", Limits{MaxWaiting: 64, MaxConnections: 600}, hello)
+	var clients sync.WaitGroup
+	failed := make(chan error, 400)
+	for range 400 {
+		clients.Go(func() {
+			client := &http.Client{Transport: &http.Transport{}, Timeout: patience}
+			defer client.CloseIdleConnections()
+			res, err := client.Get("http://" + address)
+			if err != nil {
+				failed <- err
+				return
+			}
+			_, err = io.Copy(io.Discard, res.Body)
+			failed <- errors.Join(err, res.Body.Close())
+		})
+	}
+	clients.Wait()
+	close(failed)
+	for err := range failed {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestPastTheLimitOfIdleConnectionsTheOldestIsClosed(t *testing.T) {
+	s, address := start(t, "tcp", Limits{MaxIdle: 2}, hello)
+	var clients []net.Conn
+	for i := range 3 {
+		c := dial(t, "tcp", address)
+		get(t, c)
+		clients = append(clients, c)
+		await(t, "the idle connection", func() bool { return s.conns.counts[idle].Load() == int64(min(i+1, 2)) })
+	}
+	if !isClosed(clients[0]) {
+		t.Error("the oldest is still open")
+	}
+	get(t, clients[1])
+	get(t, clients[2])
+}
+
+func TestPastTheLimitOfConnectionsANewOneReplacesAnIdleOneOrIsClosed(t *testing.T) {
+	release := make(chan struct{})
+	block := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/block" {
+			<-release
+		}
+		hello(w, r)
+	})
+	s, address := start(t, "tcp", Limits{MaxConnections: 2}, block)
+	defer close(release)
+	busy := dial(t, "tcp", address)
+	send(t, busy, "GET /block HTTP/1.1\r\nHost: a\r\n\r\n")
+	await(t, "the request", func() bool { return s.conns.counts[serving].Load() == 1 })
+	spare := dial(t, "tcp", address)
+	get(t, spare)
+	await(t, "the idle connection", func() bool { return s.conns.counts[idle].Load() == 1 })
+	next := dial(t, "tcp", address)
+	get(t, next)
+	if !isClosed(spare) {
+		t.Error("the idle connection is still open")
+	}
+	send(t, next, "GET /block HTTP/1.1\r\nHost: a\r\n\r\n")
+	await(t, "the second request", func() bool { return s.conns.counts[serving].Load() == 2 })
+	if !isClosed(dial(t, "tcp", address)) {
+		t.Error("a connection past the limit is open")
+	}
+}
+
+func TestClientThatDoesNotReadIsCutAfterTheWriteTimeout(t *testing.T) {
+	for _, network := range []string{"tcp", "unix"} {
+		t.Run(network, func(t *testing.T) {
+			ended := make(chan struct{})
+			endless := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				defer close(ended)
+				for buf := make([]byte, 32<<10); ; {
+					if _, err := w.Write(buf); err != nil {
+						return
+					}
+				}
+			})
+			_, address := start(t, network, Limits{WriteTimeout: 100 * time.Millisecond}, endless)
+			send(t, dial(t, network, address), "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+			select {
+			case <-ended:
+			case <-time.After(patience):
+				t.Fatal("the handler still writes")
+			}
+		})
+	}
+}
+
+func TestResponseThatPausesIsNotCut(t *testing.T) {
+	const pause = 300 * time.Millisecond
+	slow := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for range 3 {
+			_, _ = io.WriteString(w, "hello")
+			_ = http.NewResponseController(w).Flush()
+			time.Sleep(pause) // longer than the timeout, which is for writes
+		}
+	})
+	_, address := start(t, "tcp", Limits{WriteTimeout: pause / 3}, slow)
+	res, err := http.Get("http://" + address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if body, err := io.ReadAll(res.Body); err != nil || len(body) != 15 {
+		t.Errorf("got %q, %v", body, err)
+	}
+	http.DefaultClient.CloseIdleConnections()
+}
+
+func TestShutdownWaitsForNoClientThatSendsOrReadsNothing(t *testing.T) {
+	for _, network := range []string{"tcp", "unix"} {
+		t.Run(network, func(t *testing.T) {
+			large := make([]byte, 32<<20)
+			s, address := start(t, network, Limits{WriteTimeout: time.Hour}, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(large) }))
+			for i := range 20 {
+				c := dial(t, network, address)
+				switch i % 4 {
+				case 0: // silent
+				case 1:
+					send(t, c, "GET / HT")
+				case 2:
+					send(t, c, strings.Repeat("GET / HTTP/1.1\r\nHost: a\r\n\r\n", 2))
+				case 3:
+					send(t, c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+					if half, ok := c.(interface{ CloseWrite() error }); !ok || half.CloseWrite() != nil {
+						t.Fatal("cannot half-close")
+					}
+				}
+			}
+			await(t, "the stalled responses", func() bool { return s.conns.counts[serving].Load() >= 10 })
+			ctx, cancel := context.WithTimeout(context.Background(), patience)
+			defer cancel()
+			if err := s.Shutdown(ctx); err != nil {
+				t.Errorf("Shutdown: %v", err)
+			}
+		})
+	}
+}
+
+func TestRequestsUnderWayAreAnsweredInAShutdown(t *testing.T) {
+	began, release := make(chan struct{}), make(chan struct{})
+	s, address := start(t, "tcp", Limits{}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		close(began)
+		<-release
+		hello(w, r)
+	}))
+	c := dial(t, "tcp", address)
+	send(t, c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	<-began
+	ended := make(chan error, 1)
+	go func() { ended <- s.Shutdown(context.Background()) }()
+	await(t, "the end of listening", func() bool {
+		probe, err := net.Dial("tcp", address)
+		if err == nil {
+			_ = probe.Close()
+		}
+		return err != nil
+	})
+	close(release)
+	res, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = res.Body.Close()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestFailedAcceptIsReportedOnce(t *testing.T) {
+	failing := &failingListener{errs: make(chan error, 3)}
+	for i := range 3 {
+		failing.errs <- fmt.Errorf("failure %d", i)
+	}
+	close(failing.errs)
+	reports := 0
+	l := &listener{Listener: failing, conns: newConnTable(Limits{MaxConnections: 1}, nil), failed: func(error) { reports++ }}
+	for range 4 {
+		if _, err := l.Accept(); err == nil {
+			t.Fatal("it accepted")
+		}
+	}
+	if reports != 1 {
+		t.Errorf("%d reports, want 1", reports)
+	}
+}
+
+type failingListener struct {
+	net.Listener
+	errs chan error
+}
+
+func (l *failingListener) Accept() (net.Conn, error) {
+	if err, ok := <-l.errs; ok {
+		return nil, err
+	}
+	return nil, net.ErrClosed
+}
+
+func TestRejectionsOfNetHTTPAreReplaced(t *testing.T) {
+	at, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []int // written before the response is, and read after it
+	s := New(Options{
+		Handler: hello, Context: context.Background(), Limits: Limits{MaxHeaderBytes: 1 << 10},
+		Reject: func(r Rejection) []byte {
+			got = append(got, r.Status)
+			return []byte("HTTP/1.1 499 Ours\r\nContent-Length: 4\r\nConnection: close\r\n\r\nours")
+		},
+	})
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(at) }()
+	for _, text := range []string{
+		"GET / HTTP/1.1\r\n\r\n", "GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", "GET /% HTTP/1.1\r\nHost: a\r\n\r\n", "junk\r\n\r\n",
+		"GET / HTTP/1.1\r\nHost: a\r\nx: " + strings.Repeat("x", 10<<10) + "\r\n\r\n",
+	} {
+		c := dial(t, "tcp", at.Addr().String())
+		send(t, c, text)
+		res, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			t.Fatalf("%.20q: %v", text, err)
+		}
+		body, err := io.ReadAll(res.Body)
+		if res.StatusCode != 499 || string(body) != "ours" || err != nil {
+			t.Errorf("%.20q: got %d %q, %v", text, res.StatusCode, body, err)
+		}
+	}
+	await(t, "the end of the connections, on which net/http lingers", func() bool { return s.conns.total() == 0 })
+	if err := errors.Join(s.Close(), <-served); err != nil {
+		t.Error(err)
+	}
+	if want := []int{400, 400, 400, 400, 431}; !slices.Equal(got, want) {
+		t.Errorf("rejected with %v, want %v", got, want)
+	}
+}

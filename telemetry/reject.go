@@ -1,0 +1,87 @@
+package telemetry
+
+import (
+	"context"
+	"net"
+	"sync"
+	"time"
+)
+
+// rejectedInterval is the time from one line about requests that were rejected for
+// a reason to the next: strangers can cause any number of them.
+const rejectedInterval = time.Second
+
+// rejections limit the lines of rejected requests, by fault.
+type rejections struct {
+	mu sync.Mutex
+	by [len(faults)]rejection
+}
+
+// rejection is what happened since the last line. The zero value is long ago.
+type rejection struct {
+	limited bool
+	// count requests have no line yet; the last one is rec, which ended as o.
+	count int
+	rec   *record
+	o     *outcome
+}
+
+// accessRejected writes the line of a rejected request, or the line of the last
+// one of a second.
+func (t *Telemetry) accessRejected(rec *record, o *outcome) {
+	t.rejected.mu.Lock()
+	r := &t.rejected.by[o.fault]
+	limited := r.limited
+	if limited {
+		r.count, r.rec, r.o = r.count+1, rec, o
+	}
+	r.limited = true
+	t.rejected.mu.Unlock()
+	if limited {
+		return
+	}
+	fault := o.fault
+	time.AfterFunc(rejectedInterval, func() { t.endRejectedInterval(fault) })
+	t.writeAccess(rec, o, 0)
+}
+
+func (t *Telemetry) endRejectedInterval(fault int) {
+	if t.logLastRejected(fault) {
+		time.AfterFunc(rejectedInterval, func() { t.endRejectedInterval(fault) })
+	}
+}
+
+// logLastRejected writes the line that stands for all that have none, if any do;
+// else the next request gets its own at once.
+func (t *Telemetry) logLastRejected(fault int) bool {
+	t.rejected.mu.Lock()
+	r := t.rejected.by[fault]
+	t.rejected.by[fault] = rejection{limited: r.count > 0}
+	t.rejected.mu.Unlock()
+	if r.count > 0 {
+		t.writeAccess(r.rec, r.o, r.count-1)
+	}
+	return r.count > 0
+}
+
+// logRejected writes what would be written later.
+func (t *Telemetry) logRejected() {
+	for fault := range faults {
+		t.logLastRejected(fault)
+	}
+}
+
+// Malformed counts, logs and remembers a request that net/http rejected before it
+// reached a handler. Nothing of it is known but the peer. The reason is a problem
+// code.
+func (t *Telemetry) Malformed(peer net.Addr, status int, reason string) {
+	now := time.Now()
+	rec := &record{Context: context.Background(), began: now, id: newRequestID(), client: host(peer.String())}
+	rec.told.denied = faults[faultOf(reason)].code
+	o := outcome{told: rec.told, status: status, fault: faultOf(reason)}
+	t.metrics.denied.WithLabelValues(o.denied).Inc()
+	t.recent.addDenial(now, o.denied, false, "", "")
+	t.metrics.observe(rec.method, &o)
+	t.recent.addRequest(rec, &o)
+	t.accessRejected(rec, &o)
+}
