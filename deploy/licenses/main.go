@@ -88,9 +88,11 @@ func addModules(ctx context.Context, linked directories, system string) error {
 				Main               bool
 			}
 		}
-		if err := packages.Decode(&p); errors.Is(err, io.EOF) {
+		err := packages.Decode(&p)
+		if errors.Is(err, io.EOF) {
 			return nil
-		} else if err != nil {
+		}
+		if err != nil {
 			return fmt.Errorf("go list: %w", err)
 		}
 		if p.Module == nil || p.Module.Main {
