@@ -26,7 +26,7 @@ var machineRows = []row{
 	{"the clock is set back", "200", "a renewal", "at once: the token is renewed, and a pause ends", nil, "token.TestClockSetBackMakesTheTokenDue"},
 	{"the clock is set forward", "200, once a token is fetched", "a renewal", "at once", nil, "token.TestClockSetForwardOutdatesTheToken"},
 	{"sleeps for longer than the token lives, and wakes", "200, once a token is fetched; no dead token is sent", "a renewal", "at once", sleepAndWake, ""},
-	{"no file descriptors are left", "who is connected is served; who is not waits; 502 `upstream_unreachable` where none is left for Mimecast", "`connections cannot be accepted` at warn", "as soon as some are free", noDescriptors, ""},
+	{"no file descriptors are left", "who is connected is served; who is not waits; 502 `upstream_unreachable` where none is left for Mimecast", "`too many open files` at warn", "as soon as some are free", noDescriptors, ""},
 	{"64 MiB of memory and 200 uploads of 8 MiB at once", "200 for all, intact", "`replay_buffer_bytes` of 32 MiB at most", "at once", littleMemory, ""},
 	{"SIGTERM while a token is waited for", "200 if the token comes in time, else 503 `shutting_down`", "`draining`; exit 0, else `requests were cut` and exit 1", "at the next start", termWaiting, ""},
 	{"SIGTERM within an upload", "200, when it is through", "`draining`, `drained`; exit 0", "at the next start", termUploading, ""},
@@ -84,7 +84,7 @@ func noDescriptors(t *testing.T) {
 	for i := range crowd {
 		crowd[i] = p.raw("GET /identity/whoami HTTP/1.1\r\nHost: localhost\r\n\r\n")
 	}
-	p.logs("connections cannot be accepted", `"level":"warn"`)
+	p.logs("accept", "too many open files", `"level":"warn"`)
 	p.fine()
 	w.relay.Strike(relay.Reset)
 	// Where that frees a descriptor, whoever waits at the door may take it.

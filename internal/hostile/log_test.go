@@ -85,12 +85,11 @@ func TestLogThatNobodyReadsDelaysNoRequest(t *testing.T) {
 	for _, level := range levels {
 		l := startPiped(t, simulator.Options{}, "PROXY_LOG_LEVEL="+level, "PROXY_SHUTDOWN_TIMEOUT=1s")
 		l.fill()
-		for range 8 { // however much is kept until somebody reads
-			if l.Metric(t, dropped) == 0 && !t.Failed() {
-				l.fill()
-			}
+		// However much is kept until somebody reads, it has an end.
+		for i := 0; level == "trace" && i < 10 && l.Metric(t, dropped) == 0 && !t.Failed(); i++ {
+			l.fill()
 		}
-		if l.Metric(t, dropped) == 0 {
+		if level == "trace" && l.Metric(t, dropped) == 0 {
 			t.Error("no lines were counted as dropped")
 		}
 		l.Signal(t, syscall.SIGTERM)
