@@ -8,24 +8,26 @@ import (
 	"time"
 )
 
-// connState says what a connection is to the proxy. The order of use is waiting,
-// serving, idle, and then serving or waiting again.
+// connState says what a connection is to the proxy. A usual one is waiting,
+// serving, idle, and then serving again and again.
 type connState int32
 
 const (
-	waiting connState = iota // no request has reached the handler, bytes of one may have come
-	serving                  // a request is in the handler, or a response is being sent
-	idle                     // kept alive after a response, no byte of the next request has come
+	waiting  connState = iota // new, and no byte has come
+	partial                   // bytes of a request have come, and it has not reached the handler
+	serving                   // a request is in the handler, or its response is being sent
+	rejected                  // net/http rejected the request, and lingers for the client to read that
+	idle                      // kept alive after a response, and no byte of the next request has come
 	closed
 )
 
-// A connection can be closed in favor of a new one once it has waited for its
-// client's bytes for stalledAfter, or for stalledInFlood while connections of that
-// kind come in numbers. A client that has sent its request is never closed,
-// however late the request is read.
+// A waiting connection can be closed in favor of a new one once its client has
+// sent nothing for silentAfter; in a flood of such connections, and where a
+// request has begun, already after stalledAfter. A client that has sent its
+// request is never closed, however late the request is read.
 const (
-	stalledAfter   = time.Second
-	stalledInFlood = 25 * time.Millisecond
+	silentAfter  = time.Second
+	stalledAfter = 50 * time.Millisecond
 )
 
 // connTable knows every connection of one port, and keeps their number within
@@ -41,11 +43,11 @@ type connTable struct {
 
 	mu    sync.Mutex // guards conns; not held during I/O
 	conns map[*conn]struct{}
-	left  chan struct{} // capacity 1: a connection is no longer waiting
+	left  chan struct{} // capacity 1: a connection is no longer waiting or partial
 
-	// displaced counts the connections that were closed for new ones with less
-	// than a second between them, and displacedAt is when the last was. Both are
-	// of the goroutine that accepts.
+	// displaced counts the waiting connections that were closed for new ones with
+	// less than a second between them, and displacedAt is when the last was. Both
+	// are of the goroutine that accepts.
 	displaced   int
 	displacedAt time.Time
 }
@@ -67,11 +69,11 @@ type conn struct {
 	begun          atomic.Bool // a byte of the next request has come
 }
 
-// admit counts c. Past the limits it first closes the connection that has waited
-// longest for its client, or else returns nil and closes c.
+// admit counts c. Past the limits it first closes a connection that nobody will
+// miss, or else returns nil and closes c.
 func (t *connTable) admit(c net.Conn) *conn {
-	t.makeRoom()
-	if t.total() >= t.limits.MaxConnections && !t.closeOldest(idle, 0) {
+	t.makeRoom(waiting, t.limits.MaxWaiting, t.displaceSilent)
+	if t.total() >= t.limits.MaxConnections && !t.closeOldest(rejected, 0) && !t.closeOldest(idle, 0) {
 		_ = c.Close() // nothing was sent on it
 		return nil
 	}
@@ -84,18 +86,19 @@ func (t *connTable) admit(c net.Conn) *conn {
 	return own
 }
 
-func (t *connTable) total() int {
-	return int(t.counts[waiting].Load() + t.counts[serving].Load() + t.counts[idle].Load())
+func (t *connTable) total() (n int) {
+	for state := range closed {
+		n += int(t.counts[state].Load())
+	}
+	return n
 }
 
-// makeRoom returns once there is room for another waiting connection. A burst of
-// clients that do send their requests only has to wait until those are read.
-func (t *connTable) makeRoom() {
-	if t.limits.MaxWaiting == 0 {
-		return
-	}
-	for t.counts[waiting].Load() >= int64(t.limits.MaxWaiting) && !t.displace() {
-		timer := time.NewTimer(stalledInFlood)
+// makeRoom returns once fewer than a limit of connections are in a state, or
+// displace has closed one of them. A burst of clients that do send their requests
+// only has to wait until those are read.
+func (t *connTable) makeRoom(state connState, limit int, displace func() bool) {
+	for limit > 0 && t.counts[state].Load() >= int64(limit) && !displace() {
+		timer := time.NewTimer(stalledAfter)
 		select {
 		case <-t.left:
 		case <-timer.C:
@@ -104,17 +107,17 @@ func (t *connTable) makeRoom() {
 	}
 }
 
-// displace closes the connection that has waited longest for its client, and
-// reports whether there was one.
-func (t *connTable) displace() bool {
+// displaceSilent closes the connection whose client has been silent for longest,
+// and reports whether there was one.
+func (t *connTable) displaceSilent() bool {
 	if time.Since(t.displacedAt) > time.Second {
 		t.displaced = 0
 	}
-	stalled := stalledAfter
+	silent := silentAfter
 	if t.displaced >= t.limits.MaxWaiting {
-		stalled = stalledInFlood
+		silent = stalledAfter
 	}
-	if !t.closeOldest(waiting, stalled) {
+	if !t.closeOldest(waiting, silent) {
 		return false
 	}
 	t.displaced++
@@ -122,9 +125,11 @@ func (t *connTable) displace() bool {
 	return true
 }
 
-// closeOldest closes the connection that has been in a state for longest, and
-// reports whether there was one. Waiting ones count from when they began to wait
-// for their client's bytes, and only if that is at least so long ago.
+func (t *connTable) displacePartial() bool { return t.closeOldest(partial, stalledAfter) }
+
+// closeOldest closes the connection that has been in a state for longest, but at
+// least for so long, and reports whether there was one. Without a request that
+// counts from when the connection began to wait for its client's bytes.
 func (t *connTable) closeOldest(state connState, atLeast time.Duration) bool {
 	oldest, since := (*conn)(nil), time.Now().Add(-atLeast).UnixNano()
 	t.mu.Lock()
@@ -137,7 +142,7 @@ func (t *connTable) closeOldest(state connState, atLeast time.Duration) bool {
 	if oldest == nil {
 		return false
 	}
-	_ = oldest.Close() // of its client there was no whole request
+	_ = oldest.Close() // no request of its client's is under way
 	return true
 }
 
@@ -159,7 +164,7 @@ func (c *conn) stateSince(state connState) int64 {
 	if connState(c.state.Load()) != state {
 		return 0
 	}
-	if state == waiting {
+	if state == waiting || state == partial {
 		return c.reading.Load()
 	}
 	return c.since.Load()
@@ -175,7 +180,7 @@ func (c *conn) become(state connState) {
 		c.since.Store(time.Now().UnixNano())
 		c.table.counts[before].Add(-1)
 		c.table.counts[state].Add(1)
-		if before == waiting {
+		if before == waiting || before == partial {
 			c.table.noticeLeft()
 		}
 		return
@@ -199,15 +204,16 @@ func (c *conn) idled() {
 	}
 }
 
-// Read implements net.Conn. An idle connection on which a request begins waits
-// for the rest of it like a new one.
+// Read implements net.Conn. Where a request has begun and is not whole, it waits
+// for its turn among such connections.
 func (c *conn) Read(b []byte) (int, error) {
 	state := connState(c.state.Load())
 	if state == serving {
 		return c.Conn.Read(b)
 	}
-	if state == idle && c.begun.Load() {
-		c.become(waiting)
+	if state != partial && c.begun.Load() {
+		c.table.makeRoom(partial, c.table.limits.MaxPartial, c.table.displacePartial)
+		c.become(partial)
 	}
 	c.reading.Store(time.Now().UnixNano())
 	n, err := c.Conn.Read(b)
@@ -223,9 +229,9 @@ func (c *conn) Read(b []byte) (int, error) {
 // write timeout. Where there is no request in the handler, it is a rejection of
 // net/http's own that is written.
 func (c *conn) Write(b []byte) (int, error) {
-	if connState(c.state.Load()) == waiting {
+	if state := connState(c.state.Load()); state == waiting || state == partial || state == idle {
 		if response, ok := c.rejection(b); ok {
-			c.become(serving)
+			c.become(rejected)
 			_, err := c.write(response)
 			return len(b), err
 		}

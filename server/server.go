@@ -34,12 +34,13 @@ const (
 type Limits struct {
 	// MaxHeaderBytes bounds the request line and headers of a request, in bytes.
 	MaxHeaderBytes int
-	// MaxConnections bounds all connections. One beyond it closes the oldest
-	// idle one, or is closed itself.
+	// MaxConnections bounds all connections. One beyond it closes the oldest that
+	// was rejected or is idle, or is closed itself.
 	MaxConnections int
-	// MaxWaiting bounds the connections on which no whole request has come. One
-	// beyond it closes the one that has waited longest for its client.
-	MaxWaiting int
+	// MaxWaiting bounds the new connections on which no byte has come, and
+	// MaxPartial all those on which a request has begun and is not whole. One
+	// beyond them closes the one that has waited longest for its client.
+	MaxWaiting, MaxPartial int
 	// MaxIdle bounds the connections that are kept alive after a response. One
 	// beyond it closes the oldest.
 	MaxIdle int
@@ -143,7 +144,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		case err := <-done:
 			return err
 		case <-tick.C:
-			for s.conns.closeOldest(waiting, drainHeaderTimeout) {
+			for s.conns.closeOldest(waiting, drainHeaderTimeout) || s.conns.closeOldest(partial, drainHeaderTimeout) {
 				continue
 			}
 		}
