@@ -42,10 +42,10 @@ func configure(environ []string) (config.Config, error) {
 type parts struct {
 	cfg      config.Config
 	tel      *telemetry.Telemetry
-	upstream proxy.Connections
+	upstream *proxy.Connections
 	// endpoint leads to the token endpoint; it is upstream where that is of the
 	// same host.
-	endpoint proxy.Connections
+	endpoint *proxy.Connections
 	grant    *token.ClientCredentials
 	source   *token.Source
 	guard    *guard.Guard
@@ -190,6 +190,12 @@ func (t tokens) Renew(ctx context.Context, rejected proxy.Token) (proxy.Token, e
 	return tok, nil
 }
 
+func (t tokens) Expire(expired proxy.Token) {
+	if held, ok := expired.(*token.Token); ok {
+		t.source.Expire(held)
+	}
+}
+
 // noToken is what the client is told where there is no token.
 func noToken(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
@@ -231,11 +237,14 @@ func explain(err error) error {
 	return err
 }
 
+// maxConnections bounds the connections to one host of Mimecast's.
+const maxConnections = 128
+
 // upstream returns the connections to one host of Mimecast's.
-func upstream(cfg config.Config) (proxy.Connections, error) {
+func upstream(cfg config.Config) (*proxy.Connections, error) {
 	roots, err := roots(cfg.CAPEM)
 	if err != nil {
-		return proxy.Connections{}, err
+		return nil, err
 	}
 	forward := (&httpproxy.Config{
 		HTTPProxy: cfg.HTTPProxy.Reveal(), HTTPSProxy: cfg.HTTPSProxy.Reveal(), NoProxy: cfg.NoProxy,
@@ -246,7 +255,8 @@ func upstream(cfg config.Config) (proxy.Connections, error) {
 		DialTimeout:     cfg.DialTimeout,
 		ResponseTimeout: cfg.ResponseTimeout,
 		IdleTimeout:     cfg.IdleTimeout,
-	}.Transport(), nil
+		MaxConnections:  maxConnections,
+	}.Connections(), nil
 }
 
 // roots returns the system's authorities and those in pem; nil, which means the
