@@ -45,6 +45,9 @@ func New(o Options) http.Handler {
 			// A client's trailers arrive after all checks are made, and
 			// Mimecast reads none: RFC 9110, section 6.5.1, lets them go.
 			r.Out.Trailer = nil
+			if r.Out.Body != nil { // Go 1.26 hides what it is
+				r.Out.Body = r.In.Body
+			}
 		},
 		Transport:      o.Transport,
 		FlushInterval:  flushInterval,
