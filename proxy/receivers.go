@@ -161,10 +161,10 @@ func (p *receiver) Read(b []byte) (int, error) {
 	p.idleSince.Store(0)
 	n, err := p.body.Read(b)
 	p.idleSince.Store(time.Now().UnixNano())
-	switch {
-	case err != nil && p.cut.Load():
-		return n, errStalled
-	case err != nil:
+	if p.cut.Load() {
+		return 0, errStalled
+	}
+	if err != nil {
 		p.release()
 	}
 	return n, err

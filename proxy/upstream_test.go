@@ -169,3 +169,53 @@ func TestNoRequestWaitsForAnotherBehindAForwardProxyWithTLS(t *testing.T) {
 		t.Errorf("%d pairs of requests took %v", pairs, took)
 	}
 }
+
+// Clients that ask for much and read nothing get every place; those that read
+// are served all the same.
+func TestClientsThatReadNothingDoNotHoldUpOthers(t *testing.T) {
+	const idle, honest = 200, 20
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/large" {
+			chunk := make([]byte, 64<<10)
+			for range 1024 {
+				if _, err := w.Write(chunk); err != nil {
+					return
+				}
+			}
+			return
+		}
+		io.WriteString(w, "short")
+	}))
+	s.EnableHTTP2 = true
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	c := proxy.Upstream{
+		Roots: s.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs, MaxConnections: 128, MemoryLimit: 64 << 20,
+	}.Connections()
+	t.Cleanup(c.CloseIdleConnections)
+	held := make(chan *http.Response, idle)
+	for range idle {
+		go func() {
+			req, err := http.NewRequestWithContext(t.Context(), "GET", s.URL+"/large", nil)
+			if err != nil {
+				t.Error(err)
+			}
+			res, err := c.RoundTrip(req)
+			if err != nil {
+				t.Error(err)
+			}
+			held <- res
+		}()
+	}
+	for range 128 {
+		defer func(res *http.Response) { res.Body.Close() }(<-held)
+	}
+	began := time.Now()
+	if failed := burst(t, c, s.URL+"/short", honest); failed > 0 {
+		t.Errorf("%d requests failed", failed)
+	}
+	t.Logf("%d requests took %v", honest, time.Since(began))
+	for range idle - 128 {
+		(<-held).Body.Close()
+	}
+}
