@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"net"
 	"net/http"
@@ -19,7 +18,7 @@ type phase int32
 
 const (
 	connecting phase = iota // no connection yet
-	handshake               // the TLS handshake has begun and is not done
+	handshake               // one was dialed; with TLS, and a forward proxy, there is more to do
 	connected               // a connection, and no complete header written on it
 	written                 // the header was written: Mimecast may have the request
 )
@@ -55,9 +54,9 @@ var (
 	errTurnedAway = errors.New("each connection was closed before a request was taken")
 )
 
-// expiryKey is the context's key for the time after which a request may no
-// longer be sent, since its token expires then.
-type expiryKey struct{}
+// tokenKey is the context's key for the token that a request bears: it may not
+// be sent any more once that has expired.
+type tokenKey struct{}
 
 const (
 	// maxVain bounds the new connections that one request is sent on in vain.
@@ -76,7 +75,7 @@ type attempt struct {
 	dials  *dialGate
 	cancel context.CancelCauseFunc
 	body   *replayBody // nil where no body streams
-	expiry *time.Timer // nil where no token expires
+	expiry time.Time   // of its token; zero where there is none
 
 	phase  atomic.Int32
 	dialed atomic.Int32                 // connections made for it
@@ -96,9 +95,12 @@ func (c *Connections) attempt(req *http.Request) (*http.Response, error) {
 	if s, ok := req.Body.(*stream); ok && !s.body.whole() {
 		a.body = s.body
 	}
-	if at, ok := ctx.Value(expiryKey{}).(time.Time); ok {
-		a.expiry = time.AfterFunc(time.Until(at), func() { cancel(errTokenExpired) })
-		defer a.expiry.Stop()
+	if token, ok := ctx.Value(tokenKey{}).(Token); ok {
+		if a.expiry = token.Expiry(); !time.Now().Before(a.expiry) {
+			closeBody(req)
+			cancel(errTokenExpired)
+			return nil, &attemptError{connecting, errTokenExpired}
+		}
 	}
 	ctx = context.WithValue(httptrace.WithClientTrace(ctx, a.trace()), attemptKey{}, a)
 	res, err := c.transport.Load().RoundTrip(req.WithContext(ctx))
@@ -120,14 +122,8 @@ type attemptKey struct{}
 
 func (a *attempt) trace() *httptrace.ClientTrace {
 	return &httptrace.ClientTrace{
-		GetConn:           func(string) { a.wait() },
-		GotConn:           a.got,
-		TLSHandshakeStart: func() { a.phase.CompareAndSwap(int32(connecting), int32(handshake)) },
-		TLSHandshakeDone: func(_ tls.ConnectionState, err error) {
-			if err == nil {
-				a.phase.CompareAndSwap(int32(handshake), int32(connecting))
-			}
-		},
+		GetConn:      func(string) { a.wait() },
+		GotConn:      a.got,
 		WroteHeaders: func() { a.phase.Store(int32(written)) },
 	}
 }
@@ -148,9 +144,6 @@ func (a *attempt) wait() {
 
 func (a *attempt) got(info httptrace.GotConnInfo) {
 	a.dials.leave(a)
-	if a.expiry != nil {
-		a.expiry.Stop()
-	}
 	a.tries.Add(1)
 	a.phase.Store(int32(connected))
 	c := findConn(info.Conn)

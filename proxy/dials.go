@@ -37,6 +37,10 @@ type dialGate struct {
 	failures int           // connections that failed since one brought a response
 	more     chan struct{} // closed and replaced when there is credit again
 	waiting  map[*attempt]struct{}
+	// expiry is when the first token expires of those that wait; the timer looks
+	// then.
+	expiry time.Time
+	timer  *time.Timer
 }
 
 func newDialGate() *dialGate {
@@ -51,13 +55,18 @@ var errNotNeeded = errors.New("the connection is not needed any more")
 // dialWith returns dial with the pauses that are due.
 func (g *dialGate) dialWith(dial dialFunc) dialFunc {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
-		if err := g.pace(ctx); err != nil {
+		a, ok := ctx.Value(attemptKey{}).(*attempt)
+		if !ok {
+			return dial(ctx, network, address)
+		}
+		if err := g.pace(ctx, a); err != nil {
 			return nil, err
 		}
 		c, err := dial(ctx, network, address)
 		if err != nil {
 			return nil, err
 		}
+		a.phase.CompareAndSwap(int32(connecting), int32(handshake))
 		tracked := &upstreamConn{Conn: c}
 		tracked.ended, tracked.end = context.WithCancel(context.Background())
 		return tracked, nil
@@ -66,11 +75,7 @@ func (g *dialGate) dialWith(dial dialFunc) dialFunc {
 
 // pace waits until a dial is due, for as long as the attempt that it is for waits
 // for a connection.
-func (g *dialGate) pace(ctx context.Context) error {
-	a, ok := ctx.Value(attemptKey{}).(*attempt)
-	if !ok {
-		return nil
-	}
+func (g *dialGate) pace(ctx context.Context, a *attempt) error {
 	if a.dialed.Add(1) > maxDialed {
 		a.cancel(errTurnedAway)
 		return errTurnedAway
@@ -158,6 +163,39 @@ func (g *dialGate) enter(a *attempt) {
 	defer g.mu.Unlock()
 	a.failures = g.failures
 	g.waiting[a] = struct{}{}
+	if !a.expiry.IsZero() && (g.timer == nil || a.expiry.Before(g.expiry)) {
+		g.lookAt(a.expiry)
+	}
+}
+
+// lookAt has expire called at a time, and no sooner. The lock is held.
+func (g *dialGate) lookAt(at time.Time) {
+	if g.timer != nil {
+		g.timer.Stop()
+	}
+	g.expiry, g.timer = at, time.AfterFunc(time.Until(at), g.expire)
+}
+
+// expire ends the attempts whose token has expired while they wait. One that waits
+// for another reason finds that out when it begins to wait for a connection.
+func (g *dialGate) expire() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.timer = nil
+	var next time.Time
+	now := time.Now()
+	for a := range g.waiting {
+		switch {
+		case a.expiry.IsZero():
+		case !a.expiry.After(now):
+			a.cancel(errTokenExpired)
+		case next.IsZero() || a.expiry.Before(next):
+			next = a.expiry
+		}
+	}
+	if !next.IsZero() {
+		g.lookAt(next)
+	}
 }
 
 func (g *dialGate) leave(a *attempt) {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"mimecast-proxy/problem"
+	"mimecast-proxy/proxy"
 )
 
 // pausing begins an upload of which the rest does not come.
@@ -139,4 +140,30 @@ func TestAnExpiredTokenIsNeverSent(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A request that waits for the only connection for longer than its token lives
+// is sent with another.
+func TestATokenThatExpiresWhileItsRequestWaitsForAConnectionIsNotSent(t *testing.T) {
+	const lifetime = 200 * time.Millisecond
+	first := make(chan bool)
+	r := newRig(t, setup{http1: true, up: func(u *proxy.Upstream) { u.MaxConnections = 1 }}, func(w http.ResponseWriter, req *http.Request) {
+		if req.URL.Path == "/first" {
+			first <- true
+			time.Sleep(3 * lifetime)
+		}
+		io.WriteString(w, req.Header.Get("Authorization"))
+	})
+	r.tokens.lifetime = lifetime
+	done := make(chan bool)
+	go func() { defer close(done); r.do("GET", "/first", nil) }()
+	<-first
+	held, err := r.tokens.Token(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res, got := r.do("POST", "/", strings.NewReader("x")); res.StatusCode != 200 || got == held.Authorization() {
+		t.Errorf("%d, Mimecast got %s", res.StatusCode, got)
+	}
+	<-done
 }

@@ -43,15 +43,15 @@ func classify(err error) (problem.Code, string) {
 	if detail := classifyCertificate(err); detail != "" {
 		return problem.UpstreamTLS, detail
 	}
-	if detail := classifyDial(err); detail != "" {
-		return problem.UpstreamUnreachable, detail
-	}
 	reached := written
 	if failed, ok := errors.AsType[*attemptError](err); ok {
 		reached = failed.phase
 	}
+	if detail := classifyDial(err); detail != "" && reached != written {
+		return problem.UpstreamUnreachable, detail
+	}
 	switch {
-	case errors.Is(err, errTurnedAway):
+	case reached != written && errors.Is(err, errTurnedAway):
 		return problem.UpstreamUnreachable, "Mimecast closed each new connection before it took a request. Nothing was sent; send the request again later."
 	case reached == connecting:
 		return problem.UpstreamUnreachable, "Mimecast cannot be reached. Check this machine's network and firewall; behind a company proxy set HTTPS_PROXY."

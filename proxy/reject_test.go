@@ -64,7 +64,7 @@ func goAway(last uint32) func(net.Conn) {
 }
 
 func TestAnUpstreamThatRejectsEachConnectionIsDialedTenTimesASecond(t *testing.T) {
-	const callers, lasting = 20, 3 * time.Second
+	const callers, lasting = 20, 2 * time.Second
 	for name, c := range map[string]struct {
 		protocol string
 		reject   func(net.Conn)
@@ -75,42 +75,42 @@ func TestAnUpstreamThatRejectsEachConnectionIsDialedTenTimesASecond(t *testing.T
 		"reset, HTTP/1.1":      {"http/1.1", func(c net.Conn) { _ = c.(*tls.Conn).NetConn().(*net.TCPConn).SetLinger(0) }},
 		"closed after a while": {"http/1.1", func(net.Conn) { time.Sleep(20 * time.Millisecond) }},
 	} {
-		for _, method := range []string{"GET", "POST"} {
-			t.Run(name+"/"+method, func(t *testing.T) {
-				u, address, accepted := rejector(t, c.protocol, c.reject)
-				connections := u.Connections()
-				defer connections.CloseIdleConnections()
-				ctx, stop := context.WithTimeout(t.Context(), lasting)
-				defer stop()
-				var calling sync.WaitGroup
-				var answered, failed atomic.Int64
-				for range callers {
-					calling.Go(func() {
-						for ctx.Err() == nil {
-							req, err := http.NewRequestWithContext(ctx, method, address, nil)
-							if err != nil {
-								t.Error(err)
-								return
-							}
-							if res, err := connections.RoundTrip(req); err == nil {
-								res.Body.Close()
-								answered.Add(1)
-							}
-							failed.Add(1)
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			u, address, accepted := rejector(t, c.protocol, c.reject)
+			connections := u.Connections()
+			defer connections.CloseIdleConnections()
+			ctx, stop := context.WithTimeout(t.Context(), lasting)
+			defer stop()
+			var calling sync.WaitGroup
+			var answered, failed atomic.Int64
+			for i := range callers {
+				method := []string{"GET", "POST"}[i%2]
+				calling.Go(func() {
+					for ctx.Err() == nil {
+						req, err := http.NewRequestWithContext(ctx, method, address, nil)
+						if err != nil {
+							t.Error(err)
+							return
 						}
-					})
-				}
-				calling.Wait()
-				t.Logf("%d dials for %d requests", accepted.Load(), failed.Load())
-				// Those that are under way when the first fails come on top.
-				if most := 30 + int64(10*lasting.Seconds()); accepted.Load() > most || answered.Load() > 0 {
-					t.Errorf("%d dials in %v, want at most %d", accepted.Load(), lasting, most)
-				}
-				if failed.Load() < callers {
-					t.Errorf("only %d requests got an answer", failed.Load())
-				}
-			})
-		}
+						if res, err := connections.RoundTrip(req); err == nil {
+							res.Body.Close()
+							answered.Add(1)
+						}
+						failed.Add(1)
+					}
+				})
+			}
+			calling.Wait()
+			t.Logf("%d dials for %d requests", accepted.Load(), failed.Load())
+			// Those that are under way when the first fails come on top.
+			if most := 30 + int64(10*lasting.Seconds()); accepted.Load() > most || answered.Load() > 0 {
+				t.Errorf("%d dials in %v, want at most %d", accepted.Load(), lasting, most)
+			}
+			if failed.Load() < callers {
+				t.Errorf("only %d requests got an answer", failed.Load())
+			}
+		})
 	}
 }
 

@@ -126,14 +126,14 @@ func (t *Transport) send(req *http.Request, body *replayBody) (*http.Response, T
 			return nil, nil, err
 		}
 		res, err := t.sendWith(req, token, body)
-		if !errors.Is(err, errTokenExpired) {
+		if failed, ok := errors.AsType[*attemptError](err); !ok || failed.phase == written || !errors.Is(err, errTokenExpired) {
 			return res, token, err
 		}
 	}
 }
 
 func (t *Transport) sendWith(req *http.Request, token Token, body *replayBody) (*http.Response, error) {
-	out := req.WithContext(context.WithValue(req.Context(), expiryKey{}, token.Expiry()))
+	out := req.WithContext(context.WithValue(req.Context(), tokenKey{}, token))
 	out.Host = ""
 	out.Header = maps.Clone(req.Header) // no value is changed, only whole fields
 	out.Header["Authorization"] = []string{token.Authorization()}

@@ -59,7 +59,7 @@ func TestSilenceBeforeAConnectionIsNotMimecastsAnswerBeingLate(t *testing.T) {
 	if p.Code != problem.UpstreamUnreachable || !strings.Contains(p.Detail, "fell silent") {
 		t.Errorf("TLS: %v", p)
 	}
-	if p := proxy.Explain(t.Context(), &net.OpError{Op: "dial", Err: &net.DNSError{IsTimeout: true}}); p.Code != problem.UpstreamUnreachable {
+	if p := explain(t, proxy.Upstream{}, "https://nothing.invalid"); p.Code != problem.UpstreamUnreachable || !strings.Contains(p.Detail, "resolved") {
 		t.Errorf("DNS: %v", p)
 	}
 	if p := proxy.Explain(t.Context(), errors.Join(context.DeadlineExceeded)); p.Code != problem.UpstreamTimeout {
