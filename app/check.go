@@ -141,7 +141,7 @@ func (r *reporter) end() error {
 // check holds what its steps share.
 type check struct {
 	cfg      config.Config
-	upstream proxy.Connections
+	upstream *proxy.Connections
 	path     string
 	held     *token.Token
 	redactor *telemetry.Redactor
@@ -169,7 +169,7 @@ func (c *check) dns(ctx context.Context) (string, error) {
 
 // forwardProxy returns the host of the company proxy on the way, if any.
 func (c *check) forwardProxy() (string, error) {
-	via, err := c.upstream.Proxy(&http.Request{URL: c.cfg.BaseURL})
+	via, err := c.upstream.ForwardProxy(c.cfg.BaseURL)
 	if err != nil {
 		return "", fmt.Errorf("HTTPS_PROXY: %w", err)
 	}

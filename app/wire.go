@@ -46,10 +46,10 @@ func configure(environ []string) (config.Config, error) {
 type parts struct {
 	cfg      config.Config
 	tel      *telemetry.Telemetry
-	upstream proxy.Connections
+	upstream *proxy.Connections
 	// endpoint leads to the token endpoint; it is upstream where that is of the
 	// same host.
-	endpoint proxy.Connections
+	endpoint *proxy.Connections
 	grant    *token.ClientCredentials
 	source   *token.Source
 	redactor *telemetry.Redactor
@@ -131,8 +131,12 @@ func (p Process) assemble(cfg config.Config) (*parts, error) {
 	return &parts{
 		cfg: cfg, tel: tel, upstream: api, endpoint: endpoint, grant: grant, source: source, redactor: redactor, guard: g, ahead: ahead, reread: p.Reread,
 		fileReload: tel.FileReloaded,
-		// api.Trust and endpoint.Trust belong here.
-		trust: func(*x509.CertPool) {},
+		trust: func(roots *x509.CertPool) {
+			api.Trust(roots)
+			if endpoint != api {
+				endpoint.Trust(roots)
+			}
+		},
 	}, nil
 }
 
@@ -266,6 +270,12 @@ func (t tokens) Renew(ctx context.Context, rejected proxy.Token) (proxy.Token, e
 	return tok, nil
 }
 
+func (t tokens) Expire(expired proxy.Token) {
+	if held, ok := expired.(*token.Token); ok {
+		t.source.Expire(held)
+	}
+}
+
 // noToken is what the client is told where there is no token.
 func noToken(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
@@ -308,10 +318,10 @@ func explain(err error) error {
 }
 
 // upstream returns the connections to one host of Mimecast's.
-func upstream(cfg config.Config) (proxy.Connections, error) {
+func upstream(cfg config.Config) (*proxy.Connections, error) {
 	roots, err := roots(cfg.CA)
 	if err != nil {
-		return proxy.Connections{}, err
+		return nil, err
 	}
 	forward := (&httpproxy.Config{
 		HTTPProxy: cfg.HTTPProxy.Reveal(), HTTPSProxy: cfg.HTTPSProxy.Reveal(), NoProxy: cfg.NoProxy,
@@ -322,7 +332,9 @@ func upstream(cfg config.Config) (proxy.Connections, error) {
 		DialTimeout:     cfg.DialTimeout,
 		ResponseTimeout: cfg.ResponseTimeout,
 		IdleTimeout:     cfg.IdleTimeout,
-	}.Transport(), nil
+		MaxConnections:  cfg.MaxConnections,
+		MemoryLimit:     cfg.MemoryLimit,
+	}.Connections(), nil
 }
 
 // roots returns the system's authorities and those of ca; nil, which means the

@@ -38,6 +38,12 @@ func Code(body []byte) string {
 	return code
 }
 
+// IsTokenCode reports whether an error code says that the token is the cause: it
+// has expired, or cannot be verified.
+func IsTokenCode(code string) bool {
+	return code == "token_expired" || code == "token_verification_failed"
+}
+
 // LongestWait bounds what an answer can ask for.
 const LongestWait = time.Hour
 

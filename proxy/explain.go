@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"strings"
 	"syscall"
 
 	"mimecast-proxy/problem"
@@ -31,29 +30,58 @@ func Explain(ctx context.Context, err error) *problem.Problem {
 	if _, ok := errors.AsType[*ClientBodyError](err); ok {
 		return problem.New(problem.BadRequestBody, "The request body ended early or is malformed.").Because(err)
 	}
-	code, detail := judge(err)
+	code, detail := classify(err)
 	return problem.New(code, "%s", detail).Because(err)
 }
 
-func judge(err error) (problem.Code, string) {
-	if detail := judgeTLS(err); detail != "" {
+// unknownOutcome ends the details of errors after which nobody knows what
+// Mimecast did.
+const unknownOutcome = "Whether it carried the request out is not known."
+
+// classify decides by the type of an error and by how far the request had come.
+func classify(err error) (problem.Code, string) {
+	if detail := classifyCertificate(err); detail != "" {
 		return problem.UpstreamTLS, detail
 	}
-	if detail := judgeWay(err); detail != "" {
+	reached := written
+	if failed, ok := errors.AsType[*attemptError](err); ok {
+		reached = failed.phase
+	}
+	if detail := classifyDial(err); detail != "" && reached != written {
 		return problem.UpstreamUnreachable, detail
 	}
-	if n, ok := errors.AsType[net.Error](err); ok && n.Timeout() {
-		return problem.UpstreamTimeout, "Mimecast did not answer in time. Whether it carried the request out is not known."
+	switch {
+	case reached != written && errors.Is(err, errTurnedAway):
+		return problem.UpstreamUnreachable, "Mimecast closed each new connection before it took a request. Nothing was sent; send the request again later."
+	case reached == connecting:
+		return problem.UpstreamUnreachable, "Mimecast cannot be reached. Check this machine's network and firewall; behind a company proxy set HTTPS_PROXY."
+	case reached == handshake && isTimeout(err):
+		return problem.UpstreamUnreachable, "Something answered in Mimecast's place and then fell silent before a secure connection was made. Check the firewall; behind a company proxy set HTTPS_PROXY."
+	case reached == handshake && isConnectionEnd(err):
+		return problem.UpstreamUnreachable, "The connection was closed before it was secure. Check the firewall; behind a company proxy set HTTPS_PROXY."
+	case reached == handshake:
+		return problem.UpstreamTLS, "No secure connection to Mimecast could be made. Check whether something on the way intercepts TLS."
+	case reached == connected:
+		return problem.UpstreamUnreachable, "The connection to Mimecast ended before the request was sent. Send it again."
+	case isTimeout(err):
+		return problem.UpstreamTimeout, "Mimecast did not answer in time. " + unknownOutcome
 	}
-	if lost(err) {
-		return problem.UpstreamReset, "Mimecast closed the connection before it answered. Whether it carried the request out is not known."
-	}
-	return problem.UpstreamReset, "Mimecast's answer cannot be used. Whether it carried the request out is not known."
+	return problem.UpstreamReset, "The connection to Mimecast ended before a usable response came. " + unknownOutcome
 }
 
-// judgeWay returns what to do where no connection came about, so that nothing
-// was sent; nothing for another error.
-func judgeWay(err error) string {
+// isConnectionEnd reports whether the peer, or the network, ended a connection.
+func isConnectionEnd(err error) bool {
+	for _, end := range []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE, syscall.ECONNABORTED} {
+		if errors.Is(err, end) {
+			return true
+		}
+	}
+	return false
+}
+
+// classifyDial returns what to do where an error's type says why no connection
+// came about; nothing for another error.
+func classifyDial(err error) string {
 	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
 		return "The proxy has no file descriptor left for a connection to Mimecast. Raise its limit (ulimit -n), or lower PROXY_MAX_REQUESTS."
 	}
@@ -66,9 +94,6 @@ func judgeWay(err error) string {
 	}
 	if isOp && op.Op == "dial" {
 		return "Mimecast cannot be reached. Check this machine's network and firewall; behind a company proxy set HTTPS_PROXY."
-	}
-	if strings.Contains(err.Error(), "TLS handshake timeout") { // net/http's has nothing but a text
-		return "Something answered in Mimecast's place and then fell silent before a secure connection was made. Check the firewall; behind a company proxy set HTTPS_PROXY."
 	}
 	if refused, ok := errors.AsType[*refusedByProxy](err); ok {
 		return refused.advice()
@@ -90,24 +115,9 @@ func (e *refusedByProxy) advice() string {
 	return fmt.Sprintf("The company proxy refused the way to Mimecast (status %d). Ask its operators to allow Mimecast's API hosts, or check HTTPS_PROXY.", e.status)
 }
 
-// lost reports whether err says that the connection ended before the answer
-// began. Some of net/http's errors for that have nothing but a text.
-func lost(err error) bool {
-	for _, end := range []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE, syscall.ECONNABORTED} {
-		if errors.Is(err, end) {
-			return true
-		}
-	}
-	for _, text := range []string{"server closed idle connection", "client connection lost", "client connection force closed", "client conn is closed", "client conn could not be established", "GOAWAY"} {
-		if strings.Contains(err.Error(), text) {
-			return true
-		}
-	}
-	return false
-}
-
-// judgeTLS returns what to do about a TLS failure, or nothing for another.
-func judgeTLS(err error) string {
+// classifyCertificate returns what to do about a failure whose type is TLS's own;
+// nothing for another error.
+func classifyCertificate(err error) string {
 	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
 		return "The certificate that was shown for Mimecast is signed by an authority that this machine does not trust. If your company inspects TLS, put its root certificate into MIMECAST_CA_FILE."
 	}
@@ -125,7 +135,7 @@ func judgeTLS(err error) string {
 	}
 	_, alert := errors.AsType[tls.AlertError](err)
 	_, verify := errors.AsType[*tls.CertificateVerificationError](err)
-	if alert || verify || strings.Contains(err.Error(), "tls: ") {
+	if alert || verify {
 		return "No secure connection to Mimecast could be made. Check whether something on the way intercepts TLS."
 	}
 	return ""

@@ -15,9 +15,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"strconv"
-	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"mimecast-proxy/problem"
@@ -37,9 +35,9 @@ type Options struct {
 
 // New returns the handler.
 func New(o Options) http.Handler {
-	return duplex(truthful(&httputil.ReverseProxy{
+	return fullDuplex(flushOnAbort(&httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
-			aim(r.Out, o.Upstream, r.In)
+			setTarget(r.Out, o.Upstream, r.In)
 			strip(r.Out.Header)
 			if left, ok := forwards(r.In); ok {
 				r.Out.Header.Set("Max-Forwards", strconv.Itoa(left-1))
@@ -47,12 +45,15 @@ func New(o Options) http.Handler {
 			// A client's trailers arrive after all checks are made, and
 			// Mimecast reads none: RFC 9110, section 6.5.1, lets them go.
 			r.Out.Trailer = nil
+			if r.Out.Body != nil { // Go 1.26 hides what it is
+				r.Out.Body = r.In.Body
+			}
 		},
 		Transport:      o.Transport,
 		FlushInterval:  flushInterval,
 		BufferPool:     &buffers{},
 		ErrorLog:       o.ErrorLog,
-		ModifyResponse: func(res *http.Response) error { return clean(res, o.Upstream) },
+		ModifyResponse: func(res *http.Response) error { return modifyResponse(res, o.Upstream) },
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			p := Explain(r.Context(), err)
 			if o.Transport.Trace.Failed != nil {
@@ -67,9 +68,9 @@ func New(o Options) http.Handler {
 // flush each write would double the writes of a short answer, which is most.
 const flushInterval = 5 * time.Millisecond
 
-// truthful sends what there is of an answer before it breaks off, so that the
+// flushOnAbort sends what there is of an answer before it breaks off, so that the
 // client sees it broken off, and not as if there had been none.
-func truthful(next http.Handler) http.Handler {
+func flushOnAbort(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {
 			why := recover()
@@ -84,21 +85,22 @@ func truthful(next http.Handler) http.Handler {
 	})
 }
 
-// duplex lets an answer begin while the request's body is still being sent, as
-// an upstream may: by default net/http reads and drops the rest of a body as
-// soon as an answer is begun.
-func duplex(next http.Handler) http.Handler {
+// fullDuplex lets a response begin while the request's body is still being sent,
+// as an upstream may: by default net/http reads and drops the rest of a body as
+// soon as a response is begun.
+func fullDuplex(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if left, ok := forwards(r); ok && left == 0 {
 			w.Header().Set(problem.StatusHeader, "mimecast-proxy")
 			w.WriteHeader(http.StatusNoContent)
 			return
 		}
-		out := interim{ResponseWriter: w, deaf: !r.ProtoAtLeast(1, 1)}
+		out := responseFilter{ResponseWriter: w, http10: !r.ProtoAtLeast(1, 1)}
 		if r.ContentLength != 0 {
 			// A writer that cannot do it, such as HTTP/2's, does it anyway.
 			_ = http.NewResponseController(w).EnableFullDuplex()
-			out.body = &watched{ReadCloser: r.Body}
+			out.body = newClientBody(r.Body)
+			defer out.body.end(w)
 			// A copy, since net/http looks at its own request's body later.
 			r = r.WithContext(r.Context())
 			r.Body = out.body
@@ -117,106 +119,49 @@ func forwards(r *http.Request) (left int, ok bool) {
 	return left, err == nil && left >= 0
 }
 
-// watched is a body that knows whether it was read to its end.
-type watched struct {
-	io.ReadCloser
-	ended atomic.Bool
-}
-
-func (w *watched) Read(b []byte) (int, error) {
-	n, err := w.ReadCloser.Read(b)
-	if errors.Is(err, io.EOF) {
-		w.ended.Store(true)
-	}
-	return n, err
-}
-
-// interim withholds what a client is not to get of interim answers. All of the
-// upstream's 100 Continue, which answers the Transport's question and not the
-// client's (RFC 9110, section 15.2): the server says its own to a client that
-// asked, when its body is first read. And of others the same headers as of the
-// answer.
-type interim struct {
+// responseFilter withholds what a client is not to get. Of interim responses
+// that is the upstream's 100 Continue, which answers the Transport's question and
+// not the client's (RFC 9110, section 15.2): the server says its own to a client
+// that asked, when its body is first read. And of others the same headers as of
+// the response.
+type responseFilter struct {
 	http.ResponseWriter
-	body *watched // nil where there is none
-	deaf bool     // the client is of HTTP/1.0, which knows no interim answers
+	body   *clientBody // nil where there is none
+	http10 bool        // the client's protocol knows no interim responses
 }
 
-// WriteHeader makes an answer that comes before the body's end the connection's
+// WriteHeader makes a response that comes before the body's end the connection's
 // last: net/http finds that end only once the handler has returned, and then
 // reads the next request from two goroutines, which panics.
-func (w interim) WriteHeader(status int) {
+func (w responseFilter) WriteHeader(status int) {
+	h := w.Header()
 	switch {
-	case status == http.StatusContinue, status < http.StatusOK && w.deaf:
+	case status == http.StatusContinue, status < http.StatusOK && w.http10:
 		return
 	case status < http.StatusOK:
-		withhold(w.Header())
+		withhold(h)
 	case w.body != nil && !w.body.ended.Load():
-		w.Header().Set("Connection", "close")
+		h.Set("Connection", "close")
+	}
+	if _, ok := h["Content-Type"]; !ok && status >= http.StatusOK {
+		h["Content-Type"] = nil // or net/http makes one up
 	}
 	w.ResponseWriter.WriteHeader(status)
 }
 
 // Unwrap is for http.ResponseController.
-func (w interim) Unwrap() http.ResponseWriter { return w.ResponseWriter }
-
-// stripped are the headers that a client may not send on: its own credentials,
-// those of API 1.0, what speaks for a proxy, and what asks for another method or
-// path than those that were judged. Hop-by-hop headers are
-// ReverseProxy's concern; Upgrade is here because it would put it back.
-var stripped = map[string]bool{
-	"Authorization":          true,
-	"Connection":             true,
-	"Cookie":                 true,
-	"Forwarded":              true,
-	"Http2-Settings":         true,
-	"Upgrade":                true,
-	"X-Http-Method":          true,
-	"X-Http-Method-Override": true,
-	"X-Mc-App-Id":            true,
-	"X-Mc-Date":              true,
-	"X-Mc-Req-Id":            true,
-	"X-Method-Override":      true,
-	"X-Original-Url":         true,
-	"X-Proxy-Key":            true,
-	"X-Rewrite-Url":          true,
-}
-
-func strip(h http.Header) {
-	for name := range h {
-		if stripped[name] || strings.HasPrefix(name, "X-Forwarded-") {
-			delete(h, name)
-		}
-	}
-}
-
-// withheld are the headers of an answer that a client does not get: what would
-// lead it past the proxy, what a browser would keep or heed, and what only the
-// proxy says.
-var withheld = []string{
-	"Alt-Svc",
-	"Set-Cookie",
-	"Access-Control-Allow-Origin",
-	"Access-Control-Allow-Credentials",
-	"Access-Control-Allow-Headers",
-	"Access-Control-Allow-Methods",
-	"Access-Control-Allow-Private-Network",
-	"Access-Control-Expose-Headers",
-	"Access-Control-Max-Age",
-	problem.Header,
-	problem.StatusHeader,
-}
+func (w responseFilter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // errStatus is given a status that no HTTP client can use.
 var errStatus = errors.New("unusable status")
 
-func clean(res *http.Response, upstream *url.URL) error {
+func modifyResponse(res *http.Response, upstream *url.URL) error {
 	if res.StatusCode < http.StatusOK || res.StatusCode > 999 { // 101 too: no upgrade was asked for
 		return fmt.Errorf("%w %d", errStatus, res.StatusCode)
 	}
 	withhold(res.Header)
 	withhold(res.Trailer)
-	res.Body = &trailed{res.Body, res}
+	res.Body = &trailerFilter{res.Body, res}
 	if len(res.Trailer) > 0 {
 		// HTTP/2 can send a length and trailers, HTTP/1.1 only one of them.
 		res.Header.Del("Content-Length")
@@ -224,25 +169,19 @@ func clean(res *http.Response, upstream *url.URL) error {
 	// Of an unknown length ReverseProxy would flush each write. It looks at the
 	// length for nothing else.
 	res.ContentLength = 0
-	if location := res.Header.Get("Location"); location != "" {
-		res.Header.Set("Location", back(location, upstream, res.Request.Host))
+	for i, location := range res.Header["Location"] {
+		res.Header["Location"][i] = rewriteLocation(location, upstream, res.Request)
 	}
 	return nil
 }
 
-func withhold(h http.Header) {
-	for _, name := range withheld {
-		delete(h, name)
-	}
-}
-
-// trailed withholds from the trailers, which are there once the body was read.
-type trailed struct {
+// trailerFilter withholds from the trailers, which are there once the body was read.
+type trailerFilter struct {
 	io.ReadCloser
 	res *http.Response
 }
 
-func (t *trailed) Close() error {
+func (t *trailerFilter) Close() error {
 	defer withhold(t.res.Trailer)
 	return t.ReadCloser.Close()
 }

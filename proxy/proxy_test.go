@@ -37,9 +37,21 @@ type tokens struct {
 	err      error // of Token
 	renewErr error
 	stuck    bool // Renew hands the rejected token back
+	expired  *numbered
+	lifetime time.Duration // of each token; 0: an hour
 }
 
-type numbered struct{ n int }
+type numbered struct {
+	n      int
+	expiry time.Time // zero: in an hour
+}
+
+func (n *numbered) Expiry() time.Time {
+	if n.expiry.IsZero() {
+		return time.Now().Add(time.Hour)
+	}
+	return n.expiry
+}
 
 func (n *numbered) Authorization() string { return fmt.Sprintf("Bearer token-%d", n.n) }
 
@@ -49,10 +61,22 @@ func (s *tokens) Token(context.Context) (proxy.Token, error) {
 	if s.err != nil {
 		return nil, s.err
 	}
+	if s.held != nil && s.held == s.expired {
+		return nil, s.renewErr
+	}
 	if s.held == nil {
-		s.held = &numbered{1}
+		s.held = &numbered{n: 1}
+	}
+	if s.lifetime != 0 && !time.Now().Before(s.held.expiry) {
+		s.held = &numbered{n: s.held.n + 1, expiry: time.Now().Add(s.lifetime)}
 	}
 	return s.held, nil
+}
+
+func (s *tokens) Expire(t proxy.Token) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.expired = t.(*numbered)
 }
 
 func (s *tokens) Renew(_ context.Context, rejected proxy.Token) (proxy.Token, error) {
@@ -63,7 +87,7 @@ func (s *tokens) Renew(_ context.Context, rejected proxy.Token) (proxy.Token, er
 	}
 	if s.held == rejected && !s.stuck {
 		s.renewals++
-		s.held = &numbered{s.held.n + 1}
+		s.held = &numbered{n: s.held.n + 1}
 	}
 	return s.held, nil
 }
@@ -74,7 +98,7 @@ type rig struct {
 	tokens   *tokens
 	upstream *httptest.Server
 	front    *httptest.Server
-	base     proxy.Connections
+	base     *proxy.Connections
 	budget   *proxy.Budget
 	client   *http.Client
 
@@ -88,6 +112,7 @@ type rig struct {
 
 type setup struct {
 	http1  bool
+	up     func(*proxy.Upstream)
 	prefix string // of the upstream's base URL
 	limit  int64
 	memory int64
@@ -105,11 +130,15 @@ func newRig(t *testing.T, s setup, h http.HandlerFunc) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.base = proxy.Upstream{
+	up := proxy.Upstream{
 		Roots:           r.upstream.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs,
 		DialTimeout:     10 * time.Second,
 		ResponseTimeout: time.Minute,
-	}.Transport()
+	}
+	if s.up != nil {
+		s.up(&up)
+	}
+	r.base = up.Connections()
 	if s.limit == 0 {
 		s.limit = 1 << 20
 	}
@@ -725,17 +754,17 @@ func TestUpstreamFailures(t *testing.T) {
 		}
 	})
 	t.Run("unknown authority", func(t *testing.T) {
-		r := newRig(t, setup{}, echo)
-		r.base.TLSClientConfig.RootCAs = nil
+		r := newRig(t, setup{up: func(u *proxy.Upstream) { u.Roots = nil }}, echo)
 		if res, body := r.do("GET", "/", nil); res.Header.Get(problem.Header) != "upstream_tls" || !strings.Contains(body, "MIMECAST_CA_FILE") {
 			t.Errorf("%v %s", res.Header, body)
 		}
 	})
 	t.Run("another name", func(t *testing.T) {
 		r := newRig(t, setup{}, echo)
-		r.base.TLSClientConfig.ServerName = "mimecast.test"
-		if res, body := r.do("GET", "/", nil); res.Header.Get(problem.Header) != "upstream_tls" || !strings.Contains(body, "another name") {
-			t.Errorf("%v %s", res.Header, body)
+		_, port, _ := net.SplitHostPort(r.upstream.Listener.Addr().String())
+		p := explain(t, proxy.Upstream{Roots: r.upstream.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs}, "https://localhost:"+port)
+		if p.Code != problem.UpstreamTLS || !strings.Contains(p.Detail, "another name") {
+			t.Errorf("%v", p)
 		}
 	})
 	t.Run("reset before the headers", func(t *testing.T) {
@@ -745,8 +774,7 @@ func TestUpstreamFailures(t *testing.T) {
 		}
 	})
 	t.Run("no headers in time", func(t *testing.T) {
-		r := newRig(t, setup{http1: true}, func(_ http.ResponseWriter, req *http.Request) { <-req.Context().Done() })
-		r.base.ResponseHeaderTimeout = 50 * time.Millisecond
+		r := newRig(t, setup{http1: true, up: func(u *proxy.Upstream) { u.ResponseTimeout = 50 * time.Millisecond }}, func(_ http.ResponseWriter, req *http.Request) { <-req.Context().Done() })
 		if res, _ := r.do("GET", "/", nil); res.StatusCode != 504 || res.Header.Get(problem.Header) != "upstream_timeout" {
 			t.Errorf("%d %v", res.StatusCode, res.Header)
 		}
@@ -763,12 +791,8 @@ func TestUpstreamFailures(t *testing.T) {
 				conn.Close()
 			}
 		}()
-		r := newRig(t, setup{}, echo)
-		r.base.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, network, l.Addr().String())
-		}
-		if res, _ := r.do("GET", "/", nil); res.Header.Get(problem.Header) != "upstream_tls" {
-			t.Errorf("%v", res.Header)
+		if p := explain(t, proxy.Upstream{}, "https://"+l.Addr().String()); p.Code != problem.UpstreamTLS {
+			t.Errorf("%v", p)
 		}
 	})
 }
@@ -826,7 +850,7 @@ func BenchmarkProxy(b *testing.B) {
 	upstream.StartTLS()
 	defer upstream.Close()
 	base, _ := url.Parse(upstream.URL)
-	t := proxy.Upstream{Roots: upstream.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs}.Transport()
+	t := proxy.Upstream{Roots: upstream.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs}.Connections()
 	defer t.CloseIdleConnections()
 	front := httptest.NewServer(proxy.New(proxy.Options{Upstream: base, Transport: &proxy.Transport{
 		Base: t, Source: &tokens{}, ReplayLimit: 1 << 20, Budget: proxy.NewBudget(64<<20, nil),

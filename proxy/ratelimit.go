@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"net"
 	"net/http"
 	"slices"
 	"sync"
@@ -23,121 +24,151 @@ const (
 	HoldAbandoned     Hold = "abandoned"      // the client went away
 )
 
-// maxHeld bounds how many requests are held back at once. The rest get their
-// 429, which costs less than a socket and a body each.
-const maxHeld = 64
+// The requests that are held back are bounded, since each costs a socket and a
+// body; the rest get their 429. No client has more than half of the places, and no
+// function of Mimecast's leaves nothing to the others.
+const (
+	maxHeld         = 128
+	maxHeldClient   = 64
+	maxHeldFunction = 96
+)
 
-// gate lets requests that were held back go one after the other, in the order
+// clientKey is the context's key for the name of a request's client.
+type clientKey struct{}
+
+// WithClient returns a context whose requests are those of the client with that
+// name. Without a name the client is the peer's address.
+func WithClient(ctx context.Context, name string) context.Context {
+	return context.WithValue(ctx, clientKey{}, name)
+}
+
+func clientOf(req *http.Request) string {
+	if name, ok := req.Context().Value(clientKey{}).(string); ok {
+		return name
+	}
+	host, _, err := net.SplitHostPort(req.RemoteAddr)
+	if err != nil {
+		return req.RemoteAddr // a unix socket's peer
+	}
+	return host
+}
+
+// limiter lets requests that were held back go one after the other, in the order
 // in which they came: a crowd would only find the limit again. Each function of
-// Mimecast's has its limit, and so each has its line. The zero value is open.
-type gate struct {
-	mu    sync.Mutex
-	held  int
-	lines map[string]*line
+// Mimecast's has its limit, and so each has its queue. The zero value is ready.
+type limiter struct {
+	mu      sync.Mutex
+	held    int
+	clients map[string]int // how many each client has
+	queues  map[string]*queue
 }
 
-// line is who waits for one function. It is guarded by the gate's mu.
-type line struct {
-	places []*place // the first has the turn
-	// until is the latest reset that any of them was told of: nobody goes before.
-	until time.Time
+// queue is who waits for one function. It is guarded by the limiter's mu.
+type queue struct {
+	tickets []*ticket // the first one's turn it is
+	// reset is the latest that any of them was told of: nobody goes before.
+	reset time.Time
 }
 
-// place is one request's in a line.
-type place struct {
-	gate     *gate
-	function string
-	line     *line
-	turn     chan struct{} // closed when it is first
+// ticket is one request's place in a queue.
+type ticket struct {
+	limiter          *limiter
+	function, client string
+	queue            *queue
+	turn             chan struct{} // closed when it is first
 }
 
-// join takes a place at the end of the line for a function, or nil where too
-// many wait already.
-func (g *gate) join(function string) *place {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.held >= maxHeld {
+// enqueue returns a ticket at the end of a function's queue, or nil where too
+// many requests wait already.
+func (l *limiter) enqueue(function, client string) *ticket {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.queues == nil {
+		l.clients, l.queues = map[string]int{}, map[string]*queue{}
+	}
+	q := l.queues[function]
+	if l.held >= maxHeld || l.clients[client] >= maxHeldClient || q != nil && len(q.tickets) >= maxHeldFunction {
 		return nil
 	}
-	g.held++
-	if g.lines == nil {
-		g.lines = map[string]*line{}
+	l.held++
+	l.clients[client]++
+	if q == nil {
+		q = &queue{}
+		l.queues[function] = q
 	}
-	l := g.lines[function]
-	if l == nil {
-		l = &line{}
-		g.lines[function] = l
-	}
-	p := &place{gate: g, function: function, line: l, turn: make(chan struct{})}
-	l.places = append(l.places, p)
-	l.next()
-	return p
+	k := &ticket{limiter: l, function: function, client: client, queue: q, turn: make(chan struct{})}
+	q.tickets = append(q.tickets, k)
+	q.next()
+	return k
 }
 
-// next gives the turn to whoever is first.
-func (l *line) next() {
-	if len(l.places) > 0 && !l.places[0].called() {
-		close(l.places[0].turn)
+// next gives the turn to the first.
+func (q *queue) next() {
+	if len(q.tickets) > 0 && !q.tickets[0].ready() {
+		close(q.tickets[0].turn)
 	}
 }
 
-func (p *place) called() bool {
+func (k *ticket) ready() bool {
 	select {
-	case <-p.turn:
+	case <-k.turn:
 		return true
 	default:
 		return false
 	}
 }
 
-// leave gives the place up.
-func (p *place) leave() {
-	g := p.gate
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.held--
-	p.line.places = slices.DeleteFunc(p.line.places, func(q *place) bool { return q == p })
-	p.line.next()
-	if len(p.line.places) == 0 {
-		delete(g.lines, p.function)
+// release gives the place up.
+func (k *ticket) release() {
+	l := k.limiter
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.held--
+	if l.clients[k.client]--; l.clients[k.client] == 0 {
+		delete(l.clients, k.client)
+	}
+	k.queue.tickets = slices.DeleteFunc(k.queue.tickets, func(other *ticket) bool { return other == k })
+	k.queue.next()
+	if len(k.queue.tickets) == 0 {
+		delete(l.queues, k.function)
 	}
 }
 
-// limit tells the line that Mimecast lets nobody through before a reset.
-func (p *place) limit(reset time.Time) {
-	p.gate.mu.Lock()
-	defer p.gate.mu.Unlock()
-	if reset.After(p.line.until) {
-		p.line.until = reset
+// limit tells the queue that Mimecast lets nobody through before a reset.
+func (k *ticket) limit(reset time.Time) {
+	k.limiter.mu.Lock()
+	defer k.limiter.mu.Unlock()
+	if reset.After(k.queue.reset) {
+		k.queue.reset = reset
 	}
 }
 
-func (p *place) until() time.Time {
-	p.gate.mu.Lock()
-	defer p.gate.mu.Unlock()
-	return p.line.until
+func (k *ticket) reset() time.Time {
+	k.limiter.mu.Lock()
+	defer k.limiter.mu.Unlock()
+	return k.queue.reset
 }
 
-// errNoTurn says that there is no attempt to be made before the deadline.
-var errNoTurn = errors.New("others who were held back were still being sent")
+// errDeadline says that there is no attempt to be made before the deadline.
+var errDeadline = errors.New("others who were held back were still being sent")
 
-// await waits for the turn, and then for the reset.
-func (p *place) await(ctx context.Context, deadline time.Time) error {
+// waitForReset waits for the turn, and then for the reset.
+func (k *ticket) waitForReset(ctx context.Context, deadline time.Time) error {
 	timer := time.NewTimer(time.Until(deadline))
 	defer timer.Stop()
 	select {
-	case <-p.turn:
+	case <-k.turn:
 	case <-timer.C:
-		return errNoTurn
+		return errDeadline
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	// Whoever comes meanwhile may tell of a later reset.
-	for until := p.until(); until.After(time.Now()); until = p.until() {
-		if until.After(deadline) {
-			return errNoTurn
+	// Those that come meanwhile may tell of a later reset.
+	for reset := k.reset(); reset.After(time.Now()); reset = k.reset() {
+		if reset.After(deadline) {
+			return errDeadline
 		}
-		if err := sleep(ctx, time.Until(until)); err != nil {
+		if err := sleep(ctx, time.Until(reset)); err != nil {
 			return err
 		}
 	}
@@ -155,39 +186,39 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// hold sends a request that got 429 again, once the upstream's own reset is
-// over, and no sooner. A 429 comes before anything is carried out, so that is
-// safe for any method. Where waiting is no use, the 429 goes to the client. The
-// token is the one that the answer's attempt was made with.
-func (t *Transport) hold(req *http.Request, body *payload, limited *http.Response) (*http.Response, Token, error) {
+// resendWhenReady sends a request that got 429 again, once the upstream's own
+// reset is over, and no sooner. A 429 comes before anything is carried out, so
+// that is safe for any method. Where waiting is no use, the 429 goes to the
+// client. The token is the one that the response's attempt was made with.
+func (t *Transport) resendWhenReady(req *http.Request, body *replayBody, limited *http.Response) (*http.Response, Token, error) {
 	ctx := req.Context()
 	deadline := time.Now().Add(t.RateLimitWait)
 	reset, ok := resetOf(limited, deadline)
 	if !ok {
 		return t.held(ctx, HoldTooLong, limited), nil, nil
 	}
-	place := t.gate.join(req.URL.Opaque)
-	if place == nil {
+	ticket := t.limiter.enqueue(req.URL.Opaque, clientOf(req))
+	if ticket == nil {
 		return t.held(ctx, HoldTooLong, limited), nil, nil
 	}
-	defer place.leave()
+	defer ticket.release()
 	for ; ok; reset, ok = resetOf(limited, deadline) {
-		place.limit(reset)
-		park(limited)
-		res, token, err := t.atTurn(req, body, place, deadline)
+		ticket.limit(reset)
+		bufferPrefix(limited)
+		res, token, err := t.sendAtTurn(req, body, ticket, deadline)
 		switch {
-		case errors.Is(err, errConsumed):
+		case errors.Is(err, errBodyConsumed):
 			return t.held(ctx, HoldNotReplayable, limited), nil, nil
-		case errors.Is(err, errNoTurn):
+		case errors.Is(err, errDeadline):
 			return t.held(ctx, HoldStillLimited, limited), nil, nil
 		case err != nil:
-			drop(limited)
+			drainAndClose(limited)
 			if ctx.Err() != nil {
 				t.held(ctx, HoldAbandoned, nil)
 			}
 			return nil, nil, err
 		}
-		drop(limited)
+		drainAndClose(limited)
 		if limited = res; res.StatusCode != http.StatusTooManyRequests {
 			return t.held(ctx, HoldRecovered, res), token, nil
 		}
@@ -195,7 +226,7 @@ func (t *Transport) hold(req *http.Request, body *payload, limited *http.Respons
 	return t.held(ctx, HoldStillLimited, limited), nil, nil
 }
 
-// resetOf returns when the limit ends that an answer tells of, if that is in
+// resetOf returns when the limit ends that a response tells of, if that is in
 // time.
 func resetOf(limited *http.Response, deadline time.Time) (reset time.Time, ok bool) {
 	now := time.Now()
@@ -210,16 +241,10 @@ func (t *Transport) held(ctx context.Context, h Hold, res *http.Response) *http.
 	return res
 }
 
-// atTurn waits for the turn, and makes one attempt.
-func (t *Transport) atTurn(req *http.Request, body *payload, p *place, deadline time.Time) (*http.Response, Token, error) {
-	ctx := req.Context()
-	if err := p.await(ctx, deadline); err != nil {
+// sendAtTurn waits for the turn, and makes one attempt.
+func (t *Transport) sendAtTurn(req *http.Request, body *replayBody, k *ticket, deadline time.Time) (*http.Response, Token, error) {
+	if err := k.waitForReset(req.Context(), deadline); err != nil {
 		return nil, nil, err
 	}
-	token, err := t.Source.Token(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
-	res, err := t.send(req, token, body)
-	return res, token, err
+	return t.send(req, body)
 }

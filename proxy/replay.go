@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"io"
 	"math"
@@ -44,15 +45,15 @@ func (b *Budget) tell(delta int64) {
 	}
 }
 
-// Blocks are as large as what is expected in them: the first of an unknown
-// body is small, since most bodies are.
+// Blocks grow with what has come, so that a client that announces a body and
+// sends nothing takes next to no memory.
 const (
-	firstBlock = 4 << 10
-	nextBlock  = 64 << 10
+	firstBlock = 1 << 10
+	maxBlock   = 64 << 10
 )
 
-// errConsumed is why a body cannot be sent again: it went by unkept.
-var errConsumed = errors.New("the request body is no longer there")
+// errBodyConsumed is why a body cannot be sent again: it went by unkept.
+var errBodyConsumed = errors.New("the request body is no longer there")
 
 // ClientBodyError says that the client's body could not be read: the fault is
 // the client's, or that of its connection, and not the upstream's.
@@ -64,10 +65,10 @@ func (e *ClientBodyError) Error() string { return "reading the request body: " +
 // Unwrap returns the cause.
 func (e *ClientBodyError) Unwrap() error { return e.Err }
 
-// payload is a request's body on its way: the part that is kept, and the rest
+// replayBody is a request's body on its way: the part that is kept, and the rest
 // that is still with the client. While no byte of the rest was taken, all of
 // it can be sent again.
-type payload struct {
+type replayBody struct {
 	budget *Budget
 	blocks [][]byte
 	size   int64 // of what is kept
@@ -77,14 +78,15 @@ type payload struct {
 	rest io.ReadCloser // nil where all of it is kept
 
 	mu      sync.Mutex
-	current *stream // guarded by mu: the attempt that may read rest
-	err     error   // guarded by mu: what reading rest ended with, but io.EOF
+	current *stream     // guarded by mu: the attempt that may read rest
+	unwatch func() bool // guarded by mu: ends watching its connection; nil where none is watched
+	err     error       // guarded by mu: what reading rest ended with, but io.EOF
 }
 
-// keep reads the body of r as far as limit and budget allow. Past them, what was
+// bufferBody reads the body of r as far as limit and budget allow. Past them, what was
 // read is kept as the head of a stream.
-func keep(r *http.Request, limit int64, budget *Budget) (*payload, error) {
-	p := &payload{budget: budget, rest: r.Body}
+func bufferBody(r *http.Request, limit int64, budget *Budget) (*replayBody, error) {
+	p := &replayBody{budget: budget, rest: r.Body}
 	p.users.Store(1)
 	limit = min(limit, math.MaxInt64-1)
 	if r.Body == nil || r.Body == http.NoBody {
@@ -101,7 +103,7 @@ func keep(r *http.Request, limit int64, budget *Budget) (*payload, error) {
 			return p, nil
 		}
 		p.taken += room
-		n, err := fill(r.Body, p.add(room))
+		n, err := readFull(r.Body, p.add(room))
 		p.trim(n)
 		switch {
 		case errors.Is(err, io.EOF), err == nil && p.size == r.ContentLength:
@@ -116,33 +118,30 @@ func keep(r *http.Request, limit int64, budget *Budget) (*payload, error) {
 }
 
 // nextSize returns how large a block to read next, of a body of so many bytes
-// in all; -1 where nobody knows.
-func (p *payload) nextSize(length int64) int64 {
-	switch {
-	case length >= 0:
-		return min(length-p.size, nextBlock)
-	case p.size == 0:
-		return firstBlock
-	default:
-		return nextBlock
+// in all; -1 where nobody knows: at most as many bytes as have come.
+func (p *replayBody) nextSize(length int64) int64 {
+	size := min(max(p.size, firstBlock), maxBlock)
+	if length >= 0 {
+		size = min(size, length-p.size)
 	}
+	return size
 }
 
-func (p *payload) add(room int64) []byte {
+func (p *replayBody) add(room int64) []byte {
 	p.blocks = append(p.blocks, make([]byte, room))
 	return p.blocks[len(p.blocks)-1]
 }
 
 // trim cuts the last block down to the n bytes that were read into it.
-func (p *payload) trim(n int) {
+func (p *replayBody) trim(n int) {
 	last := &p.blocks[len(p.blocks)-1]
 	*last = (*last)[:n]
 	p.size += int64(n)
 }
 
-// fill reads until b is full. Unlike io.ReadFull it leaves io.EOF, which is the
+// readFull reads until b is full. Unlike io.ReadFull it leaves io.EOF, which is the
 // body's end, apart from io.ErrUnexpectedEOF, which is a body cut short.
-func fill(r io.Reader, b []byte) (n int, err error) {
+func readFull(r io.Reader, b []byte) (n int, err error) {
 	for n < len(b) && err == nil {
 		var m int
 		m, err = r.Read(b[n:])
@@ -152,29 +151,29 @@ func fill(r io.Reader, b []byte) (n int, err error) {
 }
 
 // whole reports whether all of the body is kept.
-func (p *payload) whole() bool { return p.rest == nil }
+func (p *replayBody) whole() bool { return p.rest == nil }
 
 // empty reports whether there is no body at all.
-func (p *payload) empty() bool { return p.whole() && p.size == 0 }
+func (p *replayBody) empty() bool { return p.whole() && p.size == 0 }
 
 // release is called by whoever has no further use for the body: once when no
 // more attempts will be made, and once for each attempt when its stream is
 // closed, which may be later. The last one gives back what the body took of the
 // budget.
-func (p *payload) release() {
+func (p *replayBody) release() {
 	if p.users.Add(-1) == 0 {
 		p.budget.give(p.taken)
 	}
 }
 
-// open returns the body for one attempt, from its first byte, or errConsumed.
+// open returns the body for one attempt, from its first byte, or errBodyConsumed.
 // An attempt that came before gets no more of it.
-func (p *payload) open() (io.ReadCloser, error) {
-	s := &stream{head: p.blocks, payload: p}
+func (p *replayBody) open() (io.ReadCloser, error) {
+	s := &stream{head: p.blocks, body: p, done: make(chan struct{})}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.current != nil && p.current.touched {
-		return nil, errConsumed
+		return nil, errBodyConsumed
 	}
 	p.end()
 	p.current = s
@@ -182,26 +181,45 @@ func (p *payload) open() (io.ReadCloser, error) {
 	return s, nil
 }
 
-// abandon ends an attempt that failed. net/http does not close every body that
+// closeAttempt ends an attempt that failed. net/http does not close every body that
 // it got by GetBody, such as one for which it then found no connection.
-func (p *payload) abandon() {
+func (p *replayBody) closeAttempt() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.end()
 }
 
 // end closes the stream of the last attempt, with mu held.
-func (p *payload) end() {
+func (p *replayBody) end() {
 	if s := p.current; s != nil && !s.closed {
 		s.closed = true
+		close(s.done)
 		p.release()
+	}
+	if p.unwatch != nil {
+		p.unwatch()
+		p.unwatch = nil
+	}
+}
+
+// endWith ends the stream of this attempt together with its connection. Over
+// HTTP/1.1 net/http waits for the Read of a body before it reports that the
+// connection has ended.
+func (p *replayBody) endWith(connection context.Context) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.unwatch != nil {
+		p.unwatch()
+	}
+	if s := p.current; s != nil && !s.closed {
+		p.unwatch = context.AfterFunc(connection, func() { _ = s.Close() })
 	}
 }
 
 // clientErr returns what reading from the client ended with, if it was a
 // failure. The upstream transport gives such an error in its own words, from
 // which nobody could tell whose fault it was.
-func (p *payload) clientErr() error {
+func (p *replayBody) clientErr() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.err
@@ -211,9 +229,10 @@ func (p *payload) clientErr() error {
 type stream struct {
 	head    [][]byte
 	offset  int // in head[0]
-	payload *payload
-	touched bool // guarded by payload.mu: took from the rest
-	closed  bool // guarded by payload.mu
+	body    *replayBody
+	done    chan struct{} // closed with it
+	touched bool          // guarded by body.mu: took from the rest
+	closed  bool          // guarded by body.mu
 }
 
 func (s *stream) Read(b []byte) (int, error) {
@@ -226,23 +245,29 @@ func (s *stream) Read(b []byte) (int, error) {
 			return n, nil
 		}
 	}
-	if s.payload.whole() {
+	if s.body.whole() {
 		return 0, io.EOF
 	}
-	return s.payload.read(s, b)
+	return s.body.read(s, b)
 }
 
 // read reads from the rest, if s is the attempt that may.
-func (p *payload) read(s *stream, b []byte) (int, error) {
+func (p *replayBody) read(s *stream, b []byte) (int, error) {
 	p.mu.Lock()
 	if p.current != s || s.closed { // net/http reads on where it gave a body up
 		p.mu.Unlock()
-		return 0, errConsumed
+		return 0, errBodyConsumed
 	}
 	s.touched = true
 	p.mu.Unlock()
-	n, err := p.rest.Read(b)
-	if err != nil && !errors.Is(err, io.EOF) {
+	var n int
+	var err error
+	if client, ok := p.rest.(*clientBody); ok {
+		n, err = client.readUntil(s.done, b)
+	} else {
+		n, err = p.rest.Read(b)
+	}
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, errBodyConsumed) {
 		p.mu.Lock()
 		p.err = &ClientBodyError{err}
 		p.mu.Unlock()
@@ -253,10 +278,10 @@ func (p *payload) read(s *stream, b []byte) (int, error) {
 // Close leaves the client's body open: it belongs to the server that took the
 // request, and another attempt may need it.
 func (s *stream) Close() error {
-	s.payload.mu.Lock()
-	defer s.payload.mu.Unlock()
-	if s.payload.current == s {
-		s.payload.end() // any other has ended
+	s.body.mu.Lock()
+	defer s.body.mu.Unlock()
+	if s.body.current == s {
+		s.body.end() // any other has ended
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 )
 
 func post(size int64, body io.Reader) *http.Request {
@@ -17,7 +18,7 @@ func post(size int64, body io.Reader) *http.Request {
 // net/http gives up a body that waits for 100 Continue by closing it, and then
 // reads from it once more, when it has waited long enough.
 func TestBodyThatWasGivenUpUnreadCanStillBeSent(t *testing.T) {
-	body, err := keep(post(10, strings.NewReader("0123456789")), 4, NewBudget(1<<20, nil))
+	body, err := bufferBody(post(10, strings.NewReader("0123456789")), 4, NewBudget(1<<20, nil))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,7 +29,7 @@ func TestBodyThatWasGivenUpUnreadCanStillBeSent(t *testing.T) {
 	if err := first.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := first.Read(make([]byte, 4)); n != 0 || !errors.Is(err, errConsumed) {
+	if n, err := first.Read(make([]byte, 4)); n != 0 || !errors.Is(err, errBodyConsumed) {
 		t.Errorf("after its end it gave %d bytes, %v", n, err)
 	}
 	second, err := body.open()
@@ -38,14 +39,14 @@ func TestBodyThatWasGivenUpUnreadCanStillBeSent(t *testing.T) {
 	if got, err := io.ReadAll(second); err != nil || string(got) != "0123456789" {
 		t.Errorf("%q, %v", got, err)
 	}
-	if _, err := body.open(); !errors.Is(err, errConsumed) {
+	if _, err := body.open(); !errors.Is(err, errBodyConsumed) {
 		t.Errorf("a body that was read: %v", err)
 	}
 }
 
 func TestBudgetIsGivenBackWhenNobodyHasTheBodyAnyMore(t *testing.T) {
 	var kept int64
-	body, err := keep(post(10, strings.NewReader("0123456789")), 100, NewBudget(1<<20, func(d int64) { kept += d }))
+	body, err := bufferBody(post(10, strings.NewReader("0123456789")), 100, NewBudget(1<<20, func(d int64) { kept += d }))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +69,7 @@ func TestBudgetIsGivenBackWhenNobodyHasTheBodyAnyMore(t *testing.T) {
 }
 
 func TestNoLimitIsTooLarge(t *testing.T) {
-	body, err := keep(post(3, strings.NewReader("abc")), math.MaxInt64, NewBudget(math.MaxInt64, nil))
+	body, err := bufferBody(post(3, strings.NewReader("abc")), math.MaxInt64, NewBudget(math.MaxInt64, nil))
 	if err != nil || !body.whole() || body.size != 3 {
 		t.Errorf("%v, %d bytes kept", err, body.size)
 	}
@@ -88,6 +89,8 @@ func (forgetful) RoundTrip(r *http.Request) (*http.Response, error) {
 type noToken struct{}
 
 func (noToken) Authorization() string                                  { return "Bearer x" }
+func (noToken) Expiry() time.Time                                      { return time.Now().Add(time.Hour) }
+func (noToken) Expire(Token)                                           {}
 func (noToken) Token(context.Context) (Token, error)                   { return noToken{}, nil }
 func (noToken) Renew(_ context.Context, rejected Token) (Token, error) { return rejected, nil }
 

@@ -3,6 +3,7 @@ package proxy_test
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"net"
@@ -27,6 +28,7 @@ import (
 type frames struct {
 	t        *testing.T
 	l        net.Listener
+	roots    *x509.CertPool
 	end      func(f *frames, c *conn, stream uint32)
 	requests atomic.Int64
 	running  sync.WaitGroup
@@ -56,7 +58,8 @@ func serveFrames(t *testing.T, end func(*frames, *conn, uint32)) *frames {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &frames{t: t, l: l, end: end}
+	f := &frames{t: t, l: l, roots: x509.NewCertPool(), end: end}
+	f.roots.AddCert(certificate.Certificate())
 	f.running.Go(func() {
 		for {
 			c, err := l.Accept()
@@ -116,8 +119,7 @@ func (f *frames) proxied() (*httptest.Server, func()) {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	up := proxy.Upstream{ResponseTimeout: time.Minute}.Transport()
-	up.TLSClientConfig.InsecureSkipVerify = true
+	up := proxy.Upstream{Roots: f.roots, ResponseTimeout: time.Minute}.Connections()
 	front := httptest.NewServer(proxy.New(proxy.Options{Upstream: base, Transport: &proxy.Transport{
 		Base: up, Source: &tokens{}, ReplayLimit: 1 << 20, Budget: proxy.NewBudget(1<<20, nil),
 	}}))

@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// aim points the outbound request at the upstream, with the client's path and
+// setTarget points the outbound request at the upstream, with the client's path and
 // query byte for byte.
-func aim(out *http.Request, upstream *url.URL, in *http.Request) {
+func setTarget(out *http.Request, upstream *url.URL, in *http.Request) {
 	out.URL = Target(upstream, originForm(in.RequestURI))
 }
 
@@ -46,9 +46,10 @@ func originForm(target string) string {
 	return rest
 }
 
-// back returns a Location that leads to the upstream as one that leads to the
-// proxy, under the host that the client called it by; any other as it is.
-func back(location string, upstream *url.URL, host string) string {
+// rewriteLocation returns a Location that leads to the upstream as one that leads
+// to the proxy, by the scheme and the host that the client called it by; any
+// other as it is.
+func rewriteLocation(location string, upstream *url.URL, client *http.Request) string {
 	u, err := url.Parse(location)
 	prefix := strings.TrimSuffix(upstream.EscapedPath(), "/")
 	if err != nil || u.Host != "" && !sameHost(u, upstream) || u.Host == "" && (prefix == "" || u.Path == "") {
@@ -67,7 +68,11 @@ func back(location string, upstream *url.URL, host string) string {
 	if i < 0 {
 		i = len(rest)
 	}
-	return "http://" + host + strings.TrimPrefix(rest[i:], prefix)
+	scheme := "http://"
+	if client.TLS != nil {
+		scheme = "https://"
+	}
+	return scheme + client.Host + strings.TrimPrefix(rest[i:], prefix)
 }
 
 // sameHost reports whether u leads to the upstream's host, in plain HTTP or in

@@ -17,6 +17,8 @@ import (
 type Token interface {
 	// Authorization is the value of the Authorization header.
 	Authorization() string
+	// Expiry is when the token may no longer be sent.
+	Expiry() time.Time
 }
 
 // Source is where tokens come from.
@@ -26,6 +28,9 @@ type Source interface {
 	// Renew returns another token than rejected, which the upstream answered
 	// with 401; or rejected itself, where another would not help.
 	Renew(ctx context.Context, rejected Token) (Token, error)
+	// Expire makes the source treat a token as expired: the upstream says that it
+	// is, and it could not be renewed.
+	Expire(t Token)
 }
 
 // Outcome says how a 401 of the upstream ended.
@@ -73,7 +78,7 @@ type Transport struct {
 	RateLimitWait time.Duration
 	Trace         Trace
 
-	gate gate
+	limiter limiter
 }
 
 // RoundTrip implements http.RoundTripper. The Host that is sent is the URL's,
@@ -82,30 +87,29 @@ type Transport struct {
 // client's body, the error is a [*ClientBodyError].
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx := req.Context()
-	token, err := t.Source.Token(ctx)
-	if err != nil {
+	if _, err := t.Source.Token(ctx); err != nil { // then the body need not be read
 		return nil, err
 	}
-	body, err := keep(req, t.ReplayLimit, t.Budget)
+	body, err := bufferBody(req, t.ReplayLimit, t.Budget)
 	if err != nil {
 		return nil, err
 	}
 	defer body.release()
-	res, err := t.send(req, token, body)
+	res, token, err := t.send(req, body)
 	renewed := unauthorized(res)
 	if renewed {
-		res, err = t.again(req, token, body, res)
+		res, err = t.retryUnauthorized(req, token, body, res)
 	}
 	if err == nil && res.StatusCode == http.StatusTooManyRequests && t.RateLimitWait > 0 {
-		res, token, err = t.hold(req, body, res)
+		res, token, err = t.resendWhenReady(req, body, res)
 		if unauthorized(res) && !renewed {
-			res, err = t.again(req, token, body, res)
+			res, err = t.retryUnauthorized(req, token, body, res)
 		}
 	}
 	if err != nil {
 		return nil, err
 	}
-	res.Request = req // the attempt's own would hold the kept body as long as the answer
+	res.Request = req // the attempt's own would hold the kept body as long as the response
 	return res, nil
 }
 
@@ -113,9 +117,23 @@ func unauthorized(res *http.Response) bool {
 	return res != nil && res.StatusCode == http.StatusUnauthorized
 }
 
-// send makes one attempt.
-func (t *Transport) send(req *http.Request, token Token, body *payload) (*http.Response, error) {
-	out := req.WithContext(req.Context())
+// send makes one attempt, with the token of the moment at which it is sent. It
+// returns that token.
+func (t *Transport) send(req *http.Request, body *replayBody) (*http.Response, Token, error) {
+	for {
+		token, err := t.Source.Token(req.Context())
+		if err != nil {
+			return nil, nil, err
+		}
+		res, err := t.sendWith(req, token, body)
+		if failed, ok := errors.AsType[*attemptError](err); !ok || failed.phase == written || !errors.Is(err, errTokenExpired) {
+			return res, token, err
+		}
+	}
+}
+
+func (t *Transport) sendWith(req *http.Request, token Token, body *replayBody) (*http.Response, error) {
+	out := req.WithContext(context.WithValue(req.Context(), tokenKey{}, token))
 	out.Host = ""
 	out.Header = maps.Clone(req.Header) // no value is changed, only whole fields
 	out.Header["Authorization"] = []string{token.Authorization()}
@@ -126,7 +144,7 @@ func (t *Transport) send(req *http.Request, token Token, body *payload) (*http.R
 	began := time.Now()
 	res, err := t.Base.RoundTrip(out)
 	if err != nil {
-		body.abandon()
+		body.closeAttempt()
 		if clientErr := body.clientErr(); clientErr != nil {
 			return nil, clientErr
 		}
@@ -136,7 +154,7 @@ func (t *Transport) send(req *http.Request, token Token, body *payload) (*http.R
 		t.Trace.Answered(req.Context(), res.StatusCode, res.Header, time.Since(began))
 	}
 	if res.StatusCode == http.StatusUnauthorized {
-		code := mimecast.Code(park(res))
+		code := mimecast.Code(bufferPrefix(res))
 		if t.Trace.Unauthorized != nil {
 			t.Trace.Unauthorized(req.Context(), code)
 		}
@@ -159,7 +177,7 @@ func hideIdempotency(h http.Header) {
 // attach makes p the body of out. GetBody is also what net/http resends by
 // where it knows that the upstream took nothing: a connection that had gone
 // stale, an HTTP/2 stream that was refused.
-func (p *payload) attach(out *http.Request) error {
+func (p *replayBody) attach(out *http.Request) error {
 	out.Header.Del("Expect") // the client has been told to go on, or will be
 	out.GetBody = nil
 	if p.empty() {
@@ -178,78 +196,101 @@ func (p *payload) attach(out *http.Request) error {
 	return err
 }
 
-// again takes a 401 as far as it goes: a new token, and the request once more.
-func (t *Transport) again(req *http.Request, rejected Token, body *payload, res *http.Response) (*http.Response, error) {
+// retryUnauthorized takes a 401 as far as it goes: a new token, and the request
+// once more.
+func (t *Transport) retryUnauthorized(req *http.Request, rejected Token, body *replayBody, res *http.Response) (*http.Response, error) {
 	ctx := req.Context()
 	token, err := t.Source.Renew(ctx, rejected)
-	if err != nil {
-		return t.settle(ctx, RenewalFailed, res), nil //nolint:nilerr // the 401 is the truth that the client gets
-	}
-	if token == rejected {
-		return t.settle(ctx, TokenFresh, res), nil
-	}
-	next, err := t.send(req, token, body)
 	switch {
-	case errors.Is(err, errConsumed):
-		return t.settle(ctx, NotReplayable, res), nil
+	case ctx.Err() != nil:
+		drainAndClose(res)
+		return nil, context.Cause(ctx)
+	case err != nil && namesToken(res):
+		drainAndClose(res)
+		t.Source.Expire(rejected)
+		t.recordOutcome(ctx, RenewalFailed)
+		return nil, err
 	case err != nil:
-		drop(res)
+		t.recordOutcome(ctx, RenewalFailed)
+		return res, nil // the 401 is the truth that the client gets
+	case token == rejected:
+		t.recordOutcome(ctx, TokenFresh)
+		return res, nil
+	}
+	next, _, err := t.send(req, body)
+	switch {
+	case errors.Is(err, errBodyConsumed):
+		t.recordOutcome(ctx, NotReplayable)
+		return res, nil
+	case err != nil:
+		drainAndClose(res)
 		return nil, err
 	}
-	drop(res)
+	drainAndClose(res)
 	if next.StatusCode == http.StatusUnauthorized {
-		return t.settle(ctx, StillUnauthorized, next), nil
+		t.recordOutcome(ctx, StillUnauthorized)
+	} else {
+		t.recordOutcome(ctx, Recovered)
 	}
-	return t.settle(ctx, Recovered, next), nil
+	return next, nil
 }
 
-func (t *Transport) settle(ctx context.Context, o Outcome, res *http.Response) *http.Response {
+func (t *Transport) recordOutcome(ctx context.Context, o Outcome) {
 	if t.Trace.Retried != nil {
 		t.Trace.Retried(ctx, string(o))
 	}
-	return res
 }
 
 const (
 	// maxCode bounds what is read of a 401's or a 429's body to find its code or
 	// to free its connection.
 	maxCode = 8 << 10
-	// patience bounds how long such a body is waited for.
-	patience = 2 * time.Second
+	// drainTimeout bounds how long such a body is waited for.
+	drainTimeout = 2 * time.Second
 )
 
-// park reads the body of an answer, so that its connection can be used by
+// bufferPrefix reads the body of an answer, so that its connection can be used by
 // others or closed, and leaves it as it was. It returns what there is, up to
 // maxCode bytes.
-func park(res *http.Response) []byte {
+func bufferPrefix(res *http.Response) []byte {
 	head, err := readSome(res.Body)
-	res.Body = struct {
-		io.Reader
-		io.Closer
-	}{io.MultiReader(bytes.NewReader(head), failing{err}, res.Body), res.Body}
+	res.Body = &prefixed{io.MultiReader(bytes.NewReader(head), errReader{err}, res.Body), res.Body, head}
 	return head
 }
 
-// readSome reads up to maxCode bytes, for as long as patience lasts: a body
+// prefixed is a body whose beginning was read.
+type prefixed struct {
+	io.Reader
+	io.Closer
+	head []byte
+}
+
+// namesToken reports whether a 401 says that its token is the cause.
+func namesToken(res *http.Response) bool {
+	body, ok := res.Body.(*prefixed)
+	return ok && mimecast.IsTokenCode(mimecast.Code(body.head))
+}
+
+// readSome reads up to maxCode bytes, for as long as drainTimeout lasts: a body
 // that has not arrived by then is cut off.
 func readSome(body io.ReadCloser) ([]byte, error) {
-	impatient := time.AfterFunc(patience, func() { _ = body.Close() })
+	impatient := time.AfterFunc(drainTimeout, func() { _ = body.Close() })
 	defer impatient.Stop()
 	return io.ReadAll(io.LimitReader(body, maxCode))
 }
 
-// failing is a reader that gives an error, or nothing at all.
-type failing struct{ err error }
+// errReader is a reader that gives an error, or nothing at all.
+type errReader struct{ err error }
 
-func (f failing) Read([]byte) (int, error) {
+func (f errReader) Read([]byte) (int, error) {
 	if f.err == nil {
 		return 0, io.EOF
 	}
 	return 0, f.err
 }
 
-// drop ends with an answer that nobody gets.
-func drop(res *http.Response) {
+// drainAndClose ends with an answer that nobody gets.
+func drainAndClose(res *http.Response) {
 	_, _ = readSome(res.Body) // only so that the connection can be used again
 	_ = res.Body.Close()
 }

@@ -4,9 +4,11 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"net"
 	"net/http"
 	"net/url"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -22,6 +24,13 @@ type Upstream struct {
 	// ResponseTimeout the wait for response headers, once the request is sent;
 	// IdleTimeout the life of an unused connection. 0 means no bound.
 	DialTimeout, ResponseTimeout, IdleTimeout time.Duration
+	// MaxConnections bounds the connections: over HTTP/2 those that are being
+	// made, over HTTP/1.1 all of them, and so the requests that are upstream at
+	// once. Further requests wait. 0 means no bound.
+	MaxConnections int
+	// MemoryLimit is the memory that the process may use, in bytes. HTTP/2's
+	// receive windows take at most an eighth of it. 0 means that it is not known.
+	MemoryLimit int64
 }
 
 const (
@@ -38,67 +47,154 @@ const (
 	// whose peer is gone blocks every request until TCP notices.
 	pingAfter   = 15 * time.Second
 	pingTimeout = 10 * time.Second
+	// maxUnsent bounds how often a request is sent again because its connection
+	// ended before anything was written.
+	maxUnsent = 3
 )
 
 // Connections carry requests to one host, Mimecast, and none twice that may have been
-// carried out. What is resent is what was provably left undone: a request of
-// which no byte was written, or that Mimecast itself said it did not begin
-// (GOAWAY, REFUSED_STREAM); and once, a GET whose connection was lost.
+// carried out. What is resent is what was provably left undone: a request that
+// was not written, or that Mimecast itself said it did not begin (GOAWAY,
+// REFUSED_STREAM); and once, a GET whose connection was lost. Create them with
+// [Upstream.Connections].
 type Connections struct {
-	*http.Transport
-	sharing *sharing
+	upstream  Upstream
+	transport atomic.Pointer[http.Transport]
+	dials     *dialGate
+	receiving *receivers
 }
 
-// Transport returns the connections to Mimecast: HTTP/2 where it is offered,
+// Connections returns the connections to Mimecast: HTTP/2 where it is offered,
 // compression untouched, and nothing followed.
-func (u Upstream) Transport() Connections {
+func (u Upstream) Connections() *Connections {
+	windows := windowsFor(u.MemoryLimit)
+	c := &Connections{upstream: u, dials: newDialGate(), receiving: newReceivers(windows.streams)}
+	c.transport.Store(u.transport(c.dials, windows))
+	return c
+}
+
+func (u Upstream) transport(dials *dialGate, windows windows) *http.Transport {
 	dialer := &net.Dialer{Timeout: u.DialTimeout, KeepAlive: 30 * time.Second}
 	t := &http.Transport{
 		Proxy:                  u.Proxy,
-		DialContext:            dialer.DialContext,
+		DialContext:            dials.dialWith(dialer.DialContext),
 		TLSClientConfig:        &tls.Config{RootCAs: u.Roots, MinVersion: tls.VersionTLS12},
 		TLSHandshakeTimeout:    u.DialTimeout,
 		ResponseHeaderTimeout:  u.ResponseTimeout,
 		IdleConnTimeout:        u.IdleTimeout,
 		ExpectContinueTimeout:  continueTimeout,
+		MaxConnsPerHost:        u.MaxConnections,
 		MaxIdleConnsPerHost:    maxIdle,
 		MaxResponseHeaderBytes: maxResponseHeader,
 		DisableCompression:     true,
-		OnProxyConnectResponse: connected,
-		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
+		OnProxyConnectResponse: checkConnectResponse,
+		HTTP2: &http.HTTP2Config{
+			SendPingTimeout: pingAfter, PingTimeout: pingTimeout,
+			MaxReceiveBufferPerStream: windows.perStream, MaxReadFrameSize: windows.frame,
+		},
 	}
 	// Go 1.26's own HTTP/2 takes a stream that ended with PROTOCOL_ERROR for a
 	// worn connection and sends the request again, even a write that was carried
 	// out (golang/go#47635). The module that it is made from no longer does.
-	h2, err := http2.ConfigureTransports(t) //nolint:staticcheck // deprecated for Go 1.27, whose own does not resend either
-	if err != nil {
+	if _, err := http2.ConfigureTransports(t); err != nil { //nolint:staticcheck // deprecated for Go 1.27, whose own does not resend either
 		panic(err) // only for a transport that has HTTP/2 already
 	}
-	s := &sharing{shared: h2, base: t}
-	s.watch(t)
-	return Connections{t, s}
+	return t
 }
 
-// connected judges a forward proxy's answer to CONNECT.
-func connected(_ context.Context, _ *url.URL, _ *http.Request, res *http.Response) error {
-	if res.StatusCode != http.StatusOK {
-		return &refusedByProxy{res.StatusCode}
-	}
-	return nil
+// Trust replaces the authorities to trust; nil means the system's. Requests in
+// flight finish on the connections that they have, later ones get new
+// connections.
+func (c *Connections) Trust(roots *x509.CertPool) {
+	u := c.upstream
+	u.Roots = roots
+	c.transport.Swap(u.transport(c.dials, windowsFor(u.MemoryLimit))).CloseIdleConnections()
 }
 
-// RoundTrip implements http.RoundTripper.
-func (c Connections) RoundTrip(req *http.Request) (*http.Response, error) {
-	res, err := c.sharing.RoundTrip(req)
-	if err == nil || !lost(err) || req.Context().Err() != nil || !onlyReads(req) {
-		return res, err
+// ForwardProxy returns the forward proxy for a URL; nil where there is none.
+func (c *Connections) ForwardProxy(u *url.URL) (*url.URL, error) {
+	if c.upstream.Proxy == nil {
+		return nil, nil
 	}
-	// A connection had gone stale. Reading twice changes nothing.
-	return c.sharing.RoundTrip(req)
+	return c.upstream.Proxy(&http.Request{URL: u})
+}
+
+// CloseIdleConnections closes the connections that no request uses.
+func (c *Connections) CloseIdleConnections() { c.transport.Load().CloseIdleConnections() }
+
+// RoundTrip implements http.RoundTripper. An error says how far the request had
+// come: see [Explain].
+func (c *Connections) RoundTrip(req *http.Request) (*http.Response, error) {
+	place, err := c.receiving.wait(req.Context())
+	if err != nil {
+		closeBody(req)
+		return nil, &attemptError{connecting, err}
+	}
+	res, err := c.roundTrip(req)
+	if err != nil {
+		place.release()
+		return nil, err
+	}
+	return place.receive(res), nil
+}
+
+// roundTrip makes as many attempts as are safe.
+func (c *Connections) roundTrip(req *http.Request) (*http.Response, error) {
+	for unsent := 1; ; unsent++ {
+		res, err := c.attempt(req)
+		if err == nil || req.Context().Err() != nil {
+			return res, err
+		}
+		failed, _ := errors.AsType[*attemptError](err)
+		switch {
+		case failed.isConnectionLost() && onlyReads(req):
+			return c.attempt(req) // reading twice changes nothing
+		case failed.phase != connected || unsent == maxUnsent:
+			return nil, err
+		}
+		again, rewindErr := rewind(req)
+		if rewindErr != nil {
+			return nil, err
+		}
+		req = again
+	}
 }
 
 // onlyReads reports whether req changes nothing by its method, and has no body
 // that would be gone.
 func onlyReads(req *http.Request) bool {
 	return (req.Method == http.MethodGet || req.Method == http.MethodHead) && (req.Body == nil || req.Body == http.NoBody)
+}
+
+var errNoGetBody = errors.New("the request body cannot be read again")
+
+// rewind returns req with its body from the first byte on.
+func rewind(req *http.Request) (*http.Request, error) {
+	if req.Body == nil || req.Body == http.NoBody {
+		return req, nil
+	}
+	if req.GetBody == nil {
+		return nil, errNoGetBody
+	}
+	body, err := req.GetBody()
+	if err != nil {
+		return nil, err
+	}
+	again := *req
+	again.Body = body
+	return &again, nil
+}
+
+func closeBody(req *http.Request) {
+	if req.Body != nil {
+		_ = req.Body.Close()
+	}
+}
+
+// checkConnectResponse is for a forward proxy's response to CONNECT.
+func checkConnectResponse(_ context.Context, _ *url.URL, _ *http.Request, res *http.Response) error {
+	if res.StatusCode != http.StatusOK {
+		return &refusedByProxy{res.StatusCode}
+	}
+	return nil
 }

@@ -19,7 +19,7 @@ import (
 // of it.
 func explain(t *testing.T, u proxy.Upstream, target string) *problem.Problem {
 	t.Helper()
-	connections := u.Transport()
+	connections := u.Connections()
 	defer connections.CloseIdleConnections()
 	req, err := http.NewRequestWithContext(t.Context(), "POST", target, nil)
 	if err != nil {
@@ -59,13 +59,8 @@ func TestSilenceBeforeAConnectionIsNotMimecastsAnswerBeingLate(t *testing.T) {
 	if p.Code != problem.UpstreamUnreachable || !strings.Contains(p.Detail, "fell silent") {
 		t.Errorf("TLS: %v", p)
 	}
-	for name, err := range map[string]error{
-		"dial": &net.OpError{Op: "dial", Err: context.DeadlineExceeded},
-		"DNS":  &net.OpError{Op: "dial", Err: &net.DNSError{IsTimeout: true}},
-	} {
-		if p := proxy.Explain(t.Context(), err); p.Code != problem.UpstreamUnreachable {
-			t.Errorf("%s: %v", name, p)
-		}
+	if p := explain(t, proxy.Upstream{}, "https://nothing.invalid"); p.Code != problem.UpstreamUnreachable || !strings.Contains(p.Detail, "resolved") {
+		t.Errorf("DNS: %v", p)
 	}
 	if p := proxy.Explain(t.Context(), errors.Join(context.DeadlineExceeded)); p.Code != problem.UpstreamTimeout {
 		t.Errorf("silence later: %v", p)

@@ -67,6 +67,9 @@ type Source struct {
 	// rejected is the token that Mimecast said no to. It counts only while it
 	// is the held one, so it needs no reset.
 	rejected atomic.Pointer[Token]
+	// expired is the token that Mimecast itself says has expired, though its
+	// lifetime has not passed. As for rejected, it needs no reset.
+	expired atomic.Pointer[Token]
 }
 
 // state is what Run last found out. It is immutable; changed is closed when
@@ -97,7 +100,7 @@ func (s *Source) Token(ctx context.Context) (*Token, error) {
 	s.init()
 	for {
 		st, now := s.state.Load(), time.Now()
-		if st.token.ValidAt(now) {
+		if s.usable(st.token, now) {
 			return st.token, nil
 		}
 		if err := st.refusal(now); err != nil {
@@ -129,7 +132,7 @@ func (s *Source) Renew(ctx context.Context, rejected *Token) (*Token, error) {
 				continue
 			}
 		}
-		if st.token.ValidAt(now) && s.rejected.Load() != st.token {
+		if s.usable(st.token, now) && s.rejected.Load() != st.token {
 			return st.token, nil
 		}
 		if err := st.refusal(now); err != nil {
@@ -139,6 +142,21 @@ func (s *Source) Renew(ctx context.Context, rejected *Token) (*Token, error) {
 			return nil, err
 		}
 	}
+}
+
+// Expire makes t count as expired, since Mimecast rejected it as expired and
+// [Source.Renew] returned an error: nobody is served t any more. It does nothing
+// once another token is held.
+func (s *Source) Expire(t *Token) {
+	s.init()
+	if s.state.Load().token == t {
+		s.expired.Store(t)
+	}
+}
+
+// usable reports whether t is to be handed out at now.
+func (s *Source) usable(t *Token, now time.Time) bool {
+	return t.ValidAt(now) && s.expired.Load() != t
 }
 
 // refusal returns why no fetch will be made at now, or nil.
@@ -317,7 +335,7 @@ func (s *Source) Status() Status {
 	st := s.state.Load()
 	status := Status{Err: st.err, Failures: st.failures, FailedAt: st.failedAt, RetryAt: st.retryAt}
 	if t := st.token; t != nil {
-		status.Held, status.Valid, status.Rejected = true, t.ValidAt(time.Now()), s.rejected.Load() == t
+		status.Held, status.Valid, status.Rejected = true, s.usable(t, time.Now()), s.rejected.Load() == t
 		status.Fetched, status.Expiry, status.NextRenewal = t.fetched, t.expiry, t.renewAt()
 		if st.err != nil && st.retryAt.After(status.NextRenewal) {
 			status.NextRenewal = st.retryAt

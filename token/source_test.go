@@ -416,3 +416,30 @@ func TestRequestsKeepTheirTokenWhileChangedCredentialsAreRefused(t *testing.T) {
 		}
 	})
 }
+
+func TestAnExpiredTokenOfMimecastsOwnWordIsServedToNobody(t *testing.T) {
+	e := &endpoint{ttl: time.Hour}
+	bubble(t, e, func(t *testing.T, s *token.Source) {
+		tok, err := s.Token(t.Context())
+		dead := must(t, tok, err)
+		e.fail.Store(&token.Error{Kind: token.Unavailable, Reason: "down", RetryAfter: time.Minute})
+		if _, err := s.Renew(t.Context(), dead); err == nil {
+			t.Fatal("renewed")
+		}
+		s.Expire(dead)
+		if tok, err := s.Token(t.Context()); err == nil {
+			t.Errorf("%v was served", tok == dead)
+		}
+		if s.Status().Valid {
+			t.Error("the status calls it valid")
+		}
+		e.fail.Store(nil)
+		time.Sleep(2 * time.Minute) // it is renewed without anybody asking
+		tok, err = s.Token(t.Context())
+		renewed := must(t, tok, err)
+		s.Expire(dead) // too late to matter
+		if tok, err := s.Token(t.Context()); err != nil || tok != renewed || tok == dead {
+			t.Errorf("%v", err)
+		}
+	})
+}

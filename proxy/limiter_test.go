@@ -11,17 +11,17 @@ import (
 
 func TestTurnsGoInTheOrderOfArrivalAndAfterTheLatestReset(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var g gate
+		var l limiter
 		began := time.Now()
 		deadline := began.Add(time.Hour)
 		went := make(chan int, 10)
 		for i := range 10 {
-			p := g.join("/siem")
+			p := l.enqueue("/siem", "c")
 			// Each is told of another reset, the first of the latest.
 			p.limit(began.Add(time.Duration(10-i) * time.Second))
 			go func() {
-				defer p.leave()
-				if err := p.await(t.Context(), deadline); err != nil {
+				defer p.release()
+				if err := p.waitForReset(t.Context(), deadline); err != nil {
 					t.Error(err)
 				}
 				if early := 10*time.Second - time.Since(began); early > 0 {
@@ -38,39 +38,39 @@ func TestTurnsGoInTheOrderOfArrivalAndAfterTheLatestReset(t *testing.T) {
 			t.Errorf("they went in the order %v", order)
 		}
 		synctest.Wait()
-		if len(g.lines) != 0 || g.held != 0 {
-			t.Errorf("%d lines and %d places are left", len(g.lines), g.held)
+		if len(l.queues)+len(l.clients) != 0 || l.held != 0 {
+			t.Errorf("%d queues and %d places are left", len(l.queues), l.held)
 		}
 	})
 }
 
 func TestWhoIsFirstWaitsForAResetThatComesToLightMeanwhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var g gate
+		var l limiter
 		began := time.Now()
-		first, second := g.join("/siem"), g.join("/siem")
-		defer second.leave()
+		first, second := l.enqueue("/siem", "c"), l.enqueue("/siem", "c")
+		defer second.release()
 		first.limit(began.Add(time.Second))
 		time.AfterFunc(500*time.Millisecond, func() { second.limit(began.Add(3 * time.Second)) })
-		if err := first.await(t.Context(), began.Add(time.Hour)); err != nil || time.Since(began) != 3*time.Second {
+		if err := first.waitForReset(t.Context(), began.Add(time.Hour)); err != nil || time.Since(began) != 3*time.Second {
 			t.Errorf("it went after %v, %v", time.Since(began), err)
 		}
-		first.leave()
-		if err := second.await(t.Context(), began.Add(time.Hour)); err != nil || time.Since(began) != 3*time.Second {
+		first.release()
+		if err := second.waitForReset(t.Context(), began.Add(time.Hour)); err != nil || time.Since(began) != 3*time.Second {
 			t.Errorf("the next went after %v, %v", time.Since(began), err)
 		}
 	})
 }
 
-func TestOneLineDoesNotHoldUpAnother(t *testing.T) {
+func TestOneQueueDoesNotHoldUpAnother(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var g gate
-		slow, other := g.join("/siem"), g.join("/api")
-		defer slow.leave()
-		defer other.leave()
+		var l limiter
+		slow, other := l.enqueue("/siem", "c"), l.enqueue("/api", "c")
+		defer slow.release()
+		defer other.release()
 		slow.limit(time.Now().Add(time.Minute))
 		began := time.Now()
-		if err := other.await(t.Context(), began.Add(time.Hour)); err != nil || time.Since(began) != 0 {
+		if err := other.waitForReset(t.Context(), began.Add(time.Hour)); err != nil || time.Since(began) != 0 {
 			t.Errorf("it waited %v, %v", time.Since(began), err)
 		}
 	})
@@ -78,22 +78,22 @@ func TestOneLineDoesNotHoldUpAnother(t *testing.T) {
 
 func TestWaitEndsWithTheDeadlineOrTheClient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var g gate
-		first, second := g.join("/siem"), g.join("/siem")
-		defer first.leave()
-		if err := second.await(t.Context(), time.Now().Add(time.Second)); !errors.Is(err, errNoTurn) {
+		var l limiter
+		first, second := l.enqueue("/siem", "c"), l.enqueue("/siem", "c")
+		defer first.release()
+		if err := second.waitForReset(t.Context(), time.Now().Add(time.Second)); !errors.Is(err, errDeadline) {
 			t.Error(err)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(time.Second, cancel)
-		if err := second.await(ctx, time.Now().Add(time.Hour)); !errors.Is(err, context.Canceled) {
+		if err := second.waitForReset(ctx, time.Now().Add(time.Hour)); !errors.Is(err, context.Canceled) {
 			t.Error(err)
 		}
-		second.leave()
+		second.release()
 		// Who leaves from the middle is not waited for.
-		third := g.join("/siem")
-		defer third.leave()
-		if !first.called() || third.called() {
+		third := l.enqueue("/siem", "c")
+		defer third.release()
+		if !first.ready() || third.ready() {
 			t.Error("the turn went astray")
 		}
 	})

@@ -1,0 +1,157 @@
+package proxy
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// A body that streams is read in pieces of firstPiece bytes, and of
+	// bufferSize once as much comes at a time, so that clients that send nothing
+	// take next to no memory.
+	firstPiece = 512
+	// lingerTimeout is how long the rest of a body is read and discarded after
+	// the response, so that no reset overtakes it.
+	lingerTimeout = 500 * time.Millisecond
+)
+
+// clientBody is a client's request body. Once it streams, a goroutine reads it,
+// so that an attempt can end while the client pauses: net/http waits for the
+// Read of a body before it hands an early response on. Close does nothing: the
+// server closes the body that it gave out, and ReverseProxy, which closes it
+// too, would wait for the client.
+type clientBody struct {
+	src   io.Reader
+	ended atomic.Bool // read to its end
+
+	pieces chan piece    // from the pump; unbuffered
+	next   chan struct{} // to the pump: the last piece was used
+	stop   chan struct{} // closed when the handler ends
+
+	reading sync.Mutex
+	rest    piece // guarded by reading: what was taken from the pump and not used yet
+
+	mu      sync.Mutex
+	done    chan struct{} // guarded by mu: closed by the pump; nil before it runs
+	stopped bool          // guarded by mu
+}
+
+// piece is what one Read of the source returned.
+type piece struct {
+	data []byte
+	err  error
+}
+
+func newClientBody(src io.Reader) *clientBody {
+	return &clientBody{src: src, pieces: make(chan piece), next: make(chan struct{}, 1), stop: make(chan struct{})}
+}
+
+// Read implements io.Reader. It waits for the client, and may not be called any
+// more once the body streams.
+func (c *clientBody) Read(b []byte) (int, error) {
+	n, err := c.src.Read(b)
+	if errors.Is(err, io.EOF) {
+		c.ended.Store(true)
+	}
+	return n, err
+}
+
+// Close implements io.Closer.
+func (c *clientBody) Close() error { return nil }
+
+// readUntil reads as Read does, but returns errBodyConsumed as soon as done is
+// closed. What it does not take is there for the next call.
+func (c *clientBody) readUntil(done <-chan struct{}, b []byte) (int, error) {
+	if !c.start() {
+		return 0, errBodyConsumed
+	}
+	c.reading.Lock()
+	defer c.reading.Unlock()
+	if len(c.rest.data) == 0 && c.rest.err == nil {
+		select {
+		case c.rest = <-c.pieces:
+		case <-done:
+		case <-c.stop:
+		}
+	}
+	select {
+	case <-done:
+		return 0, errBodyConsumed
+	case <-c.stop:
+		return 0, errBodyConsumed
+	default:
+	}
+	n := copy(b, c.rest.data)
+	c.rest.data = c.rest.data[n:]
+	if len(c.rest.data) > 0 {
+		return n, nil
+	}
+	if c.rest.err == nil {
+		c.next <- struct{}{}
+	}
+	return n, c.rest.err
+}
+
+// start starts the pump, unless it runs or the handler has ended.
+func (c *clientBody) start() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.done == nil && !c.stopped {
+		c.done = make(chan struct{})
+		go c.pump(c.done)
+	}
+	return !c.stopped
+}
+
+// pump reads the body until its end. What comes after the handler has ended is
+// discarded.
+func (c *clientBody) pump(done chan<- struct{}) {
+	defer close(done)
+	buf := make([]byte, firstPiece)
+	for {
+		n, err := c.Read(buf)
+		select {
+		case c.pieces <- piece{buf[:n], err}:
+		case <-c.stop:
+		}
+		if err != nil {
+			return
+		}
+		select {
+		case <-c.next:
+		case <-c.stop:
+			_, _ = io.Copy(io.Discard, c) // until the deadline
+			return
+		}
+		if n == firstPiece && len(buf) == firstPiece {
+			buf = make([]byte, bufferSize)
+		}
+	}
+}
+
+// end waits for the pump. The handler calls it last. The client has
+// lingerTimeout for the rest of its body.
+func (c *clientBody) end(w http.ResponseWriter) {
+	c.mu.Lock()
+	c.stopped = true
+	done := c.done
+	c.mu.Unlock()
+	close(c.stop)
+	if done == nil {
+		return
+	}
+	select {
+	case <-done:
+		return
+	default:
+	}
+	out := http.NewResponseController(w)
+	_ = out.Flush() // the client may be gone
+	if out.SetReadDeadline(time.Now().Add(lingerTimeout)) == nil {
+		<-done
+	}
+}

@@ -1,0 +1,169 @@
+package proxy_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"mimecast-proxy/problem"
+	"mimecast-proxy/proxy"
+)
+
+// pausing begins an upload of which the rest does not come.
+func (r *rig) pausing(framing, begun string) (*bufio.Reader, net.Conn) {
+	r.t.Helper()
+	conn, err := net.Dial("tcp", r.front.Listener.Addr().String())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { conn.Close() })
+	// Far later than needed, far sooner than the client would go on.
+	_ = conn.SetReadDeadline(time.Now().Add(3 * time.Second))
+	fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: h\r\n%s\r\n%s", framing, begun)
+	return bufio.NewReader(conn), conn
+}
+
+// breakOff ends the connection, or the stream.
+func breakOff(w http.ResponseWriter, _ *http.Request) {
+	if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
+		conn.Close()
+	}
+	panic(http.ErrAbortHandler)
+}
+
+func TestAPausedClientGetsAnEarlyResponse(t *testing.T) {
+	framings := map[string]string{
+		"Content-Length: 1000000\r\n":    strings.Repeat("x", 50_000),
+		"Transfer-Encoding: chunked\r\n": "c350\r\n" + strings.Repeat("x", 50_000) + "\r\n",
+	}
+	for _, http1 := range []bool{true, false} {
+		for framing, begun := range framings {
+			for name, c := range map[string]struct {
+				answer http.HandlerFunc
+				status int
+				code   string
+			}{
+				"413":               {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(413) }, 413, ""},
+				"413 with a body":   {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(413); io.WriteString(w, "too large") }, 413, ""},
+				"200":               {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(200); io.WriteString(w, "enough") }, 200, ""},
+				"broken off":        {breakOff, 502, "upstream_reset"},
+				"broken off, later": {func(w http.ResponseWriter, r *http.Request) { time.Sleep(100 * time.Millisecond); breakOff(w, r) }, 502, "upstream_reset"},
+			} {
+				t.Run(fmt.Sprintf("HTTP/1 %v, %s%s", http1, framing, name), func(t *testing.T) {
+					r := newRig(t, setup{limit: 1000, http1: http1}, func(w http.ResponseWriter, req *http.Request) {
+						_ = http.NewResponseController(w).EnableFullDuplex()
+						if _, err := io.ReadFull(req.Body, make([]byte, 40_000)); err != nil {
+							t.Error(err)
+						}
+						c.answer(w, req)
+					})
+					from, conn := r.pausing(framing, begun)
+					res, err := http.ReadResponse(from, nil)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if res.StatusCode != c.status || res.Header.Get(problem.Header) != c.code {
+						t.Errorf("%d %v", res.StatusCode, res.Header)
+					}
+					if _, err := io.ReadAll(res.Body); err != nil {
+						t.Errorf("the body: %v", err)
+					}
+					conn.Close()
+				})
+			}
+		}
+	}
+}
+
+// The upload ends with its handler, though the client neither goes on nor
+// leaves.
+func TestNoGoroutineOutlivesAResponseToAPausedClient(t *testing.T) {
+	r := newRig(t, setup{limit: 1000}, func(w http.ResponseWriter, req *http.Request) { w.WriteHeader(413) })
+	for range 20 {
+		from, _ := r.pausing("Content-Length: 1000000\r\n", strings.Repeat("x", 2000))
+		if res, err := http.ReadResponse(from, nil); err != nil || res.StatusCode != 413 {
+			t.Fatal(res, err)
+		}
+		if _, err := io.Copy(io.Discard, from); err != nil { // the server closes the connection
+			t.Error(err)
+		}
+	}
+}
+
+func TestAnUploadGoesOnAfterAPause(t *testing.T) {
+	for _, http1 := range []bool{true, false} {
+		r := newRig(t, setup{limit: 1000, http1: http1}, echo)
+		sent := strings.Repeat("0123456789", 30_000)
+		from, conn := r.pausing(fmt.Sprintf("Content-Length: %d\r\nConnection: close\r\n", len(sent)), sent[:2000])
+		go func() {
+			for rest := sent[2000:]; rest != ""; {
+				n := min(len(rest), 70_000)
+				time.Sleep(50 * time.Millisecond)
+				_, _ = io.WriteString(conn, rest[:n])
+				rest = rest[n:]
+			}
+		}()
+		res, err := http.ReadResponse(from, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := io.ReadAll(res.Body); err != nil || string(got) != sent {
+			t.Errorf("%d bytes, %v", len(got), err)
+		}
+	}
+}
+
+func TestAnExpiredTokenIsNeverSent(t *testing.T) {
+	const lifetime = 300 * time.Millisecond
+	for _, limit := range []int64{1 << 20, 10} {
+		for _, http1 := range []bool{true, false} {
+			r := newRig(t, setup{http1: http1, limit: limit}, func(w http.ResponseWriter, req *http.Request) {
+				fmt.Fprint(w, req.Header.Get("Authorization"))
+				_, _ = io.Copy(io.Discard, req.Body)
+			})
+			r.tokens.lifetime = lifetime
+			r.do("GET", "/", nil) // the first is held
+			from, conn := r.pausing("Content-Length: 4\r\nConnection: close\r\n", "ab")
+			time.Sleep(2 * lifetime)
+			_, _ = io.WriteString(conn, "cd")
+			res, err := http.ReadResponse(from, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := io.ReadAll(res.Body); err != nil || string(got) == "Bearer token-1" {
+				t.Errorf("limit %d, HTTP/1 %v: Mimecast got %q, %v", limit, http1, got, err)
+			}
+		}
+	}
+}
+
+// A request that waits for the only connection for longer than its token lives
+// is sent with another.
+func TestATokenThatExpiresWhileItsRequestWaitsForAConnectionIsNotSent(t *testing.T) {
+	const lifetime = 200 * time.Millisecond
+	first := make(chan bool)
+	r := newRig(t, setup{http1: true, up: func(u *proxy.Upstream) { u.MaxConnections = 1 }}, func(w http.ResponseWriter, req *http.Request) {
+		if req.URL.Path == "/first" {
+			first <- true
+			time.Sleep(3 * lifetime)
+		}
+		io.WriteString(w, req.Header.Get("Authorization"))
+	})
+	r.tokens.lifetime = lifetime
+	done := make(chan bool)
+	go func() { defer close(done); r.do("GET", "/first", nil) }()
+	<-first
+	held, err := r.tokens.Token(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res, got := r.do("POST", "/", strings.NewReader("x")); res.StatusCode != 200 || got == held.Authorization() {
+		t.Errorf("%d, Mimecast got %s", res.StatusCode, got)
+	}
+	<-done
+}

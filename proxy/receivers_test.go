@@ -1,0 +1,168 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestWindowsTakeAnEighthOfTheMemory(t *testing.T) {
+	for limit, want := range map[int64]windows{
+		0:         {1 << 20, 256 << 10, 0},
+		32 << 20:  {64 << 10, 64 << 10, 128}, // no less
+		64 << 20:  {64 << 10, 64 << 10, 128},
+		128 << 20: {128 << 10, 128 << 10, 128},
+		1 << 30:   {1 << 20, 256 << 10, 128},
+		8 << 30:   {4 << 20, 256 << 10, 256},
+	} {
+		got := windowsFor(limit)
+		if got != want {
+			t.Errorf("%d MiB: %+v, want %+v", limit>>20, got, want)
+		}
+		if total := int64(got.perStream) * int64(got.streams); limit >= 64<<20 && total > limit/8 {
+			t.Errorf("%d MiB: the windows take %d MiB", limit>>20, total>>20)
+		}
+	}
+}
+
+// take takes a place and receives a response on it.
+func take(t *testing.T, r *receivers) *http.Response {
+	t.Helper()
+	place, err := r.wait(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return place.receive(&http.Response{ProtoMajor: 2, Body: io.NopCloser(strings.NewReader("0123456789"))})
+}
+
+func TestPlacesComeBackWithTheEndOfABody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newReceivers(1)
+		for name, end := range map[string]func(*http.Response){
+			"read":   func(res *http.Response) { _, _ = io.ReadAll(res.Body) },
+			"closed": func(res *http.Response) { res.Body.Close(); res.Body.Close() },
+			"both":   func(res *http.Response) { _, _ = io.ReadAll(res.Body); res.Body.Close() },
+		} {
+			end(take(t, r))
+			if len(r.free) != 1 || len(r.held) != 0 {
+				t.Errorf("%s: %d places, %d held", name, len(r.free), len(r.held))
+			}
+		}
+		place, _ := r.wait(t.Context())
+		place.receive(&http.Response{ProtoMajor: 1, Body: io.NopCloser(nil)})
+		if len(r.free) != 1 {
+			t.Error("HTTP/1.1, which has no windows, keeps a place")
+		}
+	})
+}
+
+func TestTheResponseThatStalledForLongestIsCutForOneThatWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newReceivers(3)
+		longest := take(t, r)
+		time.Sleep(time.Second)
+		other, busy := take(t, r), take(t, r)
+		var reading sync.WaitGroup
+		reading.Go(func() {
+			for range 5 {
+				_, _ = busy.Body.Read(make([]byte, 1))
+				time.Sleep(time.Second)
+			}
+		})
+		began := time.Now()
+		take(t, r) // at the longest's cost
+		if took := time.Since(began); took < time.Second || took > 2*time.Second {
+			t.Errorf("it waited %v", took)
+		}
+		if _, err := longest.Body.Read(make([]byte, 1)); !errors.Is(err, errStalled) {
+			t.Errorf("it goes on: %v", err)
+		}
+		reading.Wait()
+		for _, res := range []*http.Response{other, busy} {
+			if _, err := res.Body.Read(make([]byte, 1)); err != nil {
+				t.Errorf("another was cut: %v", err)
+			}
+		}
+	})
+}
+
+func TestAWaitForAPlaceEndsWithItsRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newReceivers(1)
+		r.wait(t.Context()) // no response yet: nobody has stalled
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		if _, err := r.wait(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+	})
+}
+
+func TestOneClientLeavesPlacesInTheQueuesToOthers(t *testing.T) {
+	var l limiter
+	count := func(function, client string) (n int) {
+		for l.enqueue(function, client) != nil {
+			n++
+		}
+		return n
+	}
+	if n := count("/a", "greedy"); n != maxHeldClient {
+		t.Errorf("one client takes %d places", n)
+	}
+	if n := count("/b", "greedy"); n != 0 {
+		t.Errorf("and %d more at another function", n)
+	}
+	if n := count("/a", "second"); n != maxHeldFunction-maxHeldClient {
+		t.Errorf("a second client gets %d places of that function", n)
+	}
+	if n := count("/b", "second"); n != maxHeld-maxHeldFunction {
+		t.Errorf("a second client gets %d places of another function", n)
+	}
+}
+
+func TestAClientIsItsNameOrItsAddress(t *testing.T) {
+	req := &http.Request{RemoteAddr: "[fe80::1]:80"}
+	if c := clientOf(req); c != "fe80::1" {
+		t.Error(c)
+	}
+	if c := clientOf(req.WithContext(WithClient(t.Context(), "splunk"))); c != "splunk" {
+		t.Error(c)
+	}
+	if c := clientOf(&http.Request{RemoteAddr: "@"}); c != "@" {
+		t.Error(c)
+	}
+}
+
+// silent is a body of which nothing comes.
+type silent struct{ release chan struct{} }
+
+func (s silent) Read([]byte) (int, error) { <-s.release; return 0, io.ErrUnexpectedEOF }
+func (s silent) Close() error             { return nil }
+
+func TestUploadsThatSendNothingTakeNextToNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const uploads = 1010
+		budget := NewBudget(64<<20, nil)
+		release := make(chan struct{})
+		for i := range uploads {
+			length := int64(-1)
+			if i%2 == 0 {
+				length = 8 << 20
+			}
+			go func() {
+				_, _ = bufferBody(&http.Request{ContentLength: length, Body: silent{release}}, 8<<20, budget)
+			}()
+		}
+		synctest.Wait()
+		if taken := 64<<20 - budget.left.Load(); taken > 2<<20 {
+			t.Errorf("they take %d KiB", taken>>10)
+		}
+		close(release)
+	})
+}

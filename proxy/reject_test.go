@@ -1,0 +1,173 @@
+package proxy_test
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"mimecast-proxy/problem"
+	"mimecast-proxy/proxy"
+)
+
+// rejector is an upstream that ends each connection in its own way, as long as
+// rejects is true.
+func rejector(t *testing.T, protocol string, reject func(net.Conn)) (u proxy.Upstream, address string, accepted *atomic.Int64) {
+	t.Helper()
+	certificate := httptest.NewTLSServer(nil)
+	certificate.Close()
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: certificate.TLS.Certificates, NextProtos: []string{protocol}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	accepted = &atomic.Int64{}
+	var running sync.WaitGroup
+	running.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			accepted.Add(1)
+			running.Go(func() {
+				defer c.Close()
+				if c.(*tls.Conn).HandshakeContext(t.Context()) == nil {
+					reject(c)
+				}
+			})
+		}
+	})
+	t.Cleanup(func() { l.Close(); running.Wait() })
+	roots := x509.NewCertPool()
+	roots.AddCert(certificate.Certificate())
+	return proxy.Upstream{Roots: roots, MaxConnections: 128, DialTimeout: 10 * time.Second}, "https://" + l.Addr().String(), accepted
+}
+
+// goAway sends GOAWAY and waits for the peer to close.
+func goAway(last uint32) func(net.Conn) {
+	return func(c net.Conn) {
+		f := http2.NewFramer(c, c)
+		_ = f.WriteSettings()
+		_ = f.WriteGoAway(last, http2.ErrCodeNo, nil)
+		_, _ = io.Copy(io.Discard, c)
+	}
+}
+
+func TestAnUpstreamThatRejectsEachConnectionIsDialedTenTimesASecond(t *testing.T) {
+	const callers, lasting = 20, 2 * time.Second
+	for name, c := range map[string]struct {
+		protocol string
+		reject   func(net.Conn)
+	}{
+		"GOAWAY at once":       {"h2", goAway(0)},
+		"closed, HTTP/2":       {"h2", func(net.Conn) {}},
+		"closed, HTTP/1.1":     {"http/1.1", func(net.Conn) {}},
+		"reset, HTTP/1.1":      {"http/1.1", func(c net.Conn) { _ = c.(*tls.Conn).NetConn().(*net.TCPConn).SetLinger(0) }},
+		"closed after a while": {"http/1.1", func(net.Conn) { time.Sleep(20 * time.Millisecond) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			u, address, accepted := rejector(t, c.protocol, c.reject)
+			connections := u.Connections()
+			defer connections.CloseIdleConnections()
+			ctx, stop := context.WithTimeout(t.Context(), lasting)
+			defer stop()
+			var calling sync.WaitGroup
+			var answered, failed atomic.Int64
+			for i := range callers {
+				method := []string{"GET", "POST"}[i%2]
+				calling.Go(func() {
+					for ctx.Err() == nil {
+						req, err := http.NewRequestWithContext(ctx, method, address, nil)
+						if err != nil {
+							t.Error(err)
+							return
+						}
+						if res, err := connections.RoundTrip(req); err == nil {
+							res.Body.Close()
+							answered.Add(1)
+						}
+						failed.Add(1)
+					}
+				})
+			}
+			calling.Wait()
+			t.Logf("%d dials for %d requests", accepted.Load(), failed.Load())
+			// Those that are under way when the first fails come on top.
+			if most := 30 + int64(10*lasting.Seconds()); accepted.Load() > most || answered.Load() > 0 {
+				t.Errorf("%d dials in %v, want at most %d", accepted.Load(), lasting, most)
+			}
+			if failed.Load() < callers {
+				t.Errorf("only %d requests got an answer", failed.Load())
+			}
+		})
+	}
+}
+
+func TestARequestThatIsTurnedAwayAgainAndAgainMayBeSentAgain(t *testing.T) {
+	u, address, accepted := rejector(t, "h2", goAway(0))
+	p := explain(t, u, address)
+	if p.Code != problem.UpstreamUnreachable || accepted.Load() > 10 {
+		t.Errorf("%v after %d dials", p, accepted.Load())
+	}
+}
+
+// Mimecast comes back: nobody waits for long.
+func TestARejectingUpstreamThatRecoversIsUsedAtOnce(t *testing.T) {
+	var rejects atomic.Bool
+	rejects.Store(true)
+	f := serveFrames(t, func(f *frames, c *conn, stream uint32) {
+		if rejects.Load() {
+			_ = c.framer.WriteGoAway(0, http2.ErrCodeNo, nil)
+			return
+		}
+		c.answer(f, stream)
+	})
+	front, done := f.proxied()
+	defer done()
+	for range 5 {
+		res, err := front.Client().Get(front.URL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if res.StatusCode != 502 {
+			t.Errorf("%d", res.StatusCode)
+		}
+	}
+	rejects.Store(false)
+	if res, err := front.Client().Get(front.URL); err != nil || res.StatusCode != 200 {
+		t.Errorf("%v %v", res, err)
+	}
+}
+
+// A POST for which nothing was written is sent on another connection, or its
+// client learns that it may send it again.
+func TestAConnectionThatDiedBeforeItsFirstUseCostsNoDoubt(t *testing.T) {
+	for _, protocol := range []string{"h2", "http/1.1"} {
+		u, address, _ := rejector(t, protocol, func(net.Conn) {})
+		connections := u.Connections()
+		for range 20 {
+			req, err := http.NewRequestWithContext(t.Context(), "POST", address, strings.NewReader("x"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = connections.RoundTrip(req)
+			p := proxy.Explain(t.Context(), err)
+			if proxy.Written(err) != (p.Code == problem.UpstreamReset) {
+				t.Errorf("%s: written is %v, but %v", protocol, proxy.Written(err), p)
+			}
+		}
+		connections.CloseIdleConnections()
+	}
+}

@@ -1,0 +1,221 @@
+package proxy_test
+
+import (
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"mimecast-proxy/proxy"
+)
+
+// burst sends n requests at once, and returns how many there were that failed.
+func burst(t *testing.T, c *proxy.Connections, address string, n int) int {
+	t.Helper()
+	var failed atomic.Int64
+	var asking sync.WaitGroup
+	for range n {
+		asking.Go(func() {
+			req, err := http.NewRequestWithContext(t.Context(), "GET", address, nil)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			res, err := c.RoundTrip(req)
+			if err != nil {
+				failed.Add(1)
+				return
+			}
+			io.Copy(io.Discard, res.Body)
+			res.Body.Close()
+		})
+	}
+	asking.Wait()
+	return int(failed.Load())
+}
+
+// streams is how many requests a connection of upstreamOf takes at once, as
+// Google's front end does, which Mimecast's gateway is behind.
+const streams = 100
+
+// upstreamOf starts a server and counts the connections that it gets.
+func upstreamOf(t *testing.T, http2 bool, u proxy.Upstream, h http.HandlerFunc) (address string, c *proxy.Connections, connections *atomic.Int64) {
+	t.Helper()
+	connections = &atomic.Int64{}
+	s := httptest.NewUnstartedServer(h)
+	s.EnableHTTP2 = http2
+	s.Config.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: streams}
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			connections.Add(1)
+		}
+	}
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	u.Roots = s.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
+	c = u.Connections()
+	t.Cleanup(c.CloseIdleConnections)
+	return s.URL, c, connections
+}
+
+// Whether requests are answered at once or together: without the bound there
+// would be a handshake for nearly each.
+func TestABurstOpensABoundedNumberOfConnections(t *testing.T) {
+	const n, most = 1000, 150
+	for _, http2 := range []bool{true, false} {
+		for name, wait := range map[string]time.Duration{"at once": 0, "slowly": 50 * time.Millisecond} {
+			address, c, connections := upstreamOf(t, http2, proxy.Upstream{MaxConnections: 128}, func(http.ResponseWriter, *http.Request) { time.Sleep(wait) })
+			for range 3 {
+				if failed := burst(t, c, address, n); failed > 0 {
+					t.Errorf("HTTP/2 %v, %s: %d requests failed", http2, name, failed)
+				}
+				got := connections.Swap(0)
+				t.Logf("HTTP/2 %v, %s: %d connections", http2, name, got)
+				if got > most {
+					t.Errorf("HTTP/2 %v, %s: %d connections for %d requests", http2, name, got, n)
+				}
+				c.CloseIdleConnections()
+			}
+		}
+	}
+}
+
+func TestABurstIsNotHeldUp(t *testing.T) {
+	for http2, n := range map[bool]int{false: 100, true: 1000} {
+		var together sync.WaitGroup
+		together.Add(n)
+		address, c, _ := upstreamOf(t, http2, proxy.Upstream{MaxConnections: 128}, func(http.ResponseWriter, *http.Request) {
+			together.Done()
+			together.Wait() // nobody is answered before all have asked
+		})
+		if failed := burst(t, c, address, n); failed > 0 {
+			t.Errorf("HTTP/2 %v: %d requests failed", http2, failed)
+		}
+	}
+}
+
+func TestABurstThatFindsNobodyFailsTogether(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	for _, bound := range []int{0, 5, 128} { // golang/go#34941
+		c := proxy.Upstream{DialTimeout: 500 * time.Millisecond, MaxConnections: bound}.Connections()
+		began := time.Now()
+		if failed := burst(t, c, "https://"+silent.Addr().String(), 1000); failed != 1000 {
+			t.Errorf("%d requests failed", failed)
+		}
+		if took := time.Since(began); took > 20*time.Second { // five after five: 100 s
+			t.Errorf("bound of %d: that took %v", bound, took)
+		}
+	}
+}
+
+// secureProxy is a forward proxy that is spoken to over TLS.
+func secureProxy(t *testing.T) *httptest.Server {
+	t.Helper()
+	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		far, err := (&net.Dialer{}).DialContext(r.Context(), "tcp", r.Host)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+			return
+		}
+		defer far.Close()
+		near, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer near.Close()
+		io.WriteString(near, "HTTP/1.1 200 OK\r\n\r\n")
+		go func() { io.Copy(far, near); far.Close() }()
+		io.Copy(near, far)
+	}))
+	t.Cleanup(s.Close)
+	return s
+}
+
+// Each pair of requests is answered together. One that waited for the other would
+// do so until its drainTimeout ends.
+func TestNoRequestWaitsForAnotherBehindAForwardProxyWithTLS(t *testing.T) {
+	const pairs = 30
+	met := make(chan struct{})
+	via, err := url.Parse(secureProxy(t).URL) // whose certificate is the upstream's
+	if err != nil {
+		t.Fatal(err)
+	}
+	address, c, _ := upstreamOf(t, true, proxy.Upstream{Proxy: http.ProxyURL(via), MaxConnections: 128}, func(_ http.ResponseWriter, r *http.Request) {
+		select {
+		case met <- struct{}{}:
+		case <-met:
+		case <-r.Context().Done():
+		}
+	})
+	began := time.Now()
+	for range pairs {
+		if failed := burst(t, c, address, 2); failed > 0 {
+			t.Fatalf("%d requests failed", failed)
+		}
+	}
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("%d pairs of requests took %v", pairs, took)
+	}
+}
+
+// Clients that ask for much and read nothing get every place; those that read
+// are served all the same.
+func TestClientsThatReadNothingDoNotHoldUpOthers(t *testing.T) {
+	const idle, honest = 200, 20
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/large" {
+			chunk := make([]byte, 64<<10)
+			for range 1024 {
+				if _, err := w.Write(chunk); err != nil {
+					return
+				}
+			}
+			return
+		}
+		io.WriteString(w, "short")
+	}))
+	s.EnableHTTP2 = true
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	c := proxy.Upstream{
+		Roots: s.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs, MaxConnections: 128, MemoryLimit: 64 << 20,
+	}.Connections()
+	t.Cleanup(c.CloseIdleConnections)
+	held := make(chan *http.Response, idle)
+	for range idle {
+		go func() {
+			req, err := http.NewRequestWithContext(t.Context(), "GET", s.URL+"/large", nil)
+			if err != nil {
+				t.Error(err)
+			}
+			res, err := c.RoundTrip(req)
+			if err != nil {
+				t.Error(err)
+			}
+			held <- res
+		}()
+	}
+	for range 128 {
+		defer func(res *http.Response) { res.Body.Close() }(<-held)
+	}
+	began := time.Now()
+	if failed := burst(t, c, s.URL+"/short", honest); failed > 0 {
+		t.Errorf("%d requests failed", failed)
+	}
+	t.Logf("%d requests took %v", honest, time.Since(began))
+	for range idle - 128 {
+		(<-held).Body.Close()
+	}
+}
