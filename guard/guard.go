@@ -65,6 +65,7 @@ type Trace struct {
 // Guard holds a policy.
 type Guard struct {
 	slots      slots
+	uploads    uploads
 	unproven   slots // token requests whose body is read before anything is proved
 	hosts      hosts
 	origins    map[string]bool
@@ -119,11 +120,13 @@ type dataPort struct {
 
 func (d *dataPort) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	g := d.guard
-	if !g.slots.take() {
+	if !g.slots.take(g.uploads.displace) {
 		g.refuse(w, r, g.slots.full())
 		return
 	}
 	defer g.slots.release() // a panic, as of an aborted answer, goes on its way
+	r, done := g.uploads.add(w, r)
+	defer done()
 	g.serve(w, r, d.next)
 }
 

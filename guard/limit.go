@@ -14,9 +14,11 @@ type slots struct {
 	taken atomic.Int64
 }
 
-// take takes a slot, or reports that there is none.
-func (s *slots) take() bool {
-	if n := s.taken.Add(1); s.max > 0 && n > s.max {
+// take takes a slot, or reports that there is none. displace ends a request that
+// holds one, whose slot then counts as free, and reports whether it did; nil ends
+// none.
+func (s *slots) take(displace func() bool) bool {
+	if n := s.taken.Add(1); s.max > 0 && n > s.max && (displace == nil || !displace()) {
 		s.taken.Add(-1)
 		return false
 	}

@@ -73,7 +73,7 @@ func (g *Guard) judgeTokenRequest(ring *keyring, w http.ResponseWriter, r *http.
 	if proved := ring.provedBy(r.Header); proved != nil {
 		return proved, nil
 	}
-	if !g.unproven.take() {
+	if !g.unproven.take(nil) {
 		return nil, g.unproven.full()
 	}
 	defer g.unproven.release()

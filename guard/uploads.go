@@ -1,0 +1,89 @@
+package guard
+
+import (
+	"io"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"mimecast-proxy/problem"
+)
+
+// stalledAfter is how long a client must have sent nothing of its request body
+// before its slot can be given to another request.
+const stalledAfter = time.Second
+
+// uploads are the requests with a body in flight. Whoever sends the beginning of
+// many and then nothing would else hold every slot. The zero value has none.
+type uploads struct {
+	mu      sync.Mutex // guards uploads; not held during I/O
+	uploads map[*upload]struct{}
+}
+
+// upload is a request body that knows for how long its client has sent nothing.
+type upload struct {
+	io.ReadCloser
+	response *http.ResponseController
+	// waiting is when the Read under way began, in Unix nanoseconds; 0: none is.
+	waiting   atomic.Int64
+	displaced atomic.Bool
+}
+
+// add returns r with a body that can be displaced, until done is called.
+func (u *uploads) add(w http.ResponseWriter, r *http.Request) (_ *http.Request, done func()) {
+	if r.ContentLength == 0 {
+		return r, func() {}
+	}
+	body := &upload{ReadCloser: r.Body, response: http.NewResponseController(w)}
+	r = r.WithContext(r.Context()) // net/http keeps its own request's body
+	r.Body = body
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.uploads == nil {
+		u.uploads = make(map[*upload]struct{})
+	}
+	u.uploads[body] = struct{}{}
+	return r, func() { u.remove(body) }
+}
+
+func (u *uploads) remove(body *upload) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	delete(u.uploads, body)
+}
+
+// displace ends the request whose client has sent nothing for longest, and reports
+// whether there is one.
+func (u *uploads) displace() bool {
+	longest, since := (*upload)(nil), time.Now().Add(-stalledAfter).UnixNano()
+	u.mu.Lock()
+	for body := range u.uploads {
+		if at := body.waiting.Load(); at != 0 && at <= since {
+			longest, since = body, at
+		}
+	}
+	delete(u.uploads, longest)
+	u.mu.Unlock()
+	if longest == nil {
+		return false
+	}
+	longest.displaced.Store(true)
+	// Its Read ends with a timeout. A writer without deadlines is none of
+	// net/http's.
+	_ = longest.response.SetReadDeadline(time.Now().Add(time.Millisecond))
+	return true
+}
+
+// Read implements io.Reader.
+func (b *upload) Read(p []byte) (int, error) {
+	b.waiting.Store(time.Now().UnixNano())
+	n, err := b.ReadCloser.Read(p)
+	b.waiting.Store(0)
+	if err != nil && b.displaced.Load() {
+		busy := problem.New(problem.TooBusy, "The proxy was full, and the request body had not gone on for %v. Send the request again, or raise PROXY_MAX_REQUESTS.", stalledAfter)
+		busy.RetryAfter = busyFor
+		return n, busy.Because(err)
+	}
+	return n, err
+}
