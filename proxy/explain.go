@@ -44,10 +44,12 @@ func classify(err error) (problem.Code, string) {
 		return problem.UpstreamTLS, detail
 	}
 	reached := written
-	if failed, ok := errors.AsType[*attemptError](err); ok {
+	failed, ofAttempt := errors.AsType[*attemptError](err)
+	if ofAttempt {
 		reached = failed.phase
 	}
-	if detail := classifyDial(err); detail != "" && reached != written {
+	// Else it is of a lookup or a dial by itself.
+	if detail := classifyDial(err); detail != "" && (reached != written || !ofAttempt) {
 		return problem.UpstreamUnreachable, detail
 	}
 	switch {
