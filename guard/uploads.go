@@ -10,9 +10,12 @@ import (
 	"mimecast-proxy/problem"
 )
 
-// stalledAfter is how long a client must have sent nothing of its request body
-// before its slot can be given to another request.
-const stalledAfter = time.Second
+// How long a client must have sent nothing before its slot can be given to
+// another request: where its body has not begun, and where it has.
+const (
+	silentAfter  = 100 * time.Millisecond
+	stalledAfter = 2 * time.Second
+)
 
 // uploads are the requests with a body in flight. Whoever sends the beginning of
 // many and then nothing would else hold every slot. The zero value has none.
@@ -27,6 +30,7 @@ type upload struct {
 	response *http.ResponseController
 	// waiting is when the Read under way began, in Unix nanoseconds; 0: none is.
 	waiting   atomic.Int64
+	begun     atomic.Bool
 	displaced atomic.Bool
 }
 
@@ -56,10 +60,12 @@ func (u *uploads) remove(body *upload) {
 // displace ends the request whose client has sent nothing for longest, and reports
 // whether there is one.
 func (u *uploads) displace() bool {
-	longest, since := (*upload)(nil), time.Now().Add(-stalledAfter).UnixNano()
+	var longest *upload
+	now := time.Now()
+	since := now.UnixNano()
 	u.mu.Lock()
 	for body := range u.uploads {
-		if at := body.waiting.Load(); at != 0 && at <= since {
+		if at := body.waiting.Load(); at != 0 && at < since && now.Sub(time.Unix(0, at)) >= body.patience() {
 			longest, since = body, at
 		}
 	}
@@ -75,13 +81,23 @@ func (u *uploads) displace() bool {
 	return true
 }
 
+func (b *upload) patience() time.Duration {
+	if b.begun.Load() {
+		return stalledAfter
+	}
+	return silentAfter
+}
+
 // Read implements io.Reader.
 func (b *upload) Read(p []byte) (int, error) {
 	b.waiting.Store(time.Now().UnixNano())
 	n, err := b.ReadCloser.Read(p)
 	b.waiting.Store(0)
+	if n > 0 {
+		b.begun.Store(true)
+	}
 	if err != nil && b.displaced.Load() {
-		busy := problem.New(problem.TooBusy, "The proxy was full, and the request body had not gone on for %v. Send the request again, or raise PROXY_MAX_REQUESTS.", stalledAfter)
+		busy := problem.New(problem.TooBusy, "The proxy was full, and nothing came of the request body. Send the request again, or raise PROXY_MAX_REQUESTS.")
 		busy.RetryAfter = busyFor
 		return n, busy.Because(err)
 	}
