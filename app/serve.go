@@ -114,7 +114,9 @@ func (s *instance) rejectMalformed(r server.Rejection, maxHeaderBytes int) []byt
 	default:
 		return nil
 	}
-	s.tel.Malformed(r.Peer, r.Status, string(p.Code))
+	if !r.Left { // else nobody asked for anything
+		s.tel.Malformed(r.Peer, r.Status, string(p.Code))
+	}
 	return p.Wire()
 }
 

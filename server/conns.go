@@ -67,6 +67,7 @@ type conn struct {
 	// began, both in Unix nanoseconds. reading is 0 while there is none.
 	since, reading atomic.Int64
 	begun          atomic.Bool // a byte of the next request has come
+	left           atomic.Bool // a Read has failed
 }
 
 // admit counts c. Past the limits it first closes a connection that nobody will
@@ -220,6 +221,9 @@ func (c *conn) Read(b []byte) (int, error) {
 	c.reading.Store(0)
 	if n > 0 {
 		c.begun.Store(true)
+	}
+	if err != nil {
+		c.left.Store(true)
 	}
 	return n, err
 }

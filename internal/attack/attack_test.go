@@ -103,7 +103,7 @@ func (s *stand) counted() {
 		got, want = map[string]float64{}, maps.Clone(s.denied)
 		for _, l := range accessLines(s.Stderr.String()) {
 			if s.browsed && l.Error != "" {
-				want[l.Error]++
+				want[l.Error] += float64(1 + l.Suppressed)
 			}
 		}
 		maps.DeleteFunc(want, func(code string, _ float64) bool { return !slices.Contains(refusals, problem.Code(code)) })
@@ -124,7 +124,7 @@ func (s *stand) counted() {
 
 // refusals are the codes that are counted.
 var refusals = []problem.Code{
-	problem.BadRequestTarget, problem.HostNotAllowed, problem.OriginNotAllowed,
+	problem.BadRequest, problem.BadRequestTarget, problem.HeadersTooLarge, problem.HostNotAllowed, problem.OriginNotAllowed,
 	problem.APIKeyRequired, problem.RouteNotAllowed, problem.UpgradeNotSupported, problem.TooBusy,
 }
 
@@ -245,7 +245,7 @@ func TestWhatIsNoRequestGoesNowhere(t *testing.T) {
 		request("POST /a", local, "Transfer-Encoding: chunked", "Transfer-Encoding: x"): 501,
 		request("POST /a", local, "Transfer-Encoding : chunked"):                        400,
 	} {
-		s.refuses(status, "", raw)
+		s.refuses(status, map[int]problem.Code{400: problem.BadRequest, 431: problem.HeadersTooLarge}[status], raw)
 	}
 }
 
@@ -259,7 +259,7 @@ func TestNameThatIsNotTheProxysIsRefused(t *testing.T) {
 	} {
 		status, code := 403, problem.HostNotAllowed
 		if strings.ContainsAny(host, " /@") { // net/http knows no such host
-			status, code = 400, ""
+			status, code = 400, problem.BadRequest
 		}
 		s.refuses(status, code, request(whoami, "Host: "+host))
 		s.refuses(status, code, request("POST /oauth/token", "Host: "+host, "Content-Length: 0"))

@@ -125,18 +125,20 @@ func (s *site) visit(t *testing.T, host string) map[string]string {
 	}
 }
 
+// chromium returns the path of a browser; empty where there is none.
+func chromium() string {
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path
+		}
+	}
+	return ""
+}
+
 // browse opens a page in a browser, which is killed when t ends.
 func browse(t *testing.T, url string) {
 	t.Helper()
-	var path string
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
-		if found, err := exec.LookPath(name); err == nil && path == "" {
-			path = found
-		}
-	}
-	if path == "" {
-		t.Skip("there is no Chromium on this machine")
-	}
+	path := chromium()
 	profile, err := os.MkdirTemp("", "chromium")
 	if err != nil {
 		t.Fatal(err)
@@ -166,27 +168,55 @@ func browse(t *testing.T, url string) {
 // the log has; refusals of the admin listener are not in it.
 func newBrowsedStand(t *testing.T, environ ...string) *stand {
 	t.Helper()
+	if chromium() == "" {
+		t.Skip("there is no Chromium on this machine")
+	}
 	s := newStand(t, environ...)
 	s.browsed = true
 	return s
 }
 
-// line is what an access log line says of how a request ended.
+// line is what the log, or the list of recent requests, says of how a request
+// ended.
 type line struct {
 	Path, Method, Error string
 	Status              int
+	Suppressed          int // requests that ended alike and have no line of their own
 }
 
-// awaitLines waits until every path was asked for, and returns all the lines of
-// paths under the target's name.
+// awaitLines waits until every path was asked for, and returns all the requests of
+// paths under the target's name, from the list of recent ones: the log has a line
+// a second for those that were rejected.
 func awaitLines(t *testing.T, p *program.Program, name string, paths []string) (lines []line) {
 	t.Helper()
-	p.Stderr.Await(t, "a request for each path under "+name, func(text string) bool {
-		lines = slices.DeleteFunc(accessLines(text), func(l line) bool { return !strings.HasPrefix(l.Path, "/"+name+"/") })
+	await(t, "a request for each path under "+name, func() bool {
+		lines = slices.DeleteFunc(recentRequests(t, p), func(l line) bool { return !strings.HasPrefix(l.Path, "/"+name+"/") })
 		return !slices.ContainsFunc(paths, func(path string) bool {
 			return !slices.ContainsFunc(lines, func(l line) bool { return l.Path == path })
 		})
 	})
+	return lines
+}
+
+func recentRequests(t *testing.T, p *program.Program) (lines []line) {
+	t.Helper()
+	res, err := http.Get("http://" + p.Admin + "/api/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	var status struct {
+		Requests []struct {
+			Path, Method, Fault string
+			Status              int
+		}
+	}
+	if err := json.NewDecoder(res.Body).Decode(&status); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range status.Requests {
+		lines = append(lines, line{Path: r.Path, Method: r.Method, Error: r.Fault, Status: r.Status})
+	}
 	return lines
 }
 
