@@ -316,7 +316,7 @@ func failsTheToken(t *testing.T, b *browser) {
 	v.awaitText("#token", "held, but rejected by Mimecast")
 	v.awaitText("#token", "Last failure")
 	v.awaitText(".part.bad", "at fault")
-	if badges := eval[string](v, "[...document.querySelectorAll('#list .badge')].map((b) => b.textContent).join()"); badges != "401,401,401" {
+	if badges := eval[string](v, "[...document.querySelectorAll('#list .badge')].map((b) => b.textContent).join()"); badges != "503,503,503" {
 		t.Error(badges)
 	}
 	v.push("Mend the token endpoint")

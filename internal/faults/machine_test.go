@@ -424,7 +424,6 @@ func secretSwapped(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := w.serve(t, "MIMECAST_CLIENT_SECRET=", "MIMECAST_CLIENT_SECRET_FILE="+path)
-	version("..2024_01_02", "rotated")
 	w.sim.SetCredentials(simulator.DefaultClientID, "rotated")
 	version("..2024_01_02", "rotated")
 	if err := os.RemoveAll(filepath.Join(dir, "..2024_01_01")); err != nil {
