@@ -164,7 +164,7 @@ func TestGatewayEndures(t *testing.T) {
 	withKey := func(line string, fields ...string) string {
 		return request(line, append(fields, "X-Proxy-Key: "+gatewayKey)...)
 	}
-	g := besiege(t, 256<<20, "GOMEMLIMIT=192MiB", "PROXY_API_KEY="+gatewayKey)
+	g := besiege(t, 256<<20, "GOMEMLIMIT=128MiB", "PROXY_API_KEY="+gatewayKey)
 	g.hold(g.Listen, 75, func(int) string {
 		return withKey("POST /api/archive/get-file?id=unread&size=64MiB", "Content-Length: 0")
 	})
