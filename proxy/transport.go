@@ -212,7 +212,7 @@ func (t *Transport) retryUnauthorized(req *http.Request, rejected Token, body *r
 		return nil, err
 	case err != nil:
 		t.recordOutcome(ctx, RenewalFailed)
-		return res, nil // the 401 is the truth that the client gets
+		return res, nil //nolint:nilerr // the 401 is the truth that the client gets
 	case token == rejected:
 		t.recordOutcome(ctx, TokenFresh)
 		return res, nil

@@ -348,7 +348,9 @@ func unescape(s string) (decoded string, size int) {
 	case '+':
 		return " ", 1
 	case '%':
-		for size = 1; strings.HasPrefix(s[size:], "25"); size += 2 { // escaped again
+		size = 1
+		for strings.HasPrefix(s[size:], "25") { // escaped again
+			size += len("25")
 		}
 		if c, ok := number(s, size, 2); ok {
 			return string([]byte{byte(c)}), size + 2

@@ -136,7 +136,7 @@ func speakTLS(r *rand.Rand, c net.Conn) {
 		say(c, "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
 		return
 	}
-	_ = tls.Client(c, &tls.Config{ServerName: "localhost", MinVersion: tls.VersionTLS12}).Handshake() // it cannot succeed
+	_ = tls.Client(c, &tls.Config{ServerName: "localhost", MinVersion: tls.VersionTLS12}).HandshakeContext(context.Background()) // it cannot succeed
 }
 
 func garbage(r *rand.Rand, c net.Conn) {
