@@ -15,7 +15,7 @@ const (
 	// are kept alive may take a sixteenth, a sixteenth and an eighth of the memory
 	// limit, counted as so many bytes each. Headers in many small fields take some
 	// 200 KiB, but hardly on all of them.
-	waitingConnection, leastWaiting, mostWaiting = 32 << 10, 128, 1024
+	waitingConnection, leastWaiting, mostWaiting = 16 << 10, 256, 1024
 	partialConnection, leastPartial, mostPartial = 64 << 10, 64, 512
 	idleConnection, leastIdle, mostIdle          = 32 << 10, 128, 4096
 	// spareConnections are those past PROXY_MAX_REQUESTS on which a rejection is
@@ -26,7 +26,7 @@ const (
 // adminLimits are those of the admin listener, which probes, a scraper and a few
 // people use, and which any pod may reach.
 var adminLimits = server.Limits{
-	MaxHeaderBytes: 8 << 10, MaxConnections: 320, MaxWaiting: 128, MaxPartial: 32, MaxIdle: 32, WriteTimeout: writeTimeout,
+	MaxHeaderBytes: 8 << 10, MaxConnections: 448, MaxWaiting: 256, MaxPartial: 32, MaxIdle: 32, WriteTimeout: writeTimeout,
 }
 
 // dataLimits are those of the data port.

@@ -106,7 +106,6 @@ func (c *Connections) attempt(req *http.Request) (*http.Response, error) {
 	res, err := c.transport.Load().RoundTrip(req.WithContext(ctx))
 	c.dials.leave(a)
 	if err == nil {
-		a.succeeded()
 		return res, nil
 	}
 	if cause := context.Cause(ctx); cause != nil {
@@ -125,6 +124,8 @@ func (a *attempt) trace() *httptrace.ClientTrace {
 		GetConn:      func(string) { a.wait() },
 		GotConn:      a.got,
 		WroteHeaders: func() { a.phase.Store(int32(written)) },
+		// Before the peer's next word, which may be that it begins no other.
+		GotFirstResponseByte: a.succeeded,
 	}
 }
 
@@ -132,8 +133,10 @@ func (a *attempt) trace() *httptrace.ClientTrace {
 // one, or another since the peer says that it did not begin the request.
 func (a *attempt) wait() {
 	if c := a.conn.Swap(nil); c != nil && !c.answered.Load() {
-		a.dials.failed(errTurnedAway)
 		a.vain.Add(1)
+		if c.failed.CompareAndSwap(false, true) {
+			a.dials.failed(errTurnedAway)
+		}
 	}
 	if a.vain.Load() >= maxVain || a.tries.Load() >= maxTries {
 		a.cancel(errTurnedAway)
@@ -169,7 +172,10 @@ func (a *attempt) succeeded() {
 func (a *attempt) failed(ctx context.Context, err error) {
 	c := a.conn.Load()
 	late := phase(a.phase.Load()) == written && isTimeout(err)
-	if ctx.Err() != nil || late || errors.Is(err, errTokenExpired) || c != nil && c.answered.Load() {
+	if ctx.Err() != nil || late || errors.Is(err, errTokenExpired) {
+		return
+	}
+	if c != nil && (c.answered.Load() || !c.failed.CompareAndSwap(false, true)) {
 		return
 	}
 	a.dials.failed(err)

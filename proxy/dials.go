@@ -242,6 +242,7 @@ type upstreamConn struct {
 	net.Conn
 	used     atomic.Bool // a request got it
 	answered atomic.Bool // a response came on it
+	failed   atomic.Bool // it ended before, which counts once
 	ended    context.Context
 	end      context.CancelFunc
 }

@@ -21,13 +21,14 @@ const (
 	closed
 )
 
-// A waiting connection can be closed in favor of a new one once its client has
-// sent nothing for silentAfter; in a flood of such connections, and where a
-// request has begun, already after stalledAfter. A client that has sent its
-// request is never closed, however late the request is read.
+// A connection can be closed in favor of a new one once its client has sent
+// nothing for so long: a waiting one after silentAfter, and in a flood of them after
+// silentInFlood; one on which a request has begun after stalledAfter. A client that
+// has sent its request is never closed, however late the request is read.
 const (
-	silentAfter  = time.Second
-	stalledAfter = 50 * time.Millisecond
+	silentAfter   = time.Second
+	silentInFlood = 250 * time.Millisecond
+	stalledAfter  = 50 * time.Millisecond
 )
 
 // connTable knows every connection of one port, and keeps their number within
@@ -116,7 +117,7 @@ func (t *connTable) displaceSilent() bool {
 	}
 	silent := silentAfter
 	if t.displaced >= t.limits.MaxWaiting {
-		silent = stalledAfter
+		silent = silentInFlood
 	}
 	if !t.closeOldest(waiting, silent) {
 		return false
