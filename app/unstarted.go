@@ -1,7 +1,6 @@
 package app
 
 import (
-	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
@@ -189,9 +188,8 @@ func readHead(path string) []byte {
 	if err != nil {
 		return nil
 	}
-	defer f.Close()
-	head, err := bufio.NewReader(io.LimitReader(f, 512)).Peek(512)
-	if err != nil && !errors.Is(err, io.EOF) {
+	head, err := io.ReadAll(io.LimitReader(f, 512))
+	if errors.Join(err, f.Close()) != nil {
 		return nil
 	}
 	return head
