@@ -96,7 +96,7 @@ func TestRunKeepsTheCommandsRequestsFromACompanyProxy(t *testing.T) {
 	sim := built.Simulate(t, simulator.Options{})
 	p := start(t, built.Environ(t, sim, "TEST_CHILD=environ", "no_proxy=a.example", "PROXY_SHUTDOWN_DELAY=1h"), "run", "--", os.Args[0])
 	p.exit()
-	if text := p.stdout.String(); !strings.Contains(text, "no_proxy=a.example,127.0.0.1\n") || !strings.Contains(text, "NO_PROXY=127.0.0.1\n") {
+	if text := p.stdout.String(); !strings.Contains(text, "\nno_proxy=a.example,127.0.0.1,localhost\n") || !strings.Contains(text, "\nNO_PROXY=a.example,127.0.0.1,localhost\n") {
 		t.Errorf("the command's environment:\n%s", text)
 	}
 }

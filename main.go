@@ -84,15 +84,23 @@ func errorText(err error) string {
 // commands returns the command line of the contract.
 func commands(p app.Process) *cobra.Command {
 	serve := func(cmd *cobra.Command, _ []string) error { return p.Serve(cmd.Context()) }
+	version := false
 	root := &cobra.Command{
 		Use:           "mimecast-proxy",
 		Short:         "An authenticating proxy for the Mimecast API 2.0",
 		Long:          "Takes plain HTTP on this machine and forwards it to the Mimecast API 2.0 with a\nbearer token that it keeps fresh. Without a command it serves.",
 		Args:          cobra.NoArgs,
-		RunE:          serve,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
+	root.RunE = func(cmd *cobra.Command, args []string) error {
+		if version {
+			return printVersion(cmd, args)
+		}
+		return serve(cmd, args)
+	}
+	// Cobra's own flag needs templates.
+	root.Flags().BoolVar(&version, "version", false, "print version, revision and Go version")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err) })
 	usage := root.UsageFunc()
 	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { help(cmd, usage) })
@@ -107,23 +115,22 @@ func commands(p app.Process) *cobra.Command {
 			Use: "quit", Short: "ask the running proxy to drain and stop", Args: cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error { return p.Quit(cmd.Context()) },
 		},
-		&cobra.Command{
-			Use: "version", Short: "print version, revision and Go version", Args: cobra.NoArgs,
-			RunE: func(cmd *cobra.Command, _ []string) error {
-				version, revision, goVersion := app.Build()
-				_, err := fmt.Fprintf(cmd.OutOrStdout(), "mimecast-proxy %s, revision %s, %s\n", version, revision, goVersion)
-				return err
-			},
-		},
+		&cobra.Command{Use: "version", Short: "print version, revision and Go version, as --version does", Args: cobra.NoArgs, RunE: printVersion},
 	)
 	usageErrors(root)
 	return root
 }
 
+func printVersion(cmd *cobra.Command, _ []string) error {
+	version, revision, goVersion := app.Build()
+	_, err := fmt.Fprintf(cmd.OutOrStdout(), "mimecast-proxy %s, revision %s, %s\n", version, revision, goVersion)
+	return err
+}
+
 func runCommand(p app.Process) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "run [flags] -- CMD ARG...", Short: "run CMD with a proxy of its own, and exit as it did",
-		Long: "Starts the proxy on a free loopback port and runs CMD with MIMECAST_BASE_URL and\nMIMECAST_PROXY_URL set to it, and without the secret in its environment.",
+		Long: "Starts the proxy on a free loopback port and runs CMD with MIMECAST_BASE_URL and\nMIMECAST_PROXY_URL set to it, and without the secret in its environment. NO_PROXY and\nno_proxy get 127.0.0.1 and localhost added.",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return errors.New("run needs a command, as in mimecast-proxy run -- CMD ARG")

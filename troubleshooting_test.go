@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
 	"runtime"
 	"slices"
@@ -35,6 +37,10 @@ type trouble struct {
 	without []string
 	// check runs the check, with these arguments after its name.
 	check []string
+	// script is the content of ./collect.sh, if there is one.
+	script string
+	// run are the words after run --, in place of a proxy that serves.
+	run []string
 	// ends says that the proxy does not start.
 	ends bool
 	// line is what a line of the log must have to be shown.
@@ -110,6 +116,9 @@ var troubles = []trouble{
 		t.Cleanup(func() { l.Close() })
 		return []string{"PROXY_LISTEN=" + l.Addr().String()}
 	}, ends: true, says: "set PROXY_LISTEN to another address"},
+	{name: "run-one-word", run: []string{"curl -s http://localhost/"}, says: "run -- curl -s http://localhost/"},
+	{name: "run-crlf", script: "#!/bin/sh\r\n", run: []string{"./collect.sh"}, says: "sed -i"},
+	{name: "run-no-interpreter", script: "echo\n", run: []string{"./collect.sh"}, says: "run -- sh ./collect.sh"},
 	{name: "clock-behind", sim: faulty(simulator.Fault{Path: "/oauth/token", Header: map[string]string{"Date": time.Now().Add(3 * time.Hour).UTC().Format(http.TimeFormat)}}),
 		check: []string{}, line: "this machine's clock", says: "clock is"},
 	{name: "clock-far-off", sim: simulated(simulator.Options{Certificate: simulator.CertificateExpired}), check: []string{}, line: "no token", command: whoami, ask: curl("/identity/whoami"), says: "Check this machine's clock"},
@@ -162,6 +171,9 @@ func (c *trouble) show(t *testing.T) string {
 		code := p.exit()
 		shown = strings.Join(append([]string{"$ mimecast-proxy check"}, c.check...), " ") + "\n" + tidy(p.stdout.String()+p.stderr.String()) + exitLine(code) + "\n"
 	}
+	if c.run != nil {
+		return shown + c.showRun(t, env)
+	}
 	p := start(t, env)
 	shown += "$ mimecast-proxy\n"
 	if c.ends {
@@ -177,6 +189,28 @@ func (c *trouble) show(t *testing.T) string {
 	p.stderr.Await(t, "the line with "+c.line, line.MatchString)
 	p.statusSays(cmp.Or(c.says, c.line))
 	return shown + tidy(line.FindString(p.stderr.String())) + answer
+}
+
+// showRun is show for a command that run does not start.
+func (c *trouble) showRun(t *testing.T, env []string) string {
+	dir := t.TempDir()
+	if c.script != "" {
+		if err := os.WriteFile(filepath.Join(dir, "collect.sh"), []byte(c.script), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.Command(built.Binary(), append([]string{"run", "--"}, c.run...)...)
+	cmd.Dir, cmd.Env = dir, append(env, "PATH="+os.Getenv("PATH"))
+	p := startCommand(t, cmd)
+	code := p.exit()
+	typed := ""
+	for _, word := range c.run {
+		if strings.Contains(word, " ") {
+			word = `"` + word + `"`
+		}
+		typed += " " + word
+	}
+	return "$ mimecast-proxy run --" + typed + "\n" + p.stderr.String() + exitLine(code)
 }
 
 // awaitConsole is awaitServing for a log that is for people.

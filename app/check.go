@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"mimecast-proxy/config"
 	"mimecast-proxy/problem"
@@ -127,7 +128,12 @@ func (r *reporter) unconfigured(why error) error {
 }
 
 func (r *reporter) end() error {
-	if !r.asJSON {
+	ok := r.steps[len(r.steps)-1].OK
+	switch {
+	case !r.asJSON && ok:
+		_, err := fmt.Fprintln(r.w, "All steps passed. Start the proxy with: mimecast-proxy")
+		return err
+	case !r.asJSON:
 		return nil
 	}
 	e := json.NewEncoder(r.w)
@@ -135,7 +141,7 @@ func (r *reporter) end() error {
 	return e.Encode(struct {
 		OK    bool   `json:"ok"`
 		Steps []Step `json:"steps"`
-	}{r.steps[len(r.steps)-1].OK, r.steps})
+	}{ok, r.steps})
 }
 
 // check holds what its steps share.
@@ -210,11 +216,23 @@ func (c *check) token(ctx context.Context) (string, error) {
 		clock = "; warning: " + clock
 	}
 	if err != nil {
-		return "", errors.New(advice(err) + clock)
+		return "", errors.New(advice(err) + "; sent " + c.sentSecret() + clock)
 	}
 	c.held = held
 	redactToken(c.redactor, held)
-	return fmt.Sprintf("Mimecast gave a token for %v%s", held.Expiry().Sub(held.Fetched()).Round(time.Second), clock), nil
+	return fmt.Sprintf("Mimecast gave a token for %v; sent %s%s", held.Expiry().Sub(held.Fetched()).Round(time.Second), c.sentSecret(), clock), nil
+}
+
+// sentSecret says how long the secret is and where it comes from, which tells a
+// truncated one and the wrong file.
+func (c *check) sentSecret() string {
+	from := c.cfg.ClientSecret.Variable()
+	for _, f := range c.cfg.Files {
+		if f.Variable == from {
+			from = f.Path
+		}
+	}
+	return fmt.Sprintf("a secret of %d characters from %s", utf8.RuneCountInString(c.cfg.ClientSecret.Value().Reveal()), from)
 }
 
 func (c *check) request(ctx context.Context) (string, error) {

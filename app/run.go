@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -86,7 +85,7 @@ func (s *instance) runCommand(ctx context.Context, p Process, more <-chan os.Sig
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = p.Stdin, p.Stdout, inheritable(p.Stderr)
 	cmd.Env = childEnviron(p.Environ, "http://"+s.dataAddr.String())
 	if err := cmd.Start(); err != nil {
-		return notStarted(err)
+		return notStarted(argv, err)
 	}
 	ended := make(chan struct{})
 	forwarded := make(chan struct{})
@@ -97,7 +96,7 @@ func (s *instance) runCommand(ctx context.Context, p Process, more <-chan os.Sig
 	err := cmd.Wait()
 	close(ended)
 	<-forwarded
-	return exitOf(cmd.ProcessState, err)
+	return exitOf(cmd, err)
 }
 
 // inheritable returns the file that w writes to, so that the command writes to it
@@ -140,21 +139,12 @@ func (s *instance) awaitToken(ctx context.Context, signals <-chan os.Signal) err
 }
 
 // childEnviron is the command's environment: ours, less every secret, with the
-// proxy in Mimecast's place.
+// proxy in Mimecast's place and no corporate proxy on the way to it.
 func childEnviron(environ []string, url string) []string {
 	child := slices.DeleteFunc(slices.Clone(environ), named(
 		"MIMECAST_CLIENT_ID", "MIMECAST_CLIENT_ID_FILE", "MIMECAST_CLIENT_SECRET", "MIMECAST_CLIENT_SECRET_FILE",
 		"PROXY_API_KEY", "PROXY_API_KEY_FILE", "MIMECAST_BASE_URL", "MIMECAST_TOKEN_URL", "MIMECAST_REGION", "MIMECAST_PROXY_URL"))
-	for i, variable := range child {
-		if named("NO_PROXY", "no_proxy")(variable) {
-			child[i] = strings.TrimSuffix(variable, ",") + ",127.0.0.1"
-		}
-	}
-	for _, name := range []string{"NO_PROXY", "no_proxy"} { // a company proxy cannot reach ours
-		if !slices.ContainsFunc(child, named(name)) {
-			child = append(child, name+"=127.0.0.1")
-		}
-	}
+	child = withoutCorporateProxy(child)
 	return append(child, "MIMECAST_BASE_URL="+url, "MIMECAST_PROXY_URL="+url)
 }
 
@@ -190,24 +180,24 @@ func exitOfSignal(sig os.Signal) int {
 	return ExitFailed
 }
 
-func notStarted(err error) error {
-	code := exitNotExecutable
-	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
-		code = exitNotFound
-	}
-	return &ExitError{code, fmt.Errorf("starting the command: %w", err)}
-}
-
 // exitOf returns what the command's end means for our own.
-func exitOf(state *os.ProcessState, err error) error {
+func exitOf(cmd *exec.Cmd, err error) error {
+	state := cmd.ProcessState
 	if state == nil {
 		return fmt.Errorf("waiting for the command: %w", err)
 	}
 	if status, ok := state.Sys().(syscall.WaitStatus); ok && status.Signaled() {
 		return &ExitError{Code: exitOfSignal(status.Signal())}
 	}
-	if code := state.ExitCode(); code != 0 {
+	switch code := state.ExitCode(); code {
+	case 0:
+		return nil
+	case exitNotFound, 2:
+		if hasCarriageReturn(cmd.Path) {
+			return &ExitError{code, errors.New(carriageReturn(cmd.Path))}
+		}
+		fallthrough
+	default:
 		return &ExitError{Code: code}
 	}
-	return nil
 }

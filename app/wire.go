@@ -223,7 +223,7 @@ func (p *parts) handler() http.Handler {
 	trace := proxy.Trace{Unauthorized: p.tel.Unauthorized, Retried: p.tel.Retried, Answered: p.tel.Answered, Failed: p.tel.Failed, Held: p.tel.RateLimitWait}
 	transport := &proxy.Transport{
 		Base:          p.upstream,
-		Source:        tokens{source: p.source, redactor: p.redactor},
+		Source:        tokens{source: p.source, redactor: p.redactor, cure: refusalCure(p.cfg)},
 		ReplayLimit:   p.cfg.ReplayLimit,
 		Budget:        proxy.NewBudget(p.cfg.ReplayMemory, p.tel.ReplayBytes),
 		RateLimitWait: p.cfg.RateLimitWait,
@@ -239,12 +239,13 @@ func (p *parts) handler() http.Handler {
 type tokens struct {
 	source   *token.Source
 	redactor *telemetry.Redactor
+	cure     string // of credentials that are refused
 }
 
 func (t tokens) Token(ctx context.Context) (proxy.Token, error) {
 	tok, err := t.source.Token(ctx)
 	if err != nil {
-		return nil, t.redacted(noToken(ctx, err))
+		return nil, t.redacted(noToken(ctx, err, t.cure))
 	}
 	return tok, nil
 }
@@ -265,7 +266,7 @@ func (t tokens) Renew(ctx context.Context, rejected proxy.Token) (proxy.Token, e
 	}
 	tok, err := t.source.Renew(ctx, held)
 	if err != nil {
-		return nil, t.redacted(noToken(ctx, err))
+		return nil, t.redacted(noToken(ctx, err, t.cure))
 	}
 	return tok, nil
 }
@@ -276,8 +277,26 @@ func (t tokens) Expire(expired proxy.Token) {
 	}
 }
 
-// noToken is what the client is told where there is no token.
-func noToken(ctx context.Context, err error) error {
+// refusalCure says what to do about credentials that Mimecast refuses: it depends
+// on whether they come from files, which are reloaded, or from variables.
+func refusalCure(cfg config.Config) string {
+	id, key := cfg.ClientID.Variable(), cfg.ClientSecret.Variable()
+	idFile, keyFile := strings.HasSuffix(id, "_FILE"), strings.HasSuffix(key, "_FILE")
+	switch {
+	case idFile && keyFile:
+		return "Correct the file in " + id + " or " + key + "; the proxy reloads both."
+	case keyFile:
+		return "Correct the file in " + key + ", which the proxy reloads; if you change " + id + ", restart the proxy."
+	case idFile:
+		return "Change " + key + " and restart the proxy; it reloads the file in " + id + "."
+	default:
+		return "Change " + id + " or " + key + " and restart the proxy."
+	}
+}
+
+// noToken is what the client is told where there is no token. The cure is for
+// credentials that are refused.
+func noToken(ctx context.Context, err error, cure string) error {
 	if ctx.Err() != nil {
 		return err // the request ended: there is nothing to say about tokens
 	}
@@ -286,7 +305,7 @@ func noToken(ctx context.Context, err error) error {
 	}
 	e, ok := errors.AsType[*token.Error](err)
 	if ok && e.Kind == token.Refused {
-		return problem.New(problem.CredentialsRefused, "%s. The proxy takes corrected credentials up by itself where they come from a file.", e.Reason).Because(err)
+		return problem.New(problem.CredentialsRefused, "%s. %s", e.Reason, cure).Because(err)
 	}
 	p := problem.New(problem.TokenUnavailable, "There is no token: %s. The proxy keeps trying.", strings.TrimSuffix(advice(err), ".")).Because(err)
 	p.RetryAfter = time.Second
