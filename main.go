@@ -104,6 +104,10 @@ func commands(p app.Process) *cobra.Command {
 		},
 		runCommand(p), checkCommand(p), healthcheckCommand(p),
 		&cobra.Command{
+			Use: "support", Short: "print a support bundle of the running proxy, without secrets", Args: cobra.NoArgs,
+			RunE: func(cmd *cobra.Command, _ []string) error { return p.Support(cmd.Context()) },
+		},
+		&cobra.Command{
 			Use: "quit", Short: "ask the running proxy to drain and stop", Args: cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error { return p.Quit(cmd.Context()) },
 		},

@@ -48,6 +48,7 @@ type instance struct {
 	quit              chan struct{} // closed by POST /quitquitquit
 	cut               context.CancelCauseFunc
 	keeper            service.Keeper
+	environ           []string // what the process was given
 }
 
 // newInstance builds a proxy and opens its listeners. The actions are buttons on
@@ -60,7 +61,7 @@ func (p Process) newInstance(ctx context.Context, cfg config.Config, actions ...
 	if !slices.ContainsFunc(p.Environ, named("GOGC")) { // else the operator knows better
 		relaxCollector()
 	}
-	s := &instance{parts: parts, quit: make(chan struct{}), keeper: p.Keeper}
+	s := &instance{parts: parts, quit: make(chan struct{}), keeper: p.Keeper, environ: p.Environ}
 	base, cut := context.WithCancelCause(context.WithoutCancel(ctx))
 	s.cut = cut
 	if err := s.openListeners(ctx, p); err != nil {
@@ -140,6 +141,7 @@ func (s *instance) adminOptions(actions []admin.Action) admin.Options {
 		Draining: s.draining.Load,
 		Metrics:  s.tel.Metrics(),
 		Status:   s.status,
+		Support:  s.support,
 		Local:    s.guard.WrapAdmin,
 		Demo:     actions,
 	}

@@ -113,6 +113,8 @@ type Config struct {
 	// Foreign are those of Warnings that are about names which resemble no variable
 	// of ours, and may be another program's.
 	Foreign []string
+
+	given map[string]string // for Settings
 }
 
 // Parse judges the environment, as os.Environ gives it. Of a name that stands
@@ -159,7 +161,7 @@ func Parse(environ []string) (Config, error) {
 	j.listeners(cfg)
 	j.debugging()
 	j.warn(cfg)
-	cfg.Files, cfg.Warnings, cfg.Foreign = j.files, j.warnings, j.foreign
+	cfg.Files, cfg.Warnings, cfg.Foreign, cfg.given = j.files, j.warnings, j.foreign, j.given()
 	return cfg, j.error()
 }
 
