@@ -77,7 +77,7 @@ func (p Process) Support(ctx context.Context) error {
 
 // checkForSupport prints what Check finds. The error is that of the output.
 func (p Process) checkForSupport(ctx context.Context) error {
-	err := p.Check(ctx, DefaultCheckPath, false)
+	err := p.Check(ctx, CheckOptions{Path: DefaultCheckPath})
 	if err == nil || err.Error() == "" { // everything was said
 		return nil
 	}
