@@ -55,9 +55,10 @@ func (s *instance) shown(from config.Setting) admin.Setting {
 func (p Process) Support(ctx context.Context) error {
 	asking, stop := p.untilSignal(ctx)
 	bundle, err := p.askSupport(asking)
+	stopped := context.Cause(asking)
 	stop()
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
+	if stopped != nil {
+		return stopped
 	}
 	version, revision, goVersion := Build()
 	b := &strings.Builder{}
