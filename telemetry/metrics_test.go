@@ -115,7 +115,7 @@ func TestEveryTokenCounterIsThereFromTheStart(t *testing.T) {
 	text := scrape(t, newTelemetry(t, telemetry.Options{MaxRequests: 7, ReplayMemory: 9}))
 	hasSeries(t, text, `token_requests_total{outcome="refused",trigger="expiry"} 0`, `token_requests_total{outcome="ok",trigger="startup"} 0`,
 		"requests_in_flight_limit 7", "replay_buffer_limit_bytes 9")
-	if n := strings.Count(text, "\nmimecast_proxy_token_requests_total{"); n != 9 {
+	if n := strings.Count(text, "\nmimecast_proxy_token_requests_total{"); n != 12 {
 		t.Errorf("%d series", n)
 	}
 }
