@@ -112,6 +112,10 @@ func commands(p app.Process) *cobra.Command {
 		},
 		runCommand(p), checkCommand(p), healthcheckCommand(p),
 		&cobra.Command{
+			Use: "support", Short: "print a support bundle of the running proxy, without secrets", Args: cobra.NoArgs,
+			RunE: func(cmd *cobra.Command, _ []string) error { return p.Support(cmd.Context()) },
+		},
+		&cobra.Command{
 			Use: "quit", Short: "ask the running proxy to drain and stop", Args: cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error { return p.Quit(cmd.Context()) },
 		},
@@ -147,7 +151,10 @@ func checkCommand(p app.Process) *cobra.Command {
 	cmd := &cobra.Command{Use: "check", Short: "test configuration, DNS, TLS, credentials and one request", Args: cobra.NoArgs}
 	path := cmd.Flags().String("path", app.DefaultCheckPath, "the path to request, with GET")
 	asJSON := cmd.Flags().Bool("json", false, "report as JSON")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return p.Check(cmd.Context(), *path, *asJSON) }
+	products := cmd.Flags().Bool("products", false, "ask one harmless function per product, and list which ones the application may use")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return p.Check(cmd.Context(), app.CheckOptions{Path: *path, JSON: *asJSON, Products: *products})
+	}
 	return cmd
 }
 

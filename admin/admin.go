@@ -26,6 +26,9 @@ type Options struct {
 	// Status returns what /api/status and the page show; nil means that there
 	// is neither.
 	Status func() Status
+	// Support completes what /api/support answers with the build and the settings;
+	// nil means that there is no such path.
+	Support func() Support
 	// Quit is called once, after POST /quitquitquit was answered; nil means
 	// that there is no such thing.
 	Quit func()
@@ -86,6 +89,9 @@ func (h *handler) addLocal() {
 	if h.options.Status != nil {
 		h.local(get, "/api/status", h.status)
 		h.addPage()
+	}
+	if h.options.Support != nil && h.options.Status != nil {
+		h.local(get, "/api/support", h.support)
 	}
 	if h.options.Quit != nil {
 		quit := sync.OnceFunc(h.options.Quit)

@@ -66,9 +66,12 @@ func anyone(next http.Handler) http.Handler { return next }
 func full() admin.Options {
 	return admin.Options{
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "metrics") }),
-		Status:  func() admin.Status { return admin.Status{} },
-		Quit:    func() {},
-		Local:   anyone,
+		Support: func() admin.Support {
+			return admin.Support{Settings: []admin.Setting{{Name: "A", Value: "b", Origin: "default"}}}
+		},
+		Status: func() admin.Status { return admin.Status{} },
+		Quit:   func() {},
+		Local:  anyone,
 	}
 }
 
@@ -150,7 +153,7 @@ func TestWrongMethodAndPathAreRefused(t *testing.T) {
 
 func TestEveryAnswerIsKeptOutOfCachesAndSniffers(t *testing.T) {
 	s := serve(t, full())
-	for _, path := range []string{"/livez", "/startupz", "/readyz", "/metrics", "/api/status", "/nothing"} {
+	for _, path := range []string{"/livez", "/startupz", "/readyz", "/metrics", "/api/status", "/api/support", "/nothing"} {
 		res, _ := ask(t, s, "GET", path)
 		for name, want := range map[string]string{"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"} {
 			if got := res.Header.Get(name); got != want {
@@ -172,7 +175,7 @@ func TestOnlyWhatShowsOrChangesIsLocal(t *testing.T) {
 	s := serve(t, o)
 	for target, want := range map[string]int{
 		"GET /livez": 200, "GET /healthz": 200, "GET /startupz": 200, "GET /readyz": 200, "GET /metrics": 200,
-		"GET /api/status": 403, "POST /quitquitquit": 403,
+		"GET /api/status": 403, "GET /api/support": 403, "POST /quitquitquit": 403,
 	} {
 		method, path, _ := strings.Cut(target, " ")
 		if res, _ := ask(t, s, method, path, "Host", "rebound.example"); res.StatusCode != want {
@@ -185,7 +188,7 @@ func TestWithoutAWayToTellWhoIsLocalNothingIsShown(t *testing.T) {
 	o := full()
 	o.Local = nil
 	s := serve(t, o)
-	for _, target := range []string{"GET /", "GET /api/status", "POST /quitquitquit"} {
+	for _, target := range []string{"GET /", "GET /api/status", "GET /api/support", "POST /quitquitquit"} {
 		method, path, _ := strings.Cut(target, " ")
 		if res, _ := ask(t, s, method, path); res.StatusCode != 404 {
 			t.Errorf("%s: %d", target, res.StatusCode)
@@ -193,9 +196,21 @@ func TestWithoutAWayToTellWhoIsLocalNothingIsShown(t *testing.T) {
 	}
 }
 
+func TestSupportShowsWhatWentWrong(t *testing.T) {
+	o := full()
+	o.Status = func() admin.Status {
+		return admin.Status{Account: admin.Account{ClientID: "a-long-client-id"}, Requests: []admin.Request{{Path: "/good"}, {Path: "/bad", Fault: "mimecast_5xx"}, {Path: "/cut", Error: "cut"}}}
+	}
+	_, body := ask(t, serve(t, o), "GET", "/api/support")
+	var got admin.Support
+	if err := json.Unmarshal([]byte(body), &got); err != nil || len(got.Errors) != 2 || got.Errors[0].Path != "/bad" || got.Status.Verdict.State == "" || len(got.Settings) != 1 || strings.Contains(body, "a-long-client-id") {
+		t.Errorf("%v: %s", err, body)
+	}
+}
+
 func TestWhatIsNotOfferedIsNotThere(t *testing.T) {
 	s := serve(t, admin.Options{Local: anyone})
-	for _, target := range []string{"GET /", "GET /metrics", "GET /api/status", "POST /quitquitquit"} {
+	for _, target := range []string{"GET /", "GET /metrics", "GET /api/status", "GET /api/support", "POST /quitquitquit"} {
 		method, path, _ := strings.Cut(target, " ")
 		if res, _ := ask(t, s, method, path); res.StatusCode != 404 {
 			t.Errorf("%s: %d", target, res.StatusCode)

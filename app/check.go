@@ -37,17 +37,30 @@ type Step struct {
 	Detail string `json:"detail"`
 	// Milliseconds is how long it took.
 	Milliseconds int64 `json:"duration_ms"`
+	// Products are of the step that asks for them alone.
+	Products []Product `json:"products,omitempty"`
+}
+
+// CheckOptions say what Check does besides its usual steps, and how it reports.
+type CheckOptions struct {
+	// Path is asked by the last of the usual steps, such as DefaultCheckPath.
+	Path string
+	// JSON reports for machines.
+	JSON bool
+	// Products asks, once all steps passed, which products the application may use.
+	Products bool
 }
 
 // Check tests, one after the other, the configuration, DNS, TLS, the
 // credentials and one request. It prints a line a step, or JSON, and stops at
 // the first that fails.
-func (p Process) Check(ctx context.Context, path string, asJSON bool) error {
+func (p Process) Check(ctx context.Context, o CheckOptions) error {
+	path := o.Path
 	ctx, stop := p.untilSignal(ctx)
 	defer stop()
 	log.SetOutput(io.Discard) // net/http tells it a peer's bytes
 	redactor := cmp.Or(p.Redactor, new(telemetry.Redactor))
-	report := reporter{w: p.Stdout, asJSON: asJSON, redactor: redactor}
+	report := reporter{w: p.Stdout, asJSON: o.JSON, redactor: redactor}
 	if !isTarget(path) {
 		return &ExitError{ExitUsage, fmt.Errorf("--path %q is not a path such as %s", path, DefaultCheckPath)}
 	}
@@ -75,11 +88,16 @@ func (p Process) Check(ctx context.Context, path string, asJSON bool) error {
 			detail = err.Error()
 		}
 		failed = failed || err != nil
-		if err := report.add(Step{s.name, err == nil, detail, time.Since(began).Milliseconds()}); err != nil {
+		if err := report.add(Step{Step: s.name, OK: err == nil, Detail: detail, Milliseconds: time.Since(began).Milliseconds()}); err != nil {
 			return err
 		}
 		if failed {
 			break
+		}
+	}
+	if o.Products && !failed {
+		if err := report.addProducts(c.products(ctx)); err != nil {
+			return err
 		}
 	}
 	if err := report.end(); err != nil {
@@ -124,7 +142,7 @@ func (r *reporter) unconfigured(why error) error {
 	if !r.asJSON {
 		return nil
 	}
-	return errors.Join(r.add(Step{"configuration", false, why.Error(), 0}), r.end())
+	return errors.Join(r.add(Step{Step: "configuration", Detail: why.Error()}), r.end())
 }
 
 func (r *reporter) end() error {

@@ -52,7 +52,11 @@ func (p Process) demoServer(ctx context.Context, sim *simulator.Server) (s *inst
 	if cfg.CA, err = config.ParseAuthorities(sim.CA); err != nil {
 		return nil, nil, fmt.Errorf("reading the simulator's authority: %w", err)
 	}
-	for _, a := range []*config.Address{&cfg.Listen, &cfg.Admin} {
+	var wanted []*config.Address
+	for i := range cfg.Listen {
+		wanted = append(wanted, &cfg.Listen[i])
+	}
+	for _, a := range append(wanted, &cfg.Admin) {
 		free, err := p.isFree(ctx, *a)
 		if err != nil {
 			return nil, nil, err

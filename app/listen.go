@@ -25,6 +25,9 @@ func (p Process) open(ctx context.Context, variable string, a config.Address, mo
 	if isTaken(err) {
 		return nil, fmt.Errorf("%s=%v is taken by another program, perhaps by another mimecast-proxy; stop that one or set %s to another address: %w", variable, a, variable, err)
 	}
+	if isNotLocal(err) {
+		return nil, fmt.Errorf("%s=%v is no address of this machine; remove it from %s, or give a network interface this address (for an IPv6 address, turn IPv6 on): %w", variable, a, variable, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s=%v: %w", variable, a, err)
 	}

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,12 +41,14 @@ func (p Process) Serve(ctx context.Context) error {
 type instance struct {
 	*parts
 	data, admin       *server.Server // admin is nil where it is off
-	dataAddr, adminAt net.Addr       // adminAt likewise
-	listeners         []net.Listener
+	dataAddr, adminAt net.Addr       // dataAddr is the main one; adminAt is nil likewise
+	dataListeners     []net.Listener // all of them are served by data
+	adminListener     net.Listener   // nil likewise
 	draining          atomic.Bool
 	quit              chan struct{} // closed by POST /quitquitquit
 	cut               context.CancelCauseFunc
 	keeper            service.Keeper
+	environ           []string // what the process was given
 }
 
 // newInstance builds a proxy and opens its listeners. The actions are buttons on
@@ -58,7 +61,7 @@ func (p Process) newInstance(ctx context.Context, cfg config.Config, actions ...
 	if !slices.ContainsFunc(p.Environ, named("GOGC")) { // else the operator knows better
 		relaxCollector()
 	}
-	s := &instance{parts: parts, quit: make(chan struct{}), keeper: p.Keeper}
+	s := &instance{parts: parts, quit: make(chan struct{}), keeper: p.Keeper, environ: p.Environ}
 	base, cut := context.WithCancelCause(context.WithoutCancel(ctx))
 	s.cut = cut
 	if err := s.openListeners(ctx, p); err != nil {
@@ -73,22 +76,34 @@ func (p Process) newInstance(ctx context.Context, cfg config.Config, actions ...
 
 // openListeners opens those that the keeper did not.
 func (s *instance) openListeners(ctx context.Context, p Process) (err error) {
-	data, admin := p.Keeper.Data, p.Keeper.Admin
-	if data == nil {
-		if data, err = p.open(ctx, "PROXY_LISTEN", s.cfg.Listen, s.cfg.SocketMode); err != nil {
-			return err
+	defer func() {
+		if err != nil {
+			for _, l := range s.dataListeners {
+				err = errors.Join(err, l.Close())
+			}
+		}
+	}()
+	if l := p.Keeper.Data; l != nil {
+		s.dataListeners = []net.Listener{l}
+	} else {
+		for _, a := range s.cfg.Listen {
+			l, err := p.open(ctx, "PROXY_LISTEN", a, s.cfg.SocketMode)
+			if err != nil {
+				return err
+			}
+			s.dataListeners = append(s.dataListeners, l)
 		}
 	}
-	s.listeners, s.dataAddr = append(s.listeners, data), data.Addr()
+	s.dataAddr = s.dataListeners[0].Addr()
 	if s.cfg.Admin.IsZero() {
 		return nil
 	}
-	if admin == nil {
-		if admin, err = p.open(ctx, "PROXY_ADMIN_LISTEN", s.cfg.Admin, s.cfg.SocketMode); err != nil {
-			return errors.Join(err, data.Close())
+	if s.adminListener = p.Keeper.Admin; s.adminListener == nil {
+		if s.adminListener, err = p.open(ctx, "PROXY_ADMIN_LISTEN", s.cfg.Admin, s.cfg.SocketMode); err != nil {
+			return err
 		}
 	}
-	s.listeners, s.adminAt = append(s.listeners, admin), admin.Addr()
+	s.adminAt = s.adminListener.Addr()
 	return nil
 }
 
@@ -126,6 +141,7 @@ func (s *instance) adminOptions(actions []admin.Action) admin.Options {
 		Draining: s.draining.Load,
 		Metrics:  s.tel.Metrics(),
 		Status:   s.status,
+		Support:  s.support,
 		Local:    s.guard.WrapAdmin,
 		Demo:     actions,
 	}
@@ -146,13 +162,15 @@ func (s *instance) run(ctx context.Context, signals <-chan os.Signal) error {
 	owned.Go(func() { s.report(running) })
 	owned.Go(func() { s.reload(running) })
 	owned.Go(func() { tidy(running) })
-	failed := make(chan error, 2)
+	failed := make(chan error, len(s.dataListeners)+1)
 	serve := func(srv *server.Server, l net.Listener) {
 		owned.Go(func() { failed <- srv.Serve(l) })
 	}
-	serve(s.data, s.listeners[0])
+	for _, l := range s.dataListeners {
+		serve(s.data, l)
+	}
 	if s.admin != nil {
-		serve(s.admin, s.listeners[1])
+		serve(s.admin, s.adminListener)
 	}
 	s.announce()
 	var err error
@@ -173,6 +191,10 @@ func (s *instance) announce() {
 		log.Warn(w)
 	}
 	attrs := []any{"listen", s.dataAddr.String(), "upstream", s.cfg.BaseURL.String()}
+	if more := s.dataListeners[1:]; len(more) > 0 {
+		addresses := convert(more, func(l net.Listener) string { return l.Addr().String() })
+		attrs = append(attrs, "also_listening", strings.Join(addresses, ","))
+	}
 	if s.adminAt != nil {
 		attrs = append(attrs, "admin", s.adminAt.String())
 	}

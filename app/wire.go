@@ -376,12 +376,18 @@ func roots(ca config.Authorities) (*x509.CertPool, error) {
 // hosts returns the names that a request may call the proxy by.
 func hosts(cfg config.Config) []string {
 	names := append([]string{"localhost", "127.0.0.1", "::1"}, cfg.AllowedHosts...)
-	if cfg.Listen.Network == "unix" {
-		// Who can open the socket is for its mode to say, and a browser can't.
-		return append(names, "*")
+	sockets := 0
+	for _, a := range cfg.Listen {
+		if a.Network == "unix" {
+			sockets++
+		} else if u, err := url.Parse("http://" + a.Address); err == nil && u.Hostname() != "" {
+			names = append(names, u.Hostname())
+		}
 	}
-	if u, err := url.Parse("http://" + cfg.Listen.Address); err == nil && u.Hostname() != "" {
-		names = append(names, u.Hostname())
+	if sockets == len(cfg.Listen) {
+		// Who can open a socket is for its mode to say, and a browser can't. Beside
+		// a port, any name would let web pages use that.
+		names = append(names, "*")
 	}
 	return names
 }

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -73,21 +74,32 @@ func (a Address) split() (string, uint64) {
 // covers reports whether listening at host takes in other.
 func covers(host, other string) bool {
 	switch host {
-	case "", "::":
+	case "", "::", "0.0.0.0": // for which net.Listen takes IPv4 and IPv6 alike
 		return true
-	case "0.0.0.0":
-		return !strings.Contains(other, ":")
 	}
 	return host == other
 }
 
-// bind is an address to listen at.
-type bind struct{ Address }
+// binds are addresses to listen at, at least one.
+type binds []Address
 
 // UnmarshalText implements encoding.TextUnmarshaler.
-func (b *bind) UnmarshalText(text []byte) (err error) {
-	b.Address, err = parseAddress(string(text))
-	return err
+func (b *binds) UnmarshalText(text []byte) error {
+	var l items
+	_ = l.UnmarshalText(text) // which refuses nothing
+	if len(l) == 0 {
+		return refuse("has no address in it")
+	}
+	var refused []error
+	for _, item := range l {
+		a, err := parseAddress(item)
+		if r, ok := errors.AsType[refusal](err); ok {
+			r.value = item
+			err = r
+		}
+		*b, refused = append(*b, a), append(refused, err)
+	}
+	return errors.Join(refused...)
 }
 
 // optionalBind is an address to listen at, or off.
@@ -134,22 +146,32 @@ func parseSocket(path string) (Address, error) {
 // listeners judges what depends on more than one variable: an account is not
 // offered to a network by accident.
 func (j *judge) listeners(cfg Config) {
-	keyed := !cfg.APIKey.IsZero() || j.faulty("PROXY_API_KEY")
-	if !cfg.Listen.IsZero() && !cfg.Listen.Loopback() && !keyed && !cfg.TrustNetwork {
-		j.fault("PROXY_LISTEN", quoted(cfg.Listen.String())+" can be reached from other machines, and whoever reaches it would use the account",
-			"a loopback address; or with it PROXY_API_KEY or PROXY_API_KEY_FILE, so that every request must carry a key; "+
-				"or PROXY_TRUST_NETWORK=true where only those who may use the account can reach it, as in a container with a private compose network")
+	for i, a := range cfg.Listen {
+		j.dataListener(cfg, a, cfg.Listen[:i])
 	}
-	j.socket("PROXY_LISTEN", cfg.Listen)
 	j.socket("PROXY_ADMIN_LISTEN", cfg.Admin)
-	if cfg.Listen.overlaps(cfg.Admin) {
+	if slices.ContainsFunc(cfg.Listen, cfg.Admin.overlaps) {
 		j.fault("PROXY_ADMIN_LISTEN", quoted(cfg.Admin.String())+" is in the way of PROXY_LISTEN", "another port, or off")
 	}
 	// A tool's MIMECAST_BASE_URL is the proxy, and its environment may be the
 	// proxy's too.
-	if u := cfg.BaseURL; u != nil && isLoopback(u.Hostname()) && cfg.Listen.overlaps(Address{"tcp", u.Host}) {
+	if u := cfg.BaseURL; u != nil && isLoopback(u.Hostname()) && slices.ContainsFunc(cfg.Listen, Address{"tcp", u.Host}.overlaps) {
 		j.fault("MIMECAST_BASE_URL", quoted(u.String())+" is PROXY_LISTEN, and requests would go round in circles",
 			"Mimecast's own URL; or leave it out. It may be meant for the tool alone")
+	}
+}
+
+// dataListener judges one address of PROXY_LISTEN. before are those in front of it.
+func (j *judge) dataListener(cfg Config, a Address, before []Address) {
+	keyed := !cfg.APIKey.IsZero() || j.faulty("PROXY_API_KEY")
+	if !a.IsZero() && !a.Loopback() && !keyed && !cfg.TrustNetwork {
+		j.fault("PROXY_LISTEN", quoted(a.String())+" can be reached from other machines, and whoever reaches it would use the account",
+			"a loopback address; or with it PROXY_API_KEY or PROXY_API_KEY_FILE, so that every request must carry a key; "+
+				"or PROXY_TRUST_NETWORK=true where only those who may use the account can reach it, as in a container with a private compose network")
+	}
+	j.socket("PROXY_LISTEN", a)
+	if i := slices.IndexFunc(before, a.overlaps); i >= 0 {
+		j.fault("PROXY_LISTEN", fmt.Sprintf("%s overlaps with %s", quoted(a.String()), quoted(before[i].String())), "addresses of which none includes another; :PORT and 0.0.0.0:PORT include all of the machine's")
 	}
 }
 

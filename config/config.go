@@ -33,12 +33,12 @@ type variables struct {
 	CAFile          string       `env:"MIMECAST_CA_FILE" shown:"system roots" accepts:"a file with certificates in PEM form" help:"certificate authorities to trust besides the system's, for a company proxy that inspects TLS"`
 	HTTPSProxy      forwardProxy `env:"HTTPS_PROXY" shown:"none" accepts:"host:port or a URL of http, https, socks5 or socks5h, with what is special in user and password escaped" help:"corporate proxy on the way to Mimecast; https_proxy takes precedence"`
 	NoProxy         string       `env:"NO_PROXY" shown:"none" accepts:"names, addresses and networks, separated by commas, as Go reads them" help:"hosts to reach without the corporate proxy; no_proxy takes precedence"`
-	Listen          bind         `env:"PROXY_LISTEN" envDefault:"127.0.0.1:8080" accepts:"host:port, or unix:/path" help:"where tools reach the proxy; an address that is not loopback needs PROXY_API_KEY or PROXY_TRUST_NETWORK=true"`
+	Listen          binds        `env:"PROXY_LISTEN" envDefault:"127.0.0.1:8080" accepts:"host:port or unix:/path, several separated by commas, such as 127.0.0.1:8080,[::1]:8080" help:"where tools reach the proxy; an address that is not loopback needs PROXY_API_KEY or PROXY_TRUST_NETWORK=true"`
 	SocketMode      mode         `env:"PROXY_SOCKET_MODE" envDefault:"0600" accepts:"an octal mode from 0600 to 0777" help:"mode of a unix socket"`
 	AdminListen     optionalBind `env:"PROXY_ADMIN_LISTEN" envDefault:"127.0.0.1:9090" accepts:"host:port, unix:/path or off" help:"where probes, metrics and the status page are"`
 	APIKey          string       `env:"PROXY_API_KEY" file:"true" shown:"none" help:"key that every request must carry: Authorization: Bearer KEY, Basic with KEY as the password, or X-Proxy-Key. The file may hold several keys, one per line, all valid at once"`
 	TrustNetwork    flag         `env:"PROXY_TRUST_NETWORK" envDefault:"false" accepts:"true or false" help:"true: whoever can reach the proxy may use the account, without a key"`
-	AllowedHosts    hosts        `env:"PROXY_ALLOWED_HOSTS" shown:"none" accepts:"host names without port, separated by commas; * for any" help:"names that requests may call the proxy by, besides the loopback names and PROXY_LISTEN's host"`
+	AllowedHosts    hosts        `env:"PROXY_ALLOWED_HOSTS" shown:"none" accepts:"host names without port, separated by commas; * for any" help:"names that requests may call the proxy by, besides the loopback names and PROXY_LISTEN's hosts"`
 	AllowedOrigins  origins      `env:"PROXY_ALLOWED_ORIGINS" shown:"none" accepts:"origins such as https://tool.example, separated by commas" help:"browser origins that may call"`
 	Allow           items        `env:"PROXY_ALLOW" shown:"everything" accepts:"patterns such as GET /siem/, or @read, @metadata, @siem, @ttp-logs, @audit, separated by commas or lines" help:"the only routes to let through"`
 	AllowMode       choice       `env:"PROXY_ALLOW_MODE" envDefault:"enforce" oneof:"enforce report" help:"report: log and count what PROXY_ALLOW would refuse, and let it pass"`
@@ -58,7 +58,7 @@ type variables struct {
 	ShutdownTimeout timeout      `env:"PROXY_SHUTDOWN_TIMEOUT" envDefault:"25s" accepts:"a duration from 1ms" help:"then: for requests in flight to end"`
 	QuitEndpoint    flag         `env:"PROXY_QUIT_ENDPOINT" envDefault:"false" accepts:"true or false" help:"turns on POST /quitquitquit of the admin listener"`
 	LogLevel        choice       `env:"PROXY_LOG_LEVEL" envDefault:"info" oneof:"trace debug info warn error" help:"what to log"`
-	LogFormat       choice       `env:"PROXY_LOG_FORMAT" envDefault:"auto" oneof:"auto console json" help:"auto: console on a terminal, else JSON"`
+	LogFormat       choice       `env:"PROXY_LOG_FORMAT" envDefault:"auto" oneof:"auto console json gcp" help:"auto: console on a terminal, else JSON; gcp: JSON with the severity and message of Google Cloud Logging"`
 }
 
 // Config is what the operator said, judged. No printer shows a secret in it.
@@ -75,8 +75,9 @@ type Config struct {
 	// them. Their user part may hold a password.
 	HTTPSProxy, HTTPProxy secret.Text
 	NoProxy               string
-	Listen                Address
-	SocketMode            fs.FileMode
+	// Listen has at least one address, the main one first.
+	Listen     []Address
+	SocketMode fs.FileMode
 	// Admin is zero where the admin listener is off.
 	Admin Address
 	// APIKey holds every key that is valid. It is zero where none is wanted.
@@ -112,6 +113,8 @@ type Config struct {
 	// Foreign are those of Warnings that are about names which resemble no variable
 	// of ours, and may be another program's.
 	Foreign []string
+
+	given map[string]string // for Settings
 }
 
 // Parse judges the environment, as os.Environ gives it. Of a name that stands
@@ -127,7 +130,7 @@ func Parse(environ []string) (Config, error) {
 		HTTPSProxy:      v.HTTPSProxy.url,
 		HTTPProxy:       secret.New(j.environ["HTTP_PROXY"]),
 		NoProxy:         v.NoProxy,
-		Listen:          v.Listen.Address,
+		Listen:          v.Listen,
 		SocketMode:      fs.FileMode(v.SocketMode),
 		Admin:           v.AdminListen.Address,
 		APIKey:          j.credential("PROXY_API_KEY", manyKeys),
@@ -158,7 +161,7 @@ func Parse(environ []string) (Config, error) {
 	j.listeners(cfg)
 	j.debugging()
 	j.warn(cfg)
-	cfg.Files, cfg.Warnings, cfg.Foreign = j.files, j.warnings, j.foreign
+	cfg.Files, cfg.Warnings, cfg.Foreign, cfg.given = j.files, j.warnings, j.foreign, j.given()
 	return cfg, j.error()
 }
 

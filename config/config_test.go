@@ -88,12 +88,34 @@ func TestDefaultsAreTheContracts(t *testing.T) {
 	cfg.BaseURL, cfg.TokenURL, cfg.ClientID, cfg.ClientSecret = nil, nil, config.Credential{}, config.Credential{}
 	cfg.HTTPSProxy, cfg.HTTPProxy = config.Config{}.HTTPSProxy, config.Config{}.HTTPProxy // funcs do not compare
 	equal(t, "rest", cfg, config.Config{
-		Region: "global", Listen: config.Address{Network: "tcp", Address: "127.0.0.1:8080"},
+		Region: "global", Listen: []config.Address{{Network: "tcp", Address: "127.0.0.1:8080"}},
 		Admin: config.Address{Network: "tcp", Address: "127.0.0.1:9090"}, SocketMode: 0o600, TokenStub: true,
 		ReplayLimit: 8 << 20, ReplayMemory: 64 << 20, MaxRequests: 1024, MaxConnections: 128, MaxHeaderBytes: 16 << 10, MaxHeaderFields: 200,
 		DialTimeout: 10 * time.Second, ResponseTimeout: 2 * time.Minute, IdleTimeout: 90 * time.Second,
 		ShutdownTimeout: 25 * time.Second, LogLevel: "info", LogFormat: "auto",
 	})
+}
+
+// listen is PROXY_LISTEN as it was read.
+func listen(cfg config.Config) string {
+	var all []string
+	for _, a := range cfg.Listen {
+		all = append(all, a.String())
+	}
+	return strings.Join(all, " ")
+}
+
+func TestSeveralAddressesToListenAt(t *testing.T) {
+	for variable, want := range map[string]string{
+		"127.0.0.1:8080,[::1]:8080":                "127.0.0.1:8080 [::1]:8080",
+		" [::1]:0 , 127.0.0.1:0,127.0.0.1:0,":      "[::1]:0 127.0.0.1:0 127.0.0.1:0",
+		"unix:/a.sock,127.0.0.1:8080,unix:/b.sock": "unix:/a.sock 127.0.0.1:8080 unix:/b.sock",
+		"localhost:8080\n[::1]:8080":               "localhost:8080 [::1]:8080",
+		"127.0.0.1:8080,127.0.0.1:8081,[::1]:9090": "127.0.0.1:8080 127.0.0.1:8081 [::1]:9090",
+	} {
+		equal(t, variable, listen(parse(t, "PROXY_LISTEN="+strings.ReplaceAll(variable, `\n`, "\n"))), want)
+	}
+	equal(t, "with a key", listen(parse(t, "PROXY_LISTEN=127.0.0.1:8080,10.0.0.1:8080", "PROXY_API_KEY="+strings.Repeat("k", 32))), "127.0.0.1:8080 10.0.0.1:8080")
 }
 
 func TestEveryVariableIsHeeded(t *testing.T) {
@@ -133,7 +155,7 @@ func TestEveryVariableIsHeeded(t *testing.T) {
 		cfg := parse(t, variable)
 		name, _, _ := strings.Cut(variable, "=")
 		got, ok := map[string]any{
-			"PROXY_LISTEN": cfg.Listen.String(), "PROXY_SOCKET_MODE": cfg.SocketMode.String(), "PROXY_ADMIN_LISTEN": cfg.Admin.String(),
+			"PROXY_LISTEN": listen(cfg), "PROXY_SOCKET_MODE": cfg.SocketMode.String(), "PROXY_ADMIN_LISTEN": cfg.Admin.String(),
 			"PROXY_TRUST_NETWORK": cfg.TrustNetwork, "PROXY_ALLOWED_HOSTS": cfg.AllowedHosts, "PROXY_ALLOWED_ORIGINS": cfg.AllowedOrigins,
 			"PROXY_ALLOW": cfg.Allow, "PROXY_ALLOW_MODE": cfg.AllowReport, "PROXY_TOKEN_STUB": cfg.TokenStub,
 			"PROXY_QUIT_ENDPOINT": cfg.QuitEndpoint, "PROXY_REPLAY_LIMIT": cfg.ReplayLimit, "PROXY_REPLAY_MEMORY": cfg.ReplayMemory,
@@ -171,7 +193,7 @@ func TestEmptyCountsAsNotSet(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	equal(t, "listen", cfg.Listen.String(), "127.0.0.1:8080")
+	equal(t, "listen", listen(cfg), "127.0.0.1:8080")
 	equal(t, "key", cfg.APIKey.IsZero(), true)
 	equal(t, "warnings", cfg.Warnings, []string{"PROXY_API_KEY is set, but empty, which counts as not set"})
 }
@@ -200,7 +222,7 @@ func TestEveryFaultIsNamedAtOnceInTheManualsOrder(t *testing.T) {
 		`PROXY_MAX_REQUESTS: "0" is out of range; accepted: a number from 1 to 1000000`,
 		`PROXY_DIAL_TIMEOUT: "10" has no unit; accepted: a duration from 1ms`,
 		`PROXY_LOG_LEVEL: "loud" is not one of them; accepted: trace, debug, info, warn or error`,
-		`PROXY_LOG_FORMAT: "xml" is not one of them; accepted: auto, console or json`,
+		`PROXY_LOG_FORMAT: "xml" is not one of them; accepted: auto, console, json or gcp`,
 	}
 	for range 3 { // the order does not hang on a map's
 		equal(t, "faults", strings.Join(faults(t, bad), "\n"), strings.Join(want, "\n"))
@@ -314,6 +336,29 @@ func TestFaults(t *testing.T) {
 	} {
 		if got := faults(t, environ(strings.Split(variables, "|")...)); !slices.ContainsFunc(got, func(f string) bool { return strings.Contains(f, says) && len(f) < 600 }) {
 			t.Errorf("%.100s:\n got %q\nwant %q", variables, got, says)
+		}
+	}
+}
+
+func TestFaultsOfSeveralAddresses(t *testing.T) {
+	for variables, says := range map[string]string{
+		"PROXY_LISTEN=127.0.0.1:8080,0.0.0.0:8081":                                 `"0.0.0.0:8081" can be reached from other machines`,
+		"PROXY_LISTEN=[::1]:8080,192.0.2.1:8080":                                   `"192.0.2.1:8080" can be reached from other machines`,
+		"PROXY_LISTEN=127.0.0.1:8080,localhost:8080":                               `"localhost:8080" overlaps with "127.0.0.1:8080"`,
+		"PROXY_LISTEN=[::1]:8080,[0::1]:08080":                                     `"[0::1]:08080" overlaps with "[::1]:8080"`,
+		"PROXY_LISTEN=0.0.0.0:80,[::1]:80|PROXY_TRUST_NETWORK=1":                   `"[::1]:80" overlaps with "0.0.0.0:80"`,
+		"PROXY_LISTEN=127.0.0.1:80,:80|PROXY_TRUST_NETWORK=1":                      `":80" overlaps with "127.0.0.1:80"`,
+		"PROXY_LISTEN=unix:/x,127.0.0.1:80,unix:/./x":                              `"unix:/./x" overlaps with "unix:/x"`,
+		"PROXY_LISTEN=127.0.0.1:80,[::1]:9090|PROXY_ADMIN_LISTEN=[::1]:9090":       "in the way of PROXY_LISTEN",
+		"PROXY_LISTEN=127.0.0.1:80,nonsense":                                       `"nonsense" is not an address`,
+		"PROXY_LISTEN=127.0.0.1:x,127.0.0.1:80":                                    `"127.0.0.1:x" has no port`,
+		"PROXY_LISTEN=unix:/a,b":                                                   `"b" is not an address`,
+		"PROXY_LISTEN= , ":                                                         "has no address in it",
+		"PROXY_LISTEN=127.0.0.1:80,unix:/no/such/dir/s":                            "which does not exist",
+		"MIMECAST_BASE_URL=http://[::1]:8080|PROXY_LISTEN=127.0.0.1:80,[::1]:8080": "requests would go round in circles",
+	} {
+		if got := faults(t, environ(strings.Split(variables, "|")...)); !slices.ContainsFunc(got, func(f string) bool { return strings.Contains(f, says) }) {
+			t.Errorf("%s:\n got %q\nwant %q", variables, got, says)
 		}
 	}
 }

@@ -37,7 +37,7 @@ func tryParse(t *testing.T, environ []string) {
 		t.Fatal(text)
 	}
 	checkFaults(t, err)
-	if err == nil && (cfg.BaseURL == nil || cfg.TokenURL == nil || cfg.Listen.IsZero() || cfg.ReplayMemory < 0 || cfg.ReplayLimit < 0) {
+	if err == nil && (cfg.BaseURL == nil || cfg.TokenURL == nil || len(cfg.Listen) == 0 || cfg.ReplayMemory < 0 || cfg.ReplayLimit < 0) {
 		t.Fatalf("accepted %+v", cfg)
 	}
 	for _, w := range cfg.Warnings {

@@ -59,7 +59,7 @@ func TestMarkdownIsATableOfThreeColumns(t *testing.T) {
 	}
 	for _, row := range []string{
 		"| `MIMECAST_CLIENT_SECRET`, `_FILE` | required | its secret |\n",
-		"| `PROXY_LOG_FORMAT` | `auto` | auto: console on a terminal, else JSON. Accepted: auto, console or json |\n",
+		"| `PROXY_LOG_FORMAT` | `auto` | auto: console on a terminal, else JSON; gcp: JSON with the severity and message of Google Cloud Logging. Accepted: auto, console, json or gcp |\n",
 	} {
 		if !strings.Contains(table, row) {
 			t.Errorf("no row %q in\n%s", row, table)

@@ -31,7 +31,7 @@ const (
 	stalledAfter  = 50 * time.Millisecond
 )
 
-// connTable knows every connection of one port, and keeps their number within
+// connTable knows every connection of one server, and keeps their number within
 // its limits: whoever opens connections and sends no request loses the oldest of
 // them, and nobody else notices.
 type connTable struct {
@@ -46,9 +46,12 @@ type connTable struct {
 	conns map[*conn]struct{}
 	left  chan struct{} // capacity 1: a connection is no longer waiting or partial
 
+	// admitting makes the goroutines that accept, one a listener, take turns: else
+	// each could admit a connection in the last free place.
+	admitting sync.Mutex
 	// displaced counts the waiting connections that were closed for new ones with
 	// less than a second between them, and displacedAt is when the last was. Both
-	// are of the goroutine that accepts.
+	// are guarded by admitting.
 	displaced   int
 	displacedAt time.Time
 }
@@ -74,6 +77,8 @@ type conn struct {
 // admit counts c. Past the limits it first closes a connection that nobody will
 // miss, or else returns nil and closes c.
 func (t *connTable) admit(c net.Conn) *conn {
+	t.admitting.Lock()
+	defer t.admitting.Unlock()
 	t.makeRoom(waiting, t.limits.MaxWaiting, t.displaceSilent)
 	if t.total() >= t.limits.MaxConnections && !t.closeOldest(rejected, 0) && !t.closeOldest(idle, 0) {
 		_ = c.Close() // nothing was sent on it

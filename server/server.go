@@ -1,4 +1,4 @@
-// Package server is how requests come in: one [Server] a port, with bounds for
+// Package server is how requests come in: one [Server] a handler, with bounds for
 // everything that a client can make the proxy hold before and after its request is
 // in the handler, and an end that no client can delay.
 package server
@@ -64,7 +64,8 @@ type Options struct {
 	AcceptFailed func(error)
 }
 
-// Server serves HTTP at one listener.
+// Server serves HTTP at one listener or several, whose connections share its
+// limits.
 type Server struct {
 	http         http.Server
 	conns        *connTable
@@ -118,7 +119,8 @@ func (s *Server) enter(next http.Handler) http.Handler {
 	})
 }
 
-// Serve serves at l until Shutdown or Close. The error says why it ended before.
+// Serve serves at l until Shutdown or Close. The error says why it ended before. It
+// may be called several times at once, with a listener each.
 func (s *Server) Serve(l net.Listener) error {
 	err := s.http.Serve(&listener{Listener: l, conns: s.conns, failed: s.acceptFailed})
 	if errors.Is(err, http.ErrServerClosed) {

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -309,6 +311,93 @@ func TestRequestsUnderWayAreAnsweredInAShutdown(t *testing.T) {
 	_ = res.Body.Close()
 	if err := <-ended; err != nil {
 		t.Error(err)
+	}
+}
+
+func TestListenersOfOneServerShareItsLimits(t *testing.T) {
+	const most = 4
+	s := New(Options{Handler: http.NotFoundHandler(), Context: context.Background(), Limits: Limits{MaxConnections: most}})
+	var served sync.WaitGroup
+	var addresses []string
+	for range 3 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		addresses = append(addresses, l.Addr().String())
+		served.Go(func() {
+			if err := s.Serve(l); err != nil {
+				t.Errorf("serving: %v", err)
+			}
+		})
+	}
+	t.Cleanup(func() {
+		_ = s.Close()
+		served.Wait()
+	})
+	// Many at once: each accept loop would find the last place free.
+	conns := make([]net.Conn, 40)
+	var dialing sync.WaitGroup
+	for i := range conns {
+		dialing.Go(func() {
+			c, err := net.Dial("tcp", addresses[i%len(addresses)])
+			if err != nil {
+				t.Errorf("dialing: %v", err)
+				return
+			}
+			conns[i] = c
+		})
+	}
+	dialing.Wait()
+	t.Cleanup(func() {
+		for _, c := range conns {
+			if c != nil {
+				_ = c.Close()
+			}
+		}
+	})
+	if t.Failed() {
+		return
+	}
+	var closed atomic.Int64
+	var reading sync.WaitGroup
+	for _, c := range conns {
+		reading.Go(func() {
+			if _, err := c.Read(make([]byte, 1)); err != nil {
+				closed.Add(1)
+			}
+		})
+	}
+	await(t, "the end of those past the limit", func() bool { return closed.Load() == int64(len(conns)-most) })
+	if n := s.conns.total(); n != most {
+		t.Errorf("%d connections are kept", n)
+	}
+	_ = s.Close() // which ends the rest
+	reading.Wait()
+}
+
+func TestListenersThatAcceptAtOnceTakeTurns(t *testing.T) {
+	const most = 1
+	for range 2000 {
+		table := newConnTable(Limits{MaxConnections: most}, nil)
+		begin := make(chan struct{})
+		var admitted atomic.Int64
+		var accepting sync.WaitGroup
+		for range 4 {
+			near, far := net.Pipe()
+			_ = far.Close() // nothing is sent
+			accepting.Go(func() {
+				<-begin
+				if table.admit(near) != nil {
+					admitted.Add(1)
+				}
+			})
+		}
+		close(begin)
+		accepting.Wait()
+		if n := admitted.Load(); n != most {
+			t.Fatalf("%d connections were admitted, and the limit is %d", n, most)
+		}
 	}
 }
 

@@ -45,6 +45,8 @@ func newLog(o Options) (zerolog.Logger, error) {
 	}
 	switch o.Format {
 	case "json":
+	case formatGCP:
+		out = &gcpWriter{out: out}
 	case "console":
 		out = console(out, o.Terminal)
 	case "", "auto":
@@ -52,7 +54,7 @@ func newLog(o Options) (zerolog.Logger, error) {
 			out = console(out, true)
 		}
 	default:
-		return zerolog.Nop(), fmt.Errorf("log format %q: choose auto, json or console", o.Format)
+		return zerolog.Nop(), fmt.Errorf("log format %q: choose auto, json, console or gcp", o.Format)
 	}
 	return zerolog.New(zerolog.SyncWriter(out)).Level(level), nil
 }
@@ -63,7 +65,7 @@ func dropNotice(o Options) func(lines uint64) string {
 		var line strings.Builder
 		o.Output, o.Level = &line, "warn"
 		if log, err := newLog(o); err == nil { // as it was in New
-			log.WithLevel(zerolog.WarnLevel).Str(timeField, stamp(time.Now())).Str(msgField, "log lines dropped").Uint64("lines", lines).Send()
+			log.WithLevel(zerolog.WarnLevel).Str(timeField, stamp(time.Now())).Str(messageField(o.Format), "log lines dropped").Uint64("lines", lines).Send()
 		}
 		return line.String()
 	}
@@ -112,7 +114,7 @@ func (h *handler) Handle(ctx context.Context, r slog.Record) error {
 	if !r.Time.IsZero() {
 		out.AddAttrs(slog.String(timeField, stamp(r.Time)))
 	}
-	out.AddAttrs(slog.String(msgField, h.t.scrub(r.Message)))
+	out.AddAttrs(slog.String(h.t.msgField, h.t.scrub(r.Message)))
 	attrs := make([]slog.Attr, 0, r.NumAttrs())
 	r.Attrs(func(a slog.Attr) bool {
 		attrs = append(attrs, a)
@@ -200,7 +202,7 @@ func (w *lineWriter) Write(p []byte) (int, error) {
 	if !ok {
 		return len(p), nil
 	}
-	e.Str(timeField, stamp(time.Now())).Str(msgField, w.t.scrub(string(p)))
+	e.Str(timeField, stamp(time.Now())).Str(w.t.msgField, w.t.scrub(string(p)))
 	if suppressed > 0 {
 		e.Int("suppressed", suppressed)
 	}

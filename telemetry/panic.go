@@ -44,7 +44,7 @@ func (t *Telemetry) logPanic(why any, requestID string) {
 	stack = stack[:runtime.Stack(stack, false)]
 	e := t.log.WithLevel(zerolog.ErrorLevel).
 		Str(timeField, stamp(time.Now())).
-		Str(msgField, "panic").
+		Str(t.msgField, "panic").
 		Str("error", t.scrub(fmt.Sprint(why)))
 	optional(e, "request_id", requestID)
 	e.Str("stack", t.redactor.Redact(string(stack))).Send()

@@ -29,8 +29,8 @@ type Options struct {
 	Redactor *Redactor
 	// Level is debug, info, warn or error; empty means info.
 	Level string
-	// Format is json, console, or auto, which is console on a terminal and
-	// JSON else; empty means auto.
+	// Format is json, console, gcp, which is JSON as Google Cloud Logging reads it,
+	// or auto, which is console on a terminal and JSON else; empty means auto.
 	Format string
 	// Terminal says whether Output is one.
 	Terminal bool
@@ -48,6 +48,7 @@ type Options struct {
 // Telemetry logs, counts and remembers.
 type Telemetry struct {
 	log      zerolog.Logger
+	msgField string // the name of the message in the log
 	redactor *Redactor
 	metrics  *metrics
 	recent   recent
@@ -68,7 +69,7 @@ func New(o Options) (*Telemetry, error) {
 		return nil, err
 	}
 	t := &Telemetry{
-		log: log, redactor: o.Redactor,
+		log: log, msgField: messageField(o.Format), redactor: o.Redactor,
 		started: time.Now().Round(0), version: cmp.Or(o.Version, "unknown"),
 	}
 	t.metrics = newMetrics(o, t)

@@ -56,7 +56,7 @@ func (t *Telemetry) logToken(ev TokenEvent) {
 	if e == nil {
 		return
 	}
-	e.Str(timeField, stamp(ev.Time)).Str(msgField, msg).
+	e.Str(timeField, stamp(ev.Time)).Str(t.msgField, msg).
 		Str("trigger", ev.Trigger).Str("outcome", ev.Outcome).Float64("duration_ms", ev.DurationMS)
 	if !ev.Expiry.IsZero() {
 		e.Str("expiry", stamp(ev.Expiry))

@@ -182,7 +182,7 @@ func (t *Telemetry) writeAccess(rec *record, o *outcome, others int) {
 	}
 	var buf [len(timeLayout) + 8]byte
 	e.Bytes(timeField, rec.began.Add(o.took).UTC().AppendFormat(buf[:0], timeLayout)).
-		Str(msgField, "request").
+		Str(t.msgField, "request").
 		Str("request_id", rec.id).
 		Str("method", rec.method).
 		Str("path", rec.path).

@@ -107,7 +107,7 @@ func TestNoSecretShowsAnywhere(t *testing.T) {
 		for _, raw := range hostile() {
 			s.answersAreClean(raw, tokens...)
 		}
-		for _, path := range []string{"/", "/metrics", "/readyz", "/livez", "/startupz", "/api/status", "/debug/pprof/", "/nowhere?" + mark} {
+		for _, path := range []string{"/", "/metrics", "/readyz", "/livez", "/startupz", "/api/status", "/api/support", "/debug/pprof/", "/nowhere?" + mark} {
 			for _, a := range send(t, s.Admin, request("GET "+path, local, "Cookie: "+mark), 1) {
 				clean(t, path, fmt.Sprint(a.header, a.body), tokens...)
 			}
@@ -146,6 +146,8 @@ func TestCommandsPrintNoSecret(t *testing.T) {
 		"check":                {nil, given, []string{"check"}, 0},
 		"check as JSON":        {nil, given, []string{"check", "--json"}, 0},
 		"check that is echoed": {&echo, given, []string{"check", "--json"}, 1},
+		"support, no proxy":    {nil, given, []string{"support"}, 1},
+		"support, echoed":      {&echo, given, []string{"support"}, 1},
 		"help":                 {nil, given, []string{"help"}, 0},
 		"version":              {nil, given, []string{"version"}, 0},
 		"run without a token":  {&echo, given, []string{"run", "--", "true"}, 1},

@@ -1,0 +1,38 @@
+package admin
+
+import "net/http"
+
+// Support is what /api/support answers: what somebody who helps wants to know of a
+// proxy that runs. No secret is in it.
+type Support struct {
+	Version  string `json:"version"`
+	Revision string `json:"revision"`
+	Go       string `json:"go"`
+	// System is the operating system and the architecture.
+	System string `json:"system"`
+	// Settings are every variable, in the order of the manual.
+	Settings []Setting `json:"settings"`
+	// Errors are the last requests that went wrong, newest first.
+	Errors []Request `json:"errors"`
+	Status Status    `json:"status"`
+}
+
+// Setting is what is in force of one variable, and where it comes from. Of a
+// secret the value says only how long it is.
+type Setting struct {
+	Name   string `json:"name"`
+	Value  string `json:"value"`
+	Origin string `json:"origin"`
+}
+
+func (h *handler) support(w http.ResponseWriter, _ *http.Request) {
+	s := h.options.Support()
+	s.Status = h.current()
+	s.Errors = []Request{}
+	for _, r := range s.Status.Requests {
+		if r.Fault != "" || r.Error != "" {
+			s.Errors = append(s.Errors, r)
+		}
+	}
+	answer(w, http.StatusOK, s)
+}

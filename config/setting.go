@@ -1,0 +1,124 @@
+package config
+
+import (
+	"cmp"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+// Setting is what is in force of one variable.
+type Setting struct {
+	Name string
+	// Value is never a secret: of one it says how long it is.
+	Value string
+	// Origin is default, variable, or file with the path. In a proxy that runs, the
+	// environment may not be the operator's alone.
+	Origin string
+}
+
+// The origins of settings.
+const (
+	OriginDefault  = "default"
+	OriginVariable = "variable"
+)
+
+// given returns the values that are set, less those that are or may have a secret
+// in them; nil where there are none. Of a faulty configuration any value may have.
+func (j *judge) given() map[string]string {
+	if len(j.faults) > 0 {
+		return nil
+	}
+	var given map[string]string
+	for _, v := range Variables() {
+		if value, ok := j.environ[v.Name]; ok && !v.File && v.Name != "HTTPS_PROXY" {
+			if given == nil {
+				given = map[string]string{}
+			}
+			given[v.Name] = value
+		}
+	}
+	return given
+}
+
+// Settings returns what is in force, in the contract's order.
+func (c Config) Settings() []Setting {
+	var all []Setting
+	for _, v := range Variables() {
+		s := Setting{v.Name, v.Default, OriginDefault}
+		if value, ok := c.given[v.Name]; ok {
+			s.Value, s.Origin = value, OriginVariable
+		} else if computed := c.computed(v.Name); computed != "" {
+			s.Value = computed
+		}
+		switch v.Name {
+		case "MIMECAST_CLIENT_ID":
+			s = c.credential(s, c.ClientID)
+		case "MIMECAST_CLIENT_SECRET":
+			s = c.credential(s, c.ClientSecret)
+		case "PROXY_API_KEY":
+			s = c.credential(s, c.APIKey)
+		case "HTTPS_PROXY":
+			if raw := c.HTTPSProxy.Reveal(); raw != "" {
+				s.Value, s.Origin = withoutUser(raw), OriginVariable
+			}
+		}
+		all = append(all, s)
+	}
+	return all
+}
+
+// computed is the default of a variable whose default is no fixed value; empty for
+// the others.
+func (c Config) computed(name string) string {
+	switch name {
+	case "MIMECAST_REGION":
+		if c.Region == "" {
+			return "none, since MIMECAST_BASE_URL is set"
+		}
+	case "MIMECAST_BASE_URL":
+		return c.BaseURL.String()
+	case "MIMECAST_TOKEN_URL":
+		return c.TokenURL.String()
+	case "PROXY_REPLAY_MEMORY":
+		return size(c.ReplayMemory).String()
+	case "GOMEMLIMIT":
+		return "none"
+	}
+	return ""
+}
+
+// credential says of a credential how long it is, and where it comes from.
+func (c Config) credential(s Setting, from Credential) Setting {
+	values := from.Values()
+	if len(values) == 0 {
+		return s
+	}
+	s.Value, s.Origin = fmt.Sprintf("set, %d characters", utf8.RuneCountInString(values[0].Reveal())), OriginVariable
+	if len(values) > 1 {
+		s.Value = fmt.Sprintf("set, %d keys", len(values))
+	}
+	if i := slices.IndexFunc(c.Files, func(f *File) bool { return f.Variable == from.Variable() }); i >= 0 {
+		s.Origin = "file " + c.Files[i].Path
+	}
+	return s
+}
+
+// withoutUser is the URL of a corporate proxy without user and password.
+func withoutUser(raw string) string {
+	text := raw
+	if !strings.Contains(text, "://") {
+		text = "http://" + text
+	}
+	u, err := url.Parse(text)
+	if err != nil || u.Host == "" {
+		return "set"
+	}
+	user := ""
+	if u.User != nil {
+		user = "[redacted]@"
+	}
+	return cmp.Or(u.Scheme, "http") + "://" + user + u.Host
+}

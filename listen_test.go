@@ -1,0 +1,148 @@
+package main
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	built "mimecast-proxy/internal/program"
+	"mimecast-proxy/simulator"
+)
+
+// alsoListening returns the addresses that the program serves at besides its main
+// one, as its log says.
+func (p *program) alsoListening() []string {
+	p.t.Helper()
+	_, rest, ok := strings.Cut(p.stderr.String(), `"also_listening":"`)
+	addresses, _, closed := strings.Cut(rest, `"`)
+	if !ok || !closed {
+		p.t.Fatalf("no further addresses in\n%s", p.stderr.String())
+	}
+	return strings.Split(addresses, ",")
+}
+
+// askAt sends a request to an address by the name host, and returns the status and
+// the proxy's own code.
+func askAt(t *testing.T, network, address, host string) (int, string) {
+	t.Helper()
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, network, address)
+	}}}
+	req, err := http.NewRequestWithContext(t.Context(), "GET", "http://"+host+"/identity/whoami", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	return res.StatusCode, res.Header.Get("X-Mimecast-Proxy-Error")
+}
+
+func TestBothLoopbackAddressesAreServed(t *testing.T) {
+	if l, err := net.Listen("tcp", "[::1]:0"); err != nil {
+		t.Skipf("this machine has no ::1: %v", err)
+	} else {
+		_ = l.Close()
+	}
+	sim := built.Simulate(t, simulator.Options{})
+	p := serve(t, sim, "PROXY_LISTEN=127.0.0.1:0,[::1]:0")
+	if main := strings.TrimPrefix(p.url, "http://"); !strings.HasPrefix(main, "127.0.0.1:") {
+		t.Errorf("the main address is %s", main)
+	}
+	also := p.alsoListening()
+	if len(also) != 1 || !strings.HasPrefix(also[0], "[::1]:") {
+		t.Fatalf("also listening at %q", also)
+	}
+	_, port, _ := net.SplitHostPort(also[0])
+	for _, host := range []string{also[0], "localhost:" + port} {
+		if status, code := askAt(t, "tcp", also[0], host); status != http.StatusOK {
+			t.Errorf("%s: %d %s", host, status, code)
+		}
+	}
+	if res, _ := p.must("GET", "/identity/whoami", ""); res.StatusCode != http.StatusOK {
+		t.Error(res.Status)
+	}
+}
+
+func TestSocketBesideAPortOpensThePortToNoOtherName(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("the mode of a socket says nothing there")
+	}
+	sim := built.Simulate(t, simulator.Options{})
+	socket := filepath.Join(t.TempDir(), "s")
+	p := serve(t, sim, "PROXY_LISTEN=127.0.0.1:0,unix:"+socket)
+	if also := p.alsoListening(); len(also) != 1 || also[0] != socket {
+		t.Fatalf("also listening at %q", also)
+	}
+	if status, code := askAt(t, "unix", socket, "localhost"); status != http.StatusOK {
+		t.Errorf("the socket: %d %s", status, code)
+	}
+	for network, address := range map[string]string{"tcp": strings.TrimPrefix(p.url, "http://"), "unix": socket} {
+		if status, code := askAt(t, network, address, "rebound.example"); status != http.StatusForbidden || code != "host_not_allowed" {
+			t.Errorf("%s: %d %s", network, status, code)
+		}
+	}
+}
+
+// outside is an address of this machine that is not loopback.
+func outside(t *testing.T) string {
+	t.Helper()
+	addresses, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range addresses {
+		if n, ok := a.(*net.IPNet); ok && n.IP.IsGlobalUnicast() && n.IP.To4() != nil {
+			return n.IP.String()
+		}
+	}
+	t.Skip("this machine has no address but loopback")
+	return ""
+}
+
+func TestHostOfEachListenerIsAllowed(t *testing.T) {
+	host := outside(t)
+	sim := built.Simulate(t, simulator.Options{})
+	for listen, want := range map[string]int{"127.0.0.1:0,127.0.0.1:0": http.StatusForbidden, "127.0.0.1:0," + host + ":0": http.StatusOK} {
+		p := serve(t, sim, "PROXY_LISTEN="+listen, "PROXY_TRUST_NETWORK=true")
+		if status, code := askAt(t, "tcp", strings.TrimPrefix(p.url, "http://"), host); status != want {
+			t.Errorf("%s: %d %s", listen, status, code)
+		}
+	}
+}
+
+func TestAddressThatTheMachineLacksIsNamed(t *testing.T) {
+	for _, address := range []string{"[2001:db8::1]:0", "192.0.2.1:0"} {
+		p := start(t, built.Environ(t, built.Simulate(t, simulator.Options{}), "PROXY_LISTEN=127.0.0.1:0,"+address, "PROXY_TRUST_NETWORK=true"))
+		if code := p.exit(); code != 1 || !strings.Contains(p.stderr.String(), "PROXY_LISTEN="+address+" is no address of this machine; remove it from PROXY_LISTEN") {
+			t.Errorf("exit %d\n%s", code, p.stderr.String())
+		}
+	}
+}
+
+// The names of a machine's Python and Node differ; where localhost is ::1 alone,
+// both go there.
+func TestPythonReachesTheProxyAtIPv6(t *testing.T) {
+	python, err := exec.LookPath("python3")
+	if err != nil {
+		t.Skip("there is no Python")
+	}
+	if l, err := net.Listen("tcp", "[::1]:0"); err != nil {
+		t.Skipf("this machine has no ::1: %v", err)
+	} else {
+		_ = l.Close()
+	}
+	p := serve(t, built.Simulate(t, simulator.Options{}), "PROXY_LISTEN=127.0.0.1:0,[::1]:0")
+	cmd := exec.CommandContext(t.Context(), python, "-c", "import urllib.request, sys; print(urllib.request.urlopen(sys.argv[1]).status)", "http://"+p.alsoListening()[0]+"/identity/whoami")
+	cmd.Env = []string{"NO_PROXY=*"}
+	if out, err := cmd.CombinedOutput(); err != nil || strings.TrimSpace(string(out)) != "200" {
+		t.Errorf("%v: %s", err, out)
+	}
+}

@@ -1,0 +1,35 @@
+package mimecast
+
+import "net/http"
+
+// Function is one function of the API 2.0 that only reads, with what to send so
+// that it reads little.
+type Function struct {
+	// Product is what the function belongs to, in words. An application is given
+	// products when it is created.
+	Product string
+	Method  string
+	// Path is as it is sent, query included. Body is JSON; empty for none.
+	Path, Body string
+}
+
+// firstPage asks an older function for one entry.
+const firstPage = `{"meta":{"pagination":{"pageSize":1}},"data":[{}]}`
+
+// Products are one harmless function a product: none changes anything, leaves a
+// trace in an archive or audit log, or returns mail.
+var Products = []Function{
+	{"Account", http.MethodPost, "/api/account/get-account", `{"data":[]}`},
+	{"Audit events", http.MethodPost, "/api/audit/get-categories", `{"data":[]}`},
+	{"SIEM events, stream", http.MethodGet, "/siem/v1/events/cg?types=receipt&pageSize=1", ""},
+	{"SIEM events, batch files", http.MethodGet, "/siem/v1/batch/events/cg?type=receipt&pageSize=1", ""},
+	{"URL protection logs", http.MethodPost, "/api/ttp/url/get-logs", firstPage},
+	{"Attachment protection logs", http.MethodPost, "/api/ttp/attachment/get-logs", firstPage},
+	{"Impersonation protection logs", http.MethodPost, "/api/ttp/impersonation/get-logs", firstPage},
+	{"Data leak prevention logs", http.MethodPost, "/api/dlp/get-logs", firstPage},
+	{"Archive search logs", http.MethodPost, "/api/archive/get-archive-search-logs", firstPage},
+	{"Held messages", http.MethodPost, "/api/gateway/get-hold-message-list", firstPage},
+	{"Policies", http.MethodGet, "/policy-management/cloud-gateway/v1/blocked-senders/policies?pageSize=1", ""},
+	{"Security events", http.MethodGet, "/threats/v1/events?pageSize=1", ""},
+	{"Partner", http.MethodGet, "/partner/v1/customers?pageSize=1", ""},
+}

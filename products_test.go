@@ -1,0 +1,76 @@
+package main
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+
+	built "mimecast-proxy/internal/program"
+	"mimecast-proxy/mimecast"
+	"mimecast-proxy/simulator"
+)
+
+func TestCheckListsTheProductsThatTheApplicationMayUse(t *testing.T) {
+	sim := built.Simulate(t, simulator.Options{})
+	sim.Forbid("/siem/", "/api/dlp/")
+	sim.AddFault(simulator.Fault{Path: "/partner/", Status: 500, Code: "internal-error"})
+	sim.AddFault(simulator.Fault{Path: "/threats/", Cut: simulator.CutAnswer})
+	want := map[string]string{"SIEM events, stream": "no", "SIEM events, batch files": "no", "Data leak prevention logs": "no", "Partner": "unknown", "Security events": "unknown"}
+
+	p := start(t, built.Environ(t, sim), "check", "--products", "--json")
+	var report struct {
+		OK    bool
+		Steps []struct {
+			Step     string
+			OK       bool
+			Products []struct {
+				Product, Request, Allowed, Detail string
+				Status                            int
+			}
+		}
+	}
+	if code := p.exit(); code != 0 || json.Unmarshal([]byte(p.stdout.String()), &report) != nil || !report.OK || len(report.Steps) != 6 || report.Steps[5].Step != "products" {
+		t.Fatalf("exit %d\n%s%s", code, p.stdout.String(), p.stderr.String())
+	}
+	products := report.Steps[5].Products
+	if len(products) != len(mimecast.Products) {
+		t.Errorf("%d products", len(products))
+	}
+	for _, got := range products {
+		expected := want[got.Product]
+		if expected == "" {
+			expected = "yes"
+		}
+		if got.Allowed != expected || expected == "no" && (got.Status != 403 || got.Detail != "app_forbidden") {
+			t.Errorf("%+v, want %s", got, expected)
+		}
+	}
+	for _, r := range sim.Requests() {
+		if !strings.HasPrefix(r.Target, "/oauth/") && r.Target != "/" && r.Target != "/identity/whoami" &&
+			!slices.ContainsFunc(mimecast.Products, func(f mimecast.Function) bool { return f.Path == r.Target && f.Method == r.Method }) {
+			t.Errorf("it asked %s %s", r.Method, r.Target)
+		}
+	}
+
+	people := start(t, built.Environ(t, sim), "check", "--products")
+	if code, text := people.exit(), people.stdout.String(); code != 0 || !strings.Contains(text, "ok      products       8 of 13 can be used, 2 unknown") ||
+		!strings.Contains(text, "        no       Data leak prevention logs       POST /api/dlp/get-logs: status 403, app_forbidden\n") ||
+		!strings.Contains(text, "        yes      Account                         POST /api/account/get-account: status 200\n") {
+		t.Errorf("exit %d\n%s%s", code, text, people.stderr.String())
+	}
+}
+
+func TestCheckAsksForProductsOnlyOnceItPassed(t *testing.T) {
+	sim := built.Simulate(t, simulator.Options{})
+	sim.Forbid("/identity/")
+	p := start(t, built.Environ(t, sim), "check", "--products")
+	if code := p.exit(); code != 1 || strings.Contains(p.stdout.String(), "products") {
+		t.Errorf("exit %d\n%s", code, p.stdout.String())
+	}
+	for _, r := range sim.Requests() {
+		if strings.HasPrefix(r.Target, "/api/") || strings.HasPrefix(r.Target, "/siem/") {
+			t.Errorf("it asked for %s", r.Target)
+		}
+	}
+}
