@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -191,10 +192,45 @@ func closeBody(req *http.Request) {
 	}
 }
 
-// checkConnectResponse is for a forward proxy's response to CONNECT.
-func checkConnectResponse(_ context.Context, _ *url.URL, _ *http.Request, res *http.Response) error {
-	if res.StatusCode != http.StatusOK {
-		return &refusedByProxy{res.StatusCode}
+// checkConnectResponse is for a corporate proxy's response to CONNECT.
+func checkConnectResponse(_ context.Context, via *url.URL, _ *http.Request, res *http.Response) error {
+	if res.StatusCode == http.StatusOK {
+		return nil
 	}
-	return nil
+	refused := &refusedByProxy{status: res.StatusCode, signedIn: via.User != nil}
+	for _, scheme := range authSchemes(res.Header.Values("Proxy-Authenticate")) {
+		if strings.EqualFold(scheme, "Basic") {
+			refused.basic = true
+		} else {
+			refused.others = true
+		}
+	}
+	return refused
+}
+
+// authSchemes returns the authentication schemes of a list of challenges (RFC 9110,
+// section 11.6.1).
+func authSchemes(challenges []string) []string {
+	var schemes []string
+	for _, list := range challenges {
+		quoted, escaped := false, false
+		for part := range strings.FieldsFuncSeq(list, func(r rune) bool {
+			switch {
+			case escaped:
+				escaped = false
+			case quoted && r == '\\':
+				escaped = true
+			case r == '"':
+				quoted = !quoted
+			}
+			return r == ',' && !quoted
+		}) {
+			scheme, rest, _ := strings.Cut(strings.TrimSpace(part), " ")
+			isParameter := strings.Contains(scheme, "=") || strings.HasPrefix(strings.TrimSpace(rest), "=")
+			if scheme != "" && !isParameter {
+				schemes = append(schemes, scheme)
+			}
+		}
+	}
+	return schemes
 }
