@@ -71,7 +71,7 @@ var kinds = []*kind{
 	{method: "GET", path: "/kind/upgrade", header: map[string]string{"Upgrade": "websocket", "Connection": "Upgrade"}, status: 501},
 	{method: "GET", path: "/kind/left", fault: &simulator.Fault{Hints: map[string]string{"Link": hint}, Delay: simulator.Forever}, status: 499, aborted: "client", do: leaveBeforeTheAnswer},
 	{method: "GET", path: "/kind/leave", fault: &simulator.Fault{Status: 200, Body: "x", Size: simulator.Endless}, status: 200, aborted: "client", do: leaveAmidTheAnswer},
-	{method: "POST", path: "/kind/half", body: "Content-Length: 10\r\n\r\nhalf", status: 499, aborted: "client", do: sendBroken},
+	{method: "POST", path: "/kind/half", body: "Content-Length: 10\r\n\r\nhalf", status: 400, do: sendBroken},
 	{method: "POST", path: "/kind/chunks", body: "Transfer-Encoding: chunked\r\n\r\nno size\r\n", status: 400, do: sendBroken},
 }
 

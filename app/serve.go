@@ -120,6 +120,7 @@ func (s *instance) newServer(base context.Context, h http.Handler, limits server
 // rejectMalformed is the error response to what net/http rejects by itself; nil
 // for what only net/http has words for.
 func (s *instance) rejectMalformed(r server.Rejection, maxHeaderBytes int) []byte {
+	var id string
 	var p *problem.Problem
 	switch r.Status {
 	case http.StatusBadRequest:
@@ -130,9 +131,9 @@ func (s *instance) rejectMalformed(r server.Rejection, maxHeaderBytes int) []byt
 		return nil
 	}
 	if !r.Left { // else nobody asked for anything
-		s.tel.Malformed(r.Peer, r.Status, string(p.Code))
+		id = s.tel.Malformed(r.Peer, r.Status, string(p.Code))
 	}
-	return p.Wire()
+	return p.Wire(id)
 }
 
 func (s *instance) adminOptions(actions []admin.Action) admin.Options {

@@ -119,20 +119,28 @@ type dataPort struct {
 }
 
 func (d *dataPort) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	g := d.guard
+	if d.guard.serveInSlot(w, r, d.next) && isLong(r) {
+		problem.Discard(w, r.Body) // without a slot: a rejected upload holds none
+	}
+}
+
+// serveInSlot serves a request that finds a slot, and reports whether it was
+// rejected.
+func (g *Guard) serveInSlot(w http.ResponseWriter, r *http.Request, next http.Handler) (rejected bool) {
 	if !g.slots.take(g.uploads.displace) {
 		g.refuse(w, r, g.slots.full())
-		return
+		return true
 	}
 	defer g.slots.release() // a panic, as of an aborted answer, goes on its way
 	r, done := g.uploads.add(w, r)
 	defer done()
-	g.serve(w, r, d.next)
+	return g.serve(w, r, next)
 }
 
-// serve asks the questions, in the contract's order. Until the origin is judged
-// a web page may be asking, which must learn nothing.
-func (g *Guard) serve(w http.ResponseWriter, r *http.Request, next http.Handler) {
+// serve asks the questions, in the contract's order, and reports whether it rejected
+// the request. Until the origin is judged a web page may be asking, which must learn
+// nothing.
+func (g *Guard) serve(w http.ResponseWriter, r *http.Request, next http.Handler) (rejected bool) {
 	t, p := g.readTarget(r)
 	if p == nil {
 		p = g.checkHeaders(r)
@@ -146,7 +154,7 @@ func (g *Guard) serve(w http.ResponseWriter, r *http.Request, next http.Handler)
 	}
 	if p != nil {
 		g.refuse(w, r, p)
-		return
+		return true
 	}
 	if page != "" {
 		cors := &corsWriter{ResponseWriter: w, origin: page}
@@ -154,18 +162,18 @@ func (g *Guard) serve(w http.ResponseWriter, r *http.Request, next http.Handler)
 		w = cors
 		if isPreflight(r) {
 			answerPreflight(w, r)
-			return
+			return false
 		}
 	}
 	if g.isTokenEndpoint(t) {
-		g.answerToken(w, r, t)
-		return
+		return g.answerToken(w, r, t)
 	}
 	if p = g.judgeCaller(r, t); p != nil {
 		g.refuse(w, r, p)
-		return
+		return true
 	}
 	next.ServeHTTP(w, r)
+	return false
 }
 
 // judgeCaller asks what is asked of every caller that is no hostile page.
@@ -193,11 +201,27 @@ func boundBody(w http.ResponseWriter) {
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
 }
 
-// refuse answers. net/http reads what is left of a small body first, which a
-// client that was refused could make last for ever.
+// maxShort is the largest body, in bytes, that is read before a rejection is sent.
+const maxShort = 64 << 10
+
+// isLong reports whether the rest of a rejected request's body is discarded after
+// the response. Another one, which is short, net/http reads before it sends the
+// response, so that the connection can be used again; but not where the connection
+// ends with the response. HTTP/2 ends the stream alone.
+func isLong(r *http.Request) bool {
+	return r.ProtoMajor == 1 && r.ContentLength != 0 &&
+		(r.ContentLength < 0 || r.ContentLength > maxShort || r.Close || !r.ProtoAtLeast(1, 1) || r.Header.Get("Expect") != "")
+}
+
+// refuse sends the error response. Where the body is long, the caller discards the
+// rest of it.
 func (g *Guard) refuse(w http.ResponseWriter, r *http.Request, p *problem.Problem) {
 	g.report(r, p, false)
-	if r.ContentLength != 0 && p.Code != problem.BadRequestBody { // its time has begun
+	switch {
+	case isLong(r):
+		_ = http.NewResponseController(w).EnableFullDuplex() // a writer of net/http's can
+		w.Header().Set("Connection", "close")
+	case r.ContentLength != 0 && p.Code != problem.BadRequestBody: // its time has begun
 		boundBody(w)
 	}
 	if p.Code == problem.APIKeyRequired {

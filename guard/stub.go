@@ -45,26 +45,28 @@ func isBelow(path, root string) bool {
 	return ok && (rest == "" || rest[0] == '/')
 }
 
-// answerToken is the token stub: clients that insist on OAuth get a token here.
-func (g *Guard) answerToken(w http.ResponseWriter, r *http.Request, t target) {
+// answerToken is the token stub: clients that insist on OAuth get a token here. It
+// reports whether it rejected the request.
+func (g *Guard) answerToken(w http.ResponseWriter, r *http.Request, t target) (rejected bool) {
 	if r.Method != http.MethodPost || t.path != tokenPath {
 		g.refuse(w, r, problem.New(problem.RouteNotAllowed, "The proxy keeps Mimecast's token endpoint to itself. A client that insists on a token gets one from POST /oauth/token."))
-		return
+		return true
 	}
 	if !g.tokenStub {
 		g.refuse(w, r, problem.New(problem.RouteNotAllowed, "The proxy adds the token itself, and PROXY_TOKEN_STUB is false. Send the request without a token, or set PROXY_TOKEN_STUB=true for clients that insist on one."))
-		return
+		return true
 	}
 	token := dummyToken
 	if ring := g.keys.Load(); ring != nil {
 		k, p := g.judgeTokenRequest(ring, w, r)
 		if p != nil {
 			g.refuse(w, r, p)
-			return
+			return true
 		}
 		token = k.token.Reveal()
 	}
 	writeToken(w, token)
+	return false
 }
 
 // judgeTokenRequest asks that the client secret be a key, and returns that key. The

@@ -8,10 +8,12 @@ package problem
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -128,12 +130,24 @@ func (p *Problem) Because(err error) *Problem {
 	return p
 }
 
-// Error is for the log: code, detail and cause.
+// Error is for the log: code, detail and cause, the latter without what the detail
+// says already.
 func (p *Problem) Error() string {
-	if p.Err != nil {
-		return fmt.Sprintf("%s: %s: %v", p.Code, p.Detail, p.Err)
+	text := fmt.Sprintf("%s: %s", p.Code, p.Detail)
+	if p.Err == nil {
+		return text
 	}
-	return fmt.Sprintf("%s: %s", p.Code, p.Detail)
+	cause := p.Err.Error()
+	if whole := strings.TrimSuffix(cause, "."); strings.Contains(p.Detail, whole) {
+		return text
+	}
+	if inner := errors.Unwrap(p.Err); inner != nil {
+		own, _ := strings.CutSuffix(cause, ": "+inner.Error())
+		if strings.Contains(p.Detail, own) {
+			cause = inner.Error()
+		}
+	}
+	return text + ": " + cause
 }
 
 // Unwrap returns the cause.

@@ -1,8 +1,11 @@
 package problem_test
 
 import (
+	"bufio"
+	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -115,5 +118,31 @@ func TestCauseIsForTheLogAlone(t *testing.T) {
 	}
 	if _, body := get(t, "GET", p); strings.Contains(body, "10.0.0.7") {
 		t.Errorf("the client was told the cause: %s", body)
+	}
+}
+
+func TestALogLineHasEachTextOnce(t *testing.T) {
+	const reason = "cannot reach the token endpoint"
+	inner := errors.New("dial tcp: connection refused")
+	for want, p := range map[string]*problem.Problem{
+		"credentials_refused: Mimecast refused the secret. Correct it.":                                  problem.New(problem.CredentialsRefused, "Mimecast refused the secret. Correct it.").Because(errors.New("Mimecast refused the secret")),
+		"token_unavailable: There is no token: " + reason + ". Check DNS.: dial tcp: connection refused": problem.New(problem.TokenUnavailable, "There is no token: %s. Check DNS.", reason).Because(fmt.Errorf(reason+": %w", inner)),
+		"upstream_reset: It ended.: dial tcp: connection refused":                                        problem.New(problem.UpstreamReset, "It ended.").Because(inner),
+		"upstream_reset: It ended.: reading: dial tcp: connection refused":                               problem.New(problem.UpstreamReset, "It ended.").Because(fmt.Errorf("reading: %w", inner)),
+	} {
+		if got := p.Error(); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+}
+
+func TestWireBearsTheLogsID(t *testing.T) {
+	res, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(problem.New(problem.BadRequest, "no").Wire("abc"))), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if id := res.Header.Get("X-Request-Id"); id != "abc" {
+		t.Errorf("id %q", id)
 	}
 }

@@ -7,9 +7,13 @@ import (
 )
 
 // Wire returns the whole HTTP/1.1 response, the last one of its connection. It is
-// for requests that never become an [http.Request].
-func (p *Problem) Wire() []byte {
+// for requests that never become an [http.Request]. The id is that of the log; empty
+// sends none.
+func (p *Problem) Wire(id string) []byte {
 	w := wireWriter{header: http.Header{"Connection": {"close"}}}
+	if id != "" {
+		w.header.Set("X-Request-Id", id)
+	}
 	p.ServeHTTP(&w, &http.Request{})
 	return w.text.Bytes()
 }

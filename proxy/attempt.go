@@ -103,7 +103,7 @@ func (c *Connections) attempt(req *http.Request) (*http.Response, error) {
 		}
 	}
 	ctx = context.WithValue(httptrace.WithClientTrace(ctx, a.trace()), attemptKey{}, a)
-	res, err := c.transport.Load().RoundTrip(req.WithContext(ctx))
+	res, err := c.current().RoundTrip(req.WithContext(ctx))
 	c.dials.leave(a)
 	if err == nil {
 		return res, nil

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"mimecast-proxy/problem"
 )
 
 const (
@@ -14,9 +16,9 @@ const (
 	// bufferSize once as much comes at a time, so that clients that send nothing
 	// take next to no memory.
 	firstPiece = 512
-	// lingerTimeout is how long the rest of a body is read and discarded after
-	// the response, so that no reset overtakes it.
-	lingerTimeout = 500 * time.Millisecond
+	// cutWait bounds how long a request that has ended waits for what reading its
+	// body ended with.
+	cutWait = time.Second
 )
 
 // clientBody is a client's request body. Once it streams, a goroutine reads it,
@@ -27,6 +29,10 @@ const (
 type clientBody struct {
 	src   io.Reader
 	ended atomic.Bool // read to its end
+
+	failing sync.Once
+	failed  chan struct{} // closed once a Read has failed
+	err     error         // set before failed is closed: what it failed with
 
 	pieces chan piece    // from the pump; unbuffered
 	next   chan struct{} // to the pump: the last piece was used
@@ -47,7 +53,7 @@ type piece struct {
 }
 
 func newClientBody(src io.Reader) *clientBody {
-	return &clientBody{src: src, pieces: make(chan piece), next: make(chan struct{}, 1), stop: make(chan struct{})}
+	return &clientBody{src: src, failed: make(chan struct{}), pieces: make(chan piece), next: make(chan struct{}, 1), stop: make(chan struct{})}
 }
 
 // Read implements io.Reader. It waits for the client, and may not be called any
@@ -56,8 +62,30 @@ func (c *clientBody) Read(b []byte) (int, error) {
 	n, err := c.src.Read(b)
 	if errors.Is(err, io.EOF) {
 		c.ended.Store(true)
+	} else if err != nil {
+		c.failing.Do(func() {
+			c.err = err
+			close(c.failed)
+		})
 	}
 	return n, err
+}
+
+// cutShort reports whether the client closed its half of the connection before the
+// body's end. It is for a request that ended: net/http ends it as soon as it has seen
+// the close, and perhaps before the Read has returned.
+func (c *clientBody) cutShort() bool {
+	if c.ended.Load() {
+		return false
+	}
+	wait := time.NewTimer(cutWait)
+	defer wait.Stop()
+	select {
+	case <-c.failed:
+		return errors.Is(c.err, io.ErrUnexpectedEOF)
+	case <-wait.C:
+		return false
+	}
 }
 
 // Close implements io.Closer.
@@ -107,8 +135,7 @@ func (c *clientBody) start() bool {
 	return !c.stopped
 }
 
-// pump reads the body until its end. What comes after the handler has ended is
-// discarded.
+// pump reads the body until its end, or until the handler has ended.
 func (c *clientBody) pump(done chan<- struct{}) {
 	defer close(done)
 	buf := make([]byte, firstPiece)
@@ -124,7 +151,6 @@ func (c *clientBody) pump(done chan<- struct{}) {
 		select {
 		case <-c.next:
 		case <-c.stop:
-			_, _ = io.Copy(io.Discard, c) // until the deadline
 			return
 		}
 		if n == firstPiece && len(buf) == firstPiece {
@@ -133,25 +159,29 @@ func (c *clientBody) pump(done chan<- struct{}) {
 	}
 }
 
-// end waits for the pump. The handler calls it last. The client has
-// lingerTimeout for the rest of its body.
+// end waits for the pump, and discards the rest of the body. The handler calls it
+// last.
 func (c *clientBody) end(w http.ResponseWriter) {
 	c.mu.Lock()
 	c.stopped = true
 	done := c.done
 	c.mu.Unlock()
 	close(c.stop)
-	if done == nil {
-		return
+	if !c.ended.Load() {
+		problem.Discard(w, &afterPump{c, done})
 	}
-	select {
-	case <-done:
-		return
-	default:
+}
+
+// afterPump reads the rest of a body once the pump has ended.
+type afterPump struct {
+	body *clientBody
+	done <-chan struct{} // nil: it never ran
+}
+
+// Read implements io.Reader.
+func (a *afterPump) Read(b []byte) (int, error) {
+	if a.done != nil {
+		<-a.done
 	}
-	out := http.NewResponseController(w)
-	_ = out.Flush() // the client may be gone
-	if out.SetReadDeadline(time.Now().Add(lingerTimeout)) == nil {
-		<-done
-	}
+	return a.body.Read(b)
 }

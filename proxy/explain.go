@@ -16,10 +16,13 @@ import (
 
 // Explain says what an error on the way to the upstream means, and what to do
 // about it. The context is the request's: where it ended, that is the reason,
-// whatever the error says.
+// whatever the error says, unless the client's body ended early.
 func Explain(ctx context.Context, err error) *problem.Problem {
 	if p, ok := errors.AsType[*problem.Problem](context.Cause(ctx)); ok {
 		return p
+	}
+	if isCutShort(err) { // the client may have closed its half alone, and wait
+		return problem.New(problem.BadRequestBody, "The request body ended early.").Because(err)
 	}
 	if ctx.Err() != nil {
 		return problem.New(problem.ClientGone, "the client went away").Because(err)
@@ -32,6 +35,13 @@ func Explain(ctx context.Context, err error) *problem.Problem {
 	}
 	code, detail := classify(err)
 	return problem.New(code, "%s", detail).Because(err)
+}
+
+// isCutShort reports whether the client's body ended before its end, by a closed
+// connection or half of one.
+func isCutShort(err error) bool {
+	body, ok := errors.AsType[*ClientBodyError](err)
+	return ok && errors.Is(body.Err, io.ErrUnexpectedEOF)
 }
 
 // unknownOutcome ends the details of errors after which nobody knows what
@@ -103,18 +113,29 @@ func classifyDial(err error) string {
 	return ""
 }
 
-// refusedByProxy says that the forward proxy opened no way to the upstream.
-type refusedByProxy struct{ status int }
+// refusedByProxy says that the corporate proxy opened no way to the upstream.
+type refusedByProxy struct {
+	status int
+	// signedIn says that it was given a user and password; basic that it takes
+	// them; others that it offers other ways to sign in.
+	signedIn, basic, others bool
+}
 
 func (e *refusedByProxy) Error() string {
-	return fmt.Sprintf("the company proxy answered CONNECT with status %d", e.status)
+	return fmt.Sprintf("the corporate proxy answered CONNECT with status %d", e.status)
 }
 
 func (e *refusedByProxy) advice() string {
-	if e.status == http.StatusProxyAuthRequired {
-		return "The company proxy wants a user and password (status 407). Put them into HTTPS_PROXY, as in http://user:password@host:port."
+	switch {
+	case e.status != http.StatusProxyAuthRequired:
+		return fmt.Sprintf("The company proxy refused the way to Mimecast (status %d). Ask its operators to allow Mimecast's API hosts, or check HTTPS_PROXY.", e.status)
+	case e.others && !e.basic:
+		return "The corporate proxy takes no password, only sign-in such as NTLM or Negotiate (status 407), which is not supported. Put a local proxy that signs in, such as cntlm or px, between: HTTPS_PROXY=http://127.0.0.1:3128."
+	case e.signedIn:
+		return "The corporate proxy refused the user and password in HTTPS_PROXY (status 407). Correct them, and percent-encode special characters."
+	default:
+		return "The corporate proxy wants a user and password (status 407). Put them into HTTPS_PROXY, as in http://user:password@host:port."
 	}
-	return fmt.Sprintf("The company proxy refused the way to Mimecast (status %d). Ask its operators to allow Mimecast's API hosts, or check HTTPS_PROXY.", e.status)
 }
 
 // classifyCertificate returns what to do about a failure whose type is TLS's own;

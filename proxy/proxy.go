@@ -56,12 +56,39 @@ func New(o Options) http.Handler {
 		ModifyResponse: func(res *http.Response) error { return modifyResponse(res, o.Upstream) },
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			p := Explain(r.Context(), err)
+			if f, ok := w.(responseFilter); ok && p.Code == problem.ClientGone && f.body != nil && f.body.cutShort() {
+				p = Explain(r.Context(), &ClientBodyError{io.ErrUnexpectedEOF})
+			}
+			p = respond(w, r, p)
 			if o.Transport.Trace.Failed != nil {
 				o.Transport.Trace.Failed(r.Context(), p)
 			}
-			p.ServeHTTP(w, r)
 		},
 	}))
+}
+
+// respond sends an error response, and returns what to tell the log. A client whose
+// body ended early has closed its connection, or its half alone. In two writes, the
+// second fails where all of it is closed and the network has said so meanwhile.
+func respond(w http.ResponseWriter, r *http.Request, p *problem.Problem) *problem.Problem {
+	if p.Code != problem.BadRequestBody || r.Context().Err() == nil {
+		p.ServeHTTP(w, r)
+		return p
+	}
+	p.ServeHTTP(flushedHeader{w}, r)
+	if err := http.NewResponseController(w).Flush(); err != nil {
+		return problem.New(problem.ClientGone, "the client went away within its body").Because(err)
+	}
+	return p
+}
+
+// flushedHeader sends the header of a response at once.
+type flushedHeader struct{ http.ResponseWriter }
+
+// WriteHeader implements http.ResponseWriter.
+func (w flushedHeader) WriteHeader(status int) {
+	w.ResponseWriter.WriteHeader(status)
+	_ = http.NewResponseController(w.ResponseWriter).Flush() // the next one tells
 }
 
 // flushInterval is how long an answer that comes in drops may wait to go out. To

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -50,6 +51,9 @@ const (
 	// maxUnsent bounds how often a request is sent again because its connection
 	// ended before anything was written.
 	maxUnsent = 3
+	// transportLife is how long a transport gets new requests. Only a new
+	// connection looks the name up, and one that is in use never ends by itself.
+	transportLife = 4 * time.Minute
 )
 
 // Connections carry requests to one host, Mimecast, and none twice that may have been
@@ -58,19 +62,47 @@ const (
 // REFUSED_STREAM); and once, a GET whose connection was lost. Create them with
 // [Upstream.Connections].
 type Connections struct {
-	upstream  Upstream
-	transport atomic.Pointer[http.Transport]
+	upstream  atomic.Pointer[Upstream]
+	transport atomic.Pointer[agedTransport]
+	life      time.Duration // of a transport
 	dials     *dialGate
 	receiving *receivers
+}
+
+// agedTransport is a transport that knows when it was made.
+type agedTransport struct {
+	*http.Transport
+	made time.Time
 }
 
 // Connections returns the connections to Mimecast: HTTP/2 where it is offered,
 // compression untouched, and nothing followed.
 func (u Upstream) Connections() *Connections {
-	windows := windowsFor(u.MemoryLimit)
-	c := &Connections{upstream: u, dials: newDialGate(), receiving: newReceivers(windows.streams)}
-	c.transport.Store(u.transport(c.dials, windows))
+	c := &Connections{life: transportLife, dials: newDialGate(), receiving: newReceivers(windowsFor(u.MemoryLimit).streams)}
+	c.upstream.Store(&u)
+	c.transport.Store(c.newTransport())
 	return c
+}
+
+func (c *Connections) newTransport() *agedTransport {
+	u := c.upstream.Load()
+	return &agedTransport{u.transport(c.dials, windowsFor(u.MemoryLimit)), time.Now()}
+}
+
+// current returns the transport for a new request. One that has had its life is
+// replaced, so that a name that leads to another address is followed. Requests in
+// flight finish on the old one.
+func (c *Connections) current() *http.Transport {
+	t := c.transport.Load()
+	if time.Since(t.made) < c.life {
+		return t.Transport
+	}
+	next := c.newTransport()
+	if !c.transport.CompareAndSwap(t, next) {
+		return c.transport.Load().Transport // another request replaced it
+	}
+	t.CloseIdleConnections()
+	return next.Transport
 }
 
 func (u Upstream) transport(dials *dialGate, windows windows) *http.Transport {
@@ -106,17 +138,19 @@ func (u Upstream) transport(dials *dialGate, windows windows) *http.Transport {
 // flight finish on the connections that they have, later ones get new
 // connections.
 func (c *Connections) Trust(roots *x509.CertPool) {
-	u := c.upstream
+	u := *c.upstream.Load()
 	u.Roots = roots
-	c.transport.Swap(u.transport(c.dials, windowsFor(u.MemoryLimit))).CloseIdleConnections()
+	c.upstream.Store(&u) // first: a transport that replaces this one has them too
+	c.transport.Swap(c.newTransport()).CloseIdleConnections()
 }
 
 // ForwardProxy returns the forward proxy for a URL; nil where there is none.
 func (c *Connections) ForwardProxy(u *url.URL) (*url.URL, error) {
-	if c.upstream.Proxy == nil {
+	forward := c.upstream.Load().Proxy
+	if forward == nil {
 		return nil, nil
 	}
-	return c.upstream.Proxy(&http.Request{URL: u})
+	return forward(&http.Request{URL: u})
 }
 
 // CloseIdleConnections closes the connections that no request uses.
@@ -191,10 +225,45 @@ func closeBody(req *http.Request) {
 	}
 }
 
-// checkConnectResponse is for a forward proxy's response to CONNECT.
-func checkConnectResponse(_ context.Context, _ *url.URL, _ *http.Request, res *http.Response) error {
-	if res.StatusCode != http.StatusOK {
-		return &refusedByProxy{res.StatusCode}
+// checkConnectResponse is for a corporate proxy's response to CONNECT.
+func checkConnectResponse(_ context.Context, via *url.URL, _ *http.Request, res *http.Response) error {
+	if res.StatusCode == http.StatusOK {
+		return nil
 	}
-	return nil
+	refused := &refusedByProxy{status: res.StatusCode, signedIn: via.User != nil}
+	for _, scheme := range authSchemes(res.Header.Values("Proxy-Authenticate")) {
+		if strings.EqualFold(scheme, "Basic") {
+			refused.basic = true
+		} else {
+			refused.others = true
+		}
+	}
+	return refused
+}
+
+// authSchemes returns the authentication schemes of a list of challenges (RFC 9110,
+// section 11.6.1).
+func authSchemes(challenges []string) []string {
+	var schemes []string
+	for _, list := range challenges {
+		quoted, escaped := false, false
+		for part := range strings.FieldsFuncSeq(list, func(r rune) bool {
+			switch {
+			case escaped:
+				escaped = false
+			case quoted && r == '\\':
+				escaped = true
+			case r == '"':
+				quoted = !quoted
+			}
+			return r == ',' && !quoted
+		}) {
+			scheme, rest, _ := strings.Cut(strings.TrimSpace(part), " ")
+			isParameter := strings.Contains(scheme, "=") || strings.HasPrefix(strings.TrimSpace(rest), "=")
+			if scheme != "" && !isParameter {
+				schemes = append(schemes, scheme)
+			}
+		}
+	}
+	return schemes
 }

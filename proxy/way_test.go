@@ -33,18 +33,44 @@ func explain(t *testing.T, u proxy.Upstream, target string) *problem.Problem {
 	return proxy.Explain(t.Context(), err)
 }
 
-func TestCompanyProxyThatRefusesIsNamed(t *testing.T) {
-	for status, advice := range map[int]string{407: "user:password", 403: "Ask its operators", 404: "Ask its operators"} {
-		company := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) }))
-		via, err := url.Parse(company.URL)
+func TestCorporateProxyThatRefusesIsNamed(t *testing.T) {
+	const none, refused, unsupported, closed = "wants a user and password", "refused the user and password", "which is not supported", "Ask its operators"
+	for _, c := range []struct {
+		status int
+		offers []string
+		given  *url.Userinfo
+		advice string
+	}{
+		{407, []string{`Basic realm="corporate, NTLM"`}, nil, none},
+		{407, nil, nil, none},
+		{407, nil, url.UserPassword("jdoe", "wrong"), refused},
+		{407, []string{`Basic realm="corporate"`}, url.UserPassword("jdoe", "wrong"), refused},
+		{407, []string{"Negotiate", "NTLM"}, nil, unsupported},
+		{407, []string{"Negotiate, NTLM"}, nil, unsupported},
+		{407, []string{"negotiate"}, url.UserPassword("jdoe", "right"), unsupported},
+		{407, []string{`Digest realm="a \", Basic b", nonce="x", charset = "UTF-8"`}, nil, unsupported},
+		{407, []string{"NTLM", `basic realm="corporate"`}, nil, none},
+		{407, []string{`Negotiate, Basic realm="corporate"`}, url.User("jdoe"), refused},
+		{403, nil, nil, closed},
+		{404, []string{"NTLM"}, nil, closed},
+	} {
+		corporate := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if given := r.Header.Get("Proxy-Authorization") != ""; r.Method != http.MethodConnect || given != (c.given != nil) {
+				t.Errorf("%s with %v", r.Method, r.Header)
+			}
+			w.Header()["Proxy-Authenticate"] = c.offers
+			w.WriteHeader(c.status)
+		}))
+		via, err := url.Parse(corporate.URL)
 		if err != nil {
 			t.Fatal(err)
 		}
+		via.User = c.given
 		p := explain(t, proxy.Upstream{Proxy: http.ProxyURL(via)}, "https://mimecast.example/")
-		if p.Code != problem.UpstreamUnreachable || !strings.Contains(p.Detail, advice) {
-			t.Errorf("%d: %v", status, p)
+		if p.Code != problem.UpstreamUnreachable || !strings.Contains(p.Detail, c.advice) {
+			t.Errorf("%+v: %v", c, p)
 		}
-		company.Close()
+		corporate.Close()
 	}
 }
 

@@ -73,8 +73,8 @@ func (t *Telemetry) logRejected() {
 
 // Malformed counts, logs and remembers a request that net/http rejected before it
 // reached a handler. Nothing of it is known but the peer. The reason is a problem
-// code.
-func (t *Telemetry) Malformed(peer net.Addr, status int, reason string) {
+// code. It returns the request's id.
+func (t *Telemetry) Malformed(peer net.Addr, status int, reason string) (id string) {
 	now := time.Now()
 	rec := &record{Context: context.Background(), began: now, id: newRequestID(), client: host(peer.String())}
 	rec.told.denied = faults[faultOf(reason)].code
@@ -84,4 +84,5 @@ func (t *Telemetry) Malformed(peer net.Addr, status int, reason string) {
 	t.metrics.observe(rec.method, &o)
 	t.recent.addRequest(rec, &o)
 	t.accessRejected(rec, &o)
+	return rec.id
 }

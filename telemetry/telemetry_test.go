@@ -23,6 +23,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"mimecast-proxy/problem"
 	"mimecast-proxy/secret"
 	"mimecast-proxy/telemetry"
 )
@@ -846,4 +847,41 @@ func TestRequestCutByTheProxyIsTheProxys(t *testing.T) {
 	}
 	s.Close()
 	hasSeries(t, scrape(t, tel), `requests_aborted_total{by="proxy"} 1`, `requests_total{code="500",method="GET"} 1`)
+}
+
+func TestOwnErrorResponsesBearTheLogsID(t *testing.T) {
+	r := newRig(t, telemetry.Options{}, just(func(w http.ResponseWriter, req *http.Request) {
+		if req.URL.Path == "/own" {
+			problem.New(problem.UpstreamReset, "reset").ServeHTTP(w, req)
+			return
+		}
+		w.Header().Set("X-Request-Id", "mimecasts")
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}))
+	var sent []string
+	for _, id := range []string{"", "abc-1", strings.Repeat("x", 1000)} {
+		res, err := r.get("/own", "X-Request-Id", id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sent = append(sent, res.Header.Get("X-Request-Id"))
+		if res, err = r.get("/", "X-Request-Id", id); err != nil {
+			t.Fatal(err)
+		}
+		if got := res.Header.Get("X-Request-Id"); got != "mimecasts" {
+			t.Errorf("Mimecast's is %q", got)
+		}
+	}
+	if sent[1] != "abc-1" {
+		t.Errorf("the client's is %q", sent[1])
+	}
+	var logged []string
+	for _, line := range r.lines("request") {
+		if line["path"] == "/own" {
+			logged = append(logged, line["request_id"].(string))
+		}
+	}
+	if !slices.Equal(logged, sent) {
+		t.Errorf("logged %q, sent %q", logged, sent)
+	}
 }

@@ -21,6 +21,10 @@ const (
 	maxID     = 128
 )
 
+// codeBadRequestBody is of a request whose client closed its half of the connection
+// within the body, and got a response.
+const codeBadRequestBody = "bad_request_body"
+
 // statusClientGone is what is noted where nobody is left to be answered.
 const statusClientGone = 499
 
@@ -60,7 +64,7 @@ func (t *Telemetry) begin(w http.ResponseWriter, r *http.Request) *record {
 		client:  host(r.RemoteAddr),
 		trace:   t.redactor.Redact(traceID(r.Header["Traceparent"])),
 	}
-	rec.writer.ResponseWriter, rec.writer.request = w, r.Context()
+	rec.writer.ResponseWriter, rec.writer.request, rec.writer.id = w, r.Context(), rec.id
 	rec.body.began = now
 	return rec
 }
@@ -120,7 +124,7 @@ func (t *Telemetry) outcome(rec *record, why any) outcome {
 	}
 	o.code = codeOf(o.failure)
 	o.aborted = rec.abortedBy(why, o.panicked)
-	if w.late && o.denied == "" && !o.panicked && rec.leftByClient() { // nobody got the answer
+	if w.late && o.denied == "" && !o.panicked && o.code != codeBadRequestBody && rec.leftByClient() { // nobody got the answer
 		o.status, o.aborted = statusClientGone, byClient
 	}
 	if o.status == 0 {

@@ -11,6 +11,10 @@ import (
 	"time"
 )
 
+// errorHeader is in the proxy's own error responses, and in no response of
+// Mimecast's.
+const errorHeader = "X-Mimecast-Proxy-Error"
+
 // writer notes what is answered. Unlike most of its kind it takes a 1xx answer
 // for what it is: a word before the answer.
 //
@@ -19,6 +23,7 @@ import (
 type writer struct {
 	http.ResponseWriter
 	request context.Context
+	id      string    // of the request, for the proxy's own error responses
 	status  int       // 0 until the answer begins
 	begun   time.Time // when it did
 	late    bool      // whether the request had ended by then
@@ -30,6 +35,9 @@ type writer struct {
 func (w *writer) WriteHeader(status int) {
 	if status >= http.StatusOK || status == http.StatusSwitchingProtocols {
 		w.begin(status)
+	}
+	if h := w.Header(); h.Get(errorHeader) != "" {
+		h.Set("X-Request-Id", w.id)
 	}
 	w.ResponseWriter.WriteHeader(status)
 }

@@ -29,6 +29,7 @@ var clientRows = []row{
 	{"leaves while Mimecast works", gone, goneSigns, atOnce, leavesWorking, ""},
 	{"leaves within a download", gone, "`aborted` is `client`; `requests_aborted_total{by=\"client\"}`", atOnce, leavesDownloading, ""},
 	{"closes its half and waits", gone + ": it counts as one that has left", goneSigns, atOnce, halfClose, ""},
+	{"closes its half within its body, and waits", "400 `bad_request_body`", "the access line with `error`", "at once", halfCloseWithinBody, ""},
 	{"leaves while a token that Mimecast rejected is renewed", gone, goneSigns, "at once; the renewal goes on for the others", leavesRenewing, ""},
 	{"pauses within an upload that streams, and Mimecast answers", untouched + ", at once, and the connection is closed", "the access line", "at once", pausesMeanwhile(false), ""},
 	{"pauses within an upload that streams, and Mimecast breaks off", unknownEnd + "; at once", accessLine, "at once", pausesMeanwhile(true), ""},
@@ -167,6 +168,21 @@ func halfClose(t *testing.T) {
 		p.logs(`"status":499`, `"level":"info"`, `"aborted":"client"`)
 		p.fine()
 	}
+}
+
+func halfCloseWithinBody(t *testing.T) {
+	w := newWorld(t, simulator.Options{})
+	p := w.serve(t)
+	c := p.raw("POST /api/user/import-users HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n5byte")
+	if err := c.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	p.says(p.read(reader(c), "POST"), 400, "bad_request_body")
+	p.logs(`"status":400`, "bad_request_body")
+	if n := len(w.sim.Executions("import-users")); n != 0 {
+		t.Errorf("%d uploads were taken for whole", n)
+	}
+	p.fine()
 }
 
 func leavesRenewing(t *testing.T) {

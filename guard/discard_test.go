@@ -1,0 +1,163 @@
+package guard_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"mimecast-proxy/guard"
+	"mimecast-proxy/problem"
+	"mimecast-proxy/secret"
+)
+
+// upload sends a whole body before it reads, as many HTTP clients do.
+func upload(address, head string, chunked bool, size int) (*http.Response, error) {
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+		return nil, err
+	}
+	if chunked {
+		head += fmt.Sprintf("Transfer-Encoding: chunked\r\n\r\n%x\r\n", size)
+	} else {
+		head += fmt.Sprintf("Content-Length: %d\r\n\r\n", size)
+	}
+	if _, err := io.WriteString(conn, head); err != nil {
+		return nil, err
+	}
+	piece := make([]byte, 64<<10)
+	for left := size; left > 0; {
+		n, err := conn.Write(piece[:min(left, len(piece))])
+		if err != nil {
+			return nil, fmt.Errorf("with %d bytes left: %w", left, err)
+		}
+		left -= n
+	}
+	if chunked {
+		if _, err := io.WriteString(conn, "\r\n0\r\n\r\n"); err != nil {
+			return nil, err
+		}
+	}
+	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	_, err = io.Copy(io.Discard, res.Body)
+	return res, err
+}
+
+// TestRejectedUploadGetsItsResponse holds that no reset overtakes the response to a
+// rejected upload, and that the upload holds no slot meanwhile.
+func TestRejectedUploadGetsItsResponse(t *testing.T) {
+	g, err := guard.New(guard.Policy{MaxRequests: 4, TokenStub: true, Keys: []secret.Text{secret.New("key-of-the-proxy")}, Routes: []string{"POST /api/"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := httptest.NewServer(g.Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("let through") })))
+	defer srv.Close()
+	const key, closes = "X-Proxy-Key: key-of-the-proxy\r\n", "Connection: close\r\n"
+	for name, c := range map[string]struct {
+		head    string
+		chunked bool
+		size    int
+		times   int
+		code    problem.Code
+	}{
+		"route":             {"POST /other HTTP/1.1\r\nHost: localhost\r\n" + key + closes, false, 8 << 20, 100, problem.RouteNotAllowed},
+		"route, HTTP/1.0":   {"POST /other HTTP/1.0\r\nHost: localhost\r\n" + key, false, 8 << 20, 100, problem.RouteNotAllowed},
+		"route, keep-alive": {"POST /other HTTP/1.1\r\nHost: localhost\r\n" + key, false, 8 << 20, 100, problem.RouteNotAllowed},
+		"host":              {"POST /api/ HTTP/1.1\r\nHost: elsewhere\r\n" + closes, false, 8 << 20, 100, problem.HostNotAllowed},
+		"key":               {"POST /api/ HTTP/1.1\r\nHost: localhost\r\n" + closes, false, 8 << 20, 100, problem.APIKeyRequired},
+		"key, chunked":      {"POST /api/ HTTP/1.1\r\nHost: localhost\r\n" + closes, true, 8 << 20, 100, problem.APIKeyRequired},
+		"target":            {"POST /a/../b HTTP/1.1\r\nHost: localhost\r\n" + closes, false, 8 << 20, 100, problem.BadRequestTarget},
+		"token request":     {"POST /oauth/token HTTP/1.1\r\nHost: localhost\r\n" + closes, false, 8 << 20, 100, problem.BadRequestBody},
+		"short":             {"POST /api/ HTTP/1.1\r\nHost: localhost\r\n" + closes, false, 60 << 10, 100, problem.APIKeyRequired},
+		"not asked for":     {"POST /api/ HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n", false, 8 << 20, 100, problem.APIKeyRequired},
+		"at the limit":      {"POST /api/ HTTP/1.1\r\nHost: localhost\r\n" + closes, false, 64 << 20, 5, problem.APIKeyRequired},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for i := range c.times {
+				res, err := upload(srv.Listener.Addr().String(), c.head, c.chunked, c.size)
+				if err != nil {
+					t.Fatalf("%d: %v", i, err)
+				}
+				if got := res.Header.Get(problem.Header); got != string(c.code) || res.StatusCode != c.code.Status() {
+					t.Fatalf("%d: %d %s, want %s", i, res.StatusCode, got, c.code)
+				}
+			}
+		})
+	}
+}
+
+// Clients that are rejected and go on to send nothing keep no slot and are not
+// waited for.
+func TestRejectedUploadHoldsNoSlot(t *testing.T) {
+	g, err := guard.New(guard.Policy{MaxRequests: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := httptest.NewServer(g.Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})))
+	defer srv.Close()
+	for range 2 {
+		conn, err := net.Dial("tcp", srv.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := io.WriteString(conn, "POST / HTTP/1.1\r\nHost: elsewhere\r\nContent-Length: 1000000\r\n\r\nbegun"); err != nil {
+			t.Fatal(err)
+		}
+		from := bufio.NewReader(conn)
+		res, err := http.ReadResponse(from, nil)
+		if err != nil || res.StatusCode != http.StatusForbidden {
+			t.Fatalf("%v %v", res, err)
+		}
+		res, err = http.Get(srv.URL) // while the body is waited for
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = res.Body.Close()
+		if res.StatusCode != http.StatusOK {
+			t.Errorf("another client got %d", res.StatusCode)
+		}
+		if _, err := io.Copy(io.Discard, from); err != nil { // the server closes the connection
+			t.Error(err)
+		}
+	}
+}
+
+func TestShortRejectedBodyKeepsTheConnection(t *testing.T) {
+	g, err := guard.New(guard.Policy{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := httptest.NewServer(g.Wrap(http.NotFoundHandler()))
+	defer srv.Close()
+	conn, err := net.Dial("tcp", srv.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	from := bufio.NewReader(conn)
+	for range 3 {
+		if _, err := io.WriteString(conn, "POST / HTTP/1.1\r\nHost: elsewhere\r\nContent-Length: 5\r\n\r\nwhole"); err != nil {
+			t.Fatal(err)
+		}
+		res, err := http.ReadResponse(from, nil)
+		if err != nil || res.StatusCode != http.StatusForbidden || res.Close {
+			t.Fatalf("%v %v", res, err)
+		}
+		if _, err := io.Copy(io.Discard, res.Body); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,83 @@
+package proxy_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"testing"
+	"time"
+
+	"mimecast-proxy/problem"
+)
+
+// upload sends a whole body before it reads, as many HTTP clients do.
+func (r *rig) upload(version, framing string, size int) (*http.Response, error) {
+	conn, err := net.Dial("tcp", r.front.Listener.Addr().String())
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+		return nil, err
+	}
+	fmt.Fprintf(conn, "POST / HTTP/%s\r\nHost: h\r\n%sContent-Length: %d\r\n\r\n", version, framing, size)
+	piece := make([]byte, 64<<10)
+	for left := size; left > 0; {
+		n, err := conn.Write(piece[:min(left, len(piece))])
+		if err != nil {
+			return nil, fmt.Errorf("with %d bytes left: %w", left, err)
+		}
+		left -= n
+	}
+	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	_, err = io.Copy(io.Discard, res.Body)
+	return res, err
+}
+
+func TestNoResetOvertakesTheResponseToAnUpload(t *testing.T) {
+	refused := problem.New(problem.CredentialsRefused, "refused")
+	early := func(w http.ResponseWriter, req *http.Request) {
+		_ = http.NewResponseController(w).EnableFullDuplex()
+		w.Header().Set("Content-Length", "9")
+		w.WriteHeader(http.StatusRequestEntityTooLarge)
+		_, _ = io.WriteString(w, "too large")
+		if req.ProtoMajor == 1 { // or its own reset would overtake the response
+			problem.Discard(w, req.Body)
+		}
+	}
+	for name, c := range map[string]struct {
+		http1  bool
+		err    error // of the token
+		status int
+		code   problem.Code
+	}{
+		"refused credentials":      {false, refused, http.StatusBadGateway, problem.CredentialsRefused},
+		"Mimecast's 413, HTTP/2":   {false, nil, http.StatusRequestEntityTooLarge, ""},
+		"Mimecast's 413, HTTP/1.1": {true, nil, http.StatusRequestEntityTooLarge, ""},
+	} {
+		for version, framing := range map[string]string{"1.1": "Connection: close\r\n", "1.0": ""} {
+			t.Run(name+" to HTTP/"+version, func(t *testing.T) {
+				r := newRig(t, setup{http1: c.http1, limit: 1 << 20}, early)
+				r.tokens.err = c.err
+				for i := range 100 {
+					res, err := r.upload(version, framing, 8<<20)
+					if err != nil {
+						t.Fatalf("%d: %v", i, err)
+					}
+					if got := res.Header.Get(problem.Header); res.StatusCode != c.status || got != string(c.code) {
+						t.Fatalf("%d: %d %s", i, res.StatusCode, got)
+					}
+				}
+				if res, err := r.upload(version, framing, 64<<20); err != nil || res.StatusCode != c.status {
+					t.Errorf("64 MiB: %v %v", res, err)
+				}
+			})
+		}
+	}
+}
