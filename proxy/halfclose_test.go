@@ -3,6 +3,7 @@ package proxy_test
 import (
 	"bufio"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -23,7 +24,11 @@ func TestABodyThatEndsEarlyIsABadRequest(t *testing.T) {
 		for _, limit := range []int64{1 << 20, 4} { // kept, and streamed
 			for _, http1 := range []bool{true, false} {
 				t.Run(fmt.Sprintf("%q, limit %d, HTTP/1 %v", framing, limit, http1), func(t *testing.T) {
-					r := newRig(t, setup{http1: http1, limit: limit}, echo)
+					r := newRig(t, setup{http1: http1, limit: limit}, func(_ http.ResponseWriter, req *http.Request) {
+						if _, err := io.Copy(io.Discard, req.Body); err == nil {
+							t.Error("Mimecast took the body for whole")
+						}
+					})
 					conn, err := net.Dial("tcp", r.front.Listener.Addr().String())
 					if err != nil {
 						t.Fatal(err)
