@@ -46,12 +46,12 @@ func (w *gcpWriter) WriteLevel(level zerolog.Level, line []byte) (int, error) {
 // severity is a level as Cloud Logging's LogSeverity names it, which has nothing
 // below DEBUG.
 func severity(level zerolog.Level) string {
-	switch level {
-	case zerolog.TraceLevel, zerolog.DebugLevel:
+	switch {
+	case level <= zerolog.DebugLevel:
 		return "DEBUG"
-	case zerolog.WarnLevel:
+	case level == zerolog.WarnLevel:
 		return "WARNING"
-	case zerolog.ErrorLevel:
+	case level == zerolog.ErrorLevel:
 		return "ERROR"
 	default:
 		return "INFO"
