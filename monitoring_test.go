@@ -300,7 +300,16 @@ func TestPrometheusAnswersTheDashboard(t *testing.T) {
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }) // it has nothing to save
 	listening := regexp.MustCompile(`msg="Listening on" address=(\S+)`)
 	out.Await(t, "Prometheus's address", listening.MatchString)
-	api := "http://" + listening.FindStringSubmatch(out.String())[1] + "/api/v1/"
+	base := "http://" + listening.FindStringSubmatch(out.String())[1]
+	api := base + "/api/v1/"
+	await(t, "Prometheus", func() bool { // it listens before it is ready
+		res, err := p.client.Get(base + "/-/ready")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = res.Body.Close()
+		return res.StatusCode == http.StatusOK
+	})
 
 	for _, e := range readDashboard(t).expressions() {
 		await(t, e+": an answer", func() bool {
