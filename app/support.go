@@ -79,7 +79,7 @@ func (p Process) Support(ctx context.Context) error {
 // checkForSupport prints what Check finds. The error is that of the output.
 func (p Process) checkForSupport(ctx context.Context) error {
 	err := p.Check(ctx, CheckOptions{Path: DefaultCheckPath})
-	if err == nil || err.Error() == "" { // everything was said
+	if e, ok := errors.AsType[*ExitError](err); err == nil || ok && e.Err == nil { // everything was said
 		return nil
 	}
 	_, err = fmt.Fprintf(p.Stdout, "FAILED  %v\n", err)
