@@ -87,7 +87,7 @@ func breakages(sim *simulator.Server) []admin.Action {
 		},
 		lasting(sim, dead, admin.Action{
 			Name: "fail-token", Label: "Fail the token endpoint", UndoLabel: "Mend the token endpoint",
-			Description: "Requests pass as long as the token that is held is good. Revoke it too, and they get 401 until this is mended.",
+			Description: "Requests pass as long as the token that is held is good. Revoke it too, and they get 503 until this is mended.",
 		}),
 		lasting(sim, slow, admin.Action{
 			Name: "slow", Label: "Slow Mimecast down", UndoLabel: "Make Mimecast fast again",
