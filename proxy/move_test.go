@@ -39,14 +39,16 @@ func TestANameThatMovesIsFollowed(t *testing.T) {
 				return
 			}
 			defer up.Close()
-			w.WriteHeader(http.StatusOK)
-			down, _, err := http.NewResponseController(w).Hijack()
+			down, early, err := http.NewResponseController(w).Hijack()
 			if err != nil {
 				t.Error(err)
 				return
 			}
 			defer down.Close()
-			go func() { _, _ = io.Copy(up, down); up.Close() }()
+			if _, err := io.WriteString(down, "HTTP/1.1 200 OK\r\n\r\n"); err != nil {
+				return // the client has left
+			}
+			go func() { _, _ = io.Copy(up, early); up.Close() }() // the server may have read the client's first bytes
 			_, _ = io.Copy(down, up)
 		}))
 		via, err := url.Parse(corporate.URL)

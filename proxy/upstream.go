@@ -91,7 +91,8 @@ func (c *Connections) newTransport() *agedTransport {
 
 // current returns the transport for a new request. One that has had its life is
 // replaced, so that a name that leads to another address is followed. Requests in
-// flight finish on the old one.
+// flight finish on the old one. Its idle connections end by their own timeout: to
+// close them now could take a new one from the request that it was made for.
 func (c *Connections) current() *http.Transport {
 	t := c.transport.Load()
 	if time.Since(t.made) < c.life {
@@ -101,7 +102,6 @@ func (c *Connections) current() *http.Transport {
 	if !c.transport.CompareAndSwap(t, next) {
 		return c.transport.Load().Transport // another request replaced it
 	}
-	t.CloseIdleConnections()
 	return next.Transport
 }
 
