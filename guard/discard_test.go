@@ -81,7 +81,6 @@ func TestRejectedUploadGetsItsResponse(t *testing.T) {
 		"target":            {"POST /a/../b HTTP/1.1\r\nHost: localhost\r\n" + closes, false, 8 << 20, 100, problem.BadRequestTarget},
 		"token request":     {"POST /oauth/token HTTP/1.1\r\nHost: localhost\r\n" + closes, false, 8 << 20, 100, problem.BadRequestBody},
 		"short":             {"POST /api/ HTTP/1.1\r\nHost: localhost\r\n" + closes, false, 60 << 10, 100, problem.APIKeyRequired},
-		"not asked for":     {"POST /api/ HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n", false, 8 << 20, 100, problem.APIKeyRequired},
 		"at the limit":      {"POST /api/ HTTP/1.1\r\nHost: localhost\r\n" + closes, false, 64 << 20, 5, problem.APIKeyRequired},
 	} {
 		t.Run(name, func(t *testing.T) {
