@@ -159,7 +159,11 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	header.Set("Referrer-Policy", "no-referrer")
 	header.Set("Cross-Origin-Resource-Policy", "same-origin")
 	header.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
-	if len(r.Header) > maxHeaderFields {
+	fields := 0
+	for _, values := range r.Header { // a name may come many times
+		fields += len(values)
+	}
+	if fields > maxHeaderFields {
 		refuse(w, http.StatusRequestHeaderFieldsTooLarge, "headers_too_large", "The request has too many headers.")
 		return
 	}

@@ -323,3 +323,25 @@ func TestBodyThatDawdlesIsCutAfterTenSeconds(t *testing.T) {
 		})
 	}
 }
+
+// TestTooManyHeaderFieldsAreRejected holds that fields are counted, and not names.
+func TestTooManyHeaderFieldsAreRejected(t *testing.T) {
+	s := serve(t, admin.Options{})
+	for fields, want := range map[int]int{50: http.StatusOK, 101: http.StatusRequestHeaderFieldsTooLarge} {
+		req, err := http.NewRequest(http.MethodGet, s.URL+"/livez", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range fields {
+			req.Header.Add("A", "b")
+		}
+		res, err := s.Client().Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = res.Body.Close()
+		if res.StatusCode != want {
+			t.Errorf("%d fields: %d, want %d", fields, res.StatusCode, want)
+		}
+	}
+}

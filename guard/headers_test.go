@@ -1,0 +1,37 @@
+package guard_test
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"testing"
+
+	"mimecast-proxy/guard"
+	"mimecast-proxy/problem"
+)
+
+// TestTooManyHeaderFieldsAreRejected holds that fields are counted, and not names.
+func TestTooManyHeaderFieldsAreRejected(t *testing.T) {
+	g, err := guard.New(guard.Policy{MaxHeaderFields: 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := httptest.NewServer(g.Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})))
+	defer srv.Close()
+	for fields, want := range map[int]string{10: "", 21: string(problem.HeadersTooLarge)} {
+		req, err := http.NewRequest(http.MethodGet, srv.URL, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range fields {
+			req.Header.Add("A", "b")
+		}
+		res, err := srv.Client().Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = res.Body.Close()
+		if got := res.Header.Get(problem.Header); got != want {
+			t.Errorf("%d fields: %q, want %q", fields, got, want)
+		}
+	}
+}
