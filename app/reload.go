@@ -57,9 +57,7 @@ func (p *parts) takeUp(variables []string) {
 
 // reportFile logs each new state of a file.
 func (p *parts) reportFile(f *config.File, outcome config.Outcome, err error) {
-	if p.fileReload != nil {
-		p.fileReload(f.Variable, string(outcome))
-	}
+	p.fileReload(f.Variable, string(outcome))
 	log := p.tel.Logger().With("variable", f.Variable, "file", f.Path)
 	switch outcome {
 	case config.Changed:

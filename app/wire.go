@@ -57,7 +57,7 @@ type parts struct {
 	// trust makes new connections to Mimecast verify by other roots.
 	trust func(roots *x509.CertPool)
 	// fileReload is told of each reload of a file: the variable that names it, and an
-	// outcome of config's. It may be nil.
+	// outcome of config's.
 	fileReload func(variable, outcome string)
 	// reread is for signals that ask to read all files at once.
 	reread <-chan os.Signal
