@@ -98,10 +98,10 @@ func TestANameThatMovesIsFollowed(t *testing.T) {
 			t.Errorf("HTTP/2 %v: not followed", http2)
 		}
 		c.CloseIdleConnections()
+		corporate.Close() // first: a connection that is still being opened needs a server behind it
 		before.CloseClientConnections()
 		after.CloseClientConnections()
 		before.Close()
 		after.Close()
-		corporate.Close()
 	}
 }
