@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/event"
 	built "mimecast-proxy/internal/program"
 	"mimecast-proxy/problem"
 	"mimecast-proxy/simulator"
@@ -113,7 +114,7 @@ func (c *tally) count(k *kind, status int, denied string) {
 		c.add("requests_aborted_total", "by", k.aborted)
 	}
 	// What the guard refuses costs Mimecast nothing, and is of no route.
-	refused := denied != "" && !slices.Contains([]problem.Code{problem.UpstreamReset, problem.BadRequestBody, problem.ClientGone}, problem.Code(denied))
+	refused := denied != "" && !slices.Contains([]event.Code{event.UpstreamReset, event.BadRequestBody, event.ClientGone}, event.Code(denied))
 	if refused {
 		c.add("requests_denied_total", "reason", denied)
 	}

@@ -16,7 +16,7 @@ import (
 	"unicode/utf8"
 
 	"mimecast-proxy/config"
-	"mimecast-proxy/problem"
+	"mimecast-proxy/event"
 	"mimecast-proxy/proxy"
 	"mimecast-proxy/telemetry"
 	"mimecast-proxy/token"
@@ -283,7 +283,7 @@ func (c *check) request(ctx context.Context) (string, error) {
 func explained(ctx context.Context, err error) error {
 	// A deadline of the check's own is the upstream's silence.
 	p := proxy.Explain(context.WithoutCancel(ctx), err)
-	if p.Code == problem.UpstreamReset && ctx.Err() != nil {
+	if p.Code == event.UpstreamReset && ctx.Err() != nil {
 		return fmt.Errorf("no answer within %v", checkTimeout)
 	}
 	return fmt.Errorf("%s (%s)", p.Detail, telemetry.Scrub(err.Error()))

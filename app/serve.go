@@ -15,6 +15,7 @@ import (
 
 	"mimecast-proxy/admin"
 	"mimecast-proxy/config"
+	"mimecast-proxy/event"
 	"mimecast-proxy/problem"
 	"mimecast-proxy/server"
 	"mimecast-proxy/service"
@@ -124,9 +125,9 @@ func (s *instance) rejectMalformed(r server.Rejection, maxHeaderBytes int) []byt
 	var p *problem.Problem
 	switch r.Status {
 	case http.StatusBadRequest:
-		p = problem.New(problem.BadRequest, "The request is not valid HTTP. Send one Host header, and escape spaces and percent signs in the path and query.")
+		p = problem.New(event.BadRequest, "The request is not valid HTTP. Send one Host header, and escape spaces and percent signs in the path and query.")
 	case http.StatusRequestHeaderFieldsTooLarge:
-		p = problem.New(problem.HeadersTooLarge, "The request headers are larger than %d bytes. Send less; on the data port you can raise PROXY_MAX_HEADER_BYTES.", maxHeaderBytes)
+		p = problem.New(event.HeadersTooLarge, "The request headers are larger than %d bytes. Send less; on the data port you can raise PROXY_MAX_HEADER_BYTES.", maxHeaderBytes)
 	default:
 		return nil
 	}
@@ -257,7 +258,7 @@ func (s *instance) untilSecondSignal(signals <-chan os.Signal) (_ context.Contex
 // cutOff ends what is still in flight, with an error response where none was
 // begun.
 func (s *instance) cutOff() {
-	s.cut(problem.New(problem.ShuttingDown, "The proxy is shutting down and could not wait any longer."))
+	s.cut(problem.New(event.ShuttingDown, "The proxy is shutting down and could not wait any longer."))
 	ctx, cancel := context.WithTimeout(context.Background(), forcedShutdownGrace)
 	defer cancel()
 	_ = s.data.Shutdown(ctx) // what is not done by then is cut without a response

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/net/http/httpproxy"
 
 	"mimecast-proxy/config"
+	"mimecast-proxy/event"
 	"mimecast-proxy/guard"
 	"mimecast-proxy/problem"
 	"mimecast-proxy/proxy"
@@ -301,13 +302,13 @@ func noToken(ctx context.Context, err error, cure string) error {
 		return err // the request ended: there is nothing to say about tokens
 	}
 	if errors.Is(err, token.ErrStopped) {
-		return problem.New(problem.ShuttingDown, "The proxy is shutting down.").Because(err)
+		return problem.New(event.ShuttingDown, "The proxy is shutting down.").Because(err)
 	}
 	e, ok := errors.AsType[*token.Error](err)
 	if ok && e.Kind == token.Refused {
-		return problem.New(problem.CredentialsRefused, "%s. %s", e.Reason, cure).Because(err)
+		return problem.New(event.CredentialsRefused, "%s. %s", e.Reason, cure).Because(err)
 	}
-	p := problem.New(problem.TokenUnavailable, "There is no token: %s. The proxy keeps trying.", strings.TrimSuffix(advice(err), ".")).Because(err)
+	p := problem.New(event.TokenUnavailable, "There is no token: %s. The proxy keeps trying.", strings.TrimSuffix(advice(err), ".")).Because(err)
 	p.RetryAfter = time.Second
 	if ok {
 		p.RetryAfter = max(e.RetryAfter, time.Second)

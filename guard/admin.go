@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"mimecast-proxy/event"
 	"mimecast-proxy/problem"
 )
 
@@ -26,10 +27,10 @@ func (g *Guard) WrapAdmin(next http.Handler) http.Handler {
 func (g *Guard) judgeLocal(r *http.Request) *problem.Problem {
 	socket := overSocket(r)
 	if !socket && !overLoopback(r) {
-		return problem.New(problem.HostNotAllowed, "This page is for the machine that the proxy runs on. From elsewhere use kubectl port-forward or an SSH tunnel.")
+		return problem.New(event.HostNotAllowed, "This page is for the machine that the proxy runs on. From elsewhere use kubectl port-forward or an SSH tunnel.")
 	}
 	if name := relayMark(r.Header); name != "" {
-		return problem.New(problem.HostNotAllowed, "This page is for the machine that the proxy runs on, and the request came through a relay: it has the header %s. Use kubectl port-forward or an SSH tunnel.", name)
+		return problem.New(event.HostNotAllowed, "This page is for the machine that the proxy runs on, and the request came through a relay: it has the header %s. Use kubectl port-forward or an SSH tunnel.", name)
 	}
 	if !socket { // no browser opens one, and its clients make up a name
 		if p := g.judgeHost(r); p != nil {

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/event"
 	"mimecast-proxy/guard"
 	"mimecast-proxy/problem"
 	"mimecast-proxy/secret"
@@ -70,18 +71,18 @@ func TestRejectedUploadGetsItsResponse(t *testing.T) {
 		chunked bool
 		size    int
 		times   int
-		code    problem.Code
+		code    event.Code
 	}{
-		"route":             {"POST /other HTTP/1.1\r\nHost: localhost\r\n" + key + closes, false, 8 << 20, 100, problem.RouteNotAllowed},
-		"route, HTTP/1.0":   {"POST /other HTTP/1.0\r\nHost: localhost\r\n" + key, false, 8 << 20, 100, problem.RouteNotAllowed},
-		"route, keep-alive": {"POST /other HTTP/1.1\r\nHost: localhost\r\n" + key, false, 8 << 20, 100, problem.RouteNotAllowed},
-		"host":              {"POST /api/ HTTP/1.1\r\nHost: elsewhere\r\n" + closes, false, 8 << 20, 100, problem.HostNotAllowed},
-		"key":               {"POST /api/ HTTP/1.1\r\nHost: localhost\r\n" + closes, false, 8 << 20, 100, problem.APIKeyRequired},
-		"key, chunked":      {"POST /api/ HTTP/1.1\r\nHost: localhost\r\n" + closes, true, 8 << 20, 100, problem.APIKeyRequired},
-		"target":            {"POST /a/../b HTTP/1.1\r\nHost: localhost\r\n" + closes, false, 8 << 20, 100, problem.BadRequestTarget},
-		"token request":     {"POST /oauth/token HTTP/1.1\r\nHost: localhost\r\n" + closes, false, 8 << 20, 100, problem.BadRequestBody},
-		"short":             {"POST /api/ HTTP/1.1\r\nHost: localhost\r\n" + closes, false, 60 << 10, 100, problem.APIKeyRequired},
-		"at the limit":      {"POST /api/ HTTP/1.1\r\nHost: localhost\r\n" + closes, false, 64 << 20, 5, problem.APIKeyRequired},
+		"route":             {"POST /other HTTP/1.1\r\nHost: localhost\r\n" + key + closes, false, 8 << 20, 100, event.RouteNotAllowed},
+		"route, HTTP/1.0":   {"POST /other HTTP/1.0\r\nHost: localhost\r\n" + key, false, 8 << 20, 100, event.RouteNotAllowed},
+		"route, keep-alive": {"POST /other HTTP/1.1\r\nHost: localhost\r\n" + key, false, 8 << 20, 100, event.RouteNotAllowed},
+		"host":              {"POST /api/ HTTP/1.1\r\nHost: elsewhere\r\n" + closes, false, 8 << 20, 100, event.HostNotAllowed},
+		"key":               {"POST /api/ HTTP/1.1\r\nHost: localhost\r\n" + closes, false, 8 << 20, 100, event.APIKeyRequired},
+		"key, chunked":      {"POST /api/ HTTP/1.1\r\nHost: localhost\r\n" + closes, true, 8 << 20, 100, event.APIKeyRequired},
+		"target":            {"POST /a/../b HTTP/1.1\r\nHost: localhost\r\n" + closes, false, 8 << 20, 100, event.BadRequestTarget},
+		"token request":     {"POST /oauth/token HTTP/1.1\r\nHost: localhost\r\n" + closes, false, 8 << 20, 100, event.BadRequestBody},
+		"short":             {"POST /api/ HTTP/1.1\r\nHost: localhost\r\n" + closes, false, 60 << 10, 100, event.APIKeyRequired},
+		"at the limit":      {"POST /api/ HTTP/1.1\r\nHost: localhost\r\n" + closes, false, 64 << 20, 5, event.APIKeyRequired},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for i := range c.times {

@@ -18,6 +18,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"mimecast-proxy/event"
 	"mimecast-proxy/problem"
 	"mimecast-proxy/secret"
 )
@@ -183,7 +184,7 @@ func (g *Guard) judgeCaller(r *http.Request, t target) *problem.Problem {
 		p = judgeUpgrade(r)
 	}
 	if p == nil && r.Method == http.MethodTrace {
-		p = problem.New(problem.RouteNotAllowed, "TRACE is never passed on: its answer would show the token.")
+		p = problem.New(event.RouteNotAllowed, "TRACE is never passed on: its answer would show the token.")
 	}
 	if p == nil {
 		p = g.judgeRoute(r, t)
@@ -221,10 +222,10 @@ func (g *Guard) refuse(w http.ResponseWriter, r *http.Request, p *problem.Proble
 	case isLong(r):
 		_ = http.NewResponseController(w).EnableFullDuplex() // a writer of net/http's can
 		w.Header().Set("Connection", "close")
-	case r.ContentLength != 0 && p.Code != problem.BadRequestBody: // its time has begun
+	case r.ContentLength != 0 && p.Code != event.BadRequestBody: // its time has begun
 		boundBody(w)
 	}
-	if p.Code == problem.APIKeyRequired {
+	if p.Code == event.APIKeyRequired {
 		challenge(w.Header())
 	}
 	p.ServeHTTP(w, r)

@@ -3,6 +3,7 @@ package guard
 import (
 	"net/http"
 
+	"mimecast-proxy/event"
 	"mimecast-proxy/problem"
 )
 
@@ -20,5 +21,5 @@ func (g *Guard) checkHeaders(r *http.Request) *problem.Problem {
 	if g.maxHeaderFields == 0 || headerFields(r.Header) <= g.maxHeaderFields {
 		return nil
 	}
-	return problem.New(problem.HeadersTooLarge, "The request has more than %d header fields. Send fewer, or raise PROXY_MAX_HEADER_FIELDS.", g.maxHeaderFields)
+	return problem.New(event.HeadersTooLarge, "The request has more than %d header fields. Send fewer, or raise PROXY_MAX_HEADER_FIELDS.", g.maxHeaderFields)
 }

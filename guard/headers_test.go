@@ -5,6 +5,7 @@ import (
 	"net/http/httptest"
 	"testing"
 
+	"mimecast-proxy/event"
 	"mimecast-proxy/guard"
 	"mimecast-proxy/problem"
 )
@@ -17,7 +18,7 @@ func TestTooManyHeaderFieldsAreRejected(t *testing.T) {
 	}
 	srv := httptest.NewServer(g.Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})))
 	defer srv.Close()
-	for fields, want := range map[int]string{10: "", 21: string(problem.HeadersTooLarge)} {
+	for fields, want := range map[int]string{10: "", 21: string(event.HeadersTooLarge)} {
 		req, err := http.NewRequest(http.MethodGet, srv.URL, nil)
 		if err != nil {
 			t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"mimecast-proxy/event"
 	"mimecast-proxy/problem"
 )
 
@@ -58,9 +59,9 @@ func (g *Guard) judgeHost(r *http.Request) *problem.Problem {
 		return nil // HTTP/1.0 may go without, and no browser speaks that
 	}
 	if _, ok := hostName(r.Host); !ok {
-		return problem.New(problem.HostNotAllowed, "The Host header does not name a host. Send the name or address that the proxy is reached by.")
+		return problem.New(event.HostNotAllowed, "The Host header does not name a host. Send the name or address that the proxy is reached by.")
 	}
-	return problem.New(problem.HostNotAllowed, "The request calls the proxy %s, and it does not go by that name. If the name is meant to lead here, add it to PROXY_ALLOWED_HOSTS.", r.Host)
+	return problem.New(event.HostNotAllowed, "The request calls the proxy %s, and it does not go by that name. If the name is meant to lead here, add it to PROXY_ALLOWED_HOSTS.", r.Host)
 }
 
 // maxName is the longest name that DNS has.

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 
+	"mimecast-proxy/event"
 	"mimecast-proxy/problem"
 	"mimecast-proxy/secret"
 )
@@ -120,7 +121,7 @@ func (g *Guard) judgeKey(r *http.Request) *problem.Problem {
 	if len(r.Header["X-Proxy-Key"])+len(r.Header["Authorization"]) > 0 {
 		what = "was given something else than its API key"
 	}
-	return problem.New(problem.APIKeyRequired, "The proxy %s. Send PROXY_API_KEY's value once, as Authorization: Bearer KEY, as the password of Basic, or as X-Proxy-Key.", what)
+	return problem.New(event.APIKeyRequired, "The proxy %s. Send PROXY_API_KEY's value once, as Authorization: Bearer KEY, as the password of Basic, or as X-Proxy-Key.", what)
 }
 
 // challenge says how a client may prove itself (RFC 9110, section 11.6.1).

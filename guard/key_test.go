@@ -7,8 +7,8 @@ import (
 	"sync"
 	"testing"
 
+	"mimecast-proxy/event"
 	"mimecast-proxy/guard"
-	"mimecast-proxy/problem"
 	"mimecast-proxy/secret"
 )
 
@@ -43,7 +43,7 @@ func TestWhatIsNotTheKeyIsRefused(t *testing.T) {
 		// twice, or one right and one wrong: nobody sends that by mistake
 		{right, right}, {right, "Authorization: Bearer x"}, {"Authorization: Bearer x", right}, {"X-Proxy-Key: " + theKey, "X-Proxy-Key: " + theKey}, {"X-Proxy-Key: x", right}, {"X-Proxy-Key: ", right},
 	} {
-		a := g.refuses(problem.APIKeyRequired, "GET", "/", proof...)
+		a := g.refuses(event.APIKeyRequired, "GET", "/", proof...)
 		if challenges := fmt.Sprint(a.header["Www-Authenticate"]); challenges != `[Bearer realm="mimecast-proxy" Basic realm="mimecast-proxy", charset="UTF-8"]` {
 			t.Errorf("%q: WWW-Authenticate %s", proof, challenges)
 		}
@@ -51,7 +51,7 @@ func TestWhatIsNotTheKeyIsRefused(t *testing.T) {
 			t.Errorf("%q: the answer tells the key: %s", proof, a.body)
 		}
 	}
-	g.refuses(problem.APIKeyRequired, "GET", "/?X-Proxy-Key="+"k")
+	g.refuses(event.APIKeyRequired, "GET", "/?X-Proxy-Key="+"k")
 }
 
 func TestNoKeyIsAskedForWhereThereIsNone(t *testing.T) {
@@ -71,14 +71,14 @@ func TestEachOfSeveralKeysIsValid(t *testing.T) {
 		g.passes("GET", "/", basic("any:"+key))
 		token := g.token(200, "client_secret="+key)
 		g.passes("GET", "/", "Authorization: Bearer "+token)
-		g.refuses(problem.APIKeyRequired, "GET", "/", "X-Proxy-Key: "+token)
+		g.refuses(event.APIKeyRequired, "GET", "/", "X-Proxy-Key: "+token)
 		tokens[token] = true
 	}
 	if len(tokens) != 3 {
 		t.Errorf("%d tokens for three keys", len(tokens))
 	}
 	for _, wrong := range []string{"first\tsecond", "firstsecond", "first,second", "fourth", ""} {
-		g.refuses(problem.APIKeyRequired, "GET", "/", "X-Proxy-Key: "+wrong)
+		g.refuses(event.APIKeyRequired, "GET", "/", "X-Proxy-Key: "+wrong)
 	}
 	g.guard.SetKeys(keysOf("second", "fourth"))
 	second := g.token(200, "client_secret=second")
@@ -88,7 +88,7 @@ func TestEachOfSeveralKeysIsValid(t *testing.T) {
 		}
 	}
 	g.through()
-	g.refuses(problem.APIKeyRequired, "GET", "/", "X-Proxy-Key: first")
+	g.refuses(event.APIKeyRequired, "GET", "/", "X-Proxy-Key: first")
 	g.passes("GET", "/", "X-Proxy-Key: fourth")
 }
 
@@ -98,8 +98,8 @@ func TestRotatedKeyCountsAtOnce(t *testing.T) {
 	g.passes("GET", "/", "X-Proxy-Key: first")
 	g.guard.SetKeys(keysOf("second"))
 	g.passes("GET", "/", "X-Proxy-Key: second")
-	g.refuses(problem.APIKeyRequired, "GET", "/", "X-Proxy-Key: first")
-	g.refuses(problem.APIKeyRequired, "GET", "/", "Authorization: Bearer "+token)
+	g.refuses(event.APIKeyRequired, "GET", "/", "X-Proxy-Key: first")
+	g.refuses(event.APIKeyRequired, "GET", "/", "Authorization: Bearer "+token)
 	g.passes("GET", "/", "Authorization: Bearer "+g.token(200, "client_secret=second"))
 	g.guard.SetKeys(keysOf("first"))
 	g.passes("GET", "/", "Authorization: Bearer "+token)

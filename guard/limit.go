@@ -4,6 +4,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"mimecast-proxy/event"
 	"mimecast-proxy/problem"
 )
 
@@ -42,7 +43,7 @@ func unprovenSlots(all int) int64 {
 const busyFor = time.Second
 
 func (s *slots) full() *problem.Problem {
-	p := problem.New(problem.TooBusy, "The proxy has %d requests in flight, and takes no more. Ask again, or raise PROXY_MAX_REQUESTS.", s.max)
+	p := problem.New(event.TooBusy, "The proxy has %d requests in flight, and takes no more. Ask again, or raise PROXY_MAX_REQUESTS.", s.max)
 	p.RetryAfter = busyFor
 	return p
 }

@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"strings"
 
+	"mimecast-proxy/event"
 	"mimecast-proxy/problem"
 )
 
@@ -47,7 +48,7 @@ func (g *Guard) judgeOrigin(r *http.Request) (page string, _ *problem.Problem) {
 }
 
 func foreign(whence string) *problem.Problem {
-	return problem.New(problem.OriginNotAllowed, "A web page of %s sent this request. If that page is meant to use the account, add its origin to PROXY_ALLOWED_ORIGINS.", whence)
+	return problem.New(event.OriginNotAllowed, "A web page of %s sent this request. If that page is meant to use the account, add its origin to PROXY_ALLOWED_ORIGINS.", whence)
 }
 
 // isOwn reports whether an origin is that of the very address the request was

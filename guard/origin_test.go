@@ -6,8 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"mimecast-proxy/event"
 	"mimecast-proxy/guard"
-	"mimecast-proxy/problem"
 )
 
 const (
@@ -29,7 +29,7 @@ func TestPagesOfOtherOriginsAreRefusedWhateverTheMethod(t *testing.T) {
 	} {
 		for _, method := range []string{"GET", "HEAD", "POST", "OPTIONS", "DELETE"} {
 			for _, target := range []string{"/", "/oauth/token"} {
-				a := g.refuses(problem.OriginNotAllowed, method, target, append(marks, "Content-Length: 0")...)
+				a := g.refuses(event.OriginNotAllowed, method, target, append(marks, "Content-Length: 0")...)
 				for name := range a.header {
 					if strings.HasPrefix(name, "Access-Control-") {
 						t.Errorf("%s %q: %s in the refusal", method, marks, name)
@@ -54,14 +54,14 @@ func TestAPersonAndTheOwnOriginPass(t *testing.T) {
 
 func TestAReboundPageIsNotItsOwnOriginWhereAnyHostIsAccepted(t *testing.T) {
 	g := newGate(t, guard.Policy{Hosts: []string{"*"}})
-	g.refuses(problem.OriginNotAllowed, "POST", "/", "Host: evil.example:8080", "Origin: http://evil.example:8080", "Content-Length: 0")
+	g.refuses(event.OriginNotAllowed, "POST", "/", "Host: evil.example:8080", "Origin: http://evil.example:8080", "Content-Length: 0")
 	g.passes("POST", "/", "Origin: http://localhost:8080", "Content-Length: 0")
 }
 
 func TestReboundPageIsRefusedForItsName(t *testing.T) {
 	g := newGate(t, guard.Policy{})
-	g.refuses(problem.HostNotAllowed, "GET", "/identity/whoami", "Host: evil.example:8080") // bears no mark of a browser's
-	g.refuses(problem.HostNotAllowed, "POST", "/", "Host: evil.example:8080", "Origin: http://evil.example:8080", "Sec-Fetch-Site: same-origin", "Content-Length: 0")
+	g.refuses(event.HostNotAllowed, "GET", "/identity/whoami", "Host: evil.example:8080") // bears no mark of a browser's
+	g.refuses(event.HostNotAllowed, "POST", "/", "Host: evil.example:8080", "Origin: http://evil.example:8080", "Sec-Fetch-Site: same-origin", "Content-Length: 0")
 }
 
 func TestAnAllowedOriginMayCallAndReadTheAnswer(t *testing.T) {
@@ -84,9 +84,9 @@ func TestAnAllowedOriginMayCallAndReadTheAnswer(t *testing.T) {
 func TestAnAllowedOriginCanReadWhyItWasRefused(t *testing.T) {
 	g := newGate(t, guard.Policy{Origins: []string{"https://tool.example"}, Keys: keysOf("k"), Routes: []string{"GET /siem/"}})
 	for _, a := range []answer{
-		g.refuses(problem.APIKeyRequired, "GET", "/siem/", tool),
-		g.refuses(problem.RouteNotAllowed, "GET", "/x", tool, "X-Proxy-Key: k"),
-		g.refuses(problem.RouteNotAllowed, "POST", "/oauth/token", tool),
+		g.refuses(event.APIKeyRequired, "GET", "/siem/", tool),
+		g.refuses(event.RouteNotAllowed, "GET", "/x", tool, "X-Proxy-Key: k"),
+		g.refuses(event.RouteNotAllowed, "POST", "/oauth/token", tool),
 	} {
 		if a.header.Get("Access-Control-Allow-Origin") != "https://tool.example" || a.header.Get("Access-Control-Expose-Headers") != "*" {
 			t.Errorf("%v", a.header)

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"mimecast-proxy/event"
 	"mimecast-proxy/problem"
 )
 
@@ -166,7 +167,7 @@ var overrides = []string{"X-Http-Method", "X-Http-Method-Override", "X-Method-Ov
 func (rs *routes) judge(r *http.Request, t target) (string, *problem.Problem) {
 	for _, name := range overrides {
 		if len(r.Header[name]) > 0 {
-			return "", problem.New(problem.RouteNotAllowed, "Where PROXY_ALLOW says what may pass, %s may not: it could make another request of this one.", name)
+			return "", problem.New(event.RouteNotAllowed, "Where PROXY_ALLOW says what may pass, %s may not: it could make another request of this one.", name)
 		}
 	}
 	pattern, same := rs.match(r, t)
@@ -174,7 +175,7 @@ func (rs *routes) judge(r *http.Request, t target) (string, *problem.Problem) {
 		return "", badTarget("The path could be read as another one, for which PROXY_ALLOW has another answer. Send it without escaped slashes, backslashes, doubled slashes and parameters.")
 	}
 	if pattern == "" || pattern == everyGET && rs.excepts(t) {
-		return "", problem.New(problem.RouteNotAllowed, "PROXY_ALLOW does not let %s %.200s pass.", r.Method, t.path)
+		return "", problem.New(event.RouteNotAllowed, "PROXY_ALLOW does not let %s %.200s pass.", r.Method, t.path)
 	}
 	return pattern, nil
 }

@@ -6,12 +6,12 @@ import (
 	"strings"
 	"testing"
 
+	"mimecast-proxy/event"
 	"mimecast-proxy/guard"
-	"mimecast-proxy/problem"
 )
 
 func TestTraceIsRefusedWhateverIsAllowed(t *testing.T) {
-	newGate(t, guard.Policy{}).refuses(problem.RouteNotAllowed, "TRACE", "/x")
+	newGate(t, guard.Policy{}).refuses(event.RouteNotAllowed, "TRACE", "/x")
 }
 
 func TestOnlyAllowedRoutesPass(t *testing.T) {
@@ -38,7 +38,7 @@ func TestOnlyAllowedRoutesPass(t *testing.T) {
 		"POST /API/ttp/url/get-logs", "GET /api/ttp/url/get-logs", "GET /both/", "GET /v1//events2", "GET /v1/7/events/", "GET /exact/x", "GET /exact", "GET http://localhost/x", "GET /?/siem/", "GET /x%20y",
 	} {
 		method, target, _ := strings.Cut(line, " ")
-		g.refuses(problem.RouteNotAllowed, method, target)
+		g.refuses(event.RouteNotAllowed, method, target)
 	}
 }
 
@@ -50,18 +50,18 @@ func TestPathThatCouldBeReadAsAnotherRouteIsRefused(t *testing.T) {
 		"GET /v1/a%2Fb/events", "GET /v1/a%2Fevents", "GET /v1/a%252Fevents", `GET /v1/a\events`, "GET /v1/a%2Fb", "GET /v1/a%5Cevents", "GET /v1/a%2Fevents\"",
 	} {
 		method, target, _ := strings.Cut(line, " ")
-		g.refuses(problem.BadRequestTarget, method, target)
+		g.refuses(event.BadRequestTarget, method, target)
 	}
 	for _, line := range []string{"GET /siem/%2e%2e/x", "GET /siem/..%2f..%2fapi", "GET /siem/..;/api", `GET /siem/..\api`, "GET /siem/%252e%252e/api", "GET /siem/../siem/x", "GET /api/..%2fsiem/"} {
 		method, target, _ := strings.Cut(line, " ")
-		g.refuses(problem.BadRequestTarget, method, target)
+		g.refuses(event.BadRequestTarget, method, target)
 	}
 }
 
 func TestHeadersThatMakeAnotherRequestOfThisOneAreRefusedWhereRoutesCount(t *testing.T) {
 	limited, open := newGate(t, guard.Policy{Routes: []string{"GET /siem/"}}), newGate(t, guard.Policy{})
 	for _, header := range []string{"X-HTTP-Method-Override: DELETE", "X-HTTP-Method: POST", "X-Method-Override: get", "X-Original-URL: /api/email/send-email", "X-Rewrite-URL: /api"} {
-		limited.refuses(problem.RouteNotAllowed, "GET", "/siem/x", header)
+		limited.refuses(event.RouteNotAllowed, "GET", "/siem/x", header)
 		open.passes("GET", "/siem/x", header)
 	}
 }
@@ -78,9 +78,9 @@ func TestReportModeLetsPassAndReports(t *testing.T) {
 		t.Errorf("routes %q", g.routes)
 	}
 	// It is about routes alone.
-	g.refuses(problem.BadRequestTarget, "GET", "/siem/../x")
-	g.refuses(problem.HostNotAllowed, "GET", "/siem/x", "Host: evil.example")
-	g.refuses(problem.OriginNotAllowed, "GET", "/siem/x", evil)
+	g.refuses(event.BadRequestTarget, "GET", "/siem/../x")
+	g.refuses(event.HostNotAllowed, "GET", "/siem/x", "Host: evil.example")
+	g.refuses(event.OriginNotAllowed, "GET", "/siem/x", evil)
 }
 
 // writes are what no preset may let pass.
@@ -149,12 +149,12 @@ func TestPresetsLetReadsPassAndNoWrite(t *testing.T) {
 		}
 		for _, line := range writes {
 			method, target, _ := strings.Cut(line, " ")
-			g.refuses(problem.RouteNotAllowed, method, target, "Content-Length: 0")
+			g.refuses(event.RouteNotAllowed, method, target, "Content-Length: 0")
 		}
 	}
 	g := newGate(t, guard.Policy{Routes: []string{"@siem"}})
-	g.refuses(problem.RouteNotAllowed, "POST", "/api/ttp/url/get-logs")
-	g.refuses(problem.RouteNotAllowed, "GET", "/identity/whoami")
+	g.refuses(event.RouteNotAllowed, "POST", "/api/ttp/url/get-logs")
+	g.refuses(event.RouteNotAllowed, "GET", "/identity/whoami")
 }
 
 func TestPresetsMayOverlapWithEachOtherAndWithRoutes(t *testing.T) {
@@ -169,7 +169,7 @@ func TestPresetsMayOverlapWithEachOtherAndWithRoutes(t *testing.T) {
 	}
 	g := newGate(t, guard.Policy{Routes: patterns})
 	g.passes("DELETE", "/siem/x")
-	g.refuses(problem.RouteNotAllowed, "DELETE", "/x")
+	g.refuses(event.RouteNotAllowed, "DELETE", "/x")
 }
 
 func TestNoRoutesMeanEverything(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"mimecast-proxy/event"
 	"mimecast-proxy/problem"
 )
 
@@ -49,11 +50,11 @@ func isBelow(path, root string) bool {
 // reports whether it rejected the request.
 func (g *Guard) answerToken(w http.ResponseWriter, r *http.Request, t target) (rejected bool) {
 	if r.Method != http.MethodPost || t.path != tokenPath {
-		g.refuse(w, r, problem.New(problem.RouteNotAllowed, "The proxy keeps Mimecast's token endpoint to itself. A client that insists on a token gets one from POST /oauth/token."))
+		g.refuse(w, r, problem.New(event.RouteNotAllowed, "The proxy keeps Mimecast's token endpoint to itself. A client that insists on a token gets one from POST /oauth/token."))
 		return true
 	}
 	if !g.tokenStub {
-		g.refuse(w, r, problem.New(problem.RouteNotAllowed, "The proxy adds the token itself, and PROXY_TOKEN_STUB is false. Send the request without a token, or set PROXY_TOKEN_STUB=true for clients that insist on one."))
+		g.refuse(w, r, problem.New(event.RouteNotAllowed, "The proxy adds the token itself, and PROXY_TOKEN_STUB is false. Send the request without a token, or set PROXY_TOKEN_STUB=true for clients that insist on one."))
 		return true
 	}
 	token := dummyToken
@@ -82,14 +83,14 @@ func (g *Guard) judgeTokenRequest(ring *keyring, w http.ResponseWriter, r *http.
 	boundBody(w)
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxTokenRequest))
 	if err != nil {
-		return nil, problem.New(problem.BadRequestBody, "The token request cannot be read. Send a form with client_id and client_secret, and no more.").Because(err)
+		return nil, problem.New(event.BadRequestBody, "The token request cannot be read. Send a form with client_id and client_secret, and no more.").Because(err)
 	}
 	for _, s := range append(headerSecrets(r), bodySecrets(body)...) {
 		if proved := ring.find(s, false); proved != nil {
 			return proved, nil
 		}
 	}
-	return nil, problem.New(problem.APIKeyRequired, "The client secret must be the proxy's API key, the value of PROXY_API_KEY. The client ID may be anything.")
+	return nil, problem.New(event.APIKeyRequired, "The client secret must be the proxy's API key, the value of PROXY_API_KEY. The client ID may be anything.")
 }
 
 // headerSecrets returns the client secret in Basic credentials, which a client

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"mimecast-proxy/event"
 	"mimecast-proxy/problem"
 )
 
@@ -44,7 +45,7 @@ func (g *Guard) readTarget(r *http.Request) (target, *problem.Problem) {
 }
 
 func badTarget(detail string, args ...any) *problem.Problem {
-	return problem.New(problem.BadRequestTarget, detail, args...)
+	return problem.New(event.BadRequestTarget, detail, args...)
 }
 
 // originForm returns path and query of a request target, which is these two

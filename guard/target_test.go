@@ -10,8 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"mimecast-proxy/event"
 	"mimecast-proxy/guard"
-	"mimecast-proxy/problem"
 )
 
 func TestTargetsWithMoreThanOneMeaningAreRefused(t *testing.T) {
@@ -41,7 +41,7 @@ func TestTargetsWithMoreThanOneMeaningAreRefused(t *testing.T) {
 			g.never("GET " + target + " HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
 			continue
 		}
-		g.refuses(problem.BadRequestTarget, "GET", target)
+		g.refuses(event.BadRequestTarget, "GET", target)
 	}
 }
 
@@ -105,15 +105,15 @@ func TestTargetIsJudgedAsItCameAndNotAsItWasRepaired(t *testing.T) {
 
 func TestEscapesWithinEscapesTakeNoTimeToRefuse(t *testing.T) {
 	g := newGate(t, guard.Policy{})
-	g.refuses(problem.BadRequestTarget, "GET", "/%"+strings.Repeat("25", 100_000)+"2e")
+	g.refuses(event.BadRequestTarget, "GET", "/%"+strings.Repeat("25", 100_000)+"2e")
 }
 
 func TestUpgradesAreRefusedAndOffersOfOneAreNot(t *testing.T) {
 	g := newGate(t, guard.Policy{})
 	for _, protocol := range []string{"websocket", "WebSocket", "h2c, websocket", "connect-udp", "h2", ""} {
-		g.refuses(problem.UpgradeNotSupported, "GET", "/", "Connection: Upgrade", "Upgrade: "+protocol, "Sec-WebSocket-Key: x")
+		g.refuses(event.UpgradeNotSupported, "GET", "/", "Connection: Upgrade", "Upgrade: "+protocol, "Sec-WebSocket-Key: x")
 	}
-	g.refuses(problem.UpgradeNotSupported, "GET", "/", "Connection: Upgrade", "Upgrade: h2c", "Upgrade: websocket")
+	g.refuses(event.UpgradeNotSupported, "GET", "/", "Connection: Upgrade", "Upgrade: h2c", "Upgrade: websocket")
 	// curl --http2, and Apache's HttpClient from 5.4 on
 	g.passes("GET", "/", "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA")
 	g.passes("GET", "/", "Connection: Upgrade", "Upgrade: TLS/1.2")

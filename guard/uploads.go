@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"mimecast-proxy/event"
 	"mimecast-proxy/problem"
 )
 
@@ -97,7 +98,7 @@ func (b *upload) Read(p []byte) (int, error) {
 		b.begun.Store(true)
 	}
 	if err != nil && b.displaced.Load() {
-		busy := problem.New(problem.TooBusy, "The proxy was full, and nothing came of the request body. Send the request again, or raise PROXY_MAX_REQUESTS.")
+		busy := problem.New(event.TooBusy, "The proxy was full, and nothing came of the request body. Send the request again, or raise PROXY_MAX_REQUESTS.")
 		busy.RetryAfter = busyFor
 		return n, busy.Because(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/event"
 	"mimecast-proxy/guard"
 	"mimecast-proxy/problem"
 )
@@ -63,7 +64,7 @@ func TestSilentUploadGivesItsSlotToAnother(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = res.Body.Close()
-	if res.StatusCode != http.StatusServiceUnavailable || res.Header.Get(problem.Header) != string(problem.TooBusy) || res.Header.Get("Retry-After") == "" {
+	if res.StatusCode != http.StatusServiceUnavailable || res.Header.Get(problem.Header) != string(event.TooBusy) || res.Header.Get("Retry-After") == "" {
 		t.Errorf("the silent upload got %d %v", res.StatusCode, res.Header)
 	}
 }

@@ -15,6 +15,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"mimecast-proxy/event"
 )
 
 // Header names the header that every answer of the proxy's own bears, with the
@@ -24,92 +26,10 @@ const Header = "X-Mimecast-Proxy-Error"
 // StatusHeader is the field of RFC 9209.
 const StatusHeader = "Proxy-Status"
 
-// Code says what went wrong, for programs. The set is closed: each is in the
-// table of this package, with its status.
-type Code string
-
-// The codes.
-const (
-	BadRequestTarget Code = "bad_request_target"
-	BadRequestBody   Code = "bad_request_body"
-	// BadRequest is for what net/http rejects by itself: bytes that are no HTTP.
-	BadRequest          Code = "bad_request"
-	HeadersTooLarge     Code = "headers_too_large"
-	APIKeyRequired      Code = "api_key_required"
-	HostNotAllowed      Code = "host_not_allowed"
-	OriginNotAllowed    Code = "origin_not_allowed"
-	RouteNotAllowed     Code = "route_not_allowed"
-	UpgradeNotSupported Code = "upgrade_not_supported"
-	UpstreamUnreachable Code = "upstream_unreachable"
-	UpstreamTLS         Code = "upstream_tls"
-	UpstreamReset       Code = "upstream_reset"
-	CredentialsRefused  Code = "credentials_refused"
-	TokenUnavailable    Code = "token_unavailable"
-	TooBusy             Code = "too_busy"
-	ShuttingDown        Code = "shutting_down"
-	UpstreamTimeout     Code = "upstream_timeout"
-	// ClientGone is for the log alone: nobody is left to read the answer.
-	ClientGone Code = "client_gone"
-)
-
-// retry says whether the same request may be sent again.
-type retry int
-
-const (
-	never retry = iota
-	always
-	// ifReading is for what may have been carried out: only a request that
-	// changes nothing may be sent again.
-	ifReading
-)
-
-// kind is what a code means in HTTP.
-type kind struct {
-	status int
-	retry  retry
-	// proxyStatus is the error type of RFC 9209, section 2.3.
-	proxyStatus string
-}
-
-var kinds = map[Code]kind{
-	BadRequestTarget:    {http.StatusBadRequest, never, "http_request_error"},
-	BadRequestBody:      {http.StatusBadRequest, never, "http_request_error"},
-	BadRequest:          {http.StatusBadRequest, never, "http_request_error"},
-	HeadersTooLarge:     {http.StatusRequestHeaderFieldsTooLarge, never, "http_request_error"},
-	APIKeyRequired:      {http.StatusUnauthorized, never, "http_request_denied"},
-	HostNotAllowed:      {http.StatusForbidden, never, "http_request_denied"},
-	OriginNotAllowed:    {http.StatusForbidden, never, "http_request_denied"},
-	RouteNotAllowed:     {http.StatusForbidden, never, "http_request_denied"},
-	UpgradeNotSupported: {http.StatusNotImplemented, never, "http_upgrade_failed"},
-	UpstreamUnreachable: {http.StatusBadGateway, always, "destination_unavailable"},
-	UpstreamTLS:         {http.StatusBadGateway, never, "tls_protocol_error"},
-	UpstreamReset:       {http.StatusBadGateway, ifReading, "connection_terminated"},
-	CredentialsRefused:  {http.StatusBadGateway, never, "proxy_configuration_error"},
-	TokenUnavailable:    {http.StatusServiceUnavailable, always, "destination_unavailable"},
-	TooBusy:             {http.StatusServiceUnavailable, always, "connection_limit_reached"},
-	ShuttingDown:        {http.StatusServiceUnavailable, ifReading, "proxy_internal_response"},
-	UpstreamTimeout:     {http.StatusGatewayTimeout, ifReading, "http_response_timeout"},
-	ClientGone:          {499, never, "http_request_error"},
-}
-
-func (r retry) allows(method string) bool {
-	reads := method == http.MethodGet || method == http.MethodHead || method == http.MethodOptions
-	return r == always || r == ifReading && reads
-}
-
-// Status returns the HTTP status that goes with the code; 500 for a code that
-// is not in the table.
-func (c Code) Status() int {
-	if k, ok := kinds[c]; ok {
-		return k.status
-	}
-	return http.StatusInternalServerError
-}
-
 // Problem is an answer of the proxy's own, and an error on its way to become
 // one.
 type Problem struct {
-	Code Code
+	Code event.Code
 	// Detail is for the client: what happened and what to do next.
 	Detail string
 	// RetryAfter says when to ask again. It is sent in whole seconds, rounded
@@ -120,7 +40,7 @@ type Problem struct {
 }
 
 // New returns a problem with a detail that is formatted as by fmt.Sprintf.
-func New(code Code, detail string, args ...any) *Problem {
+func New(code event.Code, detail string, args ...any) *Problem {
 	return &Problem{Code: code, Detail: fmt.Sprintf(detail, args...)}
 }
 
@@ -159,16 +79,16 @@ type envelope struct {
 }
 
 type failure struct {
-	Code      Code   `json:"code"`
-	Message   string `json:"message"`
-	Retryable bool   `json:"retryable"`
+	Code      event.Code `json:"code"`
+	Message   string     `json:"message"`
+	Retryable bool       `json:"retryable"`
 }
 
 // ServeHTTP writes the answer. It sets the headers it needs and leaves others
 // that were set before, such as WWW-Authenticate, as they are.
 func (p *Problem) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	k := kinds[p.Code]
-	body, err := json.Marshal(envelope{Fail: []failure{{p.Code, p.Detail, k.retry.allows(r.Method)}}})
+	k := p.Code.Kind()
+	body, err := json.Marshal(envelope{Fail: []failure{{p.Code, p.Detail, k.Retry.Allows(r.Method)}}})
 	if err != nil { // strings and a bool always marshal
 		panic(err)
 	}
@@ -179,11 +99,11 @@ func (p *Problem) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set(Header, string(p.Code))
-	h.Set(StatusHeader, "mimecast-proxy; error="+k.proxyStatus)
+	h.Set(StatusHeader, "mimecast-proxy; error="+k.ErrorType)
 	if p.RetryAfter > 0 {
 		h.Set("Retry-After", strconv.Itoa(int(math.Ceil(p.RetryAfter.Seconds()))))
 	}
-	w.WriteHeader(p.Code.Status())
+	w.WriteHeader(k.Status)
 	if r.Method != http.MethodHead {
 		// A client that is gone is no news here: the access log tells it.
 		_, _ = w.Write(body)

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/event"
 	"mimecast-proxy/problem"
 )
 
@@ -37,9 +38,9 @@ func get(t *testing.T, method string, p *problem.Problem) (*http.Response, strin
 }
 
 func TestWhatMayHaveBeenCarriedOutIsRetryableOnlyWhereItReads(t *testing.T) {
-	for code, onPost := range map[problem.Code]bool{
-		problem.UpstreamReset: false, problem.UpstreamTimeout: false, problem.ShuttingDown: false,
-		problem.UpstreamUnreachable: true, problem.TokenUnavailable: true, problem.TooBusy: true, problem.CredentialsRefused: false,
+	for code, onPost := range map[event.Code]bool{
+		event.UpstreamReset: false, event.UpstreamTimeout: false, event.ShuttingDown: false,
+		event.UpstreamUnreachable: true, event.TokenUnavailable: true, event.TooBusy: true, event.CredentialsRefused: false,
 	} {
 		if _, body := get(t, "POST", problem.New(code, "")); strings.Contains(body, `"retryable":true`) != onPost {
 			t.Errorf("%s: %s", code, body)
@@ -48,25 +49,25 @@ func TestWhatMayHaveBeenCarriedOutIsRetryableOnlyWhereItReads(t *testing.T) {
 }
 
 func TestStatusAndEnvelopeOfEveryCode(t *testing.T) {
-	want := map[problem.Code]struct {
+	want := map[event.Code]struct {
 		status    int
 		retryable bool
 	}{
-		problem.BadRequestTarget:    {400, false},
-		problem.BadRequestBody:      {400, false},
-		problem.APIKeyRequired:      {401, false},
-		problem.HostNotAllowed:      {403, false},
-		problem.OriginNotAllowed:    {403, false},
-		problem.RouteNotAllowed:     {403, false},
-		problem.UpgradeNotSupported: {501, false},
-		problem.UpstreamUnreachable: {502, true},
-		problem.UpstreamTLS:         {502, false},
-		problem.UpstreamReset:       {502, true},
-		problem.CredentialsRefused:  {502, false},
-		problem.TokenUnavailable:    {503, true},
-		problem.TooBusy:             {503, true},
-		problem.ShuttingDown:        {503, true},
-		problem.UpstreamTimeout:     {504, true},
+		event.BadRequestTarget:    {400, false},
+		event.BadRequestBody:      {400, false},
+		event.APIKeyRequired:      {401, false},
+		event.HostNotAllowed:      {403, false},
+		event.OriginNotAllowed:    {403, false},
+		event.RouteNotAllowed:     {403, false},
+		event.UpgradeNotSupported: {501, false},
+		event.UpstreamUnreachable: {502, true},
+		event.UpstreamTLS:         {502, false},
+		event.UpstreamReset:       {502, true},
+		event.CredentialsRefused:  {502, false},
+		event.TokenUnavailable:    {503, true},
+		event.TooBusy:             {503, true},
+		event.ShuttingDown:        {503, true},
+		event.UpstreamTimeout:     {504, true},
 	}
 	for code, w := range want {
 		res, body := get(t, "GET", problem.New(code, "do %s", "this"))
@@ -93,7 +94,7 @@ func TestStatusAndEnvelopeOfEveryCode(t *testing.T) {
 }
 
 func TestRetryAfterIsRoundedUp(t *testing.T) {
-	p := problem.New(problem.TooBusy, "wait")
+	p := problem.New(event.TooBusy, "wait")
 	p.RetryAfter = 1200 * time.Millisecond
 	res, _ := get(t, "GET", p)
 	if got := res.Header.Get("Retry-After"); got != "2" {
@@ -102,7 +103,7 @@ func TestRetryAfterIsRoundedUp(t *testing.T) {
 }
 
 func TestHeadHasNoBodyButItsLength(t *testing.T) {
-	p := problem.New(problem.TooBusy, "wait")
+	p := problem.New(event.TooBusy, "wait")
 	_, full := get(t, "GET", p)
 	res, body := get(t, "HEAD", p)
 	if body != "" || res.ContentLength != int64(len(full)) {
@@ -112,7 +113,7 @@ func TestHeadHasNoBodyButItsLength(t *testing.T) {
 
 func TestCauseIsForTheLogAlone(t *testing.T) {
 	cause := errors.New("dial tcp 10.0.0.7:443")
-	p := problem.New(problem.UpstreamUnreachable, "cannot connect").Because(cause)
+	p := problem.New(event.UpstreamUnreachable, "cannot connect").Because(cause)
 	if want := "upstream_unreachable: cannot connect: dial tcp 10.0.0.7:443"; p.Error() != want || !errors.Is(p, cause) {
 		t.Errorf("Error() = %q, want %q", p.Error(), want)
 	}
@@ -125,10 +126,10 @@ func TestALogLineHasEachTextOnce(t *testing.T) {
 	const reason = "cannot reach the token endpoint"
 	inner := errors.New("dial tcp: connection refused")
 	for want, p := range map[string]*problem.Problem{
-		"credentials_refused: Mimecast refused the secret. Correct it.":                                  problem.New(problem.CredentialsRefused, "Mimecast refused the secret. Correct it.").Because(errors.New("Mimecast refused the secret")),
-		"token_unavailable: There is no token: " + reason + ". Check DNS.: dial tcp: connection refused": problem.New(problem.TokenUnavailable, "There is no token: %s. Check DNS.", reason).Because(fmt.Errorf(reason+": %w", inner)),
-		"upstream_reset: It ended.: dial tcp: connection refused":                                        problem.New(problem.UpstreamReset, "It ended.").Because(inner),
-		"upstream_reset: It ended.: reading: dial tcp: connection refused":                               problem.New(problem.UpstreamReset, "It ended.").Because(fmt.Errorf("reading: %w", inner)),
+		"credentials_refused: Mimecast refused the secret. Correct it.":                                  problem.New(event.CredentialsRefused, "Mimecast refused the secret. Correct it.").Because(errors.New("Mimecast refused the secret")),
+		"token_unavailable: There is no token: " + reason + ". Check DNS.: dial tcp: connection refused": problem.New(event.TokenUnavailable, "There is no token: %s. Check DNS.", reason).Because(fmt.Errorf(reason+": %w", inner)),
+		"upstream_reset: It ended.: dial tcp: connection refused":                                        problem.New(event.UpstreamReset, "It ended.").Because(inner),
+		"upstream_reset: It ended.: reading: dial tcp: connection refused":                               problem.New(event.UpstreamReset, "It ended.").Because(fmt.Errorf("reading: %w", inner)),
 	} {
 		if got := p.Error(); got != want {
 			t.Errorf("%s, want %s", got, want)
@@ -137,7 +138,7 @@ func TestALogLineHasEachTextOnce(t *testing.T) {
 }
 
 func TestWireBearsTheLogsID(t *testing.T) {
-	res, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(problem.New(problem.BadRequest, "no").Wire("abc"))), nil)
+	res, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(problem.New(event.BadRequest, "no").Wire("abc"))), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/event"
 	"mimecast-proxy/problem"
 )
 
@@ -41,7 +42,7 @@ func (r *rig) upload(version, framing string, size int) (*http.Response, error) 
 }
 
 func TestNoResetOvertakesTheResponseToAnUpload(t *testing.T) {
-	refused := problem.New(problem.CredentialsRefused, "refused")
+	refused := problem.New(event.CredentialsRefused, "refused")
 	early := func(w http.ResponseWriter, req *http.Request) {
 		_ = http.NewResponseController(w).EnableFullDuplex()
 		w.Header().Set("Content-Length", "9")
@@ -55,9 +56,9 @@ func TestNoResetOvertakesTheResponseToAnUpload(t *testing.T) {
 		http1  bool
 		err    error // of the token
 		status int
-		code   problem.Code
+		code   event.Code
 	}{
-		"refused credentials":      {false, refused, http.StatusBadGateway, problem.CredentialsRefused},
+		"refused credentials":      {false, refused, http.StatusBadGateway, event.CredentialsRefused},
 		"Mimecast's 413, HTTP/2":   {false, nil, http.StatusRequestEntityTooLarge, ""},
 		"Mimecast's 413, HTTP/1.1": {true, nil, http.StatusRequestEntityTooLarge, ""},
 	} {

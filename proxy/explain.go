@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"syscall"
 
+	"mimecast-proxy/event"
 	"mimecast-proxy/problem"
 )
 
@@ -22,16 +23,16 @@ func Explain(ctx context.Context, err error) *problem.Problem {
 		return p
 	}
 	if isCutShort(err) { // the client may have closed its half alone, and wait
-		return problem.New(problem.BadRequestBody, "The request body ended early.").Because(err)
+		return problem.New(event.BadRequestBody, "The request body ended early.").Because(err)
 	}
 	if ctx.Err() != nil {
-		return problem.New(problem.ClientGone, "the client went away").Because(err)
+		return problem.New(event.ClientGone, "the client went away").Because(err)
 	}
 	if p, ok := errors.AsType[*problem.Problem](err); ok {
 		return p
 	}
 	if _, ok := errors.AsType[*ClientBodyError](err); ok {
-		return problem.New(problem.BadRequestBody, "The request body ended early or is malformed.").Because(err)
+		return problem.New(event.BadRequestBody, "The request body ended early or is malformed.").Because(err)
 	}
 	code, detail := classify(err)
 	return problem.New(code, "%s", detail).Because(err)
@@ -49,9 +50,9 @@ func isCutShort(err error) bool {
 const unknownOutcome = "Whether it carried the request out is not known."
 
 // classify decides by the type of an error and by how far the request had come.
-func classify(err error) (problem.Code, string) {
+func classify(err error) (event.Code, string) {
 	if detail := classifyCertificate(err); detail != "" {
-		return problem.UpstreamTLS, detail
+		return event.UpstreamTLS, detail
 	}
 	reached := written
 	failed, ofAttempt := errors.AsType[*attemptError](err)
@@ -60,25 +61,25 @@ func classify(err error) (problem.Code, string) {
 	}
 	// Else it is of a lookup or a dial by itself.
 	if detail := classifyDial(err); detail != "" && (reached != written || !ofAttempt) {
-		return problem.UpstreamUnreachable, detail
+		return event.UpstreamUnreachable, detail
 	}
 	switch {
 	case reached != written && errors.Is(err, errTurnedAway):
-		return problem.UpstreamUnreachable, "Mimecast closed each new connection before it took a request. Nothing was sent; send the request again later."
+		return event.UpstreamUnreachable, "Mimecast closed each new connection before it took a request. Nothing was sent; send the request again later."
 	case reached == connecting:
-		return problem.UpstreamUnreachable, "Mimecast cannot be reached. Check this machine's network and firewall; behind a company proxy set HTTPS_PROXY."
+		return event.UpstreamUnreachable, "Mimecast cannot be reached. Check this machine's network and firewall; behind a company proxy set HTTPS_PROXY."
 	case reached == handshake && isTimeout(err):
-		return problem.UpstreamUnreachable, "Something answered in Mimecast's place and then fell silent before a secure connection was made. Check the firewall; behind a company proxy set HTTPS_PROXY."
+		return event.UpstreamUnreachable, "Something answered in Mimecast's place and then fell silent before a secure connection was made. Check the firewall; behind a company proxy set HTTPS_PROXY."
 	case reached == handshake && isConnectionEnd(err):
-		return problem.UpstreamUnreachable, "The connection was closed before it was secure. Check the firewall; behind a company proxy set HTTPS_PROXY."
+		return event.UpstreamUnreachable, "The connection was closed before it was secure. Check the firewall; behind a company proxy set HTTPS_PROXY."
 	case reached == handshake:
-		return problem.UpstreamTLS, "No secure connection to Mimecast could be made. Check whether something on the way intercepts TLS."
+		return event.UpstreamTLS, "No secure connection to Mimecast could be made. Check whether something on the way intercepts TLS."
 	case reached == connected:
-		return problem.UpstreamUnreachable, "The connection to Mimecast ended before the request was sent. Send it again."
+		return event.UpstreamUnreachable, "The connection to Mimecast ended before the request was sent. Send it again."
 	case isTimeout(err):
-		return problem.UpstreamTimeout, "Mimecast did not answer in time. " + unknownOutcome
+		return event.UpstreamTimeout, "Mimecast did not answer in time. " + unknownOutcome
 	}
-	return problem.UpstreamReset, "The connection to Mimecast ended before a usable response came. " + unknownOutcome
+	return event.UpstreamReset, "The connection to Mimecast ended before a usable response came. " + unknownOutcome
 }
 
 // isConnectionEnd reports whether the peer, or the network, ended a connection.

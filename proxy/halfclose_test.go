@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/event"
 	"mimecast-proxy/problem"
 )
 
@@ -44,7 +45,7 @@ func TestABodyThatEndsEarlyIsABadRequest(t *testing.T) {
 						t.Fatal(err)
 					}
 					defer res.Body.Close()
-					if got := res.Header.Get(problem.Header); res.StatusCode != http.StatusBadRequest || got != string(problem.BadRequestBody) {
+					if got := res.Header.Get(problem.Header); res.StatusCode != http.StatusBadRequest || got != string(event.BadRequestBody) {
 						t.Errorf("%d %s", res.StatusCode, got)
 					}
 				})

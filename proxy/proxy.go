@@ -18,6 +18,7 @@ import (
 	"sync"
 	"time"
 
+	"mimecast-proxy/event"
 	"mimecast-proxy/problem"
 )
 
@@ -56,7 +57,7 @@ func New(o Options) http.Handler {
 		ModifyResponse: func(res *http.Response) error { return modifyResponse(res, o.Upstream) },
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			p := Explain(r.Context(), err)
-			if f, ok := w.(responseFilter); ok && p.Code == problem.ClientGone && f.body != nil && f.body.cutShort() {
+			if f, ok := w.(responseFilter); ok && p.Code == event.ClientGone && f.body != nil && f.body.cutShort() {
 				p = Explain(r.Context(), &ClientBodyError{io.ErrUnexpectedEOF})
 			}
 			p = respond(w, r, p)
@@ -71,13 +72,13 @@ func New(o Options) http.Handler {
 // body ended early has closed its connection, or its half alone. In two writes, the
 // second fails where all of it is closed and the network has said so meanwhile.
 func respond(w http.ResponseWriter, r *http.Request, p *problem.Problem) *problem.Problem {
-	if p.Code != problem.BadRequestBody || r.Context().Err() == nil {
+	if p.Code != event.BadRequestBody || r.Context().Err() == nil {
 		p.ServeHTTP(w, r)
 		return p
 	}
 	p.ServeHTTP(flushedHeader{w}, r)
 	if err := http.NewResponseController(w).Flush(); err != nil {
-		return problem.New(problem.ClientGone, "the client went away within its body").Because(err)
+		return problem.New(event.ClientGone, "the client went away within its body").Because(err)
 	}
 	return p
 }

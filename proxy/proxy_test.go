@@ -23,6 +23,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"mimecast-proxy/event"
 	"mimecast-proxy/problem"
 	"mimecast-proxy/proxy"
 )
@@ -738,7 +739,7 @@ func TestAnswerStreams(t *testing.T) {
 
 func TestNoTokenIsSaidWithoutTakingTheBody(t *testing.T) {
 	r := newRig(t, setup{}, func(http.ResponseWriter, *http.Request) { t.Error("sent on without a token") })
-	r.tokens.err = problem.New(problem.CredentialsRefused, "check them")
+	r.tokens.err = problem.New(event.CredentialsRefused, "check them")
 	res, body := r.raw("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n")
 	if res.StatusCode != 502 || res.Header.Get(problem.Header) != "credentials_refused" || !strings.Contains(body, "check them") {
 		t.Errorf("%d %s", res.StatusCode, body)
@@ -763,7 +764,7 @@ func TestUpstreamFailures(t *testing.T) {
 		r := newRig(t, setup{}, echo)
 		_, port, _ := net.SplitHostPort(r.upstream.Listener.Addr().String())
 		p := explain(t, proxy.Upstream{Roots: r.upstream.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs}, "https://localhost:"+port)
-		if p.Code != problem.UpstreamTLS || !strings.Contains(p.Detail, "another name") {
+		if p.Code != event.UpstreamTLS || !strings.Contains(p.Detail, "another name") {
 			t.Errorf("%v", p)
 		}
 	})
@@ -791,7 +792,7 @@ func TestUpstreamFailures(t *testing.T) {
 				conn.Close()
 			}
 		}()
-		if p := explain(t, proxy.Upstream{}, "https://"+l.Addr().String()); p.Code != problem.UpstreamTLS {
+		if p := explain(t, proxy.Upstream{}, "https://"+l.Addr().String()); p.Code != event.UpstreamTLS {
 			t.Errorf("%v", p)
 		}
 	})
@@ -838,8 +839,8 @@ func TestGoneClientEndsTheUpstreamRequest(t *testing.T) {
 
 func TestShutdownCutsWithItsReason(t *testing.T) {
 	ctx, cut := context.WithCancelCause(t.Context())
-	cut(problem.New(problem.ShuttingDown, "bye"))
-	if p := proxy.Explain(ctx, context.Canceled); p.Code != problem.ShuttingDown {
+	cut(problem.New(event.ShuttingDown, "bye"))
+	if p := proxy.Explain(ctx, context.Canceled); p.Code != event.ShuttingDown {
 		t.Errorf("got %v", p)
 	}
 }

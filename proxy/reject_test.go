@@ -16,7 +16,7 @@ import (
 
 	"golang.org/x/net/http2"
 
-	"mimecast-proxy/problem"
+	"mimecast-proxy/event"
 	"mimecast-proxy/proxy"
 )
 
@@ -117,7 +117,7 @@ func TestAnUpstreamThatRejectsEachConnectionIsDialedTenTimesASecond(t *testing.T
 func TestARequestThatIsTurnedAwayAgainAndAgainMayBeSentAgain(t *testing.T) {
 	u, address, accepted := rejector(t, "h2", goAway(0))
 	p := explain(t, u, address)
-	if p.Code != problem.UpstreamUnreachable || accepted.Load() > 10 {
+	if p.Code != event.UpstreamUnreachable || accepted.Load() > 10 {
 		t.Errorf("%v after %d dials", p, accepted.Load())
 	}
 }
@@ -164,7 +164,7 @@ func TestAConnectionThatDiedBeforeItsFirstUseCostsNoDoubt(t *testing.T) {
 			}
 			_, err = connections.RoundTrip(req)
 			p := proxy.Explain(t.Context(), err)
-			if proxy.Written(err) != (p.Code == problem.UpstreamReset) {
+			if proxy.Written(err) != (p.Code == event.UpstreamReset) {
 				t.Errorf("%s: written is %v, but %v", protocol, proxy.Written(err), p)
 			}
 		}

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/event"
 	"mimecast-proxy/problem"
 	"mimecast-proxy/proxy"
 )
@@ -31,7 +32,7 @@ func TestNoContentTypeIsMadeUp(t *testing.T) {
 		}
 	}
 	r := newRig(t, setup{}, echo)
-	r.tokens.err = problem.New(problem.TokenUnavailable, "x")
+	r.tokens.err = problem.New(event.TokenUnavailable, "x")
 	if res, _ := r.do("GET", "/", nil); res.Header.Get("Content-Type") != "application/json" {
 		t.Errorf("the proxy's own: %q", res.Header.Get("Content-Type"))
 	}
@@ -67,14 +68,14 @@ func TestEachLocationIsRewrittenForTheClientsScheme(t *testing.T) {
 
 // unavailable is what a source says when its token endpoint fails.
 func unavailable() *problem.Problem {
-	p := problem.New(problem.TokenUnavailable, "down")
+	p := problem.New(event.TokenUnavailable, "down")
 	p.RetryAfter = 5 * time.Second
 	return p
 }
 
 func TestADeadTokenThatCannotBeRenewedCountsAsExpired(t *testing.T) {
 	for _, code := range []string{"token_expired", "token_verification_failed"} {
-		for _, err := range []*problem.Problem{unavailable(), problem.New(problem.CredentialsRefused, "check them")} {
+		for _, err := range []*problem.Problem{unavailable(), problem.New(event.CredentialsRefused, "check them")} {
 			asked := make(chan bool, 100)
 			r := newRig(t, setup{}, func(w http.ResponseWriter, _ *http.Request) {
 				asked <- true
@@ -140,7 +141,7 @@ func TestAClientThatLeavesDuringARenewalIsNoFailedRenewal(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = transport.RoundTrip(req)
-	if p := proxy.Explain(ctx, err); !errors.Is(err, context.Canceled) || p.Code != problem.ClientGone || len(outcomes) > 0 {
+	if p := proxy.Explain(ctx, err); !errors.Is(err, context.Canceled) || p.Code != event.ClientGone || len(outcomes) > 0 {
 		t.Errorf("%v, %v, outcomes %v", err, p, outcomes)
 	}
 }

@@ -17,7 +17,7 @@ import (
 	"testing"
 	"time"
 
-	"mimecast-proxy/problem"
+	"mimecast-proxy/event"
 	"mimecast-proxy/proxy"
 )
 
@@ -105,7 +105,7 @@ func TestOtherRootsAreTakenUpWithoutLosingARequest(t *testing.T) {
 		err := <-inFlightErr
 		whole(inFlight, err) // on the old one
 		c.Trust(oldRoots)    // which vouch for the server no longer
-		if _, err := get("/"); proxy.Explain(t.Context(), err).Code != problem.UpstreamTLS {
+		if _, err := get("/"); proxy.Explain(t.Context(), err).Code != event.UpstreamTLS {
 			t.Errorf("HTTP/2 %v: %v", http2, err)
 		}
 		c.CloseIdleConnections()

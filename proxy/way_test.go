@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/event"
 	"mimecast-proxy/problem"
 	"mimecast-proxy/proxy"
 )
@@ -67,7 +68,7 @@ func TestCorporateProxyThatRefusesIsNamed(t *testing.T) {
 		}
 		via.User = c.given
 		p := explain(t, proxy.Upstream{Proxy: http.ProxyURL(via)}, "https://mimecast.example/")
-		if p.Code != problem.UpstreamUnreachable || !strings.Contains(p.Detail, c.advice) {
+		if p.Code != event.UpstreamUnreachable || !strings.Contains(p.Detail, c.advice) {
 			t.Errorf("%+v: %v", c, p)
 		}
 		corporate.Close()
@@ -82,13 +83,13 @@ func TestSilenceBeforeAConnectionIsNotMimecastsAnswerBeingLate(t *testing.T) {
 	}
 	defer silent.Close()
 	p := explain(t, proxy.Upstream{DialTimeout: 50 * time.Millisecond}, "https://"+silent.Addr().String())
-	if p.Code != problem.UpstreamUnreachable || !strings.Contains(p.Detail, "fell silent") {
+	if p.Code != event.UpstreamUnreachable || !strings.Contains(p.Detail, "fell silent") {
 		t.Errorf("TLS: %v", p)
 	}
-	if p := explain(t, proxy.Upstream{}, "https://nothing.invalid"); p.Code != problem.UpstreamUnreachable || !strings.Contains(p.Detail, "resolved") {
+	if p := explain(t, proxy.Upstream{}, "https://nothing.invalid"); p.Code != event.UpstreamUnreachable || !strings.Contains(p.Detail, "resolved") {
 		t.Errorf("DNS: %v", p)
 	}
-	if p := proxy.Explain(t.Context(), errors.Join(context.DeadlineExceeded)); p.Code != problem.UpstreamTimeout {
+	if p := proxy.Explain(t.Context(), errors.Join(context.DeadlineExceeded)); p.Code != event.UpstreamTimeout {
 		t.Errorf("silence later: %v", p)
 	}
 }

@@ -23,6 +23,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"mimecast-proxy/event"
 	"mimecast-proxy/problem"
 	"mimecast-proxy/secret"
 	"mimecast-proxy/telemetry"
@@ -852,7 +853,7 @@ func TestRequestCutByTheProxyIsTheProxys(t *testing.T) {
 func TestOwnErrorResponsesBearTheLogsID(t *testing.T) {
 	r := newRig(t, telemetry.Options{}, just(func(w http.ResponseWriter, req *http.Request) {
 		if req.URL.Path == "/own" {
-			problem.New(problem.UpstreamReset, "reset").ServeHTTP(w, req)
+			problem.New(event.UpstreamReset, "reset").ServeHTTP(w, req)
 			return
 		}
 		w.Header().Set("X-Request-Id", "mimecasts")

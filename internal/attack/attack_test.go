@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/event"
 	"mimecast-proxy/internal/program"
 	"mimecast-proxy/problem"
 	"mimecast-proxy/simulator"
@@ -106,7 +107,7 @@ func (s *stand) counted() {
 				want[l.Error] += float64(1 + l.Suppressed)
 			}
 		}
-		maps.DeleteFunc(want, func(code string, _ float64) bool { return !slices.Contains(refusals, problem.Code(code)) })
+		maps.DeleteFunc(want, func(code string, _ float64) bool { return !slices.Contains(refusals, event.Code(code)) })
 		for _, code := range refusals {
 			if n := s.Metric(s.t, fmt.Sprintf("mimecast_proxy_requests_denied_total{reason=%q}", code)); n > 0 {
 				got[string(code)] = n
@@ -123,9 +124,9 @@ func (s *stand) counted() {
 }
 
 // refusals are the codes that are counted.
-var refusals = []problem.Code{
-	problem.BadRequest, problem.BadRequestTarget, problem.HeadersTooLarge, problem.HostNotAllowed, problem.OriginNotAllowed,
-	problem.APIKeyRequired, problem.RouteNotAllowed, problem.UpgradeNotSupported, problem.TooBusy,
+var refusals = []event.Code{
+	event.BadRequest, event.BadRequestTarget, event.HeadersTooLarge, event.HostNotAllowed, event.OriginNotAllowed,
+	event.APIKeyRequired, event.RouteNotAllowed, event.UpgradeNotSupported, event.TooBusy,
 }
 
 // arrived returns what Mimecast was asked since this was last called, token
@@ -150,7 +151,7 @@ func (s *stand) arrived() []simulator.Request {
 // refuses holds that raw bytes get the answer that the contract has for them, and
 // that nothing goes upstream. The code is empty where net/http does not take the
 // bytes for a request at all, or drops the connection.
-func (s *stand) refuses(status int, code problem.Code, raw string) {
+func (s *stand) refuses(status int, code event.Code, raw string) {
 	s.t.Helper()
 	got := send(s.t, s.Listen, raw, 1)
 	if code != "" {
@@ -199,13 +200,13 @@ func TestTargetWithMoreThanOneMeaningIsRefused(t *testing.T) {
 		// control characters, and what is no path
 		"/identity%00", "/identity%0d%0aX:%20y", "/identity%0a", "/identity%7f", "/identity%09", "/identity#/siem",
 	} {
-		s.refuses(400, problem.BadRequestTarget, request("GET "+target, local))
-		s.refuses(400, problem.BadRequestTarget, request("POST "+target, local, "Content-Length: 0"))
+		s.refuses(400, event.BadRequestTarget, request("GET "+target, local))
+		s.refuses(400, event.BadRequestTarget, request("POST "+target, local, "Content-Length: 0"))
 	}
 	for _, line := range []string{"CONNECT evil.example:443", "CONNECT localhost:80", "CONNECT http://localhost/identity/whoami", "OPTIONS *", "GET *", "PRI /identity/whoami"} {
-		s.refuses(400, problem.BadRequestTarget, request(line, local))
+		s.refuses(400, event.BadRequestTarget, request(line, local))
 	}
-	s.refuses(400, problem.BadRequestTarget, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00")
+	s.refuses(400, event.BadRequestTarget, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00")
 }
 
 func TestWhatIsNoRequestGoesNowhere(t *testing.T) {
@@ -245,7 +246,7 @@ func TestWhatIsNoRequestGoesNowhere(t *testing.T) {
 		request("POST /a", local, "Transfer-Encoding: chunked", "Transfer-Encoding: x"): 501,
 		request("POST /a", local, "Transfer-Encoding : chunked"):                        400,
 	} {
-		s.refuses(status, map[int]problem.Code{400: problem.BadRequest, 431: problem.HeadersTooLarge}[status], raw)
+		s.refuses(status, map[int]event.Code{400: event.BadRequest, 431: event.HeadersTooLarge}[status], raw)
 	}
 }
 
@@ -257,9 +258,9 @@ func TestNameThatIsNotTheProxysIsRefused(t *testing.T) {
 		"localhost:" + port + ":80", "localhost@evil.example", "evil.example@localhost", "localhost evil.example", "localhost, evil.example", "localhost/", "[::]", "169.254.169.254",
 		"metadata.google.internal", "api.services.mimecast.com", "localhost..", ".localhost", "loc%61lhost", "[::ffff:1.2.3.4]", "",
 	} {
-		status, code := 403, problem.HostNotAllowed
+		status, code := 403, event.HostNotAllowed
 		if strings.ContainsAny(host, " /@") { // net/http knows no such host
-			status, code = 400, problem.BadRequest
+			status, code = 400, event.BadRequest
 		}
 		s.refuses(status, code, request(whoami, "Host: "+host))
 		s.refuses(status, code, request("POST /oauth/token", "Host: "+host, "Content-Length: 0"))
@@ -269,7 +270,7 @@ func TestNameThatIsNotTheProxysIsRefused(t *testing.T) {
 	}
 	// What an absolute target says counts, and Host is not looked at (RFC 9112,
 	// section 3.2.2).
-	s.refuses(400, problem.BadRequestTarget, request("GET http://evil.example/identity/whoami", "Host: localhost"))
+	s.refuses(400, event.BadRequestTarget, request("GET http://evil.example/identity/whoami", "Host: localhost"))
 	if r := s.passes(request("GET http://localhost/identity/whoami", "Host: evil.example")); r.Host != strings.TrimPrefix(s.sim.URL, "https://") || r.Target != "/identity/whoami" {
 		t.Errorf("%+v", r)
 	}
@@ -278,8 +279,8 @@ func TestNameThatIsNotTheProxysIsRefused(t *testing.T) {
 func TestNamesAreWhatWasConfigured(t *testing.T) {
 	s := newStand(t, "PROXY_ALLOWED_HOSTS=proxy.internal")
 	s.passes(request(whoami, "Host: PROXY.internal:1234"))
-	s.refuses(403, problem.HostNotAllowed, request(whoami, "Host: x.proxy.internal"))
-	s.refuses(403, problem.HostNotAllowed, request(whoami, "Host: proxy.internal.evil.example"))
+	s.refuses(403, event.HostNotAllowed, request(whoami, "Host: x.proxy.internal"))
+	s.refuses(403, event.HostNotAllowed, request(whoami, "Host: proxy.internal.evil.example"))
 }
 
 func TestRequestOfAForeignPageIsRefused(t *testing.T) {
@@ -292,7 +293,7 @@ func TestRequestOfAForeignPageIsRefused(t *testing.T) {
 		{"Sec-Fetch-Site: same-origin", "Origin: http://evil.example"},
 	} {
 		for _, line := range []string{whoami, "POST /oauth/token", "OPTIONS /identity/whoami", "DELETE /x"} {
-			s.refuses(403, problem.OriginNotAllowed, request(line, append(marks, local, "Content-Length: 0", "Access-Control-Request-Method: PUT")...))
+			s.refuses(403, event.OriginNotAllowed, request(line, append(marks, local, "Content-Length: 0", "Access-Control-Request-Method: PUT")...))
 		}
 	}
 }
@@ -300,7 +301,7 @@ func TestRequestOfAForeignPageIsRefused(t *testing.T) {
 func TestUpgradesOpenNoTunnel(t *testing.T) {
 	s := newStand(t)
 	for _, upgrade := range []string{"websocket", "WebSocket", "h2c, websocket", "foo", "connect-udp"} {
-		s.refuses(501, problem.UpgradeNotSupported, request(whoami, local, "Connection: Upgrade", "Upgrade: "+upgrade, "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="))
+		s.refuses(501, event.UpgradeNotSupported, request(whoami, local, "Connection: Upgrade", "Upgrade: "+upgrade, "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="))
 	}
 	// An offer that a client is happy to see ignored goes no further.
 	r := s.passes(request(whoami, local, "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA"))
@@ -326,9 +327,9 @@ func TestNothingButTheKeyProvesTheKey(t *testing.T) {
 		{"X-Proxy-Key: " + key, "X-Proxy-Key: wrong"}, {"Authorization: Bearer " + key, "Authorization: Bearer " + key}, {"Authorization: Bearer " + key, "X-Proxy-Key: wrong"},
 		{"Proxy-Authorization: Bearer " + key}, {"X_Proxy_Key: " + key}, {"Cookie: X-Proxy-Key=" + key}, {"X-Api-Key: " + key}, {"Authorization: Bearer " + key + ", Bearer wrong"},
 	} {
-		s.refuses(401, problem.APIKeyRequired, request(whoami, append(proof, local)...))
+		s.refuses(401, event.APIKeyRequired, request(whoami, append(proof, local)...))
 	}
-	s.refuses(401, problem.APIKeyRequired, request("GET /identity/whoami?X-Proxy-Key="+key+"&access_token="+key, local))
+	s.refuses(401, event.APIKeyRequired, request("GET /identity/whoami?X-Proxy-Key="+key+"&access_token="+key, local))
 	for _, proof := range []string{"Authorization: Bearer " + key, "authorization: bearer  " + key, basic("any:" + key), "x-proxy-key: " + key, "Authorization: Bearer\r\n " + key} {
 		r := s.passes(request(whoami, local, proof, "Connection: X-Proxy-Key, Authorization"))
 		if text := fmt.Sprint(r.Header); strings.Contains(text, key) || strings.Contains(text, "Proxy") {
@@ -343,16 +344,16 @@ func TestNoTrickGetsPastTheRoutes(t *testing.T) {
 		"GET /siem/v1/events", "POST /identity/whoami", "get /identity/whoami", "GET /Identity/whoami", "GET /identity", "GET /", "GET /api/audit/get-audit-events", "POST /api/audit/get-audit-events/x",
 		"POST /api/audit/get-audit-eventsx", "DELETE /identity/whoami", "OPTIONS /identity/whoami", "TRACE /identity/whoami",
 	} {
-		s.refuses(403, problem.RouteNotAllowed, request(line, local, "Content-Length: 0"))
+		s.refuses(403, event.RouteNotAllowed, request(line, local, "Content-Length: 0"))
 	}
 	for _, target := range []string{"/identity%2Fwhoami", "/identity%5cwhoami", "/identity;/whoami", `/identity\whoami`, "/identity%252fwhoami", "/x/../identity/whoami", "/identity/../siem/x", "/identity/..%2fsiem", "/identity//../x"} {
-		s.refuses(400, problem.BadRequestTarget, request("GET "+target, local))
+		s.refuses(400, event.BadRequestTarget, request("GET "+target, local))
 	}
 	for _, header := range []string{"X-HTTP-Method-Override: DELETE", "x-http-method: PUT", "X-Method-Override: POST", "X-Original-URL: /siem", "x-rewrite-url: /siem"} {
-		s.refuses(403, problem.RouteNotAllowed, request(whoami, local, header))
+		s.refuses(403, event.RouteNotAllowed, request(whoami, local, header))
 	}
 	for _, line := range []string{"GET /oauth/token", "POST /oauth%2ftoken", "POST /OAUTH/token", "POST /oauth//token"} {
-		s.refuses(403, problem.RouteNotAllowed, request(line, local, "Content-Length: 0"))
+		s.refuses(403, event.RouteNotAllowed, request(line, local, "Content-Length: 0"))
 	}
 	s.passes(request(whoami, local))
 }

@@ -21,8 +21,8 @@ import (
 
 	_ "embed"
 
+	"mimecast-proxy/event"
 	"mimecast-proxy/internal/program"
-	"mimecast-proxy/problem"
 	"mimecast-proxy/simulator"
 )
 
@@ -305,7 +305,7 @@ func unread(t *testing.T, report map[string]string) {
 }
 
 // holdRefused holds that a page got nowhere, for one reason.
-func (s *stand) holdRefused(code problem.Code, name string, paths []string, report map[string]string) {
+func (s *stand) holdRefused(code event.Code, name string, paths []string, report map[string]string) {
 	s.t.Helper()
 	unread(s.t, report)
 	for _, l := range awaitLines(s.t, s.Program, name, paths) {
@@ -335,8 +335,8 @@ func TestHostilePageInABrowserReachesNothing(t *testing.T) {
 			page.orders.Admin.Base, page.orders.Admin.Paths = at(s.Admin), attackAdmin
 			page.orders.Navigate = at(s.Listen) + "/" + name + "/navigate"
 			report := page.visit(t, net.JoinHostPort(hosts.page, page.port))
-			s.denied[string(problem.OriginNotAllowed)] += float64(len(attackAdmin))
-			s.holdRefused(problem.OriginNotAllowed, name, append(pathsOf(name), "/"+name+"/navigate"), report)
+			s.denied[string(event.OriginNotAllowed)] += float64(len(attackAdmin))
+			s.holdRefused(event.OriginNotAllowed, name, append(pathsOf(name), "/"+name+"/navigate"), report)
 		})
 	}
 }
@@ -358,13 +358,13 @@ func TestReboundPageInABrowserReachesNothing(t *testing.T) {
 		page, host := rebound(t, s.Listen)
 		page.orders.Targets = []target{{"rebound", "http://" + host}}
 		page.orders.Navigate = "http://" + host + "/rebound/navigate"
-		s.holdRefused(problem.HostNotAllowed, "rebound", append(pathsOf("rebound"), "/rebound/navigate"), page.visit(t, host))
+		s.holdRefused(event.HostNotAllowed, "rebound", append(pathsOf("rebound"), "/rebound/navigate"), page.visit(t, host))
 	})
 	t.Run("admin", func(t *testing.T) {
 		page, host := rebound(t, s.Admin)
 		page.orders.Admin.Base, page.orders.Admin.Paths = "http://"+host, attackAdmin
-		s.denied[string(problem.HostNotAllowed)] += float64(len(attackAdmin))
-		s.holdRefused(problem.HostNotAllowed, "", nil, page.visit(t, host))
+		s.denied[string(event.HostNotAllowed)] += float64(len(attackAdmin))
+		s.holdRefused(event.HostNotAllowed, "", nil, page.visit(t, host))
 	})
 }
 
@@ -379,7 +379,7 @@ func TestBlindGETOfAPageInABrowserReachesAPlainNameWithoutAKeyAlone(t *testing.T
 	unread(t, page.visit(t, net.JoinHostPort("evil.example", page.port)))
 	for _, l := range awaitLines(t, open.Program, "open", pathsOf("open")) {
 		blind := []string{"/open/image", "/open/script", "/open/frame", "/open/blind"}
-		if l.Error != string(problem.OriginNotAllowed) && (l.Method != "GET" || !slices.Contains(blind, l.Path)) {
+		if l.Error != string(event.OriginNotAllowed) && (l.Method != "GET" || !slices.Contains(blind, l.Path)) {
 			t.Errorf("%+v", l)
 		}
 	}

@@ -13,8 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/event"
 	"mimecast-proxy/internal/program"
-	"mimecast-proxy/problem"
 )
 
 // flood is how many connections a hostile client opens.
@@ -72,7 +72,7 @@ func TestTenThousandIdleAndSlowConnectionsLeaveItServing(t *testing.T) {
 	t.Logf("%d connections were opened, the program holds %v files open and serves", n, s.Metric(t, "process_open_fds"))
 	// How many connections came to be asked for a key, and how many token requests
 	// at once found no place, depends on the machine.
-	for _, code := range []problem.Code{problem.APIKeyRequired, problem.TooBusy} {
+	for _, code := range []event.Code{event.APIKeyRequired, event.TooBusy} {
 		last := -1.0
 		await(t, "the last rejection", func() bool {
 			now := s.Metric(t, fmt.Sprintf("mimecast_proxy_requests_denied_total{reason=%q}", code))
@@ -81,7 +81,7 @@ func TestTenThousandIdleAndSlowConnectionsLeaveItServing(t *testing.T) {
 			time.Sleep(200 * time.Millisecond)
 			return settled
 		})
-		if last > float64(n) || last == 0 && code == problem.APIKeyRequired {
+		if last > float64(n) || last == 0 && code == event.APIKeyRequired {
 			t.Errorf("%v %s for %d connections", last, code, n)
 		}
 		if last > 0 {
@@ -98,12 +98,12 @@ func TestPastTheLimitOfRequestsItIsBusyAndRecovers(t *testing.T) {
 	})
 	awaitInFlight(s, limit)
 	for range 3 {
-		s.refuses(503, problem.TooBusy, request(whoami, local))
+		s.refuses(503, event.TooBusy, request(whoami, local))
 	}
 	if got := send(t, s.Listen, request(whoami, local), 1); len(got) != 1 || got[0].header.Get("Retry-After") != "1" {
 		t.Errorf("%+v", got)
 	}
-	s.denied[string(problem.TooBusy)]++
+	s.denied[string(event.TooBusy)]++
 	// A client that ends its request frees its place, and so does one that leaves.
 	if _, err := io.WriteString(slow[0], "y"); err != nil {
 		t.Fatal(err)

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/oauth2"
 	"golang.org/x/oauth2/clientcredentials"
 
-	"mimecast-proxy/problem"
+	"mimecast-proxy/event"
 )
 
 // insist is a client that insists on OAuth, as many do.
@@ -63,7 +63,7 @@ func TestClientThatInsistsOnOAuthProvesTheKeyByItsSecret(t *testing.T) {
 	s := newStand(t, "PROXY_API_KEY="+key)
 	for _, style := range []oauth2.AuthStyle{oauth2.AuthStyleInParams, oauth2.AuthStyleInHeader} {
 		_, err := s.insist("wrong", style).Token(t.Context())
-		s.denied[string(problem.APIKeyRequired)]++
+		s.denied[string(event.APIKeyRequired)]++
 		if refused, ok := errors.AsType[*oauth2.RetrieveError](err); !ok || refused.Response.StatusCode != 401 || strings.Contains(err.Error(), key) {
 			t.Errorf("%v", err)
 		}
@@ -85,7 +85,7 @@ func TestClientThatInsistsOnOAuthProvesTheKeyByItsSecret(t *testing.T) {
 		if status := other.whoami(oauth2.NewClient(t.Context(), oauth2.StaticTokenSource(token))); status != 401 {
 			t.Errorf("another proxy takes the token: %d", status)
 		}
-		other.denied[string(problem.APIKeyRequired)]++
+		other.denied[string(event.APIKeyRequired)]++
 	}
 }
 
@@ -105,7 +105,7 @@ func TestTokenOfTheStubEndsWithItsKey(t *testing.T) {
 	of := func(key string) (*http.Client, error) {
 		token, err := s.insist(key, oauth2.AuthStyleInParams).Token(context.Background())
 		if err != nil {
-			s.denied[string(problem.APIKeyRequired)]++
+			s.denied[string(event.APIKeyRequired)]++
 		}
 		return oauth2.NewClient(t.Context(), oauth2.StaticTokenSource(token)), err
 	}
@@ -126,7 +126,7 @@ func TestTokenOfTheStubEndsWithItsKey(t *testing.T) {
 	}
 	rotate(second)
 	await(t, "the end of the first key", func() bool { return s.whoami(old) == 401 })
-	s.denied[string(problem.APIKeyRequired)]++
+	s.denied[string(event.APIKeyRequired)]++
 	if status := s.whoami(fresh); status != 200 {
 		t.Errorf("%d", status)
 	}

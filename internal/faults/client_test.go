@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"mimecast-proxy/problem"
+	"mimecast-proxy/event"
 	"mimecast-proxy/simulator"
 )
 
@@ -228,9 +228,9 @@ func pausesMeanwhile(breaksOff bool) func(*testing.T) {
 			a := p.read(reader(c), "POST")
 			switch {
 			case breaksOff:
-				p.says(a, http.StatusBadGateway, problem.UpstreamReset)
+				p.says(a, http.StatusBadGateway, event.UpstreamReset)
 			case a.status == 413 && a.err == nil && strings.Contains(a.body, "request_too_large"):
-			case !http1 || a.code != string(problem.UpstreamReset):
+			case !http1 || a.code != string(event.UpstreamReset):
 				t.Errorf("%v", a)
 			}
 			c.Close()

@@ -22,6 +22,7 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 	"golang.org/x/net/http2"
 
+	"mimecast-proxy/event"
 	"mimecast-proxy/internal/relay"
 	"mimecast-proxy/problem"
 	"mimecast-proxy/simulator"
@@ -90,7 +91,7 @@ func refusesConnections(t *testing.T) {
 	w := newWorld(t, simulator.Options{})
 	address, relayTo := closedPort(t)
 	p := w.serve(t, "MIMECAST_BASE_URL=https://"+address)
-	p.says(p.whoami(), http.StatusBadGateway, problem.UpstreamUnreachable)
+	p.says(p.whoami(), http.StatusBadGateway, event.UpstreamUnreachable)
 	p.logs(`"msg":"request"`, `"status":502`, "upstream_unreachable", "refused")
 	p.counts(`requests_total{code="502",method="GET"}`, 1)
 	relayTo(w)
@@ -132,7 +133,7 @@ func noName(t *testing.T) {
 	w := newWorld(t, simulator.Options{})
 	p := w.serve(t, "MIMECAST_BASE_URL=https://nothing.example")
 	a := p.whoami()
-	p.says(a, http.StatusBadGateway, problem.UpstreamUnreachable)
+	p.says(a, http.StatusBadGateway, event.UpstreamUnreachable)
 	if !strings.Contains(a.body, "DNS") {
 		t.Errorf("%v", a)
 	}
@@ -148,7 +149,7 @@ func badCertificate(c simulator.Certificate, phrase string) func(*testing.T) {
 		w.sim.CA = append(w.sim.CA, tokens.sim.CA...)
 		p := w.serve(t, "MIMECAST_TOKEN_URL="+tokens.sim.URL+"/oauth/token")
 		a := p.whoami()
-		p.says(a, http.StatusBadGateway, problem.UpstreamTLS)
+		p.says(a, http.StatusBadGateway, event.UpstreamTLS)
 		if !strings.Contains(a.body, phrase) {
 			t.Errorf("%v", a)
 		}
@@ -165,7 +166,7 @@ func unknownAuthority(t *testing.T) {
 	// Tokens are one Mimecast's alone: what the other answers is a 401 of its own.
 	p := w.serve(t, "MIMECAST_BASE_URL="+other.sim.URL, "MIMECAST_CA_FILE="+roots)
 	a := p.whoami()
-	p.says(a, http.StatusBadGateway, problem.UpstreamTLS)
+	p.says(a, http.StatusBadGateway, event.UpstreamTLS)
 	if !strings.Contains(a.body, "MIMECAST_CA_FILE") {
 		t.Errorf("%v", a)
 	}
@@ -236,7 +237,7 @@ func turnsAway(t *testing.T) {
 		var all sync.WaitGroup
 		for range 4 {
 			all.Go(func() {
-				if got := p.do(ctx, method, "/identity/whoami", nil); got.err == nil && (got.status != 502 || got.code != string(problem.UpstreamReset) && got.code != string(problem.UpstreamUnreachable)) {
+				if got := p.do(ctx, method, "/identity/whoami", nil); got.err == nil && (got.status != 502 || got.code != string(event.UpstreamReset) && got.code != string(event.UpstreamUnreachable)) {
 					t.Errorf("%s: %v", method, got)
 				}
 			})
@@ -309,7 +310,7 @@ func (w *world) lose(p *program, f relay.Fault) {
 			p.t.Errorf("%v, carried out %d times", a, n)
 		}
 		if a.status != 200 {
-			p.says(a, http.StatusBadGateway, problem.UpstreamReset)
+			p.says(a, http.StatusBadGateway, event.UpstreamReset)
 			return
 		}
 	}
@@ -338,7 +339,7 @@ func slowHeader(t *testing.T) {
 	w := newWorld(t, simulator.Options{})
 	p := w.serve(t, "PROXY_RESPONSE_TIMEOUT=4s")
 	w.fault(t, "hang", once)
-	p.says(p.whoami(), http.StatusGatewayTimeout, problem.UpstreamTimeout)
+	p.says(p.whoami(), http.StatusGatewayTimeout, event.UpstreamTimeout)
 	p.logs(`"msg":"request"`, `"status":504`)
 	p.fine()
 }
@@ -367,7 +368,7 @@ func earlyAnswer(t *testing.T) {
 			switch {
 			case a.status == 413 && a.err == nil && strings.Contains(a.body, "request_too_large"):
 				answered++
-			case !http1 || a.code != string(problem.UpstreamReset):
+			case !http1 || a.code != string(event.UpstreamReset):
 				t.Errorf("%v", a)
 			}
 			c.Close()
@@ -464,7 +465,7 @@ func staleConnection(http1 bool, do relay.Action) func(*testing.T) {
 			p.fine()
 			w.relay.Strike(do)
 			a := w.release(p, i)
-			if n := w.released(i); n > 1 || a.status == 200 && n != 1 || a.status != 200 && a.code != string(problem.UpstreamReset) {
+			if n := w.released(i); n > 1 || a.status == 200 && n != 1 || a.status != 200 && a.code != string(event.UpstreamReset) {
 				t.Errorf("%v, carried out %d times", a, n)
 			}
 		}
@@ -499,7 +500,7 @@ func silent(t *testing.T) {
 	w.relay.Set(relay.Fault{Way: relay.Down, Do: relay.Stall, Count: 1})
 	var both sync.WaitGroup
 	both.Go(func() { p.fine() })
-	both.Go(func() { p.says(w.release(p, 1), http.StatusBadGateway, problem.UpstreamReset) })
+	both.Go(func() { p.says(w.release(p, 1), http.StatusBadGateway, event.UpstreamReset) })
 	both.Wait()
 	if n := w.released(1); n > 1 {
 		t.Errorf("carried out %d times", n)

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"mimecast-proxy/app"
+	"mimecast-proxy/event"
 	built "mimecast-proxy/internal/program"
 	"mimecast-proxy/internal/relay"
 	"mimecast-proxy/problem"
@@ -256,7 +257,7 @@ func (p *program) fine() {
 }
 
 // says checks an answer of the proxy's own; an empty code is Mimecast's.
-func (p *program) says(a answer, status int, code problem.Code) {
+func (p *program) says(a answer, status int, code event.Code) {
 	p.t.Helper()
 	if a.err != nil || a.status != status || a.code != string(code) {
 		p.t.Errorf("got %v; want %d %q", a, status, code)

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"mimecast-proxy/problem"
+	"mimecast-proxy/event"
 	"mimecast-proxy/simulator"
 )
 
@@ -42,8 +42,8 @@ var tokenRows = []row{
 	{"`expires_in` huge", "200; renewed after a day at the latest", "`token_expiry_timestamp_seconds`", "at once", lifetime("token-huge-expiry", 24*3600), ""},
 	{"hangs forever", noToken + ", 30 s after the token request began", noTokenSigns, byItself, tokenHangs, ""},
 	{"token expires while a request's body arrives", "200; an expired token is never sent", "a renewal", "at once", expiresMeanwhile, ""},
-	{"down, and Mimecast rejects the token", noToken + ", and nothing more goes to Mimecast with that token", "`no token` at warn; `unauthorized_retries_total{outcome=\"renewal_failed\"}`", byItself, rejectedWithoutAnother(`token-dead`, 503, problem.TokenUnavailable), ""},
-	{"refuses the credentials, and Mimecast rejects the token", "502 `credentials_refused`, and nothing more goes to Mimecast with that token", "`token refused` at error", "once the credentials are corrected", rejectedWithoutAnother(`token-refused`, 502, problem.CredentialsRefused), ""},
+	{"down, and Mimecast rejects the token", noToken + ", and nothing more goes to Mimecast with that token", "`no token` at warn; `unauthorized_retries_total{outcome=\"renewal_failed\"}`", byItself, rejectedWithoutAnother(`token-dead`, 503, event.TokenUnavailable), ""},
+	{"refuses the credentials, and Mimecast rejects the token", "502 `credentials_refused`, and nothing more goes to Mimecast with that token", "`token refused` at error", "once the credentials are corrected", rejectedWithoutAnother(`token-refused`, 502, event.CredentialsRefused), ""},
 	{"credentials refused", "502 `credentials_refused`, which names the variables", "`token refused` at error; `token_requests_total{outcome=\"refused\"}`", "once the file is corrected, within 5 s and without a restart", nil, "main.TestCorrectedSecretFileIsTakenUpWithoutARestart"},
 }
 
@@ -51,7 +51,7 @@ var tokenRows = []row{
 func (p *program) noTokenYet(phrase string) {
 	p.t.Helper()
 	a := p.whoami()
-	p.says(a, http.StatusServiceUnavailable, problem.TokenUnavailable)
+	p.says(a, http.StatusServiceUnavailable, event.TokenUnavailable)
 	if a.header.Get("Retry-After") == "" || !strings.Contains(a.body, phrase) {
 		p.t.Errorf("%v", a)
 	}
@@ -107,7 +107,7 @@ func downAtRenewal(t *testing.T) {
 	if now := float64(time.Now().UnixMilli()) / 1000; now < expiry {
 		t.Errorf("the token was given up %.3f s early", expiry-now)
 	}
-	p.says(a, http.StatusServiceUnavailable, problem.TokenUnavailable)
+	p.says(a, http.StatusServiceUnavailable, event.TokenUnavailable)
 	p.logs(`"msg":"no token"`, `"trigger":"expiry"`)
 	if !p.ready() {
 		t.Error("out of service for what a restart cannot mend")
@@ -123,7 +123,7 @@ func tokenLimited(t *testing.T) {
 	w := newWorld(t, simulator.Options{})
 	w.fault(t, "token-429", once) // Retry-After: 2
 	p := begin(t, w.environ(t)).awaitServing()
-	p.says(p.whoami(), http.StatusServiceUnavailable, problem.TokenUnavailable)
+	p.says(p.whoami(), http.StatusServiceUnavailable, event.TokenUnavailable)
 	p.awaitReady().fine()
 	var asked []time.Time
 	for _, r := range w.sim.Requests() {
@@ -163,7 +163,7 @@ func tokenHangs(t *testing.T) {
 	began := time.Now()
 	p := begin(t, w.environ(t)).awaitServing()
 	a := p.whoami()
-	p.says(a, http.StatusServiceUnavailable, problem.TokenUnavailable)
+	p.says(a, http.StatusServiceUnavailable, event.TokenUnavailable)
 	if took := time.Since(began); took < 25*time.Second || !strings.Contains(a.body, "token endpoint") {
 		t.Errorf("after %v: %v", took, a)
 	}
@@ -252,7 +252,7 @@ func (s *slowly) Read(b []byte) (int, error) {
 
 // rejectedWithoutAnother is a token that Mimecast rejects while there is no other
 // to be had.
-func rejectedWithoutAnother(fault string, status int, code problem.Code) func(*testing.T) {
+func rejectedWithoutAnother(fault string, status int, code event.Code) func(*testing.T) {
 	return func(t *testing.T) {
 		for _, reason := range []string{"token_expired", "token_verification_failed"} {
 			w := newWorld(t, simulator.Options{})
@@ -283,7 +283,7 @@ func rejectedWithoutAnother(fault string, status int, code problem.Code) func(*t
 	}
 }
 
-func (p *program) rejected(status int, code problem.Code) {
+func (p *program) rejected(status int, code event.Code) {
 	p.t.Helper()
 	a := p.whoami()
 	p.says(a, status, code)
