@@ -20,6 +20,7 @@ import (
 	"mimecast-proxy/proxy"
 	"mimecast-proxy/telemetry"
 	"mimecast-proxy/token"
+	"mimecast-proxy/upstream"
 )
 
 const (
@@ -69,12 +70,12 @@ func (p Process) Check(ctx context.Context, o CheckOptions) error {
 		return errors.Join(err, report.unconfigured(err))
 	}
 	redactSecrets(redactor, cfg)
-	upstream, err := upstream(cfg)
+	api, err := connections(cfg)
 	if err != nil {
 		return &ExitError{ExitUsage, err}
 	}
-	defer upstream.CloseIdleConnections()
-	c := &check{cfg: cfg, upstream: upstream, path: path, redactor: redactor}
+	defer api.CloseIdleConnections()
+	c := &check{cfg: cfg, upstream: api, path: path, redactor: redactor}
 	failed := false
 	for _, s := range []struct {
 		name string
@@ -165,7 +166,7 @@ func (r *reporter) end() error {
 // check holds what its steps share.
 type check struct {
 	cfg      config.Config
-	upstream *proxy.Connections
+	upstream *upstream.Connections
 	path     string
 	held     *token.Token
 	redactor *telemetry.Redactor
@@ -282,9 +283,9 @@ func (c *check) request(ctx context.Context) (string, error) {
 // explained is err with what to do about it.
 func explained(ctx context.Context, err error) error {
 	// A deadline of the check's own is the upstream's silence.
-	p := proxy.Explain(context.WithoutCancel(ctx), err)
+	p := upstream.Explain(err)
 	if p.Code == event.UpstreamReset && ctx.Err() != nil {
 		return fmt.Errorf("no answer within %v", checkTimeout)
 	}
-	return fmt.Errorf("%s (%s)", p.Detail, telemetry.Scrub(err.Error()))
+	return fmt.Errorf("%s (%s)", p.Detail, telemetry.Scrub(p.Err.Error()))
 }

@@ -22,6 +22,7 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/account"
 	"mimecast-proxy/proxy"
 	"mimecast-proxy/simulator"
 )
@@ -115,26 +116,30 @@ func serveVariant(variant string) error {
 // mute is handler without telemetry. The guard tells it nothing of a request
 // that it lets pass where no routes are configured.
 func (p *parts) mute() http.Handler {
-	return p.guard.Wrap(proxy.New(proxy.Options{Upstream: p.cfg.BaseURL, Transport: p.transport(proxy.Trace{}, nil)}))
+	return p.guard.Wrap(proxy.New(proxy.Options{Transport: p.transport(proxy.Trace{}, nil)}))
 }
 
-func (p *parts) transport(trace proxy.Trace, replaying func(int64)) *proxy.Transport {
-	return &proxy.Transport{
-		Base: p.upstream, Source: tokens{source: p.source}, ReplayLimit: p.cfg.ReplayLimit,
-		Budget: proxy.NewBudget(p.cfg.ReplayMemory, replaying), Trace: trace,
-	}
+func (p *parts) transport(trace proxy.Trace, replaying func(int64)) http.RoundTripper {
+	return stack(
+		proxy.Replay(p.cfg.ReplayLimit, proxy.NewBudget(p.cfg.ReplayMemory, replaying)),
+		proxy.Limit(p.cfg.RateLimitWait, trace),
+	)(proxy.Authenticate(trace))
 }
 
 // unguarded is handler with net/http's own ReverseProxy in the place of guard
 // and proxy: every request passes, with every header.
 func (p *parts) unguarded() http.Handler {
 	trace := proxy.Trace{Unauthorized: p.tel.Unauthorized, Retried: p.tel.Retried, Answered: p.tel.Answered, Failed: p.tel.Failed, Held: p.tel.RateLimitWait}
-	return p.tel.Wrap(&httputil.ReverseProxy{
+	a := &account.Account{BaseURL: p.cfg.BaseURL, Tokens: tokens{source: p.source}, Transport: p.upstream}
+	next := &httputil.ReverseProxy{
 		Rewrite:       func(r *httputil.ProxyRequest) { r.SetURL(p.cfg.BaseURL) },
 		Transport:     p.transport(trace, p.tel.ReplayBytes),
 		FlushInterval: -1,
 		BufferPool:    &pool{},
-	})
+	}
+	return p.tel.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		next.ServeHTTP(w, r.WithContext(account.NewContext(r.Context(), a, "")))
+	}))
 }
 
 // pool is as proxy's own.

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"mimecast-proxy/event"
 	"mimecast-proxy/service"
 	"mimecast-proxy/telemetry"
 	"mimecast-proxy/token"
@@ -129,7 +130,7 @@ func (s *instance) awaitToken(ctx context.Context, signals <-chan os.Signal) err
 		<-asked
 		return &ExitError{exitOfSignal(sig), fmt.Errorf("the command was not started: %v", sig)}
 	}
-	if e, ok := errors.AsType[*token.Error](err); ok && e.Kind == token.Refused {
+	if e, ok := errors.AsType[*token.Error](err); ok && e.Outcome == event.TokenRefused {
 		return fmt.Errorf("the command was not started: %w", err)
 	}
 	if err != nil {

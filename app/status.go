@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"mimecast-proxy/admin"
+	"mimecast-proxy/event"
 	"mimecast-proxy/telemetry"
 	"mimecast-proxy/token"
 )
@@ -20,7 +21,7 @@ func (s *instance) tokenState() admin.TokenState {
 	if st.Err != nil {
 		state.LastError = s.redactor.Redact(advice(st.Err))
 		e, ok := errors.AsType[*token.Error](st.Err)
-		state.Refused = ok && e.Kind == token.Refused
+		state.Refused = ok && e.Outcome == event.TokenRefused
 	}
 	return state
 }

@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/net/http/httpproxy"
 
+	"mimecast-proxy/account"
 	"mimecast-proxy/config"
 	"mimecast-proxy/event"
 	"mimecast-proxy/guard"
@@ -26,6 +27,7 @@ import (
 	"mimecast-proxy/secret"
 	"mimecast-proxy/telemetry"
 	"mimecast-proxy/token"
+	"mimecast-proxy/upstream"
 )
 
 // configure judges the environment. Routes are for the guard to judge, and what
@@ -47,10 +49,10 @@ func configure(environ []string) (config.Config, error) {
 type parts struct {
 	cfg      config.Config
 	tel      *telemetry.Telemetry
-	upstream *proxy.Connections
+	upstream *upstream.Connections
 	// endpoint leads to the token endpoint; it is upstream where that is of the
 	// same host.
-	endpoint *proxy.Connections
+	endpoint *upstream.Connections
 	grant    *token.ClientCredentials
 	source   *token.Source
 	redactor *telemetry.Redactor
@@ -87,13 +89,13 @@ func (p Process) assemble(cfg config.Config) (*parts, error) {
 	if err != nil {
 		return nil, &ExitError{ExitUsage, err}
 	}
-	api, err := upstream(cfg)
+	api, err := connections(cfg)
 	if err != nil {
 		return nil, &ExitError{ExitUsage, err}
 	}
 	endpoint := api
 	if cfg.TokenURL.Host != cfg.BaseURL.Host { // no request waits for a connection to the other
-		if endpoint, err = upstream(cfg); err != nil {
+		if endpoint, err = connections(cfg); err != nil {
 			return nil, &ExitError{ExitUsage, err}
 		}
 	}
@@ -108,27 +110,32 @@ func (p Process) assemble(cfg config.Config) (*parts, error) {
 			}
 		},
 	}
-	g, err := guard.New(guard.Policy{
-		Hosts: hosts(cfg), Origins: cfg.AllowedOrigins, Keys: cfg.APIKey.Values(),
-		Routes: cfg.Allow, ReportOnly: cfg.AllowReport, TokenStub: cfg.TokenStub, TokenPath: tokenPath(cfg), MaxRequests: cfg.MaxRequests,
-		MaxHeaderFields: cfg.MaxHeaderFields, Trace: guard.Trace{Denied: tel.Denied, Route: tel.Route},
-	})
-	if err != nil {
-		return nil, &ExitError{ExitUsage, err}
-	}
 	source := &token.Source{Fetcher: grant, Trace: token.Trace{
-		Start: func(t token.Trigger) { tel.TokenStart(string(t)) },
-		Done: func(t token.Trigger, took time.Duration, tok *token.Token, err error) {
-			outcome, expiry := "ok", time.Time{}
+		Start: tel.TokenStart,
+		Done: func(t event.TokenTrigger, took time.Duration, tok *token.Token, err error) {
+			outcome, expiry := event.TokenOK, time.Time{}
 			if err != nil {
 				outcome = outcomeOf(err)
 			} else {
 				expiry = tok.Expiry()
 				redactToken(redactor, tok)
 			}
-			tel.TokenDone(string(t), outcome, took, expiry, explain(err))
+			tel.TokenDone(t, outcome, took, expiry, explain(err))
 		},
 	}}
+	g, err := guard.New(guard.Policy{
+		Hosts: hosts(cfg), Origins: cfg.AllowedOrigins, Keys: cfg.APIKey.Values(),
+		Routes: cfg.Allow, ReportOnly: cfg.AllowReport, TokenStub: cfg.TokenStub, TokenPath: tokenPath(cfg), MaxRequests: cfg.MaxRequests,
+		MaxHeaderFields: cfg.MaxHeaderFields,
+		Account: &account.Account{
+			BaseURL: cfg.BaseURL, Transport: api,
+			Tokens: tokens{source: source, redactor: redactor, cure: refusalCure(cfg)},
+		},
+		Trace: guard.Trace{Denied: tel.Denied, Route: tel.Route},
+	})
+	if err != nil {
+		return nil, &ExitError{ExitUsage, err}
+	}
 	return &parts{
 		cfg: cfg, tel: tel, upstream: api, endpoint: endpoint, grant: grant, source: source, redactor: redactor, guard: g, ahead: ahead, reread: p.Reread,
 		fileReload: tel.FileReloaded,
@@ -212,27 +219,38 @@ func judgeClock(ahead time.Duration) string {
 	return fmt.Sprintf("this machine's clock is %v %s Mimecast's; set it, since certificates and time ranges in requests depend on it", ahead.Abs().Round(time.Second), which)
 }
 
-func outcomeOf(err error) string {
+func outcomeOf(err error) event.TokenOutcome {
 	if e, ok := errors.AsType[*token.Error](err); ok {
-		return string(e.Kind)
+		return e.Outcome
 	}
-	return string(token.Unavailable)
+	return event.TokenFailed
 }
 
-// handler returns the data port. This is the way of a request, in its order.
+// handler returns the data port. It is the way of a request, in order: each layer
+// hands it to the next, and no layer is added anywhere else.
 func (p *parts) handler() http.Handler {
 	trace := proxy.Trace{Unauthorized: p.tel.Unauthorized, Retried: p.tel.Retried, Answered: p.tel.Answered, Failed: p.tel.Failed, Held: p.tel.RateLimitWait}
-	transport := &proxy.Transport{
-		Base:          p.upstream,
-		Source:        tokens{source: p.source, redactor: p.redactor, cure: refusalCure(p.cfg)},
-		ReplayLimit:   p.cfg.ReplayLimit,
-		Budget:        proxy.NewBudget(p.cfg.ReplayMemory, p.tel.ReplayBytes),
-		RateLimitWait: p.cfg.RateLimitWait,
-		Trace:         trace,
+	budget := proxy.NewBudget(p.cfg.ReplayMemory, p.tel.ReplayBytes)
+	return stack(
+		p.tel.Wrap,   // record, count and log
+		p.guard.Wrap, // reject what may not pass; set account and client
+	)(proxy.New(proxy.Options{ // ReverseProxy: target and headers
+		Transport: stack(
+			proxy.Replay(p.cfg.ReplayLimit, budget), // make the body repeatable
+			proxy.Limit(p.cfg.RateLimitWait, trace), // on 429, wait and resend
+		)(proxy.Authenticate(trace)), // add the token; on 401, renew and resend; then the account's connections
+		Trace: trace, ErrorLog: p.tel.StdLog("warn"),
+	}))
+}
+
+// stack joins layers, of which the first is the outermost.
+func stack[T any](layers ...func(T) T) func(T) T {
+	return func(inner T) T {
+		for _, layer := range slices.Backward(layers) {
+			inner = layer(inner)
+		}
+		return inner
 	}
-	h := proxy.New(proxy.Options{Upstream: p.cfg.BaseURL, Transport: transport, ErrorLog: p.tel.StdLog("warn")})
-	h = p.guard.Wrap(h)
-	return p.tel.Wrap(h)
 }
 
 // tokens is a token source as the proxy wants it: with an answer for the
@@ -243,7 +261,7 @@ type tokens struct {
 	cure     string // of credentials that are refused
 }
 
-func (t tokens) Token(ctx context.Context) (proxy.Token, error) {
+func (t tokens) Token(ctx context.Context) (account.Token, error) {
 	tok, err := t.source.Token(ctx)
 	if err != nil {
 		return nil, t.redacted(noToken(ctx, err, t.cure))
@@ -260,7 +278,7 @@ func (t tokens) redacted(err error) error {
 	return err
 }
 
-func (t tokens) Renew(ctx context.Context, rejected proxy.Token) (proxy.Token, error) {
+func (t tokens) Renew(ctx context.Context, rejected account.Token) (account.Token, error) {
 	held, ok := rejected.(*token.Token)
 	if !ok {
 		return nil, fmt.Errorf("renewing a foreign token of type %T", rejected)
@@ -272,7 +290,7 @@ func (t tokens) Renew(ctx context.Context, rejected proxy.Token) (proxy.Token, e
 	return tok, nil
 }
 
-func (t tokens) Expire(expired proxy.Token) {
+func (t tokens) Expire(expired account.Token) {
 	if held, ok := expired.(*token.Token); ok {
 		t.source.Expire(held)
 	}
@@ -305,7 +323,7 @@ func noToken(ctx context.Context, err error, cure string) error {
 		return problem.New(event.ShuttingDown, "The proxy is shutting down.").Because(err)
 	}
 	e, ok := errors.AsType[*token.Error](err)
-	if ok && e.Kind == token.Refused {
+	if ok && e.Outcome == event.TokenRefused {
 		return problem.New(event.CredentialsRefused, "%s. %s", e.Reason, cure).Because(err)
 	}
 	p := problem.New(event.TokenUnavailable, "There is no token: %s. The proxy keeps trying.", strings.TrimSuffix(advice(err), ".")).Because(err)
@@ -326,19 +344,23 @@ func advice(err error) string {
 	if e.Status != 0 || e.Err == nil {
 		return e.Reason
 	}
-	return e.Reason + ". " + proxy.Explain(context.Background(), e.Err).Detail
+	return e.Reason + ". " + upstream.Explain(e.Err).Detail
 }
 
 // explain is err with the advice, for the log.
 func explain(err error) error {
 	if e, ok := errors.AsType[*token.Error](err); ok && e.Status == 0 && e.Err != nil {
-		return fmt.Errorf("%s (%w)", advice(err), e.Err)
+		cause := e.Err
+		if p, ok := errors.AsType[*problem.Problem](cause); ok {
+			cause = p.Err // the advice has the rest
+		}
+		return fmt.Errorf("%s (%w)", advice(err), cause)
 	}
 	return err
 }
 
-// upstream returns the connections to one host of Mimecast's.
-func upstream(cfg config.Config) (*proxy.Connections, error) {
+// connections returns the connections to one host of Mimecast's.
+func connections(cfg config.Config) (*upstream.Connections, error) {
 	roots, err := roots(cfg.CA)
 	if err != nil {
 		return nil, err
@@ -346,7 +368,7 @@ func upstream(cfg config.Config) (*proxy.Connections, error) {
 	forward := (&httpproxy.Config{
 		HTTPProxy: cfg.HTTPProxy.Reveal(), HTTPSProxy: cfg.HTTPSProxy.Reveal(), NoProxy: cfg.NoProxy,
 	}).ProxyFunc()
-	return proxy.Upstream{
+	return upstream.New(upstream.Options{
 		Roots:           roots,
 		Proxy:           func(r *http.Request) (*url.URL, error) { return forward(r.URL) },
 		DialTimeout:     cfg.DialTimeout,
@@ -354,7 +376,7 @@ func upstream(cfg config.Config) (*proxy.Connections, error) {
 		IdleTimeout:     cfg.IdleTimeout,
 		MaxConnections:  cfg.MaxConnections,
 		MemoryLimit:     cfg.MemoryLimit,
-	}.Connections(), nil
+	}), nil
 }
 
 // roots returns the system's authorities and those of ca; nil, which means the

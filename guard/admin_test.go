@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"mimecast-proxy/event"
 	"mimecast-proxy/guard"
 	"mimecast-proxy/problem"
 )
@@ -24,7 +25,7 @@ func adminOn(t *testing.T, network, address string, denied *[]string) func(metho
 	t.Helper()
 	g, err := guard.New(guard.Policy{
 		Hosts: []string{"*", "mimecast.internal"}, Origins: []string{"https://tool.example"}, Keys: keysOf("k"), Routes: []string{"GET /siem/"},
-		Trace: guard.Trace{Denied: func(_ context.Context, reason string, _ bool) { *denied = append(*denied, reason) }},
+		Trace: guard.Trace{Denied: func(_ context.Context, reason event.Code, _ bool) { *denied = append(*denied, string(reason)) }},
 	})
 	if err != nil {
 		t.Fatal(err)

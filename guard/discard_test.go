@@ -2,59 +2,18 @@ package guard_test
 
 import (
 	"bufio"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"testing"
-	"time"
 
 	"mimecast-proxy/event"
 	"mimecast-proxy/guard"
+	"mimecast-proxy/internal/peer"
 	"mimecast-proxy/problem"
 	"mimecast-proxy/secret"
 )
-
-// upload sends a whole body before it reads, as many HTTP clients do.
-func upload(address, head string, chunked bool, size int) (*http.Response, error) {
-	conn, err := net.Dial("tcp", address)
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
-		return nil, err
-	}
-	if chunked {
-		head += fmt.Sprintf("Transfer-Encoding: chunked\r\n\r\n%x\r\n", size)
-	} else {
-		head += fmt.Sprintf("Content-Length: %d\r\n\r\n", size)
-	}
-	if _, err := io.WriteString(conn, head); err != nil {
-		return nil, err
-	}
-	piece := make([]byte, 64<<10)
-	for left := size; left > 0; {
-		n, err := conn.Write(piece[:min(left, len(piece))])
-		if err != nil {
-			return nil, fmt.Errorf("with %d bytes left: %w", left, err)
-		}
-		left -= n
-	}
-	if chunked {
-		if _, err := io.WriteString(conn, "\r\n0\r\n\r\n"); err != nil {
-			return nil, err
-		}
-	}
-	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	if err != nil {
-		return nil, err
-	}
-	defer res.Body.Close()
-	_, err = io.Copy(io.Discard, res.Body)
-	return res, err
-}
 
 // TestRejectedUploadGetsItsResponse holds that no reset overtakes the response to a
 // rejected upload, and that the upload holds no slot meanwhile.
@@ -86,7 +45,7 @@ func TestRejectedUploadGetsItsResponse(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			for i := range c.times {
-				res, err := upload(srv.Listener.Addr().String(), c.head, c.chunked, c.size)
+				res, err := peer.Upload(srv.Listener.Addr().String(), c.head, c.chunked, c.size)
 				if err != nil {
 					t.Fatalf("%d: %v", i, err)
 				}

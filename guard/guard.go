@@ -18,6 +18,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"mimecast-proxy/account"
 	"mimecast-proxy/event"
 	"mimecast-proxy/problem"
 	"mimecast-proxy/secret"
@@ -50,7 +51,9 @@ type Policy struct {
 	MaxHeaderFields int
 	// MaxRequests bounds the requests in flight; 0 does not.
 	MaxRequests int
-	Trace       Trace
+	// Account is the one that requests use.
+	Account *account.Account
+	Trace   Trace
 }
 
 // Trace is told what the guard decides. Each func may be nil and must not
@@ -58,7 +61,7 @@ type Policy struct {
 type Trace struct {
 	// Denied gets the problem's code; passed says that the request went on all
 	// the same.
-	Denied func(ctx context.Context, reason string, passed bool)
+	Denied func(ctx context.Context, code event.Code, passed bool)
 	// Route gets the pattern of Routes that let a request pass.
 	Route func(ctx context.Context, pattern string)
 }
@@ -77,6 +80,7 @@ type Guard struct {
 	tokenPath  string // in lower case
 
 	maxHeaderFields int // 0: no bound
+	account         *account.Account
 	trace           Trace
 }
 
@@ -99,6 +103,7 @@ func New(p Policy) (*Guard, error) {
 		reportOnly:      p.ReportOnly,
 		tokenStub:       p.TokenStub,
 		maxHeaderFields: p.MaxHeaderFields,
+		account:         p.Account,
 		trace:           p.Trace,
 	}
 	if p.TokenPath != "" {
@@ -173,7 +178,8 @@ func (g *Guard) serve(w http.ResponseWriter, r *http.Request, next http.Handler)
 		g.refuse(w, r, p)
 		return true
 	}
-	next.ServeHTTP(w, r)
+	const client = "" // known by its address alone
+	next.ServeHTTP(w, r.WithContext(account.NewContext(r.Context(), g.account, client)))
 	return false
 }
 
@@ -233,6 +239,6 @@ func (g *Guard) refuse(w http.ResponseWriter, r *http.Request, p *problem.Proble
 
 func (g *Guard) report(r *http.Request, p *problem.Problem, passed bool) {
 	if g.trace.Denied != nil {
-		g.trace.Denied(r.Context(), string(p.Code), passed)
+		g.trace.Denied(r.Context(), p.Code, passed)
 	}
 }

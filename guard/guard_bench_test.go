@@ -32,7 +32,9 @@ func newRequest(tb testing.TB, method, target string) *http.Request {
 	return &http.Request{Method: method, RequestURI: target, URL: u, Host: "127.0.0.1:8080", Header: http.Header{}, ProtoMajor: 1, ProtoMinor: 1}
 }
 
-func TestPlainRequestAllocatesNothing(t *testing.T) {
+// A request that passes gets a context with its account and client, and that takes a
+// copy of the request.
+func TestPlainRequestAllocatesItsContextAlone(t *testing.T) {
 	for name, p := range map[string]guard.Policy{
 		"open":  {MaxRequests: 1024, Hosts: []string{"mimecast.internal"}, Origins: []string{"https://tool.example"}},
 		"keyed": {Keys: keysOf("key")},
@@ -44,7 +46,7 @@ func TestPlainRequestAllocatesNothing(t *testing.T) {
 		h := g.Wrap(nowhereHandler{})
 		r := newRequest(t, "GET", "/siem/v1/events/cg?types=x")
 		r.Header.Set("Authorization", "Bearer key")
-		if n := testing.AllocsPerRun(100, func() { h.ServeHTTP(nowhere{}, r) }); n != 0 {
+		if n := testing.AllocsPerRun(100, func() { h.ServeHTTP(nowhere{}, r) }); n > 2 {
 			t.Errorf("%s: %v allocations", name, n)
 		}
 	}

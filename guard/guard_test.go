@@ -45,11 +45,11 @@ func newGate(t *testing.T, p guard.Policy) *gate {
 	t.Helper()
 	g := &gate{t: t}
 	p.Trace = guard.Trace{
-		Denied: func(_ context.Context, reason string, passed bool) {
+		Denied: func(_ context.Context, reason event.Code, passed bool) {
 			if passed {
 				reason += " passed"
 			}
-			g.note(func() { g.denied = append(g.denied, reason) })
+			g.note(func() { g.denied = append(g.denied, string(reason)) })
 		},
 		Route: func(_ context.Context, pattern string) { g.note(func() { g.routes = append(g.routes, pattern) }) },
 	}
@@ -242,9 +242,9 @@ func TestRequestsPastTheLimitAreTurnedAwayAndTheirSlotsComeBack(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newSlow()
-			denied := make(chan string, 1)
+			denied := make(chan event.Code, 1)
 			g, err := guard.New(guard.Policy{MaxRequests: 2, Trace: guard.Trace{
-				Denied: func(_ context.Context, reason string, _ bool) { denied <- reason },
+				Denied: func(_ context.Context, reason event.Code, _ bool) { denied <- reason },
 			}})
 			if err != nil {
 				t.Fatal(err)

@@ -172,7 +172,7 @@ func TestOriginsThatNameNoneAreNotTaken(t *testing.T) {
 func TestRefusalsReachTheTraceWithTheRequestsContext(t *testing.T) {
 	type key struct{}
 	var got any
-	g, err := guard.New(guard.Policy{Trace: guard.Trace{Denied: func(ctx context.Context, _ string, _ bool) { got = ctx.Value(key{}) }}})
+	g, err := guard.New(guard.Policy{Trace: guard.Trace{Denied: func(ctx context.Context, _ event.Code, _ bool) { got = ctx.Value(key{}) }}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,45 +1,14 @@
 package proxy_test
 
 import (
-	"bufio"
-	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"testing"
-	"time"
 
 	"mimecast-proxy/event"
+	"mimecast-proxy/internal/peer"
 	"mimecast-proxy/problem"
 )
-
-// upload sends a whole body before it reads, as many HTTP clients do.
-func (r *rig) upload(version, framing string, size int) (*http.Response, error) {
-	conn, err := net.Dial("tcp", r.front.Listener.Addr().String())
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
-		return nil, err
-	}
-	fmt.Fprintf(conn, "POST / HTTP/%s\r\nHost: h\r\n%sContent-Length: %d\r\n\r\n", version, framing, size)
-	piece := make([]byte, 64<<10)
-	for left := size; left > 0; {
-		n, err := conn.Write(piece[:min(left, len(piece))])
-		if err != nil {
-			return nil, fmt.Errorf("with %d bytes left: %w", left, err)
-		}
-		left -= n
-	}
-	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	if err != nil {
-		return nil, err
-	}
-	defer res.Body.Close()
-	_, err = io.Copy(io.Discard, res.Body)
-	return res, err
-}
 
 func TestNoResetOvertakesTheResponseToAnUpload(t *testing.T) {
 	refused := problem.New(event.CredentialsRefused, "refused")
@@ -66,8 +35,9 @@ func TestNoResetOvertakesTheResponseToAnUpload(t *testing.T) {
 			t.Run(name+" to HTTP/"+version, func(t *testing.T) {
 				r := newRig(t, setup{http1: c.http1, limit: 1 << 20}, early)
 				r.tokens.err = c.err
+				head := "POST / HTTP/" + version + "\r\nHost: h\r\n" + framing
 				for i := range 100 {
-					res, err := r.upload(version, framing, 8<<20)
+					res, err := peer.Upload(r.front.Listener.Addr().String(), head, false, 8<<20)
 					if err != nil {
 						t.Fatalf("%d: %v", i, err)
 					}
@@ -75,7 +45,7 @@ func TestNoResetOvertakesTheResponseToAnUpload(t *testing.T) {
 						t.Fatalf("%d: %d %s", i, res.StatusCode, got)
 					}
 				}
-				if res, err := r.upload(version, framing, 64<<20); err != nil || res.StatusCode != c.status {
+				if res, err := peer.Upload(r.front.Listener.Addr().String(), head, false, 64<<20); err != nil || res.StatusCode != c.status {
 					t.Errorf("64 MiB: %v %v", res, err)
 				}
 			})

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"mimecast-proxy/problem"
-	"mimecast-proxy/proxy"
+	"mimecast-proxy/upstream"
 )
 
 // pausing begins an upload of which the rest does not come.
@@ -152,7 +152,7 @@ func TestAnExpiredTokenIsNeverSent(t *testing.T) {
 func TestATokenThatExpiresWhileItsRequestWaitsForAConnectionIsNotSent(t *testing.T) {
 	const lifetime = 200 * time.Millisecond
 	first := make(chan bool)
-	r := newRig(t, setup{http1: true, up: func(u *proxy.Upstream) { u.MaxConnections = 1 }}, func(w http.ResponseWriter, req *http.Request) {
+	r := newRig(t, setup{http1: true, up: func(u *upstream.Options) { u.MaxConnections = 1 }}, func(w http.ResponseWriter, req *http.Request) {
 		if req.URL.Path == "/first" {
 			first <- true
 			time.Sleep(3 * lifetime)

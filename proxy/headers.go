@@ -1,6 +1,9 @@
 package proxy
 
-import "net/http"
+import (
+	"net/http"
+	"strings"
+)
 
 // What a client may not send on is kept as a list of what is stripped, and not
 // of what passes: tools send headers of their own, for correlation and for
@@ -97,5 +100,17 @@ var withheld = []string{
 func withhold(h http.Header) {
 	for _, name := range withheld {
 		delete(h, name)
+	}
+}
+
+// hideIdempotency spells the idempotency keys as net/http does not. It takes them as
+// leave to send a request twice, even a write that the upstream has seen, and
+// Mimecast makes no such promise.
+func hideIdempotency(h http.Header) {
+	for _, name := range []string{"Idempotency-Key", "X-Idempotency-Key"} {
+		if v, ok := h[name]; ok {
+			delete(h, name)
+			h[strings.ToLower(name)] = v
+		}
 	}
 }

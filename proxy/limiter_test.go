@@ -98,3 +98,25 @@ func TestWaitEndsWithTheDeadlineOrTheClient(t *testing.T) {
 		}
 	})
 }
+
+func TestOneClientLeavesPlacesInTheQueuesToOthers(t *testing.T) {
+	var l limiter
+	count := func(function, client string) (n int) {
+		for l.enqueue(function, client) != nil {
+			n++
+		}
+		return n
+	}
+	if n := count("/a", "greedy"); n != maxHeldClient {
+		t.Errorf("one client takes %d places", n)
+	}
+	if n := count("/b", "greedy"); n != 0 {
+		t.Errorf("and %d more at another function", n)
+	}
+	if n := count("/a", "second"); n != maxHeldFunction-maxHeldClient {
+		t.Errorf("a second client gets %d places of that function", n)
+	}
+	if n := count("/b", "second"); n != maxHeld-maxHeldFunction {
+		t.Errorf("a second client gets %d places of another function", n)
+	}
+}

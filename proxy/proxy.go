@@ -13,59 +13,100 @@ import (
 	"log"
 	"net/http"
 	"net/http/httputil"
-	"net/url"
 	"strconv"
 	"sync"
 	"time"
 
+	"mimecast-proxy/account"
 	"mimecast-proxy/event"
 	"mimecast-proxy/problem"
 )
 
-// Options say what to send on, and where.
+// Options say how requests are sent on.
 type Options struct {
-	// Upstream is Mimecast's base URL; a path in it is put before each
-	// request's.
-	Upstream *url.URL
-	// Transport carries the requests.
-	Transport *Transport
-	// ErrorLog gets what ReverseProxy has to say; nil means the standard
-	// logger.
+	// Transport carries the requests: a chain such as [Replay], [Limit] and
+	// [Authenticate].
+	Transport http.RoundTripper
+	Trace     Trace
+	// ErrorLog gets what ReverseProxy has to say; nil means the standard logger.
 	ErrorLog *log.Logger
 }
 
-// New returns the handler.
+// New returns the handler. Each request goes to the account that its context has:
+// see [account.NewContext].
 func New(o Options) http.Handler {
-	return fullDuplex(flushOnAbort(&httputil.ReverseProxy{
-		Rewrite: func(r *httputil.ProxyRequest) {
-			setTarget(r.Out, o.Upstream, r.In)
-			strip(r.Out.Header)
-			if left, ok := forwards(r.In); ok {
-				r.Out.Header.Set("Max-Forwards", strconv.Itoa(left-1))
-			}
-			// A client's trailers arrive after all checks are made, and
-			// Mimecast reads none: RFC 9110, section 6.5.1, lets them go.
-			r.Out.Trailer = nil
-			if r.Out.Body != nil { // Go 1.26 hides what it is
-				r.Out.Body = r.In.Body
-			}
-		},
+	return &forwarder{&httputil.ReverseProxy{
+		Rewrite:        rewrite,
 		Transport:      o.Transport,
 		FlushInterval:  flushInterval,
 		BufferPool:     &buffers{},
 		ErrorLog:       o.ErrorLog,
-		ModifyResponse: func(res *http.Response) error { return modifyResponse(res, o.Upstream) },
+		ModifyResponse: modifyResponse,
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
-			p := Explain(r.Context(), err)
+			p := explain(r.Context(), err)
 			if f, ok := w.(responseFilter); ok && p.Code == event.ClientGone && f.body != nil && f.body.cutShort() {
-				p = Explain(r.Context(), &ClientBodyError{io.ErrUnexpectedEOF})
+				p = explain(r.Context(), &ClientBodyError{io.ErrUnexpectedEOF})
 			}
 			p = respond(w, r, p)
-			if o.Transport.Trace.Failed != nil {
-				o.Transport.Trace.Failed(r.Context(), p)
+			if o.Trace.Failed != nil {
+				o.Trace.Failed(r.Context(), p)
 			}
 		},
-	}))
+	}}
+}
+
+// rewrite makes the request for Mimecast out of the client's.
+func rewrite(r *httputil.ProxyRequest) {
+	setTarget(r.Out, account.Of(r.In.Context()).BaseURL, r.In)
+	strip(r.Out.Header)
+	hideIdempotency(r.Out.Header)
+	if left, ok := forwards(r.In); ok {
+		r.Out.Header.Set("Max-Forwards", strconv.Itoa(left-1))
+	}
+	// A client's trailers arrive after all checks are made, and Mimecast reads none:
+	// RFC 9110, section 6.5.1, lets them go.
+	r.Out.Trailer = nil
+	if r.Out.Body != nil { // Go 1.26 hides what it is
+		r.Out.Body = r.In.Body
+	}
+}
+
+// forwarder prepares a request and its response for ReverseProxy.
+type forwarder struct{ next http.Handler }
+
+// ServeHTTP lets a response begin while the request's body is still being sent, as an
+// upstream may: by default net/http reads and drops the rest of a body as soon as a
+// response is begun.
+func (f *forwarder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if left, ok := forwards(r); ok && left == 0 {
+		w.Header().Set(problem.StatusHeader, "mimecast-proxy")
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	out := responseFilter{ResponseWriter: w, http10: !r.ProtoAtLeast(1, 1)}
+	if r.ContentLength != 0 {
+		// A writer that cannot do it, such as HTTP/2's, does it anyway.
+		_ = http.NewResponseController(w).EnableFullDuplex()
+		out.body = newClientBody(r.Body)
+		defer out.body.end(w)
+		// A copy, since net/http looks at its own request's body later.
+		r = r.WithContext(r.Context())
+		r.Body = out.body
+	}
+	defer flushOnAbort(out)
+	f.next.ServeHTTP(out, r)
+}
+
+// flushOnAbort sends what there is of a response before a panic breaks it off, so
+// that the client sees it broken off, and not as if there had been none.
+func flushOnAbort(w http.ResponseWriter) {
+	why := recover()
+	if err, ok := why.(error); ok && errors.Is(err, http.ErrAbortHandler) { // ReverseProxy's, once the header is written
+		_ = http.NewResponseController(w).Flush() // there may be nobody left
+	}
+	if why != nil {
+		panic(why)
+	}
 }
 
 // respond sends an error response, and returns what to tell the log. A client whose
@@ -95,47 +136,6 @@ func (w flushedHeader) WriteHeader(status int) {
 // flushInterval is how long an answer that comes in drops may wait to go out. To
 // flush each write would double the writes of a short answer, which is most.
 const flushInterval = 5 * time.Millisecond
-
-// flushOnAbort sends what there is of an answer before it breaks off, so that the
-// client sees it broken off, and not as if there had been none.
-func flushOnAbort(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		defer func() {
-			why := recover()
-			if err, ok := why.(error); ok && errors.Is(err, http.ErrAbortHandler) { // ReverseProxy's, once the header is written
-				_ = http.NewResponseController(w).Flush() // there may be nobody left
-			}
-			if why != nil {
-				panic(why)
-			}
-		}()
-		next.ServeHTTP(w, r)
-	})
-}
-
-// fullDuplex lets a response begin while the request's body is still being sent,
-// as an upstream may: by default net/http reads and drops the rest of a body as
-// soon as a response is begun.
-func fullDuplex(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if left, ok := forwards(r); ok && left == 0 {
-			w.Header().Set(problem.StatusHeader, "mimecast-proxy")
-			w.WriteHeader(http.StatusNoContent)
-			return
-		}
-		out := responseFilter{ResponseWriter: w, http10: !r.ProtoAtLeast(1, 1)}
-		if r.ContentLength != 0 {
-			// A writer that cannot do it, such as HTTP/2's, does it anyway.
-			_ = http.NewResponseController(w).EnableFullDuplex()
-			out.body = newClientBody(r.Body)
-			defer out.body.end(w)
-			// A copy, since net/http looks at its own request's body later.
-			r = r.WithContext(r.Context())
-			r.Body = out.body
-		}
-		next.ServeHTTP(out, r)
-	})
-}
 
 // forwards returns how many more times an OPTIONS may be forwarded, if it says
 // so (RFC 9110, section 7.6.2).
@@ -183,7 +183,7 @@ func (w responseFilter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 // errStatus is given a status that no HTTP client can use.
 var errStatus = errors.New("unusable status")
 
-func modifyResponse(res *http.Response, upstream *url.URL) error {
+func modifyResponse(res *http.Response) error {
 	if res.StatusCode < http.StatusOK || res.StatusCode > 999 { // 101 too: no upgrade was asked for
 		return fmt.Errorf("%w %d", errStatus, res.StatusCode)
 	}
@@ -197,6 +197,7 @@ func modifyResponse(res *http.Response, upstream *url.URL) error {
 	// Of an unknown length ReverseProxy would flush each write. It looks at the
 	// length for nothing else.
 	res.ContentLength = 0
+	upstream := account.Of(res.Request.Context()).BaseURL
 	for i, location := range res.Header["Location"] {
 		res.Header["Location"][i] = rewriteLocation(location, upstream, res.Request)
 	}

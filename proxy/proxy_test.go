@@ -23,9 +23,11 @@ import (
 
 	"go.uber.org/goleak"
 
+	"mimecast-proxy/account"
 	"mimecast-proxy/event"
 	"mimecast-proxy/problem"
 	"mimecast-proxy/proxy"
+	"mimecast-proxy/upstream"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -56,7 +58,7 @@ func (n *numbered) Expiry() time.Time {
 
 func (n *numbered) Authorization() string { return fmt.Sprintf("Bearer token-%d", n.n) }
 
-func (s *tokens) Token(context.Context) (proxy.Token, error) {
+func (s *tokens) Token(context.Context) (account.Token, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err != nil {
@@ -74,13 +76,13 @@ func (s *tokens) Token(context.Context) (proxy.Token, error) {
 	return s.held, nil
 }
 
-func (s *tokens) Expire(t proxy.Token) {
+func (s *tokens) Expire(t account.Token) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.expired = t.(*numbered)
 }
 
-func (s *tokens) Renew(_ context.Context, rejected proxy.Token) (proxy.Token, error) {
+func (s *tokens) Renew(_ context.Context, rejected account.Token) (account.Token, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.renewErr != nil {
@@ -99,7 +101,7 @@ type rig struct {
 	tokens   *tokens
 	upstream *httptest.Server
 	front    *httptest.Server
-	base     *proxy.Connections
+	base     *upstream.Connections
 	budget   *proxy.Budget
 	client   *http.Client
 
@@ -113,7 +115,7 @@ type rig struct {
 
 type setup struct {
 	http1  bool
-	up     func(*proxy.Upstream)
+	up     func(*upstream.Options)
 	prefix string // of the upstream's base URL
 	limit  int64
 	memory int64
@@ -131,7 +133,7 @@ func newRig(t *testing.T, s setup, h http.HandlerFunc) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	up := proxy.Upstream{
+	up := upstream.Options{
 		Roots:           r.upstream.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs,
 		DialTimeout:     10 * time.Second,
 		ResponseTimeout: time.Minute,
@@ -139,7 +141,7 @@ func newRig(t *testing.T, s setup, h http.HandlerFunc) *rig {
 	if s.up != nil {
 		s.up(&up)
 	}
-	r.base = up.Connections()
+	r.base = upstream.New(up)
 	if s.limit == 0 {
 		s.limit = 1 << 20
 	}
@@ -147,22 +149,33 @@ func newRig(t *testing.T, s setup, h http.HandlerFunc) *rig {
 		s.memory = 64 << 20
 	}
 	r.budget = proxy.NewBudget(s.memory, func(d int64) { r.kept.Add(d) })
-	r.front = httptest.NewUnstartedServer(proxy.New(proxy.Options{
-		Upstream: base,
-		ErrorLog: log.New(io.Discard, "", 0),
-		Transport: &proxy.Transport{Base: r.base, Source: r.tokens, ReplayLimit: s.limit, Budget: r.budget, RateLimitWait: s.wait, Trace: proxy.Trace{
-			Held:         func(_ context.Context, o string) { r.note(func() { r.holds = append(r.holds, o) }) },
-			Retried:      func(_ context.Context, o string) { r.note(func() { r.outcomes = append(r.outcomes, o) }) },
+	r.front = httptest.NewUnstartedServer(handler(
+		&account.Account{BaseURL: base, Tokens: r.tokens, Transport: r.base}, s.limit, r.budget, s.wait, proxy.Trace{
+			Held: func(_ context.Context, o event.HoldOutcome) { r.note(func() { r.holds = append(r.holds, string(o)) }) },
+			Retried: func(_ context.Context, o event.RetryOutcome) {
+				r.note(func() { r.outcomes = append(r.outcomes, string(o)) })
+			},
 			Unauthorized: func(_ context.Context, c string) { r.note(func() { r.codes = append(r.codes, c) }) },
 			Failed:       func(_ context.Context, err error) { r.note(func() { r.failures = append(r.failures, err) }) },
-		}},
-	}))
+		}))
 	r.front.Config.ErrorLog = log.New(io.Discard, "", 0)
 	r.front.Start()
 	r.client = r.front.Client()
 	r.client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	t.Cleanup(r.close)
 	return r
+}
+
+// handler returns the proxy as the program wires it, with every request in the same
+// account.
+func handler(a *account.Account, limit int64, budget *proxy.Budget, wait time.Duration, trace proxy.Trace) http.Handler {
+	next := proxy.New(proxy.Options{
+		Transport: proxy.Replay(limit, budget)(proxy.Limit(wait, trace)(proxy.Authenticate(trace))),
+		Trace:     trace, ErrorLog: log.New(io.Discard, "", 0),
+	})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		next.ServeHTTP(w, r.WithContext(account.NewContext(r.Context(), a, "")))
+	})
 }
 
 func (r *rig) close() {
@@ -755,17 +768,9 @@ func TestUpstreamFailures(t *testing.T) {
 		}
 	})
 	t.Run("unknown authority", func(t *testing.T) {
-		r := newRig(t, setup{up: func(u *proxy.Upstream) { u.Roots = nil }}, echo)
+		r := newRig(t, setup{up: func(u *upstream.Options) { u.Roots = nil }}, echo)
 		if res, body := r.do("GET", "/", nil); res.Header.Get(problem.Header) != "upstream_tls" || !strings.Contains(body, "MIMECAST_CA_FILE") {
 			t.Errorf("%v %s", res.Header, body)
-		}
-	})
-	t.Run("another name", func(t *testing.T) {
-		r := newRig(t, setup{}, echo)
-		_, port, _ := net.SplitHostPort(r.upstream.Listener.Addr().String())
-		p := explain(t, proxy.Upstream{Roots: r.upstream.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs}, "https://localhost:"+port)
-		if p.Code != event.UpstreamTLS || !strings.Contains(p.Detail, "another name") {
-			t.Errorf("%v", p)
 		}
 	})
 	t.Run("reset before the headers", func(t *testing.T) {
@@ -775,25 +780,9 @@ func TestUpstreamFailures(t *testing.T) {
 		}
 	})
 	t.Run("no headers in time", func(t *testing.T) {
-		r := newRig(t, setup{http1: true, up: func(u *proxy.Upstream) { u.ResponseTimeout = 50 * time.Millisecond }}, func(_ http.ResponseWriter, req *http.Request) { <-req.Context().Done() })
+		r := newRig(t, setup{http1: true, up: func(u *upstream.Options) { u.ResponseTimeout = 50 * time.Millisecond }}, func(_ http.ResponseWriter, req *http.Request) { <-req.Context().Done() })
 		if res, _ := r.do("GET", "/", nil); res.StatusCode != 504 || res.Header.Get(problem.Header) != "upstream_timeout" {
 			t.Errorf("%d %v", res.StatusCode, res.Header)
-		}
-	})
-	t.Run("not TLS", func(t *testing.T) {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		go func() {
-			if conn, err := l.Accept(); err == nil {
-				fmt.Fprint(conn, "220 mail.example ESMTP\r\n")
-				conn.Close()
-			}
-		}()
-		if p := explain(t, proxy.Upstream{}, "https://"+l.Addr().String()); p.Code != event.UpstreamTLS {
-			t.Errorf("%v", p)
 		}
 	})
 }
@@ -838,24 +827,33 @@ func TestGoneClientEndsTheUpstreamRequest(t *testing.T) {
 }
 
 func TestShutdownCutsWithItsReason(t *testing.T) {
+	arrived := make(chan bool)
+	r := newRig(t, setup{}, func(_ http.ResponseWriter, req *http.Request) { close(arrived); <-req.Context().Done() })
 	ctx, cut := context.WithCancelCause(t.Context())
-	cut(problem.New(event.ShuttingDown, "bye"))
-	if p := proxy.Explain(ctx, context.Canceled); p.Code != event.ShuttingDown {
-		t.Errorf("got %v", p)
+	front := httptest.NewUnstartedServer(r.front.Config.Handler)
+	front.Config.BaseContext = func(net.Listener) context.Context { return ctx }
+	front.Start()
+	defer front.Close()
+	go func() { <-arrived; cut(problem.New(event.ShuttingDown, "bye")) }()
+	res, err := front.Client().Get(front.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	if got := res.Header.Get(problem.Header); got != string(event.ShuttingDown) {
+		t.Errorf("got %q", got)
 	}
 }
 
 func BenchmarkProxy(b *testing.B) {
-	upstream := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write(make([]byte, 1024)) }))
-	upstream.EnableHTTP2 = true
-	upstream.StartTLS()
-	defer upstream.Close()
-	base, _ := url.Parse(upstream.URL)
-	t := proxy.Upstream{Roots: upstream.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs}.Connections()
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write(make([]byte, 1024)) }))
+	server.EnableHTTP2 = true
+	server.StartTLS()
+	defer server.Close()
+	base, _ := url.Parse(server.URL)
+	t := upstream.New(upstream.Options{Roots: server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs})
 	defer t.CloseIdleConnections()
-	front := httptest.NewServer(proxy.New(proxy.Options{Upstream: base, Transport: &proxy.Transport{
-		Base: t, Source: &tokens{}, ReplayLimit: 1 << 20, Budget: proxy.NewBudget(64<<20, nil),
-	}}))
+	front := httptest.NewServer(handler(&account.Account{BaseURL: base, Tokens: &tokens{}, Transport: t}, 1<<20, proxy.NewBudget(64<<20, nil), 0, proxy.Trace{}))
 	defer front.Close()
 	client := front.Client()
 	b.ReportAllocs()

@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"math"
 	"net/http"
 	"sync"
 	"sync/atomic"
+
+	"mimecast-proxy/account"
 )
 
 // Budget bounds what all kept bodies take together, in bytes.
@@ -43,6 +46,89 @@ func (b *Budget) tell(delta int64) {
 	if b.changed != nil && delta != 0 {
 		b.changed(delta)
 	}
+}
+
+// Replay returns the layer that makes request bodies repeatable: it keeps a body of
+// up to limit bytes until the response begins, as far as the budget allows, and sets
+// Request.GetBody, by which the layers below resend. A larger body streams; it can be
+// sent again as long as nothing of it was read. If the client's body cannot be read,
+// the error is a [*ClientBodyError].
+func Replay(limit int64, budget *Budget) func(http.RoundTripper) http.RoundTripper {
+	return func(next http.RoundTripper) http.RoundTripper { return &replay{next, limit, budget} }
+}
+
+type replay struct {
+	next   http.RoundTripper
+	limit  int64
+	budget *Budget
+}
+
+// RoundTrip implements http.RoundTripper. It leaves the body of req open, which may
+// still be read while the response arrives.
+func (t *replay) RoundTrip(req *http.Request) (*http.Response, error) {
+	ctx := req.Context()
+	if _, err := account.Of(ctx).Tokens.Token(ctx); err != nil { // then the body need not be read
+		return nil, err
+	}
+	body, err := bufferBody(req, t.limit, t.budget)
+	if err != nil {
+		return nil, err
+	}
+	defer body.release()
+	out, err := body.request(req)
+	if err != nil {
+		return nil, err
+	}
+	res, err := t.next.RoundTrip(out)
+	if err != nil {
+		body.closeAttempt()
+		if clientErr := body.clientErr(); clientErr != nil {
+			return nil, clientErr
+		}
+		return nil, err
+	}
+	res.Request = req // another would hold the kept body as long as the response
+	return res, nil
+}
+
+// request returns req with p as its body. GetBody is also what net/http resends by
+// if it knows that the upstream took nothing: a connection that had gone stale, an
+// HTTP/2 stream that was refused.
+func (p *replayBody) request(req *http.Request) (*http.Request, error) {
+	out := *req
+	if _, asks := req.Header["Expect"]; asks || !p.whole() {
+		out.Header = maps.Clone(req.Header)
+		out.Header.Del("Expect") // the client has been told to go on, or will be
+	}
+	out.Body, out.GetBody = http.NoBody, nil
+	if p.empty() {
+		return &out, nil
+	}
+	if p.whole() {
+		out.ContentLength = p.size
+		out.TransferEncoding = nil
+	} else {
+		// A 401 can then arrive before the body is on its way and gone.
+		out.Header["Expect"] = []string{"100-continue"}
+	}
+	out.GetBody = p.open
+	body, err := p.open()
+	out.Body = body
+	return &out, err
+}
+
+// rewind returns req with its body from the first byte on, to send it again.
+func rewind(req *http.Request) (*http.Request, error) {
+	if req.Body == nil || req.Body == http.NoBody {
+		return req, nil
+	}
+	body, err := req.GetBody()
+	if err != nil {
+		return nil, err
+	}
+	again := *req
+	again.Body = body
+	return &again, nil
 }
 
 // Blocks grow with what has come, so that a client that announces a body and
@@ -202,17 +288,21 @@ func (p *replayBody) end() {
 	}
 }
 
-// endWith ends the stream of this attempt together with its connection. Over
+// EndWith ends the stream together with the connection that it is sent on. Over
 // HTTP/1.1 net/http waits for the Read of a body before it reports that the
 // connection has ended.
-func (p *replayBody) endWith(connection context.Context) {
+func (s *stream) EndWith(connection context.Context) {
+	p := s.body
+	if p.whole() {
+		return // reading it never waits
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.unwatch != nil {
 		p.unwatch()
 	}
-	if s := p.current; s != nil && !s.closed {
-		p.unwatch = context.AfterFunc(connection, func() { _ = s.Close() })
+	if current := p.current; current != nil && !current.closed {
+		p.unwatch = context.AfterFunc(connection, func() { _ = current.Close() })
 	}
 }
 

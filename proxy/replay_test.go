@@ -8,7 +8,10 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"mimecast-proxy/account"
 )
 
 func post(size int64, body io.Reader) *http.Request {
@@ -88,16 +91,19 @@ func (forgetful) RoundTrip(r *http.Request) (*http.Response, error) {
 
 type noToken struct{}
 
-func (noToken) Authorization() string                                  { return "Bearer x" }
-func (noToken) Expiry() time.Time                                      { return time.Now().Add(time.Hour) }
-func (noToken) Expire(Token)                                           {}
-func (noToken) Token(context.Context) (Token, error)                   { return noToken{}, nil }
-func (noToken) Renew(_ context.Context, rejected Token) (Token, error) { return rejected, nil }
+func (noToken) Authorization() string                        { return "Bearer x" }
+func (noToken) Expiry() time.Time                            { return time.Now().Add(time.Hour) }
+func (noToken) Expire(account.Token)                         {}
+func (noToken) Token(context.Context) (account.Token, error) { return noToken{}, nil }
+func (noToken) Renew(_ context.Context, rejected account.Token) (account.Token, error) {
+	return rejected, nil
+}
 
 func TestBudgetIsGivenBackForABodyThatNobodyCloses(t *testing.T) {
 	var kept int64
-	transport := &Transport{Base: forgetful{}, Source: noToken{}, ReplayLimit: 100, Budget: NewBudget(1<<20, func(d int64) { kept += d })}
+	transport := Replay(100, NewBudget(1<<20, func(d int64) { kept += d }))(Authenticate(Trace{}))
 	req := post(10, strings.NewReader("0123456789"))
+	req = req.WithContext(account.NewContext(t.Context(), &account.Account{Tokens: noToken{}, Transport: forgetful{}}, ""))
 	req.Header = http.Header{}
 	if res, err := transport.RoundTrip(req); err == nil {
 		t.Errorf("answered with %v", res)
@@ -105,4 +111,32 @@ func TestBudgetIsGivenBackForABodyThatNobodyCloses(t *testing.T) {
 	if kept != 0 {
 		t.Errorf("%d bytes are lost to all later requests", kept)
 	}
+}
+
+// silent is a body of which nothing comes.
+type silent struct{ release chan struct{} }
+
+func (s silent) Read([]byte) (int, error) { <-s.release; return 0, io.ErrUnexpectedEOF }
+func (s silent) Close() error             { return nil }
+
+func TestUploadsThatSendNothingTakeNextToNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const uploads = 1010
+		budget := NewBudget(64<<20, nil)
+		release := make(chan struct{})
+		for i := range uploads {
+			length := int64(-1)
+			if i%2 == 0 {
+				length = 8 << 20
+			}
+			go func() {
+				_, _ = bufferBody(&http.Request{ContentLength: length, Body: silent{release}}, 8<<20, budget)
+			}()
+		}
+		synctest.Wait()
+		if taken := 64<<20 - budget.left.Load(); taken > 2<<20 {
+			t.Errorf("they take %d KiB", taken>>10)
+		}
+		close(release)
+	})
 }

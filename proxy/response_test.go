@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/account"
 	"mimecast-proxy/event"
 	"mimecast-proxy/problem"
 	"mimecast-proxy/proxy"
@@ -49,7 +50,7 @@ func TestEachLocationIsRewrittenForTheClientsScheme(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	secure := httptest.NewTLSServer(proxy.New(proxy.Options{Upstream: base, Transport: &proxy.Transport{Base: r.base, Source: r.tokens, Budget: r.budget}}))
+	secure := httptest.NewTLSServer(handler(&account.Account{BaseURL: base, Tokens: r.tokens, Transport: r.base}, 0, r.budget, 0, proxy.Trace{}))
 	defer secure.Close()
 	client := secure.Client()
 	client.CheckRedirect = r.client.CheckRedirect
@@ -117,7 +118,7 @@ type waiting struct {
 	renewing chan bool
 }
 
-func (w waiting) Renew(ctx context.Context, _ proxy.Token) (proxy.Token, error) {
+func (w waiting) Renew(ctx context.Context, _ account.Token) (account.Token, error) {
 	w.renewing <- true
 	<-ctx.Done()
 	return nil, ctx.Err()
@@ -125,24 +126,24 @@ func (w waiting) Renew(ctx context.Context, _ proxy.Token) (proxy.Token, error) 
 
 func TestAClientThatLeavesDuringARenewalIsNoFailedRenewal(t *testing.T) {
 	r := newRig(t, setup{}, rejecting(1, echo))
-	var outcomes []string
+	var outcomes []event.RetryOutcome
 	source := waiting{r.tokens, make(chan bool, 1)}
 	base, err := url.Parse(r.upstream.URL)
 	if err != nil {
 		t.Fatal(err)
 	}
-	transport := &proxy.Transport{Base: r.base, Source: source, Budget: r.budget, Trace: proxy.Trace{
-		Retried: func(_ context.Context, o string) { outcomes = append(outcomes, o) },
-	}}
-	ctx, leave := context.WithCancel(t.Context())
+	transport := proxy.Authenticate(proxy.Trace{
+		Retried: func(_ context.Context, o event.RetryOutcome) { outcomes = append(outcomes, o) },
+	})
+	ctx, leave := context.WithCancel(account.NewContext(t.Context(), &account.Account{Tokens: source, Transport: r.base}, ""))
 	go func() { <-source.renewing; leave() }()
 	req, err := http.NewRequestWithContext(ctx, "GET", base.String(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, err = transport.RoundTrip(req)
-	if p := proxy.Explain(ctx, err); !errors.Is(err, context.Canceled) || p.Code != event.ClientGone || len(outcomes) > 0 {
-		t.Errorf("%v, %v, outcomes %v", err, p, outcomes)
+	if !errors.Is(err, context.Canceled) || len(outcomes) > 0 {
+		t.Errorf("%v, outcomes %v", err, outcomes)
 	}
 }
 

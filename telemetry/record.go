@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"mimecast-proxy/event"
 )
 
 // record is what is known of one request, and is the context of it, in one
@@ -59,8 +61,8 @@ func tell(ctx context.Context, f func(*record)) {
 
 // Denied counts a request that the guard refused, or would have. The reason is
 // a problem code.
-func (t *Telemetry) Denied(ctx context.Context, reason string, passed bool) {
-	code := faults[faultOf(reason)].code
+func (t *Telemetry) Denied(ctx context.Context, reason event.Code, passed bool) {
+	code := faults[faultOf(string(reason))].code
 	t.metrics.denied.WithLabelValues(code).Inc()
 	method, path := "", ""
 	tell(ctx, func(r *record) {
@@ -81,8 +83,8 @@ func (t *Telemetry) Unauthorized(_ context.Context, code string) {
 }
 
 // Retried counts how a 401 ended.
-func (t *Telemetry) Retried(ctx context.Context, outcome string) {
-	outcome = known(outcome, retryOutcomes)
+func (t *Telemetry) Retried(ctx context.Context, how event.RetryOutcome) {
+	outcome := known(string(how), retryOutcomes)
 	t.metrics.retries.WithLabelValues(outcome).Inc()
 	resent := outcome == "recovered" || outcome == "still_unauthorized"
 	tell(ctx, func(r *record) { r.told.resent = r.told.resent || resent })
@@ -135,8 +137,8 @@ func (t *Telemetry) Failed(ctx context.Context, err error) {
 }
 
 // RateLimitWait counts how holding back a request that got 429 ended.
-func (t *Telemetry) RateLimitWait(_ context.Context, outcome string) {
-	t.metrics.waits.WithLabelValues(known(outcome, waitOutcomes)).Inc()
+func (t *Telemetry) RateLimitWait(_ context.Context, outcome event.HoldOutcome) {
+	t.metrics.waits.WithLabelValues(known(string(outcome), waitOutcomes)).Inc()
 }
 
 // ReplayBytes notes how the size of all kept bodies changed.

@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"mimecast-proxy/event"
 	"mimecast-proxy/telemetry"
 )
 
@@ -40,7 +41,7 @@ func TestRejectedRequestsAreOneLineASecond(t *testing.T) {
 			if r.URL.Path == "/fine" {
 				return
 			}
-			tel.Denied(r.Context(), strings.Trim(r.URL.Path, "/"), false)
+			tel.Denied(r.Context(), event.Code(strings.Trim(r.URL.Path, "/")), false)
 			w.WriteHeader(403)
 		}))
 		ask := func(path string) {

@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"mimecast-proxy/event"
 )
 
 // TokenEvent is a token request that is over.
@@ -18,16 +20,16 @@ type TokenEvent struct {
 }
 
 // TokenStart notes that a token is being asked for.
-func (t *Telemetry) TokenStart(string) { t.recent.setRenewing(true) }
+func (t *Telemetry) TokenStart(event.TokenTrigger) { t.recent.setRenewing(true) }
 
 // Clock notes how far this machine's clock is ahead of the token endpoint's.
 func (t *Telemetry) Clock(ahead time.Duration) { t.metrics.clock().Set(ahead.Seconds()) }
 
 // TokenDone logs and counts a token request. The outcome is ok, refused or
 // unavailable.
-func (t *Telemetry) TokenDone(trigger, outcome string, took time.Duration, expiry time.Time, err error) {
+func (t *Telemetry) TokenDone(trigger event.TokenTrigger, outcome event.TokenOutcome, took time.Duration, expiry time.Time, err error) {
 	ev := TokenEvent{
-		Time: time.Now().UTC().Truncate(time.Millisecond), Trigger: known(trigger, tokenTriggers), Outcome: known(outcome, tokenOutcomes),
+		Time: time.Now().UTC().Truncate(time.Millisecond), Trigger: known(string(trigger), tokenTriggers), Outcome: known(string(outcome), tokenOutcomes),
 		DurationMS: milliseconds(took),
 	}
 	if err != nil {

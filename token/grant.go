@@ -18,6 +18,7 @@ import (
 	"golang.org/x/oauth2"
 	"golang.org/x/oauth2/clientcredentials"
 
+	"mimecast-proxy/event"
 	"mimecast-proxy/mimecast"
 	"mimecast-proxy/secret"
 )
@@ -71,7 +72,7 @@ func (c *ClientCredentials) Changed() bool {
 // that of a context that ended.
 func (c *ClientCredentials) Fetch(ctx context.Context) (*Token, error) {
 	t, err := c.fetch(ctx)
-	if e, ok := errors.AsType[*Error](err); ok && e.Kind == Refused && c.Changed() {
+	if e, ok := errors.AsType[*Error](err); ok && e.Outcome == event.TokenRefused && c.Changed() {
 		return c.fetch(ctx)
 	}
 	return t, err
@@ -124,7 +125,7 @@ func accept(got *oauth2.Token, expiresIn json.RawMessage, began time.Time) (*Tok
 }
 
 func unusable(what string) error {
-	return &Error{Kind: Unavailable, Status: http.StatusOK, Reason: "the token endpoint's answer is unusable: " + what +
+	return &Error{Outcome: event.TokenFailed, Status: http.StatusOK, Reason: "the token endpoint's answer is unusable: " + what +
 		"; check that MIMECAST_TOKEN_URL is Mimecast's"}
 }
 
@@ -277,13 +278,13 @@ func (r *recorder) explain(ctx context.Context, err error, creds *credentials) e
 		err = context.Cause(ctx)
 	}
 	if r.res == nil {
-		return &Error{Kind: Unavailable, Reason: "cannot reach the token endpoint", Err: err}
+		return &Error{Outcome: event.TokenFailed, Reason: "cannot reach the token endpoint", Err: err}
 	}
-	e := &Error{Kind: Unavailable, Status: r.res.StatusCode, RetryAfter: mimecast.RetryAfter(r.res.Header, time.Now())}
+	e := &Error{Outcome: event.TokenFailed, Status: r.res.StatusCode, RetryAfter: mimecast.RetryAfter(r.res.Header, time.Now())}
 	code := r.code(creds)
 	switch status := r.res.StatusCode; {
 	case status == http.StatusUnauthorized, code != "" && (status == http.StatusBadRequest || status == http.StatusForbidden):
-		e.Kind = Refused
+		e.Outcome = event.TokenRefused
 		e.Reason = fmt.Sprintf("Mimecast refused the client ID or the secret (status %d%s); check MIMECAST_CLIENT_ID and MIMECAST_CLIENT_SECRET against the API application in the Mimecast Administration Console", status, code)
 	case status >= 300 && status < 400:
 		e.Reason = fmt.Sprintf("the token endpoint answered with a redirect (status %d), which is not followed with a secret; check MIMECAST_BASE_URL and MIMECAST_TOKEN_URL", status)

@@ -15,6 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"mimecast-proxy/event"
 	"mimecast-proxy/secret"
 	"mimecast-proxy/token"
 )
@@ -139,41 +140,41 @@ func TestHostileAnswers(t *testing.T) {
 	echo := "client_secret=" + marked
 	for name, c := range map[string]struct {
 		answer http.HandlerFunc
-		kind   token.Kind
+		kind   event.TokenOutcome
 		says   string
 	}{
-		"flat fail 401":        {answering(401, "application/json", `{"fail":[{"code":"InvalidClientIdentifier","message":"`+marked+`"}]}`), token.Refused, "code InvalidClientIdentifier"},
-		"nested fail 401":      {answering(401, "application/json", `{"fail":[{"errors":[{"code":"invalid_client_identifier"}]}]}`), token.Refused, "code invalid_client_identifier"},
-		"OAuth 400":            {answering(400, "application/json", `{"error":"invalid_client","error_description":"`+marked+`"}`), token.Refused, "code invalid_client"},
-		"401 in plain text":    {answering(401, "text/plain", echo), token.Refused, "MIMECAST_CLIENT_SECRET"},
-		"secret as code":       {answering(401, "application/json", `{"fail":[{"code":"`+marked+`"}]}`), token.Refused, "status 401)"},
-		"403 of a firewall":    {answering(403, "text/html", "<html>blocked "+echo), token.Unavailable, "status 403"},
-		"200 with fail":        {answering(200, "application/json", `{"fail":[{"code":"internal-error"}]}`), token.Unavailable, "no access_token, code internal-error"},
-		"200 with error":       {answering(200, "application/json", `{"error":{"message":"`+marked+`"}}`), token.Unavailable, "no access_token"},
-		"HTML":                 {answering(200, "text/html", "<html>"+echo), token.Unavailable, "not a token"},
-		"empty":                {answering(200, "application/json", ""), token.Unavailable, "not a token"},
-		"null":                 {answering(200, "application/json", "null"), token.Unavailable, "no access_token"},
-		"an array":             {answering(200, "application/json", `["`+marked+`"]`), token.Unavailable, "no access_token"},
-		"503":                  {answering(503, "application/json", `{"fail":[{"code":"internal-error","message":"`+marked+`"}]}`), token.Unavailable, "status 503, code internal-error"},
-		"mac":                  {answering(200, "application/json", `{"access_token":"abc","token_type":"mac"}`), token.Unavailable, "not Bearer"},
-		"CR LF in the token":   {answering(200, "application/json", `{"access_token":"abc\r\nX-Evil: 1"}`), token.Unavailable, "RFC 6750"},
-		"NUL in the token":     {answering(200, "application/json", `{"access_token":"abc\u0000"}`), token.Unavailable, "RFC 6750"},
-		"space in the token":   {answering(200, "application/json", `{"access_token":"abc def"}`), token.Unavailable, "RFC 6750"},
-		"only padding":         {answering(200, "application/json", `{"access_token":"=="}`), token.Unavailable, "RFC 6750"},
-		"negative lifetime":    {answering(200, "application/json", `{"access_token":"abc","expires_in":-5}`), token.Unavailable, "negative"},
-		"very negative":        {answering(200, "application/json", `{"access_token":"abc","expires_in":-4294967297}`), token.Unavailable, "negative"},
-		"lifetime in words":    {answering(200, "application/json", `{"access_token":"abc","expires_in":"`+marked+`"}`), token.Unavailable, "expires_in is not a number"},
-		"lifetime as object":   {answering(200, "application/json", `{"access_token":"abc","expires_in":{}}`), token.Unavailable, ""},
-		"lifetime not finite":  {answering(200, "application/json", `{"access_token":"abc","expires_in":"NaN"}`), token.Unavailable, ""},
-		"token is a number":    {answering(200, "application/json", `{"access_token":5}`), token.Unavailable, ""},
-		"endless":              {endless, token.Unavailable, "more than 65536 bytes"},
-		"bomb":                 {compressed("gzip", strings.Repeat(" ", 1<<20)), token.Unavailable, "more than 65536 bytes"},
-		"broken gzip":          {answering(200, "application/json", "\x1f\x8b broken"), token.Unavailable, "cannot be read"},
-		"404":                  {answering(404, "text/html", echo), token.Unavailable, "status 404: there is none at https://127.0.0.1:"},
-		"405":                  {answering(405, "application/json", "{}"), token.Unavailable, "check MIMECAST_TOKEN_URL, and MIMECAST_BASE_URL"},
-		"truncated":            {truncated, token.Unavailable, "cannot be read"},
-		"redirect to the open": {http.RedirectHandler("http://127.0.0.1:1/", 307).ServeHTTP, token.Unavailable, "redirect (status 307)"},
-		"reset":                {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, token.Unavailable, "cannot reach"},
+		"flat fail 401":        {answering(401, "application/json", `{"fail":[{"code":"InvalidClientIdentifier","message":"`+marked+`"}]}`), event.TokenRefused, "code InvalidClientIdentifier"},
+		"nested fail 401":      {answering(401, "application/json", `{"fail":[{"errors":[{"code":"invalid_client_identifier"}]}]}`), event.TokenRefused, "code invalid_client_identifier"},
+		"OAuth 400":            {answering(400, "application/json", `{"error":"invalid_client","error_description":"`+marked+`"}`), event.TokenRefused, "code invalid_client"},
+		"401 in plain text":    {answering(401, "text/plain", echo), event.TokenRefused, "MIMECAST_CLIENT_SECRET"},
+		"secret as code":       {answering(401, "application/json", `{"fail":[{"code":"`+marked+`"}]}`), event.TokenRefused, "status 401)"},
+		"403 of a firewall":    {answering(403, "text/html", "<html>blocked "+echo), event.TokenFailed, "status 403"},
+		"200 with fail":        {answering(200, "application/json", `{"fail":[{"code":"internal-error"}]}`), event.TokenFailed, "no access_token, code internal-error"},
+		"200 with error":       {answering(200, "application/json", `{"error":{"message":"`+marked+`"}}`), event.TokenFailed, "no access_token"},
+		"HTML":                 {answering(200, "text/html", "<html>"+echo), event.TokenFailed, "not a token"},
+		"empty":                {answering(200, "application/json", ""), event.TokenFailed, "not a token"},
+		"null":                 {answering(200, "application/json", "null"), event.TokenFailed, "no access_token"},
+		"an array":             {answering(200, "application/json", `["`+marked+`"]`), event.TokenFailed, "no access_token"},
+		"503":                  {answering(503, "application/json", `{"fail":[{"code":"internal-error","message":"`+marked+`"}]}`), event.TokenFailed, "status 503, code internal-error"},
+		"mac":                  {answering(200, "application/json", `{"access_token":"abc","token_type":"mac"}`), event.TokenFailed, "not Bearer"},
+		"CR LF in the token":   {answering(200, "application/json", `{"access_token":"abc\r\nX-Evil: 1"}`), event.TokenFailed, "RFC 6750"},
+		"NUL in the token":     {answering(200, "application/json", `{"access_token":"abc\u0000"}`), event.TokenFailed, "RFC 6750"},
+		"space in the token":   {answering(200, "application/json", `{"access_token":"abc def"}`), event.TokenFailed, "RFC 6750"},
+		"only padding":         {answering(200, "application/json", `{"access_token":"=="}`), event.TokenFailed, "RFC 6750"},
+		"negative lifetime":    {answering(200, "application/json", `{"access_token":"abc","expires_in":-5}`), event.TokenFailed, "negative"},
+		"very negative":        {answering(200, "application/json", `{"access_token":"abc","expires_in":-4294967297}`), event.TokenFailed, "negative"},
+		"lifetime in words":    {answering(200, "application/json", `{"access_token":"abc","expires_in":"`+marked+`"}`), event.TokenFailed, "expires_in is not a number"},
+		"lifetime as object":   {answering(200, "application/json", `{"access_token":"abc","expires_in":{}}`), event.TokenFailed, ""},
+		"lifetime not finite":  {answering(200, "application/json", `{"access_token":"abc","expires_in":"NaN"}`), event.TokenFailed, ""},
+		"token is a number":    {answering(200, "application/json", `{"access_token":5}`), event.TokenFailed, ""},
+		"endless":              {endless, event.TokenFailed, "more than 65536 bytes"},
+		"bomb":                 {compressed("gzip", strings.Repeat(" ", 1<<20)), event.TokenFailed, "more than 65536 bytes"},
+		"broken gzip":          {answering(200, "application/json", "\x1f\x8b broken"), event.TokenFailed, "cannot be read"},
+		"404":                  {answering(404, "text/html", echo), event.TokenFailed, "status 404: there is none at https://127.0.0.1:"},
+		"405":                  {answering(405, "application/json", "{}"), event.TokenFailed, "check MIMECAST_TOKEN_URL, and MIMECAST_BASE_URL"},
+		"truncated":            {truncated, event.TokenFailed, "cannot be read"},
+		"redirect to the open": {http.RedirectHandler("http://127.0.0.1:1/", 307).ServeHTTP, event.TokenFailed, "redirect (status 307)"},
+		"reset":                {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, event.TokenFailed, "cannot reach"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tok, err := serve(t, c.answer).Fetch(t.Context())
@@ -181,8 +182,8 @@ func TestHostileAnswers(t *testing.T) {
 			if !ok || tok != nil {
 				t.Fatalf("got %v, %v", tok, err)
 			}
-			if got.Kind != c.kind || !strings.Contains(err.Error(), c.says) {
-				t.Errorf("%s: %v", got.Kind, err)
+			if got.Outcome != c.kind || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("%s: %v", got.Outcome, err)
 			}
 			if strings.Contains(fmt.Sprintf("%v %+v %#v", err, err, *got), "s3cr3t") {
 				t.Errorf("the error leaks: %v", err)
@@ -235,7 +236,7 @@ func TestUnreachableEndpoint(t *testing.T) {
 	grant := &token.ClientCredentials{URL: "https://" + l.Addr().String(), ID: is("client"), Secret: is(marked)}
 	l.Close()
 	_, err = grant.Fetch(t.Context())
-	if got, ok := errors.AsType[*token.Error](err); !ok || got.Kind != token.Unavailable || got.Status != 0 {
+	if got, ok := errors.AsType[*token.Error](err); !ok || got.Outcome != event.TokenFailed || got.Status != 0 {
 		t.Errorf("refused connection: %v", err)
 	}
 	grant = serve(t, answering(200, "application/json", "{}"))

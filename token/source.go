@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"mimecast-proxy/event"
 	"mimecast-proxy/mimecast"
 )
 
@@ -36,23 +37,12 @@ type Fetcher interface {
 	Changed() bool
 }
 
-// Trigger says why a token was asked for.
-type Trigger string
-
-// The triggers.
-const (
-	Startup      Trigger = "startup"      // no token was ever held
-	Expiry       Trigger = "expiry"       // the held token is about to expire, or has
-	Unauthorized Trigger = "unauthorized" // Mimecast rejected the held token
-	Credentials  Trigger = "credentials"  // they are others than those of the last fetch
-)
-
 // Trace is told what a Source does. Each func may be nil, is called on Run's
 // goroutine, and must not block.
 type Trace struct {
-	Start func(Trigger)
+	Start func(event.TokenTrigger)
 	// Done gets the new token, or an error.
-	Done func(trigger Trigger, took time.Duration, t *Token, err error)
+	Done func(trigger event.TokenTrigger, took time.Duration, t *Token, err error)
 }
 
 // Source keeps a token fresh. Fetcher must be set; Run must be running for
@@ -167,7 +157,7 @@ func (st *state) refusal(now time.Time) error {
 	if !st.backingOff(now) {
 		return nil
 	}
-	refused := &Error{Kind: Unavailable, Reason: "there is no token", Err: st.err}
+	refused := &Error{Outcome: event.TokenFailed, Reason: "there is no token", Err: st.err}
 	if e, ok := errors.AsType[*Error](st.err); ok {
 		*refused = *e
 	}
@@ -241,7 +231,7 @@ func (s *Source) Run(ctx context.Context) {
 }
 
 // due reports whether a fetch is to be made at now, and why.
-func (s *Source) due(now time.Time) (Trigger, bool) {
+func (s *Source) due(now time.Time) (event.TokenTrigger, bool) {
 	st := s.state.Load()
 	changed := s.Fetcher.Changed()
 	if st.backingOff(now) && !changed {
@@ -249,13 +239,13 @@ func (s *Source) due(now time.Time) (Trigger, bool) {
 	}
 	switch {
 	case st.token == nil:
-		return Startup, true
+		return event.TriggerStartup, true
 	case changed:
-		return Credentials, true
+		return event.TriggerCredentials, true
 	case s.rejected.Load() == st.token:
-		return Unauthorized, true
+		return event.TriggerUnauthorized, true
 	default:
-		return Expiry, st.token.dueAt(now)
+		return event.TriggerExpiry, st.token.dueAt(now)
 	}
 }
 
@@ -270,7 +260,7 @@ func (s *Source) pause(now time.Time) time.Duration {
 	return min(max(next.Sub(now), 10*time.Millisecond), glance)
 }
 
-func (s *Source) fetch(ctx context.Context, trigger Trigger) {
+func (s *Source) fetch(ctx context.Context, trigger event.TokenTrigger) {
 	if s.Trace.Start != nil {
 		s.Trace.Start(trigger)
 	}
@@ -286,7 +276,7 @@ func (s *Source) fetch(ctx context.Context, trigger Trigger) {
 		s.failed(err)
 		return
 	}
-	s.publish(state{token: t, forced: trigger == Unauthorized})
+	s.publish(state{token: t, forced: trigger == event.TriggerUnauthorized})
 }
 
 func (s *Source) failed(err error) {

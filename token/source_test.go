@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"mimecast-proxy/event"
 	"mimecast-proxy/token"
 )
 
@@ -196,7 +197,7 @@ func TestHeldTokenIsUsedToItsEndWhileTheEndpointFails(t *testing.T) {
 	bubble(t, e, func(t *testing.T, s *token.Source) {
 		tok, err := s.Token(t.Context())
 		first := must(t, tok, err)
-		e.fail.Store(&token.Error{Kind: token.Unavailable, Reason: "down"})
+		e.fail.Store(&token.Error{Outcome: event.TokenFailed, Reason: "down"})
 		time.Sleep(time.Until(first.Expiry()) - time.Nanosecond)
 		if tok, err := s.Token(t.Context()); tok != first || err != nil {
 			t.Errorf("just before expiry: %v, %v", tok, err)
@@ -219,7 +220,7 @@ func TestHeldTokenIsUsedToItsEndWhileTheEndpointFails(t *testing.T) {
 
 func TestFailingEndpointIsNotAskedOncePerRequest(t *testing.T) {
 	e := &endpoint{ttl: time.Hour}
-	e.fail.Store(&token.Error{Kind: token.Refused, Reason: "refused"})
+	e.fail.Store(&token.Error{Outcome: event.TokenRefused, Reason: "refused"})
 	bubble(t, e, func(t *testing.T, s *token.Source) {
 		for range 6000 {
 			if _, err := s.Token(t.Context()); err == nil {
@@ -235,7 +236,7 @@ func TestFailingEndpointIsNotAskedOncePerRequest(t *testing.T) {
 
 func TestRetryAfterIsHeeded(t *testing.T) {
 	e := &endpoint{ttl: time.Hour}
-	e.fail.Store(&token.Error{Kind: token.Unavailable, RetryAfter: 7 * time.Minute})
+	e.fail.Store(&token.Error{Outcome: event.TokenFailed, RetryAfter: 7 * time.Minute})
 	bubble(t, e, func(t *testing.T, s *token.Source) {
 		began := time.Now()
 		synctest.Wait()
@@ -252,7 +253,7 @@ func TestRetryAfterIsHeeded(t *testing.T) {
 
 func TestAbsurdRetryAfterIsBounded(t *testing.T) {
 	e := &endpoint{ttl: time.Hour}
-	e.fail.Store(&token.Error{Kind: token.Unavailable, RetryAfter: 1000 * time.Hour})
+	e.fail.Store(&token.Error{Outcome: event.TokenFailed, RetryAfter: 1000 * time.Hour})
 	bubble(t, e, func(t *testing.T, s *token.Source) {
 		time.Sleep(time.Hour + time.Minute)
 		if e.fetches.Load() != 2 {
@@ -263,7 +264,7 @@ func TestAbsurdRetryAfterIsBounded(t *testing.T) {
 
 func TestCorrectedCredentialsAreTakenUpWithinSeconds(t *testing.T) {
 	e := &endpoint{ttl: time.Hour}
-	e.fail.Store(&token.Error{Kind: token.Refused, Reason: "refused"})
+	e.fail.Store(&token.Error{Outcome: event.TokenRefused, Reason: "refused"})
 	bubble(t, e, func(t *testing.T, s *token.Source) {
 		time.Sleep(10 * time.Minute) // the pause has grown to its longest
 		e.fail.Store(nil)
@@ -330,7 +331,7 @@ func TestStatusTellsWhatIsHeldAndWhatFailed(t *testing.T) {
 		if !st.Held || !st.Valid || st.Expiry.Sub(began) != 20*time.Minute || st.NextRenewal.Sub(began) != 15*time.Minute {
 			t.Errorf("%+v", st)
 		}
-		e.fail.Store(&token.Error{Kind: token.Unavailable, Reason: "down"})
+		e.fail.Store(&token.Error{Outcome: event.TokenFailed, Reason: "down"})
 		time.Sleep(25 * time.Minute)
 		st = s.Status()
 		if !st.Held || st.Valid || st.Err == nil || st.Failures < 3 || st.NextRenewal != st.RetryAt {
@@ -344,7 +345,7 @@ func TestStatusTellsOfARejectedTokenUntilItIsReplaced(t *testing.T) {
 	bubble(t, e, func(t *testing.T, s *token.Source) {
 		tok, err := s.Token(t.Context())
 		must(t, tok, err)
-		e.fail.Store(&token.Error{Kind: token.Unavailable, Reason: "down"})
+		e.fail.Store(&token.Error{Outcome: event.TokenFailed, Reason: "down"})
 		if _, err := s.Renew(t.Context(), tok); err == nil {
 			t.Fatal("renewed from an endpoint that is down")
 		}
@@ -383,7 +384,7 @@ func TestChangedCredentialsCauseOneFetchAtOnce(t *testing.T) {
 		if tok, err := s.Token(t.Context()); tok == first || err != nil || e.fetches.Load() != 2 {
 			t.Errorf("a valid token was kept: %v, %d fetches", err, e.fetches.Load())
 		}
-		e.fail.Store(&token.Error{Kind: token.Unavailable, RetryAfter: time.Hour})
+		e.fail.Store(&token.Error{Outcome: event.TokenFailed, RetryAfter: time.Hour})
 		change()
 		time.Sleep(time.Minute)
 		if n := e.fetches.Load(); n != 3 {
@@ -407,7 +408,7 @@ func TestRequestsKeepTheirTokenWhileChangedCredentialsAreRefused(t *testing.T) {
 	bubble(t, e, func(t *testing.T, s *token.Source) {
 		tok, err := s.Token(t.Context())
 		first := must(t, tok, err)
-		e.fail.Store(&token.Error{Kind: token.Refused, Reason: "refused"})
+		e.fail.Store(&token.Error{Outcome: event.TokenRefused, Reason: "refused"})
 		e.changed.Store(true)
 		s.CredentialsChanged()
 		time.Sleep(30 * time.Minute)
@@ -422,7 +423,7 @@ func TestAnExpiredTokenOfMimecastsOwnWordIsServedToNobody(t *testing.T) {
 	bubble(t, e, func(t *testing.T, s *token.Source) {
 		tok, err := s.Token(t.Context())
 		dead := must(t, tok, err)
-		e.fail.Store(&token.Error{Kind: token.Unavailable, Reason: "down", RetryAfter: time.Minute})
+		e.fail.Store(&token.Error{Outcome: event.TokenFailed, Reason: "down", RetryAfter: time.Minute})
 		if _, err := s.Renew(t.Context(), dead); err == nil {
 			t.Fatal("renewed")
 		}

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"mimecast-proxy/secret"
+
+	"mimecast-proxy/event"
 )
 
 // Lifetimes.
@@ -69,23 +71,11 @@ func (t *Token) dueAt(now time.Time) bool {
 	return !now.Before(t.renewAt()) || now.Before(t.fetched.Add(-time.Minute))
 }
 
-// Kind says what an [Error] means for whoever needs the token.
-type Kind string
-
-// The kinds.
-const (
-	// Refused: the token endpoint does not accept the credentials. Nothing
-	// but other credentials will help.
-	Refused Kind = "refused"
-	// Unavailable: the token endpoint could not be asked, or gave no usable
-	// answer. Asking again later may help.
-	Unavailable Kind = "unavailable"
-)
-
 // Error is why there is no token. Its text never holds what the token endpoint
 // answered, since an answer may echo the secret.
 type Error struct {
-	Kind Kind
+	// Outcome is event.TokenRefused or event.TokenFailed.
+	Outcome event.TokenOutcome
 	// Reason is a sentence for a person: what happened and what to do next.
 	Reason string
 	// Status is the token endpoint's HTTP status; 0 where none was received.

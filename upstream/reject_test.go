@@ -1,9 +1,10 @@
-package proxy_test
+package upstream_test
 
 import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -17,12 +18,14 @@ import (
 	"golang.org/x/net/http2"
 
 	"mimecast-proxy/event"
-	"mimecast-proxy/proxy"
+	"mimecast-proxy/internal/peer"
+	"mimecast-proxy/problem"
+	"mimecast-proxy/upstream"
 )
 
 // rejector is an upstream that ends each connection in its own way, as long as
 // rejects is true.
-func rejector(t *testing.T, protocol string, reject func(net.Conn)) (u proxy.Upstream, address string, accepted *atomic.Int64) {
+func rejector(t *testing.T, protocol string, reject func(net.Conn)) (u upstream.Options, address string, accepted *atomic.Int64) {
 	t.Helper()
 	certificate := httptest.NewTLSServer(nil)
 	certificate.Close()
@@ -50,7 +53,7 @@ func rejector(t *testing.T, protocol string, reject func(net.Conn)) (u proxy.Ups
 	t.Cleanup(func() { l.Close(); running.Wait() })
 	roots := x509.NewCertPool()
 	roots.AddCert(certificate.Certificate())
-	return proxy.Upstream{Roots: roots, MaxConnections: 128, DialTimeout: 10 * time.Second}, "https://" + l.Addr().String(), accepted
+	return upstream.Options{Roots: roots, MaxConnections: 128, DialTimeout: 10 * time.Second}, "https://" + l.Addr().String(), accepted
 }
 
 // goAway sends GOAWAY and waits for the peer to close.
@@ -78,7 +81,7 @@ func TestAnUpstreamThatRejectsEachConnectionIsDialedTenTimesASecond(t *testing.T
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			u, address, accepted := rejector(t, c.protocol, c.reject)
-			connections := u.Connections()
+			connections := upstream.New(u)
 			defer connections.CloseIdleConnections()
 			ctx, stop := context.WithTimeout(t.Context(), lasting)
 			defer stop()
@@ -126,28 +129,34 @@ func TestARequestThatIsTurnedAwayAgainAndAgainMayBeSentAgain(t *testing.T) {
 func TestARejectingUpstreamThatRecoversIsUsedAtOnce(t *testing.T) {
 	var rejects atomic.Bool
 	rejects.Store(true)
-	f := serveFrames(t, func(f *frames, c *conn, stream uint32) {
+	f := peer.ServeFrames(t, func(f *peer.Frames, c *peer.FrameConn, stream uint32) {
 		if rejects.Load() {
-			_ = c.framer.WriteGoAway(0, http2.ErrCodeNo, nil)
+			_ = c.Framer.WriteGoAway(0, http2.ErrCodeNo, nil)
 			return
 		}
-		c.answer(f, stream)
+		c.Respond(f, stream)
 	})
-	front, done := f.proxied()
-	defer done()
-	for range 5 {
-		res, err := front.Client().Get(front.URL)
+	c := upstream.New(upstream.Options{Roots: f.Roots, ResponseTimeout: time.Minute})
+	defer c.CloseIdleConnections()
+	ask := func() error {
+		req, err := http.NewRequestWithContext(t.Context(), "GET", f.URL.String(), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		res.Body.Close()
-		if res.StatusCode != 502 {
-			t.Errorf("%d", res.StatusCode)
+		res, err := c.RoundTrip(req)
+		if err == nil {
+			res.Body.Close()
+		}
+		return err
+	}
+	for range 5 {
+		if p, ok := errors.AsType[*problem.Problem](ask()); !ok || p.Code != event.UpstreamUnreachable {
+			t.Errorf("%v", p)
 		}
 	}
 	rejects.Store(false)
-	if res, err := front.Client().Get(front.URL); err != nil || res.StatusCode != 200 {
-		t.Errorf("%v %v", res, err)
+	if err := ask(); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -156,16 +165,16 @@ func TestARejectingUpstreamThatRecoversIsUsedAtOnce(t *testing.T) {
 func TestAConnectionThatDiedBeforeItsFirstUseCostsNoDoubt(t *testing.T) {
 	for _, protocol := range []string{"h2", "http/1.1"} {
 		u, address, _ := rejector(t, protocol, func(net.Conn) {})
-		connections := u.Connections()
+		connections := upstream.New(u)
 		for range 20 {
 			req, err := http.NewRequestWithContext(t.Context(), "POST", address, strings.NewReader("x"))
 			if err != nil {
 				t.Fatal(err)
 			}
 			_, err = connections.RoundTrip(req)
-			p := proxy.Explain(t.Context(), err)
-			if proxy.Written(err) != (p.Code == event.UpstreamReset) {
-				t.Errorf("%s: written is %v, but %v", protocol, proxy.Written(err), p)
+			p := upstream.Explain(err)
+			if upstream.Written(err) != (p.Code == event.UpstreamReset) {
+				t.Errorf("%s: written is %v, but %v", protocol, upstream.Written(err), p)
 			}
 		}
 		connections.CloseIdleConnections()

@@ -1,4 +1,4 @@
-package proxy_test
+package upstream_test
 
 import (
 	"io"
@@ -12,7 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"mimecast-proxy/proxy"
+	"mimecast-proxy/internal/peer"
+	"mimecast-proxy/upstream"
 )
 
 // TestANameThatMovesIsFollowed holds that requests reach a name's new address though
@@ -32,30 +33,13 @@ func TestANameThatMovesIsFollowed(t *testing.T) {
 		first, second := before.Listener.Addr().String(), after.Listener.Addr().String()
 		address.Store(&first)
 		// A corporate proxy looks the name up, for each connection.
-		corporate := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			up, err := net.Dial("tcp", *address.Load())
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			defer up.Close()
-			down, early, err := http.NewResponseController(w).Hijack()
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			defer down.Close()
-			if _, err := io.WriteString(down, "HTTP/1.1 200 OK\r\n\r\n"); err != nil {
-				return // the client has left
-			}
-			go func() { _, _ = io.Copy(up, early); up.Close() }() // the server may have read the client's first bytes
-			_, _ = io.Copy(down, up)
-		}))
+		corporate := peer.ConnectProxy(t, func(string) (net.Conn, error) { return net.Dial("tcp", *address.Load()) })
+		corporate.Start()
 		via, err := url.Parse(corporate.URL)
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := proxy.Upstream{Roots: before.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs, Proxy: http.ProxyURL(via), MaxConnections: 128}.Connections()
+		c := upstream.New(upstream.Options{Roots: before.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs, Proxy: http.ProxyURL(via), MaxConnections: 128})
 		c.SetLife(life)
 		var moved atomic.Bool
 		deadline := time.Now().Add(30 * time.Second)

@@ -1,4 +1,4 @@
-package proxy
+package upstream
 
 import (
 	"context"
@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+
+	"mimecast-proxy/account"
 )
 
 // phase is how far an attempt has come. Whether a request may be sent again
@@ -45,18 +47,9 @@ func isTimeout(err error) bool {
 	return ok && n.Timeout()
 }
 
-var (
-	// errTokenExpired ends an attempt whose token expired before there was a
-	// connection to send it on.
-	errTokenExpired = errors.New("the token expired before it was sent")
-	// errTurnedAway ends a request that found only connections that Mimecast
-	// closed before it took a request.
-	errTurnedAway = errors.New("each connection was closed before a request was taken")
-)
-
-// tokenKey is the context's key for the token that a request bears: it may not
-// be sent any more once that has expired.
-type tokenKey struct{}
+// errTurnedAway ends a request that found only connections that Mimecast closed
+// before it took a request.
+var errTurnedAway = errors.New("each connection was closed before a request was taken")
 
 const (
 	// maxVain bounds the new connections that one request is sent on in vain.
@@ -69,17 +62,29 @@ const (
 	maxDialed = 10
 )
 
+// errCut is why a request was cut whose token expired while it was being written.
+var errCut = errors.New("the request was cut while it was being sent")
+
+// ConnectionBody is a request body that ends together with the connection that it is
+// sent on: over HTTP/1.1 net/http waits for the Read of a body before it reports that
+// the connection has ended.
+type ConnectionBody interface {
+	// EndWith is called with the connection's context, once for each connection
+	// that the request gets.
+	EndWith(connection context.Context)
+}
+
 // attempt is a request on its way to a response. Its hooks are called on several
 // goroutines.
 type attempt struct {
 	dials  *dialGate
 	cancel context.CancelCauseFunc
-	body   *replayBody // nil where no body streams
-	expiry time.Time   // of its token; zero where there is none
+	body   ConnectionBody // nil if the body does not want to know the connection
+	expiry time.Time      // of its token; zero if there is none
 
 	phase  atomic.Int32
-	dialed atomic.Int32                 // connections made for it
-	conn   atomic.Pointer[upstreamConn] // the last that it got
+	dialed atomic.Int32                // connections made for it
+	conn   atomic.Pointer[trackedConn] // the last that it got
 
 	tries atomic.Int32 // connections that it got
 	vain  atomic.Int32 // new ones that brought no response
@@ -91,16 +96,12 @@ type attempt struct {
 // attempt sends req once, but where HTTP/2 says that it was not begun.
 func (c *Connections) attempt(req *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(req.Context())
-	a := &attempt{dials: c.dials, cancel: cancel}
-	if s, ok := req.Body.(*stream); ok && !s.body.whole() {
-		a.body = s.body
-	}
-	if token, ok := ctx.Value(tokenKey{}).(Token); ok {
-		if a.expiry = token.Expiry(); !time.Now().Before(a.expiry) {
-			closeBody(req)
-			cancel(errTokenExpired)
-			return nil, &attemptError{connecting, errTokenExpired}
-		}
+	a := &attempt{dials: c.dials, cancel: cancel, expiry: account.Expiry(ctx)}
+	a.body, _ = req.Body.(ConnectionBody)
+	if !a.expiry.IsZero() && !time.Now().Before(a.expiry) {
+		closeBody(req)
+		cancel(account.ErrTokenExpired)
+		return nil, &attemptError{connecting, account.ErrTokenExpired}
 	}
 	ctx = context.WithValue(httptrace.WithClientTrace(ctx, a.trace()), attemptKey{}, a)
 	res, err := c.current().RoundTrip(req.WithContext(ctx))
@@ -113,7 +114,11 @@ func (c *Connections) attempt(req *http.Request) (*http.Response, error) {
 	}
 	cancel(err)
 	a.failed(req.Context(), err)
-	return nil, &attemptError{phase(a.phase.Load()), err}
+	reached := phase(a.phase.Load())
+	if reached == written && errors.Is(err, account.ErrTokenExpired) { // the header went out just before
+		err = errCut
+	}
+	return nil, &attemptError{reached, err}
 }
 
 // attemptKey is the context's key for the attempt that a connection is made for.
@@ -155,7 +160,7 @@ func (a *attempt) got(info httptrace.GotConnInfo) {
 		a.dials.connected()
 	}
 	if a.body != nil && c != nil {
-		a.body.endWith(c.ended)
+		a.body.EndWith(c.ended)
 	}
 }
 
@@ -172,7 +177,7 @@ func (a *attempt) succeeded() {
 func (a *attempt) failed(ctx context.Context, err error) {
 	c := a.conn.Load()
 	late := phase(a.phase.Load()) == written && isTimeout(err)
-	if ctx.Err() != nil || late || errors.Is(err, errTokenExpired) {
+	if ctx.Err() != nil || late || errors.Is(err, account.ErrTokenExpired) {
 		return
 	}
 	if c != nil && (c.answered.Load() || !c.failed.CompareAndSwap(false, true)) {

@@ -1,8 +1,9 @@
-package proxy_test
+package upstream_test
 
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -13,14 +14,14 @@ import (
 
 	"mimecast-proxy/event"
 	"mimecast-proxy/problem"
-	"mimecast-proxy/proxy"
+	"mimecast-proxy/upstream"
 )
 
 // explain asks through u for a host that is never reached, and says what is made
 // of it.
-func explain(t *testing.T, u proxy.Upstream, target string) *problem.Problem {
+func explain(t *testing.T, u upstream.Options, target string) *problem.Problem {
 	t.Helper()
-	connections := u.Connections()
+	connections := upstream.New(u)
 	defer connections.CloseIdleConnections()
 	req, err := http.NewRequestWithContext(t.Context(), "POST", target, nil)
 	if err != nil {
@@ -31,7 +32,7 @@ func explain(t *testing.T, u proxy.Upstream, target string) *problem.Problem {
 		res.Body.Close()
 		t.Fatal("answered")
 	}
-	return proxy.Explain(t.Context(), err)
+	return upstream.Explain(err)
 }
 
 func TestCorporateProxyThatRefusesIsNamed(t *testing.T) {
@@ -67,7 +68,7 @@ func TestCorporateProxyThatRefusesIsNamed(t *testing.T) {
 			t.Fatal(err)
 		}
 		via.User = c.given
-		p := explain(t, proxy.Upstream{Proxy: http.ProxyURL(via)}, "https://mimecast.example/")
+		p := explain(t, upstream.Options{Proxy: http.ProxyURL(via)}, "https://mimecast.example/")
 		if p.Code != event.UpstreamUnreachable || !strings.Contains(p.Detail, c.advice) {
 			t.Errorf("%+v: %v", c, p)
 		}
@@ -82,14 +83,38 @@ func TestSilenceBeforeAConnectionIsNotMimecastsAnswerBeingLate(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer silent.Close()
-	p := explain(t, proxy.Upstream{DialTimeout: 50 * time.Millisecond}, "https://"+silent.Addr().String())
+	p := explain(t, upstream.Options{DialTimeout: 50 * time.Millisecond}, "https://"+silent.Addr().String())
 	if p.Code != event.UpstreamUnreachable || !strings.Contains(p.Detail, "fell silent") {
 		t.Errorf("TLS: %v", p)
 	}
-	if p := explain(t, proxy.Upstream{}, "https://nothing.invalid"); p.Code != event.UpstreamUnreachable || !strings.Contains(p.Detail, "resolved") {
+	if p := explain(t, upstream.Options{}, "https://nothing.invalid"); p.Code != event.UpstreamUnreachable || !strings.Contains(p.Detail, "resolved") {
 		t.Errorf("DNS: %v", p)
 	}
-	if p := proxy.Explain(t.Context(), errors.Join(context.DeadlineExceeded)); p.Code != event.UpstreamTimeout {
+	if p := upstream.Explain(errors.Join(context.DeadlineExceeded)); p.Code != event.UpstreamTimeout {
 		t.Errorf("silence later: %v", p)
+	}
+}
+
+func TestWrongPeersAreNamed(t *testing.T) {
+	server := httptest.NewTLSServer(nil)
+	defer server.Close()
+	_, port, _ := net.SplitHostPort(server.Listener.Addr().String())
+	roots := server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
+	if p := explain(t, upstream.Options{Roots: roots}, "https://localhost:"+port); p.Code != event.UpstreamTLS || !strings.Contains(p.Detail, "another name") {
+		t.Errorf("another name: %v", p)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		if conn, err := l.Accept(); err == nil {
+			fmt.Fprint(conn, "220 mail.example ESMTP\r\n")
+			conn.Close()
+		}
+	}()
+	if p := explain(t, upstream.Options{}, "https://"+l.Addr().String()); p.Code != event.UpstreamTLS {
+		t.Errorf("not TLS: %v", p)
 	}
 }

@@ -1,4 +1,4 @@
-package proxy
+package upstream
 
 import (
 	"context"
@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"mimecast-proxy/account"
 )
 
 const (
@@ -67,7 +69,7 @@ func (g *dialGate) dialWith(dial dialFunc) dialFunc {
 			return nil, err
 		}
 		a.phase.CompareAndSwap(int32(connecting), int32(handshake))
-		tracked := &upstreamConn{Conn: c}
+		tracked := &trackedConn{Conn: c}
 		tracked.ended, tracked.end = context.WithCancel(context.Background())
 		return tracked, nil
 	}
@@ -188,7 +190,7 @@ func (g *dialGate) expire() {
 		switch {
 		case a.expiry.IsZero():
 		case !a.expiry.After(now):
-			a.cancel(errTokenExpired)
+			a.cancel(account.ErrTokenExpired)
 		case next.IsZero() || a.expiry.Before(next):
 			next = a.expiry
 		}
@@ -237,8 +239,8 @@ func (g *dialGate) failed(err error) {
 	}
 }
 
-// upstreamConn is a connection to the upstream that knows whether it has ended.
-type upstreamConn struct {
+// trackedConn is a connection to the upstream that knows whether it has ended.
+type trackedConn struct {
 	net.Conn
 	used     atomic.Bool // a request got it
 	answered atomic.Bool // a response came on it
@@ -248,7 +250,7 @@ type upstreamConn struct {
 }
 
 // Read implements net.Conn.
-func (c *upstreamConn) Read(p []byte) (int, error) {
+func (c *trackedConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if err != nil {
 		c.end()
@@ -257,17 +259,17 @@ func (c *upstreamConn) Read(p []byte) (int, error) {
 }
 
 // Close implements net.Conn.
-func (c *upstreamConn) Close() error {
+func (c *trackedConn) Close() error {
 	c.end()
 	return c.Conn.Close()
 }
 
 // findConn returns the connection that c's TLS goes over; nil where it is not
 // ours.
-func findConn(c net.Conn) *upstreamConn {
+func findConn(c net.Conn) *trackedConn {
 	for {
 		switch over := c.(type) {
-		case *upstreamConn:
+		case *trackedConn:
 			return over
 		case interface{ NetConn() net.Conn }:
 			c = over.NetConn()

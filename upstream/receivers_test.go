@@ -1,4 +1,4 @@
-package proxy
+package upstream
 
 import (
 	"context"
@@ -101,68 +101,5 @@ func TestAWaitForAPlaceEndsWithItsRequest(t *testing.T) {
 		if _, err := r.wait(ctx); !errors.Is(err, context.DeadlineExceeded) {
 			t.Error(err)
 		}
-	})
-}
-
-func TestOneClientLeavesPlacesInTheQueuesToOthers(t *testing.T) {
-	var l limiter
-	count := func(function, client string) (n int) {
-		for l.enqueue(function, client) != nil {
-			n++
-		}
-		return n
-	}
-	if n := count("/a", "greedy"); n != maxHeldClient {
-		t.Errorf("one client takes %d places", n)
-	}
-	if n := count("/b", "greedy"); n != 0 {
-		t.Errorf("and %d more at another function", n)
-	}
-	if n := count("/a", "second"); n != maxHeldFunction-maxHeldClient {
-		t.Errorf("a second client gets %d places of that function", n)
-	}
-	if n := count("/b", "second"); n != maxHeld-maxHeldFunction {
-		t.Errorf("a second client gets %d places of another function", n)
-	}
-}
-
-func TestAClientIsItsNameOrItsAddress(t *testing.T) {
-	req := &http.Request{RemoteAddr: "[fe80::1]:80"}
-	if c := clientOf(req); c != "fe80::1" {
-		t.Error(c)
-	}
-	if c := clientOf(req.WithContext(WithClient(t.Context(), "splunk"))); c != "splunk" {
-		t.Error(c)
-	}
-	if c := clientOf(&http.Request{RemoteAddr: "@"}); c != "@" {
-		t.Error(c)
-	}
-}
-
-// silent is a body of which nothing comes.
-type silent struct{ release chan struct{} }
-
-func (s silent) Read([]byte) (int, error) { <-s.release; return 0, io.ErrUnexpectedEOF }
-func (s silent) Close() error             { return nil }
-
-func TestUploadsThatSendNothingTakeNextToNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		const uploads = 1010
-		budget := NewBudget(64<<20, nil)
-		release := make(chan struct{})
-		for i := range uploads {
-			length := int64(-1)
-			if i%2 == 0 {
-				length = 8 << 20
-			}
-			go func() {
-				_, _ = bufferBody(&http.Request{ContentLength: length, Body: silent{release}}, 8<<20, budget)
-			}()
-		}
-		synctest.Wait()
-		if taken := 64<<20 - budget.left.Load(); taken > 2<<20 {
-			t.Errorf("they take %d KiB", taken>>10)
-		}
-		close(release)
 	})
 }

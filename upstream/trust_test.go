@@ -1,4 +1,4 @@
-package proxy_test
+package upstream_test
 
 import (
 	"crypto/ecdsa"
@@ -18,7 +18,7 @@ import (
 	"time"
 
 	"mimecast-proxy/event"
-	"mimecast-proxy/proxy"
+	"mimecast-proxy/upstream"
 )
 
 // authority returns a certificate for 127.0.0.1, and the roots that vouch for it.
@@ -71,7 +71,7 @@ func TestOtherRootsAreTakenUpWithoutLosingARequest(t *testing.T) {
 			return c, nil
 		}}
 		s.StartTLS()
-		c := proxy.Upstream{Roots: oldRoots, MaxConnections: 128}.Connections()
+		c := upstream.New(upstream.Options{Roots: oldRoots, MaxConnections: 128})
 		get := func(path string) (*http.Response, error) {
 			req, err := http.NewRequestWithContext(t.Context(), "GET", s.URL+path, nil)
 			if err != nil {
@@ -105,7 +105,7 @@ func TestOtherRootsAreTakenUpWithoutLosingARequest(t *testing.T) {
 		err := <-inFlightErr
 		whole(inFlight, err) // on the old one
 		c.Trust(oldRoots)    // which vouch for the server no longer
-		if _, err := get("/"); proxy.Explain(t.Context(), err).Code != event.UpstreamTLS {
+		if _, err := get("/"); upstream.Explain(err).Code != event.UpstreamTLS {
 			t.Errorf("HTTP/2 %v: %v", http2, err)
 		}
 		c.CloseIdleConnections()

@@ -1,4 +1,4 @@
-package proxy_test
+package upstream_test
 
 import (
 	"io"
@@ -12,11 +12,12 @@ import (
 	"testing"
 	"time"
 
-	"mimecast-proxy/proxy"
+	"mimecast-proxy/internal/peer"
+	"mimecast-proxy/upstream"
 )
 
 // burst sends n requests at once, and returns how many there were that failed.
-func burst(t *testing.T, c *proxy.Connections, address string, n int) int {
+func burst(t *testing.T, c *upstream.Connections, address string, n int) int {
 	t.Helper()
 	var failed atomic.Int64
 	var asking sync.WaitGroup
@@ -45,7 +46,7 @@ func burst(t *testing.T, c *proxy.Connections, address string, n int) int {
 const streams = 100
 
 // upstreamOf starts a server and counts the connections that it gets.
-func upstreamOf(t *testing.T, http2 bool, u proxy.Upstream, h http.HandlerFunc) (address string, c *proxy.Connections, connections *atomic.Int64) {
+func upstreamOf(t *testing.T, http2 bool, u upstream.Options, h http.HandlerFunc) (address string, c *upstream.Connections, connections *atomic.Int64) {
 	t.Helper()
 	connections = &atomic.Int64{}
 	s := httptest.NewUnstartedServer(h)
@@ -60,7 +61,7 @@ func upstreamOf(t *testing.T, http2 bool, u proxy.Upstream, h http.HandlerFunc) 
 	s.StartTLS()
 	t.Cleanup(s.Close)
 	u.Roots = s.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
-	c = u.Connections()
+	c = upstream.New(u)
 	t.Cleanup(c.CloseIdleConnections)
 	return s.URL, c, connections
 }
@@ -71,7 +72,7 @@ func TestABurstOpensABoundedNumberOfConnections(t *testing.T) {
 	const n, most = 1000, 150
 	for _, http2 := range []bool{true, false} {
 		for name, wait := range map[string]time.Duration{"at once": 0, "slowly": 50 * time.Millisecond} {
-			address, c, connections := upstreamOf(t, http2, proxy.Upstream{MaxConnections: 128}, func(http.ResponseWriter, *http.Request) { time.Sleep(wait) })
+			address, c, connections := upstreamOf(t, http2, upstream.Options{MaxConnections: 128}, func(http.ResponseWriter, *http.Request) { time.Sleep(wait) })
 			for range 3 {
 				if failed := burst(t, c, address, n); failed > 0 {
 					t.Errorf("HTTP/2 %v, %s: %d requests failed", http2, name, failed)
@@ -91,7 +92,7 @@ func TestABurstIsNotHeldUp(t *testing.T) {
 	for http2, n := range map[bool]int{false: 100, true: 1000} {
 		var together sync.WaitGroup
 		together.Add(n)
-		address, c, _ := upstreamOf(t, http2, proxy.Upstream{MaxConnections: 128}, func(http.ResponseWriter, *http.Request) {
+		address, c, _ := upstreamOf(t, http2, upstream.Options{MaxConnections: 128}, func(http.ResponseWriter, *http.Request) {
 			together.Done()
 			together.Wait() // nobody is answered before all have asked
 		})
@@ -108,7 +109,7 @@ func TestABurstThatFindsNobodyFailsTogether(t *testing.T) {
 	}
 	defer silent.Close()
 	for _, bound := range []int{0, 5, 128} { // golang/go#34941
-		c := proxy.Upstream{DialTimeout: 500 * time.Millisecond, MaxConnections: bound}.Connections()
+		c := upstream.New(upstream.Options{DialTimeout: 500 * time.Millisecond, MaxConnections: bound})
 		began := time.Now()
 		if failed := burst(t, c, "https://"+silent.Addr().String(), 1000); failed != 1000 {
 			t.Errorf("%d requests failed", failed)
@@ -119,40 +120,19 @@ func TestABurstThatFindsNobodyFailsTogether(t *testing.T) {
 	}
 }
 
-// secureProxy is a forward proxy that is spoken to over TLS.
-func secureProxy(t *testing.T) *httptest.Server {
-	t.Helper()
-	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		far, err := (&net.Dialer{}).DialContext(r.Context(), "tcp", r.Host)
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusBadGateway)
-			return
-		}
-		defer far.Close()
-		near, _, err := http.NewResponseController(w).Hijack()
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		defer near.Close()
-		io.WriteString(near, "HTTP/1.1 200 OK\r\n\r\n")
-		go func() { io.Copy(far, near); far.Close() }()
-		io.Copy(near, far)
-	}))
-	t.Cleanup(s.Close)
-	return s
-}
-
 // Each pair of requests is answered together. One that waited for the other would
 // do so until its drainTimeout ends.
 func TestNoRequestWaitsForAnotherBehindAForwardProxyWithTLS(t *testing.T) {
 	const pairs = 30
 	met := make(chan struct{})
-	via, err := url.Parse(secureProxy(t).URL) // whose certificate is the upstream's
+	corporate := peer.ConnectProxy(t, func(address string) (net.Conn, error) { return net.Dial("tcp", address) })
+	corporate.StartTLS() // with the upstream's certificate
+	defer corporate.Close()
+	via, err := url.Parse(corporate.URL)
 	if err != nil {
 		t.Fatal(err)
 	}
-	address, c, _ := upstreamOf(t, true, proxy.Upstream{Proxy: http.ProxyURL(via), MaxConnections: 128}, func(_ http.ResponseWriter, r *http.Request) {
+	address, c, _ := upstreamOf(t, true, upstream.Options{Proxy: http.ProxyURL(via), MaxConnections: 128}, func(_ http.ResponseWriter, r *http.Request) {
 		select {
 		case met <- struct{}{}:
 		case <-met:
@@ -189,9 +169,9 @@ func TestClientsThatReadNothingDoNotHoldUpOthers(t *testing.T) {
 	s.EnableHTTP2 = true
 	s.StartTLS()
 	t.Cleanup(s.Close)
-	c := proxy.Upstream{
+	c := upstream.New(upstream.Options{
 		Roots: s.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs, MaxConnections: 128, MemoryLimit: 64 << 20,
-	}.Connections()
+	})
 	t.Cleanup(c.CloseIdleConnections)
 	held := make(chan *http.Response, idle)
 	for range idle {

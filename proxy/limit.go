@@ -3,25 +3,14 @@ package proxy
 import (
 	"context"
 	"errors"
-	"net"
 	"net/http"
 	"slices"
 	"sync"
 	"time"
 
+	"mimecast-proxy/account"
+	"mimecast-proxy/event"
 	"mimecast-proxy/mimecast"
-)
-
-// Hold says how holding back a request that got 429 ended.
-type Hold string
-
-// The ways it can end.
-const (
-	HoldRecovered     Hold = "recovered"      // the answer to a later attempt was not 429
-	HoldStillLimited  Hold = "still_limited"  // there was no time for another attempt
-	HoldTooLong       Hold = "too_long"       // the reset was too far away, or not named, or too many waited
-	HoldNotReplayable Hold = "not_replayable" // the body was gone
-	HoldAbandoned     Hold = "abandoned"      // the client went away
 )
 
 // The requests that are held back are bounded, since each costs a socket and a
@@ -33,24 +22,27 @@ const (
 	maxHeldFunction = 96
 )
 
-// clientKey is the context's key for the name of a request's client.
-type clientKey struct{}
-
-// WithClient returns a context whose requests are those of the client with that
-// name. Without a name the client is the peer's address.
-func WithClient(ctx context.Context, name string) context.Context {
-	return context.WithValue(ctx, clientKey{}, name)
+// Limit returns the layer that holds a request that got 429, for wait at most, and
+// resends it once Mimecast's own reset has passed. A 429 comes before anything is
+// carried out, so that is safe for any method. 0 passes each 429 on.
+func Limit(wait time.Duration, trace Trace) func(http.RoundTripper) http.RoundTripper {
+	return func(next http.RoundTripper) http.RoundTripper { return &limit{next: next, wait: wait, trace: trace} }
 }
 
-func clientOf(req *http.Request) string {
-	if name, ok := req.Context().Value(clientKey{}).(string); ok {
-		return name
+type limit struct {
+	next    http.RoundTripper
+	wait    time.Duration
+	trace   Trace
+	limiter limiter
+}
+
+// RoundTrip implements http.RoundTripper.
+func (t *limit) RoundTrip(req *http.Request) (*http.Response, error) {
+	res, err := t.next.RoundTrip(req)
+	if err != nil || res.StatusCode != http.StatusTooManyRequests || t.wait <= 0 {
+		return res, err
 	}
-	host, _, err := net.SplitHostPort(req.RemoteAddr)
-	if err != nil {
-		return req.RemoteAddr // a unix socket's peer
-	}
-	return host
+	return t.resendWhenReady(req, res)
 }
 
 // limiter lets requests that were held back go one after the other, in the order
@@ -186,44 +178,47 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// resendWhenReady sends a request that got 429 again, once the upstream's own
-// reset is over, and no sooner. A 429 comes before anything is carried out, so
-// that is safe for any method. Where waiting is no use, the 429 goes to the
-// client. The token is the one that the response's attempt was made with.
-func (t *Transport) resendWhenReady(req *http.Request, body *replayBody, limited *http.Response) (*http.Response, Token, error) {
+// resendWhenReady resends a request that got 429 until it gets another response or
+// waiting is of no use: then the 429 goes to the client.
+func (t *limit) resendWhenReady(req *http.Request, limited *http.Response) (*http.Response, error) {
 	ctx := req.Context()
-	deadline := time.Now().Add(t.RateLimitWait)
+	deadline := time.Now().Add(t.wait)
 	reset, ok := resetOf(limited, deadline)
 	if !ok {
-		return t.held(ctx, HoldTooLong, limited), nil, nil
+		return t.held(ctx, event.HoldTooLong, limited), nil
 	}
-	ticket := t.limiter.enqueue(req.URL.Opaque, clientOf(req))
+	ticket := t.limiter.enqueue(req.URL.Opaque, account.ClientOf(req))
 	if ticket == nil {
-		return t.held(ctx, HoldTooLong, limited), nil, nil
+		return t.held(ctx, event.HoldTooLong, limited), nil
 	}
 	defer ticket.release()
 	for ; ok; reset, ok = resetOf(limited, deadline) {
 		ticket.limit(reset)
 		bufferPrefix(limited)
-		res, token, err := t.sendAtTurn(req, body, ticket, deadline)
-		switch {
-		case errors.Is(err, errBodyConsumed):
-			return t.held(ctx, HoldNotReplayable, limited), nil, nil
-		case errors.Is(err, errDeadline):
-			return t.held(ctx, HoldStillLimited, limited), nil, nil
-		case err != nil:
+		if err := ticket.waitForReset(ctx, deadline); errors.Is(err, errDeadline) {
+			break
+		} else if err != nil {
 			drainAndClose(limited)
-			if ctx.Err() != nil {
-				t.held(ctx, HoldAbandoned, nil)
-			}
-			return nil, nil, err
+			t.held(ctx, event.HoldAbandoned, nil)
+			return nil, err
+		}
+		again, err := rewind(req)
+		if err != nil {
+			return t.held(ctx, event.HoldNotReplayable, limited), nil //nolint:nilerr // the 429 is the truth that the client gets
 		}
 		drainAndClose(limited)
-		if limited = res; res.StatusCode != http.StatusTooManyRequests {
-			return t.held(ctx, HoldRecovered, res), token, nil
+		limited, err = t.next.RoundTrip(again)
+		switch {
+		case err != nil:
+			if ctx.Err() != nil {
+				t.held(ctx, event.HoldAbandoned, nil)
+			}
+			return nil, err
+		case limited.StatusCode != http.StatusTooManyRequests:
+			return t.held(ctx, event.HoldRecovered, limited), nil
 		}
 	}
-	return t.held(ctx, HoldStillLimited, limited), nil, nil
+	return t.held(ctx, event.HoldStillLimited, limited), nil
 }
 
 // resetOf returns when the limit ends that a response tells of, if that is in
@@ -234,17 +229,9 @@ func resetOf(limited *http.Response, deadline time.Time) (reset time.Time, ok bo
 	return reset, reset.After(now) && !reset.After(deadline)
 }
 
-func (t *Transport) held(ctx context.Context, h Hold, res *http.Response) *http.Response {
-	if t.Trace.Held != nil {
-		t.Trace.Held(ctx, string(h))
+func (t *limit) held(ctx context.Context, o event.HoldOutcome, res *http.Response) *http.Response {
+	if t.trace.Held != nil {
+		t.trace.Held(ctx, o)
 	}
 	return res
-}
-
-// sendAtTurn waits for the turn, and makes one attempt.
-func (t *Transport) sendAtTurn(req *http.Request, body *replayBody, k *ticket, deadline time.Time) (*http.Response, Token, error) {
-	if err := k.waitForReset(req.Context(), deadline); err != nil {
-		return nil, nil, err
-	}
-	return t.send(req, body)
 }

@@ -1,4 +1,7 @@
-package proxy
+// Package upstream is the connections to Mimecast: how many there are, when they are
+// made and given up, what may be sent again on another one, and what a failure of
+// one means.
+package upstream
 
 import (
 	"context"
@@ -15,8 +18,9 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// Upstream says how to reach Mimecast.
-type Upstream struct {
+// Options say how to reach Mimecast. The zero value is usable: the system's roots, no
+// forward proxy and no bounds.
+type Options struct {
 	// Roots are the authorities to trust; nil means the system's.
 	Roots *x509.CertPool
 	// Proxy returns the forward proxy for a request; nil means none.
@@ -59,10 +63,9 @@ const (
 // Connections carry requests to one host, Mimecast, and none twice that may have been
 // carried out. What is resent is what was provably left undone: a request that
 // was not written, or that Mimecast itself said it did not begin (GOAWAY,
-// REFUSED_STREAM); and once, a GET whose connection was lost. Create them with
-// [Upstream.Connections].
+// REFUSED_STREAM); and once, a GET whose connection was lost. Create them with [New].
 type Connections struct {
-	upstream  atomic.Pointer[Upstream]
+	options   atomic.Pointer[Options]
 	transport atomic.Pointer[agedTransport]
 	life      time.Duration // of a transport
 	dials     *dialGate
@@ -75,18 +78,18 @@ type agedTransport struct {
 	made time.Time
 }
 
-// Connections returns the connections to Mimecast: HTTP/2 where it is offered,
-// compression untouched, and nothing followed.
-func (u Upstream) Connections() *Connections {
-	c := &Connections{life: transportLife, dials: newDialGate(), receiving: newReceivers(windowsFor(u.MemoryLimit).streams)}
-	c.upstream.Store(&u)
+// New returns the connections to Mimecast: HTTP/2 if it is offered, compression
+// untouched, and no redirect followed.
+func New(o Options) *Connections {
+	c := &Connections{life: transportLife, dials: newDialGate(), receiving: newReceivers(windowsFor(o.MemoryLimit).streams)}
+	c.options.Store(&o)
 	c.transport.Store(c.newTransport())
 	return c
 }
 
 func (c *Connections) newTransport() *agedTransport {
-	u := c.upstream.Load()
-	return &agedTransport{u.transport(c.dials, windowsFor(u.MemoryLimit)), time.Now()}
+	o := c.options.Load()
+	return &agedTransport{o.transport(c.dials, windowsFor(o.MemoryLimit)), time.Now()}
 }
 
 // current returns the transport for a new request. One that has had its life is
@@ -105,17 +108,17 @@ func (c *Connections) current() *http.Transport {
 	return next.Transport
 }
 
-func (u Upstream) transport(dials *dialGate, windows windows) *http.Transport {
-	dialer := &net.Dialer{Timeout: u.DialTimeout, KeepAlive: 30 * time.Second}
+func (o Options) transport(dials *dialGate, windows windows) *http.Transport {
+	dialer := &net.Dialer{Timeout: o.DialTimeout, KeepAlive: 30 * time.Second}
 	t := &http.Transport{
-		Proxy:                  u.Proxy,
+		Proxy:                  o.Proxy,
 		DialContext:            dials.dialWith(dialer.DialContext),
-		TLSClientConfig:        &tls.Config{RootCAs: u.Roots, MinVersion: tls.VersionTLS12},
-		TLSHandshakeTimeout:    u.DialTimeout,
-		ResponseHeaderTimeout:  u.ResponseTimeout,
-		IdleConnTimeout:        u.IdleTimeout,
+		TLSClientConfig:        &tls.Config{RootCAs: o.Roots, MinVersion: tls.VersionTLS12},
+		TLSHandshakeTimeout:    o.DialTimeout,
+		ResponseHeaderTimeout:  o.ResponseTimeout,
+		IdleConnTimeout:        o.IdleTimeout,
 		ExpectContinueTimeout:  continueTimeout,
-		MaxConnsPerHost:        u.MaxConnections,
+		MaxConnsPerHost:        o.MaxConnections,
 		MaxIdleConnsPerHost:    maxIdle,
 		MaxResponseHeaderBytes: maxResponseHeader,
 		DisableCompression:     true,
@@ -138,15 +141,15 @@ func (u Upstream) transport(dials *dialGate, windows windows) *http.Transport {
 // flight finish on the connections that they have, later ones get new
 // connections.
 func (c *Connections) Trust(roots *x509.CertPool) {
-	u := *c.upstream.Load()
-	u.Roots = roots
-	c.upstream.Store(&u) // first: a transport that replaces this one has them too
+	o := *c.options.Load()
+	o.Roots = roots
+	c.options.Store(&o) // first: a transport that replaces this one has them too
 	c.transport.Swap(c.newTransport()).CloseIdleConnections()
 }
 
 // ForwardProxy returns the forward proxy for a URL; nil where there is none.
 func (c *Connections) ForwardProxy(u *url.URL) (*url.URL, error) {
-	forward := c.upstream.Load().Proxy
+	forward := c.options.Load().Proxy
 	if forward == nil {
 		return nil, nil
 	}
@@ -156,18 +159,23 @@ func (c *Connections) ForwardProxy(u *url.URL) (*url.URL, error) {
 // CloseIdleConnections closes the connections that no request uses.
 func (c *Connections) CloseIdleConnections() { c.transport.Load().CloseIdleConnections() }
 
-// RoundTrip implements http.RoundTripper. An error says how far the request had
-// come: see [Explain].
+// RoundTrip implements http.RoundTripper. An error is a [*problem.Problem], but for a
+// request whose context has ended. A request that bears a token by
+// [account.WithToken] is not sent after that expires: the cause is then
+// [account.ErrTokenExpired].
 func (c *Connections) RoundTrip(req *http.Request) (*http.Response, error) {
 	place, err := c.receiving.wait(req.Context())
 	if err != nil {
 		closeBody(req)
-		return nil, &attemptError{connecting, err}
+		return nil, err
 	}
 	res, err := c.roundTrip(req)
 	if err != nil {
 		place.release()
-		return nil, err
+		if req.Context().Err() != nil {
+			return nil, err
+		}
+		return nil, Explain(err)
 	}
 	return place.receive(res), nil
 }

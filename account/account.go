@@ -1,0 +1,112 @@
+// Package account carries with a request's context which Mimecast account it uses
+// and whose request it is. Guard sets both, once the request may pass; proxy and
+// upstream read them.
+package account
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"net/url"
+	"time"
+)
+
+// Account is an account at Mimecast: where its requests go, by which token, and
+// over which connections.
+type Account struct {
+	// BaseURL is the API's. A path in it is put before each request's.
+	BaseURL *url.URL
+	Tokens  TokenSource
+	// Transport carries the requests. Its errors are problems, but for those of a
+	// request whose context has ended.
+	Transport http.RoundTripper
+}
+
+// Token is a bearer token.
+type Token interface {
+	// Authorization is the value of the Authorization header.
+	Authorization() string
+	// Expiry is when the token may no longer be sent.
+	Expiry() time.Time
+}
+
+// TokenSource is where an account's tokens come from.
+type TokenSource interface {
+	// Token returns the token to use now.
+	Token(ctx context.Context) (Token, error)
+	// Renew returns another token than rejected, which the upstream answered with
+	// 401; or rejected itself, if another would not help.
+	Renew(ctx context.Context, rejected Token) (Token, error)
+	// Expire makes the source treat a token as expired: the upstream says that it
+	// is, and it could not be renewed.
+	Expire(t Token)
+}
+
+// ErrTokenExpired is why a request was not sent: its token expired before there was
+// a connection. Nothing of it was written.
+var ErrTokenExpired = errors.New("the token expired before it was sent")
+
+// The context's keys.
+type (
+	accountKey struct{}
+	clientKey  struct{}
+	tokenKey   struct{}
+)
+
+// scope is a context that has an account and a client.
+type scope struct {
+	context.Context
+	account *Account
+	client  string
+}
+
+// Value implements context.Context.
+func (s *scope) Value(key any) any {
+	switch key {
+	case accountKey{}:
+		return s.account
+	case clientKey{}:
+		return s.client
+	}
+	return s.Context.Value(key)
+}
+
+// NewContext returns a context for a request of the client with that name, for which
+// the empty name stands for a client that is known by its address alone. The account
+// is the one that the request uses.
+func NewContext(ctx context.Context, a *Account, client string) context.Context {
+	return &scope{ctx, a, client}
+}
+
+// Of returns the account of a request; nil if nobody set one.
+func Of(ctx context.Context) *Account {
+	a, _ := ctx.Value(accountKey{}).(*Account)
+	return a
+}
+
+// ClientOf names the client of a request: its name or, without one, its address.
+func ClientOf(r *http.Request) string {
+	if name, _ := r.Context().Value(clientKey{}).(string); name != "" {
+		return name
+	}
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return r.RemoteAddr // a unix socket's peer
+	}
+	return host
+}
+
+// WithToken returns a context for a request that bears the token: it is not sent
+// any more once that has expired.
+func WithToken(ctx context.Context, t Token) context.Context {
+	return context.WithValue(ctx, tokenKey{}, t)
+}
+
+// Expiry returns when the token of a request expires; zero if it bears none.
+func Expiry(ctx context.Context) time.Time {
+	if t, ok := ctx.Value(tokenKey{}).(Token); ok {
+		return t.Expiry()
+	}
+	return time.Time{}
+}

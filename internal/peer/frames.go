@@ -1,0 +1,112 @@
+package peer
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"io"
+	"net"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+)
+
+// Frames is an HTTP/2 server that does with each whole request what end says,
+// which no well-behaved one would. It counts the requests that it carried out.
+type Frames struct {
+	// Roots vouch for its certificate, URL leads to it.
+	Roots *x509.CertPool
+	URL   *url.URL
+	// Requests counts those that it carried out.
+	Requests atomic.Int64
+
+	end     func(f *Frames, c *FrameConn, stream uint32)
+	running sync.WaitGroup
+	mu      sync.Mutex
+	open    []net.Conn
+}
+
+// FrameConn is a connection with how many requests it has had.
+type FrameConn struct {
+	net.Conn
+	Framer *http2.Framer
+	Nth    int
+}
+
+// Respond carries the request of a stream out: it responds with 200.
+func (c *FrameConn) Respond(f *Frames, stream uint32) {
+	f.Requests.Add(1)
+	var block strings.Builder
+	_ = hpack.NewEncoder(&block).WriteField(hpack.HeaderField{Name: ":status", Value: "200"})
+	_ = c.Framer.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: []byte(block.String()), EndHeaders: true, EndStream: true})
+}
+
+// ServeFrames starts the server, which ends with the test.
+func ServeFrames(t *testing.T, end func(*Frames, *FrameConn, uint32)) *Frames {
+	t.Helper()
+	certificate := httptest.NewTLSServer(nil)
+	certificate.Close()
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: certificate.TLS.Certificates, NextProtos: []string{"h2"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &Frames{Roots: x509.NewCertPool(), URL: &url.URL{Scheme: "https", Host: l.Addr().String()}, end: end}
+	f.Roots.AddCert(certificate.Certificate())
+	f.running.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			f.mu.Lock()
+			f.open = append(f.open, c)
+			f.mu.Unlock()
+			f.running.Go(func() { defer c.Close(); f.serve(c) })
+		}
+	})
+	t.Cleanup(func() {
+		l.Close()
+		f.mu.Lock()
+		for _, c := range f.open {
+			c.Close()
+		}
+		f.mu.Unlock()
+		f.running.Wait()
+	})
+	return f
+}
+
+func (f *Frames) serve(c net.Conn) {
+	if _, err := io.CopyN(io.Discard, c, int64(len(http2.ClientPreface))); err != nil {
+		return
+	}
+	peer := &FrameConn{Conn: c, Framer: http2.NewFramer(c, c)}
+	_ = peer.Framer.WriteSettings()
+	for {
+		frame, err := peer.Framer.ReadFrame()
+		if err != nil {
+			return
+		}
+		switch frame := frame.(type) {
+		case *http2.SettingsFrame:
+			if !frame.IsAck() {
+				_ = peer.Framer.WriteSettingsAck()
+			}
+		case *http2.HeadersFrame:
+			if frame.StreamEnded() {
+				peer.Nth++
+				f.end(f, peer, frame.StreamID)
+			}
+		case *http2.DataFrame:
+			if frame.StreamEnded() {
+				peer.Nth++
+				f.end(f, peer, frame.StreamID)
+			}
+		}
+	}
+}
