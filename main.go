@@ -15,13 +15,13 @@ import (
 
 	"mimecast-proxy/app"
 	"mimecast-proxy/config"
-	"mimecast-proxy/service"
+	"mimecast-proxy/server"
 	"mimecast-proxy/telemetry"
 )
 
 func main() {
 	app.HideMemory()
-	code, err := service.Main(keptBy)
+	code, err := server.RunSupervised(runSupervised)
 	if err != nil {
 		log := telemetry.NewLogWriter(os.Stderr, nil)
 		fmt.Fprintln(log, "mimecast-proxy:", err)
@@ -31,17 +31,17 @@ func main() {
 	os.Exit(code)
 }
 
-// keptBy is what main does, whoever keeps it running.
-func keptBy(k service.Keeper) int {
-	return run(context.Background(), os.Args[1:], app.Process{
-		Environ:  os.Environ(),
-		Stdin:    os.Stdin,
-		Stdout:   os.Stdout,
-		Stderr:   k.Log,
-		Terminal: isTerminal(k.Log),
-		Signals:  k.Signals,
-		Reread:   app.RereadSignals(),
-		Keeper:   k,
+// runSupervised is what main does, whoever keeps it running.
+func runSupervised(k server.Supervisor) int {
+	return run(context.Background(), os.Args[1:], app.Env{
+		Environ:    os.Environ(),
+		Stdin:      os.Stdin,
+		Stdout:     os.Stdout,
+		Stderr:     k.Log,
+		Terminal:   isTerminal(k.Log),
+		Signals:    k.Signals,
+		Reread:     app.RereadSignals(),
+		Supervisor: k,
 	})
 }
 
@@ -58,7 +58,7 @@ func isTerminal(w io.Writer) bool {
 
 // run executes a command line and returns the exit code. All that is said on
 // stderr goes through one writer, which nobody waits for.
-func run(ctx context.Context, args []string, p app.Process) int {
+func run(ctx context.Context, args []string, p app.Env) int {
 	p.Redactor = new(telemetry.Redactor)
 	log := telemetry.NewLogWriter(p.Stderr, p.Redactor)
 	defer log.Close() // a panic's path too
@@ -82,7 +82,7 @@ func errorText(err error) string {
 }
 
 // commands returns the command line of the contract.
-func commands(p app.Process) *cobra.Command {
+func commands(p app.Env) *cobra.Command {
 	serve := func(cmd *cobra.Command, _ []string) error { return p.Serve(cmd.Context()) }
 	version := false
 	root := &cobra.Command{
@@ -131,7 +131,7 @@ func printVersion(cmd *cobra.Command, _ []string) error {
 	return err
 }
 
-func runCommand(p app.Process) *cobra.Command {
+func runCommand(p app.Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "run [flags] -- CMD ARG...", Short: "run CMD with a proxy of its own, and exit as it did",
 		Long: "Starts the proxy on a free loopback port and runs CMD with MIMECAST_BASE_URL and\nMIMECAST_PROXY_URL set to it, and without the secret in its environment. NO_PROXY and\nno_proxy get 127.0.0.1 and localhost added.",
@@ -147,7 +147,7 @@ func runCommand(p app.Process) *cobra.Command {
 	return cmd
 }
 
-func checkCommand(p app.Process) *cobra.Command {
+func checkCommand(p app.Env) *cobra.Command {
 	cmd := &cobra.Command{Use: "check", Short: "test configuration, DNS, TLS, credentials and one request", Args: cobra.NoArgs}
 	path := cmd.Flags().String("path", app.DefaultCheckPath, "the path to request, with GET")
 	asJSON := cmd.Flags().Bool("json", false, "report as JSON")
@@ -158,7 +158,7 @@ func checkCommand(p app.Process) *cobra.Command {
 	return cmd
 }
 
-func healthcheckCommand(p app.Process) *cobra.Command {
+func healthcheckCommand(p app.Env) *cobra.Command {
 	cmd := &cobra.Command{Use: "healthcheck", Short: "ask the running proxy whether it is ready", Args: cobra.NoArgs}
 	patience := cmd.Flags().Duration("wait", 0*time.Second, "keep asking for so long until it is")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return p.Healthcheck(cmd.Context(), *patience) }

@@ -18,7 +18,7 @@ const manPage = "docs/mimecast-proxy.1"
 
 // manual is the page in Markdown, from the definitions that help prints.
 func manual() string {
-	root := commands(app.Process{})
+	root := commands(app.Env{})
 	var b strings.Builder
 	fmt.Fprintf(&b, "%% MIMECAST-PROXY 1\n\n# NAME\n\nmimecast-proxy - %s\n\n# SYNOPSIS\n\n**mimecast-proxy** [*command*]\n\n# DESCRIPTION\n\n%s\n\n# COMMANDS\n\n", root.Short, root.Long)
 	for _, cmd := range root.Commands() {

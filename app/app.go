@@ -1,5 +1,5 @@
 // Package app wires the parts together and runs them: each exported method of
-// [Process] is a command. It is the only package that knows all the others.
+// [Env] is a command. It is the only package that knows all the others.
 package app
 
 import (
@@ -14,12 +14,12 @@ import (
 	"runtime/debug"
 
 	"mimecast-proxy/config"
-	"mimecast-proxy/service"
+	"mimecast-proxy/server"
 	"mimecast-proxy/telemetry"
 )
 
-// Process is what a command has of the world outside.
-type Process struct {
+// Env is what a command has of the world outside.
+type Env struct {
 	// Environ are the variables, as os.Environ gives them.
 	Environ        []string
 	Stdin          io.Reader
@@ -35,13 +35,13 @@ type Process struct {
 	// Reread are signals that ask a running proxy to read all files at once; nil
 	// means that none does. See [RereadSignals].
 	Reread <-chan os.Signal
-	// Keeper is whoever keeps Serve running. The other commands do not know it.
-	Keeper service.Keeper
+	// Supervisor is whoever keeps Serve running. The other commands do not know it.
+	Supervisor server.Supervisor
 	// Listen opens a listener; nil means as net.ListenConfig does.
 	Listen func(ctx context.Context, network, address string) (net.Listener, error)
 }
 
-func (p Process) listen(ctx context.Context, network, address string) (net.Listener, error) {
+func (p Env) listen(ctx context.Context, network, address string) (net.Listener, error) {
 	if p.Listen != nil {
 		return p.Listen(ctx, network, address)
 	}
@@ -50,7 +50,7 @@ func (p Process) listen(ctx context.Context, network, address string) (net.Liste
 
 // untilSignal returns a context that a signal ends, for commands that have
 // nothing to drain. Call stop when the command is done.
-func (p Process) untilSignal(ctx context.Context) (_ context.Context, stop func()) {
+func (p Env) untilSignal(ctx context.Context) (_ context.Context, stop func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	watching := make(chan struct{})
 	go func() {

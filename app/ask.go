@@ -24,7 +24,7 @@ const (
 
 // Healthcheck asks the running proxy's /readyz, and again until it is ready or
 // patience is over.
-func (p Process) Healthcheck(ctx context.Context, patience time.Duration) error {
+func (p Env) Healthcheck(ctx context.Context, patience time.Duration) error {
 	ctx, stop := p.untilSignal(ctx)
 	defer stop()
 	a, err := p.askAdmin()
@@ -45,12 +45,15 @@ func (p Process) Healthcheck(ctx context.Context, patience time.Duration) error 
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		wait(ctx, min(askInterval, time.Until(deadline)))
+		select {
+		case <-time.After(min(askInterval, time.Until(deadline))):
+		case <-ctx.Done():
+		}
 	}
 }
 
 // Quit asks the running proxy to drain and stop.
-func (p Process) Quit(ctx context.Context) error {
+func (p Env) Quit(ctx context.Context) error {
 	ctx, stop := p.untilSignal(ctx)
 	defer stop()
 	a, err := p.askAdmin()
@@ -81,7 +84,7 @@ type asker struct {
 
 // askAdmin reads where the admin listener is. The rest of the configuration
 // does not matter here, and may well be missing.
-func (p Process) askAdmin() (*asker, error) {
+func (p Env) askAdmin() (*asker, error) {
 	address, err := config.AdminAddress(p.Environ)
 	if err != nil {
 		return nil, err

@@ -55,7 +55,7 @@ type CheckOptions struct {
 // Check tests, one after the other, the configuration, DNS, TLS, the
 // credentials and one request. It prints a line a step, or JSON, and stops at
 // the first that fails.
-func (p Process) Check(ctx context.Context, o CheckOptions) error {
+func (p Env) Check(ctx context.Context, o CheckOptions) error {
 	path := o.Path
 	ctx, stop := p.untilSignal(ctx)
 	defer stop()

@@ -14,7 +14,7 @@ import (
 
 	"mimecast-proxy/admin"
 	"mimecast-proxy/config"
-	"mimecast-proxy/service"
+	"mimecast-proxy/server"
 	"mimecast-proxy/simulator"
 	"mimecast-proxy/telemetry"
 )
@@ -22,8 +22,8 @@ import (
 // Demo runs the proxy in front of an embedded Mimecast until a signal or ctx
 // ends it. It needs no variable; PROXY_* ones are heeded, MIMECAST_* ones are
 // not, so that nothing of a real account is touched.
-func (p Process) Demo(ctx context.Context) error {
-	p.Keeper = service.Keeper{} // who would take the listener for one of the account's
+func (p Env) Demo(ctx context.Context) error {
+	p.Supervisor = server.Supervisor{} // who would take the listener for one of the account's
 	sim, err := simulator.Start(simulator.Options{})
 	if err != nil {
 		return fmt.Errorf("starting the simulator: %w", err)
@@ -42,7 +42,7 @@ func (p Process) Demo(ctx context.Context) error {
 
 // demoServer returns a proxy in front of sim. Where a port is taken it uses a
 // free one, and says which were taken.
-func (p Process) demoServer(ctx context.Context, sim *simulator.Server) (s *instance, taken []string, err error) {
+func (p Env) demoServer(ctx context.Context, sim *simulator.Server) (s *instance, taken []string, err error) {
 	environ := slices.DeleteFunc(slices.Clone(p.Environ), func(v string) bool { return strings.HasPrefix(v, "MIMECAST_") })
 	environ = append(environ, "MIMECAST_CLIENT_ID="+simulator.DefaultClientID, "MIMECAST_CLIENT_SECRET="+simulator.DefaultClientSecret, "MIMECAST_BASE_URL="+sim.URL)
 	cfg, err := configure(environ)
@@ -164,12 +164,12 @@ func (s *instance) send(ctx context.Context, client *http.Client, what sample) e
 }
 
 // isFree reports whether nobody listens at a yet.
-func (p Process) isFree(ctx context.Context, a config.Address) (bool, error) {
+func (p Env) isFree(ctx context.Context, a config.Address) (bool, error) {
 	if a.Network != "tcp" {
 		return true, nil
 	}
 	l, err := p.listen(ctx, a.Network, a.Address)
-	if isTaken(err) {
+	if server.IsTaken(err) {
 		return false, nil
 	}
 	if err != nil {

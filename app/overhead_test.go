@@ -75,7 +75,7 @@ func usageNow() (usage, error) {
 func serveVariant(variant string) error {
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
-	p := Process{Environ: os.Environ(), Stderr: os.Stderr}
+	p := Env{Environ: os.Environ(), Stderr: os.Stderr}
 	cfg, err := configure(p.Environ)
 	if err != nil {
 		return err

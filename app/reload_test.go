@@ -99,7 +99,7 @@ func TestNewAuthoritiesAreTrustedFromThenOn(t *testing.T) {
 		t.Fatal(err)
 	}
 	signals := make(chan os.Signal, 1)
-	p, err := Process{Stderr: &output{}, Reread: signals}.assemble(cfg)
+	p, err := Env{Stderr: &output{}, Reread: signals}.assemble(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

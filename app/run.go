@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"mimecast-proxy/event"
-	"mimecast-proxy/service"
+	"mimecast-proxy/server"
 	"mimecast-proxy/telemetry"
 	"mimecast-proxy/token"
 )
@@ -33,8 +33,8 @@ const (
 // MIMECAST_BASE_URL and MIMECAST_PROXY_URL leading to it, and returns when the
 // command has ended; an [*ExitError] carries its code. The command's
 // environment has no secret of Mimecast's.
-func (p Process) Run(ctx context.Context, argv []string) error {
-	p.Keeper = service.Keeper{} // whose program the command is, not the proxy
+func (p Env) Run(ctx context.Context, argv []string) error {
+	p.Supervisor = server.Supervisor{} // whose program the command is, not the proxy
 	environ := slices.DeleteFunc(slices.Clone(p.Environ), named("PROXY_LISTEN", "PROXY_ADMIN_LISTEN"))
 	environ = append(environ, "PROXY_LISTEN=127.0.0.1:0", "PROXY_ADMIN_LISTEN=off")
 	if !slices.ContainsFunc(environ, named("PROXY_LOG_LEVEL")) {
@@ -78,7 +78,7 @@ func (p Process) Run(ctx context.Context, argv []string) error {
 	}
 }
 
-func (s *instance) runCommand(ctx context.Context, p Process, more <-chan os.Signal, argv []string) error {
+func (s *instance) runCommand(ctx context.Context, p Env, more <-chan os.Signal, argv []string) error {
 	if err := s.awaitToken(ctx, p.Signals); err != nil {
 		return err
 	}
@@ -159,7 +159,7 @@ func named(names ...string) func(string) bool {
 
 // forward hands signals on to the command until it has ended. What a terminal
 // sends has reached the command already.
-func (p Process) forward(to *os.Process, more <-chan os.Signal, ended <-chan struct{}) {
+func (p Env) forward(to *os.Process, more <-chan os.Signal, ended <-chan struct{}) {
 	for {
 		var sig os.Signal
 		select {

@@ -11,23 +11,17 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"mimecast-proxy/admin"
 	"mimecast-proxy/config"
 	"mimecast-proxy/event"
 	"mimecast-proxy/problem"
 	"mimecast-proxy/server"
-	"mimecast-proxy/service"
 )
 
-// forcedShutdownGrace is how long requests that are cut have to send their error
-// response.
-const forcedShutdownGrace = time.Second
-
 // Serve runs the proxy until a signal or ctx ends it.
-func (p Process) Serve(ctx context.Context) error {
-	cfg, err := configure(p.inherited())
+func (p Env) Serve(ctx context.Context) error {
+	cfg, err := configure(p.environWithActivatedSockets())
 	if err != nil {
 		return err
 	}
@@ -48,13 +42,13 @@ type instance struct {
 	draining          atomic.Bool
 	quit              chan struct{} // closed by POST /quitquitquit
 	cut               context.CancelCauseFunc
-	keeper            service.Keeper
+	supervisor        server.Supervisor
 	environ           []string // what the process was given
 }
 
 // newInstance builds a proxy and opens its listeners. The actions are buttons on
 // its status page.
-func (p Process) newInstance(ctx context.Context, cfg config.Config, actions ...admin.Action) (*instance, error) {
+func (p Env) newInstance(ctx context.Context, cfg config.Config, actions ...admin.Action) (*instance, error) {
 	parts, err := p.assemble(cfg)
 	if err != nil {
 		return nil, err
@@ -62,7 +56,7 @@ func (p Process) newInstance(ctx context.Context, cfg config.Config, actions ...
 	if !slices.ContainsFunc(p.Environ, named("GOGC")) { // else the operator knows better
 		relaxCollector()
 	}
-	s := &instance{parts: parts, quit: make(chan struct{}), keeper: p.Keeper, environ: p.Environ}
+	s := &instance{parts: parts, quit: make(chan struct{}), supervisor: p.Supervisor, environ: p.Environ}
 	base, cut := context.WithCancelCause(context.WithoutCancel(ctx))
 	s.cut = cut
 	if err := s.openListeners(ctx, p); err != nil {
@@ -75,8 +69,8 @@ func (p Process) newInstance(ctx context.Context, cfg config.Config, actions ...
 	return s, nil
 }
 
-// openListeners opens those that the keeper did not.
-func (s *instance) openListeners(ctx context.Context, p Process) (err error) {
+// openListeners opens those that the supervisor did not.
+func (s *instance) openListeners(ctx context.Context, p Env) (err error) {
 	defer func() {
 		if err != nil {
 			for _, l := range s.dataListeners {
@@ -84,11 +78,11 @@ func (s *instance) openListeners(ctx context.Context, p Process) (err error) {
 			}
 		}
 	}()
-	if l := p.Keeper.Data; l != nil {
+	if l := p.Supervisor.Data; l != nil {
 		s.dataListeners = []net.Listener{l}
 	} else {
 		for _, a := range s.cfg.Listen {
-			l, err := p.open(ctx, "PROXY_LISTEN", a, s.cfg.SocketMode)
+			l, err := server.Listen(ctx, p.listen, "PROXY_LISTEN", a.Network, a.Address, s.cfg.SocketMode)
 			if err != nil {
 				return err
 			}
@@ -99,8 +93,8 @@ func (s *instance) openListeners(ctx context.Context, p Process) (err error) {
 	if s.cfg.Admin.IsZero() {
 		return nil
 	}
-	if s.adminListener = p.Keeper.Admin; s.adminListener == nil {
-		if s.adminListener, err = p.open(ctx, "PROXY_ADMIN_LISTEN", s.cfg.Admin, s.cfg.SocketMode); err != nil {
+	if s.adminListener = p.Supervisor.Admin; s.adminListener == nil {
+		if s.adminListener, err = server.Listen(ctx, p.listen, "PROXY_ADMIN_LISTEN", s.cfg.Admin.Network, s.cfg.Admin.Address, s.cfg.SocketMode); err != nil {
 			return err
 		}
 	}
@@ -203,29 +197,26 @@ func (s *instance) announce() {
 	log.Info("serving", attrs...)
 }
 
-// drain stops taking requests and waits for those in flight: not ready first,
-// then the delay, in which clients are routed elsewhere, then Shutdown. What is
-// left at the end of the timeout, or at a second signal, is cut.
+// drain stops taking requests and waits for those in flight: not ready first, then
+// [server.Server.Drain]. What is left at its end, or at a second signal, is cut.
 func (s *instance) drain(signals <-chan os.Signal) error {
 	s.draining.Store(true)
 	ctx, stopWatching := s.untilSecondSignal(signals)
 	defer stopWatching()
-	if s.keeper.Stopping != nil {
-		s.keeper.Stopping()
+	if s.supervisor.Stopping != nil {
+		s.supervisor.Stopping()
 	}
 	log := s.tel.Logger()
 	log.Info("draining", "in_flight", s.guard.InFlight(), "delay", s.cfg.ShutdownDelay.String(), "timeout", s.cfg.ShutdownTimeout.String())
-	s.data.CloseConnections()
-	wait(ctx, s.cfg.ShutdownDelay)
-	bounded, release := context.WithTimeout(ctx, s.cfg.ShutdownTimeout)
-	defer release()
-	err := s.data.Shutdown(bounded)
-	if inFlight := s.guard.InFlight(); err != nil {
-		err = nil
-		if inFlight > 0 { // else it was connections without a request
-			err = fmt.Errorf("%d requests were cut: %w", inFlight, bounded.Err())
-		}
-		s.cutOff()
+	inFlight := 0
+	err := s.data.Drain(ctx, server.Drain{Delay: s.cfg.ShutdownDelay, Timeout: s.cfg.ShutdownTimeout, Cut: func() {
+		inFlight = s.guard.InFlight()
+		s.cut(problem.New(event.ShuttingDown, "The proxy is shutting down and could not wait any longer."))
+	}})
+	if inFlight > 0 {
+		err = fmt.Errorf("%d requests were cut: %w", inFlight, err)
+	} else {
+		err = nil // what was left were connections without a request
 	}
 	if s.admin != nil {
 		err = errors.Join(err, s.admin.Close())
@@ -253,23 +244,4 @@ func (s *instance) untilSecondSignal(signals <-chan os.Signal) (_ context.Contex
 		}
 	}()
 	return ctx, func() { cancel(); <-watching }
-}
-
-// cutOff ends what is still in flight, with an error response where none was
-// begun.
-func (s *instance) cutOff() {
-	s.cut(problem.New(event.ShuttingDown, "The proxy is shutting down and could not wait any longer."))
-	ctx, cancel := context.WithTimeout(context.Background(), forcedShutdownGrace)
-	defer cancel()
-	_ = s.data.Shutdown(ctx) // what is not done by then is cut without a response
-	_ = s.data.Close()
-}
-
-func wait(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
 }

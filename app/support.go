@@ -41,7 +41,7 @@ func (s *instance) shown(from config.Setting) admin.Setting {
 		return value != "" && strings.EqualFold(name, from.Name)
 	}
 	switch {
-	case from.Name == "PROXY_LISTEN" && s.keeper.Data != nil, from.Name == "PROXY_ADMIN_LISTEN" && s.keeper.Admin != nil:
+	case from.Name == "PROXY_LISTEN" && s.supervisor.Data != nil, from.Name == "PROXY_ADMIN_LISTEN" && s.supervisor.Admin != nil:
 		from.Origin = "inherited socket"
 	case from.Origin == config.OriginVariable && !slices.ContainsFunc(s.environ, isSet):
 		from.Origin = "the proxy itself"
@@ -52,7 +52,7 @@ func (s *instance) shown(from config.Setting) admin.Setting {
 // Support prints what somebody who helps wants to know of the running proxy, and
 // what Check says in this environment. The error says that there is no proxy to
 // ask; that the check fails is part of the report.
-func (p Process) Support(ctx context.Context) error {
+func (p Env) Support(ctx context.Context) error {
 	asking, stop := p.untilSignal(ctx)
 	bundle, err := p.askSupport(asking)
 	stopped := context.Cause(asking)
@@ -77,7 +77,7 @@ func (p Process) Support(ctx context.Context) error {
 }
 
 // checkForSupport prints what Check finds. The error is that of the output.
-func (p Process) checkForSupport(ctx context.Context) error {
+func (p Env) checkForSupport(ctx context.Context) error {
 	err := p.Check(ctx, CheckOptions{Path: DefaultCheckPath})
 	if e, ok := errors.AsType[*ExitError](err); err == nil || ok && e.Err == nil { // everything was said
 		return nil
@@ -86,7 +86,7 @@ func (p Process) checkForSupport(ctx context.Context) error {
 	return err
 }
 
-func (p Process) askSupport(ctx context.Context) (*admin.Support, error) {
+func (p Env) askSupport(ctx context.Context) (*admin.Support, error) {
 	a, err := p.askAdmin()
 	if err != nil {
 		return nil, err

@@ -70,8 +70,8 @@ type parts struct {
 }
 
 // assemble builds the parts. The error is a fault of the configuration.
-func (p Process) assemble(cfg config.Config) (*parts, error) {
-	if l := p.Keeper.Data; l != nil {
+func (p Env) assemble(cfg config.Config) (*parts, error) {
+	if l := p.Supervisor.Data; l != nil {
 		if w := socketWarning("PROXY_LISTEN", l, cfg); w != "" {
 			cfg.Warnings = append(cfg.Warnings, w)
 		}
@@ -150,7 +150,7 @@ func (p Process) assemble(cfg config.Config) (*parts, error) {
 
 // newTelemetry returns the log and the metrics, with what else writes to stderr led
 // to the log.
-func (p Process) newTelemetry(cfg config.Config, routes []string, redactor *telemetry.Redactor) (*telemetry.Telemetry, error) {
+func (p Env) newTelemetry(cfg config.Config, routes []string, redactor *telemetry.Redactor) (*telemetry.Telemetry, error) {
 	version, revision, _ := Build()
 	tel, err := telemetry.New(telemetry.Options{
 		Output: p.Stderr, Redactor: redactor,

@@ -21,7 +21,7 @@ func runProfiled(ctx context.Context, profile string) error {
 	if err := pprof.StartCPUProfile(f); err != nil {
 		return err
 	}
-	err = app.Process{Environ: os.Environ(), Stdout: os.Stdout, Stderr: os.Stderr}.Serve(ctx)
+	err = app.Env{Environ: os.Environ(), Stdout: os.Stdout, Stderr: os.Stderr}.Serve(ctx)
 	pprof.StopCPUProfile()
 	return errors.Join(err, f.Close())
 }

@@ -141,7 +141,9 @@ func (w *Watcher) settled(ctx context.Context) []look {
 		if slices.EqualFunc(last, now, same) {
 			break
 		}
-		if !sleep(ctx, settleTime) {
+		select {
+		case <-time.After(settleTime):
+		case <-ctx.Done():
 			return nil
 		}
 		last, now = now, w.read(ctx)
@@ -152,15 +154,6 @@ func (w *Watcher) settled(ctx context.Context) []look {
 		}
 	}
 	return now
-}
-
-func sleep(ctx context.Context, d time.Duration) bool {
-	select {
-	case <-time.After(d):
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }
 
 // read looks at every file. A file system that is gone can block a read for ever,

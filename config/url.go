@@ -5,22 +5,9 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+
+	"mimecast-proxy/mimecast"
 )
-
-// regions are Mimecast's gateways for the API 2.0.
-var regions = map[choice]string{
-	"global": "https://api.services.mimecast.com",
-	"us":     "https://us-api.services.mimecast.com",
-	"uk":     "https://uk-api.services.mimecast.com",
-}
-
-// successors are the regions of the API 2.0 for hosts of API 1.0. The others
-// have no gateway of their own: the credentials choose the account.
-var successors = map[string]choice{
-	"us-api.mimecast.com":  "us",
-	"usb-api.mimecast.com": "us",
-	"uk-api.mimecast.com":  "uk",
-}
 
 // endpoint is where the secret or the token is sent to.
 type endpoint struct{ *url.URL }
@@ -33,7 +20,7 @@ func (e *endpoint) UnmarshalText(text []byte) error {
 		return refuse("is not an absolute URL")
 	}
 	host := strings.ToLower(u.Hostname())
-	name := strings.TrimSuffix(host, ".")
+	region, isAPI1 := mimecast.RegionOfAPI1(strings.TrimSuffix(host, "."))
 	switch {
 	case u.User != nil:
 		return refuse("has a user name or password in it")
@@ -41,8 +28,11 @@ func (e *endpoint) UnmarshalText(text []byte) error {
 		return refuse("has a query or a fragment")
 	case !isPort(u.Host, u.Port()):
 		return refuse("has a port that is none")
-	case name == "api.mimecast.com" || strings.HasSuffix(name, "-api.mimecast.com"):
-		return outdated(name)
+	case isAPI1:
+		return refusal{
+			reason:   "is a host of API 1.0, which takes no bearer token",
+			accepted: "the API 2.0 at " + mimecast.BaseURLs[region] + ", which is MIMECAST_REGION=" + region,
+		}
 	case u.Scheme == "http" && !isLoopback(host): // "127.0.0.1." is a name, which the network resolves
 		return refuse("would send the credentials over the network in the clear")
 	case u.Scheme != "http" && u.Scheme != "https":
@@ -51,18 +41,6 @@ func (e *endpoint) UnmarshalText(text []byte) error {
 	u.Host = strings.ToLower(u.Host)
 	e.URL = u
 	return nil
-}
-
-// outdated refuses a host of API 1.0 and names the right one.
-func outdated(host string) error {
-	region, ok := successors[host]
-	if !ok {
-		region = "global"
-	}
-	return refusal{
-		reason:   "is a host of API 1.0, which takes no bearer token",
-		accepted: "the API 2.0 at " + regions[region] + ", which is MIMECAST_REGION=" + string(region),
-	}
 }
 
 // isPort reports whether the port of a URL's host is one, or left out.
@@ -86,7 +64,7 @@ func isLoopback(host string) bool {
 func (j *judge) upstream(cfg *Config, v variables) {
 	if j.environ["MIMECAST_BASE_URL"] == "" {
 		cfg.Region = string(v.Region)
-		cfg.BaseURL, _ = url.Parse(regions[v.Region]) // a region that is none is a fault already
+		cfg.BaseURL, _ = url.Parse(mimecast.BaseURLs[string(v.Region)]) // a region that is none is a fault already
 	} else {
 		cfg.BaseURL = v.BaseURL.URL
 		if j.environ["MIMECAST_REGION"] != "" {
@@ -98,20 +76,18 @@ func (j *judge) upstream(cfg *Config, v variables) {
 	}
 	cfg.TokenURL = v.TokenURL.URL
 	if j.environ["MIMECAST_TOKEN_URL"] == "" && cfg.BaseURL != nil {
-		cfg.TokenURL = cfg.BaseURL.JoinPath(tokenPath)
+		cfg.TokenURL = cfg.BaseURL.JoinPath(mimecast.TokenPath)
 	}
 }
-
-const tokenPath = "/oauth/token"
 
 // withoutTokenPath returns the base URL that is meant by the URL of a token
 // endpoint.
 func withoutTokenPath(u *url.URL) (string, bool) {
-	if u == nil || !strings.HasSuffix(strings.ToLower(u.Path), tokenPath) {
+	if u == nil || !strings.HasSuffix(strings.ToLower(u.Path), mimecast.TokenPath) {
 		return "", false
 	}
 	base := *u
-	base.Path, base.RawPath = u.Path[:len(u.Path)-len(tokenPath)], ""
+	base.Path, base.RawPath = u.Path[:len(u.Path)-len(mimecast.TokenPath)], ""
 	return base.String(), true
 }
 

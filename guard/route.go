@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"mimecast-proxy/event"
+	"mimecast-proxy/mimecast"
 	"mimecast-proxy/problem"
 )
 
@@ -19,7 +20,7 @@ import (
 // between GET / and /siem/, since it could not choose, and here both allow.
 type routes struct {
 	withMethod, anyMethod *http.ServeMux
-	exceptions            []string // to everyGET
+	exceptions            []string // to mimecast.EveryGET
 }
 
 // allowed marks a route in a mux, apart from the redirects and refusals that
@@ -46,7 +47,7 @@ func newRoutes(items []string) (*routes, error) {
 	}
 	r, err := register(patterns)
 	if err == nil {
-		r.exceptions = exceptionsOf(items)
+		r.exceptions = mimecast.Exceptions(items)
 	}
 	return r, err
 }
@@ -64,8 +65,8 @@ func expand(items []string) (patterns []string, faults []error) {
 		expanded := []string{strings.Join(strings.Fields(item), " ")}
 		if strings.HasPrefix(item, "@") {
 			var ok bool
-			if expanded, ok = presets[item]; !ok {
-				faults = append(faults, fmt.Errorf("%q is no preset; there are %s", item, strings.Join(slices.Sorted(maps.Keys(presets)), ", ")))
+			if expanded, ok = mimecast.Presets[item]; !ok {
+				faults = append(faults, fmt.Errorf("%q is no preset; there are %s", item, strings.Join(slices.Sorted(maps.Keys(mimecast.Presets)), ", ")))
 			}
 		}
 		for _, pattern := range expanded {
@@ -174,7 +175,7 @@ func (rs *routes) judge(r *http.Request, t target) (string, *problem.Problem) {
 	if !same {
 		return "", badTarget("The path could be read as another one, for which PROXY_ALLOW has another answer. Send it without escaped slashes, backslashes, doubled slashes and parameters.")
 	}
-	if pattern == "" || pattern == everyGET && rs.excepts(t) {
+	if pattern == "" || pattern == mimecast.EveryGET && rs.excepts(t) {
 		return "", problem.New(event.RouteNotAllowed, "PROXY_ALLOW does not let %s %.200s pass.", r.Method, t.path)
 	}
 	return pattern, nil

@@ -9,11 +9,11 @@ import (
 	"strings"
 
 	"mimecast-proxy/event"
+	"mimecast-proxy/mimecast"
 	"mimecast-proxy/problem"
 )
 
 const (
-	tokenPath = "/oauth/token"
 	// dummyToken is for clients that insist on a token where no key is wanted.
 	// It opens nothing.
 	dummyToken = "mimecast-proxy-stub-token"
@@ -28,7 +28,7 @@ const (
 // endpoint, or as one below it: no client's credentials may reach the real one.
 func (g *Guard) isTokenEndpoint(t target) bool {
 	return t.anyReading(func(path string) bool {
-		return isBelow(path, tokenPath) || g.tokenPath != "" && isBelow(path, g.tokenPath)
+		return isBelow(path, mimecast.TokenPath) || g.tokenPath != "" && isBelow(path, g.tokenPath)
 	})
 }
 
@@ -49,7 +49,7 @@ func isBelow(path, root string) bool {
 // answerToken is the token stub: clients that insist on OAuth get a token here. It
 // reports whether it rejected the request.
 func (g *Guard) answerToken(w http.ResponseWriter, r *http.Request, t target) (rejected bool) {
-	if r.Method != http.MethodPost || t.path != tokenPath {
+	if r.Method != http.MethodPost || t.path != mimecast.TokenPath {
 		g.refuse(w, r, problem.New(event.RouteNotAllowed, "The proxy keeps Mimecast's token endpoint to itself. A client that insists on a token gets one from POST /oauth/token."))
 		return true
 	}

@@ -160,22 +160,13 @@ func (k *ticket) waitForReset(ctx context.Context, deadline time.Time) error {
 		if reset.After(deadline) {
 			return errDeadline
 		}
-		if err := sleep(ctx, time.Until(reset)); err != nil {
-			return err
+		select {
+		case <-time.After(time.Until(reset)):
+		case <-ctx.Done():
+			return context.Cause(ctx)
 		}
 	}
 	return nil
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }
 
 // resendWhenReady resends a request that got 429 until it gets another response or

@@ -9,14 +9,14 @@ import (
 	"mimecast-proxy/config"
 )
 
-// inherited is the environment in which the listeners that the keeper opened
+// environWithActivatedSockets is the environment in which the listeners that the supervisor opened
 // are what the operator asked for, so that they are judged as if he had.
-func (p Process) inherited() []string {
+func (p Env) environWithActivatedSockets() []string {
 	environ := p.Environ[:len(p.Environ):len(p.Environ)]
-	if l := p.Keeper.Data; l != nil {
+	if l := p.Supervisor.Data; l != nil {
 		environ = append(environ, "PROXY_LISTEN="+addressOf(l).String())
 	}
-	if l := p.Keeper.Admin; l != nil {
+	if l := p.Supervisor.Admin; l != nil {
 		environ = append(environ, "PROXY_ADMIN_LISTEN="+addressOf(l).String())
 	}
 	return environ
@@ -26,7 +26,7 @@ func addressOf(l net.Listener) config.Address {
 	return config.Address{Network: l.Addr().Network(), Address: l.Addr().String()}
 }
 
-// report tells the keeper that the server is ready, once the first token is
+// report tells the supervisor that the server is ready, once the first token is
 // held or was not to be had, and from then on that it answers.
 func (s *instance) report(ctx context.Context) {
 	first, cancel := context.WithTimeout(ctx, firstToken)
@@ -35,26 +35,26 @@ func (s *instance) report(ctx context.Context) {
 	if ctx.Err() != nil {
 		return
 	}
-	if s.keeper.Ready != nil {
+	if s.supervisor.Ready != nil {
 		status := "Serving at " + s.dataAddr.String()
 		if err != nil {
 			status += ", without a token so far"
 		}
-		s.keeper.Ready(status)
+		s.supervisor.Ready(status)
 	}
-	if s.keeper.Watchdog > 0 {
+	if s.supervisor.Watchdog > 0 {
 		s.keepAlive(ctx)
 	}
 }
 
-// keepAlive tells the keeper twice in each of its periods that the admin
+// keepAlive tells the supervisor twice in each of its periods that the admin
 // listener answers. Without one it tells that the process runs.
 func (s *instance) keepAlive(ctx context.Context) {
-	tick := time.NewTicker(s.keeper.Watchdog / 2)
+	tick := time.NewTicker(s.supervisor.Watchdog / 2)
 	defer tick.Stop()
 	for {
 		if s.answers(ctx) {
-			s.keeper.Alive()
+			s.supervisor.Alive()
 		}
 		select {
 		case <-tick.C:

@@ -1,6 +1,4 @@
-// Package service is how the program gets on with whoever keeps it running:
-// systemd, Windows' service manager, or a person at a console.
-package service
+package server
 
 import (
 	"io"
@@ -11,17 +9,18 @@ import (
 	"time"
 )
 
-// Name is what the program calls itself as a service.
-const Name = "mimecast-proxy"
+// ServiceName is what the program calls itself as a service.
+const ServiceName = "mimecast-proxy"
 
-// Keeper is whoever keeps the program running. A person at a console is one who
+// Supervisor is what keeps the program running: systemd, Windows' service manager, or
+// a person at a console. A person at a console is one who
 // wants to be told nothing.
-type Keeper struct {
+type Supervisor struct {
 	// Signals are those that ask the program to end.
 	Signals <-chan os.Signal
 	// Log is where people look for what the program says.
 	Log io.Writer
-	// Data and Admin are listeners that the keeper opened; nil where it did not.
+	// Data and Admin are listeners that the supervisor opened; nil where it did not.
 	Data, Admin net.Listener
 	// Ready, Stopping and Alive may be nil, where nobody wants to know.
 	// Ready says that requests are answered, and status how it stands.
@@ -34,9 +33,9 @@ type Keeper struct {
 	Watchdog time.Duration
 }
 
-// console is a keeper that takes signals and is told nothing.
-func console() Keeper {
+// console is a supervisor that takes signals and is told nothing.
+func console() Supervisor {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	return Keeper{Signals: signals, Log: os.Stderr}
+	return Supervisor{Signals: signals, Log: os.Stderr}
 }

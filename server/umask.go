@@ -1,13 +1,13 @@
 //go:build !windows
 
-package app
+package server
 
 import "syscall"
 
-// privately runs f so that the files it makes are for their owner alone, from
+// withUmask runs f so that the files it makes are for their owner alone, from
 // their first moment on. That holds for the whole process meanwhile, which at
 // its start makes no others.
-func privately(f func()) {
+func withUmask(f func()) {
 	defer syscall.Umask(syscall.Umask(0o177))
 	f()
 }

@@ -1,6 +1,6 @@
 //go:build !windows
 
-package service
+package server
 
 import (
 	"fmt"
@@ -19,10 +19,10 @@ const adminSocket = "admin"
 // notifyTimeout is how long the end waits until systemd has got the last state.
 const notifyTimeout = time.Second
 
-// Main runs the program under whoever keeps it running and returns its exit
+// RunSupervised runs the program under its supervisor and returns its exit
 // code. Sockets and variables of systemd's are taken from the environment, so
 // that no command which the program starts inherits them.
-func Main(program func(Keeper) int) (code int, err error) {
+func RunSupervised(program func(Supervisor) int) (code int, err error) {
 	k := console()
 	if err := k.takeSockets(activation.Files(true)); err != nil {
 		return 0, err
@@ -54,7 +54,7 @@ func Main(program func(Keeper) int) (code int, err error) {
 	return code, nil
 }
 
-func (k *Keeper) takeSockets(files []*os.File) error {
+func (k *Supervisor) takeSockets(files []*os.File) error {
 	for _, f := range files {
 		l, err := net.FileListener(f)
 		if err != nil {
@@ -75,7 +75,7 @@ func (k *Keeper) takeSockets(files []*os.File) error {
 
 // notify tells systemd each state, if it started the program. A socket that
 // systemd does not read blocks this goroutine alone.
-func (k *Keeper) notify(states <-chan string) {
+func (k *Supervisor) notify(states <-chan string) {
 	for state := range states {
 		if _, err := daemon.SdNotify(false, state); err != nil {
 			fmt.Fprintln(k.Log, "mimecast-proxy: notifying systemd:", err)

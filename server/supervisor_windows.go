@@ -1,4 +1,4 @@
-package service
+package server
 
 import (
 	"bytes"
@@ -22,9 +22,9 @@ const (
 	maxEvent = 30_000
 )
 
-// Main runs the program under whoever keeps it running and returns its exit
+// RunSupervised runs the program under its supervisor and returns its exit
 // code: as a service where the service manager started it, else at a console.
-func Main(program func(Keeper) int) (code int, err error) {
+func RunSupervised(program func(Supervisor) int) (code int, err error) {
 	isService, err := svc.IsWindowsService()
 	if err != nil {
 		return 0, fmt.Errorf("asking whether Windows runs this as a service: %w", err)
@@ -32,18 +32,18 @@ func Main(program func(Keeper) int) (code int, err error) {
 	if !isService {
 		return program(console()), nil
 	}
-	log, err := eventlog.Open(Name)
+	log, err := eventlog.Open(ServiceName)
 	if err != nil {
 		return 0, fmt.Errorf("opening the event log: %w", err)
 	}
 	s := &windowsService{program: program, log: &eventWriter{log: log}}
-	err = svc.Run(Name, s)
+	err = svc.Run(ServiceName, s)
 	return s.code, errors.Join(err, log.Close())
 }
 
 // windowsService is the program as the service manager sees it.
 type windowsService struct {
-	program func(Keeper) int
+	program func(Supervisor) int
 	log     *eventWriter
 	code    int
 }
@@ -52,7 +52,7 @@ type windowsService struct {
 func (s *windowsService) Execute(_ []string, requests <-chan svc.ChangeRequest, states chan<- svc.Status) (specific bool, code uint32) {
 	signals := make(chan os.Signal, 2)
 	ready, ended := make(chan struct{}, 1), make(chan int, 1)
-	k := Keeper{
+	k := Supervisor{
 		Signals: signals, Log: s.log,
 		Ready: func(string) { ready <- struct{}{} },
 	}

@@ -1,28 +1,30 @@
-package guard
+package mimecast
 
 import (
 	"slices"
 	"strings"
 )
 
+// Presets are routes under one name: patterns as those of http.ServeMux.
+//
 // Mimecast reads by POST, so that no rule over methods tells a read from a
 // write. The presets therefore name functions, one at a time: those that only
 // read, though some leave a trace in Mimecast's own audit log, and some return
 // mail. A name that leaves a doubt, such as get-verification-code, is not here.
 // What is read by GET needs no list, since none of Mimecast's GETs changes anything,
 // but for the exceptions.
-var presets = map[string][]string{
+var Presets = map[string][]string{
 	"@siem":     {"GET /siem/"},
 	"@ttp-logs": ttpLogs,
 	"@audit":    audit,
-	"@read":     slices.Concat([]string{everyGET}, ttpLogs, audit, reads),
-	"@metadata": slices.Concat([]string{everyGET}, ttpLogs, audit, slices.DeleteFunc(slices.Clone(reads), returnsMail)),
+	"@read":     slices.Concat([]string{EveryGET}, ttpLogs, audit, reads),
+	"@metadata": slices.Concat([]string{EveryGET}, ttpLogs, audit, slices.DeleteFunc(slices.Clone(reads), returnsMail)),
 }
 
-// everyGET is the route that the exceptions are about.
-const everyGET = "GET /"
+// EveryGET is the route that the exceptions are about.
+const EveryGET = "GET /"
 
-// exceptions are parts of paths, whole segments in lower case, that the everyGET
+// exceptions are parts of paths, whole segments in lower case, that the EveryGET
 // of a preset does not let pass: what returns a key or somebody's mail. A route of
 // its own lets them pass.
 var exceptions = map[string][]string{
@@ -114,13 +116,14 @@ var reads = []string{
 	"POST /config-snapshot/v1/list",
 }
 
-// exceptionsOf returns what the everyGET among the items does not let pass. A
-// preset that has fewer exceptions, or the route itself, overrules the others.
-func exceptionsOf(items []string) []string {
+// Exceptions returns the parts of paths, in lower case, that the [EveryGET] among the
+// items does not let pass. A preset that has fewer exceptions, or the route itself,
+// overrules the others.
+func Exceptions(items []string) []string {
 	var fewest []string
 	for _, item := range items {
 		item = strings.Join(strings.Fields(item), " ")
-		if item == everyGET || item == "/" {
+		if item == EveryGET || item == "/" {
 			return nil
 		}
 		if of := exceptions[item]; of != nil && (fewest == nil || len(of) < len(fewest)) {

@@ -1,0 +1,74 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+)
+
+// ListenFunc opens a listener, as net.ListenConfig's Listen does.
+type ListenFunc func(ctx context.Context, network, address string) (net.Listener, error)
+
+// Listen opens a listener by listen, for the address that variable sets. A unix
+// socket gets the mode, and from its first moment on nobody else can connect to it; a
+// stale one is replaced. Errors name the variable and say what to do.
+func Listen(ctx context.Context, listen ListenFunc, variable, network, address string, mode fs.FileMode) (net.Listener, error) {
+	setting := variable + "=" + address
+	if network == "unix" {
+		setting = variable + "=unix:" + address
+		if err := clearStale(ctx, address); err != nil {
+			return nil, fmt.Errorf("%s: %w", setting, err)
+		}
+	}
+	l, err := listenAs(ctx, listen, network, address)
+	switch {
+	case IsTaken(err):
+		return nil, fmt.Errorf("%s is taken by another program, perhaps by another mimecast-proxy; stop that one or set %s to another address: %w", setting, variable, err)
+	case isNotLocal(err):
+		return nil, fmt.Errorf("%s is no address of this machine; remove it from %s, or give a network interface this address (for an IPv6 address, turn IPv6 on): %w", setting, variable, err)
+	case err != nil:
+		return nil, fmt.Errorf("%s: %w", setting, err)
+	}
+	if network == "unix" {
+		if err := os.Chmod(address, mode); err != nil {
+			_ = l.Close() // the first error is the one to report
+			return nil, fmt.Errorf("%s: setting the mode of the socket: %w", setting, err)
+		}
+	}
+	return l, nil
+}
+
+// listenAs opens a socket under a umask that keeps others out before its mode is set.
+func listenAs(ctx context.Context, listen ListenFunc, network, address string) (l net.Listener, err error) {
+	if network != "unix" {
+		return listen(ctx, network, address)
+	}
+	withUmask(func() { l, err = listen(ctx, network, address) })
+	return l, err
+}
+
+// clearStale removes a socket that a killed process left behind. One that
+// somebody listens at stays, and is in the way; so does anything else.
+func clearStale(ctx context.Context, path string) error {
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("looking for a stale socket: %w", err)
+	}
+	if info.Mode().Type() != fs.ModeSocket {
+		return errors.New("there is a file at that path which is not a socket; remove it or choose another path")
+	}
+	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
+	if err == nil {
+		return errors.Join(errors.New("another process listens there; stop it or choose another path"), conn.Close())
+	}
+	if !isRefused(err) {
+		return fmt.Errorf("asking whether somebody listens there: %w", err)
+	}
+	return os.Remove(path)
+}
