@@ -23,7 +23,7 @@ import (
 func inProcess(t testing.TB, environ []string) string {
 	t.Helper()
 	opened := make(chan net.Listener, 1)
-	p := app.Process{Environ: environ, Stdout: io.Discard, Stderr: io.Discard, Listen: func(ctx context.Context, network, address string) (net.Listener, error) {
+	p := app.Env{Environ: environ, Stdout: io.Discard, Stderr: io.Discard, Listen: func(ctx context.Context, network, address string) (net.Listener, error) {
 		l, err := (&net.ListenConfig{}).Listen(ctx, network, address)
 		if err == nil {
 			opened <- l

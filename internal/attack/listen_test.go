@@ -64,7 +64,7 @@ func TestSocketIsPrivateFromItsFirstMoment(t *testing.T) {
 		sim := program.Simulate(t, simulator.Options{})
 		path := filepath.Join(shortDir(t), "p.sock")
 		born := make(chan fs.FileMode, 1)
-		p := app.Process{Stdout: io.Discard, Stderr: io.Discard}
+		p := app.Env{Stdout: io.Discard, Stderr: io.Discard}
 		p.Environ = program.Environ(t, sim, "PROXY_LISTEN=unix:"+path, "PROXY_SOCKET_MODE="+mode, "PROXY_ADMIN_LISTEN=off")
 		p.Listen = func(ctx context.Context, network, address string) (net.Listener, error) {
 			l, err := (&net.ListenConfig{}).Listen(ctx, network, address)

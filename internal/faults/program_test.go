@@ -96,7 +96,7 @@ func begin(t *testing.T, environ []string) *program {
 	p := newProgram(t)
 	go func() {
 		defer close(p.ended)
-		err := app.Process{Environ: environ, Stdout: &p.stdout, Stderr: &p.stderr, Signals: p.signals}.Serve(context.Background())
+		err := app.Env{Environ: environ, Stdout: &p.stdout, Stderr: &p.stderr, Signals: p.signals}.Serve(context.Background())
 		if p.code = app.ExitCode(err); err != nil {
 			fmt.Fprintln(&p.stderr, "mimecast-proxy:", err)
 		}
