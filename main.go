@@ -160,8 +160,8 @@ func checkCommand(p app.Env) *cobra.Command {
 
 func healthcheckCommand(p app.Env) *cobra.Command {
 	cmd := &cobra.Command{Use: "healthcheck", Short: "ask the running proxy whether it is ready", Args: cobra.NoArgs}
-	patience := cmd.Flags().Duration("wait", 0*time.Second, "keep asking for so long until it is")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return p.Healthcheck(cmd.Context(), *patience) }
+	wait := cmd.Flags().Duration("wait", 0*time.Second, "keep asking for so long until it is")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return p.Healthcheck(cmd.Context(), *wait) }
 	return cmd
 }
 

@@ -228,14 +228,14 @@ func (c *check) token(ctx context.Context) (string, error) {
 	clock := ""
 	grant := &token.ClientCredentials{
 		URL: c.cfg.TokenURL.String(), ID: c.cfg.ClientID.Value, Secret: c.cfg.ClientSecret.Value, Transport: c.upstream,
-		Clock: func(ahead time.Duration) { clock = judgeClock(ahead) },
+		Clock: func(ahead time.Duration) { clock = clockSkewWarning(ahead) },
 	}
 	held, err := grant.Fetch(ctx)
 	if clock != "" {
 		clock = "; warning: " + clock
 	}
 	if err != nil {
-		return "", errors.New(advice(err) + "; sent " + c.sentSecret() + clock)
+		return "", errors.New(tokenErrorDetail(err) + "; sent " + c.sentSecret() + clock)
 	}
 	c.held = held
 	redactToken(c.redactor, held)

@@ -34,7 +34,7 @@ func (p Env) Demo(ctx context.Context) error {
 	}
 	out := telemetry.NewLogWriter(p.Stdout, nil) // nor does the demo wait for who reads this
 	defer out.Close()
-	if err := s.introduce(out, sim, taken); err != nil {
+	if err := s.printIntro(out, sim, taken); err != nil {
 		return errors.Join(err, s.drain(nil), sim.Close())
 	}
 	return errors.Join(s.run(ctx, p.Signals), sim.Close())
@@ -67,7 +67,7 @@ func (p Env) demoServer(ctx context.Context, sim *simulator.Server) (s *instance
 			a.Address = net.JoinHostPort(host, "0")
 		}
 	}
-	actions := append(breakages(sim), admin.Action{
+	actions := append(demoActions(sim), admin.Action{
 		Name: "ask", Label: "Send requests", Description: "Three of them, through the proxy, as a tool would that knows no OAuth.",
 		Do: func(ctx context.Context) error { return s.ask(ctx) },
 	})
@@ -75,8 +75,8 @@ func (p Env) demoServer(ctx context.Context, sim *simulator.Server) (s *instance
 	return s, taken, err
 }
 
-// breakages are what the status page of the demo can do to sim.
-func breakages(sim *simulator.Server) []admin.Action {
+// demoActions are what the status page of the demo can do to sim.
+func demoActions(sim *simulator.Server) []admin.Action {
 	slow := simulator.Fault{Name: "demo-slow", Delay: 6 * time.Second}
 	dead := simulator.Fault{Name: "demo-token-dead", Path: "/oauth/token", Status: http.StatusServiceUnavailable}
 	return []admin.Action{
@@ -85,19 +85,19 @@ func breakages(sim *simulator.Server) []admin.Action {
 			Description: "The next request gets 401 from Mimecast, which its tool never sees: the token is renewed and the request is retried. Give it 10 s before you do it again: a new token is left in place that long, whatever Mimecast answers.",
 			Do:          func(context.Context) error { sim.RevokeTokens(); return nil },
 		},
-		lasting(sim, dead, admin.Action{
+		toggle(sim, dead, admin.Action{
 			Name: "fail-token", Label: "Fail the token endpoint", UndoLabel: "Mend the token endpoint",
 			Description: "Requests pass as long as the token that is held is good. Revoke it too, and they get 503 until this is mended.",
 		}),
-		lasting(sim, slow, admin.Action{
+		toggle(sim, slow, admin.Action{
 			Name: "slow", Label: "Slow Mimecast down", UndoLabel: "Make Mimecast fast again",
 			Description: "Each answer takes 6 s. The plot shows whose time that is.",
 		}),
 	}
 }
 
-// lasting makes an action of a fault that stays until it is undone.
-func lasting(sim *simulator.Server, f simulator.Fault, a admin.Action) admin.Action {
+// toggle makes an action of a fault that stays until it is undone.
+func toggle(sim *simulator.Server, f simulator.Fault, a admin.Action) admin.Action {
 	is := func(armed simulator.ArmedFault) bool { return armed.Name == f.Name }
 	a.Active = func() bool { return slices.ContainsFunc(sim.Faults(), is) }
 	a.Do = func(context.Context) error {
@@ -120,7 +120,7 @@ func lasting(sim *simulator.Server, f simulator.Fault, a admin.Action) admin.Act
 // sample is a request that a tool may send.
 type sample struct{ method, target, body string }
 
-// samples are what the introduction has too.
+// samples are what the introText has too.
 var samples = []sample{
 	{http.MethodGet, "/identity/whoami", ""},
 	{http.MethodGet, "/siem/v1/events/cg?types=receipt", ""},
@@ -178,8 +178,8 @@ func (p Env) isFree(ctx context.Context, a config.Address) (bool, error) {
 	return true, l.Close()
 }
 
-// introduction has what is in braces filled in by introduce.
-const introduction = `
+// introText has what is in braces filled in by printIntro.
+const introText = `
 Mimecast Proxy, with an embedded Mimecast behind it. Nothing leaves this machine.
 {taken}
   Proxy    {proxy}{status}
@@ -202,8 +202,8 @@ What else can go wrong on command:  curl {control}/
 
 `
 
-// introduce prints what to try.
-func (s *instance) introduce(w io.Writer, sim *simulator.Server, taken []string) error {
+// printIntro prints what to try.
+func (s *instance) printIntro(w io.Writer, sim *simulator.Server, taken []string) error {
 	options, proxy := "", "http://"+s.dataAddr.String()
 	if s.dataAddr.Network() == "unix" {
 		options, proxy = "--unix-socket "+s.dataAddr.String()+" ", "http://localhost"
@@ -221,6 +221,6 @@ func (s *instance) introduce(w io.Writer, sim *simulator.Server, taken []string)
 	}
 	_, err := strings.NewReplacer(
 		"{taken}", elsewhere, "{proxy}", proxy, "{status}", status, "{options}", options, "{control}", sim.ControlURL,
-	).WriteString(w, introduction)
+	).WriteString(w, introText)
 	return err
 }

@@ -115,11 +115,11 @@ func serveVariant(variant string) error {
 
 // mute is handler without telemetry. The guard tells it nothing of a request
 // that it lets pass where no routes are configured.
-func (p *parts) mute() http.Handler {
+func (p *components) mute() http.Handler {
 	return p.guard.Wrap(proxy.New(proxy.Options{Transport: p.transport(proxy.Trace{}, nil)}))
 }
 
-func (p *parts) transport(trace proxy.Trace, replaying func(int64)) http.RoundTripper {
+func (p *components) transport(trace proxy.Trace, replaying func(int64)) http.RoundTripper {
 	return stack(
 		proxy.Replay(p.cfg.ReplayLimit, proxy.NewBudget(p.cfg.ReplayMemory, replaying)),
 		proxy.Limit(p.cfg.RateLimitWait, trace),
@@ -128,7 +128,7 @@ func (p *parts) transport(trace proxy.Trace, replaying func(int64)) http.RoundTr
 
 // unguarded is handler with net/http's own ReverseProxy in the place of guard
 // and proxy: every request passes, with every header.
-func (p *parts) unguarded() http.Handler {
+func (p *components) unguarded() http.Handler {
 	trace := proxy.Trace{Unauthorized: p.tel.Unauthorized, Retried: p.tel.Retried, Answered: p.tel.Answered, Failed: p.tel.Failed, Held: p.tel.RateLimitWait}
 	a := &account.Account{BaseURL: p.cfg.BaseURL, Tokens: tokens{source: p.source}, Transport: p.upstream}
 	next := &httputil.ReverseProxy{

@@ -3,10 +3,8 @@ package app
 import (
 	"context"
 	"io/fs"
-	"net/url"
 	"slices"
 	"strconv"
-	"strings"
 
 	"mimecast-proxy/cgroup"
 	"mimecast-proxy/config"
@@ -14,7 +12,7 @@ import (
 
 // reload takes up what changes in the files that variables name, until ctx ends. A
 // signal makes it look at once.
-func (p *parts) reload(ctx context.Context) {
+func (p *components) reload(ctx context.Context) {
 	w := &config.Watcher{Files: p.cfg.Files, Report: p.reportFile, Changed: p.takeUp}
 	now := make(chan struct{})
 	watching := make(chan struct{})
@@ -37,7 +35,7 @@ func (p *parts) reload(ctx context.Context) {
 
 // takeUp hands on what the variables name now. The client ID and the secret need
 // no handing on, but a token.
-func (p *parts) takeUp(variables []string) {
+func (p *components) takeUp(variables []string) {
 	changed := func(name string) bool { return slices.Contains(variables, name) }
 	redactSecrets(p.redactor, p.cfg)
 	if changed("PROXY_API_KEY_FILE") {
@@ -56,8 +54,8 @@ func (p *parts) takeUp(variables []string) {
 }
 
 // reportFile logs each new state of a file.
-func (p *parts) reportFile(f *config.File, outcome config.Outcome, err error) {
-	p.fileReload(f.Variable, string(outcome))
+func (p *components) reportFile(f *config.File, outcome config.Outcome, err error) {
+	p.tel.FileReloaded(f.Variable, string(outcome))
 	log := p.tel.Logger().With("variable", f.Variable, "file", f.Path)
 	switch outcome {
 	case config.Changed:
@@ -81,28 +79,4 @@ func withMemoryLimit(environ []string, root fs.FS) []string {
 		return environ
 	}
 	return append(slices.Clone(environ), name+"="+strconv.FormatInt(limit/4*3, 10))
-}
-
-// tokenPath returns the path by which a client's request would reach the token
-// endpoint; empty where none would.
-func tokenPath(cfg config.Config) string {
-	base, token := cfg.BaseURL, cfg.TokenURL
-	if base.Scheme != token.Scheme || authority(base) != authority(token) {
-		return ""
-	}
-	within := strings.ToLower(strings.TrimSuffix(base.Path, "/")) + "/"
-	rest, ok := strings.CutPrefix("/"+strings.TrimPrefix(strings.ToLower(token.Path), "/")+"/", within)
-	if !ok {
-		return ""
-	}
-	return "/" + strings.TrimSuffix(rest, "/")
-}
-
-// authority returns host and port, the scheme's own one included.
-func authority(u *url.URL) string {
-	port := u.Port()
-	if port == "" {
-		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
-	}
-	return strings.TrimSuffix(strings.ToLower(u.Hostname()), ".") + ":" + port
 }

@@ -3,18 +3,21 @@ package app
 import (
 	"bytes"
 	"context"
-	"crypto/x509"
+	"crypto/tls"
 	"encoding/pem"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/fstest"
 	"time"
 
 	"mimecast-proxy/config"
+	"mimecast-proxy/internal/peer"
 )
 
 func TestMemoryLimitOfTheContainerIsUsedWhereNoneIsSet(t *testing.T) {
@@ -71,23 +74,50 @@ func TestTokenPathIsWhereAClientWouldReachTheTokenEndpoint(t *testing.T) {
 type output struct {
 	mu   sync.Mutex
 	text bytes.Buffer
+	more chan struct{} // gets a value after a write
 }
 
 func (o *output) Write(b []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	select {
+	case o.more <- struct{}{}:
+	default:
+	}
 	return o.text.Write(b)
 }
 
+// await waits until the log has a line with the text.
+func (o *output) await(t *testing.T, text string) {
+	t.Helper()
+	timeout := time.After(30 * time.Second)
+	for {
+		o.mu.Lock()
+		log := o.text.String()
+		o.mu.Unlock()
+		if strings.Contains(log, text) {
+			return
+		}
+		select {
+		case <-o.more:
+		case <-timeout:
+			t.Fatalf("no %q in:\n%s", text, log)
+		}
+	}
+}
+
 func TestNewAuthoritiesAreTrustedFromThenOn(t *testing.T) {
-	one, two := httptest.NewTLSServer(nil), httptest.NewTLSServer(nil)
+	one, two := httptest.NewTLSServer(nil), httptest.NewUnstartedServer(nil)
+	certificate, _ := peer.Certificate(t)
+	two.TLS = &tls.Config{Certificates: []tls.Certificate{*certificate}}
+	two.StartTLS()
 	defer one.Close()
 	defer two.Close()
 	path := filepath.Join(t.TempDir(), "ca.pem")
 	put := func(servers ...*httptest.Server) {
 		var content []byte
 		for _, s := range servers {
-			content = append(content, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})...)
+			content = append(content, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.TLS.Certificates[0].Certificate[0]})...)
 		}
 		if err := os.WriteFile(path, content, 0o600); err != nil {
 			t.Fatal(err)
@@ -99,35 +129,42 @@ func TestNewAuthoritiesAreTrustedFromThenOn(t *testing.T) {
 		t.Fatal(err)
 	}
 	signals := make(chan os.Signal, 1)
-	p, err := Env{Stderr: &output{}, Reread: signals}.assemble(cfg)
+	log := &output{more: make(chan struct{}, 1)}
+	p, err := Env{Stderr: log, Reread: signals}.assemble(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	trusted, outcomes := make(chan *x509.CertPool, 1), make(chan string, 1)
-	p.trust = func(roots *x509.CertPool) { trusted <- roots }
-	p.fileReload = func(variable, outcome string) { outcomes <- variable + " " + outcome }
+	defer p.closeIdleConnections()
+	trusted := func() bool {
+		req, err := http.NewRequestWithContext(t.Context(), "GET", two.URL, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res, err := p.upstream.RoundTrip(req)
+		if err == nil {
+			res.Body.Close()
+		}
+		return err == nil
+	}
+	if trusted() {
+		t.Fatal("trusted before its certificate is in the file")
+	}
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); p.reload(ctx) }()
+	defer func() { stop(); <-done }()
 	put(one, two)
 	signals <- os.Interrupt // any will do
-	if got := <-outcomes; got != "MIMECAST_CA_FILE changed" {
-		t.Error(got)
-	}
-	want, err := roots(cfg.CA)
-	if got := <-trusted; err != nil || !got.Equal(want) || len(cfg.CA.Certificates()) != 2 {
-		t.Errorf("%v: another pool is trusted", err)
+	log.await(t, "file reloaded")
+	for deadline := time.Now().Add(30 * time.Second); !trusted(); {
+		if time.Now().After(deadline) {
+			t.Fatal("not trusted")
+		}
 	}
 	put()
-	if got := <-outcomes; got != "MIMECAST_CA_FILE failed" {
-		t.Error(got)
-	}
-	stop()
-	<-done
-	select {
-	case <-trusted:
+	log.await(t, "file cannot be used")
+	if !trusted() {
 		t.Error("an empty file changed what is trusted")
-	case <-time.After(0):
 	}
 	if !slices.ContainsFunc(cfg.Files, func(f *config.File) bool { return f.Path == path }) {
 		t.Error(cfg.Files)

@@ -34,7 +34,7 @@ func (p Env) Serve(ctx context.Context) error {
 
 // instance is a proxy that runs.
 type instance struct {
-	*parts
+	*components
 	data, admin       *server.Server // admin is nil where it is off
 	dataAddr, adminAt net.Addr       // dataAddr is the main one; adminAt is nil likewise
 	dataListeners     []net.Listener // all of them are served by data
@@ -49,14 +49,14 @@ type instance struct {
 // newInstance builds a proxy and opens its listeners. The actions are buttons on
 // its status page.
 func (p Env) newInstance(ctx context.Context, cfg config.Config, actions ...admin.Action) (*instance, error) {
-	parts, err := p.assemble(cfg)
+	c, err := p.assemble(cfg)
 	if err != nil {
 		return nil, err
 	}
 	if !slices.ContainsFunc(p.Environ, named("GOGC")) { // else the operator knows better
 		relaxCollector()
 	}
-	s := &instance{parts: parts, quit: make(chan struct{}), supervisor: p.Supervisor, environ: p.Environ}
+	s := &instance{components: c, quit: make(chan struct{}), supervisor: p.Supervisor, environ: p.Environ}
 	base, cut := context.WithCancelCause(context.WithoutCancel(ctx))
 	s.cut = cut
 	if err := s.openListeners(ctx, p); err != nil {
@@ -221,8 +221,7 @@ func (s *instance) drain(signals <-chan os.Signal) error {
 	if s.admin != nil {
 		err = errors.Join(err, s.admin.Close())
 	}
-	s.upstream.CloseIdleConnections()
-	s.endpoint.CloseIdleConnections()
+	s.closeIdleConnections()
 	if err == nil {
 		log.Info("drained")
 	}

@@ -19,7 +19,7 @@ func (s *instance) tokenState() admin.TokenState {
 		FailedAt: st.FailedAt, RetryAt: st.RetryAt, Failures: st.Failures,
 	}
 	if st.Err != nil {
-		state.LastError = s.redactor.Redact(advice(st.Err))
+		state.LastError = s.redactor.Redact(tokenErrorDetail(st.Err))
 		e, ok := errors.AsType[*token.Error](st.Err)
 		state.Refused = ok && e.Outcome == event.TokenRefused
 	}
@@ -59,7 +59,7 @@ func (s *instance) status() admin.Status {
 // warnings are the configuration's, and that the clock is wrong.
 func (s *instance) warnings() []string {
 	all := append([]string{}, s.cfg.Warnings...)
-	if fault := judgeClock(time.Duration(s.ahead.Load())); fault != "" {
+	if fault := clockSkewWarning(time.Duration(s.clockSkew.Load())); fault != "" {
 		all = append(all, fault)
 	}
 	return convert(all, s.redactor.Redact)

@@ -68,7 +68,7 @@ func (s *instance) answers(ctx context.Context) bool {
 	if s.adminAt == nil {
 		return true
 	}
-	a := newAsker(config.Address{Network: s.adminAt.Network(), Address: s.adminAt.String()})
+	a := newAdminClient(config.Address{Network: s.adminAt.Network(), Address: s.adminAt.String()})
 	defer a.client.CloseIdleConnections()
 	res, err := a.do(ctx, http.MethodGet, "/livez")
 	if err != nil {

@@ -87,7 +87,7 @@ func (p Env) checkForSupport(ctx context.Context) error {
 }
 
 func (p Env) askSupport(ctx context.Context) (*admin.Support, error) {
-	a, err := p.askAdmin()
+	a, err := p.runningProxy()
 	if err != nil {
 		return nil, err
 	}

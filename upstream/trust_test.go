@@ -1,54 +1,23 @@
 package upstream_test
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"io"
 	"log"
-	"math/big"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"mimecast-proxy/event"
+	"mimecast-proxy/internal/peer"
 	"mimecast-proxy/upstream"
 )
 
-// authority returns a certificate for 127.0.0.1, and the roots that vouch for it.
-func authority(t *testing.T) (*tls.Certificate, *x509.CertPool) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	leaf, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	roots := x509.NewCertPool()
-	roots.AddCert(leaf)
-	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, roots
-}
-
 func TestOtherRootsAreTakenUpWithoutLosingARequest(t *testing.T) {
 	for _, http2 := range []bool{true, false} {
-		oldCertificate, oldRoots := authority(t)
-		newCertificate, newRoots := authority(t)
+		oldCertificate, oldRoots := peer.Certificate(t)
+		newCertificate, newRoots := peer.Certificate(t)
 		var shown atomic.Pointer[tls.Certificate]
 		shown.Store(oldCertificate)
 		arrived, goOn := make(chan bool), make(chan bool)

@@ -15,26 +15,26 @@ import (
 )
 
 const (
-	askTimeout  = 5 * time.Second
-	askInterval = 250 * time.Millisecond
-	// leastPatience is what a proxy that runs needs at the most to say that it
+	maxTimeout    = 5 * time.Second
+	retryInterval = 250 * time.Millisecond
+	// minTimeout is what a proxy that runs needs at the most to say that it
 	// is not ready.
-	leastPatience = time.Second
+	minTimeout = time.Second
 )
 
 // Healthcheck asks the running proxy's /readyz, and again until it is ready or
-// patience is over.
-func (p Env) Healthcheck(ctx context.Context, patience time.Duration) error {
+// wait is over.
+func (p Env) Healthcheck(ctx context.Context, wait time.Duration) error {
 	ctx, stop := p.untilSignal(ctx)
 	defer stop()
-	a, err := p.askAdmin()
+	a, err := p.runningProxy()
 	if err != nil {
 		return err
 	}
 	defer a.client.CloseIdleConnections()
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(wait)
 	for {
-		err := a.ready(ctx, a.patience(deadline))
+		err := a.ready(ctx, a.timeout(deadline))
 		if err == nil {
 			_, err := fmt.Fprintln(p.Stdout, "ready")
 			return err
@@ -46,7 +46,7 @@ func (p Env) Healthcheck(ctx context.Context, patience time.Duration) error {
 			return context.Cause(ctx)
 		}
 		select {
-		case <-time.After(min(askInterval, time.Until(deadline))):
+		case <-time.After(min(retryInterval, time.Until(deadline))):
 		case <-ctx.Done():
 		}
 	}
@@ -56,7 +56,7 @@ func (p Env) Healthcheck(ctx context.Context, patience time.Duration) error {
 func (p Env) Quit(ctx context.Context) error {
 	ctx, stop := p.untilSignal(ctx)
 	defer stop()
-	a, err := p.askAdmin()
+	a, err := p.runningProxy()
 	if err != nil {
 		return err
 	}
@@ -76,15 +76,15 @@ func (p Env) Quit(ctx context.Context) error {
 	}
 }
 
-// asker asks a running proxy's admin listener.
-type asker struct {
+// adminClient asks a running proxy's admin listener.
+type adminClient struct {
 	address config.Address
 	client  *http.Client
 }
 
-// askAdmin reads where the admin listener is. The rest of the configuration
+// runningProxy reads where the admin listener is. The rest of the configuration
 // does not matter here, and may well be missing.
-func (p Env) askAdmin() (*asker, error) {
+func (p Env) runningProxy() (*adminClient, error) {
 	address, err := config.AdminAddress(p.Environ)
 	if err != nil {
 		return nil, err
@@ -92,23 +92,23 @@ func (p Env) askAdmin() (*asker, error) {
 	if address.IsZero() {
 		return nil, errors.New("PROXY_ADMIN_LISTEN is off: there is nobody to ask")
 	}
-	return newAsker(address), nil
+	return newAdminClient(address), nil
 }
 
-func newAsker(address config.Address) *asker {
+func newAdminClient(address config.Address) *adminClient {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, address.Network, reachable(address))
 	}
-	return &asker{address, &http.Client{Timeout: askTimeout, Transport: &http.Transport{DialContext: dial}}}
+	return &adminClient{address, &http.Client{Timeout: maxTimeout, Transport: &http.Transport{DialContext: dial}}}
 }
 
-// patience returns how long to wait for one answer.
-func (a *asker) patience(deadline time.Time) time.Duration {
+// timeout returns how long to wait for one response.
+func (a *adminClient) timeout(deadline time.Time) time.Duration {
 	left := time.Until(deadline)
 	if left <= 0 {
-		return askTimeout // the only one
+		return maxTimeout // the only one
 	}
-	return min(askTimeout, max(left, leastPatience))
+	return min(maxTimeout, max(left, minTimeout))
 }
 
 // reachable returns where to find a listener that listens on every address.
@@ -120,7 +120,7 @@ func reachable(a config.Address) string {
 	return a.Address
 }
 
-func (a *asker) do(ctx context.Context, method, path string) (*http.Response, error) {
+func (a *adminClient) do(ctx context.Context, method, path string) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, "http://localhost"+path, nil)
 	if err != nil {
 		return nil, err
@@ -132,8 +132,8 @@ func (a *asker) do(ctx context.Context, method, path string) (*http.Response, er
 	return res, nil
 }
 
-func (a *asker) ready(ctx context.Context, patience time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+func (a *adminClient) ready(ctx context.Context, wait time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	res, err := a.do(ctx, http.MethodGet, "/readyz")
 	if err != nil {

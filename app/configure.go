@@ -1,0 +1,24 @@
+package app
+
+import (
+	"errors"
+	"os"
+
+	"mimecast-proxy/config"
+	"mimecast-proxy/guard"
+)
+
+// configure judges the environment. Routes are for the guard to judge, and what
+// it finds is told along with all the rest.
+func configure(environ []string) (config.Config, error) {
+	cfg, err := config.Parse(withMemoryLimit(environ, os.DirFS("/")))
+	if _, routeErr := guard.ParseRoutes(cfg.Allow); routeErr != nil {
+		faults, ok := errors.AsType[*config.Error](err)
+		if !ok {
+			faults = &config.Error{}
+		}
+		faults.Faults = append(faults.Faults, config.Fault{Variable: "PROXY_ALLOW", Found: routeErr.Error(), Accepted: "patterns such as GET /siem/, and presets"})
+		return cfg, faults
+	}
+	return cfg, err
+}
