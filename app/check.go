@@ -182,7 +182,7 @@ func (c *check) configuration(context.Context) (string, error) {
 
 func (c *check) dns(ctx context.Context) (string, error) {
 	if via, err := c.forwardProxy(); err != nil || via != "" {
-		return "left to the company proxy " + via, err
+		return "left to the corporate proxy " + via, err
 	}
 	host := c.cfg.BaseURL.Hostname()
 	addrs, err := net.DefaultResolver.LookupHost(ctx, host)
@@ -192,7 +192,7 @@ func (c *check) dns(ctx context.Context) (string, error) {
 	return host + " is " + strings.Join(addrs, ", "), nil
 }
 
-// forwardProxy returns the host of the company proxy on the way, if any.
+// forwardProxy returns the host of the corporate proxy on the way, if any.
 func (c *check) forwardProxy() (string, error) {
 	via, err := c.upstream.ForwardProxy(c.cfg.BaseURL)
 	if err != nil {

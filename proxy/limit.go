@@ -57,7 +57,7 @@ type limiter struct {
 
 // queue is who waits for one function. It is guarded by the limiter's mu.
 type queue struct {
-	tickets []*ticket // the first one's turn it is
+	tickets []*ticket // the first one goes next
 	// reset is the latest that any of them was told of: nobody goes before.
 	reset time.Time
 }
@@ -67,7 +67,7 @@ type ticket struct {
 	limiter          *limiter
 	function, client string
 	queue            *queue
-	turn             chan struct{} // closed when it is first
+	first            chan struct{} // closed when it is the first
 }
 
 // enqueue returns a ticket at the end of a function's queue, or nil where too
@@ -88,7 +88,7 @@ func (l *limiter) enqueue(function, client string) *ticket {
 		q = &queue{}
 		l.queues[function] = q
 	}
-	k := &ticket{limiter: l, function: function, client: client, queue: q, turn: make(chan struct{})}
+	k := &ticket{limiter: l, function: function, client: client, queue: q, first: make(chan struct{})}
 	q.tickets = append(q.tickets, k)
 	q.next()
 	return k
@@ -97,13 +97,13 @@ func (l *limiter) enqueue(function, client string) *ticket {
 // next gives the turn to the first.
 func (q *queue) next() {
 	if len(q.tickets) > 0 && !q.tickets[0].ready() {
-		close(q.tickets[0].turn)
+		close(q.tickets[0].first)
 	}
 }
 
 func (k *ticket) ready() bool {
 	select {
-	case <-k.turn:
+	case <-k.first:
 		return true
 	default:
 		return false
@@ -149,7 +149,7 @@ func (k *ticket) waitForReset(ctx context.Context, deadline time.Time) error {
 	timer := time.NewTimer(time.Until(deadline))
 	defer timer.Stop()
 	select {
-	case <-k.turn:
+	case <-k.first:
 	case <-timer.C:
 		return errDeadline
 	case <-ctx.Done():

@@ -47,19 +47,19 @@ func isTimeout(err error) bool {
 	return ok && n.Timeout()
 }
 
-// errTurnedAway ends a request that found only connections that Mimecast closed
+// errConnectionsRejected ends a request that found only connections that Mimecast closed
 // before it took a request.
-var errTurnedAway = errors.New("each connection was closed before a request was taken")
+var errConnectionsRejected = errors.New("each connection was closed before a request was taken")
 
 const (
-	// maxVain bounds the new connections that one request is sent on in vain.
-	maxVain = 4
-	// maxTries bounds all that it is sent on, since each of them may be about to
+	// maxRejectedConns bounds the new connections that one request is sent on in vain.
+	maxRejectedConns = 4
+	// maxConns bounds all that it is sent on, since each of them may be about to
 	// be closed.
-	maxTries = 20
-	// maxDialed bounds the connections that are made for one request: another
+	maxConns = 20
+	// maxDials bounds the connections that are made for one request: another
 	// one may have taken each of them.
-	maxDialed = 10
+	maxDials = 10
 )
 
 // errCut is why a request was cut whose token expired while it was being written.
@@ -86,8 +86,8 @@ type attempt struct {
 	dialed atomic.Int32                // connections made for it
 	conn   atomic.Pointer[trackedConn] // the last that it got
 
-	tries atomic.Int32 // connections that it got
-	vain  atomic.Int32 // new ones that brought no response
+	conns         atomic.Int32 // connections that it got
+	rejectedConns atomic.Int32 // new ones that brought no response
 
 	failures int           // guarded by dials.mu: those of dials when the wait began
 	served   chan struct{} // guarded by dials.mu: closed when the wait ends; nil where nobody looks
@@ -105,7 +105,7 @@ func (c *Connections) attempt(req *http.Request) (*http.Response, error) {
 	}
 	ctx = context.WithValue(httptrace.WithClientTrace(ctx, a.trace()), attemptKey{}, a)
 	res, err := c.current().RoundTrip(req.WithContext(ctx))
-	c.dials.leave(a)
+	c.dials.stopWaiting(a)
 	if err == nil {
 		return res, nil
 	}
@@ -126,33 +126,33 @@ type attemptKey struct{}
 
 func (a *attempt) trace() *httptrace.ClientTrace {
 	return &httptrace.ClientTrace{
-		GetConn:      func(string) { a.wait() },
-		GotConn:      a.got,
+		GetConn:      func(string) { a.awaitConn() },
+		GotConn:      a.gotConn,
 		WroteHeaders: func() { a.phase.Store(int32(written)) },
 		// Before the peer's next word, which may be that it begins no other.
 		GotFirstResponseByte: a.succeeded,
 	}
 }
 
-// wait is called when the attempt begins to wait for a connection: the first
+// awaitConn is called when the attempt begins to wait for a connection: the first
 // one, or another since the peer says that it did not begin the request.
-func (a *attempt) wait() {
+func (a *attempt) awaitConn() {
 	if c := a.conn.Swap(nil); c != nil && !c.answered.Load() {
-		a.vain.Add(1)
+		a.rejectedConns.Add(1)
 		if c.failed.CompareAndSwap(false, true) {
-			a.dials.failed(errTurnedAway)
+			a.dials.failed(errConnectionsRejected)
 		}
 	}
-	if a.vain.Load() >= maxVain || a.tries.Load() >= maxTries {
-		a.cancel(errTurnedAway)
+	if a.rejectedConns.Load() >= maxRejectedConns || a.conns.Load() >= maxConns {
+		a.cancel(errConnectionsRejected)
 	}
 	a.phase.Store(int32(connecting))
-	a.dials.enter(a)
+	a.dials.startWaiting(a)
 }
 
-func (a *attempt) got(info httptrace.GotConnInfo) {
-	a.dials.leave(a)
-	a.tries.Add(1)
+func (a *attempt) gotConn(info httptrace.GotConnInfo) {
+	a.dials.stopWaiting(a)
+	a.conns.Add(1)
 	a.phase.Store(int32(connected))
 	c := findConn(info.Conn)
 	a.conn.Store(c)

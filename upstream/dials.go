@@ -78,9 +78,9 @@ func (g *dialGate) dialWith(dial dialFunc) dialFunc {
 // pace waits until a dial is due, for as long as the attempt that it is for waits
 // for a connection.
 func (g *dialGate) pace(ctx context.Context, a *attempt) error {
-	if a.dialed.Add(1) > maxDialed {
-		a.cancel(errTurnedAway)
-		return errTurnedAway
+	if a.dialed.Add(1) > maxDials {
+		a.cancel(errConnectionsRejected)
+		return errConnectionsRejected
 	}
 	served := g.waitOf(a)
 	for {
@@ -158,20 +158,20 @@ func (g *dialGate) connected() {
 	}
 }
 
-// enter notes that an attempt waits for a connection, leave that it does no
-// longer.
-func (g *dialGate) enter(a *attempt) {
+// startWaiting notes that an attempt waits for a connection, stopWaiting that it no
+// longer does.
+func (g *dialGate) startWaiting(a *attempt) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	a.failures = g.failures
 	g.waiting[a] = struct{}{}
 	if !a.expiry.IsZero() && (g.timer == nil || a.expiry.Before(g.expiry)) {
-		g.lookAt(a.expiry)
+		g.scheduleExpiry(a.expiry)
 	}
 }
 
-// lookAt has expire called at a time, and no sooner. The lock is held.
-func (g *dialGate) lookAt(at time.Time) {
+// scheduleExpiry has expire called at a time, and no sooner. The lock is held.
+func (g *dialGate) scheduleExpiry(at time.Time) {
 	if g.timer != nil {
 		g.timer.Stop()
 	}
@@ -196,11 +196,11 @@ func (g *dialGate) expire() {
 		}
 	}
 	if !next.IsZero() {
-		g.lookAt(next)
+		g.scheduleExpiry(next)
 	}
 }
 
-func (g *dialGate) leave(a *attempt) {
+func (g *dialGate) stopWaiting(a *attempt) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	delete(g.waiting, a)

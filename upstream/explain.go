@@ -43,14 +43,14 @@ func classify(err error) (event.Code, string) {
 		return event.UpstreamUnreachable, detail
 	}
 	switch {
-	case reached != written && errors.Is(err, errTurnedAway):
+	case reached != written && errors.Is(err, errConnectionsRejected):
 		return event.UpstreamUnreachable, "Mimecast closed each new connection before it took a request. Nothing was sent; send the request again later."
 	case reached == connecting:
-		return event.UpstreamUnreachable, "Mimecast cannot be reached. Check this machine's network and firewall; behind a company proxy set HTTPS_PROXY."
+		return event.UpstreamUnreachable, "Mimecast cannot be reached. Check this machine's network and firewall; behind a corporate proxy set HTTPS_PROXY."
 	case reached == handshake && isTimeout(err):
-		return event.UpstreamUnreachable, "Something answered in Mimecast's place and then fell silent before a secure connection was made. Check the firewall; behind a company proxy set HTTPS_PROXY."
+		return event.UpstreamUnreachable, "Something answered in Mimecast's place and then fell silent before a secure connection was made. Check the firewall; behind a corporate proxy set HTTPS_PROXY."
 	case reached == handshake && isConnectionEnd(err):
-		return event.UpstreamUnreachable, "The connection was closed before it was secure. Check the firewall; behind a company proxy set HTTPS_PROXY."
+		return event.UpstreamUnreachable, "The connection was closed before it was secure. Check the firewall; behind a corporate proxy set HTTPS_PROXY."
 	case reached == handshake:
 		return event.UpstreamTLS, "No secure connection to Mimecast could be made. Check whether something on the way intercepts TLS."
 	case reached == connected:
@@ -79,13 +79,13 @@ func classifyDial(err error) string {
 	}
 	op, isOp := errors.AsType[*net.OpError](err)
 	if isOp && op.Op == "proxyconnect" {
-		return "The company proxy that HTTPS_PROXY names cannot be reached. Check its name and port; if there is none, unset HTTPS_PROXY."
+		return "The corporate proxy that HTTPS_PROXY names cannot be reached. Check its name and port; if there is none, unset HTTPS_PROXY."
 	}
 	if _, ok := errors.AsType[*net.DNSError](err); ok {
 		return "Mimecast's name cannot be resolved. Check this machine's DNS and MIMECAST_BASE_URL."
 	}
 	if isOp && op.Op == "dial" {
-		return "Mimecast cannot be reached. Check this machine's network and firewall; behind a company proxy set HTTPS_PROXY."
+		return "Mimecast cannot be reached. Check this machine's network and firewall; behind a corporate proxy set HTTPS_PROXY."
 	}
 	if refused, ok := errors.AsType[*refusedByProxy](err); ok {
 		return refused.advice()
@@ -108,7 +108,7 @@ func (e *refusedByProxy) Error() string {
 func (e *refusedByProxy) advice() string {
 	switch {
 	case e.status != http.StatusProxyAuthRequired:
-		return fmt.Sprintf("The company proxy refused the way to Mimecast (status %d). Ask its operators to allow Mimecast's API hosts, or check HTTPS_PROXY.", e.status)
+		return fmt.Sprintf("The corporate proxy refused the way to Mimecast (status %d). Ask its operators to allow Mimecast's API hosts, or check HTTPS_PROXY.", e.status)
 	case e.others && !e.basic:
 		return "The corporate proxy takes no password, only sign-in such as NTLM or Negotiate (status 407), which is not supported. Put a local proxy that signs in, such as cntlm or px, between: HTTPS_PROXY=http://127.0.0.1:3128."
 	case e.signedIn:

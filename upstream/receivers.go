@@ -67,9 +67,9 @@ func newReceivers(most int) *receivers {
 	return r
 }
 
-// wait returns a place, once there is one. Where no place is free, it cuts
+// acquire returns a place, once there is one. Where no place is free, it cuts
 // the response whose client has stalled for longest.
-func (r *receivers) wait(ctx context.Context) (*receiver, error) {
+func (r *receivers) acquire(ctx context.Context) (*receiver, error) {
 	if r.free == nil {
 		return nil, nil
 	}

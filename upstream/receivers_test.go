@@ -34,7 +34,7 @@ func TestWindowsTakeAnEighthOfTheMemory(t *testing.T) {
 // take takes a place and receives a response on it.
 func take(t *testing.T, r *receivers) *http.Response {
 	t.Helper()
-	place, err := r.wait(t.Context())
+	place, err := r.acquire(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,7 +54,7 @@ func TestPlacesComeBackWithTheEndOfABody(t *testing.T) {
 				t.Errorf("%s: %d places, %d held", name, len(r.free), len(r.held))
 			}
 		}
-		place, _ := r.wait(t.Context())
+		place, _ := r.acquire(t.Context())
 		place.receive(&http.Response{ProtoMajor: 1, Body: io.NopCloser(nil)})
 		if len(r.free) != 1 {
 			t.Error("HTTP/1.1, which has no windows, keeps a place")
@@ -95,10 +95,10 @@ func TestTheResponseThatStalledForLongestIsCutForOneThatWaits(t *testing.T) {
 func TestAWaitForAPlaceEndsWithItsRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newReceivers(1)
-		r.wait(t.Context()) // no response yet: nobody has stalled
+		r.acquire(t.Context()) // no response yet: nobody has stalled
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()
-		if _, err := r.wait(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := r.acquire(ctx); !errors.Is(err, context.DeadlineExceeded) {
 			t.Error(err)
 		}
 	})

@@ -69,7 +69,7 @@ type Connections struct {
 	transport atomic.Pointer[agedTransport]
 	life      time.Duration // of a transport
 	dials     *dialGate
-	receiving *receivers
+	receivers *receivers
 }
 
 // agedTransport is a transport that knows when it was made.
@@ -81,7 +81,7 @@ type agedTransport struct {
 // New returns the connections to Mimecast: HTTP/2 if it is offered, compression
 // untouched, and no redirect followed.
 func New(o Options) *Connections {
-	c := &Connections{life: transportLife, dials: newDialGate(), receiving: newReceivers(windowsFor(o.MemoryLimit).streams)}
+	c := &Connections{life: transportLife, dials: newDialGate(), receivers: newReceivers(windowsFor(o.MemoryLimit).streams)}
 	c.options.Store(&o)
 	c.transport.Store(c.newTransport())
 	return c
@@ -164,7 +164,7 @@ func (c *Connections) CloseIdleConnections() { c.transport.Load().CloseIdleConne
 // [account.WithToken] is not sent after that expires: the cause is then
 // [account.ErrTokenExpired].
 func (c *Connections) RoundTrip(req *http.Request) (*http.Response, error) {
-	place, err := c.receiving.wait(req.Context())
+	place, err := c.receivers.acquire(req.Context())
 	if err != nil {
 		closeBody(req)
 		return nil, err
