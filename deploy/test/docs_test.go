@@ -55,3 +55,20 @@ func TestArchitectureNamesEveryPackage(t *testing.T) {
 		}
 	}
 }
+
+// TestArchitectureNamesWhatToTouch holds the table at the end of docs/architecture.md:
+// each file declares what stands behind its name.
+func TestArchitectureNamesWhatToTouch(t *testing.T) {
+	_, table, _ := strings.Cut(readDoc(t, "docs/architecture.md"), "\n| to change | touch |\n")
+	rows := regexp.MustCompile("`([a-z0-9_./]+\\.go)`: `([A-Za-z]+)`").FindAllStringSubmatch(table, -1)
+	if len(rows) < 20 {
+		t.Fatalf("%d rows", len(rows))
+	}
+	for _, row := range rows {
+		source := readDoc(t, row[1])
+		declared := regexp.MustCompile(`(?m)^(?:func (?:\([^)]*\) )?|type |var |const |\t)` + row[2] + `\b`)
+		if !declared.MatchString(source) {
+			t.Errorf("%s does not declare %s", row[1], row[2])
+		}
+	}
+}
