@@ -70,6 +70,22 @@ func (t *replay) RoundTrip(req *http.Request) (*http.Response, error) {
 	if _, err := account.Of(ctx).Tokens.Token(ctx); err != nil { // then the body need not be read
 		return nil, err
 	}
+	var res *http.Response
+	var err error
+	if req.Body == nil || req.Body == http.NoBody {
+		res, err = t.next.RoundTrip(req)
+	} else {
+		res, err = t.sendKept(req)
+	}
+	if err != nil {
+		return nil, err
+	}
+	res.Request = req // another would hold the kept body as long as the response
+	return res, nil
+}
+
+// sendKept keeps the body while the layers below send it.
+func (t *replay) sendKept(req *http.Request) (*http.Response, error) {
 	body, err := bufferBody(req, t.limit, t.budget)
 	if err != nil {
 		return nil, err
@@ -85,10 +101,8 @@ func (t *replay) RoundTrip(req *http.Request) (*http.Response, error) {
 		if clientErr := body.clientErr(); clientErr != nil {
 			return nil, clientErr
 		}
-		return nil, err
 	}
-	res.Request = req // another would hold the kept body as long as the response
-	return res, nil
+	return res, err
 }
 
 // request returns req with p as its body. GetBody is also what net/http resends by
@@ -96,19 +110,16 @@ func (t *replay) RoundTrip(req *http.Request) (*http.Response, error) {
 // HTTP/2 stream that was refused.
 func (p *replayBody) request(req *http.Request) (*http.Request, error) {
 	out := *req
-	if _, asks := req.Header["Expect"]; asks || !p.whole() {
-		out.Header = maps.Clone(req.Header)
-		out.Header.Del("Expect") // the client has been told to go on, or will be
-	}
-	out.Body, out.GetBody = http.NoBody, nil
-	if p.empty() {
+	switch {
+	case p.empty():
+		out.Body, out.ContentLength = http.NoBody, 0
 		return &out, nil
-	}
-	if p.whole() {
+	case p.whole():
 		out.ContentLength = p.size
 		out.TransferEncoding = nil
-	} else {
+	default:
 		// A 401 can then arrive before the body is on its way and gone.
+		out.Header = maps.Clone(req.Header)
 		out.Header["Expect"] = []string{"100-continue"}
 	}
 	out.GetBody = p.open
@@ -175,10 +186,6 @@ func bufferBody(r *http.Request, limit int64, budget *Budget) (*replayBody, erro
 	p := &replayBody{budget: budget, rest: r.Body}
 	p.users.Store(1)
 	limit = min(limit, math.MaxInt64-1)
-	if r.Body == nil || r.Body == http.NoBody {
-		p.rest = nil
-		return p, nil
-	}
 	if r.ContentLength > limit {
 		return p, nil
 	}
