@@ -38,7 +38,7 @@ func newAccount(cfg config.Config, tel *telemetry.Telemetry, redactor *telemetry
 		return nil, err
 	}
 	a := &mimecastAccount{upstream: api, endpoint: api}
-	if cfg.TokenURL.Host != cfg.BaseURL.Host { // no request waits for a connection to the other
+	if cfg.TokenURL.Host != cfg.BaseURL.Host { // so that they share no limit
 		if a.endpoint, err = connections(cfg); err != nil {
 			return nil, err
 		}

@@ -170,15 +170,17 @@ func (s *instance) run(ctx context.Context, signals <-chan os.Signal) error {
 	}
 	s.announce()
 	var err error
+	signaled := 0
 	select {
 	case <-ctx.Done():
 	case <-signals:
+		signaled = 1
 	case <-s.quit:
 	case err = <-failed:
 		err = fmt.Errorf("serving: %w", err)
 		s.tel.Logger().Error("listener failed", "error", err)
 	}
-	return errors.Join(err, s.drain(signals))
+	return errors.Join(err, s.drain(signals, signaled))
 }
 
 func (s *instance) announce() {
@@ -198,10 +200,11 @@ func (s *instance) announce() {
 }
 
 // drain stops taking requests and waits for those in flight: not ready first, then
-// [server.Server.Drain]. What is left at its end, or at a second signal, is cut.
-func (s *instance) drain(signals <-chan os.Signal) error {
+// [server.Server.Drain]. What is left at its end, or at the second signal since the
+// start, is cut.
+func (s *instance) drain(signals <-chan os.Signal, signaled int) error {
 	s.draining.Store(true)
-	ctx, stopWatching := s.untilSecondSignal(signals)
+	ctx, stopWatching := s.untilSecondSignal(signals, signaled)
 	defer stopWatching()
 	if s.supervisor.Stopping != nil {
 		s.supervisor.Stopping()
@@ -228,19 +231,23 @@ func (s *instance) drain(signals <-chan os.Signal) error {
 	return err
 }
 
-// untilSecondSignal returns a context that the next signal ends. Call stop when
-// nothing is left to end.
-func (s *instance) untilSecondSignal(signals <-chan os.Signal) (_ context.Context, stop func()) {
+// untilSecondSignal returns a context that the second signal ends, of which so many
+// have come. A drain that /quitquitquit began gets SIGTERM too, from Kubernetes, which
+// must not cut it. Call stop when nothing is left to end.
+func (s *instance) untilSecondSignal(signals <-chan os.Signal, signaled int) (_ context.Context, stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	watching := make(chan struct{})
 	go func() {
 		defer close(watching)
-		select {
-		case <-signals:
-			cancel()
-			s.tel.Logger().Warn("second signal: cutting requests in flight")
-		case <-ctx.Done():
+		for ; signaled < 2; signaled++ {
+			select {
+			case <-signals:
+			case <-ctx.Done():
+				return
+			}
 		}
+		cancel()
+		s.tel.Logger().Warn("second signal: cutting requests in flight")
 	}()
 	return ctx, func() { cancel(); <-watching }
 }

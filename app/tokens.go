@@ -27,18 +27,9 @@ type tokens struct {
 func (t tokens) Token(ctx context.Context) (account.Token, error) {
 	tok, err := t.source.Token(ctx)
 	if err != nil {
-		return nil, t.redacted(tokenProblem(ctx, err, t.remedy))
+		return nil, t.problem(ctx, err)
 	}
 	return tok, nil
-}
-
-// redacted is err with a detail for the client that has no secret in it, whatever
-// the token endpoint answered.
-func (t tokens) redacted(err error) error {
-	if p, ok := errors.AsType[*problem.Problem](err); ok {
-		p.Detail = t.redactor.Redact(p.Detail)
-	}
-	return err
 }
 
 func (t tokens) Renew(ctx context.Context, rejected account.Token) (account.Token, error) {
@@ -48,7 +39,7 @@ func (t tokens) Renew(ctx context.Context, rejected account.Token) (account.Toke
 	}
 	tok, err := t.source.Renew(ctx, held)
 	if err != nil {
-		return nil, t.redacted(tokenProblem(ctx, err, t.remedy))
+		return nil, t.problem(ctx, err)
 	}
 	return tok, nil
 }
@@ -76,12 +67,20 @@ func credentialsRemedy(cfg config.Config) string {
 	}
 }
 
-// tokenProblem is the error response to a request for which there is no token. The
-// remedy is for credentials that are refused.
-func tokenProblem(ctx context.Context, err error, remedy string) error {
+// problem returns the error response to a request for which there is no token. Its
+// detail has no secret in it, whatever the token endpoint sent.
+func (t tokens) problem(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return err // the request ended: there is nothing to say about tokens
 	}
+	p := tokenProblem(err, t.remedy)
+	p.Detail = t.redactor.Redact(p.Detail)
+	return p
+}
+
+// tokenProblem says why there is no token. The remedy is for credentials that are
+// refused.
+func tokenProblem(err error, remedy string) *problem.Problem {
 	if errors.Is(err, token.ErrStopped) {
 		return problem.New(event.ShuttingDown, "The proxy is shutting down.").Because(err)
 	}

@@ -20,8 +20,8 @@ var regionsOfAPI1 = map[string]string{
 	"uk-api.mimecast.com":  "uk",
 }
 
-// RegionOfAPI1 returns the region of the API 2.0 that replaces a host of API 1.0. It
-// reports false for a name, in lower case, that is no such host.
+// RegionOfAPI1 returns the region of the API 2.0 that replaces a host of API 1.0. The
+// host must be in lower case; ok is false if it is no host of API 1.0.
 func RegionOfAPI1(host string) (region string, ok bool) {
 	if host != "api.mimecast.com" && !strings.HasSuffix(host, "-api.mimecast.com") {
 		return "", false

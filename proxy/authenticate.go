@@ -87,8 +87,7 @@ func (t *authenticate) sendWith(req *http.Request, token account.Token) (*http.R
 	return res, nil
 }
 
-// retryUnauthorized takes a 401 as far as it goes: a new token, and the request
-// once more.
+// retryUnauthorized renews the token after a 401 and resends the request once.
 func (t *authenticate) retryUnauthorized(req *http.Request, rejected account.Token, res *http.Response) (*http.Response, error) {
 	ctx := req.Context()
 	tokens := account.Of(ctx).Tokens

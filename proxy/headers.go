@@ -105,7 +105,7 @@ func withhold(h http.Header) {
 }
 
 // hideIdempotency spells the idempotency keys as net/http does not. It takes them as
-// leave to send a request twice, even a write that the upstream has seen, and
+// permission to resend a request, even a write that the upstream has seen, and
 // Mimecast makes no such promise.
 func hideIdempotency(h http.Header) {
 	for _, name := range []string{"Idempotency-Key", "X-Idempotency-Key"} {

@@ -52,7 +52,13 @@ type limiter struct {
 	mu      sync.Mutex
 	held    int
 	clients map[string]int // how many each client has
-	queues  map[string]*queue
+	queues  map[function]*queue
+}
+
+// function is what Mimecast counts by: each account has its own quota of each.
+type function struct {
+	account *account.Account
+	path    string
 }
 
 // queue is who waits for one function. It is guarded by the limiter's mu.
@@ -64,21 +70,22 @@ type queue struct {
 
 // ticket is one request's place in a queue.
 type ticket struct {
-	limiter          *limiter
-	function, client string
-	queue            *queue
-	first            chan struct{} // closed when it is the first
+	limiter  *limiter
+	function function
+	client   string
+	queue    *queue
+	first    chan struct{} // closed when it is the first
 }
 
 // enqueue returns a ticket at the end of a function's queue, or nil where too
 // many requests wait already.
-func (l *limiter) enqueue(function, client string) *ticket {
+func (l *limiter) enqueue(f function, client string) *ticket {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.queues == nil {
-		l.clients, l.queues = map[string]int{}, map[string]*queue{}
+		l.clients, l.queues = map[string]int{}, map[function]*queue{}
 	}
-	q := l.queues[function]
+	q := l.queues[f]
 	if l.held >= maxHeld || l.clients[client] >= maxHeldClient || q != nil && len(q.tickets) >= maxHeldFunction {
 		return nil
 	}
@@ -86,9 +93,9 @@ func (l *limiter) enqueue(function, client string) *ticket {
 	l.clients[client]++
 	if q == nil {
 		q = &queue{}
-		l.queues[function] = q
+		l.queues[f] = q
 	}
-	k := &ticket{limiter: l, function: function, client: client, queue: q, first: make(chan struct{})}
+	k := &ticket{limiter: l, function: f, client: client, queue: q, first: make(chan struct{})}
 	q.tickets = append(q.tickets, k)
 	q.next()
 	return k
@@ -178,7 +185,7 @@ func (t *limit) resendWhenReady(req *http.Request, limited *http.Response) (*htt
 	if !ok {
 		return t.held(ctx, event.HoldTooLong, limited), nil
 	}
-	ticket := t.limiter.enqueue(req.URL.Opaque, account.ClientOf(req))
+	ticket := t.limiter.enqueue(function{account.Of(ctx), req.URL.Opaque}, account.ClientOf(req))
 	if ticket == nil {
 		return t.held(ctx, event.HoldTooLong, limited), nil
 	}
@@ -186,16 +193,18 @@ func (t *limit) resendWhenReady(req *http.Request, limited *http.Response) (*htt
 	for ; ok; reset, ok = resetOf(limited, deadline) {
 		ticket.limit(reset)
 		bufferPrefix(limited)
-		if err := ticket.waitForReset(ctx, deadline); errors.Is(err, errDeadline) {
-			break
-		} else if err != nil {
-			drainAndClose(limited)
-			t.held(ctx, event.HoldAbandoned, nil)
-			return nil, err
-		}
 		again, err := rewind(req)
 		if err != nil {
 			return t.held(ctx, event.HoldNotReplayable, limited), nil //nolint:nilerr // the 429 is the truth that the client gets
+		}
+		if err := ticket.waitForReset(ctx, deadline); err != nil {
+			closeBody(again)
+			if errors.Is(err, errDeadline) {
+				break
+			}
+			drainAndClose(limited)
+			t.held(ctx, event.HoldAbandoned, nil)
+			return nil, err
 		}
 		drainAndClose(limited)
 		limited, err = t.next.RoundTrip(again)

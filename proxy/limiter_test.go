@@ -16,7 +16,7 @@ func TestTurnsGoInTheOrderOfArrivalAndAfterTheLatestReset(t *testing.T) {
 		deadline := began.Add(time.Hour)
 		went := make(chan int, 10)
 		for i := range 10 {
-			p := l.enqueue("/siem", "c")
+			p := l.enqueue(function{path: "/siem"}, "c")
 			// Each is told of another reset, the first of the latest.
 			p.limit(began.Add(time.Duration(10-i) * time.Second))
 			go func() {
@@ -48,7 +48,7 @@ func TestWhoIsFirstWaitsForAResetThatComesToLightMeanwhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var l limiter
 		began := time.Now()
-		first, second := l.enqueue("/siem", "c"), l.enqueue("/siem", "c")
+		first, second := l.enqueue(function{path: "/siem"}, "c"), l.enqueue(function{path: "/siem"}, "c")
 		defer second.release()
 		first.limit(began.Add(time.Second))
 		time.AfterFunc(500*time.Millisecond, func() { second.limit(began.Add(3 * time.Second)) })
@@ -65,7 +65,7 @@ func TestWhoIsFirstWaitsForAResetThatComesToLightMeanwhile(t *testing.T) {
 func TestOneQueueDoesNotHoldUpAnother(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var l limiter
-		slow, other := l.enqueue("/siem", "c"), l.enqueue("/api", "c")
+		slow, other := l.enqueue(function{path: "/siem"}, "c"), l.enqueue(function{path: "/api"}, "c")
 		defer slow.release()
 		defer other.release()
 		slow.limit(time.Now().Add(time.Minute))
@@ -79,7 +79,7 @@ func TestOneQueueDoesNotHoldUpAnother(t *testing.T) {
 func TestWaitEndsWithTheDeadlineOrTheClient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var l limiter
-		first, second := l.enqueue("/siem", "c"), l.enqueue("/siem", "c")
+		first, second := l.enqueue(function{path: "/siem"}, "c"), l.enqueue(function{path: "/siem"}, "c")
 		defer first.release()
 		if err := second.waitForReset(t.Context(), time.Now().Add(time.Second)); !errors.Is(err, errDeadline) {
 			t.Error(err)
@@ -91,7 +91,7 @@ func TestWaitEndsWithTheDeadlineOrTheClient(t *testing.T) {
 		}
 		second.release()
 		// Who leaves from the middle is not waited for.
-		third := l.enqueue("/siem", "c")
+		third := l.enqueue(function{path: "/siem"}, "c")
 		defer third.release()
 		if !first.ready() || third.ready() {
 			t.Error("the turn went astray")
@@ -101,8 +101,8 @@ func TestWaitEndsWithTheDeadlineOrTheClient(t *testing.T) {
 
 func TestOneClientLeavesPlacesInTheQueuesToOthers(t *testing.T) {
 	var l limiter
-	count := func(function, client string) (n int) {
-		for l.enqueue(function, client) != nil {
+	count := func(path, client string) (n int) {
+		for l.enqueue(function{path: path}, client) != nil {
 			n++
 		}
 		return n

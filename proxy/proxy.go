@@ -1,9 +1,10 @@
-// Package proxy sends an allowed request on to Mimecast and the answer back:
-// httputil.ReverseProxy over a [Transport] that adds the bearer token.
+// Package proxy sends an allowed request on to Mimecast and the response back:
+// httputil.ReverseProxy over the layers [Replay], [Limit] and [Authenticate].
 //
-// What a client sends is stripped of every header that could speak for it or
-// for the proxy; path, query and body pass byte for byte, and so does the
-// answer. Bodies stream both ways.
+// A client's request is stripped of every header that could speak for the client or
+// for the proxy. Path, query and body pass byte for byte, and so does the response. A
+// body up to the replay limit is read whole before it is sent; larger ones stream, and
+// so do responses.
 package proxy
 
 import (
@@ -66,7 +67,7 @@ func rewrite(r *httputil.ProxyRequest) {
 	// A client's trailers arrive after all checks are made, and Mimecast reads none:
 	// RFC 9110, section 6.5.1, lets them go.
 	r.Out.Trailer = nil
-	if r.Out.Body != nil { // Go 1.26 hides what it is
+	if r.Out.Body != nil { // ReverseProxy wraps it, and Replay needs what it is
 		r.Out.Body = r.In.Body
 	}
 }
@@ -180,7 +181,7 @@ func (w responseFilter) WriteHeader(status int) {
 // Unwrap is for http.ResponseController.
 func (w responseFilter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// errStatus is given a status that no HTTP client can use.
+// errStatus says that Mimecast sent a status that no HTTP client can use.
 var errStatus = errors.New("unusable status")
 
 func modifyResponse(res *http.Response) error {

@@ -112,7 +112,7 @@ func (p *replayBody) request(req *http.Request) (*http.Request, error) {
 	out := *req
 	switch {
 	case p.empty():
-		out.Body, out.ContentLength = http.NoBody, 0
+		out.Body, out.ContentLength, out.TransferEncoding = http.NoBody, 0, nil
 		return &out, nil
 	case p.whole():
 		out.ContentLength = p.size
@@ -161,6 +161,12 @@ func (e *ClientBodyError) Error() string { return "reading the request body: " +
 
 // Unwrap returns the cause.
 func (e *ClientBodyError) Unwrap() error { return e.Err }
+
+func closeBody(req *http.Request) {
+	if req.Body != nil {
+		_ = req.Body.Close()
+	}
+}
 
 // replayBody is a request's body on its way: the part that is kept, and the rest
 // that is still with the client. While no byte of the rest was taken, all of
@@ -295,7 +301,7 @@ func (p *replayBody) end() {
 	}
 }
 
-// EndWith ends the stream together with the connection that it is sent on. Over
+// EndWith ends the attempt that is under way together with its connection. Over
 // HTTP/1.1 net/http waits for the Read of a body before it reports that the
 // connection has ended.
 func (s *stream) EndWith(connection context.Context) {

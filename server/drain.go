@@ -32,7 +32,8 @@ func (s *Server) Drain(ctx context.Context, d Drain) error {
 	}
 	bounded, release := context.WithTimeout(ctx, d.Timeout)
 	defer release()
-	if s.Shutdown(bounded) == nil {
+	err := s.Shutdown(bounded)
+	if err == nil {
 		return nil
 	}
 	d.Cut()
@@ -40,5 +41,5 @@ func (s *Server) Drain(ctx context.Context, d Drain) error {
 	defer end()
 	_ = s.Shutdown(grace) // what is not done by then is cut without a response
 	_ = s.Close()
-	return bounded.Err()
+	return err
 }

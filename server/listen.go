@@ -13,8 +13,7 @@ import (
 type ListenFunc func(ctx context.Context, network, address string) (net.Listener, error)
 
 // Listen opens a listener by listen, for the address that variable sets. A unix
-// socket gets the mode, and from its first moment on nobody else can connect to it; a
-// stale one is replaced. Errors name the variable and say what to do.
+// socket gets the mode; until then only this user can connect. A stale one is replaced. Errors name the variable and say what to do.
 func Listen(ctx context.Context, listen ListenFunc, variable, network, address string, mode fs.FileMode) (net.Listener, error) {
 	setting := variable + "=" + address
 	if network == "unix" {
@@ -50,8 +49,8 @@ func listenAs(ctx context.Context, listen ListenFunc, network, address string) (
 	return l, err
 }
 
-// clearStale removes a socket that a killed process left behind. One that
-// somebody listens at stays, and is in the way; so does anything else.
+// clearStale removes a socket that a killed process left behind. A socket with a
+// listener stays, and is an error; so is anything else.
 func clearStale(ctx context.Context, path string) error {
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -20,7 +20,7 @@ type phase int32
 
 const (
 	connecting phase = iota // no connection yet
-	handshake               // one was dialed; with TLS, and a forward proxy, there is more to do
+	handshake               // one was dialed; with TLS, and a corporate proxy, there is more to do
 	connected               // a connection, and no complete header written on it
 	written                 // the header was written: Mimecast may have the request
 )
@@ -35,8 +35,9 @@ func (e *attemptError) Error() string { return e.err.Error() }
 
 func (e *attemptError) Unwrap() error { return e.err }
 
-// isConnectionLost reports whether the connection ended after the request was
-// written: no timeout, and no error of the one HTTP/2 stream alone.
+// isConnectionLost reports whether the connection ended, or brought nothing that can
+// be used, after the request was written: no timeout, and no error of the one HTTP/2
+// stream alone.
 func (e *attemptError) isConnectionLost() bool {
 	_, ofStream := errors.AsType[http2.StreamError](e.err)
 	return e.phase == written && !ofStream && !isTimeout(e.err)
@@ -89,11 +90,12 @@ type attempt struct {
 	conns         atomic.Int32 // connections that it got
 	rejectedConns atomic.Int32 // new ones that brought no response
 
+	gaveUp   atomic.Bool   // canceled by dials, since connections fail
 	failures int           // guarded by dials.mu: those of dials when the wait began
 	served   chan struct{} // guarded by dials.mu: closed when the wait ends; nil where nobody looks
 }
 
-// attempt sends req once, but where HTTP/2 says that it was not begun.
+// attempt sends req once; net/http resends it if HTTP/2 says that it was not begun.
 func (c *Connections) attempt(req *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(req.Context())
 	a := &attempt{dials: c.dials, cancel: cancel, expiry: account.Expiry(ctx)}
@@ -177,7 +179,7 @@ func (a *attempt) succeeded() {
 func (a *attempt) failed(ctx context.Context, err error) {
 	c := a.conn.Load()
 	late := phase(a.phase.Load()) == written && isTimeout(err)
-	if ctx.Err() != nil || late || errors.Is(err, account.ErrTokenExpired) {
+	if ctx.Err() != nil || late || a.gaveUp.Load() || errors.Is(err, account.ErrTokenExpired) {
 		return
 	}
 	if c != nil && (c.answered.Load() || !c.failed.CompareAndSwap(false, true)) {

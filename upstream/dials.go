@@ -130,7 +130,7 @@ func (g *dialGate) take(now time.Time) (pause time.Duration, more <-chan struct{
 	defer g.mu.Unlock()
 	since := now.Sub(g.last)
 	if g.failures == 0 && since > time.Second {
-		g.credit = max(g.credit, burstDials)
+		g.credit = burstDials // no more: what an earlier burst did not need is gone
 	}
 	switch {
 	case g.credit > 0:
@@ -234,6 +234,7 @@ func (g *dialGate) failed(err error) {
 	g.failures++
 	for a := range g.waiting {
 		if g.failures-a.failures >= maxFailures {
+			a.gaveUp.Store(true)
 			a.cancel(err)
 		}
 	}

@@ -130,7 +130,7 @@ func (p *receiver) receive(res *http.Response) *http.Response {
 	if p == nil {
 		return res
 	}
-	if res.ProtoMajor < 2 || res.Body == http.NoBody { // no window is filled
+	if res.ProtoMajor < 2 { // no window is filled
 		p.release()
 		return res
 	}

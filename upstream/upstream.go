@@ -19,19 +19,20 @@ import (
 )
 
 // Options say how to reach Mimecast. The zero value is usable: the system's roots, no
-// forward proxy and no bounds.
+// corporate proxy and no bounds.
 type Options struct {
 	// Roots are the authorities to trust; nil means the system's.
 	Roots *x509.CertPool
-	// Proxy returns the forward proxy for a request; nil means none.
+	// Proxy returns the corporate proxy for a request; nil means none.
 	Proxy func(*http.Request) (*url.URL, error)
 	// DialTimeout bounds the TCP and then the TLS handshake, each;
 	// ResponseTimeout the wait for response headers, once the request is sent;
 	// IdleTimeout the life of an unused connection. 0 means no bound.
 	DialTimeout, ResponseTimeout, IdleTimeout time.Duration
-	// MaxConnections bounds the connections: over HTTP/2 those that are being
-	// made, over HTTP/1.1 all of them, and so the requests that are upstream at
-	// once. Further requests wait. 0 means no bound.
+	// MaxConnections bounds the connections for new requests: over HTTP/2 those that
+	// are being made, over HTTP/1.1 all of them, and so the requests that are upstream
+	// at once. Further requests wait. Connections that an older transport still uses
+	// do not count. 0 means no bound.
 	MaxConnections int
 	// MemoryLimit is the memory that the process may use, in bytes. HTTP/2's
 	// receive windows take at most an eighth of it. 0 means that it is not known.
@@ -144,10 +145,11 @@ func (c *Connections) Trust(roots *x509.CertPool) {
 	o := *c.options.Load()
 	o.Roots = roots
 	c.options.Store(&o) // first: a transport that replaces this one has them too
+	// A request that loses its connection to this is sent on another.
 	c.transport.Swap(c.newTransport()).CloseIdleConnections()
 }
 
-// ForwardProxy returns the forward proxy for a URL; nil where there is none.
+// ForwardProxy returns the corporate proxy for a URL; nil where there is none.
 func (c *Connections) ForwardProxy(u *url.URL) (*url.URL, error) {
 	forward := c.options.Load().Proxy
 	if forward == nil {
@@ -156,7 +158,8 @@ func (c *Connections) ForwardProxy(u *url.URL) (*url.URL, error) {
 	return forward(&http.Request{URL: u})
 }
 
-// CloseIdleConnections closes the connections that no request uses.
+// CloseIdleConnections closes the connections that no request uses, but for those of
+// transports that were replaced: they end by their own timeout.
 func (c *Connections) CloseIdleConnections() { c.transport.Load().CloseIdleConnections() }
 
 // RoundTrip implements http.RoundTripper. An error is a [*problem.Problem], but for a

@@ -121,7 +121,7 @@ func TestABurstThatFindsNobodyFailsTogether(t *testing.T) {
 }
 
 // Each pair of requests is answered together. One that waited for the other would
-// do so until its drainTimeout ends.
+// do so until its client leaves.
 func TestNoRequestWaitsForAnotherBehindAForwardProxyWithTLS(t *testing.T) {
 	const pairs = 30
 	met := make(chan struct{})
