@@ -15,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"mimecast-proxy/admin"
+	"mimecast-proxy/event"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -199,7 +200,9 @@ func TestWithoutAWayToTellWhoIsLocalNothingIsShown(t *testing.T) {
 func TestSupportShowsWhatWentWrong(t *testing.T) {
 	o := full()
 	o.Status = func() admin.Status {
-		return admin.Status{Account: admin.Account{ClientID: "a-long-client-id"}, Requests: []admin.Request{{Path: "/good"}, {Path: "/bad", Fault: "mimecast_5xx"}, {Path: "/cut", Error: "cut"}}}
+		return admin.Status{Account: admin.Account{ClientID: "a-long-client-id"}, Snapshot: event.Snapshot{
+			Requests: []event.Request{{Path: "/good"}, {Path: "/bad", Fault: event.MimecastError}, {Path: "/cut", Error: "cut"}},
+		}}
 	}
 	_, body := ask(t, serve(t, o), "GET", "/api/support")
 	var got admin.Support
@@ -263,7 +266,7 @@ func TestStatusIsJSONWithTheTokenAndAShortClientID(t *testing.T) {
 	}
 	o.Draining = func() bool { return true }
 	o.Status = func() admin.Status {
-		return admin.Status{Version: "v1", Account: admin.Account{ClientID: "abcdefghijkl"}}
+		return admin.Status{Account: admin.Account{ClientID: "abcdefghijkl"}, Snapshot: event.Snapshot{Version: "v1"}}
 	}
 	s := serve(t, o)
 	res, body := ask(t, s, "GET", "/api/status")

@@ -72,7 +72,7 @@ func announcements() g.Node {
 }
 
 func verdictBanner(v *Verdict) g.Node {
-	return el("section", id("verdict"), class("verdict "+v.State), dataLive(), attr("data-state", v.State+" "+v.Culprit), attr("aria-label", "Verdict"),
+	return el("section", id("verdict"), class("verdict "+v.State), dataLive(), attr("data-state", v.State+" "+string(v.Component)), attr("aria-label", "Verdict"),
 		lamp(v.State),
 		el("div",
 			say("p", "answer", v.Text),

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strconv"
 
+	"mimecast-proxy/event"
+
 	g "maragu.dev/gomponents"
 )
 
@@ -30,11 +32,11 @@ func (p part) node() g.Node {
 
 // stateOf returns the state of one of the four: the verdict's where that names
 // it, else whether enough was its fault lately.
-func stateOf(s *Status, culprit string) string {
+func stateOf(s *Status, component event.Component) string {
 	switch {
-	case s.Verdict.Culprit == culprit:
+	case s.Verdict.Component == component:
 		return s.Verdict.State
-	case percent(lately(s, culprit), s.LastMinute) >= notable:
+	case percent(lately(s, component), s.LastMinute) >= notable:
 		return stateWatch
 	default:
 		return stateOK
@@ -42,8 +44,8 @@ func stateOf(s *Status, culprit string) string {
 }
 
 func toolPart(s *Status) part {
-	p := part{Name: "Tool", State: stateOf(s, "tool"), Figure: strconv.FormatUint(uint64(s.LastMinute), 10) + " requests/min"}
-	if n := lately(s, "tool"); n > 0 {
+	p := part{Name: "Tool", State: stateOf(s, event.ComponentTool), Figure: strconv.FormatUint(uint64(s.LastMinute), 10) + " requests/min"}
+	if n := lately(s, event.ComponentTool); n > 0 {
 		p.Notes = []string{fmt.Sprintf("%d of them its own fault", n)}
 	}
 	p.Notes = append(p.Notes, fmt.Sprintf("%d since the start", s.Total))
@@ -51,7 +53,7 @@ func toolPart(s *Status) part {
 }
 
 func proxyPart(s *Status) part {
-	p := part{Name: "Proxy", State: stateOf(s, "proxy"), Figure: "no figures yet"}
+	p := part{Name: "Proxy", State: stateOf(s, event.ComponentProxy), Figure: "no figures yet"}
 	if s.Latency.Count > 0 {
 		p.Figure = "adds " + ms(s.Latency.OwnP50MS)
 	}
@@ -64,7 +66,7 @@ func proxyPart(s *Status) part {
 }
 
 func tokenPart(s *Status) part {
-	p := part{Name: "Token", State: stateOf(s, "token"), Figure: "none held"}
+	p := part{Name: "Token", State: stateOf(s, event.ComponentToken), Figure: "none held"}
 	switch {
 	case s.Token.Rejected:
 		p.Figure = "rejected"
@@ -84,7 +86,7 @@ func tokenPart(s *Status) part {
 }
 
 func mimecastPart(s *Status) part {
-	p := part{Name: "Mimecast", State: stateOf(s, "mimecast"), Figure: "no figures yet"}
+	p := part{Name: "Mimecast", State: stateOf(s, event.ComponentMimecast), Figure: "no figures yet"}
 	if s.Latency.Count > 0 {
 		p.Figure = "answers in " + ms(s.Latency.UpstreamP50MS)
 	}

@@ -5,6 +5,8 @@ import (
 	"math"
 	"strconv"
 
+	"mimecast-proxy/event"
+
 	g "maragu.dev/gomponents"
 )
 
@@ -43,11 +45,11 @@ type series struct {
 // layer says what to draw.
 type layer struct {
 	class string
-	value func(Point) float64
+	value func(event.Point) float64
 }
 
 // stack draws layers on top of each other.
-func stack(points []Point, layers ...layer) plot {
+func stack(points []event.Point, layers ...layer) plot {
 	p := plot{Series: make([]series, len(layers))}
 	for _, point := range points {
 		sum := 0.0
@@ -64,7 +66,7 @@ func stack(points []Point, layers ...layer) plot {
 }
 
 // draw makes the bars of one layer, which stands on those below it.
-func (p *plot) draw(points []Point, below []layer, l layer) series {
+func (p *plot) draw(points []event.Point, below []layer, l layer) series {
 	s := series{Class: l.class}
 	var path []byte
 	width := float64(plotWidth) / float64(max(len(points), 1))

@@ -3,14 +3,16 @@ package admin
 import (
 	"time"
 
+	"mimecast-proxy/event"
+
 	g "maragu.dev/gomponents"
 )
 
 // quota returns what is left of a rate limit.
-func quota(l *RateLimit) string { return number(l.Remaining) + " of " + number(l.Limit) }
+func quota(l *event.RateLimit) string { return number(l.Remaining) + " of " + number(l.Limit) }
 
 // reset returns when Mimecast gives the quota back, where it said so.
-func reset(l *RateLimit, now time.Time) string {
+func reset(l *event.RateLimit, now time.Time) string {
 	if l.ResetMS == nil {
 		return ""
 	}

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 
+	"mimecast-proxy/event"
+
 	g "maragu.dev/gomponents"
 )
 
@@ -35,7 +37,7 @@ func requestList(s *Status, f filter) g.Node {
 
 // requestTable names its roles: where page.css lays its rows out as blocks, as
 // it does on phones, browsers take it for no table any more.
-func requestTable(requests []Request) g.Node {
+func requestTable(requests []event.Request) g.Node {
 	column := func(name string, with ...g.Node) g.Node {
 		return el("th", attr("role", "columnheader"), attr("scope", "col"), g.Group(with), text(name))
 	}
@@ -49,7 +51,7 @@ func requestTable(requests []Request) g.Node {
 	)
 }
 
-func row(r Request) g.Node {
+func row(r event.Request) g.Node {
 	cell := func(of string, with ...g.Node) g.Node {
 		return el("td", attr("role", "cell"), class(of), g.Group(with))
 	}
@@ -65,11 +67,11 @@ func row(r Request) g.Node {
 }
 
 // trouble says what went wrong with r, if anything did.
-func trouble(r Request) g.Node {
+func trouble(r event.Request) g.Node {
 	what := plain(r.Error)
 	if r.Fault != "" {
-		what = capital(culprits[r.Culprit]) + ": " + wordsFor(r.Fault).What
-		if r.Error != "" && r.Culprit != "tool" {
+		what = r.Fault.Kind().Summary
+		if r.Error != "" && r.Component != event.ComponentTool {
 			what += " (" + plain(r.Error) + ")"
 		}
 	}
@@ -77,11 +79,11 @@ func trouble(r Request) g.Node {
 }
 
 // statusClass returns how a request's status is coloured.
-func statusClass(r Request) string {
+func statusClass(r event.Request) string {
 	switch {
 	case r.Fault == "":
 		return "fine"
-	case r.Culprit == "tool":
+	case r.Component == event.ComponentTool:
 		return "tool"
 	default:
 		return "failed"
@@ -123,12 +125,12 @@ func (f filter) form() g.Node {
 	)
 }
 
-func (f filter) apply(requests []Request) []Request {
+func (f filter) apply(requests []event.Request) []event.Request {
 	terms := strings.Fields(strings.ToLower(f.Text))
-	return slices.DeleteFunc(slices.Clone(requests), func(r Request) bool { return !f.shows(r) || !matches(r, terms) })
+	return slices.DeleteFunc(slices.Clone(requests), func(r event.Request) bool { return !f.shows(r) || !matches(r, terms) })
 }
 
-func (f filter) shows(r Request) bool {
+func (f filter) shows(r event.Request) bool {
 	switch f.Show {
 	case "wrong":
 		return r.Fault != ""
@@ -142,9 +144,9 @@ func (f filter) shows(r Request) bool {
 }
 
 // matches reports whether each term is somewhere in what is shown of r.
-func matches(r Request, terms []string) bool {
+func matches(r event.Request, terms []string) bool {
 	text := strings.ToLower(strings.Join([]string{
-		r.Method, r.Path, strconv.Itoa(r.Status), r.RequestID, r.MimecastID, r.TraceID, r.Client, r.Route, r.Fault, r.Culprit, r.Error,
+		r.Method, r.Path, strconv.Itoa(r.Status), r.RequestID, r.MimecastID, r.TraceID, r.Client, r.Route, string(r.Fault), string(r.Component), r.Error,
 	}, "\n"))
 	return !slices.ContainsFunc(terms, func(term string) bool { return !strings.Contains(text, term) })
 }

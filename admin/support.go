@@ -1,6 +1,10 @@
 package admin
 
-import "net/http"
+import (
+	"net/http"
+
+	"mimecast-proxy/event"
+)
 
 // Support is what /api/support answers: what somebody who helps wants to know of a
 // proxy that runs. No secret is in it.
@@ -13,8 +17,8 @@ type Support struct {
 	// Settings are every variable, in the order of the manual.
 	Settings []Setting `json:"settings"`
 	// Errors are the last requests that went wrong, newest first.
-	Errors []Request `json:"errors"`
-	Status Status    `json:"status"`
+	Errors []event.Request `json:"errors"`
+	Status Status          `json:"status"`
 }
 
 // Setting is what is in force of one variable, and where it comes from. Of a
@@ -28,7 +32,7 @@ type Setting struct {
 func (h *handler) support(w http.ResponseWriter, _ *http.Request) {
 	s := h.options.Support()
 	s.Status = h.current()
-	s.Errors = []Request{}
+	s.Errors = []event.Request{}
 	for _, r := range s.Status.Requests {
 		if r.Fault != "" || r.Error != "" {
 			s.Errors = append(s.Errors, r)

@@ -1,12 +1,13 @@
 package admin
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"slices"
 	"strconv"
 	"time"
+
+	"mimecast-proxy/event"
 
 	g "maragu.dev/gomponents"
 )
@@ -109,7 +110,7 @@ func lastFailure(s *Status) g.Node {
 func consequence(t *TokenState) string {
 	switch {
 	case t.Refused:
-		return wordsFor("credentials_refused").Do
+		return event.CredentialsRefused.Kind().Remedy
 	case t.Rejected:
 		return "The proxy keeps trying. Until it succeeds, requests get Mimecast's 401."
 	case t.Valid:
@@ -119,31 +120,31 @@ func consequence(t *TokenState) string {
 	}
 }
 
-func tokenEvents(events []TokenEvent) g.Node {
+func tokenEvents(events []event.TokenEvent) g.Node {
 	if len(events) == 0 {
 		return nil
 	}
 	return el("details", id("token-events"),
 		el("summary", id("token-events-summary"), text("Last token requests")),
-		el("ul", class("events"), g.Map(events, func(e TokenEvent) g.Node {
+		el("ul", class("events"), g.Map(events, func(e event.TokenEvent) g.Node {
 			return el("li",
 				moment(e.Time, clock(e.Time)), text(" "),
-				el("b", g.If(e.Error != "", class("failure")), text(e.Outcome)),
-				text(" in "+ms(e.DurationMS)+", "+cmp.Or(triggers[e.Trigger], "for another reason")),
+				el("b", g.If(e.Error != "", class("failure")), text(string(e.Outcome))),
+				text(" in "+ms(e.DurationMS)+", "+e.Trigger.Summary()),
 			)
 		})),
 	)
 }
 
 // retries counts how Mimecast's 401 answers ended.
-func retries(byOutcome map[string]uint64) g.Node {
+func retries(byOutcome map[event.RetryOutcome]uint64) g.Node {
 	if len(byOutcome) == 0 {
 		return nil
 	}
 	return g.Group{
-		el("h3", text("Mimecast's 401 answers so far")),
-		el("ul", class("events"), g.Map(slices.Sorted(maps.Keys(byOutcome)), func(outcome string) g.Node {
-			return el("li", el("b", text(strconv.FormatUint(byOutcome[outcome], 10))), text(" "+outcomes[outcome]))
+		el("h3", text("Mimecast's 401 responses so far")),
+		el("ul", class("events"), g.Map(slices.Sorted(maps.Keys(byOutcome)), func(outcome event.RetryOutcome) g.Node {
+			return el("li", el("b", text(strconv.FormatUint(byOutcome[outcome], 10))), text(" "+outcome.Summary()))
 		})),
 	}
 }

@@ -3,6 +3,8 @@ package admin
 import (
 	"fmt"
 
+	"mimecast-proxy/event"
+
 	g "maragu.dev/gomponents"
 )
 
@@ -16,7 +18,7 @@ func (s *Status) minutes() int { return s.WindowSeconds / 60 }
 // tally sums the window up.
 type tally struct{ Requests, Fine, Tool, Failed uint32 }
 
-func sumUp(points []Point) tally {
+func sumUp(points []event.Point) tally {
 	var t tally
 	for _, p := range points {
 		t.Requests += p.Requests
@@ -30,8 +32,8 @@ func sumUp(points []Point) tally {
 func trafficPlot(s *Status) plot {
 	p := stack(s.Points,
 		layer{"failed", failed},
-		layer{"tool", func(p Point) float64 { return float64(p.Tool) }},
-		layer{"fine", func(p Point) float64 { return max(0, float64(p.Requests)-float64(p.Tool)-failed(p)) }})
+		layer{"tool", func(p event.Point) float64 { return float64(p.Tool) }},
+		layer{"fine", func(p event.Point) float64 { return max(0, float64(p.Requests)-float64(p.Tool)-failed(p)) }})
 	t := sumUp(s.Points)
 	p.Caption = fmt.Sprintf("Requests per %d s", s.StepSeconds)
 	p.Legend = []entry{
@@ -47,8 +49,8 @@ func trafficPlot(s *Status) plot {
 
 func latencyPlot(s *Status) plot {
 	p := stack(s.Points,
-		layer{"own", func(p Point) float64 { return p.OwnMS }},
-		layer{"upstream", func(p Point) float64 { return p.UpstreamMS }})
+		layer{"own", func(p event.Point) float64 { return p.OwnMS }},
+		layer{"upstream", func(p event.Point) float64 { return p.UpstreamMS }})
 	p.Caption = "Time until an answer begins"
 	p.Legend = []entry{{"own", "Proxy"}, {"upstream", "Mimecast"}}
 	if l := s.Latency; l.Count > 0 {
@@ -62,4 +64,4 @@ func latencyPlot(s *Status) plot {
 	return p
 }
 
-func failed(p Point) float64 { return float64(p.Proxy) + float64(p.Token) + float64(p.Mimecast) }
+func failed(p event.Point) float64 { return float64(p.Proxy) + float64(p.Token) + float64(p.Mimecast) }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"mimecast-proxy/event"
 )
 
 // The states of a verdict, and of each of the four that it may name.
@@ -13,14 +15,13 @@ const (
 	stateBad   = "bad"   // they do not
 )
 
-// Verdict answers in one sentence whether it is the tool, the proxy, the token
-// or Mimecast.
+// Verdict says in one sentence what is wrong, and which component to look at.
 type Verdict struct {
 	// State is ok, watch or bad.
 	State string `json:"state"`
-	// Culprit is tool, proxy, token or mimecast; empty where all is well.
-	Culprit string `json:"culprit,omitempty"`
-	Text    string `json:"text"`
+	// Component is where to look; empty where all is well.
+	Component event.Component `json:"culprit,omitempty"`
+	Text      string          `json:"text"`
 	// Advice is what to do; it may be empty.
 	Advice string `json:"advice,omitempty"`
 }
@@ -39,7 +40,7 @@ func atDrain(s *Status) *Verdict {
 	if !s.Draining {
 		return nil
 	}
-	return &Verdict{stateWatch, "proxy", "The proxy is shutting down: " + plural(s.InFlight, "request") + " still in flight.", wordsFor("shutting_down").Do}
+	return &Verdict{stateWatch, event.ComponentProxy, "The proxy is shutting down: " + plural(s.InFlight, "request") + " still in flight.", event.ShuttingDown.Kind().Remedy}
 }
 
 // atToken looks for a token that is missing, has expired or is rejected.
@@ -50,15 +51,15 @@ func atToken(s *Status) *Verdict {
 	case usable:
 		return nil
 	case t.Refused:
-		return &Verdict{stateBad, "token", "It is the token: Mimecast refuses the client ID or the secret.", wordsFor("credentials_refused").Do}
+		return &Verdict{stateBad, event.ComponentToken, event.CredentialsRefused.Kind().Summary + ".", event.CredentialsRefused.Kind().Remedy}
 	case t.Rejected && t.LastError != "":
-		return &Verdict{stateBad, "token", "It is the token: Mimecast rejects the one held, and the token endpoint gives no other.", sentence(t.LastError) + " The proxy keeps trying."}
+		return &Verdict{stateBad, event.ComponentToken, "Mimecast rejects the token, and the token endpoint issues no new one.", sentence(t.LastError) + " The proxy keeps trying."}
 	case t.LastError != "":
-		return &Verdict{stateBad, "token", "It is the token: there is none, since the token endpoint gives none.", sentence(t.LastError) + " The proxy keeps trying."}
+		return &Verdict{stateBad, event.ComponentToken, "There is no token: the token endpoint issues none.", sentence(t.LastError) + " The proxy keeps trying."}
 	case t.Held:
-		return &Verdict{stateWatch, "token", "The proxy is fetching a new token.", ""}
+		return &Verdict{stateWatch, event.ComponentToken, "The proxy is fetching a new token.", ""}
 	default:
-		return &Verdict{stateWatch, "token", "The proxy is fetching its first token.", ""}
+		return &Verdict{stateWatch, event.ComponentToken, "The proxy is fetching its first token.", ""}
 	}
 }
 
@@ -75,7 +76,7 @@ func atLastMinute(s *Status) *Verdict {
 }
 
 func (s *Status) lastMinute() period {
-	return period{s.LastMinute, "in the last minute", func(f Fault) uint32 { return f.LastMinute }}
+	return period{s.LastMinute, "in the last minute", func(f event.Fault) uint32 { return f.LastMinute }}
 }
 
 // window is for when there was no request in the last minute.
@@ -85,7 +86,7 @@ func (s *Status) window() period {
 		requests += p.Requests
 	}
 	when := fmt.Sprintf("in the last %d minutes, none of them in the last one", s.WindowSeconds/60)
-	return period{requests, when, func(f Fault) uint32 { return f.Window }}
+	return period{requests, when, func(f event.Fault) uint32 { return f.Window }}
 }
 
 // atRejected is for when no request was let through. Else those that were say how
@@ -99,12 +100,12 @@ func atRejected(s *Status) *Verdict {
 	if n == 0 || n < p.requests {
 		return nil
 	}
-	w := wordsFor(commonest(s.Faults, p.count, func(f Fault) bool { return f.Rejected }))
-	return &Verdict{stateWatch, "tool", fmt.Sprintf("It is the tool: %s. All %s %s were rejected.", w.What, plural(n, "request"), p.name), w.Do}
+	k := commonest(s.Faults, p.count, func(f event.Fault) bool { return f.Rejected }).Kind()
+	return &Verdict{stateWatch, event.ComponentTool, fmt.Sprintf("%s: all %s %s were rejected.", k.Summary, plural(n, "request"), p.name), k.Remedy}
 }
 
 // rejected returns how many requests were rejected because of the client.
-func rejected(faults []Fault, p period) (n uint32) {
+func rejected(faults []event.Fault, p period) (n uint32) {
 	for _, f := range faults {
 		if f.Rejected {
 			n += p.count(f)
@@ -130,45 +131,45 @@ func atWindow(s *Status) *Verdict {
 type period struct {
 	requests uint32
 	name     string
-	count    func(Fault) uint32
+	count    func(event.Fault) uint32
 }
 
 // atFaults looks at what went wrong with the requests that were let through. What
 // the tool does wrong comes after the rest, since it needs somebody else.
-func atFaults(faults []Fault, p period) *Verdict {
+func atFaults(faults []event.Fault, p period) *Verdict {
 	p.requests -= min(p.requests, rejected(faults, p))
-	for _, group := range [][]string{{"token", "mimecast", "proxy"}, {"tool"}} {
-		culprit, total := worst(faults, group, p.count)
+	for _, group := range [][]event.Component{{event.ComponentToken, event.ComponentMimecast, event.ComponentProxy}, {event.ComponentTool}} {
+		component, total := worst(faults, group, p.count)
 		share := percent(total, p.requests)
 		if total == 0 || share < notable {
 			continue
 		}
-		v := &Verdict{State: stateWatch, Culprit: culprit}
-		if share >= mostly || culprit != "tool" && share >= alarming {
+		v := &Verdict{State: stateWatch, Component: component}
+		if share >= mostly || component != event.ComponentTool && share >= alarming {
 			v.State = stateBad
 		}
-		w := wordsFor(commonest(faults, p.count, func(f Fault) bool { return f.Culprit == culprit && !f.Rejected }))
-		v.Text = fmt.Sprintf("It is %s: %s, %d of %s %s.", culprits[culprit], w.What, total, plural(p.requests, "request"), p.name)
-		v.Advice = w.Do
+		k := commonest(faults, p.count, func(f event.Fault) bool { return f.Component == component && !f.Rejected }).Kind()
+		v.Text = fmt.Sprintf("%s: %d of %s %s.", k.Summary, total, plural(p.requests, "request"), p.name)
+		v.Advice = k.Remedy
 		return v
 	}
 	return nil
 }
 
-// worst returns who of the group spoiled the most requests, and how many.
-func worst(faults []Fault, group []string, count func(Fault) uint32) (culprit string, most uint32) {
+// worst returns the component of the group that most requests failed at, and how many.
+func worst(faults []event.Fault, group []event.Component, count func(event.Fault) uint32) (component event.Component, most uint32) {
 	for _, c := range group {
 		if n := spoiled(faults, c, count); n > most {
-			culprit, most = c, n
+			component, most = c, n
 		}
 	}
-	return culprit, most
+	return component, most
 }
 
-// spoiled returns how many requests that were let through were a culprit's fault.
-func spoiled(faults []Fault, culprit string, count func(Fault) uint32) (n uint32) {
+// spoiled returns how many requests that were let through failed at a component.
+func spoiled(faults []event.Fault, component event.Component, count func(event.Fault) uint32) (n uint32) {
 	for _, f := range faults {
-		if f.Culprit == culprit && !f.Rejected {
+		if f.Component == component && !f.Rejected {
 			n += count(f)
 		}
 	}
@@ -176,7 +177,7 @@ func spoiled(faults []Fault, culprit string, count func(Fault) uint32) (n uint32
 }
 
 // commonest returns the most frequent code of some faults.
-func commonest(faults []Fault, count func(Fault) uint32, of func(Fault) bool) (code string) {
+func commonest(faults []event.Fault, count func(event.Fault) uint32, of func(event.Fault) bool) (code event.Code) {
 	most := uint32(0)
 	for _, f := range faults {
 		if n := count(f); of(f) && n > most {
@@ -186,9 +187,9 @@ func commonest(faults []Fault, count func(Fault) uint32, of func(Fault) bool) (c
 	return code
 }
 
-// lately returns how many requests of the last minute a culprit spoiled.
-func lately(s *Status, culprit string) uint32 {
-	return spoiled(s.Faults, culprit, func(f Fault) uint32 { return f.LastMinute })
+// lately returns how many requests of the last minute failed at a component.
+func lately(s *Status, component event.Component) uint32 {
+	return spoiled(s.Faults, component, func(f event.Fault) uint32 { return f.LastMinute })
 }
 
 func percent(n, of uint32) uint32 { return n * 100 / max(of, 1) }
@@ -200,8 +201,8 @@ func atCrowd(s *Status) *Verdict {
 	if s.MaxRequests <= 0 || s.InFlight*100 < int64(s.MaxRequests)*crowded {
 		return nil
 	}
-	text := fmt.Sprintf("The proxy has nearly its fill of requests: %d in flight of %d that may be.", s.InFlight, s.MaxRequests)
-	return &Verdict{stateWatch, "proxy", text, wordsFor("too_busy").Do}
+	text := fmt.Sprintf("The proxy is nearly at its limit of requests: %d in flight of %d allowed.", s.InFlight, s.MaxRequests)
+	return &Verdict{stateWatch, event.ComponentProxy, text, event.TooBusy.Kind().Remedy}
 }
 
 // silence is for how long requests may be in flight without one that ends.
@@ -218,13 +219,13 @@ func atWaiting(s *Status) *Verdict {
 	if s.InFlight == 0 || s.BusySince.IsZero() || silent < silence {
 		return nil
 	}
-	return &Verdict{stateWatch, "mimecast", plural(s.InFlight, "request") + " in flight, and none has come back for " + span(silent) + ".",
-		"Mimecast is slow to answer, or something large is on its way. PROXY_RESPONSE_TIMEOUT sets how long the proxy waits for an answer to begin."}
+	return &Verdict{stateWatch, event.ComponentMimecast, plural(s.InFlight, "request") + " in flight, and none has ended for " + span(silent) + ".",
+		"Mimecast is slow to respond, or a body is large. PROXY_RESPONSE_TIMEOUT sets how long the proxy waits for a response to begin."}
 }
 
 // letThrough reports whether a request was not rejected because of the client.
-func (s *Status) letThrough(r Request) bool {
-	return !slices.ContainsFunc(s.Faults, func(f Fault) bool { return f.Rejected && f.Code == r.Fault })
+func (s *Status) letThrough(r event.Request) bool {
+	return !slices.ContainsFunc(s.Faults, func(f event.Fault) bool { return f.Rejected && f.Code == r.Fault })
 }
 
 // atRenewal looks for a token that lives on but cannot be renewed.
@@ -232,12 +233,12 @@ func atRenewal(s *Status) *Verdict {
 	if s.Token.LastError == "" {
 		return nil
 	}
-	text := fmt.Sprintf("Requests pass, but the token cannot be renewed. It is valid for another %s.", span(s.Token.Expiry.Sub(s.Now)))
+	text := fmt.Sprintf("Requests succeed, but the token cannot be renewed. It expires in %s.", span(s.Token.Expiry.Sub(s.Now)))
 	advice := sentence(s.Token.LastError)
 	if s.Token.Refused {
-		advice = wordsFor("credentials_refused").Do
+		advice = event.CredentialsRefused.Kind().Remedy
 	}
-	return &Verdict{stateWatch, "token", text, advice}
+	return &Verdict{stateWatch, event.ComponentToken, text, advice}
 }
 
 // quotaFresh is for how long Mimecast's word on its quota is believed, where it
@@ -247,15 +248,15 @@ const quotaFresh = 15 * time.Minute
 // atQuota looks for a rate limit that is nearly spent.
 func atQuota(s *Status) *Verdict {
 	l := s.RateLimit
-	if l == nil || l.Limit == nil || l.Remaining == nil || *l.Remaining*10 > *l.Limit || !s.Now.Before(l.until()) {
+	if l == nil || l.Limit == nil || l.Remaining == nil || *l.Remaining*10 > *l.Limit || !s.Now.Before(quotaUntil(l)) {
 		return nil
 	}
-	text := fmt.Sprintf("Mimecast's rate limit is nearly spent: %s of %s left.", number(l.Remaining), number(l.Limit))
-	return &Verdict{stateWatch, "mimecast", text, wordsFor("mimecast_rate_limited").Do}
+	text := fmt.Sprintf("Mimecast's quota is nearly used up: %s of %s left.", number(l.Remaining), number(l.Limit))
+	return &Verdict{stateWatch, event.ComponentMimecast, text, event.MimecastRateLimited.Kind().Remedy}
 }
 
-// until returns when what Mimecast said no longer holds.
-func (l *RateLimit) until() time.Time {
+// quotaUntil returns when what Mimecast said no longer holds.
+func quotaUntil(l *event.RateLimit) time.Time {
 	if l.ResetMS == nil {
 		return l.SeenAt.Add(quotaFresh)
 	}
@@ -273,9 +274,9 @@ func atPace(s *Status) *Verdict {
 	own, upstream := pace(s)
 	switch {
 	case own > slowOwn && own > upstream/10:
-		return &Verdict{stateWatch, "proxy", "It is the proxy: it is slow, adding " + ms(own) + " to half of the requests.", "Look at this machine's load, and at a CPU limit that is too tight."}
+		return &Verdict{stateWatch, event.ComponentProxy, "The proxy is slow: it adds " + ms(own) + " or more to half of the requests.", "Check this machine's load and the CPU limit."}
 	case upstream > slowUpstream:
-		return &Verdict{stateWatch, "mimecast", "It is Mimecast: it is slow, with " + ms(upstream) + " or more for half of the requests.", "Look at Mimecast's service status, and at what the tool asks for."}
+		return &Verdict{stateWatch, event.ComponentMimecast, "Mimecast is slow: it takes " + ms(upstream) + " or more for half of the requests.", "See Mimecast's service status, and check what the client asks for."}
 	default:
 		return nil
 	}
@@ -306,8 +307,8 @@ func allWell(s *Status) Verdict {
 	turnedAway := rejected(s.Faults, s.lastMinute())
 	v.Text = "All is well: " + plural(s.LastMinute-min(s.LastMinute, turnedAway), "request") + " in the last minute"
 	var wrong uint32
-	for culprit := range culprits {
-		wrong += lately(s, culprit)
+	for _, component := range event.Components {
+		wrong += lately(s, component)
 	}
 	if wrong > 0 {
 		v.Text += fmt.Sprintf(", of which %d went wrong", wrong)

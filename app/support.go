@@ -138,7 +138,7 @@ func writeSupport(b *strings.Builder, s *admin.Support) {
 		fmt.Fprintf(b, "%s  token request, %s: %s\n", stampOf(f.Time), f.Outcome, oneLine(f.Error))
 	}
 	for _, r := range s.Errors[:min(len(s.Errors), maxErrors)] {
-		fmt.Fprintf(b, "%s  %s %s: %d %s\n", stampOf(r.Time), r.Method, r.Path, r.Status, oneLine(cmp.Or(r.Error, r.Fault)))
+		fmt.Fprintf(b, "%s  %s %s: %d %s\n", stampOf(r.Time), r.Method, r.Path, r.Status, oneLine(cmp.Or(r.Error, string(r.Fault))))
 	}
 	if st.TokenFailure == nil && len(s.Errors) == 0 {
 		b.WriteString("none\n")

@@ -138,7 +138,9 @@ func (p Env) assemble(cfg config.Config) (*parts, error) {
 	}
 	return &parts{
 		cfg: cfg, tel: tel, upstream: api, endpoint: endpoint, grant: grant, source: source, redactor: redactor, guard: g, ahead: ahead, reread: p.Reread,
-		fileReload: tel.FileReloaded,
+		fileReload: func(variable, outcome string) {
+			tel.FileReloaded(event.FileVariableOf(variable), event.ReloadOutcomeOf(outcome))
+		},
 		trust: func(roots *x509.CertPool) {
 			api.Trust(roots)
 			if endpoint != api {

@@ -7,6 +7,7 @@
 package problem
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -103,7 +104,7 @@ func (p *Problem) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if p.RetryAfter > 0 {
 		h.Set("Retry-After", strconv.Itoa(int(math.Ceil(p.RetryAfter.Seconds()))))
 	}
-	w.WriteHeader(k.Status)
+	w.WriteHeader(cmp.Or(k.Status, http.StatusInternalServerError))
 	if r.Method != http.MethodHead {
 		// A client that is gone is no news here: the access log tells it.
 		_, _ = w.Write(body)

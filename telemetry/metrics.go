@@ -14,6 +14,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"mimecast-proxy/event"
 )
 
 const namespace = "mimecast_proxy"
@@ -21,18 +23,12 @@ const namespace = "mimecast_proxy"
 // other is the label of whatever is in no closed set.
 const other = "other"
 
-// The closed sets that labels take their values from. What is in none of them
-// is counted as other, so that nobody outside can make a new time series.
+// The labels of what clients and Mimecast choose. What is in neither is counted as
+// other, so that nobody outside can make a new time series. All other labels are of
+// types whose values event lists.
 var (
-	methods             = []string{other, "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"}
-	unauthorizedReasons = []string{"token_expired", "token_verification_failed"}
-	retryOutcomes       = []string{"recovered", "still_unauthorized", "not_replayable", "renewal_failed", "token_fresh"}
-	waitOutcomes        = []string{"recovered", "still_limited", "too_long", "not_replayable", "abandoned"}
-	tokenTriggers       = []string{"startup", "expiry", "unauthorized", "credentials"}
-	tokenOutcomes       = []string{"ok", "refused", "unavailable"}
-	reloadedFiles       = []string{"MIMECAST_CLIENT_ID_FILE", "MIMECAST_CLIENT_SECRET_FILE", "MIMECAST_CA_FILE", "PROXY_API_KEY_FILE"}
-	reloadOutcomes      = []string{"changed", "failed", "restored"}
-	codes               = registeredCodes()
+	methods = []string{other, "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"}
+	codes   = registeredCodes()
 )
 
 // registeredCodes returns the labels of the statuses that HTTP knows, and of the
@@ -54,14 +50,6 @@ func codeIndex(status int) int {
 		return i
 	}
 	return 0
-}
-
-// known returns value if it is in set, else other.
-func known(value string, set []string) string {
-	if slices.Contains(set, value) {
-		return value
-	}
-	return other
 }
 
 // metrics are those of the contract, on a registry of their own.
@@ -97,7 +85,7 @@ func newMetrics(o Options, t *Telemetry) *metrics {
 	m.limit = m.gauge("rate_limit_limit", "Requests that Mimecast allows in a period, as its last answer that told so said.")
 	m.remaining = m.gauge("rate_limit_remaining", "Requests left in that period.")
 	m.reset = m.gauge("rate_limit_reset_seconds", "Time until Mimecast gives back, as it said then; it says so in milliseconds.")
-	m.waits = m.counter("rate_limit_waits_total", "Requests that got 429 and were held back, by how that ended.", waitOutcomes, "outcome")
+	m.waits = m.counter("rate_limit_waits_total", "Requests that got 429 and were held back, by how that ended.", labels(event.HoldOutcomes), "outcome")
 	m.replay = m.gauge("replay_buffer_bytes", "Size of all request bodies that are kept for a retry.")()
 	m.addFiles(o)
 	m.bound("requests_in_flight_limit", "Requests that may be in flight; past them 503 too_busy.", o.MaxRequests)
@@ -116,9 +104,9 @@ func newMetrics(o Options, t *Telemetry) *metrics {
 
 func (m *metrics) addFiles(o Options) {
 	m.reloads = m.counter("file_reloads_total", "Files that changed, by variable and by whether the new version is in force.", nil, "file", "outcome")
-	for _, file := range reloadedFiles {
-		for _, outcome := range reloadOutcomes {
-			m.reloads.WithLabelValues(file, outcome) // for rate(), as those of one label
+	for _, file := range event.FileVariables {
+		for _, outcome := range event.ReloadOutcomes {
+			m.reloads.WithLabelValues(string(file), string(outcome)) // for rate(), as those of one label
 		}
 	}
 	w, _ := o.Output.(*LogWriter)
@@ -132,21 +120,19 @@ func (m *metrics) addFiles(o Options) {
 	}))
 }
 
-// FileReloaded counts a change of a file that a variable names, such as
-// PROXY_API_KEY_FILE. The outcome is changed if the new version is in force, failed
-// if the old one stays, and restored if the file holds what is in force again.
-func (t *Telemetry) FileReloaded(file, outcome string) {
-	t.metrics.reloads.WithLabelValues(known(file, reloadedFiles), known(outcome, reloadOutcomes)).Inc()
+// FileReloaded counts a change of a file that a variable names.
+func (t *Telemetry) FileReloaded(file event.FileVariable, outcome event.ReloadOutcome) {
+	t.metrics.reloads.WithLabelValues(string(file), string(outcome)).Inc()
 }
 
 func (m *metrics) addRequests(o Options) {
 	m.requests = m.counter("requests_total", "Requests answered, by method and status; 499 where the client left before.", nil, "method", "code")
 	m.duration = m.histogram("request_duration_seconds", "Time from a request's headers to the end of its answer.")
 	m.upstream = m.histogram("upstream_duration_seconds", "Time from sending a request to Mimecast to the headers of its answer.")
-	m.aborted = m.counter("requests_aborted_total", "Answers cut short, by who cut them.", []string{byClient, byUpstream, byProxy}, "by")
+	m.aborted = m.counter("requests_aborted_total", "Answers cut short, by who cut them.", labels(event.AbortedBySides), "by")
 	m.denied = m.counter("requests_denied_total", "Requests refused before anything was sent to Mimecast, by the code of the answer; in report mode, those that would be.", deniedReasons(), "reason")
-	m.unauthorized = m.counter("unauthorized_total", "401 answers of Mimecast's, by the code in them.", append([]string{other}, unauthorizedReasons...), "reason")
-	m.retries = m.counter("unauthorized_retries_total", "How 401 answers of Mimecast's ended.", retryOutcomes, "outcome")
+	m.unauthorized = m.counter("unauthorized_total", "401 answers of Mimecast's, by the code in them.", labels(event.UnauthorizedReasons), "reason")
+	m.retries = m.counter("unauthorized_retries_total", "How 401 answers of Mimecast's ended.", labels(event.RetryOutcomes), "outcome")
 	if len(o.Routes) > 0 {
 		m.routes = o.Routes
 		m.byRoute = m.counter("route_requests_total", "Requests answered, by the route of PROXY_ALLOW that let them pass.", nil, "route", "code")
@@ -155,9 +141,9 @@ func (m *metrics) addRequests(o Options) {
 
 func (m *metrics) addTokens(t *Telemetry) {
 	m.tokens = m.counter("token_requests_total", "Token requests, by what caused them and how they ended.", nil, "trigger", "outcome")
-	for _, trigger := range tokenTriggers {
-		for _, outcome := range tokenOutcomes {
-			m.tokens.WithLabelValues(trigger, outcome) // for rate(), as those of one label
+	for _, trigger := range event.TokenTriggers {
+		for _, outcome := range event.TokenOutcomes {
+			m.tokens.WithLabelValues(string(trigger), string(outcome)) // for rate(), as those of one label
 		}
 	}
 	m.clock = m.gauge("clock_skew_seconds", "How far this machine's clock is ahead of the token endpoint's; below 0: behind.")
@@ -178,12 +164,21 @@ func (m *metrics) addTokens(t *Telemetry) {
 
 func deniedReasons() []string {
 	var reasons []string
-	for _, f := range faults {
-		if f.denial {
-			reasons = append(reasons, f.code)
+	for _, k := range kinds {
+		if k.Rejection {
+			reasons = append(reasons, string(k.Code))
 		}
 	}
 	return reasons
+}
+
+// labels returns the values of a closed set.
+func labels[T ~string](set []T) []string {
+	out := make([]string, len(set))
+	for i, v := range set {
+		out[i] = string(v)
+	}
+	return out
 }
 
 // counter makes counters with labels. Those of a single label are made at once
@@ -231,10 +226,14 @@ func (m *metrics) observe(method string, o *outcome) {
 	m.duration.Observe(o.took.Seconds())
 	m.request(method, o.status).Inc()
 	if o.aborted != "" {
-		m.aborted.WithLabelValues(o.aborted).Inc()
+		m.aborted.WithLabelValues(string(o.aborted)).Inc()
 	}
 	if m.byRoute != nil {
-		m.byRoute.WithLabelValues(known(o.route, m.routes), codes[codeIndex(o.status)]).Inc()
+		route := other
+		if slices.Contains(m.routes, o.route) {
+			route = o.route
+		}
+		m.byRoute.WithLabelValues(route, codes[codeIndex(o.status)]).Inc()
 	}
 }
 

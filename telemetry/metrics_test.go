@@ -18,6 +18,8 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 
+	"mimecast-proxy/event"
+	"mimecast-proxy/problem"
 	"mimecast-proxy/telemetry"
 )
 
@@ -133,13 +135,8 @@ func TestMetricsPassTheLint(t *testing.T) {
 func TestLabelsComeFromClosedSets(t *testing.T) {
 	r := newRig(t, telemetry.Options{Routes: []string{"GET /a"}}, func(tel *telemetry.Telemetry) http.HandlerFunc {
 		return func(_ http.ResponseWriter, req *http.Request) {
-			ctx := req.Context()
-			tel.Route(ctx, "odd")
-			tel.Unauthorized(ctx, "odd")
-			tel.Retried(ctx, "odd")
-			tel.RateLimitWait(ctx, "odd")
-			tel.Denied(ctx, "odd", false)
-			tel.TokenDone("odd", "odd", 0, time.Time{}, errors.New("odd"))
+			tel.Route(req.Context(), "odd")
+			tel.Unauthorized(req.Context(), event.UnauthorizedReasonOf("odd"))
 		}
 	})
 	if _, err := r.do("ODD", "/odd", nil); err != nil {
@@ -150,10 +147,7 @@ func TestLabelsComeFromClosedSets(t *testing.T) {
 	if strings.Contains(strings.ToLower(text), `"odd"`) {
 		t.Error(ours(text))
 	}
-	hasSeries(t, text, `requests_total{code="200",method="other"} 1`, `unauthorized_total{reason="other"} 1`,
-		`unauthorized_retries_total{outcome="other"} 1`, `rate_limit_waits_total{outcome="other"} 1`,
-		`requests_denied_total{reason="other"} 1`, `token_requests_total{outcome="other",trigger="other"} 1`,
-		`route_requests_total{code="200",route="other"} 1`)
+	hasSeries(t, text, `requests_total{code="200",method="other"} 1`, `unauthorized_total{reason="other"} 1`, `route_requests_total{code="200",route="other"} 1`)
 }
 
 func TestRateLimitIsReadInAllSpellings(t *testing.T) {
@@ -249,7 +243,7 @@ func TestSnapshotShowsTheWindowAndForgetsBeyond(t *testing.T) {
 		if f := snap.Faults; len(f) != 1 || f[0].Code != "mimecast_error" || f[0].Window != 1 || f[0].LastMinute != 0 {
 			t.Errorf("%+v", f)
 		}
-		if l := snap.Latency; l != (telemetry.Latency{3, 1, 1, 2, 2}) {
+		if l := snap.Latency; l != (event.Latency{Count: 3, OwnP50MS: 1, OwnP95MS: 1, UpstreamP50MS: 2, UpstreamP95MS: 2}) {
 			t.Errorf("%+v", l)
 		}
 		time.Sleep(12 * time.Minute)
@@ -271,7 +265,7 @@ func (discard) Write(b []byte) (int, error) { return len(b), nil }
 func (discard) WriteHeader(int)             {}
 
 // find returns the first and the last point with requests in it.
-func find(points []telemetry.Point) (first, last telemetry.Point) {
+func find(points []event.Point) (first, last event.Point) {
 	for _, p := range points {
 		if p.Requests > 0 && first.Requests == 0 {
 			first = p
@@ -283,44 +277,44 @@ func find(points []telemetry.Point) (first, last telemetry.Point) {
 	return first, last
 }
 
-func sum(points []telemetry.Point) (n uint32) {
+func sum(points []event.Point) (n uint32) {
 	for _, p := range points {
 		n += p.Requests
 	}
 	return n
 }
 
-func TestFaultsNameTheCulprit(t *testing.T) {
+func TestFaultsNameTheComponent(t *testing.T) {
 	for _, c := range []struct {
-		fault   string
-		culprit string
-		do      func(tel *telemetry.Telemetry, w http.ResponseWriter, r *http.Request)
+		fault     event.Code
+		component event.Component
+		do        func(tel *telemetry.Telemetry, w http.ResponseWriter, r *http.Request)
 	}{
 		{"", "", func(tel *telemetry.Telemetry, _ http.ResponseWriter, r *http.Request) {
 			tel.Denied(r.Context(), "route_not_allowed", true)
 		}},
-		{"route_not_allowed", telemetry.Tool, func(tel *telemetry.Telemetry, w http.ResponseWriter, r *http.Request) {
+		{"route_not_allowed", event.ComponentTool, func(tel *telemetry.Telemetry, w http.ResponseWriter, r *http.Request) {
 			tel.Denied(r.Context(), "route_not_allowed", false)
 			w.WriteHeader(403)
 		}},
-		{"credentials_refused", telemetry.Token, fails("credentials_refused", 502)},
-		{"token_unavailable", telemetry.Token, fails("token_unavailable", 503)},
-		{"upstream_timeout", telemetry.Mimecast, fails("upstream_timeout", 504)},
-		{"too_busy", telemetry.Proxy, fails("too_busy", 503)},
-		{"client_gone", telemetry.Tool, fails("client_gone", 499)},
-		{"other", telemetry.Proxy, fails("what", 500)},
-		{"request_refused", telemetry.Tool, func(_ *telemetry.Telemetry, w http.ResponseWriter, _ *http.Request) { w.WriteHeader(400) }},
-		{"mimecast_unauthorized", telemetry.Token, answers(401)},
-		{"mimecast_forbidden", telemetry.Mimecast, answers(403)},
-		{"mimecast_rate_limited", telemetry.Mimecast, answers(429)},
-		{"mimecast_error", telemetry.Mimecast, answers(503)},
-		{"request_refused", telemetry.Tool, answers(404)},
+		{"credentials_refused", event.ComponentToken, fails("credentials_refused", 502)},
+		{"token_unavailable", event.ComponentToken, fails("token_unavailable", 503)},
+		{"upstream_timeout", event.ComponentMimecast, fails("upstream_timeout", 504)},
+		{"too_busy", event.ComponentProxy, fails("too_busy", 503)},
+		{"client_gone", event.ComponentTool, fails("client_gone", 499)},
+		{"other", event.ComponentProxy, func(_ *telemetry.Telemetry, w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }},
+		{"request_refused", event.ComponentTool, func(_ *telemetry.Telemetry, w http.ResponseWriter, _ *http.Request) { w.WriteHeader(400) }},
+		{"mimecast_unauthorized", event.ComponentToken, answers(401)},
+		{"mimecast_forbidden", event.ComponentMimecast, answers(403)},
+		{"mimecast_rate_limited", event.ComponentMimecast, answers(429)},
+		{"mimecast_error", event.ComponentMimecast, answers(503)},
+		{"request_refused", event.ComponentTool, answers(404)},
 		{"", "", answers(302)},
-		{"mimecast_truncated", telemetry.Mimecast, func(tel *telemetry.Telemetry, w http.ResponseWriter, r *http.Request) {
+		{"mimecast_truncated", event.ComponentMimecast, func(tel *telemetry.Telemetry, w http.ResponseWriter, r *http.Request) {
 			answers(200)(tel, w, r)
 			panic(http.ErrAbortHandler)
 		}},
-		{"panic", telemetry.Proxy, func(*telemetry.Telemetry, http.ResponseWriter, *http.Request) { panic("x") }},
+		{"panic", event.ComponentProxy, func(*telemetry.Telemetry, http.ResponseWriter, *http.Request) { panic("x") }},
 	} {
 		r := newRig(t, telemetry.Options{}, func(tel *telemetry.Telemetry) http.HandlerFunc {
 			return func(w http.ResponseWriter, r *http.Request) { c.do(tel, w, r) }
@@ -328,10 +322,10 @@ func TestFaultsNameTheCulprit(t *testing.T) {
 		r.get("/")
 		r.end()
 		snap := r.Snapshot()
-		if got := snap.Requests[0]; got.Fault != c.fault || got.Culprit != c.culprit {
-			t.Errorf("%q of %q, want %q of %q", got.Fault, got.Culprit, c.fault, c.culprit)
+		if got := snap.Requests[0]; got.Fault != c.fault || got.Component != c.component {
+			t.Errorf("%q of %q, want %q of %q", got.Fault, got.Component, c.fault, c.component)
 		}
-		if text := snap.Requests[0].Error; strings.HasPrefix(c.fault, "mimecast_") && !strings.HasPrefix(text, c.fault+": ") {
+		if text := snap.Requests[0].Error; strings.HasPrefix(string(c.fault), "mimecast_") && !strings.HasPrefix(text, string(c.fault)+": ") {
 			t.Errorf("%s: no word of what to do: %q", c.fault, text)
 		}
 		if (len(snap.Faults) == 1) != (c.fault != "") {
@@ -340,9 +334,9 @@ func TestFaultsNameTheCulprit(t *testing.T) {
 	}
 }
 
-func fails(code string, status int) func(*telemetry.Telemetry, http.ResponseWriter, *http.Request) {
+func fails(code event.Code, status int) func(*telemetry.Telemetry, http.ResponseWriter, *http.Request) {
 	return func(tel *telemetry.Telemetry, w http.ResponseWriter, r *http.Request) {
-		tel.Failed(r.Context(), fmt.Errorf("%s: why", code))
+		tel.Failed(r.Context(), problem.New(code, "why"))
 		w.WriteHeader(status)
 	}
 }
@@ -466,7 +460,7 @@ func TestStatusesThatHTTPDoesNotKnowAreOneSeries(t *testing.T) {
 func TestFileReloadsAreCountedByClosedSets(t *testing.T) {
 	tel := newTelemetry(t, telemetry.Options{})
 	tel.FileReloaded("PROXY_API_KEY_FILE", "changed")
-	tel.FileReloaded("/etc/passwd", "odd")
+	tel.FileReloaded(event.FileVariableOf("/etc/passwd"), event.ReloadOutcomeOf("odd"))
 	hasSeries(t, scrape(t, tel), `file_reloads_total{file="PROXY_API_KEY_FILE",outcome="changed"} 1`, `file_reloads_total{file="MIMECAST_CA_FILE",outcome="failed"} 0`,
 		`file_reloads_total{file="other",outcome="other"} 1`)
 }

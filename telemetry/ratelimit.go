@@ -4,18 +4,9 @@ import (
 	"net/http"
 	"strconv"
 	"time"
-)
 
-// RateLimit is what Mimecast last said about its quota. It counts by function
-// and application, and which function this is of depends on the request.
-type RateLimit struct {
-	// Limit and Remaining are nil where the answer did not say.
-	Limit     *float64 `json:"limit,omitempty"`
-	Remaining *float64 `json:"remaining,omitempty"`
-	// ResetMS is after how many milliseconds Mimecast gives back.
-	ResetMS *float64  `json:"reset_ms,omitempty"`
-	SeenAt  time.Time `json:"seen_at"`
-}
+	"mimecast-proxy/event"
+)
 
 // quota is what one answer said; a number that it did not say is unsaid.
 type quota struct{ limit, remaining, reset float64 }
@@ -23,14 +14,14 @@ type quota struct{ limit, remaining, reset float64 }
 const unsaid = -1
 
 // shown returns q as it is shown.
-func (q quota) shown(at time.Time) *RateLimit {
+func (q quota) shown(at time.Time) *event.RateLimit {
 	said := func(n float64) *float64 {
 		if n == unsaid {
 			return nil
 		}
 		return &n
 	}
-	return &RateLimit{said(q.limit), said(q.remaining), said(q.reset), at}
+	return &event.RateLimit{Limit: said(q.limit), Remaining: said(q.remaining), ResetMS: said(q.reset), SeenAt: at}
 }
 
 // quotaHeaders are the spellings that are in use, as net/http writes them.

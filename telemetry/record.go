@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"mimecast-proxy/event"
+	"mimecast-proxy/problem"
 )
 
 // record is what is known of one request, and is the context of it, in one
@@ -27,10 +28,11 @@ type record struct {
 // told is what the hooks said.
 type told struct {
 	route    string
-	denied   string // a code
-	passed   bool   // denied, but let through
-	failure  string // scrubbed
-	mimecast string // its request id
+	denied   event.Code
+	passed   bool       // denied, but let through
+	code     event.Code // of the problem that the proxy sent as its response
+	failure  string     // its text, scrubbed
+	mimecast string     // its request id
 	answers  int
 	upstream time.Duration
 	waited   time.Duration // for the client's body before it was sent on, and for a rate limit
@@ -59,17 +61,15 @@ func tell(ctx context.Context, f func(*record)) {
 	f(r)
 }
 
-// Denied counts a request that the guard refused, or would have. The reason is
-// a problem code.
+// Denied counts a request that the guard refused, or would have.
 func (t *Telemetry) Denied(ctx context.Context, reason event.Code, passed bool) {
-	code := faults[faultOf(string(reason))].code
-	t.metrics.denied.WithLabelValues(code).Inc()
+	t.metrics.denied.WithLabelValues(string(reason)).Inc()
 	method, path := "", ""
 	tell(ctx, func(r *record) {
-		r.told.denied, r.told.passed = code, passed
+		r.told.denied, r.told.passed = reason, passed
 		method, path = r.method, r.path
 	})
-	t.recent.addDenial(time.Now(), code, passed, method, path)
+	t.recent.addDenial(time.Now(), reason, passed, method, path)
 }
 
 // Route notes the pattern that let a request pass.
@@ -77,17 +77,15 @@ func (t *Telemetry) Route(ctx context.Context, pattern string) {
 	tell(ctx, func(r *record) { r.told.route = pattern })
 }
 
-// Unauthorized counts a 401 by the code in its body, which may be anything.
-func (t *Telemetry) Unauthorized(_ context.Context, code string) {
-	t.metrics.unauthorized.WithLabelValues(known(code, unauthorizedReasons)).Inc()
+// Unauthorized counts a 401 by its reason.
+func (t *Telemetry) Unauthorized(_ context.Context, reason event.UnauthorizedReason) {
+	t.metrics.unauthorized.WithLabelValues(string(reason)).Inc()
 }
 
 // Retried counts how a 401 ended.
-func (t *Telemetry) Retried(ctx context.Context, how event.RetryOutcome) {
-	outcome := known(string(how), retryOutcomes)
-	t.metrics.retries.WithLabelValues(outcome).Inc()
-	resent := outcome == "recovered" || outcome == "still_unauthorized"
-	tell(ctx, func(r *record) { r.told.resent = r.told.resent || resent })
+func (t *Telemetry) Retried(ctx context.Context, outcome event.RetryOutcome) {
+	t.metrics.retries.WithLabelValues(string(outcome)).Inc()
+	tell(ctx, func(r *record) { r.told.resent = r.told.resent || outcome.Resent() })
 	t.recent.addRetry(outcome)
 }
 
@@ -127,18 +125,15 @@ func (r *record) answered(status int, now time.Time, took time.Duration) {
 	r.told.upstream += took
 }
 
-// Failed notes why the proxy answered itself.
-func (t *Telemetry) Failed(ctx context.Context, err error) {
-	if err == nil {
-		return
-	}
-	text := t.scrub(err.Error())
-	tell(ctx, func(r *record) { r.told.failure = text })
+// Failed notes why the proxy sent an error response of its own.
+func (t *Telemetry) Failed(ctx context.Context, p *problem.Problem) {
+	text := t.scrub(p.Error())
+	tell(ctx, func(r *record) { r.told.code, r.told.failure = p.Code, text })
 }
 
 // RateLimitWait counts how holding back a request that got 429 ended.
 func (t *Telemetry) RateLimitWait(_ context.Context, outcome event.HoldOutcome) {
-	t.metrics.waits.WithLabelValues(known(string(outcome), waitOutcomes)).Inc()
+	t.metrics.waits.WithLabelValues(string(outcome)).Inc()
 }
 
 // ReplayBytes notes how the size of all kept bodies changed.

@@ -11,6 +11,8 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"mimecast-proxy/event"
+	"mimecast-proxy/problem"
 	"mimecast-proxy/secret"
 	"mimecast-proxy/telemetry"
 )
@@ -47,7 +49,7 @@ func tellAll(t *testing.T, text, level, format string) (log, shown string) {
 		shown += telemetry.RequestID(r.Context()) + "\n"
 		tel.Answered(r.Context(), 200, http.Header{"X-Request-Id": {text}}, time.Second)
 		tel.Denied(r.Context(), "host_not_allowed", true)
-		tel.Failed(r.Context(), errors.New("upstream_reset: x: "+text))
+		tel.Failed(r.Context(), problem.New(event.UpstreamReset, "x").Because(errors.New(text)))
 		w.WriteHeader(502)
 	}))
 	h.ServeHTTP(discard{}, &http.Request{

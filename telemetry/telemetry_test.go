@@ -240,7 +240,7 @@ func TestOptionalFieldsAppearOnlyWhenPresent(t *testing.T) {
 			tel.Answered(req.Context(), 401, http.Header{"X-Request-Id": {"m-1"}}, time.Millisecond)
 			tel.Answered(req.Context(), 200, http.Header{"X-Request-Id": {"m-2"}}, time.Millisecond)
 			tel.Retried(req.Context(), "recovered")
-			tel.Failed(req.Context(), errors.New("upstream_reset: it closed: EOF"))
+			tel.Failed(req.Context(), problem.New(event.UpstreamReset, "it closed").Because(io.EOF))
 			w.WriteHeader(502)
 		}
 	})
@@ -541,13 +541,10 @@ func TestNothingOfTheClientsShows(t *testing.T) {
 			io.Copy(io.Discard, req.Body)
 			ctx := req.Context()
 			tel.Answered(ctx, 200, http.Header{"X-Request-Id": {"MARKED MARKED"}, "X-Ratelimit-Limit": {mark}, "X-Secret": {mark}}, time.Millisecond)
-			tel.Unauthorized(ctx, mark)
-			tel.Retried(ctx, mark)
-			tel.RateLimitWait(ctx, mark)
-			tel.Denied(ctx, mark, true)
-			tel.Failed(ctx, fmt.Errorf("upstream_reset: x: Get \"https://user:MARKED@h/p?q=MARKED\": Authorization: Bearer MARKED"))
-			tel.TokenStart(mark)
-			tel.TokenDone(mark, mark, time.Second, time.Time{}, errors.New("sent bearer MARKED to http://h/?client_secret=MARKED"))
+			tel.Unauthorized(ctx, event.UnauthorizedReasonOf(mark))
+			tel.Failed(ctx, problem.New(event.UpstreamReset, "x").Because(errors.New("Get \"https://user:MARKED@h/p?q=MARKED\": Authorization: Bearer MARKED")))
+			tel.TokenStart(event.TriggerExpiry)
+			tel.TokenDone(event.TriggerExpiry, event.TokenFailed, time.Second, time.Time{}, errors.New("sent bearer MARKED to http://h/?client_secret=MARKED"))
 			tel.StdLog("warn").Printf("malformed HTTP response \"MARKED\"")
 			tel.Logger().Error("x", "error", errors.New("Bearer MARKED"))
 			w.Header().Set("X-Secret", mark)
@@ -740,7 +737,7 @@ func TestHooksMayComeLateAndFromElsewhere(t *testing.T) {
 				late.Go(func() {
 					for range 100 {
 						tel.Answered(req.Context(), 200, http.Header{"X-Ratelimit-Remaining": {"1"}}, time.Microsecond)
-						tel.Failed(req.Context(), errors.New("x"))
+						tel.Failed(req.Context(), problem.New(event.UpstreamReset, "x"))
 						tel.Route(req.Context(), "y")
 						tel.Denied(req.Context(), "too_busy", false)
 						tel.ReplayBytes(1)
@@ -763,8 +760,7 @@ func TestHooksMayComeLateAndFromElsewhere(t *testing.T) {
 func TestHooksOutsideARequestCount(t *testing.T) {
 	tel := newTelemetry(t, telemetry.Options{})
 	tel.Denied(t.Context(), "host_not_allowed", false)
-	tel.Failed(t.Context(), errors.New("x"))
-	tel.Failed(t.Context(), nil)
+	tel.Failed(t.Context(), problem.New(event.UpstreamReset, "x"))
 	hasSeries(t, scrape(t, tel), `requests_denied_total{reason="host_not_allowed"} 1`)
 }
 

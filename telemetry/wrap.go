@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"mimecast-proxy/event"
 )
 
 const (
@@ -21,12 +23,8 @@ const (
 	maxID     = 128
 )
 
-// codeBadRequestBody is of a request whose client closed its half of the connection
-// within the body, and got a response.
-const codeBadRequestBody = "bad_request_body"
-
 // statusClientGone is what is noted where nobody is left to be answered.
-const statusClientGone = 499
+var statusClientGone = event.ClientGone.Status()
 
 // Wrap returns next with every request counted, logged and remembered, those
 // among them that end in a panic. It belongs outermost.
@@ -76,18 +74,10 @@ type outcome struct {
 	took     time.Duration
 	own      time.Duration // what the proxy took until the answer began, less what it waited for
 	in, out  int64
-	aborted  string // by whom; empty for none
+	aborted  event.AbortedBy // empty for none
 	panicked bool
-	code     string // problem code of the failure
-	fault    int    // what went wrong, by number
+	fault    event.Code // what went wrong; empty for nothing
 }
-
-// Who cut an answer short.
-const (
-	byClient   = "client"
-	byUpstream = "upstream"
-	byProxy    = "proxy"
-)
 
 // end observes a request. why is what the handler panicked with, or nil.
 func (t *Telemetry) end(rec *record, why any) {
@@ -105,7 +95,7 @@ func (t *Telemetry) end(rec *record, why any) {
 }
 
 // rejected reports whether the guard rejected the request.
-func (o *outcome) rejected() bool { return faults[o.fault].denial }
+func (o *outcome) rejected() bool { return o.fault != "" && kinds[o.fault.Index()].Rejection }
 
 func (t *Telemetry) outcome(rec *record, why any) outcome {
 	rec.mu.Lock()
@@ -122,10 +112,11 @@ func (t *Telemetry) outcome(rec *record, why any) outcome {
 		o.panicked = true
 		o.failure = t.scrub("panic: " + fmt.Sprint(why))
 	}
-	o.code = codeOf(o.failure)
 	o.aborted = rec.abortedBy(why, o.panicked)
-	if w.late && o.denied == "" && !o.panicked && o.code != codeBadRequestBody && rec.leftByClient() { // nobody got the answer
-		o.status, o.aborted = statusClientGone, byClient
+	if w.late && o.denied == "" && !o.panicked && o.code != event.BadRequestBody && rec.leftByClient() {
+		// Nobody got the response, but for a client that closed its half of the
+		// connection within the body.
+		o.status, o.aborted = statusClientGone, event.AbortedByClient
 	}
 	if o.status == 0 {
 		o.status = impliedStatus(why, o.aborted)
@@ -137,21 +128,21 @@ func (t *Telemetry) outcome(rec *record, why any) outcome {
 
 // abortedBy says who cut the answer short, if it was cut. That the client is
 // gone does not alone mean so: it may have read all it wanted.
-func (rec *record) abortedBy(why any, panicked bool) string {
+func (rec *record) abortedBy(why any, panicked bool) event.AbortedBy {
 	gone := rec.Err() != nil
 	switch {
 	case panicked:
-		return byProxy
+		return event.AbortedByProxy
 	case gone && (rec.writer.status == statusClientGone || rec.writer.err != nil):
-		return byClient
+		return event.AbortedByClient
 	case why == nil:
 		return ""
 	case gone && !rec.leftByClient():
-		return byProxy
+		return event.AbortedByProxy
 	case gone:
-		return byClient
+		return event.AbortedByClient
 	default:
-		return byUpstream
+		return event.AbortedByUpstream
 	}
 }
 
@@ -160,11 +151,11 @@ func (rec *record) abortedBy(why any, panicked bool) string {
 func (rec *record) leftByClient() bool { return errors.Is(context.Cause(rec), context.Canceled) }
 
 // impliedStatus is for an answer that never began.
-func impliedStatus(why any, aborted string) int {
+func impliedStatus(why any, aborted event.AbortedBy) int {
 	switch {
 	case why == nil:
 		return http.StatusOK // net/http sends it
-	case aborted == byClient:
+	case aborted == event.AbortedByClient:
 		return statusClientGone
 	default:
 		return http.StatusInternalServerError
@@ -177,7 +168,7 @@ func (t *Telemetry) writeAccess(rec *record, o *outcome, others int) {
 	switch {
 	case o.panicked:
 		level = zerolog.ErrorLevel
-	case o.aborted == byUpstream, o.failure != "" && o.status >= http.StatusInternalServerError:
+	case o.aborted == event.AbortedByUpstream, o.failure != "" && o.status >= http.StatusInternalServerError:
 		level = zerolog.WarnLevel
 	}
 	e := t.log.WithLevel(level)
@@ -201,7 +192,7 @@ func (t *Telemetry) writeAccess(rec *record, o *outcome, others int) {
 	optional(e, "route", o.route)
 	optional(e, "trace_id", rec.trace)
 	optional(e, "mimecast_request_id", o.mimecast)
-	optional(e, "aborted", o.aborted)
+	optional(e, "aborted", string(o.aborted))
 	if others > 0 {
 		e.Int("suppressed", others)
 	}
@@ -223,9 +214,11 @@ func (o *outcome) explanation() string {
 	case o.failure != "":
 		return o.failure
 	case o.denied != "" && o.passed:
-		return o.denied + ": let through, since PROXY_ALLOW_MODE=report"
+		return string(o.denied) + ": let through, since PROXY_ALLOW_MODE=report"
+	case o.fault != "":
+		return explanations[o.fault.Index()]
 	default:
-		return faults[o.fault].explanation()
+		return ""
 	}
 }
 

@@ -9,11 +9,9 @@ import (
 	"net/http"
 	"sync/atomic"
 	"time"
-)
 
-// errorHeader is in the proxy's own error responses, and in no response of
-// Mimecast's.
-const errorHeader = "X-Mimecast-Proxy-Error"
+	"mimecast-proxy/problem"
+)
 
 // writer notes what is answered. Unlike most of its kind it takes a 1xx answer
 // for what it is: a word before the answer.
@@ -36,7 +34,7 @@ func (w *writer) WriteHeader(status int) {
 	if status >= http.StatusOK || status == http.StatusSwitchingProtocols {
 		w.begin(status)
 	}
-	if h := w.Header(); h.Get(errorHeader) != "" {
+	if h := w.Header(); h.Get(problem.Header) != "" {
 		h.Set("X-Request-Id", w.id)
 	}
 	w.ResponseWriter.WriteHeader(status)
