@@ -8,20 +8,20 @@ import (
 	"mimecast-proxy/event"
 )
 
-// quota is what one answer said; a number that it did not say is unsaid.
+// quota is what one response stated; notStated for a number that it did not.
 type quota struct{ limit, remaining, reset float64 }
 
-const unsaid = -1
+const notStated = -1
 
-// shown returns q as it is shown.
-func (q quota) shown(at time.Time) *event.RateLimit {
-	said := func(n float64) *float64 {
-		if n == unsaid {
+// rateLimit returns q for the status page.
+func (q quota) rateLimit(at time.Time) *event.RateLimit {
+	stated := func(n float64) *float64 {
+		if n == notStated {
 			return nil
 		}
 		return &n
 	}
-	return &event.RateLimit{Limit: said(q.limit), Remaining: said(q.remaining), ResetMS: said(q.reset), SeenAt: at}
+	return &event.RateLimit{Limit: stated(q.limit), Remaining: stated(q.remaining), ResetMS: stated(q.reset), SeenAt: at}
 }
 
 // quotaHeaders are the spellings that are in use, as net/http writes them.
@@ -32,13 +32,13 @@ var quotaHeaders = [...]struct{ limit, remaining, reset string }{
 }
 
 func readQuota(h http.Header) (quota, bool) {
-	q := quota{unsaid, unsaid, unsaid}
+	q := quota{notStated, notStated, notStated}
 	for _, name := range quotaHeaders {
 		readCount(h[name.limit], &q.limit)
 		readCount(h[name.remaining], &q.remaining)
 		readCount(h[name.reset], &q.reset)
 	}
-	return q, q != quota{unsaid, unsaid, unsaid}
+	return q, q != quota{notStated, notStated, notStated}
 }
 
 // maxDigits bounds what is believed to be a count.
@@ -47,7 +47,7 @@ const maxDigits = 15
 // readCount sets to, unless it is set, to the value of a header that is a
 // plain number and nothing else.
 func readCount(values []string, to *float64) {
-	if *to != unsaid || len(values) != 1 || len(values[0]) > maxDigits {
+	if *to != notStated || len(values) != 1 || len(values[0]) > maxDigits {
 		return
 	}
 	if n, err := strconv.ParseUint(values[0], 10, 64); err == nil {

@@ -9,15 +9,15 @@ import (
 )
 
 const (
-	// keptRequests, keptRejected and keptEvents bound what is remembered one by
-	// one, window what is remembered as sums by the second. Requests that were
-	// rejected have places of their own: strangers can send any number of them.
-	keptRequests = 200
-	keptRejected = 50
-	keptEvents   = 20
-	window       = 15 * 60
-	// step is how many seconds a point of the plot covers.
-	step = 5
+	// maxRequests, maxRejected and maxTokenEvents bound what is remembered one by
+	// one, windowSeconds what is remembered as sums by the second. Rejected requests
+	// are counted separately: strangers can send any number of them.
+	maxRequests    = 200
+	maxRejected    = 50
+	maxTokenEvents = 20
+	windowSeconds  = 15 * 60
+	// stepSeconds is how many seconds a point of the plot covers.
+	stepSeconds = 5
 	// maxShownPath and maxShownText bound what one remembered request takes.
 	maxShownPath = 256
 	maxShownText = 512
@@ -25,44 +25,44 @@ const (
 
 // second holds the sums of one second.
 type second struct {
-	at            int64 // Unix
-	requests      uint32
-	answered      uint32 // by Mimecast
-	own, upstream time.Duration
-	faults        [event.Count]uint32 // by [event.Code.Index]
+	at                  int64 // Unix
+	requests            uint32
+	responded           uint32 // by Mimecast
+	proxyTime, upstream time.Duration
+	faults              [event.Count]uint32 // by [event.Code.Index]
 }
 
-// last is when something happened last, and how it was explained.
-type last struct {
+// occurrence is when something happened last, and how it was explained.
+type occurrence struct {
 	at   time.Time
 	text string
 }
 
 // recent remembers the recent past, in bounded memory.
 type recent struct {
-	mu       sync.Mutex
-	total    uint64 // the next request's number
-	requests ring
-	rejected ring
-	seconds  [window]second // a ring by time
-	lasts    [event.Count]last
-	denials  [event.Count]event.Denial
-	retries  map[event.RetryOutcome]uint64
-	quota    quota
-	quotaAt  time.Time          // zero before the first
-	events   []event.TokenEvent // oldest first
-	failure  *event.TokenEvent
-	renewing bool
+	mu          sync.Mutex
+	total       uint64 // the next request's number
+	requests    ring
+	rejected    ring
+	seconds     [windowSeconds]second // a ring by time
+	latest      [event.Count]occurrence
+	denials     [event.Count]event.Denial
+	retries     map[event.RetryOutcome]uint64
+	quota       quota
+	quotaAt     time.Time          // zero before the first
+	tokenEvents []event.TokenEvent // oldest first
+	lastFailure *event.TokenEvent
+	renewing    bool
 }
 
 func (s *recent) addRequest(rec *record, o *outcome) {
-	now := rec.began.Add(o.took)
+	now := rec.start.Add(o.took)
 	r := event.Request{
-		Time: now.UTC().Truncate(time.Millisecond), RequestID: rec.id, Method: rec.method, Path: bound(rec.path, maxShownPath), Status: o.status,
-		DurationMS: milliseconds(o.took), OwnMS: milliseconds(o.own), UpstreamMS: milliseconds(o.upstream),
+		Time: now.UTC().Truncate(time.Millisecond), RequestID: rec.id, Method: rec.method, Path: truncate(rec.path, maxShownPath), Status: o.status,
+		DurationMS: milliseconds(o.took), OwnMS: milliseconds(o.proxyTime), UpstreamMS: milliseconds(o.upstream),
 		BytesIn: o.in, BytesOut: o.out, Retried: o.retried(), Client: rec.client, Route: o.route,
 		MimecastID: o.mimecast, TraceID: rec.trace, Aborted: o.aborted,
-		Fault: o.fault, Error: bound(o.explanation(), maxShownText),
+		Fault: o.fault, Error: truncate(o.explanation(), maxShownText),
 	}
 	row := 0
 	if o.fault != "" {
@@ -74,20 +74,20 @@ func (s *recent) addRequest(rec *record, o *outcome) {
 	r.Seq = s.total
 	s.total++
 	if o.rejected() {
-		s.rejected.add(r, keptRejected)
+		s.rejected.add(r, maxRejected)
 	} else {
-		s.requests.add(r, keptRequests)
+		s.requests.add(r, maxRequests)
 	}
 	sec := s.second(now.Unix())
 	sec.requests++
-	if o.answers > 0 {
-		sec.answered++
-		sec.own += o.own
+	if o.attempts > 0 {
+		sec.responded++
+		sec.proxyTime += o.proxyTime
 		sec.upstream += o.upstream
 	}
 	if o.fault != "" {
 		sec.faults[row]++
-		s.lasts[row] = last{r.Time, r.Error}
+		s.latest[row] = occurrence{r.Time, r.Error}
 	}
 }
 
@@ -108,7 +108,7 @@ func (g *ring) add(r event.Request, size int) {
 
 // second returns the sums of a second, emptied where they are of one long past.
 func (s *recent) second(at int64) *second {
-	sec := &s.seconds[at%window]
+	sec := &s.seconds[at%windowSeconds]
 	if sec.at != at {
 		*sec = second{at: at}
 	}
@@ -119,7 +119,7 @@ func (s *recent) addDenial(now time.Time, reason event.Code, passed bool, method
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d := &s.denials[reason.Index()]
-	d.Reason, d.LastAt, d.LastMethod, d.LastPath = reason, now.UTC().Truncate(time.Millisecond), method, bound(path, maxShownPath)
+	d.Reason, d.LastAt, d.LastMethod, d.LastPath = reason, now.UTC().Truncate(time.Millisecond), method, truncate(path, maxShownPath)
 	d.Count++
 	if passed {
 		d.Passed++
@@ -151,11 +151,11 @@ func (s *recent) addToken(ev event.TokenEvent) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.renewing = false
-	if len(s.events) == keptEvents {
-		s.events = slices.Delete(s.events, 0, 1)
+	if len(s.tokenEvents) == maxTokenEvents {
+		s.tokenEvents = slices.Delete(s.tokenEvents, 0, 1)
 	}
-	s.events = append(s.events, ev)
+	s.tokenEvents = append(s.tokenEvents, ev)
 	if ev.Error != "" {
-		s.failure = &ev
+		s.lastFailure = &ev
 	}
 }

@@ -13,10 +13,10 @@ import (
 // a reason to the next: strangers can cause any number of them.
 const rejectedInterval = time.Second
 
-// rejections limit the lines of rejected requests, by fault.
+// rejections limit the lines of rejected requests, by code.
 type rejections struct {
-	mu sync.Mutex
-	by [event.Count]rejection // by [event.Code.Index]
+	mu    sync.Mutex
+	byRow [event.Count]rejection // by [event.Code.Index]
 }
 
 // rejection is what happened since the last line. The zero value is long ago.
@@ -33,7 +33,7 @@ type rejection struct {
 func (t *Telemetry) accessRejected(rec *record, o *outcome) {
 	t.rejected.mu.Lock()
 	row := o.fault.Index()
-	r := &t.rejected.by[row]
+	r := &t.rejected.byRow[row]
 	limited := r.limited
 	if limited {
 		r.count, r.rec, r.o = r.count+1, rec, o
@@ -54,11 +54,11 @@ func (t *Telemetry) endRejectedInterval(row int) {
 }
 
 // logLastRejected writes the line that stands for all that have none, if any do;
-// else the next request gets its own at once.
+// else the next request gets a line at once.
 func (t *Telemetry) logLastRejected(row int) bool {
 	t.rejected.mu.Lock()
-	r := t.rejected.by[row]
-	t.rejected.by[row] = rejection{limited: r.count > 0}
+	r := t.rejected.byRow[row]
+	t.rejected.byRow[row] = rejection{limited: r.count > 0}
 	t.rejected.mu.Unlock()
 	if r.count > 0 {
 		t.writeAccess(r.rec, r.o, r.count-1)
@@ -78,9 +78,9 @@ func (t *Telemetry) logRejected() {
 // id.
 func (t *Telemetry) Malformed(peer net.Addr, reason event.Code) (id string) {
 	now := time.Now()
-	rec := &record{Context: context.Background(), began: now, id: newRequestID(), client: host(peer.String())}
-	rec.told.denied = reason
-	o := outcome{told: rec.told, status: reason.Status(), fault: reason}
+	rec := &record{Context: context.Background(), start: now, id: newRequestID(), client: peerHost(peer.String())}
+	rec.events.denied = reason
+	o := outcome{events: rec.events, status: reason.Status(), fault: reason}
 	t.metrics.denied.WithLabelValues(string(reason)).Inc()
 	t.recent.addDenial(now, reason, false, "", "")
 	t.metrics.observe(rec.method, &o)

@@ -14,12 +14,12 @@ func (t *Telemetry) Snapshot() event.Snapshot {
 	now := time.Now().UTC().Truncate(time.Millisecond)
 	snap := event.Snapshot{
 		Now: now, Started: t.started.UTC().Truncate(time.Millisecond), Version: t.version, InFlight: t.inFlight.Load(),
-		WindowSeconds: window, StepSeconds: step,
+		WindowSeconds: windowSeconds, StepSeconds: stepSeconds,
 	}
 	if snap.InFlight > 0 {
-		snap.BusySince = time.Unix(0, t.busy.Load()).UTC().Truncate(time.Millisecond)
+		snap.BusySince = time.Unix(0, t.busySince.Load()).UTC().Truncate(time.Millisecond)
 	}
-	seconds := new([window]second)
+	seconds := new([windowSeconds]second)
 	t.recent.copyTo(&snap, seconds)
 	slices.SortFunc(snap.Requests, func(a, b event.Request) int { return cmp.Compare(b.Seq, a.Seq) })
 	snap.Points = points(seconds, now.Unix())
@@ -30,14 +30,14 @@ func (t *Telemetry) Snapshot() event.Snapshot {
 
 // copyTo copies what is remembered. The sums are worked out by the caller,
 // without the lock. Faults gets what is known of each kind, by index.
-func (s *recent) copyTo(snap *event.Snapshot, seconds *[window]second) {
+func (s *recent) copyTo(snap *event.Snapshot, seconds *[windowSeconds]second) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	snap.Total = s.total
 	snap.Requests = append(append([]event.Request{}, s.requests.requests...), s.rejected.requests...)
 	snap.Faults = make([]event.Fault, len(kinds))
 	for i, k := range kinds {
-		snap.Faults[i] = event.Fault{Code: k.Code, Component: k.Component, Rejected: k.Rejected(), LastAt: s.lasts[i].at, LastError: s.lasts[i].text}
+		snap.Faults[i] = event.Fault{Code: k.Code, Component: k.Component, Rejected: k.Rejected(), LastAt: s.latest[i].at, LastError: s.latest[i].text}
 	}
 	snap.Denials = []event.Denial{}
 	for _, d := range s.denials {
@@ -48,33 +48,33 @@ func (s *recent) copyTo(snap *event.Snapshot, seconds *[window]second) {
 	snap.Retries = map[event.RetryOutcome]uint64{}
 	maps.Copy(snap.Retries, s.retries)
 	if !s.quotaAt.IsZero() {
-		snap.RateLimit = s.quota.shown(s.quotaAt.UTC().Truncate(time.Millisecond))
+		snap.RateLimit = s.quota.rateLimit(s.quotaAt.UTC().Truncate(time.Millisecond))
 	}
-	snap.TokenEvents = append([]event.TokenEvent{}, s.events...)
+	snap.TokenEvents = append([]event.TokenEvent{}, s.tokenEvents...)
 	slices.Reverse(snap.TokenEvents)
-	snap.TokenFailure, snap.Renewing = s.failure, s.renewing
+	snap.TokenFailure, snap.Renewing = s.lastFailure, s.renewing
 	*seconds = s.seconds
 }
 
 // points sums the seconds of the window up by steps.
-func points(seconds *[window]second, now int64) []event.Point {
-	first := (now/step+1)*step - window
-	out := make([]event.Point, window/step)
-	answered := make([]uint32, len(out))
+func points(seconds *[windowSeconds]second, now int64) []event.Point {
+	first := (now/stepSeconds+1)*stepSeconds - windowSeconds
+	out := make([]event.Point, windowSeconds/stepSeconds)
+	responded := make([]uint32, len(out))
 	for i := range out {
-		out[i].T = first + int64(i)*step
+		out[i].T = first + int64(i)*stepSeconds
 	}
 	for i := range seconds {
 		sec := &seconds[i]
 		if sec.at < first || sec.at > now {
 			continue
 		}
-		n := (sec.at - first) / step
-		answered[n] += sec.answered
+		n := (sec.at - first) / stepSeconds
+		responded[n] += sec.responded
 		addSecond(&out[n], sec)
 	}
 	for i := range out {
-		n := float64(max(answered[i], 1))
+		n := float64(max(responded[i], 1))
 		out[i].OwnMS = round(out[i].OwnMS / n)
 		out[i].UpstreamMS = round(out[i].UpstreamMS / n)
 	}
@@ -83,7 +83,7 @@ func points(seconds *[window]second, now int64) []event.Point {
 
 func addSecond(p *event.Point, sec *second) {
 	p.Requests += sec.requests
-	p.OwnMS += milliseconds(sec.own)
+	p.OwnMS += milliseconds(sec.proxyTime)
 	p.UpstreamMS += milliseconds(sec.upstream)
 	for f, n := range sec.faults {
 		switch kinds[f].Component {
@@ -104,11 +104,11 @@ func round(ms float64) float64 { return float64(int64(ms*1000+.5)) / 1000 }
 
 // count fills in how often each fault was met, and drops those that were not.
 // It also returns how many requests the last minute had.
-func count(seconds *[window]second, now int64, all []event.Fault) ([]event.Fault, uint32) {
+func count(seconds *[windowSeconds]second, now int64, all []event.Fault) ([]event.Fault, uint32) {
 	var requests uint32
 	for i := range seconds {
 		sec := &seconds[i]
-		if sec.at <= now-window || sec.at > now {
+		if sec.at <= now-windowSeconds || sec.at > now {
 			continue
 		}
 		lately := sec.at > now-60
@@ -130,18 +130,18 @@ func count(seconds *[window]second, now int64, all []event.Fault) ([]event.Fault
 }
 
 func latency(requests []event.Request) event.Latency {
-	var own, upstream []float64
+	var proxyTime, upstream []float64
 	for _, r := range requests {
 		if r.UpstreamMS > 0 {
-			own = append(own, r.OwnMS)
+			proxyTime = append(proxyTime, r.OwnMS)
 			upstream = append(upstream, r.UpstreamMS)
 		}
 	}
-	slices.Sort(own)
+	slices.Sort(proxyTime)
 	slices.Sort(upstream)
 	return event.Latency{
-		Count:    len(own),
-		OwnP50MS: quantile(own, 50), OwnP95MS: quantile(own, 95),
+		Count:    len(proxyTime),
+		OwnP50MS: quantile(proxyTime, 50), OwnP95MS: quantile(proxyTime, 95),
 		UpstreamP50MS: quantile(upstream, 50), UpstreamP95MS: quantile(upstream, 95),
 	}
 }

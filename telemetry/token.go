@@ -32,8 +32,8 @@ func (t *Telemetry) TokenDone(trigger event.TokenTrigger, outcome event.TokenOut
 	t.logToken(ev)
 }
 
-// logToken writes the line of a token event. Credentials that are refused are
-// an error, since somebody must do something; all else may pass.
+// logToken writes the line of a token event. Rejected credentials are an error, since
+// they need an operator; other failures may pass.
 func (t *Telemetry) logToken(ev event.TokenEvent) {
 	level, msg := zerolog.InfoLevel, "token renewed"
 	switch {
@@ -46,10 +46,10 @@ func (t *Telemetry) logToken(ev event.TokenEvent) {
 	if e == nil {
 		return
 	}
-	e.Str(timeField, stamp(ev.Time)).Str(t.msgField, msg).
+	e.Str(timeField, formatTime(ev.Time)).Str(t.msgField, msg).
 		Str("trigger", string(ev.Trigger)).Str("outcome", string(ev.Outcome)).Float64("duration_ms", ev.DurationMS)
 	if !ev.Expiry.IsZero() {
-		e.Str("expiry", stamp(ev.Expiry))
+		e.Str("expiry", formatTime(ev.Expiry))
 	}
 	optional(e, "error", ev.Error)
 	e.Send()

@@ -114,3 +114,19 @@ func FuzzRedactorWithAnySecret(f *testing.F) {
 		}
 	})
 }
+
+func FuzzScrub(f *testing.F) {
+	f.Add("before ", "after")
+	f.Add("\x80Bearer", "\n")
+	f.Add("https://a:", "@h/?")
+	f.Fuzz(func(t *testing.T, before, after string) {
+		const token = "0SECRETSECRET"
+		got := telemetry.Scrub(before + " Bearer " + token + " " + after)
+		if strings.Contains(got, token) {
+			t.Errorf("%q", got)
+		}
+		if len(got) > 1100 || !utf8.ValidString(got) || strings.ContainsFunc(got, func(r rune) bool { return !unicode.IsPrint(r) }) {
+			t.Errorf("not fit to be shown: %q", got)
+		}
+	})
+}

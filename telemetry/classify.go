@@ -9,8 +9,8 @@ import (
 // kinds is the table of codes, by [event.Code.Index].
 var kinds = event.Kinds()
 
-// explanations has what the log says of a code that no problem comes with, by
-// [event.Code.Index]. It is empty where the status says enough.
+// explanations has the text for the log of each code that comes without a problem, by
+// [event.Code.Index]. It is empty if the status says enough.
 var explanations = func() (all [event.Count]string) {
 	for i, k := range kinds {
 		passedOn := k.Status == 0 && (k.Component == event.ComponentToken || k.Component == event.ComponentMimecast)
@@ -21,9 +21,8 @@ var explanations = func() (all [event.Count]string) {
 	return all
 }()
 
-// judge returns what went wrong with a request that ended as told; nothing if it
-// went well.
-func (o *outcome) judge() event.Code {
+// classify returns the code of what went wrong; empty if nothing did.
+func (o *outcome) classify() event.Code {
 	switch {
 	case o.panicked:
 		return event.Panic
@@ -37,8 +36,8 @@ func (o *outcome) judge() event.Code {
 		return event.MimecastTruncated
 	case o.aborted == event.AbortedByProxy:
 		return event.ShuttingDown
-	case o.answers > 0:
-		return judgeStatus(o.status)
+	case o.attempts > 0:
+		return classifyStatus(o.status)
 	case o.status >= http.StatusInternalServerError:
 		return event.Other
 	case o.status >= http.StatusBadRequest:
@@ -47,8 +46,8 @@ func (o *outcome) judge() event.Code {
 	return ""
 }
 
-// judgeStatus judges a response of Mimecast's.
-func judgeStatus(status int) event.Code {
+// classifyStatus is classify for a response from Mimecast.
+func classifyStatus(status int) event.Code {
 	switch {
 	case status < http.StatusBadRequest:
 		return ""
