@@ -320,7 +320,7 @@ func failsTheToken(t *testing.T, b *browser) {
 		t.Error(badges)
 	}
 	v.push("Mend the token endpoint")
-	v.awaitText("#token", "made good since")
+	v.awaitText("#token", "resolved since")
 	v.push("Send requests")
 	v.await("three that pass", "document.querySelectorAll('#list tbody tr.fine').length === 3")
 }

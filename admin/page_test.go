@@ -1,17 +1,12 @@
 package admin_test
 
 import (
-	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"regexp"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -58,128 +53,6 @@ func showing(s admin.Status, t admin.TokenState, actions ...admin.Action) admin.
 	return o
 }
 
-func TestVerdictNamesTheOneToLookAt(t *testing.T) {
-	fault := func(code event.Code, component event.Component, n uint32) event.Fault {
-		return event.Fault{Code: code, Component: component, LastMinute: n, Window: n, LastAt: now}
-	}
-	number := func(n float64) *float64 { return &n }
-	for _, c := range []struct {
-		name         string
-		change       func(*admin.Status, *admin.TokenState)
-		state        string
-		component    event.Component
-		text, advice string // parts of them
-	}{
-		{"all well", func(*admin.Status, *admin.TokenState) {}, "ok", "", "All is well: 100 requests in the last minute.", ""},
-		{"idle", func(s *admin.Status, _ *admin.TokenState) { s.LastMinute = 0 }, "ok", "", "nobody asked", ""},
-		{"a few went wrong", func(s *admin.Status, _ *admin.TokenState) {
-			s.Faults = []event.Fault{fault("mimecast_error", "mimecast", 4)}
-		}, "ok", "", "of which 4 went wrong", ""},
-		{"some went wrong", func(s *admin.Status, _ *admin.TokenState) {
-			s.Faults = []event.Fault{fault("mimecast_error", "mimecast", 6)}
-		}, "watch", "mimecast", "Mimecast responded with a server error (5xx): 6 of 100 requests in the last minute.", "service status"},
-		{"many went wrong", func(s *admin.Status, _ *admin.TokenState) {
-			s.Faults = []event.Fault{fault("upstream_tls", "mimecast", 60)}
-		}, "bad", "mimecast", "No trusted TLS connection", "MIMECAST_CA_FILE"},
-		{"the tool and Mimecast", func(s *admin.Status, _ *admin.TokenState) {
-			s.Faults = []event.Fault{fault("route_not_allowed", "tool", 70), fault("upstream_timeout", "mimecast", 6)}
-		}, "watch", "mimecast", "did not respond in time", "PROXY_RESPONSE_TIMEOUT"},
-		{"the tool", func(s *admin.Status, _ *admin.TokenState) {
-			s.Faults = []event.Fault{fault("route_not_allowed", "tool", 70)}
-		}, "bad", "tool", "The route is not allowed: 70 of 100 requests", "PROXY_ALLOW"},
-		{"a flood of rejected requests", func(s *admin.Status, _ *admin.TokenState) {
-			s.Faults = []event.Fault{{Code: "api_key_required", Component: "tool", Rejected: true, LastMinute: 90, Window: 90, LastAt: now}}
-		}, "ok", "", "All is well: 10 requests in the last minute. The proxy rejected 90 more.", ""},
-		{"a flood beside what goes wrong", func(s *admin.Status, _ *admin.TokenState) {
-			s.LastMinute = 10000
-			s.Faults = []event.Fault{{Code: "api_key_required", Component: "tool", Rejected: true, LastMinute: 9990, Window: 9990, LastAt: now}, fault("mimecast_error", "mimecast", 9)}
-		}, "bad", "mimecast", "server error (5xx): 9 of 10 requests", "service status"},
-		{"nothing but rejected requests", func(s *admin.Status, _ *admin.TokenState) {
-			s.Faults = []event.Fault{{Code: "route_not_allowed", Component: "tool", Rejected: true, LastMinute: 100, Window: 100, LastAt: now}}
-		}, "watch", "tool", "The route is not allowed: all 100 requests in the last minute were rejected.", "PROXY_ALLOW"},
-		{"nothing but rejected requests, a while ago", func(s *admin.Status, _ *admin.TokenState) {
-			s.LastMinute = 0
-			s.Faults = []event.Fault{{Code: "host_not_allowed", Component: "tool", Rejected: true, Window: 100, LastAt: now}}
-		}, "watch", "tool", "all 100 requests in the last 15 minutes", "PROXY_ALLOWED_HOSTS"},
-		{"the commonest fault is named", func(s *admin.Status, _ *admin.TokenState) {
-			s.Faults = []event.Fault{fault("mimecast_error", "mimecast", 8), fault("upstream_unreachable", "mimecast", 30)}
-		}, "bad", "mimecast", "cannot be reached: 38 of 100", "DNS"},
-		{"wrong secret", func(_ *admin.Status, k *admin.TokenState) {
-			*k = admin.TokenState{LastError: "mimecast refused", Refused: true}
-		}, "bad", "token", "rejects the client ID or the secret", "MIMECAST_CLIENT_SECRET"},
-		{"no token", func(_ *admin.Status, k *admin.TokenState) {
-			*k = admin.TokenState{LastError: "the endpoint answered 503"}
-		}, "bad", "token", "There is no token", "The endpoint answered 503."},
-		{"first token", func(_ *admin.Status, k *admin.TokenState) { *k = admin.TokenState{} }, "watch", "token", "first token", ""},
-		{"expired", func(_ *admin.Status, k *admin.TokenState) { k.Valid = false }, "watch", "token", "a new token", ""},
-		{"revoked, and no other", func(_ *admin.Status, k *admin.TokenState) { k.Rejected, k.LastError = true, "down" }, "bad", "token", "Mimecast rejects the token", "Down."},
-		{"not renewed", func(_ *admin.Status, k *admin.TokenState) { k.LastError = "down" }, "watch", "token", "expires in 29 min 0 s", "Down."},
-		{"rate limit", func(s *admin.Status, _ *admin.TokenState) {
-			s.RateLimit = &event.RateLimit{Limit: number(300), Remaining: number(20), SeenAt: now.Add(-time.Minute)}
-		}, "watch", "mimecast", "20 of 300 left", "PROXY_RATE_LIMIT_WAIT"},
-		{"rate limit that was reset", func(s *admin.Status, _ *admin.TokenState) {
-			s.RateLimit = &event.RateLimit{Limit: number(300), Remaining: number(20), ResetMS: number(5000), SeenAt: now.Add(-time.Minute)}
-		}, "ok", "", "All is well", ""},
-		{"hanging", func(s *admin.Status, _ *admin.TokenState) {
-			s.InFlight, s.BusySince, s.Requests = 3, now.Add(-time.Minute), s.Requests[15:]
-		}, "watch", "mimecast", "3 requests in flight, and none has ended for 15 s", "slow"},
-		{"hanging, amid rejected requests", func(s *admin.Status, _ *admin.TokenState) {
-			s.InFlight, s.BusySince = 3, now.Add(-time.Minute)
-			s.Faults = []event.Fault{{Code: "api_key_required", Component: "tool", Rejected: true, LastMinute: 15, Window: 15, LastAt: now}}
-			for i := range 15 {
-				s.Requests[i].Fault = "api_key_required"
-			}
-		}, "watch", "mimecast", "3 requests in flight, and none has ended for 15 s", "slow"},
-		{"just begun", func(s *admin.Status, _ *admin.TokenState) {
-			s.InFlight, s.BusySince, s.Requests = 3, now.Add(-time.Second), nil
-		}, "ok", "", "All is well", ""},
-		{"full", func(s *admin.Status, _ *admin.TokenState) { s.InFlight = 1000 }, "watch", "proxy", "1000 in flight of 1024", "PROXY_MAX_REQUESTS"},
-		{"slow Mimecast", func(s *admin.Status, _ *admin.TokenState) {
-			for i := range s.Requests {
-				s.Requests[i].UpstreamMS = 6000
-			}
-		}, "watch", "mimecast", "slow: it takes 6.0 s", ""},
-		{"slow long ago", func(s *admin.Status, _ *admin.TokenState) {
-			for i := range s.Requests[60:] {
-				s.Requests[60+i].UpstreamMS = 6000
-			}
-		}, "ok", "", "All is well", ""},
-		{"slow proxy", func(s *admin.Status, _ *admin.TokenState) {
-			for i := range s.Requests {
-				s.Requests[i].OwnMS = 500
-			}
-		}, "watch", "proxy", "slow: it adds 500 ms", "CPU"},
-		{"went wrong a while ago", func(s *admin.Status, _ *admin.TokenState) {
-			s.LastMinute = 0
-			s.Faults = []event.Fault{{Code: "mimecast_error", Component: "mimecast", Window: 50, LastAt: now.Add(-10 * time.Minute)}}
-		}, "watch", "mimecast", "50 of 100 requests in the last 15 minutes", "service status"},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			s, k := healthy(), goodToken()
-			c.change(&s, &k)
-			_, body := ask(t, serve(t, showing(s, k)), "GET", "/api/status")
-			var got struct{ Verdict admin.Verdict }
-			if err := json.Unmarshal([]byte(body), &got); err != nil {
-				t.Fatal(err)
-			}
-			v := got.Verdict
-			if v.State != c.state || v.Component != c.component || !strings.Contains(v.Text, c.text) || !strings.Contains(v.Advice, c.advice) || c.advice == "" && c.state == "bad" {
-				t.Errorf("%+v", v)
-			}
-		})
-	}
-}
-
-func TestDrainIsTheVerdictWhateverElseIsWrong(t *testing.T) {
-	s := healthy()
-	s.InFlight = 2
-	o := showing(s, admin.TokenState{LastError: "down"})
-	o.Draining = func() bool { return true }
-	if _, body := ask(t, serve(t, o), "GET", "/"); !strings.Contains(body, "shutting down: 2 requests still in flight") {
-		t.Error("the page does not say so")
-	}
-}
-
 func TestPageUsesOnlyWhatIsServedBesideIt(t *testing.T) {
 	srv := serve(t, showing(healthy(), goodToken()))
 	res, body := ask(t, srv, "GET", "/")
@@ -224,25 +97,6 @@ func TestPageShowsWhatTheStatusHolds(t *testing.T) {
 	} {
 		if !strings.Contains(body, want) {
 			t.Errorf("no %q on the page", want)
-		}
-	}
-}
-
-func TestFilterWorksWithoutScripts(t *testing.T) {
-	s := healthy()
-	s.Requests[3].Retried = true
-	s.Requests[4].Fault, s.Requests[4].Status, s.Requests[4].DurationMS = "mimecast_error", 502, 1500
-	srv := serve(t, showing(s, goodToken()))
-	for query, want := range map[string]int{
-		"": 200, "?q=events/7": 11, "?q=GET+events/42": 1, "?q=000000000063": 1, "?q=502": 1, "?show=retried": 1, "?show=wrong": 1, "?show=slow": 1,
-		"?show=retried&q=502": 0, "?show=other": 200, "?q=%22%3E%3Cb%3E": 0,
-	} {
-		_, body := ask(t, srv, "GET", "/"+query)
-		if n := strings.Count(body, `<tr role="row" class=`); n != want {
-			t.Errorf("%q: %d rows, want %d", query, n, want)
-		}
-		if strings.Contains(query, "%3C") && !strings.Contains(body, `value="&#34;&gt;&lt;b&gt;"`) {
-			t.Errorf("%q: what was searched for is markup", query)
 		}
 	}
 }
@@ -331,65 +185,6 @@ func TestStrangersTextBreaksOutOfNeitherTextNorAttribute(t *testing.T) {
 	same("elements", got.elements, want.elements, tame)
 	same("values", got.values, want.values, searched)
 	same("texts", got.texts, want.texts, shown)
-}
-
-func TestButtonsDoAndUndo(t *testing.T) {
-	var on atomic.Bool
-	set := func(v bool) func(context.Context) error {
-		return func(context.Context) error { on.Store(v); return nil }
-	}
-	srv := serve(t, showing(healthy(), goodToken(),
-		admin.Action{Name: "slow", Label: "Slow down", Do: set(true), UndoLabel: "Speed up", Undo: set(false), Active: on.Load},
-		admin.Action{Name: "fail", Label: "Fail", Do: func(context.Context) error { return errors.New("no such luck") }}))
-	for _, c := range []struct {
-		path   string
-		active bool
-		label  string
-	}{{"/demo/slow", true, "Speed up"}, {"/demo/slow/undo", false, "Slow down"}} {
-		if res, _ := ask(t, srv, "POST", c.path, "Accept", "text/html", "Sec-Fetch-Site", "same-origin"); res.StatusCode != 303 || res.Header.Get("Location") != "/" {
-			t.Errorf("%s: %d %v", c.path, res.StatusCode, res.Header)
-		}
-		if _, body := ask(t, srv, "GET", "/"); on.Load() != c.active || !strings.Contains(body, ">"+c.label+"<") {
-			t.Errorf("%s: on %v, or no button %q", c.path, on.Load(), c.label)
-		}
-	}
-	if res, body := ask(t, srv, "POST", "/demo/fail"); res.StatusCode != 502 || !strings.Contains(body, "no such luck") {
-		t.Errorf("%d %s", res.StatusCode, body)
-	}
-}
-
-func TestForeignPageCannotPushAButton(t *testing.T) {
-	action := admin.Action{Name: "revoke", Do: func(context.Context) error { t.Error("pushed"); return nil }}
-	srv := serve(t, showing(healthy(), goodToken(), action))
-	for _, header := range [][]string{{"Origin", "https://evil.example"}, {"Origin", "null"}, {"Sec-Fetch-Site", "cross-site"}, {"Sec-Fetch-Site", "same-site"}} {
-		if res, _ := ask(t, srv, "POST", "/demo/revoke", header...); res.StatusCode != 403 {
-			t.Errorf("%v: %d", header, res.StatusCode)
-		}
-	}
-	if res, _ := ask(t, srv, "GET", "/demo/revoke"); res.StatusCode != 405 {
-		t.Errorf("GET: %d", res.StatusCode)
-	}
-	o := showing(healthy(), goodToken(), action)
-	o.Local = func(http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(403) })
-	}
-	srv = serve(t, o)
-	for _, target := range []string{"GET /", "POST /demo/revoke"} {
-		method, path, _ := strings.Cut(target, " ")
-		if res, _ := ask(t, srv, method, path); res.StatusCode != 403 {
-			t.Errorf("%s from elsewhere: %d", target, res.StatusCode)
-		}
-	}
-}
-
-func TestOnlyDemosHaveButtons(t *testing.T) {
-	srv := serve(t, showing(healthy(), goodToken()))
-	if _, body := ask(t, srv, "GET", "/"); strings.Contains(body, `method="post"`) || strings.Contains(body, "demo") {
-		t.Error("the page of a proxy has a button")
-	}
-	if res, _ := ask(t, srv, "POST", "/demo/revoke"); res.StatusCode != 404 {
-		t.Errorf("%d", res.StatusCode)
-	}
 }
 
 // BenchmarkPage renders the page with all that it can hold.

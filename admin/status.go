@@ -6,15 +6,15 @@ import (
 	"mimecast-proxy/event"
 )
 
-// Status is what /api/status answers and what the page shows. Its keys are
+// Status is the response of /api/status, and what the page shows. Its keys are
 // stable: keys may be added, none changes its meaning. No secret, token, query
 // string, header value or body is anywhere in it.
 type Status struct {
-	// Verdict is reached by this package.
-	Verdict Verdict `json:"verdict"`
+	// Diagnosis is made by this package.
+	Diagnosis Diagnosis `json:"verdict"`
 	event.Snapshot
 	Account Account `json:"account"`
-	// Listen is where the proxy takes requests.
+	// Listen is the address of the data port.
 	Listen   string `json:"listen"`
 	Draining bool   `json:"draining"`
 	// MaxRequests is how many requests may be in flight; 0 means that there is no
@@ -23,13 +23,13 @@ type Status struct {
 	Token       TokenState `json:"token"`
 	// ReportOnly says that routes are only reported.
 	ReportOnly bool `json:"report_only"`
-	// Warnings are what is odd about the configuration and the machine.
+	// Warnings are about the configuration and the machine.
 	Warnings []string `json:"warnings"`
 }
 
-// Account says whose API is called, and where.
+// Account is the account that the proxy uses.
 type Account struct {
-	// ClientID is shown shortened, whatever its length here.
+	// ClientID is shortened before it is shown.
 	ClientID string `json:"client_id"`
 	Region   string `json:"region"`
 	BaseURL  string `json:"base_url"`
@@ -41,7 +41,7 @@ func (h *handler) current() Status {
 	s.Account.ClientID = shorten(s.Account.ClientID)
 	s.Token = h.options.Token()
 	s.Draining = h.draining()
-	s.Verdict = judge(&s)
+	s.Diagnosis = diagnose(&s)
 	return s
 }
 
@@ -55,5 +55,5 @@ func shorten(id string) string {
 }
 
 func (h *handler) status(w http.ResponseWriter, _ *http.Request) {
-	answer(w, http.StatusOK, h.current())
+	writeJSON(w, http.StatusOK, h.current())
 }

@@ -6,8 +6,8 @@ import (
 	"mimecast-proxy/event"
 )
 
-// Support is what /api/support answers: what somebody who helps wants to know of a
-// proxy that runs. No secret is in it.
+// Support is the response of /api/support: what somebody who helps an operator needs to
+// know of a running proxy. It contains no secret.
 type Support struct {
 	Version  string `json:"version"`
 	Revision string `json:"revision"`
@@ -21,8 +21,8 @@ type Support struct {
 	Status Status          `json:"status"`
 }
 
-// Setting is what is in force of one variable, and where it comes from. Of a
-// secret the value says only how long it is.
+// Setting is the value of a variable and where it comes from. The value of a secret is
+// only its length.
 type Setting struct {
 	Name   string `json:"name"`
 	Value  string `json:"value"`
@@ -38,5 +38,5 @@ func (h *handler) support(w http.ResponseWriter, _ *http.Request) {
 			s.Errors = append(s.Errors, r)
 		}
 	}
-	answer(w, http.StatusOK, s)
+	writeJSON(w, http.StatusOK, s)
 }

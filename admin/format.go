@@ -10,11 +10,11 @@ import (
 	"unicode/utf8"
 )
 
-// states say in words what colours and shapes say.
+// states are the labels of the states.
 var states = map[string]string{stateOK: "fine", stateWatch: "check", stateBad: "at fault"}
 
-// span returns a duration in the two units that matter.
-func span(d time.Duration) string {
+// formatDuration returns a duration in its two largest units.
+func formatDuration(d time.Duration) string {
 	s := int64(d.Round(time.Second) / time.Second)
 	switch {
 	case s <= 0:
@@ -30,24 +30,24 @@ func span(d time.Duration) string {
 	}
 }
 
-// ago returns when something was.
-func ago(now, at time.Time) string {
+// formatAgo returns when something was.
+func formatAgo(now, at time.Time) string {
 	if now.Sub(at) < time.Second {
 		return "just now"
 	}
-	return span(now.Sub(at)) + " ago"
+	return formatDuration(now.Sub(at)) + " ago"
 }
 
-// until returns when something is due.
-func until(at, now time.Time) string {
+// formatUntil returns when something is due.
+func formatUntil(at, now time.Time) string {
 	if at.Sub(now) < time.Second/2 {
 		return "now"
 	}
-	return "in " + span(at.Sub(now))
+	return "in " + formatDuration(at.Sub(now))
 }
 
-// ms returns milliseconds as a person reads them.
-func ms(v float64) string {
+// formatMS returns milliseconds as a person reads them.
+func formatMS(v float64) string {
 	switch {
 	case v < .995:
 		return fmt.Sprintf("%.2f ms", v)
@@ -60,7 +60,7 @@ func ms(v float64) string {
 	case v < 59500:
 		return fmt.Sprintf("%.0f s", v/1000)
 	default:
-		return span(time.Duration(v * float64(time.Millisecond)))
+		return formatDuration(time.Duration(v * float64(time.Millisecond)))
 	}
 }
 
@@ -72,11 +72,11 @@ func plural[N int | uint32 | uint64 | int64](n N, noun string) string {
 	return fmt.Sprintf("%d %ss", n, noun)
 }
 
-// clock returns a time as the log has it, without the day.
-func clock(t time.Time) string { return t.UTC().Format("15:04:05") }
+// formatClock returns a time as the log has it, without the day.
+func formatClock(t time.Time) string { return t.UTC().Format("15:04:05") }
 
-// number returns a count that Mimecast named.
-func number(v *float64) string {
+// formatCount returns a count; a question mark for nil.
+func formatCount(v *float64) string {
 	if v == nil {
 		return "?"
 	}
@@ -85,14 +85,14 @@ func number(v *float64) string {
 
 // sentence makes a text begin and end like one.
 func sentence(s string) string {
-	s = capital(s)
+	s = capitalize(s)
 	if s == "" || strings.ContainsAny(s[len(s)-1:], ".?!") {
 		return s
 	}
 	return s + "."
 }
 
-func capital(s string) string {
+func capitalize(s string) string {
 	first, size := utf8.DecodeRuneInString(s)
 	if size == 0 {
 		return s
@@ -100,10 +100,9 @@ func capital(s string) string {
 	return string(unicode.ToUpper(first)) + s[size:]
 }
 
-// plain makes a stranger's text fit for the page: what does not print, or turns
-// the direction of the text around it, shows as its code. HTML is for the
-// nodes to escape.
-func plain(s string) string {
+// printable escapes the characters of a client's text that do not print, or that change
+// the direction of the text around them. The nodes escape HTML.
+func printable(s string) string {
 	if !strings.ContainsFunc(s, unprintable) && utf8.ValidString(s) {
 		return s
 	}
