@@ -300,7 +300,7 @@ func revokes(t *testing.T, b *browser) {
 	// They are sent at once; one that comes late finds the new token there.
 	v.await("three requests that passed, and which of them were retried",
 		"document.querySelectorAll('#list tbody tr.fine').length === 3 && [...document.querySelectorAll('#list .again')].some((c) => c.innerText === 'retried')")
-	v.awaitText("#token", " cured by a new token")
+	v.awaitText("#token", " resolved by a new token")
 	v.awaitText("#verdict", "All is well: 3 requests")
 }
 
@@ -311,8 +311,8 @@ func failsTheToken(t *testing.T, b *browser) {
 	v.awaitText("#actions", "On now.")
 	v.push("Send requests")
 	v.await("three failures", "document.querySelectorAll('#list tbody tr.failed').length === 3")
-	v.awaitText("#verdict", "It is the token: Mimecast rejects the one held, and the token endpoint gives no other.")
-	v.awaitText("#said", "It is the token")
+	v.awaitText("#verdict", "Mimecast rejects the token, and the token endpoint issues no new one.")
+	v.awaitText("#said", "Mimecast rejects the token")
 	v.awaitText("#token", "held, but rejected by Mimecast")
 	v.awaitText("#token", "Last failure")
 	v.awaitText(".part.bad", "at fault")
@@ -320,7 +320,7 @@ func failsTheToken(t *testing.T, b *browser) {
 		t.Error(badges)
 	}
 	v.push("Mend the token endpoint")
-	v.awaitText("#token", "made good since")
+	v.awaitText("#token", "resolved since")
 	v.push("Send requests")
 	v.await("three that pass", "document.querySelectorAll('#list tbody tr.fine').length === 3")
 }
@@ -331,7 +331,7 @@ func slowsDown(t *testing.T, b *browser) {
 	v.awaitText("#actions", "Make Mimecast fast again")
 	v.push("Send requests")
 	v.await("slow requests", "[...document.querySelectorAll('#list .took')].filter((c) => parseFloat(c.innerText) >= 6 && c.innerText.endsWith(' s')).length === 3")
-	v.awaitText("#verdict", "It is Mimecast: it is slow")
+	v.awaitText("#verdict", "Mimecast is slow")
 	if own := eval[string](v, "document.querySelectorAll('.part')[1].querySelector('.figure').innerText"); !strings.HasSuffix(own, " ms") {
 		t.Errorf("the proxy %s", own)
 	}
@@ -487,7 +487,7 @@ func worksWithoutScripts(t *testing.T, b *browser) {
 		_, err := cdp.Call(ctx, s, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true})
 		return err
 	}))
-	v.awaitText("#verdict", "It is the tool")
+	v.awaitText("#verdict", "The request was rejected as wrong")
 	v.awaitText("footer", "Without scripts")
 	if v.rows() != 2 || eval[bool](v, "document.body.classList.contains('scripted')") {
 		t.Error("the scripts run, or the list is not there")

@@ -1,8 +1,8 @@
-// Package admin is what operators look at: probes, metrics, the state of the
-// proxy as JSON and as a page.
+// Package admin serves the admin listener: probes, metrics, and the status of the proxy as
+// JSON and as a page.
 //
-// Probes and metrics are for whoever reaches the listener. What shows requests
-// or changes something is for this machine alone, which Options.Local sees to.
+// Anyone who reaches the listener gets probes and metrics. Paths that show requests or
+// change something are for this machine alone; Options.Local checks that.
 package admin
 
 import (
@@ -26,34 +26,33 @@ type Options struct {
 	// Status returns what /api/status and the page show; nil means that there
 	// is neither.
 	Status func() Status
-	// Support completes what /api/support answers with the build and the settings;
-	// nil means that there is no such path.
+	// Support returns the build and the settings for /api/support; nil means that
+	// there is no such path.
 	Support func() Support
-	// Quit is called once, after POST /quitquitquit was answered; nil means
-	// that there is no such thing.
+	// Quit is called once, after the response to POST /quitquitquit; nil means that
+	// there is no such path.
 	Quit func()
-	// Local lets a handler be asked from this machine alone, and by no foreign
-	// web page. Where it is nil, nothing that needs it is served.
+	// Local lets only this machine call a handler, and no web page of another origin.
+	// If it is nil, nothing that needs it is served.
 	Local func(http.Handler) http.Handler
-	// Demo are buttons on the page; nil, as it is outside of demos, means that
-	// the page changes nothing.
+	// Demo are buttons on the page. Without them the page changes nothing.
 	Demo []Action
 }
 
-// TokenState is what is known of the token. The token itself is not in it.
+// TokenState is what the token source knows. It does not contain the token.
 type TokenState struct {
 	Held     bool `json:"held"`
 	Valid    bool `json:"valid"`
 	EverHeld bool `json:"ever_held"`
-	// Rejected says that Mimecast answered 401 to the one held, and that no
-	// other was had since.
+	// Rejected says that Mimecast responded 401 to the current token, and that there
+	// is no newer one.
 	Rejected bool `json:"rejected,omitempty"`
 	// The times are zero while no token is held.
 	FetchedAt   time.Time `json:"fetched_at,omitzero"`
 	Expiry      time.Time `json:"expiry,omitzero"`
 	NextRenewal time.Time `json:"next_renewal,omitzero"`
-	// LastError is why the last token request failed, in words and without a
-	// secret; empty after one that succeeded. Refused says that Mimecast does
+	// LastError is why the last token request failed, without a secret; empty after
+	// one that succeeded. Refused says that Mimecast does
 	// not accept the credentials, FailedAt when that was, RetryAt when the
 	// next request is due, Failures how many failed in a row.
 	LastError string    `json:"last_error,omitempty"`
@@ -72,10 +71,10 @@ type handler struct {
 // Handler returns the handler of the admin listener. Options.Token must be set.
 func Handler(o Options) http.Handler {
 	h := &handler{options: o, routes: make(map[string]http.Handler)}
-	h.add(get, "/livez", live)
-	h.add(get, "/healthz", live)
-	h.add(get, "/startupz", h.startup)
-	h.add(get, "/readyz", h.ready)
+	h.add(get, "/livez", livez)
+	h.add(get, "/healthz", livez)
+	h.add(get, "/startupz", h.startupz)
+	h.add(get, "/readyz", h.readyz)
 	if o.Metrics != nil {
 		h.add(get, "/metrics", o.Metrics.ServeHTTP)
 	}
@@ -96,8 +95,8 @@ func (h *handler) addLocal() {
 	if h.options.Quit != nil {
 		quit := sync.OnceFunc(h.options.Quit)
 		h.local(post, "/quitquitquit", func(w http.ResponseWriter, _ *http.Request) {
-			answer(w, http.StatusAccepted, map[string]bool{"quitting": true})
-			// The answer goes out before the end begins.
+			writeJSON(w, http.StatusAccepted, map[string]bool{"quitting": true})
+			// The response is sent before the shutdown begins.
 			_ = http.NewResponseController(w).Flush()
 			quit()
 		})
@@ -110,30 +109,29 @@ var (
 	post = []string{http.MethodPost}
 )
 
-// add serves a path to whoever asks.
+// add serves a path to every client.
 func (h *handler) add(methods []string, path string, f http.HandlerFunc) {
-	h.routes[path] = only(methods, f)
+	h.routes[path] = allowMethods(methods, f)
 }
 
-// local serves a path to this machine alone.
+// local serves a path to this machine only.
 func (h *handler) local(methods []string, path string, f http.HandlerFunc) {
-	var next http.Handler = only(methods, f)
+	var next http.Handler = allowMethods(methods, f)
 	if !slices.Contains(methods, http.MethodGet) {
-		// Local refuses foreign pages; where something is changed, that is
-		// asked twice.
+		// Local rejects pages of other origins. What changes something checks twice.
 		p := http.NewCrossOriginProtection()
-		p.SetDenyHandler(http.HandlerFunc(foreign))
+		p.SetDenyHandler(http.HandlerFunc(rejectCrossOrigin))
 		next = p.Handler(next)
 	}
 	h.routes[path] = h.options.Local(next)
 }
 
-// only refuses other methods.
-func only(methods []string, f http.HandlerFunc) http.HandlerFunc {
+// allowMethods rejects other methods.
+func allowMethods(methods []string, f http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if !slices.Contains(methods, r.Method) {
 			w.Header().Set("Allow", strings.Join(methods, ", "))
-			refuse(w, http.StatusMethodNotAllowed, "method_not_allowed", "This is for "+methods[0]+".")
+			writeError(w, http.StatusMethodNotAllowed, "method_not_allowed", "This is for "+methods[0]+".")
 			return
 		}
 		f(w, r)
@@ -149,8 +147,8 @@ const bodyTimeout = 10 * time.Second
 // ServeHTTP implements http.Handler.
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.ContentLength != 0 {
-		// Nothing here wants a body, and net/http reads one before it answers.
-		// A writer without deadlines is none of net/http's, and has its own.
+		// No handler reads a body, but net/http does before it responds. Only a test's
+		// writer has no deadlines.
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
 	}
 	header := w.Header()
@@ -164,38 +162,38 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		fields += len(values)
 	}
 	if fields > maxHeaderFields {
-		refuse(w, http.StatusRequestHeaderFieldsTooLarge, "headers_too_large", "The request has too many headers.")
+		writeError(w, http.StatusRequestHeaderFieldsTooLarge, "headers_too_large", "The request has too many headers.")
 		return
 	}
 	next, ok := h.routes[r.URL.Path]
 	if !ok {
-		refuse(w, http.StatusNotFound, "not_found", "There is no such path on the admin listener.")
+		writeError(w, http.StatusNotFound, "not_found", "There is no such path on the admin listener.")
 		return
 	}
 	next.ServeHTTP(w, r)
 }
 
-// answer sends v as JSON.
-func answer(w http.ResponseWriter, status int, v any) {
+// writeJSON sends v as JSON.
+func writeJSON(w http.ResponseWriter, status int, v any) {
 	body, err := json.Marshal(v)
-	if err != nil { // what is shown always marshals
+	if err != nil { // these types always marshal
 		panic(err)
 	}
-	send(w, status, "application/json", append(body, '\n'))
+	write(w, status, "application/json", append(body, '\n'))
 }
 
-func send(w http.ResponseWriter, status int, contentType string, body []byte) {
+func write(w http.ResponseWriter, status int, contentType string, body []byte) {
 	w.Header().Set("Content-Type", contentType)
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)
-	_, _ = w.Write(body) // whoever asked may be gone
+	_, _ = w.Write(body) // the client may be gone
 }
 
-func foreign(w http.ResponseWriter, _ *http.Request) {
-	refuse(w, http.StatusForbidden, "origin_not_allowed", "A web page of another origin sent this request.")
+func rejectCrossOrigin(w http.ResponseWriter, _ *http.Request) {
+	writeError(w, http.StatusForbidden, "origin_not_allowed", "A web page of another origin sent this request.")
 }
 
-// refuse sends an error.
-func refuse(w http.ResponseWriter, status int, code, message string) {
-	answer(w, status, map[string]string{"error": code, "message": message})
+// writeError sends an error.
+func writeError(w http.ResponseWriter, status int, code, message string) {
+	writeJSON(w, status, map[string]string{"error": code, "message": message})
 }

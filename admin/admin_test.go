@@ -75,59 +75,6 @@ func full() admin.Options {
 	}
 }
 
-func TestLivenessAsksNothing(t *testing.T) {
-	s := serve(t, admin.Options{
-		Token:    func() admin.TokenState { panic("asked for the token") },
-		Draining: func() bool { panic("asked for the drain") },
-	})
-	for _, path := range []string{"/livez", "/healthz"} {
-		if res, body := ask(t, s, "GET", path, "Host", "10.0.0.7:19090"); res.StatusCode != 200 || body != "ok\n" {
-			t.Errorf("%s: %d %q", path, res.StatusCode, body)
-		}
-		if res, body := ask(t, s, "HEAD", path); res.StatusCode != 200 || body != "" {
-			t.Errorf("HEAD %s: %d %q", path, res.StatusCode, body)
-		}
-	}
-}
-
-func TestReadyMeansATokenWasHeldAndNoDrainBegan(t *testing.T) {
-	never := admin.TokenState{LastError: "check the secret"}
-	later := admin.TokenState{Held: true, EverHeld: true, LastError: "the endpoint is down"} // expired since
-	for _, c := range []struct {
-		token          admin.TokenState
-		draining       bool
-		startup, ready int
-		reasons        []string
-	}{
-		{admin.TokenState{}, false, 503, 503, []string{"no token was held yet"}},
-		{never, false, 503, 503, []string{"no token was held yet: check the secret"}},
-		{later, false, 200, 200, nil},
-		{later, true, 200, 503, []string{"the proxy is shutting down"}},
-		{never, true, 503, 503, []string{"no token was held yet: check the secret", "the proxy is shutting down"}},
-	} {
-		s := serve(t, admin.Options{Token: func() admin.TokenState { return c.token }, Draining: func() bool { return c.draining }})
-		if res, _ := ask(t, s, "GET", "/startupz"); res.StatusCode != c.startup {
-			t.Errorf("%+v: startup %d", c, res.StatusCode)
-		}
-		res, body := ask(t, s, "GET", "/readyz")
-		var got struct {
-			Ready   bool
-			Reasons []string
-			Token   struct {
-				Held      bool
-				LastError string `json:"last_error"`
-			}
-		}
-		if err := json.Unmarshal([]byte(body), &got); err != nil {
-			t.Fatal(err)
-		}
-		if res.StatusCode != c.ready || got.Ready != (c.ready == 200) || strings.Join(got.Reasons, "; ") != strings.Join(c.reasons, "; ") ||
-			got.Token.Held != c.token.Held || got.Token.LastError != c.token.LastError || !strings.Contains(body, `"reasons":[`) {
-			t.Errorf("%+v: %d %s", c, res.StatusCode, body)
-		}
-	}
-}
-
 func TestWrongMethodAndPathAreRefused(t *testing.T) {
 	s := serve(t, full())
 	for _, c := range []struct {
@@ -196,18 +143,6 @@ func TestWithoutAWayToTellWhoIsLocalNothingIsShown(t *testing.T) {
 	}
 }
 
-func TestSupportShowsWhatWentWrong(t *testing.T) {
-	o := full()
-	o.Status = func() admin.Status {
-		return admin.Status{Account: admin.Account{ClientID: "a-long-client-id"}, Requests: []admin.Request{{Path: "/good"}, {Path: "/bad", Fault: "mimecast_5xx"}, {Path: "/cut", Error: "cut"}}}
-	}
-	_, body := ask(t, serve(t, o), "GET", "/api/support")
-	var got admin.Support
-	if err := json.Unmarshal([]byte(body), &got); err != nil || len(got.Errors) != 2 || got.Errors[0].Path != "/bad" || got.Status.Verdict.State == "" || len(got.Settings) != 1 || strings.Contains(body, "a-long-client-id") {
-		t.Errorf("%v: %s", err, body)
-	}
-}
-
 func TestWhatIsNotOfferedIsNotThere(t *testing.T) {
 	s := serve(t, admin.Options{Local: anyone})
 	for _, target := range []string{"GET /", "GET /metrics", "GET /api/status", "GET /api/support", "POST /quitquitquit"} {
@@ -253,33 +188,6 @@ func TestForeignPageCannotQuit(t *testing.T) {
 		if res, _ := ask(t, s, "POST", "/quitquitquit", header...); res.StatusCode != 403 {
 			t.Errorf("%v: %d", header, res.StatusCode)
 		}
-	}
-}
-
-func TestStatusIsJSONWithTheTokenAndAShortClientID(t *testing.T) {
-	o := full()
-	o.Token = func() admin.TokenState {
-		return admin.TokenState{Held: true, EverHeld: true, Expiry: time.Unix(1e9, 0)}
-	}
-	o.Draining = func() bool { return true }
-	o.Status = func() admin.Status {
-		return admin.Status{Version: "v1", Account: admin.Account{ClientID: "abcdefghijkl"}}
-	}
-	s := serve(t, o)
-	res, body := ask(t, s, "GET", "/api/status")
-	var got struct {
-		Version  string
-		Draining bool
-		Account  struct {
-			ClientID string `json:"client_id"`
-		}
-		Token struct{ Held bool }
-	}
-	if err := json.Unmarshal([]byte(body), &got); err != nil {
-		t.Fatal(err)
-	}
-	if res.Header.Get("Content-Type") != "application/json" || got.Version != "v1" || !got.Draining || got.Account.ClientID != "abcdef…" || !got.Token.Held {
-		t.Errorf("%v %s", res.Header, body)
 	}
 }
 

@@ -12,37 +12,36 @@ import (
 
 // Action is a button on the page. Demos have them.
 type Action struct {
-	// Name is its last part of a path.
+	// Name is the last part of its path.
 	Name, Label, Description string
 	// Do carries it out.
 	Do func(ctx context.Context) error
-	// Undo ends what Do began, where that lasts, under a label of its own;
-	// Active then says whether there is anything to end.
+	// Undo ends what Do began, if that lasts. Active reports whether it does now.
 	Undo      func(ctx context.Context) error
 	UndoLabel string
 	Active    func() bool
 }
 
-// actionTimeout bounds what a button sets off.
+// actionTimeout bounds an action.
 const actionTimeout = 15 * time.Second
 
 func actionPath(name string) string { return "/demo/" + name }
 func undoPath(name string) string   { return "/demo/" + name + "/undo" }
 
-// act carries out what a button stands for. A browser without scripts is led
-// back to the page.
-func act(do func(context.Context) error) http.HandlerFunc {
+// runAction runs the action of a button. A browser without scripts is redirected to the
+// page.
+func runAction(do func(context.Context) error) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), actionTimeout)
 		defer cancel()
 		err := do(ctx)
 		switch {
 		case err != nil:
-			refuse(w, http.StatusBadGateway, "action_failed", err.Error())
+			writeError(w, http.StatusBadGateway, "action_failed", err.Error())
 		case strings.Contains(r.Header.Get("Accept"), "text/html"):
 			http.Redirect(w, r, "/", http.StatusSeeOther)
 		default:
-			answer(w, http.StatusOK, map[string]bool{"done": true})
+			writeJSON(w, http.StatusOK, map[string]bool{"done": true})
 		}
 	}
 }
@@ -68,7 +67,7 @@ func (a Action) form(name string) g.Node {
 	path, label, state, now := actionPath(a.Name), a.Label, "action", g.Group(nil)
 	if a.Undo != nil && a.Active() {
 		path, label, state = undoPath(a.Name), a.UndoLabel, "action on"
-		now = g.Group{say("b", "now", "On now."), text(" ")}
+		now = g.Group{textEl("b", "now", "On now."), text(" ")}
 	}
 	return el("form", class(state), attr("method", "post"), attr("action", path),
 		el("button", id(name), attr("type", "submit"), attr("aria-describedby", name+"-does"), text(label)),

@@ -7,25 +7,24 @@ import (
 	"maragu.dev/gomponents/html"
 )
 
-// The page is built of nodes, which escape whatever they are given. It is no
+// The page is built of nodes, which escape every text. It is no
 // template: one calls methods by their names, and a linker that cannot tell
 // which keeps every exported method of the whole program.
 
-// document is the page: what s holds, its requests narrowed by f, and what
-// there is to push.
+// document is the page: the status, its requests filtered by f, and the buttons.
 func document(s *Status, f filter, actions []Action) g.Node {
 	return html.Doctype(el("html", attr("lang", "en"),
-		head(s.Verdict.Text),
+		head(s.Diagnosis.Text),
 		el("body",
 			el("a", class("skip"), attr("href", "#requests"), text("To the list of requests")),
-			top(s, len(actions) > 0),
+			header(s, len(actions) > 0),
 			el("main",
 				announcements(),
-				verdictBanner(&s.Verdict),
-				partsList(s),
+				diagnosisBanner(&s.Diagnosis),
+				stageCards(s),
 				demoCard(actions),
 				trafficCard(s),
-				el("div", class("pair"), tokenCard(s), wrongCard(s)),
+				el("div", class("pair"), tokenCard(s), problemsCard(s)),
 				requestsCard(s, f),
 			),
 			footer(s),
@@ -41,20 +40,20 @@ func head(verdict string) g.Node {
 		el("title", text(verdict+" Mimecast Proxy")),
 		el("link", attr("rel", "icon"), attr("href", assetPaths["icon.svg"]), attr("type", "image/svg+xml")),
 		el("link", attr("rel", "stylesheet"), attr("href", assetPaths["page.css"])),
-		el("script", attr("src", assetPaths["page.js"]), flag("defer")),
+		el("script", attr("src", assetPaths["page.js"]), boolAttr("defer")),
 	)
 }
 
-// top says whose API is called, and where.
-func top(s *Status, demo bool) g.Node {
-	known := func(name, value string) g.Node { return g.If(value != "", fact(name, text(value))) }
+// header shows the account and the addresses.
+func header(s *Status, demo bool) g.Node {
+	known := func(name, value string) g.Node { return g.If(value != "", definition(name, text(value))) }
 	return el("header", class("top"),
 		el("h1",
-			text("Mimecast Proxy "), say("span", "version", s.Version),
-			g.If(demo, g.Group{text(" "), say("span", "tag", "demo")}),
+			text("Mimecast Proxy "), textEl("span", "version", s.Version),
+			g.If(demo, g.Group{text(" "), textEl("span", "tag", "demo")}),
 		),
 		el("dl", class("account"),
-			fact("Account", text(cmp.Or(s.Account.ClientID, "unknown"))),
+			definition("Account", text(cmp.Or(s.Account.ClientID, "unknown"))),
 			known("Region", s.Account.Region),
 			known("API", s.Account.BaseURL),
 			known("Takes requests at", s.Listen),
@@ -65,26 +64,26 @@ func top(s *Status, demo bool) g.Node {
 // announcements are empty until page.js has something to say.
 func announcements() g.Node {
 	return g.Group{
-		el("p", id("lost"), class("lost"), attr("role", "alert"), flag("hidden"),
+		el("p", id("lost"), class("lost"), attr("role", "alert"), boolAttr("hidden"),
 			text("No contact with the proxy since "), el("span", id("lost-since")), text(". What is shown below is old.")),
 		el("p", id("said"), class("unseen"), attr("role", "status"), attr("aria-live", "polite")),
 	}
 }
 
-func verdictBanner(v *Verdict) g.Node {
-	return el("section", id("verdict"), class("verdict "+v.State), dataLive(), attr("data-state", v.State+" "+v.Culprit), attr("aria-label", "Verdict"),
-		lamp(v.State),
+func diagnosisBanner(v *Diagnosis) g.Node {
+	return el("section", id("verdict"), class("verdict "+v.State), dataLive(), attr("data-state", v.State+" "+string(v.Component)), attr("aria-label", "Verdict"),
+		statusLight(v.State),
 		el("div",
-			say("p", "answer", v.Text),
+			textEl("p", "answer", v.Text),
 			// page.js has both read out as one text.
-			g.If(v.Advice != "", g.Group{text(" "), say("p", "advice", plain(v.Advice))}),
+			g.If(v.Advice != "", g.Group{text(" "), textEl("p", "advice", printable(v.Advice))}),
 		),
 	)
 }
 
 func footer(s *Status) g.Node {
 	return el("footer",
-		el("p", id("as-of"), dataLive(), text("As of "), moment(s.Now, clock(s.Now)+" UTC"), text(", up "+span(s.Now.Sub(s.Started))+".")),
+		el("p", id("as-of"), dataLive(), text("As of "), timeEl(s.Now, formatClock(s.Now)+" UTC"), text(", up "+formatDuration(s.Now.Sub(s.Started))+".")),
 		el("p",
 			text("The same as JSON: "), el("a", attr("href", "/api/status"), text("/api/status")),
 			text(". For Prometheus: "), el("a", attr("href", "/metrics"), text("/metrics")), text("."),

@@ -13,7 +13,7 @@ import (
 //go:embed web
 var web embed.FS
 
-// policy lets the page use what is served beside it and nothing else.
+// policy lets the page load only what this listener serves.
 const policy = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 
 // assets are served by names that change with what is in them, so that they
@@ -60,13 +60,13 @@ func (h *handler) addPage() {
 	for at, a := range assets {
 		h.local(get, at, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
-			send(w, http.StatusOK, a.contentType, a.body)
+			write(w, http.StatusOK, a.contentType, a.body)
 		})
 	}
 	for _, a := range h.options.Demo {
-		h.local(post, actionPath(a.Name), act(a.Do))
+		h.local(post, actionPath(a.Name), runAction(a.Do))
 		if a.Undo != nil {
-			h.local(post, undoPath(a.Name), act(a.Undo))
+			h.local(post, undoPath(a.Name), runAction(a.Undo))
 		}
 	}
 }
@@ -78,5 +78,5 @@ func (h *handler) page(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Security-Policy", policy)
 	// With no-referrer a browser calls the origin of the page's own forms null.
 	w.Header().Set("Referrer-Policy", "same-origin")
-	send(w, http.StatusOK, "text/html; charset=utf-8", body.Bytes())
+	write(w, http.StatusOK, "text/html; charset=utf-8", body.Bytes())
 }

@@ -5,6 +5,8 @@ import (
 	"math"
 	"strconv"
 
+	"mimecast-proxy/event"
+
 	g "maragu.dev/gomponents"
 )
 
@@ -23,8 +25,8 @@ type plot struct {
 	Top    float64
 	Upper  string
 	Series []series
-	// Axis are marks in time at equal distances, Label says in words what
-	// there is to be seen.
+	// Axis are marks in time at equal distances. Label describes the plot for screen
+	// readers.
 	Axis  []string
 	Label string
 }
@@ -43,11 +45,11 @@ type series struct {
 // layer says what to draw.
 type layer struct {
 	class string
-	value func(Point) float64
+	value func(event.Point) float64
 }
 
 // stack draws layers on top of each other.
-func stack(points []Point, layers ...layer) plot {
+func stack(points []event.Point, layers ...layer) plot {
 	p := plot{Series: make([]series, len(layers))}
 	for _, point := range points {
 		sum := 0.0
@@ -64,7 +66,7 @@ func stack(points []Point, layers ...layer) plot {
 }
 
 // draw makes the bars of one layer, which stands on those below it.
-func (p *plot) draw(points []Point, below []layer, l layer) series {
+func (p *plot) draw(points []event.Point, below []layer, l layer) series {
 	s := series{Class: l.class}
 	var path []byte
 	width := float64(plotWidth) / float64(max(len(points), 1))
@@ -122,11 +124,11 @@ func axis(minutes int) []string {
 func (p plot) figure() g.Node {
 	return el("figure",
 		el("figcaption",
-			say("span", "caption", p.Caption),
-			el("ul", class("legend"), g.Map(p.Legend, func(e entry) g.Node { return say("li", e.Class, e.Text) })),
+			textEl("span", "caption", p.Caption),
+			el("ul", class("legend"), g.Map(p.Legend, func(e entry) g.Node { return textEl("li", e.Class, e.Text) })),
 		),
 		el("div", class("plot"),
-			say("span", "top-value", p.Upper),
+			textEl("span", "top-value", p.Upper),
 			p.bars(),
 			el("div", class("axis"), attr("aria-hidden", "true"), g.Map(p.Axis, func(mark string) g.Node { return el("span", text(mark)) })),
 		),
@@ -136,7 +138,7 @@ func (p plot) figure() g.Node {
 // bars draws the series over a grid.
 func (p plot) bars() g.Node {
 	path := func(of, d string) g.Node { return el("path", class(of), attr("d", d)) }
-	return drawing(fmt.Sprintf("0 0 %d %d", plotWidth, plotHeight), p.Label,
+	return svg(fmt.Sprintf("0 0 %d %d", plotWidth, plotHeight), p.Label,
 		path("grid", fmt.Sprintf("M0 .5h%dM0 50h%d", plotWidth, plotWidth)),
 		g.Map(p.Series, func(s series) g.Node { return path(s.Class, s.Path) }),
 	)

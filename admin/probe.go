@@ -2,25 +2,25 @@ package admin
 
 import "net/http"
 
-// live says that the process serves. It asks nothing else: were it tied to the
-// credentials or to Mimecast, a bad secret would become a crash loop.
-func live(w http.ResponseWriter, _ *http.Request) { ok(w) }
+// livez reports that the process serves, and checks nothing else. If it depended on the
+// credentials or on Mimecast, a bad secret would cause a crash loop.
+func livez(w http.ResponseWriter, _ *http.Request) { writeOK(w) }
 
-func ok(w http.ResponseWriter) {
-	send(w, http.StatusOK, "text/plain; charset=utf-8", []byte("ok\n"))
+func writeOK(w http.ResponseWriter) {
+	write(w, http.StatusOK, "text/plain; charset=utf-8", []byte("ok\n"))
 }
 
-// startup says whether a first token was held.
-func (h *handler) startup(w http.ResponseWriter, _ *http.Request) {
-	if reason := neverHeld(h.options.Token()); reason != "" {
-		send(w, http.StatusServiceUnavailable, "text/plain; charset=utf-8", []byte(reason+"\n"))
+// startupz reports whether there has been a token.
+func (h *handler) startupz(w http.ResponseWriter, _ *http.Request) {
+	if reason := notReadyReason(h.options.Token()); reason != "" {
+		write(w, http.StatusServiceUnavailable, "text/plain; charset=utf-8", []byte(reason+"\n"))
 		return
 	}
-	ok(w)
+	writeOK(w)
 }
 
-// neverHeld returns why requests cannot be served yet, or nothing.
-func neverHeld(t TokenState) string {
+// notReadyReason returns why requests cannot be served yet; empty if they can.
+func notReadyReason(t TokenState) string {
 	switch {
 	case t.EverHeld:
 		return ""
@@ -31,20 +31,20 @@ func neverHeld(t TokenState) string {
 	}
 }
 
-// readiness is the answer of /readyz.
+// readiness is the response of /readyz.
 type readiness struct {
 	Ready bool `json:"ready"`
-	// Reasons say why not; empty where it is.
+	// Reasons say why it is not ready.
 	Reasons []string   `json:"reasons"`
 	Token   TokenState `json:"token"`
 }
 
-// ready says whether to send requests here: a first token was held, and no
-// drain has begun. A token endpoint or a Mimecast that fails later changes
-// nothing, since neither a restart nor another instance would mend that.
-func (h *handler) ready(w http.ResponseWriter, _ *http.Request) {
+// readyz reports whether to send requests here: there has been a token, and no drain has
+// begun. A later failure of the token endpoint or Mimecast does not matter, since neither a
+// restart nor another instance would fix it.
+func (h *handler) readyz(w http.ResponseWriter, _ *http.Request) {
 	state := readiness{Reasons: []string{}, Token: h.options.Token()}
-	if reason := neverHeld(state.Token); reason != "" {
+	if reason := notReadyReason(state.Token); reason != "" {
 		state.Reasons = append(state.Reasons, reason)
 	}
 	if h.draining() {
@@ -55,7 +55,7 @@ func (h *handler) ready(w http.ResponseWriter, _ *http.Request) {
 	if !state.Ready {
 		status = http.StatusServiceUnavailable
 	}
-	answer(w, status, state)
+	writeJSON(w, status, state)
 }
 
 func (h *handler) draining() bool { return h.options.Draining != nil && h.options.Draining() }

@@ -3,14 +3,18 @@ package admin
 import (
 	"time"
 
+	"mimecast-proxy/event"
+
 	g "maragu.dev/gomponents"
 )
 
-// quota returns what is left of a rate limit.
-func quota(l *RateLimit) string { return number(l.Remaining) + " of " + number(l.Limit) }
+// formatQuota returns how much of a quota is left.
+func formatQuota(l *event.RateLimit) string {
+	return formatCount(l.Remaining) + " of " + formatCount(l.Limit)
+}
 
-// reset returns when Mimecast gives the quota back, where it said so.
-func reset(l *RateLimit, now time.Time) string {
+// formatReset returns when the quota resets; empty if Mimecast did not say.
+func formatReset(l *event.RateLimit, now time.Time) string {
 	if l.ResetMS == nil {
 		return ""
 	}
@@ -18,22 +22,22 @@ func reset(l *RateLimit, now time.Time) string {
 	if !at.After(now) {
 		return "by now"
 	}
-	return until(at, now)
+	return formatUntil(at, now)
 }
 
-// rateLimit tells what Mimecast said last.
-func rateLimit(s *Status) g.Node {
+// rateLimitSection shows the latest quota.
+func rateLimitSection(s *Status) g.Node {
 	title := el("h3", text("Mimecast's rate limit"))
 	l := s.RateLimit
 	if l == nil {
-		return g.Group{title, say("p", "muted", "Mimecast has not told one.")}
+		return g.Group{title, textEl("p", "muted", "Mimecast has sent none yet.")}
 	}
-	left := quota(l) + " calls left"
-	if at := reset(l, s.Now); at != "" {
+	left := formatQuota(l) + " calls left"
+	if at := formatReset(l, s.Now); at != "" {
 		left += ", all of them " + at
 	}
 	return g.Group{
 		title, el("p", text(left)),
-		say("p", "when", "as Mimecast said "+ago(s.Now, l.SeenAt)+" of the function that was called"),
+		textEl("p", "when", "as Mimecast said "+formatAgo(s.Now, l.SeenAt)+" of the function that was called"),
 	}
 }

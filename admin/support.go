@@ -1,9 +1,13 @@
 package admin
 
-import "net/http"
+import (
+	"net/http"
 
-// Support is what /api/support answers: what somebody who helps wants to know of a
-// proxy that runs. No secret is in it.
+	"mimecast-proxy/event"
+)
+
+// Support is the response of /api/support: what somebody who helps an operator needs to
+// know of a running proxy. It contains no secret.
 type Support struct {
 	Version  string `json:"version"`
 	Revision string `json:"revision"`
@@ -13,12 +17,12 @@ type Support struct {
 	// Settings are every variable, in the order of the manual.
 	Settings []Setting `json:"settings"`
 	// Errors are the last requests that went wrong, newest first.
-	Errors []Request `json:"errors"`
-	Status Status    `json:"status"`
+	Errors []event.Request `json:"errors"`
+	Status Status          `json:"status"`
 }
 
-// Setting is what is in force of one variable, and where it comes from. Of a
-// secret the value says only how long it is.
+// Setting is the value of a variable and where it comes from. The value of a secret is
+// only its length.
 type Setting struct {
 	Name   string `json:"name"`
 	Value  string `json:"value"`
@@ -28,11 +32,11 @@ type Setting struct {
 func (h *handler) support(w http.ResponseWriter, _ *http.Request) {
 	s := h.options.Support()
 	s.Status = h.current()
-	s.Errors = []Request{}
+	s.Errors = []event.Request{}
 	for _, r := range s.Status.Requests {
 		if r.Fault != "" || r.Error != "" {
 			s.Errors = append(s.Errors, r)
 		}
 	}
-	answer(w, http.StatusOK, s)
+	writeJSON(w, http.StatusOK, s)
 }

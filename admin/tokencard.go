@@ -1,41 +1,43 @@
 package admin
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"slices"
 	"strconv"
 	"time"
 
+	"mimecast-proxy/event"
+
 	g "maragu.dev/gomponents"
 )
 
 func tokenCard(s *Status) g.Node {
 	return card("token", "card", "The token",
-		lifeLeft(&s.Token, s.Now),
+		lifetimeMeter(&s.Token, s.Now),
 		tokenFacts(s),
 		lastFailure(s),
 		tokenEvents(s.TokenEvents),
-		retries(s.Retries),
-		rateLimit(s),
+		retryCounts(s.Retries),
+		rateLimitSection(s),
 	)
 }
 
-// lifeLeft draws how much of the token's life is left.
-func lifeLeft(t *TokenState, now time.Time) g.Node {
+// lifetimeMeter shows how much of the token's lifetime is left.
+func lifetimeMeter(t *TokenState, now time.Time) g.Node {
 	if !t.Held {
 		return nil
 	}
-	percent := strconv.Itoa(left(t, now))
+	percent := strconv.Itoa(lifetimeLeft(t, now))
 	bar := func(of, width string) g.Node {
 		return el("rect", class(of), attr("width", width), attr("height", "4"))
 	}
-	return drawing("0 0 100 4", percent+" percent of the token's life are left", class("meter"), bar("track", "100"), bar("level", percent))
+	return svg("0 0 100 4", percent+" percent of the token's life are left", class("meter"), bar("track", "100"), bar("level", percent))
 }
 
-// left returns how much of the life of a token that works is left, in percent.
-func left(t *TokenState, now time.Time) int {
+// lifetimeLeft returns how much of the lifetime is left, in percent; 0 for a token that
+// is not valid.
+func lifetimeLeft(t *TokenState, now time.Time) int {
 	life := t.Expiry.Sub(t.FetchedAt)
 	if life <= 0 || !t.Valid || t.Rejected {
 		return 0
@@ -45,25 +47,25 @@ func left(t *TokenState, now time.Time) int {
 
 func tokenFacts(s *Status) g.Node {
 	t := &s.Token
-	facts := g.Group{class("facts"), fact("State", text(tokenState(s)))}
+	facts := g.Group{class("facts"), definition("State", text(tokenState(s)))}
 	if t.Held {
-		term, when := "Expired", ago(s.Now, t.Expiry)
+		term, when := "Expired", formatAgo(s.Now, t.Expiry)
 		if t.Valid {
-			term, when = "Expires", until(t.Expiry, s.Now)
+			term, when = "Expires", formatUntil(t.Expiry, s.Now)
 		}
 		facts = append(facts,
-			fact("Age", text(span(s.Now.Sub(t.FetchedAt)))),
-			fact(term, moment(t.Expiry, when+", at "+clock(t.Expiry))))
+			definition("Age", text(formatDuration(s.Now.Sub(t.FetchedAt)))),
+			definition(term, timeEl(t.Expiry, when+", at "+formatClock(t.Expiry))))
 	}
 	switch {
 	case t.LastError != "":
-		next := until(t.RetryAt, s.Now)
+		next := formatUntil(t.RetryAt, s.Now)
 		if t.Failures != 0 {
 			next += fmt.Sprintf(" (%d failed so far)", t.Failures)
 		}
-		facts = append(facts, fact("Next try", text(next)))
+		facts = append(facts, definition("Next try", text(next)))
 	case t.Held:
-		facts = append(facts, fact("Next renewal", text(until(t.NextRenewal, s.Now))))
+		facts = append(facts, definition("Next renewal", text(formatUntil(t.NextRenewal, s.Now))))
 	}
 	return el("dl", facts...)
 }
@@ -84,32 +86,32 @@ func tokenState(s *Status) string {
 	return state
 }
 
-// lastFailure tells the last token request that failed, and what that means
-// where none has succeeded since.
+// lastFailure shows the last token request that failed, and its impact if none has
+// succeeded since.
 func lastFailure(s *Status) g.Node {
 	t := &s.Token
 	switch {
 	case t.LastError != "":
 		return g.Group{
-			el("h3", text("Last failure, "+ago(s.Now, t.FailedAt))),
-			el("p", text(plain(sentence(t.LastError)))),
-			say("p", "do", consequence(t)),
+			el("h3", text("Last failure, "+formatAgo(s.Now, t.FailedAt))),
+			el("p", text(printable(sentence(t.LastError)))),
+			textEl("p", "do", failureImpact(t)),
 		}
 	case s.TokenFailure != nil:
 		return g.Group{
-			el("h3", text("Last failure, "+ago(s.Now, s.TokenFailure.Time)+", made good since")),
-			say("p", "detail", plain(sentence(s.TokenFailure.Error))),
+			el("h3", text("Last failure, "+formatAgo(s.Now, s.TokenFailure.Time)+", resolved since")),
+			textEl("p", "detail", printable(sentence(s.TokenFailure.Error))),
 		}
 	default:
-		return say("p", "muted", "No token request has failed.")
+		return textEl("p", "muted", "No token request has failed.")
 	}
 }
 
-// consequence says what it means for requests that no new token is to be had.
-func consequence(t *TokenState) string {
+// failureImpact says what a failed token request means for requests.
+func failureImpact(t *TokenState) string {
 	switch {
 	case t.Refused:
-		return wordsFor("credentials_refused").Do
+		return event.CredentialsRefused.Kind().Remedy
 	case t.Rejected:
 		return "The proxy keeps trying. Until it succeeds, requests get Mimecast's 401."
 	case t.Valid:
@@ -119,31 +121,31 @@ func consequence(t *TokenState) string {
 	}
 }
 
-func tokenEvents(events []TokenEvent) g.Node {
+func tokenEvents(events []event.TokenEvent) g.Node {
 	if len(events) == 0 {
 		return nil
 	}
 	return el("details", id("token-events"),
 		el("summary", id("token-events-summary"), text("Last token requests")),
-		el("ul", class("events"), g.Map(events, func(e TokenEvent) g.Node {
+		el("ul", class("events"), g.Map(events, func(e event.TokenEvent) g.Node {
 			return el("li",
-				moment(e.Time, clock(e.Time)), text(" "),
-				el("b", g.If(e.Error != "", class("failure")), text(e.Outcome)),
-				text(" in "+ms(e.DurationMS)+", "+cmp.Or(triggers[e.Trigger], "for another reason")),
+				timeEl(e.Time, formatClock(e.Time)), text(" "),
+				el("b", g.If(e.Error != "", class("failure")), text(string(e.Outcome))),
+				text(" in "+formatMS(e.DurationMS)+", "+e.Trigger.Summary()),
 			)
 		})),
 	)
 }
 
-// retries counts how Mimecast's 401 answers ended.
-func retries(byOutcome map[string]uint64) g.Node {
+// retryCounts shows how Mimecast's 401 responses ended.
+func retryCounts(byOutcome map[event.RetryOutcome]uint64) g.Node {
 	if len(byOutcome) == 0 {
 		return nil
 	}
 	return g.Group{
-		el("h3", text("Mimecast's 401 answers so far")),
-		el("ul", class("events"), g.Map(slices.Sorted(maps.Keys(byOutcome)), func(outcome string) g.Node {
-			return el("li", el("b", text(strconv.FormatUint(byOutcome[outcome], 10))), text(" "+outcomes[outcome]))
+		el("h3", text("Mimecast's 401 responses so far")),
+		el("ul", class("events"), g.Map(slices.Sorted(maps.Keys(byOutcome)), func(outcome event.RetryOutcome) g.Node {
+			return el("li", el("b", text(strconv.FormatUint(byOutcome[outcome], 10))), text(" "+outcome.Summary()))
 		})),
 	}
 }

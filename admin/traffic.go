@@ -3,6 +3,8 @@ package admin
 import (
 	"fmt"
 
+	"mimecast-proxy/event"
+
 	g "maragu.dev/gomponents"
 )
 
@@ -13,11 +15,11 @@ func trafficCard(s *Status) g.Node {
 // minutes returns how long the window is.
 func (s *Status) minutes() int { return s.WindowSeconds / 60 }
 
-// tally sums the window up.
-type tally struct{ Requests, Fine, Tool, Failed uint32 }
+// totals sums the window up.
+type totals struct{ Requests, Fine, Tool, Failed uint32 }
 
-func sumUp(points []Point) tally {
-	var t tally
+func sumPoints(points []event.Point) totals {
+	var t totals
 	for _, p := range points {
 		t.Requests += p.Requests
 		t.Tool += p.Tool
@@ -29,10 +31,10 @@ func sumUp(points []Point) tally {
 
 func trafficPlot(s *Status) plot {
 	p := stack(s.Points,
-		layer{"failed", failed},
-		layer{"tool", func(p Point) float64 { return float64(p.Tool) }},
-		layer{"fine", func(p Point) float64 { return max(0, float64(p.Requests)-float64(p.Tool)-failed(p)) }})
-	t := sumUp(s.Points)
+		layer{"failed", failures},
+		layer{"tool", func(p event.Point) float64 { return float64(p.Tool) }},
+		layer{"fine", func(p event.Point) float64 { return max(0, float64(p.Requests)-float64(p.Tool)-failures(p)) }})
+	t := sumPoints(s.Points)
 	p.Caption = fmt.Sprintf("Requests per %d s", s.StepSeconds)
 	p.Legend = []entry{
 		{"fine", fmt.Sprintf("%d went well", t.Fine)},
@@ -47,19 +49,21 @@ func trafficPlot(s *Status) plot {
 
 func latencyPlot(s *Status) plot {
 	p := stack(s.Points,
-		layer{"own", func(p Point) float64 { return p.OwnMS }},
-		layer{"upstream", func(p Point) float64 { return p.UpstreamMS }})
+		layer{"own", func(p event.Point) float64 { return p.OwnMS }},
+		layer{"upstream", func(p event.Point) float64 { return p.UpstreamMS }})
 	p.Caption = "Time until an answer begins"
 	p.Legend = []entry{{"own", "Proxy"}, {"upstream", "Mimecast"}}
 	if l := s.Latency; l.Count > 0 {
-		p.Legend[0].Text += fmt.Sprintf(": half within %s, 95 %% within %s", ms(l.OwnP50MS), ms(l.OwnP95MS))
-		p.Legend[1].Text += fmt.Sprintf(": half within %s, 95 %% within %s", ms(l.UpstreamP50MS), ms(l.UpstreamP95MS))
+		p.Legend[0].Text += fmt.Sprintf(": half within %s, 95 %% within %s", formatMS(l.OwnP50MS), formatMS(l.OwnP95MS))
+		p.Legend[1].Text += fmt.Sprintf(": half within %s, 95 %% within %s", formatMS(l.UpstreamP50MS), formatMS(l.UpstreamP95MS))
 	}
-	p.Upper = ms(p.Top)
+	p.Upper = formatMS(p.Top)
 	p.Axis = axis(s.minutes())
 	p.Label = fmt.Sprintf("Bars: the mean time until an answer began, in steps of %d seconds. At most %s of it was the proxy's own and %s Mimecast's.",
-		s.StepSeconds, ms(p.Series[0].Max), ms(p.Series[1].Max))
+		s.StepSeconds, formatMS(p.Series[0].Max), formatMS(p.Series[1].Max))
 	return p
 }
 
-func failed(p Point) float64 { return float64(p.Proxy) + float64(p.Token) + float64(p.Mimecast) }
+func failures(p event.Point) float64 {
+	return float64(p.Proxy) + float64(p.Token) + float64(p.Mimecast)
+}

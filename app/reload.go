@@ -8,6 +8,7 @@ import (
 
 	"mimecast-proxy/cgroup"
 	"mimecast-proxy/config"
+	"mimecast-proxy/event"
 )
 
 // reload takes up what changes in the files that variables name, until ctx ends. A
@@ -55,7 +56,7 @@ func (p *components) takeUp(variables []string) {
 
 // reportFile logs each new state of a file.
 func (p *components) reportFile(f *config.File, outcome config.Outcome, err error) {
-	p.tel.FileReloaded(f.Variable, string(outcome))
+	p.tel.FileReloaded(event.FileVariableOf(f.Variable), event.ReloadOutcomeOf(string(outcome)))
 	log := p.tel.Logger().With("variable", f.Variable, "file", f.Path)
 	switch outcome {
 	case config.Changed:

@@ -126,7 +126,7 @@ func (s *instance) rejectMalformed(r server.Rejection, maxHeaderBytes int) []byt
 		return nil
 	}
 	if !r.Left { // else nobody asked for anything
-		id = s.tel.Malformed(r.Peer, r.Status, string(p.Code))
+		id = s.tel.Malformed(r.Peer, p.Code)
 	}
 	return p.Wire(id)
 }

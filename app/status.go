@@ -6,7 +6,6 @@ import (
 
 	"mimecast-proxy/admin"
 	"mimecast-proxy/event"
-	"mimecast-proxy/telemetry"
 	"mimecast-proxy/token"
 )
 
@@ -26,34 +25,13 @@ func (s *instance) tokenState() admin.TokenState {
 	return state
 }
 
-// status is what telemetry remembers, as the admin listener shows it. The two
-// packages do not know each other, so their equal types are converted here.
+// status is what the admin listener shows.
 func (s *instance) status() admin.Status {
-	snap := s.tel.Snapshot()
-	status := admin.Status{
-		Now: snap.Now, Started: snap.Started, Version: snap.Version,
-		Account: admin.Account{ClientID: s.cfg.ClientID.Value().Reveal(), Region: s.cfg.Region, BaseURL: s.cfg.BaseURL.String()},
-		Listen:  s.dataAddr.String(), InFlight: snap.InFlight, BusySince: snap.BusySince, MaxRequests: s.cfg.MaxRequests,
-		Renewing:    snap.Renewing,
-		TokenEvents: convert(snap.TokenEvents, func(e telemetry.TokenEvent) admin.TokenEvent { return admin.TokenEvent(e) }),
-		Total:       snap.Total, LastMinute: snap.LastMinute,
-		WindowSeconds: snap.WindowSeconds, StepSeconds: snap.StepSeconds,
-		Points:   convert(snap.Points, func(p telemetry.Point) admin.Point { return admin.Point(p) }),
-		Latency:  admin.Latency(snap.Latency),
-		Requests: convert(snap.Requests, func(r telemetry.Request) admin.Request { return admin.Request(r) }),
-		Faults:   convert(snap.Faults, func(f telemetry.Fault) admin.Fault { return admin.Fault(f) }),
-		Denials:  convert(snap.Denials, func(d telemetry.Denial) admin.Denial { return admin.Denial(d) }),
-		Retries:  snap.Retries, ReportOnly: s.cfg.AllowReport, Warnings: s.warnings(),
+	return admin.Status{
+		Snapshot: s.tel.Snapshot(),
+		Account:  admin.Account{ClientID: s.cfg.ClientID.Value().Reveal(), Region: s.cfg.Region, BaseURL: s.cfg.BaseURL.String()},
+		Listen:   s.dataAddr.String(), MaxRequests: s.cfg.MaxRequests, ReportOnly: s.cfg.AllowReport, Warnings: s.warnings(),
 	}
-	if snap.TokenFailure != nil {
-		failure := admin.TokenEvent(*snap.TokenFailure)
-		status.TokenFailure = &failure
-	}
-	if snap.RateLimit != nil {
-		limit := admin.RateLimit(*snap.RateLimit)
-		status.RateLimit = &limit
-	}
-	return status
 }
 
 // warnings are the configuration's, and that the clock is wrong.

@@ -118,7 +118,7 @@ func writeSupport(b *strings.Builder, s *admin.Support) {
 		fmt.Fprintf(b, "%-24s %s  (%s)\n", v.Name, oneLine(v.Value), oneLine(v.Origin))
 	}
 	b.WriteString("\n## Status\n\n")
-	fmt.Fprintf(b, "state       %s: %s %s\n", st.Verdict.State, st.Verdict.Text, st.Verdict.Advice)
+	fmt.Fprintf(b, "state       %s: %s %s\n", st.Diagnosis.State, st.Diagnosis.Text, st.Diagnosis.Advice)
 	fmt.Fprintf(b, "running     since %s, for %v\n", stampOf(st.Started), st.Now.Sub(st.Started).Round(time.Second))
 	fmt.Fprintf(b, "account     client ID %s at %s\n", st.Account.ClientID, st.Account.BaseURL)
 	fmt.Fprintf(b, "listening   %s\n", st.Listen)
@@ -138,7 +138,7 @@ func writeSupport(b *strings.Builder, s *admin.Support) {
 		fmt.Fprintf(b, "%s  token request, %s: %s\n", stampOf(f.Time), f.Outcome, oneLine(f.Error))
 	}
 	for _, r := range s.Errors[:min(len(s.Errors), maxErrors)] {
-		fmt.Fprintf(b, "%s  %s %s: %d %s\n", stampOf(r.Time), r.Method, r.Path, r.Status, oneLine(cmp.Or(r.Error, r.Fault)))
+		fmt.Fprintf(b, "%s  %s %s: %d %s\n", stampOf(r.Time), r.Method, r.Path, r.Status, oneLine(cmp.Or(r.Error, string(r.Fault))))
 	}
 	if st.TokenFailure == nil && len(s.Errors) == 0 {
 		b.WriteString("none\n")

@@ -1,18 +1,26 @@
-// Package event has the types that say what happened to a request or to a token.
-// Packages that do not know each other report and read by them.
+// Package event has the types that say what happened to a request or to a token:
+// codes, outcomes, and the plain structs of the status page. Packages that do not know
+// each other report and read by them.
+//
+// Each set of values is closed, and listed here once. The rest of the program reads the
+// lists: error responses, the log, metrics, the status page and the documentation.
 package event
 
-import "net/http"
+import (
+	"net/http"
+	"slices"
+)
 
-// Code says what went wrong, for programs. The set is closed: each code is in the
-// table of this package.
+// Code says what went wrong with a request, for programs. Each code is a row of the
+// table in kinds.go.
 type Code string
 
 // The codes of the proxy's own error responses.
 const (
 	BadRequestTarget Code = "bad_request_target"
 	BadRequestBody   Code = "bad_request_body"
-	// BadRequest is for what net/http rejects by itself: bytes that are not HTTP.
+	// BadRequest is for what net/http rejects before a handler sees it: bytes that are
+	// not HTTP.
 	BadRequest          Code = "bad_request"
 	HeadersTooLarge     Code = "headers_too_large"
 	APIKeyRequired      Code = "api_key_required"
@@ -28,9 +36,37 @@ const (
 	TooBusy             Code = "too_busy"
 	ShuttingDown        Code = "shutting_down"
 	UpstreamTimeout     Code = "upstream_timeout"
-	// ClientGone is for log and metrics alone: nobody is left to read the response.
-	ClientGone Code = "client_gone"
 )
+
+// The codes of what goes wrong without such a response. Log, metrics and page use them.
+const (
+	// ClientGone has a status for the log, but nobody is left to read the response.
+	ClientGone Code = "client_gone"
+	// RequestRefused is any other 4xx, from Mimecast or from the proxy.
+	RequestRefused       Code = "request_refused"
+	MimecastUnauthorized Code = "mimecast_unauthorized"
+	MimecastForbidden    Code = "mimecast_forbidden"
+	MimecastRateLimited  Code = "mimecast_rate_limited"
+	MimecastError        Code = "mimecast_error"
+	MimecastTruncated    Code = "mimecast_truncated"
+	Panic                Code = "panic"
+	// Other is for what has no code. An unknown code counts as this one.
+	Other Code = "other"
+)
+
+// Component is where to look for the cause.
+type Component string
+
+// The components.
+const (
+	ComponentTool     Component = "tool"     // the client
+	ComponentProxy    Component = "proxy"    // this program
+	ComponentToken    Component = "token"    // the credentials, or the token endpoint
+	ComponentMimecast Component = "mimecast" // the API, or the network on the way to it
+)
+
+// Components lists all of them.
+var Components = []Component{ComponentTool, ComponentProxy, ComponentToken, ComponentMimecast}
 
 // Retry says whether a client may send the same request again.
 type Retry int
@@ -52,42 +88,56 @@ func (r Retry) Allows(method string) bool {
 
 // Kind is what a code means.
 type Kind struct {
-	// Status is the HTTP status of the response.
+	Code Code
+	// Status is the HTTP status of the proxy's own response; 0 if there is none.
 	Status int
 	Retry  Retry
-	// ErrorType is the error type of RFC 9209, section 2.3.
+	// ErrorType is the error type of RFC 9209, section 2.3, for the proxy's own
+	// response.
 	ErrorType string
+	Component Component
+	// Rejection marks what is rejected before anything is sent to Mimecast.
+	Rejection bool
+	// Summary is what happened: one clause without a full stop. Remedy is what to do:
+	// one or more sentences.
+	Summary, Remedy string
 }
 
-var kinds = map[Code]Kind{
-	BadRequestTarget:    {http.StatusBadRequest, RetryNever, "http_request_error"},
-	BadRequestBody:      {http.StatusBadRequest, RetryNever, "http_request_error"},
-	BadRequest:          {http.StatusBadRequest, RetryNever, "http_request_error"},
-	HeadersTooLarge:     {http.StatusRequestHeaderFieldsTooLarge, RetryNever, "http_request_error"},
-	APIKeyRequired:      {http.StatusUnauthorized, RetryNever, "http_request_denied"},
-	HostNotAllowed:      {http.StatusForbidden, RetryNever, "http_request_denied"},
-	OriginNotAllowed:    {http.StatusForbidden, RetryNever, "http_request_denied"},
-	RouteNotAllowed:     {http.StatusForbidden, RetryNever, "http_request_denied"},
-	UpgradeNotSupported: {http.StatusNotImplemented, RetryNever, "http_upgrade_failed"},
-	UpstreamUnreachable: {http.StatusBadGateway, RetryAlways, "destination_unavailable"},
-	UpstreamTLS:         {http.StatusBadGateway, RetryNever, "tls_protocol_error"},
-	UpstreamReset:       {http.StatusBadGateway, RetryReads, "connection_terminated"},
-	CredentialsRefused:  {http.StatusBadGateway, RetryNever, "proxy_configuration_error"},
-	TokenUnavailable:    {http.StatusServiceUnavailable, RetryAlways, "destination_unavailable"},
-	TooBusy:             {http.StatusServiceUnavailable, RetryAlways, "connection_limit_reached"},
-	ShuttingDown:        {http.StatusServiceUnavailable, RetryReads, "proxy_internal_response"},
-	UpstreamTimeout:     {http.StatusGatewayTimeout, RetryReads, "http_response_timeout"},
-	ClientGone:          {499, RetryNever, "http_request_error"},
-}
+// Kinds returns the table.
+func Kinds() []Kind { return slices.Clone(kinds[:]) }
 
-// Kind returns what the code means; an internal error for a code that is not in
-// the table.
-func (c Code) Kind() Kind {
-	if k, ok := kinds[c]; ok {
-		return k
+// index has the rows of the table by code.
+var index = func() map[Code]int {
+	rows := make(map[Code]int, len(kinds))
+	for i, k := range kinds {
+		rows[k.Code] = i
 	}
-	return Kind{Status: http.StatusInternalServerError, ErrorType: "proxy_internal_error"}
+	return rows
+}()
+
+// Index returns the code's row in the table, from 0 to [Count]-1; that of Other for an
+// unknown code.
+func (c Code) Index() int {
+	if i, ok := index[c]; ok {
+		return i
+	}
+	return index[Other]
 }
+
+// Kind returns what the code means; that of Other for an unknown code.
+func (c Code) Kind() Kind { return kinds[c.Index()] }
 
 // Status returns the HTTP status of the code's response.
 func (c Code) Status() int { return c.Kind().Status }
+
+// Rejected reports whether the code is of a request that was rejected because of the
+// client. Such requests say nothing of how others fare.
+func (k Kind) Rejected() bool { return k.Rejection && k.Component == ComponentTool }
+
+// oneOf returns a value from outside as one of a closed set; other if it is in none.
+func oneOf[T ~string](value string, set []T, other T) T {
+	if v := T(value); slices.Contains(set, v) {
+		return v
+	}
+	return other
+}

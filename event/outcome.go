@@ -1,5 +1,23 @@
 package event
 
+// UnauthorizedReason is why Mimecast responded 401, by its own code.
+type UnauthorizedReason string
+
+// The reasons that matter to the proxy; ReasonOther is all else.
+const (
+	ReasonOther             UnauthorizedReason = "other"
+	ReasonTokenExpired      UnauthorizedReason = "token_expired"
+	ReasonTokenVerification UnauthorizedReason = "token_verification_failed"
+)
+
+// UnauthorizedReasons lists all of them.
+var UnauthorizedReasons = []UnauthorizedReason{ReasonOther, ReasonTokenExpired, ReasonTokenVerification}
+
+// UnauthorizedReasonOf returns the reason that a code of Mimecast's stands for.
+func UnauthorizedReasonOf(code string) UnauthorizedReason {
+	return oneOf(code, UnauthorizedReasons, ReasonOther)
+}
+
 // RetryOutcome says how a 401 of Mimecast's ended.
 type RetryOutcome string
 
@@ -11,6 +29,23 @@ const (
 	RetryRenewalFailed     RetryOutcome = "renewal_failed"     // no new token
 	RetryTokenFresh        RetryOutcome = "token_fresh"        // the token is new: the 401 has another cause
 )
+
+// RetryOutcomes lists all of them.
+var RetryOutcomes = []RetryOutcome{RetryRecovered, RetryStillUnauthorized, RetryNotReplayable, RetryRenewalFailed, RetryTokenFresh}
+
+var retrySummaries = map[RetryOutcome]string{
+	RetryRecovered:         "resolved by a new token",
+	RetryStillUnauthorized: "repeated with a new token",
+	RetryNotReplayable:     "not retried: the request body was too large to keep",
+	RetryRenewalFailed:     "not retried: the token endpoint issued no new token",
+	RetryTokenFresh:        "not retried: the token was new",
+}
+
+// Summary continues "N responses with 401 were …".
+func (o RetryOutcome) Summary() string { return retrySummaries[o] }
+
+// Resent reports whether the request was sent to Mimecast again.
+func (o RetryOutcome) Resent() bool { return o == RetryRecovered || o == RetryStillUnauthorized }
 
 // HoldOutcome says how holding a request that got 429 ended.
 type HoldOutcome string
@@ -24,6 +59,9 @@ const (
 	HoldAbandoned     HoldOutcome = "abandoned"      // the client went away
 )
 
+// HoldOutcomes lists all of them.
+var HoldOutcomes = []HoldOutcome{HoldRecovered, HoldStillLimited, HoldTooLong, HoldNotReplayable, HoldAbandoned}
+
 // TokenTrigger says why a token was requested.
 type TokenTrigger string
 
@@ -34,6 +72,19 @@ const (
 	TriggerUnauthorized TokenTrigger = "unauthorized" // Mimecast rejected the held token
 	TriggerCredentials  TokenTrigger = "credentials"  // they changed since the last request
 )
+
+// TokenTriggers lists all of them.
+var TokenTriggers = []TokenTrigger{TriggerStartup, TriggerExpiry, TriggerUnauthorized, TriggerCredentials}
+
+var triggerSummaries = map[TokenTrigger]string{
+	TriggerStartup:      "at startup",
+	TriggerExpiry:       "before the previous token expired",
+	TriggerUnauthorized: "after Mimecast's 401",
+	TriggerCredentials:  "after the credentials changed",
+}
+
+// Summary continues "The proxy requested a token …".
+func (t TokenTrigger) Summary() string { return triggerSummaries[t] }
 
 // TokenOutcome says how a token request ended.
 type TokenOutcome string
@@ -48,3 +99,54 @@ const (
 	// response.
 	TokenFailed TokenOutcome = "unavailable"
 )
+
+// TokenOutcomes lists all of them.
+var TokenOutcomes = []TokenOutcome{TokenOK, TokenRefused, TokenFailed}
+
+// AbortedBy says which side cut a response short.
+type AbortedBy string
+
+// The sides.
+const (
+	AbortedByClient   AbortedBy = "client"
+	AbortedByUpstream AbortedBy = "upstream"
+	AbortedByProxy    AbortedBy = "proxy"
+)
+
+// AbortedBySides lists all of them.
+var AbortedBySides = []AbortedBy{AbortedByClient, AbortedByUpstream, AbortedByProxy}
+
+// FileVariable is a variable that names a file which is read again while the proxy runs.
+type FileVariable string
+
+// The variables; FileOther is for one that nobody added here.
+const (
+	FileOther        FileVariable = "other"
+	FileClientID     FileVariable = "MIMECAST_CLIENT_ID_FILE"
+	FileClientSecret FileVariable = "MIMECAST_CLIENT_SECRET_FILE"
+	FileCA           FileVariable = "MIMECAST_CA_FILE"
+	FileAPIKey       FileVariable = "PROXY_API_KEY_FILE"
+)
+
+// FileVariables lists all of them but FileOther.
+var FileVariables = []FileVariable{FileClientID, FileClientSecret, FileCA, FileAPIKey}
+
+// FileVariableOf returns the variable of that name.
+func FileVariableOf(name string) FileVariable { return oneOf(name, FileVariables, FileOther) }
+
+// ReloadOutcome says how a reload of a file ended.
+type ReloadOutcome string
+
+// The outcomes of a reload; ReloadOther is for one that nobody added here.
+const (
+	ReloadOther    ReloadOutcome = "other"
+	ReloadChanged  ReloadOutcome = "changed"  // a new version is in force
+	ReloadFailed   ReloadOutcome = "failed"   // the file cannot be used, and the last good version stays in force
+	ReloadRestored ReloadOutcome = "restored" // the file can be used again, and holds what is in force
+)
+
+// ReloadOutcomes lists all of them but ReloadOther.
+var ReloadOutcomes = []ReloadOutcome{ReloadChanged, ReloadFailed, ReloadRestored}
+
+// ReloadOutcomeOf returns the outcome of that name.
+func ReloadOutcomeOf(name string) ReloadOutcome { return oneOf(name, ReloadOutcomes, ReloadOther) }

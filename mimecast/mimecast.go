@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"strconv"
 	"time"
+
+	"mimecast-proxy/event"
 )
 
 // Code returns the error code in a body, in any of the envelopes that the
@@ -41,7 +43,7 @@ func Code(body []byte) string {
 // IsTokenCode reports whether an error code says that the token is the cause: it
 // has expired, or cannot be verified.
 func IsTokenCode(code string) bool {
-	return code == "token_expired" || code == "token_verification_failed"
+	return event.UnauthorizedReasonOf(code) != event.ReasonOther
 }
 
 // LongestWait bounds what an answer can ask for.

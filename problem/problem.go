@@ -1,12 +1,13 @@
-// Package problem is how the proxy says no: a status, a code, and a sentence
-// for the client in Mimecast's own error envelope, so that a tool which
-// understands Mimecast's errors understands these.
+// Package problem writes the proxy's own error responses: a status, a code, and a sentence
+// for the client in Mimecast's error envelope, which its clients understand. What a code
+// means is in package event.
 //
-// Two headers tell an answer of the proxy's from one of Mimecast's:
-// X-Mimecast-Proxy-Error with the code, and Proxy-Status (RFC 9209).
+// Two headers distinguish them from Mimecast's responses: X-Mimecast-Proxy-Error with the
+// code, and Proxy-Status (RFC 9209).
 package problem
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,20 +20,19 @@ import (
 	"mimecast-proxy/event"
 )
 
-// Header names the header that every answer of the proxy's own bears, with the
-// code as its value, and no answer of Mimecast's does.
+// Header is the name of the header with the code. Every error response of the proxy has
+// it, and no response from Mimecast does.
 const Header = "X-Mimecast-Proxy-Error"
 
 // StatusHeader is the field of RFC 9209.
 const StatusHeader = "Proxy-Status"
 
-// Problem is an answer of the proxy's own, and an error on its way to become
-// one.
+// Problem is an error response of the proxy, and an error until it is sent.
 type Problem struct {
 	Code event.Code
 	// Detail is for the client: what happened and what to do next.
 	Detail string
-	// RetryAfter says when to ask again. It is sent in whole seconds, rounded
+	// RetryAfter is when to resend the request. It is sent in whole seconds, rounded
 	// up; 0 sends no header.
 	RetryAfter time.Duration
 	// Err is the cause, for the log alone. It may be nil.
@@ -84,8 +84,8 @@ type failure struct {
 	Retryable bool       `json:"retryable"`
 }
 
-// ServeHTTP writes the answer. It sets the headers it needs and leaves others
-// that were set before, such as WWW-Authenticate, as they are.
+// ServeHTTP writes the response. It sets the headers that it needs and keeps others that
+// were set before, such as WWW-Authenticate.
 func (p *Problem) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	k := p.Code.Kind()
 	body, err := json.Marshal(envelope{Fail: []failure{{p.Code, p.Detail, k.Retry.Allows(r.Method)}}})
@@ -103,9 +103,9 @@ func (p *Problem) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if p.RetryAfter > 0 {
 		h.Set("Retry-After", strconv.Itoa(int(math.Ceil(p.RetryAfter.Seconds()))))
 	}
-	w.WriteHeader(k.Status)
+	w.WriteHeader(cmp.Or(k.Status, http.StatusInternalServerError))
 	if r.Method != http.MethodHead {
-		// A client that is gone is no news here: the access log tells it.
+		// The client may be gone: the access log says so.
 		_, _ = w.Write(body)
 	}
 }

@@ -12,13 +12,13 @@ import (
 	"mimecast-proxy/account"
 	"mimecast-proxy/event"
 	"mimecast-proxy/mimecast"
+	"mimecast-proxy/problem"
 )
 
 // Trace is told what happens to a request. Each func may be nil and must not block.
 type Trace struct {
-	// Unauthorized is told of each 401 with the code in its body: the upstream's
-	// text, or nothing.
-	Unauthorized func(ctx context.Context, code string)
+	// Unauthorized is told of each 401, with the reason that its body names.
+	Unauthorized func(ctx context.Context, reason event.UnauthorizedReason)
 	// Retried is told how a 401 ended.
 	Retried func(ctx context.Context, outcome event.RetryOutcome)
 	// Answered is told of each response of the upstream's and how long its headers
@@ -27,7 +27,7 @@ type Trace struct {
 	// Held is told how holding a request that got 429 ended.
 	Held func(ctx context.Context, outcome event.HoldOutcome)
 	// Failed is told why the proxy sent an error response of its own.
-	Failed func(ctx context.Context, err error)
+	Failed func(ctx context.Context, p *problem.Problem)
 }
 
 // Authenticate returns the last layer before the account's connections. It adds the
@@ -81,7 +81,7 @@ func (t *authenticate) sendWith(req *http.Request, token account.Token) (*http.R
 	if res.StatusCode == http.StatusUnauthorized {
 		code := mimecast.Code(bufferPrefix(res))
 		if t.trace.Unauthorized != nil {
-			t.trace.Unauthorized(req.Context(), code)
+			t.trace.Unauthorized(req.Context(), event.UnauthorizedReasonOf(code))
 		}
 	}
 	return res, nil

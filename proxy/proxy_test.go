@@ -155,8 +155,10 @@ func newRig(t *testing.T, s setup, h http.HandlerFunc) *rig {
 			Retried: func(_ context.Context, o event.RetryOutcome) {
 				r.note(func() { r.outcomes = append(r.outcomes, string(o)) })
 			},
-			Unauthorized: func(_ context.Context, c string) { r.note(func() { r.codes = append(r.codes, c) }) },
-			Failed:       func(_ context.Context, err error) { r.note(func() { r.failures = append(r.failures, err) }) },
+			Unauthorized: func(_ context.Context, c event.UnauthorizedReason) {
+				r.note(func() { r.codes = append(r.codes, string(c)) })
+			},
+			Failed: func(_ context.Context, p *problem.Problem) { r.note(func() { r.failures = append(r.failures, p) }) },
 		}))
 	r.front.Config.ErrorLog = log.New(io.Discard, "", 0)
 	r.front.Start()
@@ -475,7 +477,7 @@ func TestCodeOfA401(t *testing.T) {
 	} {
 		r := newRig(t, setup{}, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(401); fmt.Fprint(w, body) })
 		r.tokens.stuck = true
-		if _, got := r.do("GET", "/", nil); got != body || !slices.Equal(r.codes, []string{want}) {
+		if _, got := r.do("GET", "/", nil); got != body || !slices.Equal(r.codes, []string{string(event.UnauthorizedReasonOf(want))}) {
 			t.Errorf("%s: code %q, body %s", body, r.codes, got)
 		}
 	}

@@ -59,13 +59,13 @@ func newLog(o Options) (zerolog.Logger, error) {
 	return zerolog.New(zerolog.SyncWriter(out)).Level(level), nil
 }
 
-// dropNotice returns how a log of o's format tells of lines that were dropped.
+// dropNotice returns a func that formats the line about dropped lines.
 func dropNotice(o Options) func(lines uint64) string {
 	return func(lines uint64) string {
 		var line strings.Builder
 		o.Output, o.Level = &line, "warn"
 		if log, err := newLog(o); err == nil { // as it was in New
-			log.WithLevel(zerolog.WarnLevel).Str(timeField, stamp(time.Now())).Str(messageField(o.Format), "log lines dropped").Uint64("lines", lines).Send()
+			log.WithLevel(zerolog.WarnLevel).Str(timeField, formatTime(time.Now())).Str(messageField(o.Format), "log lines dropped").Uint64("lines", lines).Send()
 		}
 		return line.String()
 	}
@@ -85,34 +85,34 @@ func console(out io.Writer, colour bool) io.Writer {
 	}
 }
 
-// stamp returns t as the log writes it.
-func stamp(t time.Time) string { return t.UTC().Format(timeLayout) }
+// formatTime returns t as the log writes it.
+func formatTime(t time.Time) string { return t.UTC().Format(timeLayout) }
 
 // Logger returns a logger that writes to the same log.
 func (t *Telemetry) Logger() *slog.Logger {
-	return slog.New(&handler{t: t, next: zerolog.NewSlogHandler(t.log)})
+	return slog.New(&slogHandler{t: t, next: zerolog.NewSlogHandler(t.log)})
 }
 
-// handler stands before zerolog's. It says the time and the message by this
-// log's names, which in zerolog are globals, and keeps attributes that were
-// added before a group out of it, which zerolog does not. Errors are scrubbed,
-// and secrets are removed from texts.
-type handler struct {
+// slogHandler wraps zerolog's handler. It names the time and the message as this log
+// does; in zerolog those names are globals. It keeps attributes that were added before a
+// group out of the group, which zerolog does not. Errors are scrubbed, and secrets are
+// removed from texts.
+type slogHandler struct {
 	t     *Telemetry
 	next  slog.Handler
 	group string // joined by dots, as zerolog writes them
 }
 
 // Enabled implements slog.Handler.
-func (h *handler) Enabled(ctx context.Context, level slog.Level) bool {
+func (h *slogHandler) Enabled(ctx context.Context, level slog.Level) bool {
 	return h.next.Enabled(ctx, level)
 }
 
 // Handle implements slog.Handler.
-func (h *handler) Handle(ctx context.Context, r slog.Record) error {
+func (h *slogHandler) Handle(ctx context.Context, r slog.Record) error {
 	out := slog.NewRecord(time.Time{}, r.Level, "", 0)
 	if !r.Time.IsZero() {
-		out.AddAttrs(slog.String(timeField, stamp(r.Time)))
+		out.AddAttrs(slog.String(timeField, formatTime(r.Time)))
 	}
 	out.AddAttrs(slog.String(h.t.msgField, h.t.scrub(r.Message)))
 	attrs := make([]slog.Attr, 0, r.NumAttrs())
@@ -120,28 +120,28 @@ func (h *handler) Handle(ctx context.Context, r slog.Record) error {
 		attrs = append(attrs, a)
 		return true
 	})
-	out.AddAttrs(h.qualify(attrs)...)
+	out.AddAttrs(h.inGroup(attrs)...)
 	return h.next.Handle(ctx, out)
 }
 
 // WithAttrs implements slog.Handler.
-func (h *handler) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return &handler{t: h.t, next: h.next.WithAttrs(h.qualify(attrs)), group: h.group}
+func (h *slogHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return &slogHandler{t: h.t, next: h.next.WithAttrs(h.inGroup(attrs)), group: h.group}
 }
 
 // WithGroup implements slog.Handler.
-func (h *handler) WithGroup(name string) slog.Handler {
+func (h *slogHandler) WithGroup(name string) slog.Handler {
 	if name != "" && h.group != "" {
 		name = h.group + "." + name
 	}
 	if name == "" {
 		return h
 	}
-	return &handler{t: h.t, next: h.next, group: name}
+	return &slogHandler{t: h.t, next: h.next, group: name}
 }
 
-// qualify returns the attributes as they are to be written, in their group.
-func (h *handler) qualify(attrs []slog.Attr) []slog.Attr {
+// inGroup returns the attributes as they are to be written, in their group.
+func (h *slogHandler) inGroup(attrs []slog.Attr) []slog.Attr {
 	out := make([]slog.Attr, len(attrs))
 	for i, a := range attrs {
 		a.Value = a.Value.Resolve()
@@ -169,7 +169,7 @@ func (t *Telemetry) StdLog(level string) *log.Logger {
 const (
 	// stdLogInterval is how long a kind of message is not logged again.
 	stdLogInterval = time.Minute
-	// maxStdLogKinds bounds how many kinds are told apart.
+	// maxStdLogKinds bounds how many kinds are counted separately.
 	maxStdLogKinds = 64
 	// wordsOfKind is how many words a message of net/http begins with before
 	// it names a peer.
@@ -202,7 +202,7 @@ func (w *lineWriter) Write(p []byte) (int, error) {
 	if !ok {
 		return len(p), nil
 	}
-	e.Str(timeField, stamp(time.Now())).Str(w.t.msgField, w.t.scrub(string(p)))
+	e.Str(timeField, formatTime(time.Now())).Str(w.t.msgField, w.t.scrub(string(p)))
 	if suppressed > 0 {
 		e.Int("suppressed", suppressed)
 	}
@@ -217,7 +217,7 @@ func (w *lineWriter) allow(message string, now time.Time) (suppressed int, ok bo
 	if words := strings.SplitN(message, " ", wordsOfKind+1); len(words) > wordsOfKind {
 		kind = strings.Join(words[:wordsOfKind], " ")
 	}
-	kind = bound(kind, maxKind)
+	kind = truncate(kind, maxKind)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if len(w.kinds) >= maxStdLogKinds && w.kinds[kind] == nil {

@@ -28,7 +28,7 @@ const (
 
 // LogWriter is an io.Writer for a log that nobody may wait for: Write puts text
 // into a bounded queue, and one goroutine writes it out. What does not fit is
-// dropped and counted, and the log says so as soon as it is written again.
+// dropped and counted, and reported in the log as soon as it can be written again.
 //
 // Each call of Write is whole lines; they stay whole and in order. Secrets that
 // the redactor knows are removed from each line. Make one with [NewLogWriter].
@@ -44,7 +44,7 @@ type LogWriter struct {
 
 	mu    sync.Mutex
 	queue []byte
-	// unreported are lines that were dropped since the log last said so.
+	// unreported are lines that were dropped and are not reported in the log yet.
 	unreported uint64
 	ended      bool
 	notice     func(lines uint64) string
@@ -52,8 +52,8 @@ type LogWriter struct {
 
 	// The rest is the goroutine's own.
 	batch    string
-	reported uint64 // dropped lines that the last line of batch tells of
-	cut      bool   // the output ends within a line
+	reported uint64 // dropped lines that the last line of batch reports
+	midLine  bool   // the output ends within a line
 }
 
 // NewLogWriter returns a LogWriter to out, which one goroutine writes to until
@@ -74,7 +74,7 @@ func (w *LogWriter) Unwrap() io.Writer { return w.out }
 // Dropped returns how many lines were dropped since the start.
 func (w *LogWriter) Dropped() uint64 { return w.dropped.Load() }
 
-// attach sets how a drop is told of, and what Close calls first.
+// attach sets how dropped lines are reported, and what Close calls first.
 func (w *LogWriter) attach(notice func(lines uint64) string, beforeEnd func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -107,7 +107,7 @@ func (w *LogWriter) drop(lines uint64) {
 func signal(to chan<- struct{}) {
 	select {
 	case to <- struct{}{}:
-	default: // it was told already
+	default: // it was signaled already
 	}
 }
 
@@ -148,7 +148,7 @@ func (w *LogWriter) run() {
 		select {
 		case <-timer.C:
 		case <-w.closing:
-		case <-w.unlessFull(full):
+		case <-w.urgentUnlessFull(full):
 		}
 		timer.Stop()
 		if full {
@@ -157,9 +157,9 @@ func (w *LogWriter) run() {
 	}
 }
 
-// unlessFull returns the channel that shortens the pause between batches; an
+// urgentUnlessFull returns the channel that shortens the pause between batches; an
 // output that takes nothing is not asked the sooner for it.
-func (w *LogWriter) unlessFull(full bool) <-chan struct{} {
+func (w *LogWriter) urgentUnlessFull(full bool) <-chan struct{} {
 	if full {
 		return nil
 	}
@@ -180,24 +180,24 @@ func (w *LogWriter) finish() {
 // writeBatch writes what is queued, and reports whether the output is full, as
 // a pipe is that somebody made non-blocking. All other errors cost the batch.
 func (w *LogWriter) writeBatch() (full bool) {
-	for w.take(); len(w.batch) > 0; {
+	for w.fillBatch(); len(w.batch) > 0; {
 		n, err := io.WriteString(w.out, w.batch)
 		if n > 0 {
-			w.cut = w.batch[n-1] != '\n'
+			w.midLine = w.batch[n-1] != '\n'
 			w.batch = w.batch[n:]
 		}
 		switch {
 		case errors.Is(err, syscall.EAGAIN):
 			return true
 		case err != nil || n == 0 && len(w.batch) > 0:
-			w.lose()
+			w.dropBatch()
 		}
 	}
 	return false
 }
 
-// take makes a batch of what is queued, unless there is one already.
-func (w *LogWriter) take() {
+// fillBatch makes a batch of what is queued, unless there is one already.
+func (w *LogWriter) fillBatch() {
 	if len(w.batch) > 0 {
 		return
 	}
@@ -212,18 +212,18 @@ func (w *LogWriter) take() {
 	if w.reported = lines; lines > 0 {
 		w.batch += notice(lines)
 	}
-	if w.cut && w.batch != "" {
+	if w.midLine && w.batch != "" {
 		w.batch = "\n" + w.batch
 	}
 }
 
-// lose drops the rest of the batch.
-func (w *LogWriter) lose() {
+// dropBatch drops the rest of the batch.
+func (w *LogWriter) dropBatch() {
 	lines := countLines(w.batch)
 	w.batch = ""
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.reported > 0 { // its last line told of lines that were counted before
+	if w.reported > 0 { // its last line reported lines that were counted before
 		lines--
 		w.unreported += w.reported
 	}

@@ -14,30 +14,26 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"mimecast-proxy/event"
 )
 
 const namespace = "mimecast_proxy"
 
-// other is the label of whatever is in no closed set.
+// other is the label of what is in no closed set.
 const other = "other"
 
-// The closed sets that labels take their values from. What is in none of them
-// is counted as other, so that nobody outside can make a new time series.
+// The labels of what clients and Mimecast choose. What is in neither is counted as
+// other, so that nobody outside can make a new time series. All other labels are of
+// types whose values event lists.
 var (
-	methods             = []string{other, "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"}
-	unauthorizedReasons = []string{"token_expired", "token_verification_failed"}
-	retryOutcomes       = []string{"recovered", "still_unauthorized", "not_replayable", "renewal_failed", "token_fresh"}
-	waitOutcomes        = []string{"recovered", "still_limited", "too_long", "not_replayable", "abandoned"}
-	tokenTriggers       = []string{"startup", "expiry", "unauthorized", "credentials"}
-	tokenOutcomes       = []string{"ok", "refused", "unavailable"}
-	reloadedFiles       = []string{"MIMECAST_CLIENT_ID_FILE", "MIMECAST_CLIENT_SECRET_FILE", "MIMECAST_CA_FILE", "PROXY_API_KEY_FILE"}
-	reloadOutcomes      = []string{"changed", "failed", "restored"}
-	codes               = registeredCodes()
+	methods      = []string{other, "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"}
+	statusLabels = newStatusLabels()
 )
 
-// registeredCodes returns the labels of the statuses that HTTP knows, and of the
-// proxy's own, by their numbers less 99. Mimecast may answer with any number.
-func registeredCodes() []string {
+// newStatusLabels returns the labels of the statuses that HTTP knows, and of the
+// proxy's own, by their numbers less 99. Mimecast may send any number.
+func newStatusLabels() []string {
 	labels := make([]string, 600-99)
 	for i := range labels {
 		labels[i] = other
@@ -48,20 +44,12 @@ func registeredCodes() []string {
 	return labels
 }
 
-// codeIndex returns where in codes the label of a status is; 0 is other's.
-func codeIndex(status int) int {
-	if i := status - 99; i > 0 && i < len(codes) && codes[i] != other {
+// statusIndex returns the index in statusLabels of a status; 0 is that of other.
+func statusIndex(status int) int {
+	if i := status - 99; i > 0 && i < len(statusLabels) && statusLabels[i] != other {
 		return i
 	}
 	return 0
-}
-
-// known returns value if it is in set, else other.
-func known(value string, set []string) string {
-	if slices.Contains(set, value) {
-		return value
-	}
-	return other
 }
 
 // metrics are those of the contract, on a registry of their own.
@@ -83,47 +71,47 @@ type metrics struct {
 	replay prometheus.Gauge
 	// The rate limit's gauges have no value before Mimecast names one.
 	limit, remaining, reset func() prometheus.Gauge
-	// So has this one before Mimecast's clock is known.
+	// The same holds for this one before Mimecast's clock is known.
 	clock func() prometheus.Gauge
 }
 
 func newMetrics(o Options, t *Telemetry) *metrics {
 	m := &metrics{registry: prometheus.NewRegistry(), counters: make([][]atomic.Pointer[prometheus.Counter], len(methods))}
 	for i := range m.counters {
-		m.counters[i] = make([]atomic.Pointer[prometheus.Counter], len(codes))
+		m.counters[i] = make([]atomic.Pointer[prometheus.Counter], len(statusLabels))
 	}
 	m.addRequests(o)
 	m.addTokens(t)
-	m.limit = m.gauge("rate_limit_limit", "Requests that Mimecast allows in a period, as its last answer that told so said.")
-	m.remaining = m.gauge("rate_limit_remaining", "Requests left in that period.")
-	m.reset = m.gauge("rate_limit_reset_seconds", "Time until Mimecast gives back, as it said then; it says so in milliseconds.")
-	m.waits = m.counter("rate_limit_waits_total", "Requests that got 429 and were held back, by how that ended.", waitOutcomes, "outcome")
-	m.replay = m.gauge("replay_buffer_bytes", "Size of all request bodies that are kept for a retry.")()
+	m.limit = m.gauge("rate_limit_limit", "Latest X-RateLimit-Limit: requests that Mimecast allows in a period.")
+	m.remaining = m.gauge("rate_limit_remaining", "Latest X-RateLimit-Remaining: requests left in that period.")
+	m.reset = m.gauge("rate_limit_reset_seconds", "Latest X-RateLimit-Reset: time until the quota resets, in seconds.")
+	m.waits = m.counter("rate_limit_waits_total", "Requests that waited after 429, by outcome.", labels(event.HoldOutcomes), "outcome")
+	m.replay = m.gauge("replay_buffer_bytes", "Size of all request bodies kept for a retry.")()
 	m.addFiles(o)
-	m.bound("requests_in_flight_limit", "Requests that may be in flight; past them 503 too_busy.", o.MaxRequests)
-	m.bound("replay_buffer_limit_bytes", "What all kept bodies may take; past it requests have no retry.", o.ReplayMemory)
+	m.constantGauge("requests_in_flight_limit", "Limit of requests in flight; more get 503 too_busy.", o.MaxRequests)
+	m.constantGauge("replay_buffer_limit_bytes", "Limit of replay_buffer_bytes; beyond it requests are not retried.", o.ReplayMemory)
 	info := prometheus.NewGauge(prometheus.GaugeOpts{
-		Namespace: namespace, Name: "build_info", Help: "What is running, as labels; the value is 1.",
+		Namespace: namespace, Name: "build_info", Help: "The running version, as labels; always 1.",
 		ConstLabels: prometheus.Labels{"version": o.Version, "revision": o.Revision, "goversion": runtime.Version()},
 	})
 	info.Set(1)
 	m.registry.MustRegister(info, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Namespace: namespace, Name: "requests_in_flight", Help: "Requests that are being served.",
+			Namespace: namespace, Name: "requests_in_flight", Help: "Requests in flight.",
 		}, func() float64 { return float64(t.inFlight.Load()) }))
 	return m
 }
 
 func (m *metrics) addFiles(o Options) {
-	m.reloads = m.counter("file_reloads_total", "Files that changed, by variable and by whether the new version is in force.", nil, "file", "outcome")
-	for _, file := range reloadedFiles {
-		for _, outcome := range reloadOutcomes {
-			m.reloads.WithLabelValues(file, outcome) // for rate(), as those of one label
+	m.reloads = m.counter("file_reloads_total", "Changes of files, by variable and outcome.", nil, "file", "outcome")
+	for _, file := range event.FileVariables {
+		for _, outcome := range event.ReloadOutcomes {
+			m.reloads.WithLabelValues(string(file), string(outcome)) // for rate(), as those of one label
 		}
 	}
 	w, _ := o.Output.(*LogWriter)
 	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
-		Namespace: namespace, Name: "log_lines_dropped_total", Help: "Log lines that could not be written in time and were dropped.",
+		Namespace: namespace, Name: "log_lines_dropped_total", Help: "Log lines dropped because they could not be written in time.",
 	}, func() float64 {
 		if w == nil {
 			return 0
@@ -132,42 +120,40 @@ func (m *metrics) addFiles(o Options) {
 	}))
 }
 
-// FileReloaded counts a change of a file that a variable names, such as
-// PROXY_API_KEY_FILE. The outcome is changed if the new version is in force, failed
-// if the old one stays, and restored if the file holds what is in force again.
-func (t *Telemetry) FileReloaded(file, outcome string) {
-	t.metrics.reloads.WithLabelValues(known(file, reloadedFiles), known(outcome, reloadOutcomes)).Inc()
+// FileReloaded counts a change of a file that a variable names.
+func (t *Telemetry) FileReloaded(file event.FileVariable, outcome event.ReloadOutcome) {
+	t.metrics.reloads.WithLabelValues(string(file), string(outcome)).Inc()
 }
 
 func (m *metrics) addRequests(o Options) {
-	m.requests = m.counter("requests_total", "Requests answered, by method and status; 499 where the client left before.", nil, "method", "code")
-	m.duration = m.histogram("request_duration_seconds", "Time from a request's headers to the end of its answer.")
-	m.upstream = m.histogram("upstream_duration_seconds", "Time from sending a request to Mimecast to the headers of its answer.")
-	m.aborted = m.counter("requests_aborted_total", "Answers cut short, by who cut them.", []string{byClient, byUpstream, byProxy}, "by")
-	m.denied = m.counter("requests_denied_total", "Requests refused before anything was sent to Mimecast, by the code of the answer; in report mode, those that would be.", deniedReasons(), "reason")
-	m.unauthorized = m.counter("unauthorized_total", "401 answers of Mimecast's, by the code in them.", append([]string{other}, unauthorizedReasons...), "reason")
-	m.retries = m.counter("unauthorized_retries_total", "How 401 answers of Mimecast's ended.", retryOutcomes, "outcome")
+	m.requests = m.counter("requests_total", "Requests, by method and status of the response; 499 if the client disconnected first.", nil, "method", "code")
+	m.duration = m.histogram("request_duration_seconds", "Time from the request's headers to the end of the response.")
+	m.upstream = m.histogram("upstream_duration_seconds", "Time from sending a request to Mimecast to the headers of the response.")
+	m.aborted = m.counter("requests_aborted_total", "Responses cut short, by which side cut them.", labels(event.AbortedBySides), "by")
+	m.denied = m.counter("requests_denied_total", "Requests rejected before anything was sent to Mimecast, by code; in report mode, requests that would be.", deniedReasons(), "reason")
+	m.unauthorized = m.counter("unauthorized_total", "Responses with 401 from Mimecast, by the code in their body.", labels(event.UnauthorizedReasons), "reason")
+	m.retries = m.counter("unauthorized_retries_total", "Responses with 401 from Mimecast, by outcome.", labels(event.RetryOutcomes), "outcome")
 	if len(o.Routes) > 0 {
 		m.routes = o.Routes
-		m.byRoute = m.counter("route_requests_total", "Requests answered, by the route of PROXY_ALLOW that let them pass.", nil, "route", "code")
+		m.byRoute = m.counter("route_requests_total", "Requests, by route of PROXY_ALLOW and status of the response.", nil, "route", "code")
 	}
 }
 
 func (m *metrics) addTokens(t *Telemetry) {
-	m.tokens = m.counter("token_requests_total", "Token requests, by what caused them and how they ended.", nil, "trigger", "outcome")
-	for _, trigger := range tokenTriggers {
-		for _, outcome := range tokenOutcomes {
-			m.tokens.WithLabelValues(trigger, outcome) // for rate(), as those of one label
+	m.tokens = m.counter("token_requests_total", "Token requests, by trigger and outcome.", nil, "trigger", "outcome")
+	for _, trigger := range event.TokenTriggers {
+		for _, outcome := range event.TokenOutcomes {
+			m.tokens.WithLabelValues(string(trigger), string(outcome)) // for rate(), as those of one label
 		}
 	}
-	m.clock = m.gauge("clock_skew_seconds", "How far this machine's clock is ahead of the token endpoint's; below 0: behind.")
-	m.tokenDuration = m.histogram("token_request_duration_seconds", "Time that token requests took.")
+	m.clock = m.gauge("clock_skew_seconds", "This machine's clock minus the token endpoint's; negative if this clock is behind.")
+	m.tokenDuration = m.histogram("token_request_duration_seconds", "Duration of token requests.")
 	m.registry.MustRegister(
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Namespace: namespace, Name: "token_expiry_timestamp_seconds", Help: "When the token held expires; 0 before the first.",
+			Namespace: namespace, Name: "token_expiry_timestamp_seconds", Help: "When the current token expires; 0 before the first.",
 		}, func() float64 { return float64(t.expiry.Load()) / float64(time.Second) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Namespace: namespace, Name: "token_valid", Help: "1 while a token is held that has not expired, else 0.",
+			Namespace: namespace, Name: "token_valid", Help: "1 if the proxy has a token that has not expired, else 0.",
 		}, func() float64 {
 			if t.expiry.Load() > time.Now().UnixNano() {
 				return 1
@@ -178,12 +164,21 @@ func (m *metrics) addTokens(t *Telemetry) {
 
 func deniedReasons() []string {
 	var reasons []string
-	for _, f := range faults {
-		if f.denial {
-			reasons = append(reasons, f.code)
+	for _, k := range kinds {
+		if k.Rejection {
+			reasons = append(reasons, string(k.Code))
 		}
 	}
 	return reasons
+}
+
+// labels returns the values of a closed set.
+func labels[T ~string](set []T) []string {
+	out := make([]string, len(set))
+	for i, v := range set {
+		out[i] = string(v)
+	}
+	return out
 }
 
 // counter makes counters with labels. Those of a single label are made at once
@@ -198,15 +193,15 @@ func (m *metrics) counter(name, help string, values []string, labels ...string) 
 	return vec
 }
 
-// gauge makes a gauge that does not show before it is first called for.
+// gauge returns a func for a gauge that has no value before the func is first called.
 func (m *metrics) gauge(name, help string) func() prometheus.Gauge {
 	vec := prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help}, nil)
 	m.registry.MustRegister(vec)
 	return sync.OnceValue(func() prometheus.Gauge { return vec.WithLabelValues() })
 }
 
-// bound makes a gauge of what does not change, unless it is 0.
-func (m *metrics) bound(name, help string, value int64) {
+// constantGauge makes a gauge that never changes. It makes none for 0.
+func (m *metrics) constantGauge(name, help string, value int64) {
 	if value != 0 {
 		m.gauge(name, help)().Set(float64(value))
 	}
@@ -226,37 +221,41 @@ func (m *metrics) histogram(name, help string) prometheus.Histogram {
 	return h
 }
 
-// observe counts a request that is over.
+// observe counts a request that has ended.
 func (m *metrics) observe(method string, o *outcome) {
 	m.duration.Observe(o.took.Seconds())
 	m.request(method, o.status).Inc()
 	if o.aborted != "" {
-		m.aborted.WithLabelValues(o.aborted).Inc()
+		m.aborted.WithLabelValues(string(o.aborted)).Inc()
 	}
 	if m.byRoute != nil {
-		m.byRoute.WithLabelValues(known(o.route, m.routes), codes[codeIndex(o.status)]).Inc()
+		route := other
+		if slices.Contains(m.routes, o.route) {
+			route = o.route
+		}
+		m.byRoute.WithLabelValues(route, statusLabels[statusIndex(o.status)]).Inc()
 	}
 }
 
 func (m *metrics) request(method string, status int) prometheus.Counter {
-	i, code := max(0, slices.Index(methods, method)), codeIndex(status)
-	held := &m.counters[i][code]
-	if c := held.Load(); c != nil {
+	i, code := max(0, slices.Index(methods, method)), statusIndex(status)
+	cached := &m.counters[i][code]
+	if c := cached.Load(); c != nil {
 		return *c
 	}
-	c := m.requests.WithLabelValues(methods[i], codes[code])
-	held.Store(&c)
+	c := m.requests.WithLabelValues(methods[i], statusLabels[code])
+	cached.Store(&c)
 	return c
 }
 
 func (m *metrics) setRateLimit(q quota) {
-	if q.limit != unsaid {
+	if q.limit != notStated {
 		m.limit().Set(q.limit)
 	}
-	if q.remaining != unsaid {
+	if q.remaining != notStated {
 		m.remaining().Set(q.remaining)
 	}
-	if q.reset != unsaid {
+	if q.reset != notStated {
 		m.reset().Set(q.reset / 1000)
 	}
 }
@@ -265,39 +264,39 @@ func (m *metrics) setRateLimit(q quota) {
 // holds none of the few places for gathering: the response is made in memory.
 func (t *Telemetry) Metrics() http.Handler {
 	gather := promhttp.HandlerFor(t.metrics.registry, promhttp.HandlerOpts{ErrorLog: t.StdLog("warn")})
-	places := make(chan struct{}, maxGathering)
+	slots := make(chan struct{}, maxScrapes)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		select {
-		case places <- struct{}{}:
+		case slots <- struct{}{}:
 		case <-r.Context().Done():
 			return
 		}
-		res := response{header: w.Header()}
+		res := bufferedResponse{header: w.Header()}
 		func() {
-			defer func() { <-places }()
+			defer func() { <-slots }()
 			gather.ServeHTTP(&res, r)
 		}()
 		w.WriteHeader(cmp.Or(res.status, http.StatusOK))
-		_, _ = w.Write(res.body.Bytes()) // whoever asked may be gone
+		_, _ = w.Write(res.body.Bytes()) // the client may be gone
 	})
 }
 
-// maxGathering is how many clients' metrics are gathered at once. Whoever reaches
-// the listener may ask.
-const maxGathering = 2
+// maxScrapes is how many clients' metrics are gathered at once. Anyone who reaches the
+// listener can ask.
+const maxScrapes = 2
 
-// response is an http.ResponseWriter that keeps the body.
-type response struct {
+// bufferedResponse is an http.ResponseWriter that keeps the body.
+type bufferedResponse struct {
 	header http.Header
 	status int
 	body   bytes.Buffer
 }
 
 // Header returns that of the response it is for.
-func (r *response) Header() http.Header { return r.header }
+func (r *bufferedResponse) Header() http.Header { return r.header }
 
 // WriteHeader notes the status.
-func (r *response) WriteHeader(status int) { r.status = cmp.Or(r.status, status) }
+func (r *bufferedResponse) WriteHeader(status int) { r.status = cmp.Or(r.status, status) }
 
 // Write keeps the text.
-func (r *response) Write(text []byte) (int, error) { return r.body.Write(text) }
+func (r *bufferedResponse) Write(text []byte) (int, error) { return r.body.Write(text) }

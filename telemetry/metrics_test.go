@@ -4,20 +4,18 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 
+	"mimecast-proxy/event"
 	"mimecast-proxy/telemetry"
 )
 
@@ -133,13 +131,8 @@ func TestMetricsPassTheLint(t *testing.T) {
 func TestLabelsComeFromClosedSets(t *testing.T) {
 	r := newRig(t, telemetry.Options{Routes: []string{"GET /a"}}, func(tel *telemetry.Telemetry) http.HandlerFunc {
 		return func(_ http.ResponseWriter, req *http.Request) {
-			ctx := req.Context()
-			tel.Route(ctx, "odd")
-			tel.Unauthorized(ctx, "odd")
-			tel.Retried(ctx, "odd")
-			tel.RateLimitWait(ctx, "odd")
-			tel.Denied(ctx, "odd", false)
-			tel.TokenDone("odd", "odd", 0, time.Time{}, errors.New("odd"))
+			tel.Route(req.Context(), "odd")
+			tel.Unauthorized(req.Context(), event.UnauthorizedReasonOf("odd"))
 		}
 	})
 	if _, err := r.do("ODD", "/odd", nil); err != nil {
@@ -150,117 +143,7 @@ func TestLabelsComeFromClosedSets(t *testing.T) {
 	if strings.Contains(strings.ToLower(text), `"odd"`) {
 		t.Error(ours(text))
 	}
-	hasSeries(t, text, `requests_total{code="200",method="other"} 1`, `unauthorized_total{reason="other"} 1`,
-		`unauthorized_retries_total{outcome="other"} 1`, `rate_limit_waits_total{outcome="other"} 1`,
-		`requests_denied_total{reason="other"} 1`, `token_requests_total{outcome="other",trigger="other"} 1`,
-		`route_requests_total{code="200",route="other"} 1`)
-}
-
-func TestRateLimitIsReadInAllSpellings(t *testing.T) {
-	for _, prefix := range []string{"X-RateLimit-", "X-Rate-Limit-", "X-Mimecast-RateLimit-"} {
-		tel := newTelemetry(t, telemetry.Options{})
-		if text := scrape(t, tel); strings.Contains(text, "mimecast_proxy_rate_limit_limit") {
-			t.Error("a limit before Mimecast named one")
-		}
-		h := http.Header{}
-		h.Set(prefix+"Limit", "300")
-		h.Set(prefix+"Remaining", "0")
-		h.Set(prefix+"Reset", "1750")
-		tel.Answered(t.Context(), 200, h, 0)
-		hasSeries(t, scrape(t, tel), "rate_limit_limit 300", "rate_limit_remaining 0", "rate_limit_reset_seconds 1.75")
-		if l := tel.Snapshot().RateLimit; l == nil || *l.ResetMS != 1750 {
-			t.Errorf("%s: %+v", prefix, l)
-		}
-	}
-}
-
-func TestHostileRateLimitsAreIgnored(t *testing.T) {
-	tel := newTelemetry(t, telemetry.Options{})
-	for _, values := range [][]string{{"-1"}, {"1e9"}, {"NaN"}, {"+Inf"}, {"9999999999999999"}, {"1", "2"}, {""}, {" 1"}, {"0x1"}} {
-		tel.Answered(t.Context(), 200, http.Header{"X-Ratelimit-Limit": values, "X-Ratelimit-Remaining": values}, 0)
-	}
-	if text := scrape(t, tel); strings.Contains(text, "mimecast_proxy_rate_limit_limit") || tel.Snapshot().RateLimit != nil {
-		t.Error(ours(text))
-	}
-}
-
-func TestTokenIsValidUntilItExpires(t *testing.T) {
-	tel := newTelemetry(t, telemetry.Options{})
-	hasSeries(t, scrape(t, tel), "token_valid 0", "token_expiry_timestamp_seconds 0")
-	tel.TokenDone("startup", "ok", 0, time.Now().Add(time.Hour), nil)
-	tel.TokenDone("expiry", "unavailable", 0, time.Time{}, errors.New("x"))
-	hasSeries(t, scrape(t, tel), "token_valid 1")
-	tel.TokenDone("unauthorized", "ok", 0, time.Now().Add(-time.Second), nil)
-	hasSeries(t, scrape(t, tel), "token_valid 0")
-}
-
-func TestTokenEventIsOneLine(t *testing.T) {
-	log := &buffer{}
-	tel := newTelemetry(t, telemetry.Options{Output: log})
-	tel.TokenStart("startup")
-	tel.TokenDone("startup", "refused", 1500*time.Microsecond, time.Time{}, errors.New("check the secret"))
-	tel.TokenDone("startup", "unavailable", 0, time.Time{}, errors.New("down"))
-	tel.TokenDone("startup", "ok", 0, time.Unix(1e9, 0), nil)
-	lines := slices.Collect(strings.Lines(log.String()))
-	for i, want := range []string{
-		`"level":"error","time":"*","msg":"token refused","trigger":"startup","outcome":"refused","duration_ms":1.5,"error":"check the secret"`,
-		`"level":"warn","time":"*","msg":"no token","trigger":"startup","outcome":"unavailable","duration_ms":0,"error":"down"`,
-		`"level":"info","time":"*","msg":"token renewed","trigger":"startup","outcome":"ok","duration_ms":0,"expiry":"2001-09-09T01:46:40.000Z"`,
-	} {
-		before, after, _ := strings.Cut(want, "*")
-		if i >= len(lines) || !strings.Contains(lines[i], before) || !strings.Contains(lines[i], after) {
-			t.Errorf("%d: %q", i, lines)
-		}
-	}
-	if len(lines) != 3 {
-		t.Errorf("%d lines", len(lines))
-	}
-}
-
-func TestSnapshotShowsTheWindowAndForgetsBeyond(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		tel := newTelemetry(t, telemetry.Options{})
-		h := tel.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			time.Sleep(3 * time.Millisecond)
-			tel.Answered(r.Context(), 200, http.Header{}, 2*time.Millisecond)
-			if r.URL.Path == "/bad" {
-				w.WriteHeader(500)
-			}
-		}))
-		ask := func(path string) {
-			r, err := http.NewRequestWithContext(t.Context(), "GET", path, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			h.ServeHTTP(discard{}, r)
-		}
-		ask("/ok")
-		ask("/bad")
-		time.Sleep(5 * time.Minute)
-		ask("/ok")
-		snap := tel.Snapshot()
-		first, last := find(snap.Points)
-		if snap.Total != 3 || first.Requests != 2 || first.Mimecast != 1 || first.UpstreamMS != 2 || first.OwnMS != 1 || last.Requests != 1 || snap.LastMinute != 1 {
-			t.Errorf("%+v, first %+v, last %+v", snap, first, last)
-		}
-		if len(snap.Points) != 180 || snap.Points[179].T-snap.Points[0].T != 179*5 || snap.Points[179].Requests != 1 {
-			t.Errorf("%d points", len(snap.Points))
-		}
-		if f := snap.Faults; len(f) != 1 || f[0].Code != "mimecast_error" || f[0].Window != 1 || f[0].LastMinute != 0 {
-			t.Errorf("%+v", f)
-		}
-		if l := snap.Latency; l != (telemetry.Latency{3, 1, 1, 2, 2}) {
-			t.Errorf("%+v", l)
-		}
-		time.Sleep(12 * time.Minute)
-		if snap := tel.Snapshot(); len(snap.Faults) != 0 || len(snap.Requests) != 3 || sum(snap.Points) != 1 {
-			t.Errorf("%+v", snap)
-		}
-		time.Sleep(24 * time.Hour)
-		if snap := tel.Snapshot(); sum(snap.Points) != 0 {
-			t.Errorf("%+v", snap.Points)
-		}
-	})
+	hasSeries(t, text, `requests_total{code="200",method="other"} 1`, `unauthorized_total{reason="other"} 1`, `route_requests_total{code="200",route="other"} 1`)
 }
 
 // discard is a ResponseWriter for where there is no network.
@@ -269,171 +152,6 @@ type discard struct{}
 func (discard) Header() http.Header         { return http.Header{} }
 func (discard) Write(b []byte) (int, error) { return len(b), nil }
 func (discard) WriteHeader(int)             {}
-
-// find returns the first and the last point with requests in it.
-func find(points []telemetry.Point) (first, last telemetry.Point) {
-	for _, p := range points {
-		if p.Requests > 0 && first.Requests == 0 {
-			first = p
-		}
-		if p.Requests > 0 {
-			last = p
-		}
-	}
-	return first, last
-}
-
-func sum(points []telemetry.Point) (n uint32) {
-	for _, p := range points {
-		n += p.Requests
-	}
-	return n
-}
-
-func TestFaultsNameTheCulprit(t *testing.T) {
-	for _, c := range []struct {
-		fault   string
-		culprit string
-		do      func(tel *telemetry.Telemetry, w http.ResponseWriter, r *http.Request)
-	}{
-		{"", "", func(tel *telemetry.Telemetry, _ http.ResponseWriter, r *http.Request) {
-			tel.Denied(r.Context(), "route_not_allowed", true)
-		}},
-		{"route_not_allowed", telemetry.Tool, func(tel *telemetry.Telemetry, w http.ResponseWriter, r *http.Request) {
-			tel.Denied(r.Context(), "route_not_allowed", false)
-			w.WriteHeader(403)
-		}},
-		{"credentials_refused", telemetry.Token, fails("credentials_refused", 502)},
-		{"token_unavailable", telemetry.Token, fails("token_unavailable", 503)},
-		{"upstream_timeout", telemetry.Mimecast, fails("upstream_timeout", 504)},
-		{"too_busy", telemetry.Proxy, fails("too_busy", 503)},
-		{"client_gone", telemetry.Tool, fails("client_gone", 499)},
-		{"other", telemetry.Proxy, fails("what", 500)},
-		{"request_refused", telemetry.Tool, func(_ *telemetry.Telemetry, w http.ResponseWriter, _ *http.Request) { w.WriteHeader(400) }},
-		{"mimecast_unauthorized", telemetry.Token, answers(401)},
-		{"mimecast_forbidden", telemetry.Mimecast, answers(403)},
-		{"mimecast_rate_limited", telemetry.Mimecast, answers(429)},
-		{"mimecast_error", telemetry.Mimecast, answers(503)},
-		{"request_refused", telemetry.Tool, answers(404)},
-		{"", "", answers(302)},
-		{"mimecast_truncated", telemetry.Mimecast, func(tel *telemetry.Telemetry, w http.ResponseWriter, r *http.Request) {
-			answers(200)(tel, w, r)
-			panic(http.ErrAbortHandler)
-		}},
-		{"panic", telemetry.Proxy, func(*telemetry.Telemetry, http.ResponseWriter, *http.Request) { panic("x") }},
-	} {
-		r := newRig(t, telemetry.Options{}, func(tel *telemetry.Telemetry) http.HandlerFunc {
-			return func(w http.ResponseWriter, r *http.Request) { c.do(tel, w, r) }
-		})
-		r.get("/")
-		r.end()
-		snap := r.Snapshot()
-		if got := snap.Requests[0]; got.Fault != c.fault || got.Culprit != c.culprit {
-			t.Errorf("%q of %q, want %q of %q", got.Fault, got.Culprit, c.fault, c.culprit)
-		}
-		if text := snap.Requests[0].Error; strings.HasPrefix(c.fault, "mimecast_") && !strings.HasPrefix(text, c.fault+": ") {
-			t.Errorf("%s: no word of what to do: %q", c.fault, text)
-		}
-		if (len(snap.Faults) == 1) != (c.fault != "") {
-			t.Errorf("%q: %+v", c.fault, snap.Faults)
-		}
-	}
-}
-
-func fails(code string, status int) func(*telemetry.Telemetry, http.ResponseWriter, *http.Request) {
-	return func(tel *telemetry.Telemetry, w http.ResponseWriter, r *http.Request) {
-		tel.Failed(r.Context(), fmt.Errorf("%s: why", code))
-		w.WriteHeader(status)
-	}
-}
-
-func answers(status int) func(*telemetry.Telemetry, http.ResponseWriter, *http.Request) {
-	return func(tel *telemetry.Telemetry, w http.ResponseWriter, r *http.Request) {
-		tel.Answered(r.Context(), status, http.Header{}, time.Millisecond)
-		w.WriteHeader(status)
-	}
-}
-
-func TestSlowUploadIsNotTheProxysTime(t *testing.T) {
-	reading := make(chan bool)
-	r := newRig(t, telemetry.Options{}, func(tel *telemetry.Telemetry) http.HandlerFunc {
-		return func(w http.ResponseWriter, r *http.Request) {
-			close(reading)
-			if _, err := io.ReadAll(r.Body); err != nil {
-				t.Error(err)
-			}
-			tel.Answered(r.Context(), 200, http.Header{}, time.Microsecond)
-		}
-	})
-	conn, err := net.Dial("tcp", r.server.Listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	fmt.Fprint(conn, "POST / HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 1\r\n\r\n")
-	<-reading
-	<-time.After(200 * time.Millisecond) // this client is slow
-	fmt.Fprint(conn, "x")
-	io.Copy(io.Discard, conn)
-	r.end()
-	if got := r.Snapshot().Requests[0]; got.DurationMS < 190 || got.OwnMS > got.DurationMS-100 {
-		t.Errorf("%+v", got)
-	}
-}
-
-func TestHoldingBackIsNotTheProxysTime(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		tel := newTelemetry(t, telemetry.Options{})
-		h := tel.Wrap(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-			time.Sleep(3 * time.Millisecond)
-			tel.Answered(r.Context(), 429, http.Header{}, 2*time.Millisecond)
-			time.Sleep(time.Minute + 2*time.Millisecond)
-			tel.Answered(r.Context(), 200, http.Header{}, 2*time.Millisecond)
-		}))
-		r, err := http.NewRequestWithContext(t.Context(), "GET", "/", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		h.ServeHTTP(discard{}, r)
-		if got := tel.Snapshot().Requests[0]; got.OwnMS != 1 || got.UpstreamMS != 4 || !got.Retried {
-			t.Errorf("%+v", got)
-		}
-	})
-}
-
-func TestDenialsAreRemembered(t *testing.T) {
-	r := newRig(t, telemetry.Options{}, func(tel *telemetry.Telemetry) http.HandlerFunc {
-		return func(w http.ResponseWriter, r *http.Request) {
-			tel.Denied(r.Context(), "route_not_allowed", r.URL.Path == "/passed")
-		}
-	})
-	for _, path := range []string{"/passed", "/denied", "/last?secret"} {
-		if _, err := r.get(path); err != nil {
-			t.Fatal(err)
-		}
-	}
-	r.end()
-	d := r.Snapshot().Denials
-	if len(d) != 1 || d[0].Count != 3 || d[0].Passed != 1 || d[0].LastPath != "/last" || d[0].LastMethod != "GET" {
-		t.Errorf("%+v", d)
-	}
-}
-
-func TestTokenEventsAreRememberedNewestFirst(t *testing.T) {
-	tel := newTelemetry(t, telemetry.Options{})
-	tel.TokenDone("startup", "refused", 0, time.Time{}, errors.New("why"))
-	for range 30 {
-		tel.TokenStart("expiry")
-		if !tel.Snapshot().Renewing {
-			t.Error("not renewing")
-		}
-		tel.TokenDone("expiry", "ok", 0, time.Now().Add(time.Hour), nil)
-	}
-	snap := tel.Snapshot()
-	if len(snap.TokenEvents) != 20 || snap.TokenEvents[0].Outcome != "ok" || snap.TokenFailure.Error != "why" || snap.Renewing {
-		t.Errorf("%+v", snap)
-	}
-}
 
 func TestStatusesThatHTTPDoesNotKnowAreOneSeries(t *testing.T) {
 	tel := newTelemetry(t, telemetry.Options{Routes: []string{"GET /"}})
@@ -466,7 +184,7 @@ func TestStatusesThatHTTPDoesNotKnowAreOneSeries(t *testing.T) {
 func TestFileReloadsAreCountedByClosedSets(t *testing.T) {
 	tel := newTelemetry(t, telemetry.Options{})
 	tel.FileReloaded("PROXY_API_KEY_FILE", "changed")
-	tel.FileReloaded("/etc/passwd", "odd")
+	tel.FileReloaded(event.FileVariableOf("/etc/passwd"), event.ReloadOutcomeOf("odd"))
 	hasSeries(t, scrape(t, tel), `file_reloads_total{file="PROXY_API_KEY_FILE",outcome="changed"} 1`, `file_reloads_total{file="MIMECAST_CA_FILE",outcome="failed"} 0`,
 		`file_reloads_total{file="other",outcome="other"} 1`)
 }

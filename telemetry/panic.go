@@ -18,8 +18,8 @@ const maxStack = 64 << 10
 func (t *Telemetry) Recover(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {
-			if why := recover(); why != nil {
-				t.logPanic(why, "")
+			if recovered := recover(); recovered != nil {
+				t.logPanic(recovered, "")
 				panic(http.ErrAbortHandler)
 			}
 		}()
@@ -27,25 +27,25 @@ func (t *Telemetry) Recover(next http.Handler) http.Handler {
 	})
 }
 
-// isFault reports whether what a handler panicked with is a fault, and not
+// isPanic reports whether what a handler panicked with is a fault, and not
 // http.ErrAbortHandler, which is how a response that was cut shows as cut.
-func isFault(why any) bool {
-	err, ok := why.(error)
-	return why != nil && (!ok || !errors.Is(err, http.ErrAbortHandler))
+func isPanic(recovered any) bool {
+	err, ok := recovered.(error)
+	return recovered != nil && (!ok || !errors.Is(err, http.ErrAbortHandler))
 }
 
 // logPanic writes the line of a panic, with its stack. It is called by what
 // recovered, while the stack is there.
-func (t *Telemetry) logPanic(why any, requestID string) {
-	if !isFault(why) {
+func (t *Telemetry) logPanic(recovered any, requestID string) {
+	if !isPanic(recovered) {
 		return
 	}
 	stack := make([]byte, maxStack)
 	stack = stack[:runtime.Stack(stack, false)]
 	e := t.log.WithLevel(zerolog.ErrorLevel).
-		Str(timeField, stamp(time.Now())).
+		Str(timeField, formatTime(time.Now())).
 		Str(t.msgField, "panic").
-		Str("error", t.scrub(fmt.Sprint(why)))
+		Str("error", t.scrub(fmt.Sprint(recovered)))
 	optional(e, "request_id", requestID)
 	e.Str("stack", t.redactor.Redact(string(stack))).Send()
 }

@@ -4,33 +4,24 @@ import (
 	"net/http"
 	"strconv"
 	"time"
+
+	"mimecast-proxy/event"
 )
 
-// RateLimit is what Mimecast last said about its quota. It counts by function
-// and application, and which function this is of depends on the request.
-type RateLimit struct {
-	// Limit and Remaining are nil where the answer did not say.
-	Limit     *float64 `json:"limit,omitempty"`
-	Remaining *float64 `json:"remaining,omitempty"`
-	// ResetMS is after how many milliseconds Mimecast gives back.
-	ResetMS *float64  `json:"reset_ms,omitempty"`
-	SeenAt  time.Time `json:"seen_at"`
-}
-
-// quota is what one answer said; a number that it did not say is unsaid.
+// quota is what one response stated; notStated for a number that it did not.
 type quota struct{ limit, remaining, reset float64 }
 
-const unsaid = -1
+const notStated = -1
 
-// shown returns q as it is shown.
-func (q quota) shown(at time.Time) *RateLimit {
-	said := func(n float64) *float64 {
-		if n == unsaid {
+// rateLimit returns q for the status page.
+func (q quota) rateLimit(at time.Time) *event.RateLimit {
+	stated := func(n float64) *float64 {
+		if n == notStated {
 			return nil
 		}
 		return &n
 	}
-	return &RateLimit{said(q.limit), said(q.remaining), said(q.reset), at}
+	return &event.RateLimit{Limit: stated(q.limit), Remaining: stated(q.remaining), ResetMS: stated(q.reset), SeenAt: at}
 }
 
 // quotaHeaders are the spellings that are in use, as net/http writes them.
@@ -41,13 +32,13 @@ var quotaHeaders = [...]struct{ limit, remaining, reset string }{
 }
 
 func readQuota(h http.Header) (quota, bool) {
-	q := quota{unsaid, unsaid, unsaid}
+	q := quota{notStated, notStated, notStated}
 	for _, name := range quotaHeaders {
 		readCount(h[name.limit], &q.limit)
 		readCount(h[name.remaining], &q.remaining)
 		readCount(h[name.reset], &q.reset)
 	}
-	return q, q != quota{unsaid, unsaid, unsaid}
+	return q, q != quota{notStated, notStated, notStated}
 }
 
 // maxDigits bounds what is believed to be a count.
@@ -56,7 +47,7 @@ const maxDigits = 15
 // readCount sets to, unless it is set, to the value of a header that is a
 // plain number and nothing else.
 func readCount(values []string, to *float64) {
-	if *to != unsaid || len(values) != 1 || len(values[0]) > maxDigits {
+	if *to != notStated || len(values) != 1 || len(values[0]) > maxDigits {
 		return
 	}
 	if n, err := strconv.ParseUint(values[0], 10, 64); err == nil {

@@ -7,35 +7,37 @@ import (
 	"time"
 
 	"mimecast-proxy/event"
+	"mimecast-proxy/problem"
 )
 
 // record is what is known of one request, and is the context of it, in one
-// allocation. It is not pooled: a hook may be called when the request is over,
+// allocation. It is not pooled: a hook may be called after the request has ended,
 // from a goroutine that outlives it.
 type record struct {
 	context.Context
-	writer writer
-	body   reader
-	began  time.Time
+	responseWriter responseWriter
+	body           countingBody
+	start          time.Time
 	// What the request was, noted before any handler can change it.
 	id, method, path, client, trace string
 
-	mu   sync.Mutex
-	told told // guarded by mu
+	mu     sync.Mutex
+	events events // guarded by mu
 }
 
-// told is what the hooks said.
-type told struct {
-	route    string
-	denied   string // a code
-	passed   bool   // denied, but let through
-	failure  string // scrubbed
-	mimecast string // its request id
-	answers  int
-	upstream time.Duration
-	waited   time.Duration // for the client's body before it was sent on, and for a rate limit
-	limited  time.Time     // of the last answer, if that was 429
-	resent   bool
+// events is what the hooks reported.
+type events struct {
+	route      string
+	denied     event.Code
+	passed     bool       // denied, but let through
+	code       event.Code // of the problem that the proxy sent as its response
+	failure    string     // its text, scrubbed
+	mimecast   string     // its request id
+	attempts   int        // that Mimecast responded to
+	upstream   time.Duration
+	clientWait time.Duration // for the client's body before it was sent on, and for a rate limit
+	limited    time.Time     // of the last response, if that was 429
+	resent     bool
 }
 
 type recordKey struct{}
@@ -48,8 +50,8 @@ func (r *record) Value(key any) any {
 	return r.Context.Value(key)
 }
 
-// tell lets f note something on the record of a request, if ctx is of one.
-func tell(ctx context.Context, f func(*record)) {
+// withRecord lets f note something on the record of a request, if ctx is of one.
+func withRecord(ctx context.Context, f func(*record)) {
 	r, ok := ctx.Value(recordKey{}).(*record)
 	if !ok {
 		return
@@ -59,39 +61,35 @@ func tell(ctx context.Context, f func(*record)) {
 	f(r)
 }
 
-// Denied counts a request that the guard refused, or would have. The reason is
-// a problem code.
+// Denied counts a request that the guard rejected, or would have.
 func (t *Telemetry) Denied(ctx context.Context, reason event.Code, passed bool) {
-	code := faults[faultOf(string(reason))].code
-	t.metrics.denied.WithLabelValues(code).Inc()
+	t.metrics.denied.WithLabelValues(string(reason)).Inc()
 	method, path := "", ""
-	tell(ctx, func(r *record) {
-		r.told.denied, r.told.passed = code, passed
+	withRecord(ctx, func(r *record) {
+		r.events.denied, r.events.passed = reason, passed
 		method, path = r.method, r.path
 	})
-	t.recent.addDenial(time.Now(), code, passed, method, path)
+	t.recent.addDenial(time.Now(), reason, passed, method, path)
 }
 
 // Route notes the pattern that let a request pass.
 func (t *Telemetry) Route(ctx context.Context, pattern string) {
-	tell(ctx, func(r *record) { r.told.route = pattern })
+	withRecord(ctx, func(r *record) { r.events.route = pattern })
 }
 
-// Unauthorized counts a 401 by the code in its body, which may be anything.
-func (t *Telemetry) Unauthorized(_ context.Context, code string) {
-	t.metrics.unauthorized.WithLabelValues(known(code, unauthorizedReasons)).Inc()
+// Unauthorized counts a 401 by its reason.
+func (t *Telemetry) Unauthorized(_ context.Context, reason event.UnauthorizedReason) {
+	t.metrics.unauthorized.WithLabelValues(string(reason)).Inc()
 }
 
 // Retried counts how a 401 ended.
-func (t *Telemetry) Retried(ctx context.Context, how event.RetryOutcome) {
-	outcome := known(string(how), retryOutcomes)
-	t.metrics.retries.WithLabelValues(outcome).Inc()
-	resent := outcome == "recovered" || outcome == "still_unauthorized"
-	tell(ctx, func(r *record) { r.told.resent = r.told.resent || resent })
+func (t *Telemetry) Retried(ctx context.Context, outcome event.RetryOutcome) {
+	t.metrics.retries.WithLabelValues(string(outcome)).Inc()
+	withRecord(ctx, func(r *record) { r.events.resent = r.events.resent || outcome.Resent() })
 	t.recent.addRetry(outcome)
 }
 
-// Answered notes an answer of Mimecast's, and how long its headers took.
+// Answered notes a response from Mimecast, and how long its headers took.
 func (t *Telemetry) Answered(ctx context.Context, status int, h http.Header, took time.Duration) {
 	t.metrics.upstream.Observe(took.Seconds())
 	if q, ok := readQuota(h); ok {
@@ -99,46 +97,43 @@ func (t *Telemetry) Answered(ctx context.Context, status int, h http.Header, too
 		t.recent.setRateLimit(time.Now(), q)
 	}
 	id := h.Get("X-Request-Id")
-	if !saneID(id) {
+	if !isValidID(id) {
 		id = ""
 	}
 	id = t.redactor.Redact(id)
-	tell(ctx, func(r *record) {
-		r.answered(status, time.Now(), took)
-		r.told.mimecast = id
+	withRecord(ctx, func(r *record) {
+		r.addAttempt(status, time.Now(), took)
+		r.events.mimecast = id
 	})
 }
 
-// answered sums up what the proxy waited for, so that what is left of a
-// request's time is the proxy's own.
-func (r *record) answered(status int, now time.Time, took time.Duration) {
+// addAttempt sums up what the proxy waited for. The rest of a request's time is the
+// proxy's.
+func (r *record) addAttempt(status int, now time.Time, took time.Duration) {
 	sent := now.Add(-took)
 	switch {
-	case r.told.answers == 0 && !r.began.Add(time.Duration(r.body.last.Load())).After(sent):
-		r.told.waited = time.Duration(r.body.waited.Load())
-	case !r.told.limited.IsZero():
-		r.told.waited += max(0, sent.Sub(r.told.limited))
+	case r.events.attempts == 0 && !r.start.Add(time.Duration(r.body.last.Load())).After(sent):
+		r.events.clientWait = time.Duration(r.body.clientWait.Load())
+	case !r.events.limited.IsZero():
+		r.events.clientWait += max(0, sent.Sub(r.events.limited))
 	}
-	r.told.limited = time.Time{}
+	r.events.limited = time.Time{}
 	if status == http.StatusTooManyRequests {
-		r.told.limited = now
+		r.events.limited = now
 	}
-	r.told.answers++
-	r.told.upstream += took
+	r.events.attempts++
+	r.events.upstream += took
 }
 
-// Failed notes why the proxy answered itself.
-func (t *Telemetry) Failed(ctx context.Context, err error) {
-	if err == nil {
-		return
-	}
-	text := t.scrub(err.Error())
-	tell(ctx, func(r *record) { r.told.failure = text })
+// Failed notes why the proxy sent an error response of its own.
+func (t *Telemetry) Failed(ctx context.Context, p *problem.Problem) {
+	text := t.scrub(p.Error())
+	withRecord(ctx, func(r *record) { r.events.code, r.events.failure = p.Code, text })
 }
 
 // RateLimitWait counts how holding back a request that got 429 ended.
 func (t *Telemetry) RateLimitWait(_ context.Context, outcome event.HoldOutcome) {
-	t.metrics.waits.WithLabelValues(known(string(outcome), waitOutcomes)).Inc()
+	t.metrics.waits.WithLabelValues(string(outcome)).Inc()
 }
 
 // ReplayBytes notes how the size of all kept bodies changed.

@@ -39,7 +39,7 @@ type Redactor struct {
 }
 
 // generations are the secrets of one kind: those in force, and those before.
-type generations struct{ now, before []secret.Text }
+type generations struct{ current, previous []secret.Text }
 
 // Set replaces the secrets of a kind. Those that they replace are still removed,
 // until they are replaced in turn.
@@ -47,13 +47,13 @@ func (r *Redactor) Set(kind string, texts ...secret.Text) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	g := r.kinds[kind]
-	if slices.EqualFunc(g.now, texts, secret.Text.Equal) {
+	if slices.EqualFunc(g.current, texts, secret.Text.Equal) {
 		return
 	}
 	if r.kinds == nil {
 		r.kinds = make(map[string]generations)
 	}
-	r.kinds[kind] = generations{now: slices.Clone(texts), before: g.now}
+	r.kinds[kind] = generations{current: slices.Clone(texts), previous: g.current}
 	r.rebuild()
 }
 
@@ -77,7 +77,7 @@ func (r *Redactor) rebuild() {
 		p.addSecret(token.Reveal())
 	}
 	for _, g := range r.kinds {
-		for _, text := range slices.Concat(g.now, g.before) {
+		for _, text := range slices.Concat(g.current, g.previous) {
 			p.addSecret(text.Reveal())
 		}
 	}
@@ -136,14 +136,14 @@ func (p *patterns) addEncoded(s string) {
 	for _, encoding := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
 		p.add(encoding.EncodeToString([]byte(s)))
 		for shift := range 3 {
-			p.add(within(encoding, s, shift))
+			p.add(alignedBase64(encoding, s, shift))
 		}
 	}
 }
 
-// within returns what is always there of s in the base64 of a longer text that s
+// alignedBase64 returns what is always there of s in the base64 of a longer text that s
 // begins in at a multiple of three, plus shift.
-func within(encoding *base64.Encoding, s string, shift int) string {
+func alignedBase64(encoding *base64.Encoding, s string, shift int) string {
 	encoded := encoding.EncodeToString(append(make([]byte, shift), s...))
 	return encoded[(shift*8+5)/6 : (shift+len(s))*8/6]
 }
@@ -161,7 +161,7 @@ func (p *patterns) add(text string) {
 // hash returns a number of 19 bits for four bytes.
 func hash(four uint32) uint32 { return four * 2654435761 >> 13 }
 
-// fourBytes returns the first four bytes of s, as next has them.
+// fourBytes returns the first four bytes of s, as nextCandidate has them.
 func fourBytes(s string) uint32 {
 	return uint32(s[0]) | uint32(s[1])<<8 | uint32(s[2])<<16 | uint32(s[3])<<24
 }
@@ -183,10 +183,10 @@ func (p *patterns) find(s string, words bool) (spans []span) {
 				escape += i
 			}
 		}
-		if i = p.next(s, i, escape); i == len(s) {
+		if i = p.nextCandidate(s, i, escape); i == len(s) {
 			break
 		}
-		end := p.at(s, i, words)
+		end := p.longestMatch(s, i, words)
 		switch last := len(spans) - 1; {
 		case end < 0:
 		case last >= 0 && i < spans[last].to:
@@ -198,9 +198,9 @@ func (p *patterns) find(s string, words bool) (spans []span) {
 	return spans
 }
 
-// next returns where in s[from:to], which has no escapes, a pattern may begin.
+// nextCandidate returns where in s[from:to], which has no escapes, a pattern may begin.
 // Those that may go on beyond it are not known by their first four bytes.
-func (p *patterns) next(s string, from, to int) int {
+func (p *patterns) nextCandidate(s string, from, to int) int {
 	if to-from < minSecret {
 		return from
 	}
@@ -214,8 +214,8 @@ func (p *patterns) next(s string, from, to int) int {
 	return to - minSecret + 1
 }
 
-// at returns where the longest pattern ends that begins at s[i:]; -1 for none.
-func (p *patterns) at(s string, i int, words bool) int {
+// longestMatch returns where the longest pattern ends that begins at s[i:]; -1 for none.
+func (p *patterns) longestMatch(s string, i int, words bool) int {
 	end := p.beginningWith(s[i], s, i, words)
 	if !strings.Contains(escapes, s[i:i+1]) {
 		return end
@@ -352,7 +352,7 @@ func unescape(s string) (decoded string, size int) {
 		for strings.HasPrefix(s[size:], "25") { // escaped again
 			size += len("25")
 		}
-		if c, ok := number(s, size, 2); ok {
+		if c, ok := parseHex(s, size, 2); ok {
 			return string([]byte{byte(c)}), size + 2
 		}
 		if size > 1 {
@@ -378,7 +378,7 @@ func unescape(s string) (decoded string, size int) {
 // unescapeNumber decodes the digits at s[from:], and where they are the half of a
 // character (JSON has UTF-16's), the other half.
 func unescapeNumber(s string, from, digits int) (string, int) {
-	n, ok := number(s, from, digits)
+	n, ok := parseHex(s, from, digits)
 	if !ok {
 		return "", 0
 	}
@@ -389,7 +389,7 @@ func unescapeNumber(s string, from, digits int) (string, int) {
 	if utf16.IsSurrogate(r) {
 		next := size + countBackslashes(s[size:])
 		if next < len(s) && s[next] == 'u' {
-			if low, ok := number(s, next+1, digits); ok {
+			if low, ok := parseHex(s, next+1, digits); ok {
 				return string(utf16.DecodeRune(r, rune(low))), next + 1 + digits
 			}
 		}
@@ -397,8 +397,8 @@ func unescapeNumber(s string, from, digits int) (string, int) {
 	return string(r), size
 }
 
-// number returns the hexadecimal number of so many digits at s[from:].
-func number(s string, from, digits int) (uint64, bool) {
+// parseHex returns the hexadecimal number of so many digits at s[from:].
+func parseHex(s string, from, digits int) (uint64, bool) {
 	if len(s) < from+digits {
 		return 0, false
 	}

@@ -13,9 +13,9 @@ const (
 	ellipsis = "…"
 )
 
-// peersWords are the phrases after which net/http quotes what a peer sent. The
+// quotedPhrases are the phrases after which net/http quotes what a peer sent. The
 // rest of such a text may be anything, a token that was echoed among it.
-var peersWords = []string{
+var quotedPhrases = []string{
 	"authorization",
 	"malformed http",
 	"malformed mime header",
@@ -33,14 +33,14 @@ var peersWords = []string{
 // names in URLs, or bytes that net/http quotes of a peer.
 func Scrub(s string) string {
 	s = strings.TrimSpace(s)
-	s = oneLine(cutPeersWords(s))
+	s = oneLine(dropQuotedPeerData(s))
 	s = redactBearer(s)
 	s = redactURLs(s)
-	return bound(s, maxText)
+	return truncate(s, maxText)
 }
 
-// bound returns the beginning of s, of at most n bytes and what marks a cut.
-func bound(s string, n int) string {
+// truncate returns the beginning of s, of at most n bytes and what marks a cut.
+func truncate(s string, n int) string {
 	if len(s) <= n {
 		return s
 	}
@@ -50,11 +50,11 @@ func bound(s string, n int) string {
 	return s[:n] + ellipsis
 }
 
-func cutPeersWords(s string) string {
+func dropQuotedPeerData(s string) string {
 	// Longer texts are cut here first, so that the search is bounded too.
-	s = bound(s, 4*maxText)
+	s = truncate(s, 4*maxText)
 	end := len(s)
-	for _, words := range peersWords {
+	for _, words := range quotedPhrases {
 		if i := indexFold(s, words); i >= 0 {
 			end = min(end, i+len(words))
 		}
@@ -75,7 +75,7 @@ func indexFold(s, lower string) int {
 	return -1
 }
 
-// oneLine escapes whatever is not printable, as Go's string literals do.
+// oneLine escapes characters that are not printable, as Go's string literals do.
 func oneLine(s string) string {
 	if printable(s) {
 		return s
@@ -157,7 +157,7 @@ func tokenAfter(s string) int {
 // liberally: what is doubtful is part of it.
 func endsToken(r rune) bool { return strings.ContainsRune(" \"'<>,;)]}\\", r) }
 
-// redactURLs drops the user name and password of URLs and everything that
+// redactURLs drops the user name and password of URLs, and the text that
 // follows a question mark up to the next space or quote.
 func redactURLs(s string) string {
 	if !strings.Contains(s, "?") && !strings.Contains(s, "://") {

@@ -1,12 +1,10 @@
-// Package telemetry tells what happened: one log line a request, metrics, and
-// the recent past for the status page. It is the only home of zerolog and
-// prometheus.
+// Package telemetry writes the access log, serves the metrics, and remembers recent
+// requests for the status page. Only this package imports zerolog and Prometheus.
 //
-// The other packages report through optional funcs; the methods of [Telemetry]
-// have their signatures. No secret, token, query, header value or body gets
-// into anything that this package writes: what it is given for a person to
-// read is scrubbed, secrets that a [Redactor] knows are removed whatever stands
-// around them, and labels come from closed sets.
+// The other packages report through optional funcs; the methods of [Telemetry] have their
+// signatures. No secret, token, query, header value or body gets into what this package
+// writes: texts are scrubbed, secrets that a [Redactor] knows are removed wherever they
+// stand, and labels come from closed sets.
 package telemetry
 
 import (
@@ -34,14 +32,14 @@ type Options struct {
 	Format string
 	// Terminal says whether Output is one.
 	Terminal bool
-	// Version and Revision are told by the metric build_info.
+	// Version and Revision are labels of the metric build_info.
 	Version, Revision string
 	// Routes are the route patterns that requests are counted by, presets
 	// expanded. None means that nothing is counted by route.
 	Routes []string
-	// MaxRequests and ReplayMemory, in bytes, are the bounds of what
-	// requests_in_flight and replay_buffer_bytes measure, told as metrics so
-	// that an alert can name a share. 0 tells none.
+	// MaxRequests and ReplayMemory, in bytes, are the limits of requests_in_flight
+	// and replay_buffer_bytes. They are metrics too, so that an alert can compute a
+	// share; 0 adds no metric.
 	MaxRequests, ReplayMemory int64
 }
 
@@ -56,12 +54,12 @@ type Telemetry struct {
 	started  time.Time
 	version  string
 	// inFlight and expiry are read at each scrape, busy for the page.
-	inFlight atomic.Int64
-	busy     atomic.Int64 // since when there is always a request in flight, in Unix nanoseconds
-	expiry   atomic.Int64 // of the token held, in Unix nanoseconds; 0 before the first
+	inFlight  atomic.Int64
+	busySince atomic.Int64 // since when there is always a request in flight, in Unix nanoseconds
+	expiry    atomic.Int64 // of the token held, in Unix nanoseconds; 0 before the first
 }
 
-// New returns a Telemetry with a metrics registry of its own. The error names
+// New returns a Telemetry with a new metrics registry. The error names
 // the option that cannot be used.
 func New(o Options) (*Telemetry, error) {
 	log, err := newLog(o)

@@ -8,28 +8,16 @@ import (
 	"mimecast-proxy/event"
 )
 
-// TokenEvent is a token request that is over.
-type TokenEvent struct {
-	Time       time.Time `json:"time"`
-	Trigger    string    `json:"trigger"`
-	Outcome    string    `json:"outcome"`
-	DurationMS float64   `json:"duration_ms"`
-	// Expiry is that of the token; zero where there is none.
-	Expiry time.Time `json:"expiry,omitzero"`
-	Error  string    `json:"error,omitempty"`
-}
-
 // TokenStart notes that a token is being asked for.
 func (t *Telemetry) TokenStart(event.TokenTrigger) { t.recent.setRenewing(true) }
 
 // Clock notes how far this machine's clock is ahead of the token endpoint's.
 func (t *Telemetry) Clock(ahead time.Duration) { t.metrics.clock().Set(ahead.Seconds()) }
 
-// TokenDone logs and counts a token request. The outcome is ok, refused or
-// unavailable.
+// TokenDone logs and counts a token request.
 func (t *Telemetry) TokenDone(trigger event.TokenTrigger, outcome event.TokenOutcome, took time.Duration, expiry time.Time, err error) {
-	ev := TokenEvent{
-		Time: time.Now().UTC().Truncate(time.Millisecond), Trigger: known(string(trigger), tokenTriggers), Outcome: known(string(outcome), tokenOutcomes),
+	ev := event.TokenEvent{
+		Time: time.Now().UTC().Truncate(time.Millisecond), Trigger: trigger, Outcome: outcome,
 		DurationMS: milliseconds(took),
 	}
 	if err != nil {
@@ -38,18 +26,18 @@ func (t *Telemetry) TokenDone(trigger event.TokenTrigger, outcome event.TokenOut
 		ev.Expiry = expiry.UTC().Truncate(time.Millisecond)
 		t.expiry.Store(expiry.UnixNano())
 	}
-	t.metrics.tokens.WithLabelValues(ev.Trigger, ev.Outcome).Inc()
+	t.metrics.tokens.WithLabelValues(string(trigger), string(outcome)).Inc()
 	t.metrics.tokenDuration.Observe(took.Seconds())
 	t.recent.addToken(ev)
 	t.logToken(ev)
 }
 
-// logToken writes the line of a token event. Credentials that are refused are
-// an error, since somebody must do something; all else may pass.
-func (t *Telemetry) logToken(ev TokenEvent) {
+// logToken writes the line of a token event. Rejected credentials are an error, since
+// they need an operator; other failures may pass.
+func (t *Telemetry) logToken(ev event.TokenEvent) {
 	level, msg := zerolog.InfoLevel, "token renewed"
 	switch {
-	case ev.Outcome == "refused":
+	case ev.Outcome == event.TokenRefused:
 		level, msg = zerolog.ErrorLevel, "token refused"
 	case ev.Error != "":
 		level, msg = zerolog.WarnLevel, "no token"
@@ -58,10 +46,10 @@ func (t *Telemetry) logToken(ev TokenEvent) {
 	if e == nil {
 		return
 	}
-	e.Str(timeField, stamp(ev.Time)).Str(t.msgField, msg).
-		Str("trigger", ev.Trigger).Str("outcome", ev.Outcome).Float64("duration_ms", ev.DurationMS)
+	e.Str(timeField, formatTime(ev.Time)).Str(t.msgField, msg).
+		Str("trigger", string(ev.Trigger)).Str("outcome", string(ev.Outcome)).Float64("duration_ms", ev.DurationMS)
 	if !ev.Expiry.IsZero() {
-		e.Str("expiry", stamp(ev.Expiry))
+		e.Str("expiry", formatTime(ev.Expiry))
 	}
 	optional(e, "error", ev.Error)
 	e.Send()

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"mimecast-proxy/event"
 )
 
 const (
@@ -21,23 +23,19 @@ const (
 	maxID     = 128
 )
 
-// codeBadRequestBody is of a request whose client closed its half of the connection
-// within the body, and got a response.
-const codeBadRequestBody = "bad_request_body"
-
-// statusClientGone is what is noted where nobody is left to be answered.
-const statusClientGone = 499
+// statusClientGone is logged if the client left before the response.
+var statusClientGone = event.ClientGone.Status()
 
 // Wrap returns next with every request counted, logged and remembered, those
 // among them that end in a panic. It belongs outermost.
 func (t *Telemetry) Wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		rec := t.begin(w, r)
+		rec := t.newRecord(w, r)
 		defer func() {
-			why := recover()
-			t.logPanic(why, rec.id)
-			t.end(rec, why)
-			if why != nil {
+			recovered := recover()
+			t.logPanic(recovered, rec.id)
+			t.end(rec, recovered)
+			if recovered != nil {
 				panic(http.ErrAbortHandler)
 			}
 		}()
@@ -46,54 +44,46 @@ func (t *Telemetry) Wrap(next http.Handler) http.Handler {
 			rec.body.ReadCloser = r.Body
 			r.Body = &rec.body
 		}
-		next.ServeHTTP(&rec.writer, r)
+		next.ServeHTTP(&rec.responseWriter, r)
 	})
 }
 
-func (t *Telemetry) begin(w http.ResponseWriter, r *http.Request) *record {
+func (t *Telemetry) newRecord(w http.ResponseWriter, r *http.Request) *record {
 	now := time.Now()
 	if t.inFlight.Add(1) == 1 {
-		t.busy.Store(now.UnixNano())
+		t.busySince.Store(now.UnixNano())
 	}
 	rec := &record{
 		Context: r.Context(),
-		began:   now,
+		start:   now,
 		id:      t.requestID(r),
-		method:  bound(t.redactor.Redact(r.Method), maxMethod),
-		path:    bound(t.redactor.Redact(r.URL.EscapedPath()), maxPath),
-		client:  host(r.RemoteAddr),
+		method:  truncate(t.redactor.Redact(r.Method), maxMethod),
+		path:    truncate(t.redactor.Redact(r.URL.EscapedPath()), maxPath),
+		client:  peerHost(r.RemoteAddr),
 		trace:   t.redactor.Redact(traceID(r.Header["Traceparent"])),
 	}
-	rec.writer.ResponseWriter, rec.writer.request, rec.writer.id = w, r.Context(), rec.id
-	rec.body.began = now
+	rec.responseWriter.ResponseWriter, rec.responseWriter.request, rec.responseWriter.id = w, r.Context(), rec.id
+	rec.body.start = now
 	return rec
 }
 
 // outcome is how a request ended.
 type outcome struct {
-	told
-	status   int
-	took     time.Duration
-	own      time.Duration // what the proxy took until the answer began, less what it waited for
-	in, out  int64
-	aborted  string // by whom; empty for none
-	panicked bool
-	code     string // problem code of the failure
-	fault    int    // what went wrong, by number
+	events
+	status    int
+	took      time.Duration
+	proxyTime time.Duration // until the response began, less what the proxy waited for
+	in, out   int64
+	aborted   event.AbortedBy // empty for none
+	panicked  bool
+	fault     event.Code // what went wrong; empty for nothing
 }
 
-// Who cut an answer short.
-const (
-	byClient   = "client"
-	byUpstream = "upstream"
-	byProxy    = "proxy"
-)
-
 // end observes a request. why is what the handler panicked with, or nil.
-func (t *Telemetry) end(rec *record, why any) {
+func (t *Telemetry) end(rec *record, recovered any) {
 	defer t.inFlight.Add(-1) // last: who sees none in flight sees all counted
-	o := t.outcome(rec, why)
-	o.fault = o.judge()
+	o := t.outcome(rec, recovered)
+	o.fault = o.classify()
 	t.metrics.observe(rec.method, &o)
 	t.recent.addRequest(rec, &o)
 	if o.rejected() {
@@ -105,53 +95,54 @@ func (t *Telemetry) end(rec *record, why any) {
 }
 
 // rejected reports whether the guard rejected the request.
-func (o *outcome) rejected() bool { return faults[o.fault].denial }
+func (o *outcome) rejected() bool { return o.fault != "" && kinds[o.fault.Index()].Rejection }
 
-func (t *Telemetry) outcome(rec *record, why any) outcome {
+func (t *Telemetry) outcome(rec *record, recovered any) outcome {
 	rec.mu.Lock()
-	o := outcome{told: rec.told}
+	o := outcome{events: rec.events}
 	rec.mu.Unlock()
-	w := &rec.writer
+	w := &rec.responseWriter
 	now := time.Now()
-	o.took = now.Sub(rec.began)
+	o.took = now.Sub(rec.start)
 	o.status, o.in, o.out = w.status, rec.body.bytes.Load(), w.bytes
 	if rec.method == http.MethodHead {
 		o.out = 0 // net/http takes a body and sends none
 	}
-	if isFault(why) {
+	if isPanic(recovered) {
 		o.panicked = true
-		o.failure = t.scrub("panic: " + fmt.Sprint(why))
+		o.failure = t.scrub("panic: " + fmt.Sprint(recovered))
 	}
-	o.code = codeOf(o.failure)
-	o.aborted = rec.abortedBy(why, o.panicked)
-	if w.late && o.denied == "" && !o.panicked && o.code != codeBadRequestBody && rec.leftByClient() { // nobody got the answer
-		o.status, o.aborted = statusClientGone, byClient
+	o.aborted = rec.abortedBy(recovered, o.panicked)
+	if w.afterDisconnect && o.denied == "" && !o.panicked && o.code != event.BadRequestBody && rec.leftByClient() {
+		// Nobody got the response, but for a client that closed its half of the
+		// connection within the body.
+		o.status, o.aborted = statusClientGone, event.AbortedByClient
 	}
 	if o.status == 0 {
-		o.status = impliedStatus(why, o.aborted)
-		w.begun = now
+		o.status = impliedStatus(recovered, o.aborted)
+		w.responseStart = now
 	}
-	o.own = max(0, w.begun.Sub(rec.began)-o.upstream-o.waited)
+	o.proxyTime = max(0, w.responseStart.Sub(rec.start)-o.upstream-o.clientWait)
 	return o
 }
 
-// abortedBy says who cut the answer short, if it was cut. That the client is
-// gone does not alone mean so: it may have read all it wanted.
-func (rec *record) abortedBy(why any, panicked bool) string {
+// abortedBy says who cut the response short, if it was cut. A client that is gone did
+// not necessarily do so: it may have read all that it wanted.
+func (rec *record) abortedBy(recovered any, panicked bool) event.AbortedBy {
 	gone := rec.Err() != nil
 	switch {
 	case panicked:
-		return byProxy
-	case gone && (rec.writer.status == statusClientGone || rec.writer.err != nil):
-		return byClient
-	case why == nil:
+		return event.AbortedByProxy
+	case gone && (rec.responseWriter.status == statusClientGone || rec.responseWriter.err != nil):
+		return event.AbortedByClient
+	case recovered == nil:
 		return ""
 	case gone && !rec.leftByClient():
-		return byProxy
+		return event.AbortedByProxy
 	case gone:
-		return byClient
+		return event.AbortedByClient
 	default:
-		return byUpstream
+		return event.AbortedByUpstream
 	}
 }
 
@@ -159,12 +150,12 @@ func (rec *record) abortedBy(why any, panicked bool) string {
 // cause of its own where it does.
 func (rec *record) leftByClient() bool { return errors.Is(context.Cause(rec), context.Canceled) }
 
-// impliedStatus is for an answer that never began.
-func impliedStatus(why any, aborted string) int {
+// impliedStatus is for a response that never began.
+func impliedStatus(recovered any, aborted event.AbortedBy) int {
 	switch {
-	case why == nil:
+	case recovered == nil:
 		return http.StatusOK // net/http sends it
-	case aborted == byClient:
+	case aborted == event.AbortedByClient:
 		return statusClientGone
 	default:
 		return http.StatusInternalServerError
@@ -172,12 +163,12 @@ func impliedStatus(why any, aborted string) int {
 }
 
 // writeAccess writes the line of a request, which stands for so many others too.
-func (t *Telemetry) writeAccess(rec *record, o *outcome, others int) {
+func (t *Telemetry) writeAccess(rec *record, o *outcome, suppressed int) {
 	level := zerolog.InfoLevel
 	switch {
 	case o.panicked:
 		level = zerolog.ErrorLevel
-	case o.aborted == byUpstream, o.failure != "" && o.status >= http.StatusInternalServerError:
+	case o.aborted == event.AbortedByUpstream, o.failure != "" && o.status >= http.StatusInternalServerError:
 		level = zerolog.WarnLevel
 	}
 	e := t.log.WithLevel(level)
@@ -185,7 +176,7 @@ func (t *Telemetry) writeAccess(rec *record, o *outcome, others int) {
 		return
 	}
 	var buf [len(timeLayout) + 8]byte
-	e.Bytes(timeField, rec.began.Add(o.took).UTC().AppendFormat(buf[:0], timeLayout)).
+	e.Bytes(timeField, rec.start.Add(o.took).UTC().AppendFormat(buf[:0], timeLayout)).
 		Str(t.msgField, "request").
 		Str("request_id", rec.id).
 		Str("method", rec.method).
@@ -201,9 +192,9 @@ func (t *Telemetry) writeAccess(rec *record, o *outcome, others int) {
 	optional(e, "route", o.route)
 	optional(e, "trace_id", rec.trace)
 	optional(e, "mimecast_request_id", o.mimecast)
-	optional(e, "aborted", o.aborted)
-	if others > 0 {
-		e.Int("suppressed", others)
+	optional(e, "aborted", string(o.aborted))
+	if suppressed > 0 {
+		e.Int("suppressed", suppressed)
 	}
 	e.Send()
 }
@@ -215,17 +206,19 @@ func optional(e *zerolog.Event, field, value string) {
 }
 
 // retried reports whether the request was sent to Mimecast more than once.
-func (o *outcome) retried() bool { return o.resent || o.answers > 1 }
+func (o *outcome) retried() bool { return o.resent || o.attempts > 1 }
 
-// explanation is what the log says of why, where there is something to say.
+// explanation is the text for the log; it may be empty.
 func (o *outcome) explanation() string {
 	switch {
 	case o.failure != "":
 		return o.failure
 	case o.denied != "" && o.passed:
-		return o.denied + ": let through, since PROXY_ALLOW_MODE=report"
+		return string(o.denied) + ": let through, since PROXY_ALLOW_MODE=report"
+	case o.fault != "":
+		return explanations[o.fault.Index()]
 	default:
-		return faults[o.fault].explanation()
+		return ""
 	}
 }
 
@@ -234,7 +227,7 @@ func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 
 
 // requestID returns the client's own, or a new one where that cannot be used.
 func (t *Telemetry) requestID(r *http.Request) string {
-	if ids := r.Header["X-Request-Id"]; len(ids) == 1 && saneID(ids[0]) && t.redactor.Redact(ids[0]) == ids[0] {
+	if ids := r.Header["X-Request-Id"]; len(ids) == 1 && isValidID(ids[0]) && t.redactor.Redact(ids[0]) == ids[0] {
 		return ids[0]
 	}
 	return newRequestID()
@@ -248,13 +241,13 @@ func newRequestID() string {
 	return string(text[:])
 }
 
-// saneID reports whether s can be an id: short, and of visible ASCII.
-func saneID(s string) bool {
+// isValidID reports whether s can be an id: short, and of visible ASCII.
+func isValidID(s string) bool {
 	return s != "" && len(s) <= maxID && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' })
 }
 
-// host returns an address without its port; "unix" for a peer on a socket.
-func host(address string) string {
+// peerHost returns an address without its port; "unix" for a peer on a socket.
+func peerHost(address string) string {
 	i := strings.LastIndexByte(address, ':')
 	if i < 0 {
 		return "unix"

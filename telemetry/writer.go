@@ -9,115 +9,112 @@ import (
 	"net/http"
 	"sync/atomic"
 	"time"
+
+	"mimecast-proxy/problem"
 )
 
-// errorHeader is in the proxy's own error responses, and in no response of
-// Mimecast's.
-const errorHeader = "X-Mimecast-Proxy-Error"
-
-// writer notes what is answered. Unlike most of its kind it takes a 1xx answer
-// for what it is: a word before the answer.
+// responseWriter notes what is sent. A 1xx response is not the response: one of those
+// follows it.
 //
-// It is used by the handler alone; of its methods only WriteHeader with a 1xx
-// status, which changes nothing, is ever called from elsewhere.
-type writer struct {
+// Only the handler uses it. Other goroutines call at most WriteHeader with a 1xx status,
+// which changes nothing.
+type responseWriter struct {
 	http.ResponseWriter
-	request context.Context
-	id      string    // of the request, for the proxy's own error responses
-	status  int       // 0 until the answer begins
-	begun   time.Time // when it did
-	late    bool      // whether the request had ended by then
-	bytes   int64     // of the body
-	err     error     // the first that writing met
+	request         context.Context
+	id              string    // of the request, for the proxy's own error responses
+	status          int       // 0 until the response begins
+	responseStart   time.Time // when it did
+	afterDisconnect bool      // whether the request had ended by then
+	bytes           int64     // of the body
+	err             error     // the first that writing met
 }
 
-// WriteHeader notes the status. 101 is an answer, the last one in HTTP.
-func (w *writer) WriteHeader(status int) {
+// WriteHeader notes the status. 101 is a final response, the last one in HTTP.
+func (w *responseWriter) WriteHeader(status int) {
 	if status >= http.StatusOK || status == http.StatusSwitchingProtocols {
-		w.begin(status)
+		w.startResponse(status)
 	}
-	if h := w.Header(); h.Get(errorHeader) != "" {
+	if h := w.Header(); h.Get(problem.Header) != "" {
 		h.Set("X-Request-Id", w.id)
 	}
 	w.ResponseWriter.WriteHeader(status)
 }
 
-func (w *writer) begin(status int) {
+func (w *responseWriter) startResponse(status int) {
 	if w.status == 0 {
-		w.status, w.begun, w.late = status, time.Now(), w.request.Err() != nil
+		w.status, w.responseStart, w.afterDisconnect = status, time.Now(), w.request.Err() != nil
 	}
 }
 
 // Write counts what was taken.
-func (w *writer) Write(b []byte) (int, error) {
-	w.begin(http.StatusOK)
+func (w *responseWriter) Write(b []byte) (int, error) {
+	w.startResponse(http.StatusOK)
 	n, err := w.ResponseWriter.Write(b)
-	w.note(int64(n), err)
+	w.countWritten(int64(n), err)
 	return n, err
 }
 
 // ReadFrom keeps net/http's way of copying from a file or a socket without a
 // buffer of ours in between.
-func (w *writer) ReadFrom(src io.Reader) (n int64, err error) {
-	w.begin(http.StatusOK)
+func (w *responseWriter) ReadFrom(src io.Reader) (n int64, err error) {
+	w.startResponse(http.StatusOK)
 	if to, ok := w.ResponseWriter.(io.ReaderFrom); ok {
 		n, err = to.ReadFrom(src)
 	} else {
 		n, err = io.Copy(struct{ io.Writer }{w.ResponseWriter}, src)
 	}
-	w.note(n, err)
+	w.countWritten(n, err)
 	return n, err
 }
 
-func (w *writer) note(n int64, err error) {
+func (w *responseWriter) countWritten(n int64, err error) {
 	w.bytes += n
-	// An answer without a body, or with more body than it announced, is the
-	// handler's affair and not the connection's.
+	// A response that may not have a body, or has more than it announced, is a
+	// mistake of the handler, not a fault of the connection.
 	if err != nil && w.err == nil && !errors.Is(err, http.ErrBodyNotAllowed) && !errors.Is(err, http.ErrContentLength) {
 		w.err = err
 	}
 }
 
 // FlushError is what http.ResponseController calls.
-func (w *writer) FlushError() error {
-	w.begin(http.StatusOK)
+func (w *responseWriter) FlushError() error {
+	w.startResponse(http.StatusOK)
 	return http.NewResponseController(w.ResponseWriter).Flush()
 }
 
 // Flush implements http.Flusher, for handlers that know no better.
-func (w *writer) Flush() { _ = w.FlushError() }
+func (w *responseWriter) Flush() { _ = w.FlushError() }
 
 // Hijack notes that the connection has left HTTP.
-func (w *writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+func (w *responseWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, rw, err := http.NewResponseController(w.ResponseWriter).Hijack()
 	if err == nil {
-		w.begin(http.StatusSwitchingProtocols)
+		w.startResponse(http.StatusSwitchingProtocols)
 	}
 	return conn, rw, err
 }
 
 // Unwrap is for http.ResponseController.
-func (w *writer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+func (w *responseWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// reader counts the bytes of a request's body, and how long the client took to
-// send them. It is read by whoever sends the body on, perhaps after the
-// handler has returned.
-type reader struct {
+// countingBody counts the bytes of a request's body, and how long the client took to
+// send them. It may be read after the handler has returned.
+type countingBody struct {
 	io.ReadCloser
-	began time.Time // of the request
+	start time.Time // of the request
 	bytes atomic.Int64
-	// waited is the time spent in Read; last is when the last Read ended, as a
-	// time since began. Both are in nanoseconds.
-	waited, last atomic.Int64
+	// clientWait is the time spent in Read; last is when the last Read ended, as a
+	// time since start. Both are in nanoseconds.
+	clientWait, last atomic.Int64
 }
 
 // Read counts.
-func (r *reader) Read(b []byte) (int, error) {
-	from := time.Since(r.began)
+func (r *countingBody) Read(b []byte) (int, error) {
+	from := time.Since(r.start)
 	n, err := r.ReadCloser.Read(b)
-	to := time.Since(r.began)
+	to := time.Since(r.start)
 	r.bytes.Add(int64(n))
-	r.waited.Add(int64(to - from))
+	r.clientWait.Add(int64(to - from))
 	r.last.Store(int64(to))
 	return n, err
 }

@@ -11,6 +11,8 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"mimecast-proxy/event"
+	"mimecast-proxy/problem"
 	"mimecast-proxy/secret"
 	"mimecast-proxy/telemetry"
 )
@@ -47,7 +49,7 @@ func tellAll(t *testing.T, text, level, format string) (log, shown string) {
 		shown += telemetry.RequestID(r.Context()) + "\n"
 		tel.Answered(r.Context(), 200, http.Header{"X-Request-Id": {text}}, time.Second)
 		tel.Denied(r.Context(), "host_not_allowed", true)
-		tel.Failed(r.Context(), errors.New("upstream_reset: x: "+text))
+		tel.Failed(r.Context(), problem.New(event.UpstreamReset, "x").Because(errors.New(text)))
 		w.WriteHeader(502)
 	}))
 	h.ServeHTTP(discard{}, &http.Request{
@@ -109,6 +111,22 @@ func FuzzRedactorWithAnySecret(f *testing.F) {
 		}
 		if got == text {
 			t.Errorf("%s of %q: %q stays", e.name, s, text)
+		}
+	})
+}
+
+func FuzzScrub(f *testing.F) {
+	f.Add("before ", "after")
+	f.Add("\x80Bearer", "\n")
+	f.Add("https://a:", "@h/?")
+	f.Fuzz(func(t *testing.T, before, after string) {
+		const token = "0SECRETSECRET"
+		got := telemetry.Scrub(before + " Bearer " + token + " " + after)
+		if strings.Contains(got, token) {
+			t.Errorf("%q", got)
+		}
+		if len(got) > 1100 || !utf8.ValidString(got) || strings.ContainsFunc(got, func(r rune) bool { return !unicode.IsPrint(r) }) {
+			t.Errorf("not fit to be shown: %q", got)
 		}
 	})
 }

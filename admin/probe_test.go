@@ -1,0 +1,62 @@
+package admin_test
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"mimecast-proxy/admin"
+)
+
+func TestLivenessAsksNothing(t *testing.T) {
+	s := serve(t, admin.Options{
+		Token:    func() admin.TokenState { panic("asked for the token") },
+		Draining: func() bool { panic("asked for the drain") },
+	})
+	for _, path := range []string{"/livez", "/healthz"} {
+		if res, body := ask(t, s, "GET", path, "Host", "10.0.0.7:19090"); res.StatusCode != 200 || body != "ok\n" {
+			t.Errorf("%s: %d %q", path, res.StatusCode, body)
+		}
+		if res, body := ask(t, s, "HEAD", path); res.StatusCode != 200 || body != "" {
+			t.Errorf("HEAD %s: %d %q", path, res.StatusCode, body)
+		}
+	}
+}
+
+func TestReadyMeansATokenWasHeldAndNoDrainBegan(t *testing.T) {
+	never := admin.TokenState{LastError: "check the secret"}
+	later := admin.TokenState{Held: true, EverHeld: true, LastError: "the endpoint is down"} // expired since
+	for _, c := range []struct {
+		token          admin.TokenState
+		draining       bool
+		startup, ready int
+		reasons        []string
+	}{
+		{admin.TokenState{}, false, 503, 503, []string{"no token was held yet"}},
+		{never, false, 503, 503, []string{"no token was held yet: check the secret"}},
+		{later, false, 200, 200, nil},
+		{later, true, 200, 503, []string{"the proxy is shutting down"}},
+		{never, true, 503, 503, []string{"no token was held yet: check the secret", "the proxy is shutting down"}},
+	} {
+		s := serve(t, admin.Options{Token: func() admin.TokenState { return c.token }, Draining: func() bool { return c.draining }})
+		if res, _ := ask(t, s, "GET", "/startupz"); res.StatusCode != c.startup {
+			t.Errorf("%+v: startup %d", c, res.StatusCode)
+		}
+		res, body := ask(t, s, "GET", "/readyz")
+		var got struct {
+			Ready   bool
+			Reasons []string
+			Token   struct {
+				Held      bool
+				LastError string `json:"last_error"`
+			}
+		}
+		if err := json.Unmarshal([]byte(body), &got); err != nil {
+			t.Fatal(err)
+		}
+		if res.StatusCode != c.ready || got.Ready != (c.ready == 200) || strings.Join(got.Reasons, "; ") != strings.Join(c.reasons, "; ") ||
+			got.Token.Held != c.token.Held || got.Token.LastError != c.token.LastError || !strings.Contains(body, `"reasons":[`) {
+			t.Errorf("%+v: %d %s", c, res.StatusCode, body)
+		}
+	}
+}

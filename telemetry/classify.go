@@ -1,0 +1,65 @@
+package telemetry
+
+import (
+	"net/http"
+
+	"mimecast-proxy/event"
+)
+
+// kinds is the table of codes, by [event.Code.Index].
+var kinds = event.Kinds()
+
+// explanations has the text for the log of each code that comes without a problem, by
+// [event.Code.Index]. It is empty if the status says enough.
+var explanations = func() (all [event.Count]string) {
+	for i, k := range kinds {
+		passedOn := k.Status == 0 && (k.Component == event.ComponentToken || k.Component == event.ComponentMimecast)
+		if k.Rejection || passedOn {
+			all[i] = string(k.Code) + ": " + k.Summary + ". " + k.Remedy
+		}
+	}
+	return all
+}()
+
+// classify returns the code of what went wrong; empty if nothing did.
+func (o *outcome) classify() event.Code {
+	switch {
+	case o.panicked:
+		return event.Panic
+	case o.code != "":
+		return o.code
+	case o.denied != "" && !o.passed:
+		return o.denied
+	case o.aborted == event.AbortedByClient:
+		return event.ClientGone
+	case o.aborted == event.AbortedByUpstream:
+		return event.MimecastTruncated
+	case o.aborted == event.AbortedByProxy:
+		return event.ShuttingDown
+	case o.attempts > 0:
+		return classifyStatus(o.status)
+	case o.status >= http.StatusInternalServerError:
+		return event.Other
+	case o.status >= http.StatusBadRequest:
+		return event.RequestRefused
+	}
+	return ""
+}
+
+// classifyStatus is classify for a response from Mimecast.
+func classifyStatus(status int) event.Code {
+	switch {
+	case status < http.StatusBadRequest:
+		return ""
+	case status == http.StatusUnauthorized:
+		return event.MimecastUnauthorized
+	case status == http.StatusForbidden:
+		return event.MimecastForbidden
+	case status == http.StatusTooManyRequests:
+		return event.MimecastRateLimited
+	case status >= http.StatusInternalServerError:
+		return event.MimecastError
+	default:
+		return event.RequestRefused
+	}
+}
