@@ -171,10 +171,16 @@ type span struct{ from, to int }
 // escapes are the characters that escapes begin with.
 const escapes = `\%+`
 
+// runEdge is how many backslashes at each end of a run are looked at one by one. What
+// begins further inside is found from the run's beginning too. Without that, a text of
+// nothing but backslashes would cost the square of its length.
+const runEdge = 32
+
 // find returns where patterns are in s, in order and apart. Texts without escapes,
 // which nearly all are, cost a nanosecond or two a byte.
 func (p *patterns) find(s string, words bool) (spans []span) {
 	escape := -1 // where the next one is
+	var run span // the last run of backslashes
 	for i := 0; i < len(s); i++ {
 		if escape < i {
 			if escape = strings.IndexAny(s[i:], escapes); escape < 0 {
@@ -185,6 +191,13 @@ func (p *patterns) find(s string, words bool) (spans []span) {
 		}
 		if i = p.nextCandidate(s, i, escape); i == len(s) {
 			break
+		}
+		if s[i] == '\\' && i >= run.to {
+			run = span{i, i + countBackslashes(s[i:])}
+		}
+		if inside := i - run.from; i < run.to && inside > runEdge && run.to-i > runEdge {
+			i = run.to - runEdge - 1
+			continue
 		}
 		end := p.longestMatch(s, i, words)
 		switch last := len(spans) - 1; {

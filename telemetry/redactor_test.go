@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"mimecast-proxy/secret"
 	"mimecast-proxy/telemetry"
@@ -164,5 +165,33 @@ func BenchmarkRedact(b *testing.B) {
 				r.Redact(text)
 			}
 		})
+	}
+}
+
+// Backslashes are counted once a run, since anybody can send a text of nothing else.
+func TestRunsOfBackslashesCostTheirLength(t *testing.T) {
+	r := new(telemetry.Redactor)
+	r.Set("client secret", secret.New(`se\cret"0123456789`))
+	r.Set("API key", secret.New(`\\key-of-the-proxy`))
+	cost := func(n int) time.Duration {
+		text := strings.Repeat(`\`, n) + "x"
+		least := time.Hour
+		for range 5 {
+			began := time.Now()
+			r.Redact(text)
+			least = min(least, time.Since(began))
+		}
+		return least
+	}
+	// Sixteen times the length: the square would be 256 times as much.
+	if short, long := cost(4<<10), cost(64<<10); long > 80*short+10*time.Millisecond {
+		t.Errorf("4 KiB take %v, 64 KiB %v", short, long)
+	}
+	for _, form := range []string{`se\cret"0123456789`, `se\\cret\"0123456789`, `\\key-of-the-proxy`, `\\\\key-of-the-proxy`} {
+		for _, n := range []int{0, 1, 2, 63, 64, 65, 66, 1000, 1001} {
+			if got := r.Redact(strings.Repeat(`\`, n) + form + `\`); strings.Contains(got, "key-of") || strings.Contains(got, "cret") {
+				t.Errorf("%d backslashes before %s: %q", n, form, got)
+			}
+		}
 	}
 }
