@@ -12,19 +12,19 @@ func isPreflight(r *http.Request) bool {
 }
 
 const (
-	// maxAsked bounds what a preflight may ask for, in bytes.
-	maxAsked = 2048
-	// leaveFor is how long a browser may keep the answer, in seconds.
-	leaveFor = "600"
+	// maxPreflightHeader bounds what a preflight may ask for, in bytes.
+	maxPreflightHeader = 2048
+	// preflightMaxAge is how long a browser may keep the answer, in seconds.
+	preflightMaxAge = "600"
 )
 
-// answerPreflight lets an allowed origin send what it asks to. A preflight bears
+// servePreflight lets an allowed origin send what it asks to. A preflight bears
 // no key and is no request for a route: both are judged in what follows it.
-func answerPreflight(w http.ResponseWriter, r *http.Request) {
+func servePreflight(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
-	grant(h, "Access-Control-Allow-Methods", r.Header["Access-Control-Request-Method"])
-	grant(h, "Access-Control-Allow-Headers", r.Header["Access-Control-Request-Headers"])
-	h.Set("Access-Control-Max-Age", leaveFor)
+	allowListed(h, "Access-Control-Allow-Methods", r.Header["Access-Control-Request-Method"])
+	allowListed(h, "Access-Control-Allow-Headers", r.Header["Access-Control-Request-Headers"])
+	h.Set("Access-Control-Max-Age", preflightMaxAge)
 	h.Add("Vary", "Access-Control-Request-Method, Access-Control-Request-Headers")
 	// A page of a public site asks a browser for leave to call this machine.
 	if r.Header.Get("Access-Control-Request-Private-Network") == "true" {
@@ -33,10 +33,10 @@ func answerPreflight(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// grant echoes what was asked for, if it is a list of names and not too long.
-func grant(h http.Header, name string, asked []string) {
-	if len(asked) == 1 && len(asked[0]) <= maxAsked && isNameList(asked[0]) {
-		h.Set(name, asked[0])
+// allowListed echoes what was asked for, if it is a list of names and not too long.
+func allowListed(h http.Header, name string, requested []string) {
+	if len(requested) == 1 && len(requested[0]) <= maxPreflightHeader && isNameList(requested[0]) {
+		h.Set(name, requested[0])
 	}
 }
 
@@ -57,36 +57,36 @@ func isNameList(s string) bool {
 // ReverseProxy clears what was set before when it passes a 1xx answer on.
 type corsWriter struct {
 	http.ResponseWriter
-	origin string
-	begun  bool
+	origin       string
+	headersAdded bool
 }
 
 func (w *corsWriter) WriteHeader(status int) {
 	if status >= http.StatusOK {
-		w.begin()
+		w.addHeaders()
 	}
 	w.ResponseWriter.WriteHeader(status)
 }
 
 func (w *corsWriter) Write(b []byte) (int, error) {
-	w.begin()
+	w.addHeaders()
 	return w.ResponseWriter.Write(b)
 }
 
 // FlushError is for http.ResponseController: a flush may begin the answer.
 func (w *corsWriter) FlushError() error {
-	w.begin()
+	w.addHeaders()
 	return http.NewResponseController(w.ResponseWriter).Flush()
 }
 
 // Unwrap is for http.ResponseController.
 func (w *corsWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-func (w *corsWriter) begin() {
-	if w.begun {
+func (w *corsWriter) addHeaders() {
+	if w.headersAdded {
 		return
 	}
-	w.begun = true
+	w.headersAdded = true
 	h := w.Header()
 	h.Set("Access-Control-Allow-Origin", w.origin)
 	// No credentials mode is granted, so that the wildcard counts as one.

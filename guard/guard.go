@@ -125,7 +125,7 @@ type dataPort struct {
 }
 
 func (d *dataPort) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if d.guard.serveInSlot(w, r, d.next) && isLong(r) {
+	if d.guard.serveInSlot(w, r, d.next) && hasLongBody(r) {
 		problem.Discard(w, r.Body) // without a slot: a rejected upload holds none
 	}
 }
@@ -134,7 +134,7 @@ func (d *dataPort) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // rejected.
 func (g *Guard) serveInSlot(w http.ResponseWriter, r *http.Request, next http.Handler) (rejected bool) {
 	if !g.slots.take(g.uploads.displace) {
-		g.refuse(w, r, g.slots.full())
+		g.reject(w, r, g.slots.tooBusy())
 		return true
 	}
 	defer g.slots.release() // a panic, as of an aborted answer, goes on its way
@@ -147,35 +147,35 @@ func (g *Guard) serveInSlot(w http.ResponseWriter, r *http.Request, next http.Ha
 // the request. Until the origin is judged a web page may be asking, which must learn
 // nothing.
 func (g *Guard) serve(w http.ResponseWriter, r *http.Request, next http.Handler) (rejected bool) {
-	t, p := g.readTarget(r)
+	t, p := g.parseTarget(r)
 	if p == nil {
 		p = g.checkHeaders(r)
 	}
 	if p == nil {
-		p = g.judgeHost(r)
+		p = g.checkHost(r)
 	}
 	page := ""
 	if p == nil {
-		page, p = g.judgeOrigin(r)
+		page, p = g.checkOrigin(r)
 	}
 	if p != nil {
-		g.refuse(w, r, p)
+		g.reject(w, r, p)
 		return true
 	}
 	if page != "" {
 		cors := &corsWriter{ResponseWriter: w, origin: page}
-		defer cors.begin() // an answer may do without a status and a body
+		defer cors.addHeaders() // an answer may do without a status and a body
 		w = cors
 		if isPreflight(r) {
-			answerPreflight(w, r)
+			servePreflight(w, r)
 			return false
 		}
 	}
 	if g.isTokenEndpoint(t) {
-		return g.answerToken(w, r, t)
+		return g.serveTokenStub(w, r, t)
 	}
-	if p = g.judgeCaller(r, t); p != nil {
-		g.refuse(w, r, p)
+	if p = g.checkCaller(r, t); p != nil {
+		g.reject(w, r, p)
 		return true
 	}
 	const client = "" // known by its address alone
@@ -183,17 +183,17 @@ func (g *Guard) serve(w http.ResponseWriter, r *http.Request, next http.Handler)
 	return false
 }
 
-// judgeCaller asks what is asked of every caller that is no hostile page.
-func (g *Guard) judgeCaller(r *http.Request, t target) *problem.Problem {
-	p := g.judgeKey(r)
+// checkCaller asks what is asked of every caller that is no hostile page.
+func (g *Guard) checkCaller(r *http.Request, t target) *problem.Problem {
+	p := g.checkKey(r)
 	if p == nil {
-		p = judgeUpgrade(r)
+		p = checkUpgrade(r)
 	}
 	if p == nil && r.Method == http.MethodTrace {
 		p = problem.New(event.RouteNotAllowed, "TRACE is never passed on: its answer would show the token.")
 	}
 	if p == nil {
-		p = g.judgeRoute(r, t)
+		p = g.checkRoute(r, t)
 	}
 	return p
 }
@@ -202,42 +202,42 @@ func (g *Guard) judgeCaller(r *http.Request, t target) *problem.Problem {
 // that it may.
 const bodyTimeout = 10 * time.Second
 
-// boundBody bounds how long the rest of a body may take.
-func boundBody(w http.ResponseWriter) {
+// setBodyDeadline bounds how long the rest of a body may take.
+func setBodyDeadline(w http.ResponseWriter) {
 	// A writer without deadlines is none of net/http's, and has its own.
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
 }
 
-// maxShort is the largest body, in bytes, that is read before a rejection is sent.
-const maxShort = 64 << 10
+// maxShortBody is the largest body, in bytes, that is read before a rejection is sent.
+const maxShortBody = 64 << 10
 
-// isLong reports whether the rest of a rejected request's body is discarded after
+// hasLongBody reports whether the rest of a rejected request's body is discarded after
 // the response. Another one, which is short, net/http reads before it sends the
 // response, so that the connection can be used again; but not where the connection
 // ends with the response. HTTP/2 ends the stream alone.
-func isLong(r *http.Request) bool {
+func hasLongBody(r *http.Request) bool {
 	return r.ProtoMajor == 1 && r.ContentLength != 0 &&
-		(r.ContentLength < 0 || r.ContentLength > maxShort || r.Close || !r.ProtoAtLeast(1, 1) || r.Header.Get("Expect") != "")
+		(r.ContentLength < 0 || r.ContentLength > maxShortBody || r.Close || !r.ProtoAtLeast(1, 1) || r.Header.Get("Expect") != "")
 }
 
-// refuse sends the error response. Where the body is long, the caller discards the
+// reject sends the error response. Where the body is long, the caller discards the
 // rest of it.
-func (g *Guard) refuse(w http.ResponseWriter, r *http.Request, p *problem.Problem) {
-	g.report(r, p, false)
+func (g *Guard) reject(w http.ResponseWriter, r *http.Request, p *problem.Problem) {
+	g.reportDenied(r, p, false)
 	switch {
-	case isLong(r):
+	case hasLongBody(r):
 		_ = http.NewResponseController(w).EnableFullDuplex() // a writer of net/http's can
 		w.Header().Set("Connection", "close")
 	case r.ContentLength != 0 && p.Code != event.BadRequestBody: // its time has begun
-		boundBody(w)
+		setBodyDeadline(w)
 	}
 	if p.Code == event.APIKeyRequired {
-		challenge(w.Header())
+		addChallenge(w.Header())
 	}
 	p.ServeHTTP(w, r)
 }
 
-func (g *Guard) report(r *http.Request, p *problem.Problem, passed bool) {
+func (g *Guard) reportDenied(r *http.Request, p *problem.Problem, passed bool) {
 	if g.trace.Denied != nil {
 		g.trace.Denied(r.Context(), p.Code, passed)
 	}

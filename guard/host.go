@@ -47,11 +47,11 @@ func (h hosts) knows(authority string) bool {
 	return ok && (isLoopback(name) || h.names[name])
 }
 
-// judgeHost is the defence against DNS rebinding: a page whose own name was
+// checkHost is the defence against DNS rebinding: a page whose own name was
 // made to point here sends that name, and its GET may bear no other mark of a
 // browser's. Names are matched whole; x.localhost is not localhost, since not
 // every system keeps it from the network's DNS.
-func (g *Guard) judgeHost(r *http.Request) *problem.Problem {
+func (g *Guard) checkHost(r *http.Request) *problem.Problem {
 	if g.hosts.accepts(r.Host) {
 		return nil
 	}

@@ -72,21 +72,21 @@ func (k *keyring) find(s string, tokens bool) *key {
 	return &k.keys[found]
 }
 
-// provedBy returns the key that a request's headers bear, or nil. X-Proxy-Key goes
+// findInHeader returns the key that a request's headers bear, or nil. X-Proxy-Key goes
 // before Authorization, which a client may need for what it believes to be
 // Mimecast; a header that comes twice proves nothing.
-func (k *keyring) provedBy(h http.Header) *key {
-	if own := h["X-Proxy-Key"]; len(own) > 0 {
-		if len(own) > 1 {
+func (k *keyring) findInHeader(h http.Header) *key {
+	if values := h["X-Proxy-Key"]; len(values) > 0 {
+		if len(values) > 1 {
 			return nil
 		}
-		return k.find(own[0], false)
+		return k.find(values[0], false)
 	}
-	given := h["Authorization"]
-	if len(given) != 1 {
+	values := h["Authorization"]
+	if len(values) != 1 {
 		return nil
 	}
-	scheme, value, _ := strings.Cut(given[0], " ")
+	scheme, value, _ := strings.Cut(values[0], " ")
 	value = strings.TrimLeft(value, " ")
 	if strings.EqualFold(scheme, "Bearer") {
 		return k.find(value, true)
@@ -111,10 +111,10 @@ func basicPassword(encoded string) (string, bool) {
 	return password, ok
 }
 
-// judgeKey asks for the key, in any of its forms.
-func (g *Guard) judgeKey(r *http.Request) *problem.Problem {
+// checkKey asks for the key, in any of its forms.
+func (g *Guard) checkKey(r *http.Request) *problem.Problem {
 	k := g.keys.Load()
-	if k == nil || k.provedBy(r.Header) != nil {
+	if k == nil || k.findInHeader(r.Header) != nil {
 		return nil
 	}
 	what := "asks for its API key"
@@ -124,7 +124,11 @@ func (g *Guard) judgeKey(r *http.Request) *problem.Problem {
 	return problem.New(event.APIKeyRequired, "The proxy %s. Send PROXY_API_KEY's value once, as Authorization: Bearer KEY, as the password of Basic, or as X-Proxy-Key.", what)
 }
 
-// challenge says how a client may prove itself (RFC 9110, section 11.6.1).
-func challenge(h http.Header) {
+// addChallenge says how a client may prove itself (RFC 9110, section 11.6.1).
+func addChallenge(h http.Header) {
 	h["Www-Authenticate"] = []string{`Bearer realm="mimecast-proxy"`, `Basic realm="mimecast-proxy", charset="UTF-8"`}
 }
+
+// StubToken returns the token that the token stub gives to clients that know a
+// key. It is as secret as the key.
+func StubToken(key secret.Text) secret.Text { return newKey(key).token }

@@ -26,29 +26,29 @@ func originSet(allowed []string) (map[string]bool, error) {
 	return set, nil
 }
 
-// judgeOrigin refuses what a browser marks as coming from another site, GET
+// checkOrigin refuses what a browser marks as coming from another site, GET
 // included: a request here acts with a borrowed identity, so there is no safe
 // method. It returns the page's origin where that is one that may call.
-func (g *Guard) judgeOrigin(r *http.Request) (page string, _ *problem.Problem) {
+func (g *Guard) checkOrigin(r *http.Request) (page string, _ *problem.Problem) {
 	origins, sites := r.Header["Origin"], r.Header["Sec-Fetch-Site"]
 	switch {
 	case len(origins) == 0 && len(sites) == 0:
-		return "", nil // no browser, or one that marks nothing: see judgeHost
+		return "", nil // no browser, or one that marks nothing: see checkHost
 	case len(origins) > 1 || len(sites) > 1:
-		return "", foreign("several origins")
+		return "", foreignOrigin("several origins")
 	case len(origins) == 1 && g.origins[origins[0]]:
 		return origins[0], nil
 	case len(origins) == 1 && !g.isOwn(origins[0], r):
-		return "", foreign(fmt.Sprintf("the origin %.200q", origins[0]))
+		return "", foreignOrigin(fmt.Sprintf("the origin %.200q", origins[0]))
 	case len(sites) == 1 && sites[0] != "same-origin" && sites[0] != "none":
 		// "none" is a person who typed the address.
-		return "", foreign("another site")
+		return "", foreignOrigin("another site")
 	}
 	return "", nil
 }
 
-func foreign(whence string) *problem.Problem {
-	return problem.New(event.OriginNotAllowed, "A web page of %s sent this request. If that page is meant to use the account, add its origin to PROXY_ALLOWED_ORIGINS.", whence)
+func foreignOrigin(source string) *problem.Problem {
+	return problem.New(event.OriginNotAllowed, "A web page of %s sent this request. If that page is meant to use the account, add its origin to PROXY_ALLOWED_ORIGINS.", source)
 }
 
 // isOwn reports whether an origin is that of the very address the request was

@@ -17,8 +17,8 @@ const (
 	// dummyToken is for clients that insist on a token where no key is wanted.
 	// It opens nothing.
 	dummyToken = "mimecast-proxy-stub-token"
-	// tokenTTL is Mimecast's own, in seconds.
-	tokenTTL = 1799
+	// stubTokenTTL is Mimecast's own, in seconds.
+	stubTokenTTL = 1799
 	// A token request is small. It is read before anything is proved, so what
 	// it may take is bounded.
 	maxTokenRequest = 64 << 10
@@ -27,16 +27,16 @@ const (
 // isTokenEndpoint reports whether a path might be read as that of the token
 // endpoint, or as one below it: no client's credentials may reach the real one.
 func (g *Guard) isTokenEndpoint(t target) bool {
-	return t.anyReading(func(path string) bool {
+	return t.anyInterpretation(func(path string) bool {
 		return isBelow(path, mimecast.TokenPath) || g.tokenPath != "" && isBelow(path, g.tokenPath)
 	})
 }
 
-// anyReading reports whether is holds for a path in lower case that the target
+// anyInterpretation reports whether is holds for a path in lower case that the target
 // might be read as.
-func (t target) anyReading(is func(path string) bool) bool {
+func (t target) anyInterpretation(is func(path string) bool) bool {
 	return is(strings.ToLower(t.path)) ||
-		slices.ContainsFunc(t.texts, func(text string) bool { return is(strings.ToLower(lax(text))) })
+		slices.ContainsFunc(t.decodings, func(text string) bool { return is(strings.ToLower(lenientPath(text))) })
 }
 
 // isBelow reports whether a path is root or below it. Nothing is below "/" here,
@@ -46,22 +46,22 @@ func isBelow(path, root string) bool {
 	return ok && (rest == "" || rest[0] == '/')
 }
 
-// answerToken is the token stub: clients that insist on OAuth get a token here. It
+// serveTokenStub is the token stub: clients that insist on OAuth get a token here. It
 // reports whether it rejected the request.
-func (g *Guard) answerToken(w http.ResponseWriter, r *http.Request, t target) (rejected bool) {
+func (g *Guard) serveTokenStub(w http.ResponseWriter, r *http.Request, t target) (rejected bool) {
 	if r.Method != http.MethodPost || t.path != mimecast.TokenPath {
-		g.refuse(w, r, problem.New(event.RouteNotAllowed, "The proxy keeps Mimecast's token endpoint to itself. A client that insists on a token gets one from POST /oauth/token."))
+		g.reject(w, r, problem.New(event.RouteNotAllowed, "The proxy keeps Mimecast's token endpoint to itself. A client that insists on a token gets one from POST /oauth/token."))
 		return true
 	}
 	if !g.tokenStub {
-		g.refuse(w, r, problem.New(event.RouteNotAllowed, "The proxy adds the token itself, and PROXY_TOKEN_STUB is false. Send the request without a token, or set PROXY_TOKEN_STUB=true for clients that insist on one."))
+		g.reject(w, r, problem.New(event.RouteNotAllowed, "The proxy adds the token itself, and PROXY_TOKEN_STUB is false. Send the request without a token, or set PROXY_TOKEN_STUB=true for clients that insist on one."))
 		return true
 	}
 	token := dummyToken
 	if ring := g.keys.Load(); ring != nil {
-		k, p := g.judgeTokenRequest(ring, w, r)
+		k, p := g.checkTokenRequest(ring, w, r)
 		if p != nil {
-			g.refuse(w, r, p)
+			g.reject(w, r, p)
 			return true
 		}
 		token = k.token.Reveal()
@@ -70,17 +70,17 @@ func (g *Guard) answerToken(w http.ResponseWriter, r *http.Request, t target) (r
 	return false
 }
 
-// judgeTokenRequest asks that the client secret be a key, and returns that key. The
+// checkTokenRequest asks that the client secret be a key, and returns that key. The
 // client ID, the grant type and the rest may be anything.
-func (g *Guard) judgeTokenRequest(ring *keyring, w http.ResponseWriter, r *http.Request) (*key, *problem.Problem) {
-	if proved := ring.provedBy(r.Header); proved != nil {
+func (g *Guard) checkTokenRequest(ring *keyring, w http.ResponseWriter, r *http.Request) (*key, *problem.Problem) {
+	if proved := ring.findInHeader(r.Header); proved != nil {
 		return proved, nil
 	}
 	if !g.unproven.take(nil) {
-		return nil, g.unproven.full()
+		return nil, g.unproven.tooBusy()
 	}
 	defer g.unproven.release()
-	boundBody(w)
+	setBodyDeadline(w)
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxTokenRequest))
 	if err != nil {
 		return nil, problem.New(event.BadRequestBody, "The token request cannot be read. Send a form with client_id and client_secret, and no more.").Because(err)
@@ -143,5 +143,5 @@ func writeToken(w http.ResponseWriter, token string) {
 		TokenType   string `json:"token_type"`
 		ExpiresIn   int    `json:"expires_in"`
 		Scope       string `json:"scope"`
-	}{token, "Bearer", tokenTTL, ""})
+	}{token, "Bearer", stubTokenTTL, ""})
 }

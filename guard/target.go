@@ -14,34 +14,34 @@ import (
 // upstream.
 type target struct {
 	path string
-	// texts are the path as it came and as it is after each decoding, where
+	// decodings are the path as it came and as it is after each decoding, where
 	// another reader might see another path in it: where there is an escape, a
 	// backslash, a parameter, a doubled slash or the like. Else there are none.
-	texts []string
+	decodings []string
 }
 
-// readTarget judges the request target as it came, not what net/http made of
+// parseTarget judges the request target as it came, not what net/http made of
 // it, and refuses what has no one meaning.
-func (g *Guard) readTarget(r *http.Request) (target, *problem.Problem) {
-	whole, p := g.originForm(r)
+func (g *Guard) parseTarget(r *http.Request) (target, *problem.Problem) {
+	originForm, p := g.originForm(r)
 	if p != nil {
 		return target{}, p
 	}
-	raw, _, _ := strings.Cut(whole, "?")
+	raw, _, _ := strings.Cut(originForm, "?")
 	if strings.HasPrefix(raw, "//") {
 		return target{}, badTarget("The path begins with two slashes, which could be read as a host. Check how the base URL and the path are joined.")
 	}
 	if strings.IndexByte(raw, '#') >= 0 { // after the ? it can change no decision
 		return target{}, badTarget("The request target has a fragment. Leave it out, or send # as %%23.")
 	}
-	if !isOdd(raw) {
+	if !mayBeAmbiguous(raw) {
 		return target{path: raw}, nil
 	}
-	texts, why := readings(raw)
-	if why != "" {
-		return target{}, badTarget("The path has %s, and could be read in more than one way.", why)
+	decodings, reason := interpretations(raw)
+	if reason != "" {
+		return target{}, badTarget("The path has %s, and could be read in more than one way.", reason)
 	}
-	return target{raw, texts}, nil
+	return target{raw, decodings}, nil
 }
 
 func badTarget(detail string, args ...any) *problem.Problem {
@@ -51,16 +51,16 @@ func badTarget(detail string, args ...any) *problem.Problem {
 // originForm returns path and query of a request target, which is these two
 // alone or with the proxy's own address before them (RFC 9112, section 3.2).
 func (g *Guard) originForm(r *http.Request) (string, *problem.Problem) {
-	whole := r.RequestURI
-	if r.Method == http.MethodConnect || r.Method == "PRI" || whole == "*" {
+	uri := r.RequestURI
+	if r.Method == http.MethodConnect || r.Method == "PRI" || uri == "*" {
 		return "", badTarget("The proxy takes requests for a path over HTTP/1.1, as Mimecast does. It opens no tunnels.")
 	}
-	if strings.HasPrefix(whole, "/") {
-		return whole, nil
+	if strings.HasPrefix(uri, "/") {
+		return uri, nil
 	}
 	const scheme = "http://"
-	if len(whole) > len(scheme) && strings.EqualFold(whole[:len(scheme)], scheme) {
-		authority, rest := whole[len(scheme):], ""
+	if len(uri) > len(scheme) && strings.EqualFold(uri[:len(scheme)], scheme) {
+		authority, rest := uri[len(scheme):], ""
 		if i := strings.IndexAny(authority, "/?#"); i >= 0 {
 			authority, rest = authority[:i], authority[i:]
 		}
@@ -74,8 +74,8 @@ func (g *Guard) originForm(r *http.Request) (string, *problem.Problem) {
 	return "", badTarget("The request is for another host. Use the proxy's address in place of Mimecast's base URL, not as HTTP_PROXY.")
 }
 
-// isOdd reports whether a path has anything in it that needs a second look.
-func isOdd(p string) bool {
+// mayBeAmbiguous reports whether a path has anything in it that needs a second look.
+func mayBeAmbiguous(p string) bool {
 	last := byte(0)
 	for i := range len(p) {
 		b := p[i]
@@ -90,27 +90,27 @@ func isOdd(p string) bool {
 	return false
 }
 
-// readings returns a path as it came and as it is after each decoding, or says
+// interpretations returns a path as it came and as it is after each decoding, or says
 // what in it could be read in more than one way.
-func readings(raw string) (texts []string, why string) {
+func interpretations(raw string) (decodings []string, reason string) {
 	if !validEscapes(raw) {
 		return nil, "a % that begins no escape"
 	}
-	texts, settled := decodings(raw)
-	if !settled {
+	decodings, complete := decodeRepeatedly(raw)
+	if !complete {
 		return nil, "escapes within escapes"
 	}
-	for _, text := range texts {
-		if why = fault(text); why != "" {
-			return nil, why
+	for _, text := range decodings {
+		if reason = rejectReason(text); reason != "" {
+			return nil, reason
 		}
 	}
-	return texts, ""
+	return decodings, ""
 }
 
-// fault says what in a path is refused wherever it comes; nothing where all is
+// rejectReason says what in a path is refused wherever it comes; nothing where all is
 // well.
-func fault(text string) string {
+func rejectReason(text string) string {
 	for i := range len(text) {
 		if b := text[i]; b < ' ' || b == 0x7f {
 			return "a control character"
@@ -142,20 +142,20 @@ func withoutParameters(segment string) string {
 // twice more than it should; what is still coded then is meant to deceive.
 const maxDecodings = 3
 
-// decodings returns a path as it came, and as it is after each round of
+// decodeRepeatedly returns a path as it came, and as it is after each round of
 // decoding that changes it. It reports whether that came to an end.
-func decodings(raw string) (texts []string, settled bool) {
-	texts = append(texts, raw)
+func decodeRepeatedly(raw string) (decodings []string, complete bool) {
+	decodings = append(decodings, raw)
 	for range maxDecodings {
-		last := texts[len(texts)-1]
+		last := decodings[len(decodings)-1]
 		next := unescape(last)
 		if next == last {
-			return texts, true
+			return decodings, true
 		}
-		texts = append(texts, next)
+		decodings = append(decodings, next)
 	}
-	last := texts[len(texts)-1]
-	return texts, unescape(last) == last
+	last := decodings[len(decodings)-1]
+	return decodings, unescape(last) == last
 }
 
 // unescape decodes every escape once and leaves a % that begins none as it is.
@@ -201,9 +201,9 @@ func unhex(b byte) byte {
 	return b | 0x20 - 'a' + 10
 }
 
-// lax returns a path as the most forgiving reader takes it: backslashes are
+// lenientPath returns a path as the most forgiving reader takes it: backslashes are
 // slashes, doubled slashes are one, and parameters are not there.
-func lax(text string) string {
+func lenientPath(text string) string {
 	if i := strings.IndexAny(text, "?#"); i >= 0 {
 		text = text[:i]
 	}

@@ -39,11 +39,11 @@ func unprovenSlots(all int) int64 {
 	return int64(max(1, min(most, all/4)))
 }
 
-// busyFor is when a client that found no slot should ask again.
-const busyFor = time.Second
+// busyRetryAfter is when a client that found no slot should ask again.
+const busyRetryAfter = time.Second
 
-func (s *slots) full() *problem.Problem {
+func (s *slots) tooBusy() *problem.Problem {
 	p := problem.New(event.TooBusy, "The proxy has %d requests in flight, and takes no more. Ask again, or raise PROXY_MAX_REQUESTS.", s.max)
-	p.RetryAfter = busyFor
+	p.RetryAfter = busyRetryAfter
 	return p
 }
