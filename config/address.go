@@ -52,13 +52,13 @@ func (a Address) overlaps(b Address) bool {
 	if a.Network == "unix" {
 		return filepath.Clean(a.Address) == filepath.Clean(b.Address)
 	}
-	hostA, portA := a.split()
-	hostB, portB := b.split()
+	hostA, portA := a.normalized()
+	hostB, portB := b.normalized()
 	return portA != 0 && portA == portB && (covers(hostA, hostB) || covers(hostB, hostA))
 }
 
-// split returns host and port, each in one way of writing it.
-func (a Address) split() (string, uint64) {
+// normalized returns host and port, each in one way of writing it.
+func (a Address) normalized() (string, uint64) {
 	host, port, _ := net.SplitHostPort(a.Address) // which was judged before
 	n, _ := strconv.ParseUint(port, 10, 16)
 	host = strings.ToLower(host)
@@ -80,33 +80,33 @@ func covers(host, other string) bool {
 	return host == other
 }
 
-// binds are addresses to listen at, at least one.
-type binds []Address
+// listenAddresses are addresses to listen at, at least one.
+type listenAddresses []Address
 
 // UnmarshalText implements encoding.TextUnmarshaler.
-func (b *binds) UnmarshalText(text []byte) error {
-	var l items
+func (b *listenAddresses) UnmarshalText(text []byte) error {
+	var l list
 	_ = l.UnmarshalText(text) // which refuses nothing
 	if len(l) == 0 {
-		return refuse("has no address in it")
+		return invalid("has no address in it")
 	}
-	var refused []error
+	var errs []error
 	for _, item := range l {
 		a, err := parseAddress(item)
-		if r, ok := errors.AsType[refusal](err); ok {
+		if r, ok := errors.AsType[invalidValue](err); ok {
 			r.value = item
 			err = r
 		}
-		*b, refused = append(*b, a), append(refused, err)
+		*b, errs = append(*b, a), append(errs, err)
 	}
-	return errors.Join(refused...)
+	return errors.Join(errs...)
 }
 
-// optionalBind is an address to listen at, or off.
-type optionalBind struct{ Address }
+// optionalAddress is an address to listen at, or off.
+type optionalAddress struct{ Address }
 
 // UnmarshalText implements encoding.TextUnmarshaler.
-func (b *optionalBind) UnmarshalText(text []byte) (err error) {
+func (b *optionalAddress) UnmarshalText(text []byte) (err error) {
 	if !strings.EqualFold(string(text), "off") {
 		b.Address, err = parseAddress(string(text))
 	}
@@ -119,14 +119,14 @@ func parseAddress(s string) (Address, error) {
 	}
 	host, port, err := net.SplitHostPort(s)
 	if err != nil {
-		return Address{}, refuse("is not an address to listen at")
+		return Address{}, invalid("is not an address to listen at")
 	}
 	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-		return Address{}, refuse("has no port from 0 to 65535")
+		return Address{}, invalid("has no port from 0 to 65535")
 	}
 	zoneless, _, _ := strings.Cut(host, "%")
 	if _, ok := hostName(zoneless); host != "" && !ok {
-		return Address{}, refuse("has no host name or IP address before the port")
+		return Address{}, invalid("has no host name or IP address before the port")
 	}
 	return Address{"tcp", s}, nil
 }
@@ -134,50 +134,50 @@ func parseAddress(s string) (Address, error) {
 func parseSocket(path string) (Address, error) {
 	switch {
 	case !strings.HasPrefix(path, "/") && !filepath.IsAbs(path):
-		return Address{}, refuse("has no absolute path")
+		return Address{}, invalid("has no absolute path")
 	case len(path) > maxSocketPath:
-		return Address{}, refuse("has a path of more than %d bytes, which is too long for a socket", maxSocketPath)
+		return Address{}, invalid("has a path of more than %d bytes, which is too long for a socket", maxSocketPath)
 	case strings.ContainsFunc(path, isControl):
-		return Address{}, refuse("has a control character in it")
+		return Address{}, invalid("has a control character in it")
 	}
 	return Address{"unix", path}, nil
 }
 
-// listeners judges what depends on more than one variable: an account is not
+// checkListeners judges what depends on more than one variable: an account is not
 // offered to a network by accident.
-func (j *judge) listeners(cfg Config) {
+func (p *parser) checkListeners(cfg Config) {
 	for i, a := range cfg.Listen {
-		j.dataListener(cfg, a, cfg.Listen[:i])
+		p.checkDataListener(cfg, a, cfg.Listen[:i])
 	}
-	j.socket("PROXY_ADMIN_LISTEN", cfg.Admin)
+	p.checkSocketDir("PROXY_ADMIN_LISTEN", cfg.Admin)
 	if slices.ContainsFunc(cfg.Listen, cfg.Admin.overlaps) {
-		j.fault("PROXY_ADMIN_LISTEN", quoted(cfg.Admin.String())+" is in the way of PROXY_LISTEN", "another port, or off")
+		p.addError("PROXY_ADMIN_LISTEN", quoted(cfg.Admin.String())+" is in the way of PROXY_LISTEN", "another port, or off")
 	}
 	// A tool's MIMECAST_BASE_URL is the proxy, and its environment may be the
 	// proxy's too.
 	if u := cfg.BaseURL; u != nil && isLoopback(u.Hostname()) && slices.ContainsFunc(cfg.Listen, Address{"tcp", u.Host}.overlaps) {
-		j.fault("MIMECAST_BASE_URL", quoted(u.String())+" is PROXY_LISTEN, and requests would go round in circles",
+		p.addError("MIMECAST_BASE_URL", quoted(u.String())+" is PROXY_LISTEN, and requests would go round in circles",
 			"Mimecast's own URL; or leave it out. It may be meant for the tool alone")
 	}
 }
 
-// dataListener judges one address of PROXY_LISTEN. before are those in front of it.
-func (j *judge) dataListener(cfg Config, a Address, before []Address) {
-	keyed := !cfg.APIKey.IsZero() || j.faulty("PROXY_API_KEY")
+// checkDataListener judges one address of PROXY_LISTEN. before are those in front of it.
+func (p *parser) checkDataListener(cfg Config, a Address, before []Address) {
+	keyed := !cfg.APIKey.IsZero() || p.hasError("PROXY_API_KEY")
 	if !a.IsZero() && !a.Loopback() && !keyed && !cfg.TrustNetwork {
-		j.fault("PROXY_LISTEN", quoted(a.String())+" can be reached from other machines, and whoever reaches it would use the account",
+		p.addError("PROXY_LISTEN", quoted(a.String())+" can be reached from other machines, and whoever reaches it would use the account",
 			"a loopback address; or with it PROXY_API_KEY or PROXY_API_KEY_FILE, so that every request must carry a key; "+
 				"or PROXY_TRUST_NETWORK=true where only those who may use the account can reach it, as in a container with a private compose network")
 	}
-	j.socket("PROXY_LISTEN", a)
+	p.checkSocketDir("PROXY_LISTEN", a)
 	if i := slices.IndexFunc(before, a.overlaps); i >= 0 {
-		j.fault("PROXY_LISTEN", fmt.Sprintf("%s overlaps with %s", quoted(a.String()), quoted(before[i].String())), "addresses of which none includes another; :PORT and 0.0.0.0:PORT include all of the machine's")
+		p.addError("PROXY_LISTEN", fmt.Sprintf("%s overlaps with %s", quoted(a.String()), quoted(before[i].String())), "addresses of which none includes another; :PORT and 0.0.0.0:PORT include all of the machine's")
 	}
 }
 
-// socket judges whether there can be a unix socket at the address. A directory
+// checkSocketDir judges whether there can be a unix socket at the address. A directory
 // that may not be looked at is left to the listener.
-func (j *judge) socket(variable string, a Address) {
+func (p *parser) checkSocketDir(variable string, a Address) {
 	if a.Network != "unix" {
 		return
 	}
@@ -185,8 +185,8 @@ func (j *judge) socket(variable string, a Address) {
 	info, err := os.Stat(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
-		j.fault(variable, fmt.Sprintf("%s is in the directory %q, which does not exist", quoted(a.String()), dir), "a path in a directory that exists")
+		p.addError(variable, fmt.Sprintf("%s is in the directory %q, which does not exist", quoted(a.String()), dir), "a path in a directory that exists")
 	case err == nil && !info.IsDir():
-		j.fault(variable, fmt.Sprintf("%s is in %q, which is not a directory", quoted(a.String()), dir), "a path in a directory that exists")
+		p.addError(variable, fmt.Sprintf("%s is in %q, which is not a directory", quoted(a.String()), dir), "a path in a directory that exists")
 	}
 }

@@ -23,42 +23,42 @@ import (
 // that is no fixed value; oneof lists all accepted words, and accepts says in
 // words what else is accepted; help is the meaning. A variable with
 // file:"true" may come from the file that NAME_FILE names, and is left to
-// [judge.credential].
+// [parser.readCredential].
 type variables struct {
-	ClientID        string       `env:"MIMECAST_CLIENT_ID" file:"true" required:"true" help:"client ID of the API 2.0 application"`
-	ClientSecret    string       `env:"MIMECAST_CLIENT_SECRET" file:"true" required:"true" help:"its secret"`
-	Region          choice       `env:"MIMECAST_REGION" envDefault:"global" oneof:"global us uk" help:"which of Mimecast's API gateways to use"`
-	BaseURL         endpoint     `env:"MIMECAST_BASE_URL" shown:"the region's" accepts:"an https URL without user, query or fragment; http only to a loopback address" help:"base URL of the API, in place of the region; both together are an error"`
-	TokenURL        endpoint     `env:"MIMECAST_TOKEN_URL" shown:"base URL + /oauth/token" accepts:"an https URL without user, query or fragment; http only to a loopback address" help:"the token endpoint"`
-	CAFile          string       `env:"MIMECAST_CA_FILE" shown:"system roots" accepts:"a file with certificates in PEM form" help:"certificate authorities to trust besides the system's, for a company proxy that inspects TLS"`
-	HTTPSProxy      forwardProxy `env:"HTTPS_PROXY" shown:"none" accepts:"host:port or a URL of http, https, socks5 or socks5h, with what is special in user and password escaped" help:"corporate proxy on the way to Mimecast; https_proxy takes precedence"`
-	NoProxy         string       `env:"NO_PROXY" shown:"none" accepts:"names, addresses and networks, separated by commas, as Go reads them" help:"hosts to reach without the corporate proxy; no_proxy takes precedence"`
-	Listen          binds        `env:"PROXY_LISTEN" envDefault:"127.0.0.1:8080" accepts:"host:port or unix:/path, several separated by commas, such as 127.0.0.1:8080,[::1]:8080" help:"where tools reach the proxy; an address that is not loopback needs PROXY_API_KEY or PROXY_TRUST_NETWORK=true"`
-	SocketMode      mode         `env:"PROXY_SOCKET_MODE" envDefault:"0600" accepts:"an octal mode from 0600 to 0777" help:"mode of a unix socket"`
-	AdminListen     optionalBind `env:"PROXY_ADMIN_LISTEN" envDefault:"127.0.0.1:9090" accepts:"host:port, unix:/path or off" help:"where probes, metrics and the status page are"`
-	APIKey          string       `env:"PROXY_API_KEY" file:"true" shown:"none" help:"key that every request must carry: Authorization: Bearer KEY, Basic with KEY as the password, or X-Proxy-Key. The file may hold several keys, one per line, all valid at once"`
-	TrustNetwork    flag         `env:"PROXY_TRUST_NETWORK" envDefault:"false" accepts:"true or false" help:"true: whoever can reach the proxy may use the account, without a key"`
-	AllowedHosts    hosts        `env:"PROXY_ALLOWED_HOSTS" shown:"none" accepts:"host names without port, separated by commas; * for any" help:"names that requests may call the proxy by, besides the loopback names and PROXY_LISTEN's hosts"`
-	AllowedOrigins  origins      `env:"PROXY_ALLOWED_ORIGINS" shown:"none" accepts:"origins such as https://tool.example, separated by commas" help:"browser origins that may call"`
-	Allow           items        `env:"PROXY_ALLOW" shown:"everything" accepts:"patterns such as GET /siem/, or @read, @metadata, @siem, @ttp-logs, @audit, separated by commas or lines" help:"the only routes to let through"`
-	AllowMode       choice       `env:"PROXY_ALLOW_MODE" envDefault:"enforce" oneof:"enforce report" help:"report: log and count what PROXY_ALLOW would refuse, and let it pass"`
-	TokenStub       flag         `env:"PROXY_TOKEN_STUB" envDefault:"true" accepts:"true or false" help:"answer POST /oauth/token with a harmless token, for clients that insist on OAuth; false: refuse it"`
-	ReplayLimit     size         `env:"PROXY_REPLAY_LIMIT" envDefault:"8MiB" accepts:"a size such as 8MiB, 512KiB or 65536" help:"largest request body that is kept for a retry"`
-	ReplayMemory    *size        `env:"PROXY_REPLAY_MEMORY" shown:"64MiB, or half of GOMEMLIMIT if that is less" accepts:"a size such as 64MiB" help:"what all kept bodies may take together; past it requests flow on, without a retry"`
-	RateLimitWait   pause        `env:"PROXY_RATE_LIMIT_WAIT" envDefault:"0s" accepts:"a duration such as 30s" help:"how long a request that got 429 may be held and sent again; 0s passes 429 on"`
-	MaxRequests     count        `env:"PROXY_MAX_REQUESTS" envDefault:"1024" accepts:"a number from 1 to 1000000" help:"requests in flight; past it 503"`
-	MaxHeaderBytes  headerSize   `env:"PROXY_MAX_HEADER_BYTES" envDefault:"16KiB" accepts:"a size from 1KiB to 1MiB" help:"largest header of a request; past it 431"`
-	MaxHeaderFields count        `env:"PROXY_MAX_HEADER_FIELDS" envDefault:"200" accepts:"a number from 1 to 1000000" help:"most fields in the header of a request; past it 431"`
-	MemoryLimit     memoryLimit  `env:"GOMEMLIMIT" shown:"three quarters of the container's memory limit" accepts:"a size such as 64MiB, or off" help:"memory that Go tries to stay below"`
-	MaxConnections  count        `env:"PROXY_MAX_CONNECTIONS" envDefault:"128" accepts:"a number from 1 to 1000000" help:"connections to Mimecast; over HTTP/1.1 also the requests that are upstream at once"`
-	DialTimeout     timeout      `env:"PROXY_DIAL_TIMEOUT" envDefault:"10s" accepts:"a duration from 1ms" help:"to connect to Mimecast, and as long again for TLS"`
-	ResponseTimeout timeout      `env:"PROXY_RESPONSE_TIMEOUT" envDefault:"120s" accepts:"a duration from 1ms" help:"to wait for Mimecast's response headers"`
-	IdleTimeout     timeout      `env:"PROXY_IDLE_TIMEOUT" envDefault:"90s" accepts:"a duration from 1ms" help:"to keep an idle connection to Mimecast"`
-	ShutdownDelay   pause        `env:"PROXY_SHUTDOWN_DELAY" envDefault:"0s" accepts:"a duration such as 5s" help:"after SIGTERM: not ready, but still serving"`
-	ShutdownTimeout timeout      `env:"PROXY_SHUTDOWN_TIMEOUT" envDefault:"25s" accepts:"a duration from 1ms" help:"then: for requests in flight to end"`
-	QuitEndpoint    flag         `env:"PROXY_QUIT_ENDPOINT" envDefault:"false" accepts:"true or false" help:"turns on POST /quitquitquit of the admin listener"`
-	LogLevel        choice       `env:"PROXY_LOG_LEVEL" envDefault:"info" oneof:"trace debug info warn error" help:"what to log"`
-	LogFormat       choice       `env:"PROXY_LOG_FORMAT" envDefault:"auto" oneof:"auto console json gcp" help:"auto: console on a terminal, else JSON; gcp: JSON with the severity and message of Google Cloud Logging"`
+	ClientID        string          `env:"MIMECAST_CLIENT_ID" file:"true" required:"true" help:"client ID of the API 2.0 application"`
+	ClientSecret    string          `env:"MIMECAST_CLIENT_SECRET" file:"true" required:"true" help:"its secret"`
+	Region          choice          `env:"MIMECAST_REGION" envDefault:"global" oneof:"global us uk" help:"which of Mimecast's API gateways to use"`
+	BaseURL         endpoint        `env:"MIMECAST_BASE_URL" shown:"the region's" accepts:"an https URL without user, query or fragment; http only to a loopback address" help:"base URL of the API, in place of the region; both together are an error"`
+	TokenURL        endpoint        `env:"MIMECAST_TOKEN_URL" shown:"base URL + /oauth/token" accepts:"an https URL without user, query or fragment; http only to a loopback address" help:"the token endpoint"`
+	CAFile          string          `env:"MIMECAST_CA_FILE" shown:"system roots" accepts:"a file with certificates in PEM form" help:"certificate authorities to trust besides the system's, for a company proxy that inspects TLS"`
+	HTTPSProxy      corporateProxy  `env:"HTTPS_PROXY" shown:"none" accepts:"host:port or a URL of http, https, socks5 or socks5h, with what is special in user and password escaped" help:"corporate proxy on the way to Mimecast; https_proxy takes precedence"`
+	NoProxy         string          `env:"NO_PROXY" shown:"none" accepts:"names, addresses and networks, separated by commas, as Go reads them" help:"hosts to reach without the corporate proxy; no_proxy takes precedence"`
+	Listen          listenAddresses `env:"PROXY_LISTEN" envDefault:"127.0.0.1:8080" accepts:"host:port or unix:/path, several separated by commas, such as 127.0.0.1:8080,[::1]:8080" help:"where tools reach the proxy; an address that is not loopback needs PROXY_API_KEY or PROXY_TRUST_NETWORK=true"`
+	SocketMode      fileMode        `env:"PROXY_SOCKET_MODE" envDefault:"0600" accepts:"an octal mode from 0600 to 0777" help:"mode of a unix socket"`
+	AdminListen     optionalAddress `env:"PROXY_ADMIN_LISTEN" envDefault:"127.0.0.1:9090" accepts:"host:port, unix:/path or off" help:"where probes, metrics and the status page are"`
+	APIKey          string          `env:"PROXY_API_KEY" file:"true" shown:"none" help:"key that every request must carry: Authorization: Bearer KEY, Basic with KEY as the password, or X-Proxy-Key. The file may hold several keys, one per line, all valid at once"`
+	TrustNetwork    boolean         `env:"PROXY_TRUST_NETWORK" envDefault:"false" accepts:"true or false" help:"true: whoever can reach the proxy may use the account, without a key"`
+	AllowedHosts    hostNames       `env:"PROXY_ALLOWED_HOSTS" shown:"none" accepts:"host names without port, separated by commas; * for any" help:"names that requests may call the proxy by, besides the loopback names and PROXY_LISTEN's hosts"`
+	AllowedOrigins  origins         `env:"PROXY_ALLOWED_ORIGINS" shown:"none" accepts:"origins such as https://tool.example, separated by commas" help:"browser origins that may call"`
+	Allow           list            `env:"PROXY_ALLOW" shown:"everything" accepts:"patterns such as GET /siem/, or @read, @metadata, @siem, @ttp-logs, @audit, separated by commas or lines" help:"the only routes to let through"`
+	AllowMode       choice          `env:"PROXY_ALLOW_MODE" envDefault:"enforce" oneof:"enforce report" help:"report: log and count what PROXY_ALLOW would refuse, and let it pass"`
+	TokenStub       boolean         `env:"PROXY_TOKEN_STUB" envDefault:"true" accepts:"true or false" help:"answer POST /oauth/token with a harmless token, for clients that insist on OAuth; false: refuse it"`
+	ReplayLimit     size            `env:"PROXY_REPLAY_LIMIT" envDefault:"8MiB" accepts:"a size such as 8MiB, 512KiB or 65536" help:"largest request body that is kept for a retry"`
+	ReplayMemory    *size           `env:"PROXY_REPLAY_MEMORY" shown:"64MiB, or half of GOMEMLIMIT if that is less" accepts:"a size such as 64MiB" help:"what all kept bodies may take together; past it requests flow on, without a retry"`
+	RateLimitWait   delay           `env:"PROXY_RATE_LIMIT_WAIT" envDefault:"0s" accepts:"a duration such as 30s" help:"how long a request that got 429 may be held and sent again; 0s passes 429 on"`
+	MaxRequests     number          `env:"PROXY_MAX_REQUESTS" envDefault:"1024" accepts:"a number from 1 to 1000000" help:"requests in flight; past it 503"`
+	MaxHeaderBytes  headerSize      `env:"PROXY_MAX_HEADER_BYTES" envDefault:"16KiB" accepts:"a size from 1KiB to 1MiB" help:"largest header of a request; past it 431"`
+	MaxHeaderFields number          `env:"PROXY_MAX_HEADER_FIELDS" envDefault:"200" accepts:"a number from 1 to 1000000" help:"most fields in the header of a request; past it 431"`
+	MemoryLimit     memoryLimit     `env:"GOMEMLIMIT" shown:"three quarters of the container's memory limit" accepts:"a size such as 64MiB, or off" help:"memory that Go tries to stay below"`
+	MaxConnections  number          `env:"PROXY_MAX_CONNECTIONS" envDefault:"128" accepts:"a number from 1 to 1000000" help:"connections to Mimecast; over HTTP/1.1 also the requests that are upstream at once"`
+	DialTimeout     timeout         `env:"PROXY_DIAL_TIMEOUT" envDefault:"10s" accepts:"a duration from 1ms" help:"to connect to Mimecast, and as long again for TLS"`
+	ResponseTimeout timeout         `env:"PROXY_RESPONSE_TIMEOUT" envDefault:"120s" accepts:"a duration from 1ms" help:"to wait for Mimecast's response headers"`
+	IdleTimeout     timeout         `env:"PROXY_IDLE_TIMEOUT" envDefault:"90s" accepts:"a duration from 1ms" help:"to keep an idle connection to Mimecast"`
+	ShutdownDelay   delay           `env:"PROXY_SHUTDOWN_DELAY" envDefault:"0s" accepts:"a duration such as 5s" help:"after SIGTERM: not ready, but still serving"`
+	ShutdownTimeout timeout         `env:"PROXY_SHUTDOWN_TIMEOUT" envDefault:"25s" accepts:"a duration from 1ms" help:"then: for requests in flight to end"`
+	QuitEndpoint    boolean         `env:"PROXY_QUIT_ENDPOINT" envDefault:"false" accepts:"true or false" help:"turns on POST /quitquitquit of the admin listener"`
+	LogLevel        choice          `env:"PROXY_LOG_LEVEL" envDefault:"info" oneof:"trace debug info warn error" help:"what to log"`
+	LogFormat       choice          `env:"PROXY_LOG_FORMAT" envDefault:"auto" oneof:"auto console json gcp" help:"auto: console on a terminal, else JSON; gcp: JSON with the severity and message of Google Cloud Logging"`
 }
 
 // Config is what the operator said, judged. No printer shows a secret in it.
@@ -114,26 +114,26 @@ type Config struct {
 	// of ours, and may be another program's.
 	Foreign []string
 
-	given map[string]string // for Settings
+	values map[string]string // for Settings
 }
 
 // Parse judges the environment, as os.Environ gives it. Of a name that stands
 // there twice the last one counts. The error is an [*Error] with every fault;
 // the Config beside it is good for nothing but further judgement.
 func Parse(environ []string) (Config, error) {
-	j := newJudge(environ)
-	v := j.decode()
+	p := newParser(environ)
+	v := p.decode()
 	cfg := Config{
-		ClientID:        j.credential("MIMECAST_CLIENT_ID", oneSecret),
-		ClientSecret:    j.credential("MIMECAST_CLIENT_SECRET", oneSecret),
-		CA:              j.authorities(v.CAFile),
+		ClientID:        p.readCredential("MIMECAST_CLIENT_ID", parseSecret),
+		ClientSecret:    p.readCredential("MIMECAST_CLIENT_SECRET", parseSecret),
+		CA:              p.readAuthorities(v.CAFile),
 		HTTPSProxy:      v.HTTPSProxy.url,
-		HTTPProxy:       secret.New(j.environ["HTTP_PROXY"]),
+		HTTPProxy:       secret.New(p.environ["HTTP_PROXY"]),
 		NoProxy:         v.NoProxy,
 		Listen:          v.Listen,
 		SocketMode:      fs.FileMode(v.SocketMode),
 		Admin:           v.AdminListen.Address,
-		APIKey:          j.credential("PROXY_API_KEY", manyKeys),
+		APIKey:          p.readCredential("PROXY_API_KEY", parseKeys),
 		TrustNetwork:    bool(v.TrustNetwork),
 		AllowedHosts:    v.AllowedHosts,
 		AllowedOrigins:  v.AllowedOrigins,
@@ -157,19 +157,19 @@ func Parse(environ []string) (Config, error) {
 		LogLevel:        string(v.LogLevel),
 		LogFormat:       string(v.LogFormat),
 	}
-	j.upstream(&cfg, v)
-	j.listeners(cfg)
-	j.debugging()
-	j.warn(cfg)
-	cfg.Files, cfg.Warnings, cfg.Foreign, cfg.given = j.files, j.warnings, j.foreign, j.given()
-	return cfg, j.error()
+	p.setUpstream(&cfg, v)
+	p.checkListeners(cfg)
+	p.checkDebugging()
+	p.addWarnings(cfg)
+	cfg.Files, cfg.Warnings, cfg.Foreign, cfg.values = p.files, p.warnings, p.foreign, p.visibleValues()
+	return cfg, p.err()
 }
 
 // AdminAddress returns PROXY_ADMIN_LISTEN alone, for commands that ask a running
 // proxy and need nothing else of its configuration. It is zero where it is off.
 func AdminAddress(environ []string) (Address, error) {
-	j := newJudge(environ)
-	v := j.decode()
-	j.keep("PROXY_ADMIN_LISTEN")
-	return v.AdminListen.Address, j.error()
+	p := newParser(environ)
+	v := p.decode()
+	p.keepErrorsOf("PROXY_ADMIN_LISTEN")
+	return v.AdminListen.Address, p.err()
 }

@@ -17,7 +17,7 @@ type Variable struct {
 	// Required variables have no default. File ones may come from NAME_FILE.
 	Required, File bool
 
-	literal bool // Default is what could be written
+	isValue bool // Default is what could be written
 }
 
 // Variables returns every variable, in the contract's order.
@@ -39,7 +39,7 @@ func describe(field reflect.StructField) Variable {
 		Accepts:  tag.Get("accepts"),
 		Required: tag.Get("required") == "true",
 		File:     tag.Get("file") == "true",
-		literal:  literal,
+		isValue:  literal,
 	}
 	if words := strings.Fields(tag.Get("oneof")); len(words) > 0 {
 		last := len(words) - 1
@@ -77,8 +77,8 @@ func (v Variable) names() []string {
 
 // helpNames and helpWidth lay the help text out, in columns.
 const (
-	helpNames = 29
-	helpWidth = 80
+	nameColumnWidth = 29
+	helpWidth       = 80
 )
 
 // rules hold for all variables.
@@ -99,7 +99,7 @@ func WriteHelp(w io.Writer) {
 		} else {
 			text += " [default: " + v.Default + "]"
 		}
-		columns(&b, v.names(), wrap(text, helpWidth-helpNames-1))
+		writeColumns(&b, v.names(), wrap(text, helpWidth-nameColumnWidth-1))
 	}
 	b.WriteString("\n")
 	for _, line := range wrap(rules, helpWidth-2) {
@@ -108,8 +108,8 @@ func WriteHelp(w io.Writer) {
 	_, _ = io.WriteString(w, b.String()) // a terminal that is gone reads no help
 }
 
-// columns writes two columns side by side.
-func columns(b *strings.Builder, left, right []string) {
+// writeColumns writes two columns side by side.
+func writeColumns(b *strings.Builder, left, right []string) {
 	for i := range max(len(left), len(right)) {
 		var name, text string
 		if i < len(left) {
@@ -118,7 +118,7 @@ func columns(b *strings.Builder, left, right []string) {
 		if i < len(right) {
 			text = right[i]
 		}
-		b.WriteString(strings.TrimRight(fmt.Sprintf("%-*s %s", helpNames, name, text), " ") + "\n")
+		b.WriteString(strings.TrimRight(fmt.Sprintf("%-*s %s", nameColumnWidth, name, text), " ") + "\n")
 	}
 }
 
@@ -148,7 +148,7 @@ func Markdown() string {
 		if v.File {
 			names += ", `_FILE`"
 		}
-		if v.literal {
+		if v.isValue {
 			value = "`" + value + "`"
 		}
 		if v.Accepts != "" {

@@ -11,11 +11,11 @@ import (
 const (
 	// checkInterval is how often a Watcher reads its files.
 	checkInterval = 2 * time.Second
-	// settleTime is how long a file has to stay the same before a new version of
+	// stableTime is how long a file has to stay the same before a new version of
 	// it counts, and settleReads how often a check looks at it for that. A writer
 	// that truncates first, or swaps one link after the other, takes less.
-	settleTime  = 250 * time.Millisecond
-	settleReads = 6
+	stableTime  = 250 * time.Millisecond
+	stableReads = 6
 )
 
 // File is a file that a variable names. It is read again while the proxy runs.
@@ -40,15 +40,15 @@ type fileState struct {
 
 // version is what a look at a file found: its content, or why there is none.
 type version struct {
-	sum  [sha256.Size]byte
-	fail string
+	sum     [sha256.Size]byte
+	failure string
 }
 
 // newFile reads a file for the first time. The error says what is wrong with it.
 func newFile(variable, path string, limit int64, use func([]byte) error) (*File, error) {
 	state := new(fileState)
 	f := &File{Variable: variable, Path: path, limit: limit, use: use, state: func() *fileState { return state }}
-	v, err := f.look()
+	v, err := f.readVersion()
 	state.seen, state.inUse = v, v
 	if err != nil {
 		return f, err
@@ -56,12 +56,12 @@ func newFile(variable, path string, limit int64, use func([]byte) error) (*File,
 	return f, use(state.content.Bytes())
 }
 
-// look reads the file. The content is kept until the next look.
-func (f *File) look() (version, error) {
+// readVersion reads the file. The content is kept until the next look.
+func (f *File) readVersion() (version, error) {
 	content := &f.state().content
 	content.Reset()
 	if err := readFile(f.Path, f.limit, content); err != nil {
-		return version{fail: err.Error()}, err
+		return version{failure: err.Error()}, err
 	}
 	return version{sum: sha256.Sum256(content.Bytes())}, nil
 }
@@ -110,8 +110,8 @@ func (w *Watcher) Run(ctx context.Context, reread <-chan struct{}) {
 
 func (w *Watcher) check(ctx context.Context) {
 	var changed []string
-	for i, l := range w.settled(ctx) {
-		if f := w.Files[i]; f.judge(l, w.Report) {
+	for i, l := range w.readStable(ctx) {
+		if f := w.Files[i]; f.apply(l, w.Report) {
 			changed = append(changed, f.Variable)
 		}
 	}
@@ -120,51 +120,51 @@ func (w *Watcher) check(ctx context.Context) {
 	}
 }
 
-// look is what one look at a file found.
-type look struct {
+// reading is what one look at a file found.
+type reading struct {
 	version
 	err error
 }
 
-func same(a, b look) bool { return a.version == b.version }
+func sameVersion(a, b reading) bool { return a.version == b.version }
 
-// settled returns what is in each file once two looks in a row agree on all of
+// readStable returns what is in each file once two looks in a row agree on all of
 // them. A file that does not settle in time is returned as it was seen before, so
 // that it does not keep the others from being taken up.
-func (w *Watcher) settled(ctx context.Context) []look {
-	last := make([]look, len(w.Files))
+func (w *Watcher) readStable(ctx context.Context) []reading {
+	last := make([]reading, len(w.Files))
 	for i, f := range w.Files {
-		last[i] = look{version: f.state().seen}
+		last[i] = reading{version: f.state().seen}
 	}
-	now := w.read(ctx)
-	for range settleReads {
-		if slices.EqualFunc(last, now, same) {
+	now := w.readAll(ctx)
+	for range stableReads {
+		if slices.EqualFunc(last, now, sameVersion) {
 			break
 		}
 		select {
-		case <-time.After(settleTime):
+		case <-time.After(stableTime):
 		case <-ctx.Done():
 			return nil
 		}
-		last, now = now, w.read(ctx)
+		last, now = now, w.readAll(ctx)
 	}
 	for i, l := range now {
-		if !same(l, last[i]) {
-			now[i] = look{version: w.Files[i].state().seen}
+		if !sameVersion(l, last[i]) {
+			now[i] = reading{version: w.Files[i].state().seen}
 		}
 	}
 	return now
 }
 
-// read looks at every file. A file system that is gone can block a read for ever,
+// readAll looks at every file. A file system that is gone can block a read for ever,
 // which must not keep the process from ending: when ctx ends nobody waits for it,
 // and nothing is returned.
-func (w *Watcher) read(ctx context.Context) []look {
-	found := make(chan []look, 1)
+func (w *Watcher) readAll(ctx context.Context) []reading {
+	found := make(chan []reading, 1)
 	go func() {
-		looks := make([]look, len(w.Files))
+		looks := make([]reading, len(w.Files))
 		for i, f := range w.Files {
-			looks[i].version, looks[i].err = f.look()
+			looks[i].version, looks[i].err = f.readVersion()
 		}
 		found <- looks
 	}()
@@ -176,9 +176,9 @@ func (w *Watcher) read(ctx context.Context) []look {
 	}
 }
 
-// judge takes a version up if it is new and can be used, and reports whether it
+// apply takes a version up if it is new and can be used, and reports whether it
 // did.
-func (f *File) judge(l look, report func(*File, Outcome, error)) bool {
+func (f *File) apply(l reading, report func(*File, Outcome, error)) bool {
 	st := f.state()
 	if l.version == st.seen {
 		return false

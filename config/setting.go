@@ -25,15 +25,15 @@ const (
 	OriginVariable = "variable"
 )
 
-// given returns the values that are set, less those that are or may have a secret
+// visibleValues returns the values that are set, less those that are or may have a secret
 // in them; nil where there are none. Of a faulty configuration any value may have.
-func (j *judge) given() map[string]string {
-	if len(j.faults) > 0 {
+func (p *parser) visibleValues() map[string]string {
+	if len(p.errs) > 0 {
 		return nil
 	}
 	var given map[string]string
 	for _, v := range Variables() {
-		if value, ok := j.environ[v.Name]; ok && !v.File && v.Name != "HTTPS_PROXY" {
+		if value, ok := p.environ[v.Name]; ok && !v.File && v.Name != "HTTPS_PROXY" {
 			if given == nil {
 				given = map[string]string{}
 			}
@@ -48,9 +48,9 @@ func (c Config) Settings() []Setting {
 	var all []Setting
 	for _, v := range Variables() {
 		s := Setting{v.Name, v.Default, OriginDefault}
-		if value, ok := c.given[v.Name]; ok {
+		if value, ok := c.values[v.Name]; ok {
 			s.Value, s.Origin = value, OriginVariable
-		} else if computed := c.computed(v.Name); computed != "" {
+		} else if computed := c.dynamicDefault(v.Name); computed != "" {
 			s.Value = computed
 		}
 		switch v.Name {
@@ -62,7 +62,7 @@ func (c Config) Settings() []Setting {
 			s = c.credential(s, c.APIKey)
 		case "HTTPS_PROXY":
 			if raw := c.HTTPSProxy.Reveal(); raw != "" {
-				s.Value, s.Origin = withoutUser(raw), OriginVariable
+				s.Value, s.Origin = redactUser(raw), OriginVariable
 			}
 		}
 		all = append(all, s)
@@ -70,9 +70,9 @@ func (c Config) Settings() []Setting {
 	return all
 }
 
-// computed is the default of a variable whose default is no fixed value; empty for
+// dynamicDefault is the default of a variable whose default is no fixed value; empty for
 // the others.
-func (c Config) computed(name string) string {
+func (c Config) dynamicDefault(name string) string {
 	switch name {
 	case "MIMECAST_REGION":
 		if c.Region == "" {
@@ -106,8 +106,8 @@ func (c Config) credential(s Setting, from Credential) Setting {
 	return s
 }
 
-// withoutUser is the URL of a corporate proxy without user and password.
-func withoutUser(raw string) string {
+// redactUser is the URL of a corporate proxy without user and password.
+func redactUser(raw string) string {
 	text := raw
 	if !strings.Contains(text, "://") {
 		text = "http://" + text

@@ -34,9 +34,9 @@ func (s *size) UnmarshalText(text []byte) error {
 	n, err := strconv.ParseUint(digits, 10, 64)
 	switch {
 	case errors.Is(err, strconv.ErrSyntax):
-		return refuse("is not a size")
+		return invalid("is not a size")
 	case err != nil || n > math.MaxInt64>>shift:
-		return refuse("is too large")
+		return invalid("is too large")
 	}
 	*s = size(n << shift)
 	return nil
@@ -62,7 +62,7 @@ func (h *headerSize) UnmarshalText(text []byte) error {
 		return err
 	}
 	if n < 1<<10 || n > 1<<20 {
-		return refuse("is out of range")
+		return invalid("is out of range")
 	}
 	*h = headerSize(n)
 	return nil

@@ -11,8 +11,8 @@ import (
 	"github.com/caarlos0/env/v11"
 )
 
-// Fault is one thing that is wrong with one variable.
-type Fault struct {
+// VariableError is one thing that is wrong with one variable.
+type VariableError struct {
 	Variable string
 	// Found says what was found, and never a secret's value.
 	Found string
@@ -21,14 +21,14 @@ type Fault struct {
 }
 
 // String is one line for the operator.
-func (f Fault) String() string {
+func (f VariableError) String() string {
 	return f.Variable + ": " + f.Found + "; accepted: " + f.Accepted
 }
 
 // Error is a configuration that cannot be used, with all that is wrong with it.
 type Error struct {
-	// Faults are in the order of the manual.
-	Faults []Fault
+	// Variables are in the order of the manual.
+	Variables []VariableError
 	// Warnings may say why: a misspelt name is not set.
 	Warnings []string
 }
@@ -36,7 +36,7 @@ type Error struct {
 // Error returns a line a fault.
 func (e *Error) Error() string {
 	lines := []string{"the configuration cannot be used:"}
-	for _, f := range e.Faults {
+	for _, f := range e.Variables {
 		lines = append(lines, "  "+f.String())
 	}
 	for _, w := range e.Warnings {
@@ -45,69 +45,69 @@ func (e *Error) Error() string {
 	return strings.Join(append(lines, "See mimecast-proxy help for every variable."), "\n")
 }
 
-// refusal is why a type of a variable does not accept a value.
-type refusal struct {
+// invalidValue is why a type of a variable does not accept a value.
+type invalidValue struct {
 	// value is the part that is refused; empty means all of it.
 	value string
 	// reason follows the value in a sentence.
 	reason string
 	// hidden says that the value is not to be shown.
 	hidden bool
-	// accepted is better advice than the manual's; empty means the manual's.
-	accepted string
+	// hint is better advice than the manual's; empty means the manual's.
+	hint string
 }
 
-func (r refusal) Error() string { return r.reason }
+func (r invalidValue) Error() string { return r.reason }
 
-// refuse returns a refusal of a whole value.
-func refuse(format string, args ...any) error {
-	return refusal{reason: fmt.Sprintf(format, args...)}
+// invalid returns a refusal of a whole value.
+func invalid(format string, args ...any) error {
+	return invalidValue{reason: fmt.Sprintf(format, args...)}
 }
 
-// judge collects what is wrong with one environment.
-type judge struct {
+// parser collects what is wrong with one environment.
+type parser struct {
 	environ  map[string]string // without empty values
 	empty    map[string]bool   // names that are set, but to nothing
-	faults   []Fault
+	errs     []VariableError
 	warnings []string
 	foreign  []string // warnings of names that resemble none of ours
 	files    []*File
 }
 
-func newJudge(environ []string) *judge {
-	j := &judge{environ: map[string]string{}, empty: map[string]bool{}}
+func newParser(environ []string) *parser {
+	p := &parser{environ: map[string]string{}, empty: map[string]bool{}}
 	for _, v := range environ {
 		name, value, ok := strings.Cut(v, "=")
 		if !ok || name == "" { // Windows has names that begin with =
 			continue
 		}
-		delete(j.environ, name)
-		if j.empty[name] = value == ""; value != "" {
-			j.environ[name] = value
+		delete(p.environ, name)
+		if p.empty[name] = value == ""; value != "" {
+			p.environ[name] = value
 		}
 	}
-	j.eitherCase("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
-	return j
+	p.lowerCaseWins("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
+	return p
 }
 
 // decode maps the environment to the struct and notes what its types refuse.
-func (j *judge) decode() variables {
-	v, err := env.ParseAsWithOptions[variables](env.Options{Environment: j.environ})
+func (p *parser) decode() variables {
+	v, err := env.ParseAsWithOptions[variables](env.Options{Environment: p.environ})
 	if err != nil {
 		aggregate, ok := errors.AsType[env.AggregateError](err)
 		if !ok {
 			panic(err) // the struct is wrong
 		}
 		for _, err := range aggregate.Errors {
-			j.refused(err)
+			p.addInvalid(err)
 		}
 	}
-	j.choices(v)
+	p.checkChoices(v)
 	return v
 }
 
-// refused notes what the type of one variable said of its value.
-func (j *judge) refused(err error) {
+// addInvalid notes what the type of one variable said of its value.
+func (p *parser) addInvalid(err error) {
 	failed, ok := errors.AsType[env.ParseError](err)
 	if !ok {
 		panic(err) // the struct is wrong
@@ -118,20 +118,20 @@ func (j *judge) refused(err error) {
 		all = joined.Unwrap()
 	}
 	for _, err := range all {
-		r, ok := errors.AsType[refusal](err)
+		r, ok := errors.AsType[invalidValue](err)
 		if !ok {
 			panic(err) // the type of the variable has no refusals
 		}
 		found := "its value " + r.reason
 		if !r.hidden {
-			found = quoted(cmp.Or(r.value, j.environ[v.Name])) + " " + r.reason
+			found = quoted(cmp.Or(r.value, p.environ[v.Name])) + " " + r.reason
 		}
-		j.fault(v.Name, found, cmp.Or(r.accepted, v.Accepts))
+		p.addError(v.Name, found, cmp.Or(r.hint, v.Accepts))
 	}
 }
 
-// choices judges the variables that accept but a few words.
-func (j *judge) choices(v variables) {
+// checkChoices judges the variables that accept but a few words.
+func (p *parser) checkChoices(v variables) {
 	t, value := reflect.TypeFor[variables](), reflect.ValueOf(v)
 	for i := range t.NumField() {
 		field := t.Field(i)
@@ -140,42 +140,42 @@ func (j *judge) choices(v variables) {
 			continue
 		}
 		v := describe(field)
-		j.fault(v.Name, quoted(j.environ[v.Name])+" is not one of them", v.Accepts)
+		p.addError(v.Name, quoted(p.environ[v.Name])+" is not one of them", v.Accepts)
 	}
 }
 
-func (j *judge) fault(variable, found, accepted string) {
-	j.faults = append(j.faults, Fault{variable, found, accepted})
+func (p *parser) addError(variable, found, accepted string) {
+	p.errs = append(p.errs, VariableError{variable, found, accepted})
 }
 
-func (j *judge) warning(format string, args ...any) {
-	j.warnings = append(j.warnings, fmt.Sprintf(format, args...))
+func (p *parser) addWarning(format string, args ...any) {
+	p.warnings = append(p.warnings, fmt.Sprintf(format, args...))
 }
 
-// faulty reports whether a fault with the variable was noted, or with the file
+// hasError reports whether a fault with the variable was noted, or with the file
 // in its place.
-func (j *judge) faulty(variable string) bool {
-	return slices.ContainsFunc(j.faults, func(f Fault) bool { return strings.TrimSuffix(f.Variable, "_FILE") == variable })
+func (p *parser) hasError(variable string) bool {
+	return slices.ContainsFunc(p.errs, func(f VariableError) bool { return strings.TrimSuffix(f.Variable, "_FILE") == variable })
 }
 
-// keep forgets the faults with other variables.
-func (j *judge) keep(variable string) {
-	j.faults = slices.DeleteFunc(j.faults, func(f Fault) bool { return f.Variable != variable })
+// keepErrorsOf forgets the faults with other variables.
+func (p *parser) keepErrorsOf(variable string) {
+	p.errs = slices.DeleteFunc(p.errs, func(f VariableError) bool { return f.Variable != variable })
 }
 
 // error returns the faults in the order of the manual.
-func (j *judge) error() error {
-	if len(j.faults) == 0 {
+func (p *parser) err() error {
+	if len(p.errs) == 0 {
 		return nil
 	}
 	manual := Variables()
-	position := func(f Fault) int {
+	position := func(f VariableError) int {
 		return slices.IndexFunc(manual, func(v Variable) bool {
 			return f.Variable == v.Name || v.File && f.Variable == v.Name+"_FILE"
 		})
 	}
-	slices.SortStableFunc(j.faults, func(a, b Fault) int { return cmp.Compare(position(a), position(b)) })
-	return &Error{j.faults, j.warnings}
+	slices.SortStableFunc(p.errs, func(a, b VariableError) int { return cmp.Compare(position(a), position(b)) })
+	return &Error{p.errs, p.warnings}
 }
 
 // maxQuoted bounds what of a value is shown, in bytes.
