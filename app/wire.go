@@ -102,7 +102,7 @@ func (p Env) assemble(cfg config.Config) (*parts, error) {
 	ahead := new(atomic.Int64)
 	grant := &token.ClientCredentials{
 		URL: cfg.TokenURL.String(), ID: cfg.ClientID.Value, Secret: cfg.ClientSecret.Value, Transport: endpoint,
-		Clock: func(d time.Duration) {
+		OnClockSkew: func(d time.Duration) {
 			ahead.Store(int64(d))
 			tel.Clock(d)
 			if fault := judgeClock(d); fault != "" {

@@ -14,9 +14,9 @@ type Drain struct {
 	// Delay is how long the server goes on serving, so that clients are routed
 	// elsewhere; Timeout how long requests in flight may take after that.
 	Delay, Timeout time.Duration
-	// Cut ends the requests that are left at the end of the timeout. It is called
+	// Abort ends the requests that are left at the end of the timeout. It is called
 	// at most once.
-	Cut func()
+	Abort func()
 }
 
 // Drain stops the server: it asks clients to close their connections, serves on for
@@ -35,7 +35,7 @@ func (s *Server) Drain(ctx context.Context, d Drain) error {
 	if s.Shutdown(bounded) == nil {
 		return nil
 	}
-	d.Cut()
+	d.Abort()
 	grace, end := context.WithTimeout(context.Background(), forcedShutdownGrace)
 	defer end()
 	_ = s.Shutdown(grace) // what is not done by then is cut without a response

@@ -7,14 +7,14 @@ import (
 	"syscall"
 )
 
-// IsTaken reports whether somebody else listens at the address.
-func IsTaken(err error) bool { return errors.Is(err, syscall.EADDRINUSE) }
+// IsAddressInUse reports whether somebody else listens at the address.
+func IsAddressInUse(err error) bool { return errors.Is(err, syscall.EADDRINUSE) }
 
-// isRefused reports whether nobody listens at the address.
-func isRefused(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }
+// isConnectionRefused reports whether nobody listens at the address.
+func isConnectionRefused(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }
 
-// isNotLocal reports whether the machine has no such address, or no such family of
+// isNotLocalAddress reports whether the machine has no such address, or no such family of
 // addresses, as where IPv6 is turned off.
-func isNotLocal(err error) bool {
+func isNotLocalAddress(err error) bool {
 	return errors.Is(err, syscall.EADDRNOTAVAIL) || errors.Is(err, syscall.EAFNOSUPPORT)
 }

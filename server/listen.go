@@ -19,15 +19,15 @@ func Listen(ctx context.Context, listen ListenFunc, variable, network, address s
 	setting := variable + "=" + address
 	if network == "unix" {
 		setting = variable + "=unix:" + address
-		if err := clearStale(ctx, address); err != nil {
+		if err := removeStaleSocket(ctx, address); err != nil {
 			return nil, fmt.Errorf("%s: %w", setting, err)
 		}
 	}
-	l, err := listenAs(ctx, listen, network, address)
+	l, err := listenPrivately(ctx, listen, network, address)
 	switch {
-	case IsTaken(err):
+	case IsAddressInUse(err):
 		return nil, fmt.Errorf("%s is taken by another program, perhaps by another mimecast-proxy; stop that one or set %s to another address: %w", setting, variable, err)
-	case isNotLocal(err):
+	case isNotLocalAddress(err):
 		return nil, fmt.Errorf("%s is no address of this machine; remove it from %s, or give a network interface this address (for an IPv6 address, turn IPv6 on): %w", setting, variable, err)
 	case err != nil:
 		return nil, fmt.Errorf("%s: %w", setting, err)
@@ -41,8 +41,8 @@ func Listen(ctx context.Context, listen ListenFunc, variable, network, address s
 	return l, nil
 }
 
-// listenAs opens a socket under a umask that keeps others out before its mode is set.
-func listenAs(ctx context.Context, listen ListenFunc, network, address string) (l net.Listener, err error) {
+// listenPrivately opens a socket under a umask that keeps others out before its mode is set.
+func listenPrivately(ctx context.Context, listen ListenFunc, network, address string) (l net.Listener, err error) {
 	if network != "unix" {
 		return listen(ctx, network, address)
 	}
@@ -50,9 +50,9 @@ func listenAs(ctx context.Context, listen ListenFunc, network, address string) (
 	return l, err
 }
 
-// clearStale removes a socket that a killed process left behind. One that
+// removeStaleSocket removes a socket that a killed process left behind. One that
 // somebody listens at stays, and is in the way; so does anything else.
-func clearStale(ctx context.Context, path string) error {
+func removeStaleSocket(ctx context.Context, path string) error {
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -67,7 +67,7 @@ func clearStale(ctx context.Context, path string) error {
 	if err == nil {
 		return errors.Join(errors.New("another process listens there; stop it or choose another path"), conn.Close())
 	}
-	if !isRefused(err) {
+	if !isConnectionRefused(err) {
 		return fmt.Errorf("asking whether somebody listens there: %w", err)
 	}
 	return os.Remove(path)

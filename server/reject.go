@@ -14,9 +14,9 @@ type Rejection struct {
 	Status int
 	// Peer is the client's address.
 	Peer net.Addr
-	// Left says that the client had closed the connection, or its half of it,
+	// ClientClosed says that the client had closed the connection, or its half of it,
 	// before a request was whole.
-	Left bool
+	ClientClosed bool
 }
 
 // rejection returns what to send in place of b, which is written while no request
@@ -28,7 +28,7 @@ func (c *conn) rejection(b []byte) (response []byte, ok bool) {
 	}
 	_ = res.Body.Close() // it is read from b
 	if c.table.reject != nil {
-		response = c.table.reject(Rejection{Status: res.StatusCode, Peer: c.RemoteAddr(), Left: c.left.Load()})
+		response = c.table.reject(Rejection{Status: res.StatusCode, Peer: c.RemoteAddr(), ClientClosed: c.readFailed.Load()})
 	}
 	if response == nil {
 		response = b

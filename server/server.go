@@ -26,8 +26,8 @@ const (
 	drainWriteTimeout  = 5 * time.Second
 	drainHeaderTimeout = time.Second
 	drainInterval      = 100 * time.Millisecond
-	// acceptLogInterval is the least time between two reports of a failed accept.
-	acceptLogInterval = 10 * time.Second
+	// acceptReportInterval is the least time between two reports of a failed accept.
+	acceptReportInterval = 10 * time.Second
 )
 
 // Limits bound what clients can hold. A limit of 0 is none.
@@ -80,12 +80,12 @@ func New(o Options) *Server {
 	}
 	s := &Server{conns: newConnTable(o.Limits, o.Reject), acceptFailed: o.AcceptFailed}
 	s.http = http.Server{
-		Handler:     s.enter(o.Handler),
+		Handler:     s.markServing(o.Handler),
 		BaseContext: func(net.Listener) context.Context { return o.Context },
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			return context.WithValue(ctx, connKey{}, counted(c))
+			return context.WithValue(ctx, connKey{}, asConn(c))
 		},
-		ConnState:         noteIdle,
+		ConnState:         trackIdle,
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       keepAlive,
 		MaxHeaderBytes:    o.Limits.MaxHeaderBytes,
@@ -98,19 +98,19 @@ func New(o Options) *Server {
 
 type connKey struct{}
 
-func noteIdle(c net.Conn, state http.ConnState) {
-	if own := counted(c); own != nil && state == http.StateIdle {
-		own.idled()
+func trackIdle(c net.Conn, state http.ConnState) {
+	if own := asConn(c); own != nil && state == http.StateIdle {
+		own.markIdle()
 	}
 }
 
-// enter notes that a request has reached the handler. Once the server is
+// markServing notes that a request has reached the handler. Once the server is
 // closing, it tells the client to let go of the connection, so that none sends a
 // request into one that is being closed.
-func (s *Server) enter(next http.Handler) http.Handler {
+func (s *Server) markServing(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if own, _ := r.Context().Value(connKey{}).(*conn); own != nil {
-			own.become(serving)
+			own.setState(serving)
 		}
 		if s.closing.Load() {
 			w.Header().Set("Connection", "close")
@@ -122,7 +122,7 @@ func (s *Server) enter(next http.Handler) http.Handler {
 // Serve serves at l until Shutdown or Close. The error says why it ended before. It
 // may be called several times at once, with a listener each.
 func (s *Server) Serve(l net.Listener) error {
-	err := s.http.Serve(&listener{Listener: l, conns: s.conns, failed: s.acceptFailed})
+	err := s.http.Serve(&listener{Listener: l, conns: s.conns, acceptFailed: s.acceptFailed})
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
@@ -136,7 +136,7 @@ func (s *Server) CloseConnections() { s.closing.Store(true) }
 // ends. Clients that send no request or accept no response are not waited for.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.CloseConnections()
-	s.conns.bound(drainWriteTimeout)
+	s.conns.lowerWriteTimeout(drainWriteTimeout)
 	done := make(chan error, 1)
 	go func() { done <- s.http.Shutdown(ctx) }()
 	tick := time.NewTicker(drainInterval)
@@ -159,9 +159,9 @@ func (s *Server) Close() error { return s.http.Close() }
 // listener hands out connections that are counted.
 type listener struct {
 	net.Listener
-	conns      *connTable
-	failed     func(error)
-	lastFailed time.Time // when failed was called
+	conns        *connTable
+	acceptFailed func(error)
+	lastFailed   time.Time // when failed was called
 }
 
 // Accept is called by one goroutine alone.
@@ -169,9 +169,9 @@ func (l *listener) Accept() (net.Conn, error) {
 	for {
 		c, err := l.Listener.Accept()
 		if err != nil {
-			if l.failed != nil && !errors.Is(err, net.ErrClosed) && time.Since(l.lastFailed) >= acceptLogInterval {
+			if l.acceptFailed != nil && !errors.Is(err, net.ErrClosed) && time.Since(l.lastFailed) >= acceptReportInterval {
 				l.lastFailed = time.Now()
-				l.failed(err)
+				l.acceptFailed(err)
 			}
 			return nil, err
 		}

@@ -408,7 +408,7 @@ func TestFailedAcceptIsReportedOnce(t *testing.T) {
 	}
 	close(failing.errs)
 	reports := 0
-	l := &listener{Listener: failing, conns: newConnTable(Limits{MaxConnections: 1}, nil), failed: func(error) { reports++ }}
+	l := &listener{Listener: failing, conns: newConnTable(Limits{MaxConnections: 1}, nil), acceptFailed: func(error) { reports++ }}
 	for range 4 {
 		if _, err := l.Accept(); err == nil {
 			t.Fatal("it accepted")

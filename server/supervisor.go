@@ -33,8 +33,8 @@ type Supervisor struct {
 	Watchdog time.Duration
 }
 
-// console is a supervisor that takes signals and is told nothing.
-func console() Supervisor {
+// atConsole is a supervisor that takes signals and is told nothing.
+func atConsole() Supervisor {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	return Supervisor{Signals: signals, Log: os.Stderr}

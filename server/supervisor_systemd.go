@@ -23,29 +23,29 @@ const notifyTimeout = time.Second
 // code. Sockets and variables of systemd's are taken from the environment, so
 // that no command which the program starts inherits them.
 func RunSupervised(program func(Supervisor) int) (code int, err error) {
-	k := console()
-	if err := k.takeSockets(activation.Files(true)); err != nil {
+	s := atConsole()
+	if err := s.takeSockets(activation.Files(true)); err != nil {
 		return 0, err
 	}
-	if k.Watchdog, err = daemon.SdWatchdogEnabled(true); err != nil {
+	if s.Watchdog, err = daemon.SdWatchdogEnabled(true); err != nil {
 		return 0, err
 	}
 	states := make(chan string, 4)
 	notified := make(chan struct{})
 	go func() {
 		defer close(notified)
-		k.notify(states)
+		s.sendStates(states)
 	}()
-	tell := func(state string) {
+	notify := func(state string) {
 		select {
 		case states <- state:
 		default: // systemd does not read, and nothing here waits for it
 		}
 	}
-	k.Ready = func(status string) { tell(daemon.SdNotifyReady + "\nSTATUS=" + status) }
-	k.Stopping = func() { tell(daemon.SdNotifyStopping + "\nSTATUS=Draining") }
-	k.Alive = func() { tell(daemon.SdNotifyWatchdog) }
-	code = program(k)
+	s.Ready = func(status string) { notify(daemon.SdNotifyReady + "\nSTATUS=" + status) }
+	s.Stopping = func() { notify(daemon.SdNotifyStopping + "\nSTATUS=Draining") }
+	s.Alive = func() { notify(daemon.SdNotifyWatchdog) }
+	code = program(s)
 	close(states)
 	select {
 	case <-notified:
@@ -54,16 +54,16 @@ func RunSupervised(program func(Supervisor) int) (code int, err error) {
 	return code, nil
 }
 
-func (k *Supervisor) takeSockets(files []*os.File) error {
+func (s *Supervisor) takeSockets(files []*os.File) error {
 	for _, f := range files {
 		l, err := net.FileListener(f)
 		if err != nil {
 			return fmt.Errorf("taking the socket %q from systemd; it must be a ListenStream=: %w", f.Name(), err)
 		}
 		_ = f.Close() // l has a copy
-		into := &k.Data
+		into := &s.Data
 		if f.Name() == adminSocket {
-			into = &k.Admin
+			into = &s.Admin
 		}
 		if *into != nil {
 			return fmt.Errorf("systemd hands over the sockets %v and %v for the same listener: leave one ListenStream=, or give the admin listener's FileDescriptorName=%s", (*into).Addr(), l.Addr(), adminSocket)
@@ -73,12 +73,12 @@ func (k *Supervisor) takeSockets(files []*os.File) error {
 	return nil
 }
 
-// notify tells systemd each state, if it started the program. A socket that
+// sendStates sends systemd each state, if it started the program. A socket that
 // systemd does not read blocks this goroutine alone.
-func (k *Supervisor) notify(states <-chan string) {
+func (s *Supervisor) sendStates(states <-chan string) {
 	for state := range states {
 		if _, err := daemon.SdNotify(false, state); err != nil {
-			fmt.Fprintln(k.Log, "mimecast-proxy: notifying systemd:", err)
+			fmt.Fprintln(s.Log, "mimecast-proxy: notifying systemd:", err)
 		}
 	}
 }

@@ -30,7 +30,7 @@ func RunSupervised(program func(Supervisor) int) (code int, err error) {
 		return 0, fmt.Errorf("asking whether Windows runs this as a service: %w", err)
 	}
 	if !isService {
-		return program(console()), nil
+		return program(atConsole()), nil
 	}
 	log, err := eventlog.Open(ServiceName)
 	if err != nil {
@@ -52,13 +52,13 @@ type windowsService struct {
 func (s *windowsService) Execute(_ []string, requests <-chan svc.ChangeRequest, states chan<- svc.Status) (specific bool, code uint32) {
 	signals := make(chan os.Signal, 2)
 	ready, ended := make(chan struct{}, 1), make(chan int, 1)
-	k := Supervisor{
+	supervisor := Supervisor{
 		Signals: signals, Log: s.log,
 		Ready: func(string) { ready <- struct{}{} },
 	}
 	state := svc.Status{State: svc.StartPending, WaitHint: uint32(startHint.Milliseconds())}
 	states <- state
-	go func() { ended <- s.program(k) }()
+	go func() { ended <- s.program(supervisor) }()
 	for {
 		select {
 		case <-ready:

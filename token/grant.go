@@ -26,9 +26,9 @@ import (
 const (
 	// fetchTimeout bounds one token request, answer included.
 	fetchTimeout = 30 * time.Second
-	// maxAnswer bounds the token endpoint's answer, in bytes. A real one has
+	// maxResponseBytes bounds the token endpoint's answer, in bytes. A real one has
 	// about 100 and a long JWT.
-	maxAnswer = 64 << 10
+	maxResponseBytes = 64 << 10
 )
 
 // ClientCredentials fetches tokens by the client credentials grant. The
@@ -41,30 +41,30 @@ type ClientCredentials struct {
 	ID, Secret func() secret.Text
 	// Transport sends the request; nil means http.DefaultTransport.
 	Transport http.RoundTripper
-	// Clock is told, after each answer that bears a date, how far this
+	// OnClockSkew is told, after each answer that bears a date, how far this
 	// machine's clock is ahead of the token endpoint's; negative: behind. An
 	// answer has whole seconds and takes its time, and what that can explain
 	// is 0. nil means that nobody wants to know.
-	Clock func(ahead time.Duration)
+	OnClockSkew func(ahead time.Duration)
 
-	used atomic.Pointer[credentials] // of the last fetch
+	lastUsed atomic.Pointer[credentials] // of the last fetch
 }
 
 type credentials struct{ id, secret secret.Text }
 
-func (c *credentials) same(d *credentials) bool {
+func (c *credentials) equal(d *credentials) bool {
 	return c.id.Equal(d.id) && c.secret.Equal(d.secret)
 }
 
-func (c *ClientCredentials) inForce() *credentials {
+func (c *ClientCredentials) current() *credentials {
 	return &credentials{c.ID(), c.Secret()}
 }
 
 // Changed reports whether the credentials that a fetch would use now are
 // others than those that the last one used.
 func (c *ClientCredentials) Changed() bool {
-	used := c.used.Load()
-	return used != nil && !c.inForce().same(used)
+	used := c.lastUsed.Load()
+	return used != nil && !c.current().equal(used)
 }
 
 // Fetch gets one token. Where the credentials are refused and have meanwhile
@@ -79,14 +79,14 @@ func (c *ClientCredentials) Fetch(ctx context.Context) (*Token, error) {
 }
 
 func (c *ClientCredentials) fetch(ctx context.Context) (*Token, error) {
-	creds := c.inForce()
-	c.used.Store(creds)
+	creds := c.current()
+	c.lastUsed.Store(creds)
 	ctx, cancel := context.WithTimeoutCause(ctx, fetchTimeout,
 		fmt.Errorf("no answer within %v", fetchTimeout))
 	defer cancel()
 
-	answer := &recorder{url: c.URL, base: cmp.Or[http.RoundTripper](c.Transport, http.DefaultTransport), clock: c.Clock}
-	client := &http.Client{Transport: answer, CheckRedirect: func(*http.Request, []*http.Request) error {
+	recorder := &responseRecorder{url: c.URL, base: cmp.Or[http.RoundTripper](c.Transport, http.DefaultTransport), onClockSkew: c.OnClockSkew}
+	client := &http.Client{Transport: recorder, CheckRedirect: func(*http.Request, []*http.Request) error {
 		return http.ErrUseLastResponse
 	}}
 	grant := clientcredentials.Config{
@@ -96,47 +96,47 @@ func (c *ClientCredentials) fetch(ctx context.Context) (*Token, error) {
 		AuthStyle:    oauth2.AuthStyleInParams,
 	}
 	began := time.Now()
-	got, err := grant.Token(context.WithValue(ctx, oauth2.HTTPClient, client))
+	response, err := grant.Token(context.WithValue(ctx, oauth2.HTTPClient, client))
 	if err != nil {
-		return nil, answer.explain(ctx, err, creds)
+		return nil, recorder.fetchError(ctx, err, creds)
 	}
-	return accept(got, answer.expiresIn, began)
+	return newFromResponse(response, recorder.expiresIn, began)
 }
 
-// accept judges a token that the endpoint gave. x/oauth2 takes whatever is
+// newFromResponse judges a token that the endpoint gave. x/oauth2 takes whatever is
 // there; a token that no header can carry, or that is dead already, would fail
 // every request until it expires.
-func accept(got *oauth2.Token, expiresIn json.RawMessage, began time.Time) (*Token, error) {
-	if !strings.EqualFold(cmp.Or(got.TokenType, "bearer"), "bearer") {
-		return nil, unusable("its token_type is not Bearer")
+func newFromResponse(response *oauth2.Token, expiresIn json.RawMessage, began time.Time) (*Token, error) {
+	if !strings.EqualFold(cmp.Or(response.TokenType, "bearer"), "bearer") {
+		return nil, unusableError("its token_type is not Bearer")
 	}
-	if !isB64Token(got.AccessToken) {
-		return nil, unusable("its access_token has characters that RFC 6750 does not allow in a bearer token")
+	if !isB64Token(response.AccessToken) {
+		return nil, unusableError("its access_token has characters that RFC 6750 does not allow in a bearer token")
 	}
-	lifetime, err := lifetimeOf(expiresIn)
+	lifetime, err := parseLifetime(expiresIn)
 	if err != nil {
 		return nil, err
 	}
-	t := New(got.AccessToken, began, began.Add(lifetime))
+	t := New(response.AccessToken, began, began.Add(lifetime))
 	if !t.ValidAt(time.Now()) {
-		return nil, unusable("the token had expired by the time it arrived")
+		return nil, unusableError("the token had expired by the time it arrived")
 	}
 	return t, nil
 }
 
-func unusable(what string) error {
+func unusableError(what string) error {
 	return &Error{Outcome: event.TokenFailed, Status: http.StatusOK, Reason: "the token endpoint's answer is unusable: " + what +
 		"; check that MIMECAST_TOKEN_URL is Mimecast's"}
 }
 
-// lifetimeOf reads expires_in: a number of seconds, or one in a string, as
+// parseLifetime reads expires_in: a number of seconds, or one in a string, as
 // gateways of the kind that Mimecast runs send it. None or zero is taken as
 // [DefaultLifetime], more than [MaxLifetime] as that.
-func lifetimeOf(expiresIn json.RawMessage) (time.Duration, error) {
+func parseLifetime(expiresIn json.RawMessage) (time.Duration, error) {
 	var value any
 	if len(expiresIn) > 0 {
 		if err := json.Unmarshal(expiresIn, &value); err != nil {
-			return 0, unusable("its expires_in is not a number")
+			return 0, unusableError("its expires_in is not a number")
 		}
 	}
 	var seconds float64
@@ -147,10 +147,10 @@ func lifetimeOf(expiresIn json.RawMessage) (time.Duration, error) {
 	case string:
 		var err error
 		if seconds, err = strconv.ParseFloat(v, 64); err != nil {
-			return 0, unusable("its expires_in is not a number")
+			return 0, unusableError("its expires_in is not a number")
 		}
 	default:
-		return 0, unusable("its expires_in is not a number")
+		return 0, unusableError("its expires_in is not a number")
 	}
 	switch {
 	case seconds == 0:
@@ -160,7 +160,7 @@ func lifetimeOf(expiresIn json.RawMessage) (time.Duration, error) {
 	case seconds > 0:
 		return time.Duration(seconds * float64(time.Second)), nil
 	}
-	return 0, unusable("its expires_in is negative") // or NaN
+	return 0, unusableError("its expires_in is negative") // or NaN
 }
 
 // isB64Token reports whether s is a b64token of RFC 6750, section 2.1.
@@ -179,9 +179,9 @@ func isB64Token(s string) bool {
 	return true
 }
 
-// recorder is a RoundTripper that keeps what x/oauth2 does not tell: the
+// responseRecorder is a RoundTripper that keeps what x/oauth2 does not tell: the
 // answer's status, headers and body where there is no token in it.
-type recorder struct {
+type responseRecorder struct {
 	url  string
 	base http.RoundTripper
 	res  *http.Response // nil until an answer came
@@ -189,12 +189,12 @@ type recorder struct {
 	// expiresIn is kept from x/oauth2, which refuses a token for a lifetime that
 	// is no whole number.
 	expiresIn json.RawMessage
-	// broken says that the body could not be read to its end.
-	broken bool
-	clock  func(time.Duration)
+	// readErr is why the body could not be read to its end; nil if it was.
+	readErr     error
+	onClockSkew func(time.Duration)
 }
 
-func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
+func (r *responseRecorder) RoundTrip(req *http.Request) (*http.Response, error) {
 	// Whoever asks for nothing may get gzip (RFC 9110, section 12.5.3).
 	req = req.Clone(req.Context())
 	req.Header.Set("Accept-Encoding", "identity")
@@ -204,26 +204,26 @@ func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	r.res = res
-	if date, err := http.ParseTime(res.Header.Get("Date")); err == nil && r.clock != nil {
-		r.clock(ahead(date, began, time.Now()))
+	if date, err := http.ParseTime(res.Header.Get("Date")); err == nil && r.onClockSkew != nil {
+		r.onClockSkew(clockSkew(date, began, time.Now()))
 	}
-	r.body, err = readAnswer(res.Body)
+	r.body, err = readResponse(res.Body)
 	_ = res.Body.Close() // what was read is what counts
 	if err != nil {
-		r.broken = true
+		r.readErr = err
 		return nil, err
 	}
 	if json.Valid(r.body) { // x/oauth2 reads a form where the type says text
 		res.Header.Set("Content-Type", "application/json")
 	}
-	res.Body = io.NopCloser(bytes.NewReader(r.withoutLifetime()))
+	res.Body = io.NopCloser(bytes.NewReader(r.takeExpiresIn()))
 	return res, nil
 }
 
-// readAnswer reads a bounded answer. Some servers and devices compress it although
+// readResponse reads a bounded answer. Some servers and devices compress it although
 // that was not asked for, with or without saying so, and some put a byte order mark
 // before it; no JSON begins as gzip does.
-func readAnswer(body io.Reader) ([]byte, error) {
+func readResponse(body io.Reader) ([]byte, error) {
 	text, err := readBounded(body)
 	if err == nil && bytes.HasPrefix(text, []byte("\x1f\x8b")) {
 		var unpacked *gzip.Reader
@@ -235,15 +235,15 @@ func readAnswer(body io.Reader) ([]byte, error) {
 }
 
 func readBounded(r io.Reader) ([]byte, error) {
-	text, err := io.ReadAll(io.LimitReader(r, maxAnswer+1))
-	if err == nil && len(text) > maxAnswer {
-		err = fmt.Errorf("it has more than %d bytes", maxAnswer)
+	text, err := io.ReadAll(io.LimitReader(r, maxResponseBytes+1))
+	if err == nil && len(text) > maxResponseBytes {
+		err = fmt.Errorf("it has more than %d bytes", maxResponseBytes)
 	}
 	return text, err
 }
 
-// withoutLifetime takes expires_in out of the answer.
-func (r *recorder) withoutLifetime() []byte {
+// takeExpiresIn takes expires_in out of the answer.
+func (r *responseRecorder) takeExpiresIn() []byte {
 	var fields map[string]json.RawMessage
 	if json.Unmarshal(r.body, &fields) != nil {
 		return r.body
@@ -257,10 +257,10 @@ func (r *recorder) withoutLifetime() []byte {
 	return rest
 }
 
-// ahead returns how far this machine's clock is ahead of the one that dated an
+// clockSkew returns how far this machine's clock is ahead of the one that dated an
 // answer, which was asked for at began and came at ended. The monotonic clock
 // has no say in that.
-func ahead(date, began, ended time.Time) time.Duration {
+func clockSkew(date, began, ended time.Time) time.Duration {
 	began, ended = began.Round(0), ended.Round(0)
 	if end := date.Add(time.Second); end.Before(began) {
 		return began.Sub(end)
@@ -268,9 +268,9 @@ func ahead(date, began, ended time.Time) time.Duration {
 	return min(0, ended.Sub(date))
 }
 
-// explain says what a failed fetch means. It gives nothing of the answer away
+// fetchError says what a failed fetch means. It gives nothing of the answer away
 // but its status and Mimecast's code, since an answer may echo the secret.
-func (r *recorder) explain(ctx context.Context, err error, creds *credentials) error {
+func (r *responseRecorder) fetchError(ctx context.Context, err error, creds *credentials) error {
 	if ctx.Err() != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return fmt.Errorf("asking for a token: %w", context.Cause(ctx))
 	}
@@ -281,7 +281,7 @@ func (r *recorder) explain(ctx context.Context, err error, creds *credentials) e
 		return &Error{Outcome: event.TokenFailed, Reason: "cannot reach the token endpoint", Err: err}
 	}
 	e := &Error{Outcome: event.TokenFailed, Status: r.res.StatusCode, RetryAfter: mimecast.RetryAfter(r.res.Header, time.Now())}
-	code := r.code(creds)
+	code := r.errorCodeSuffix(creds)
 	switch status := r.res.StatusCode; {
 	case status == http.StatusUnauthorized, code != "" && (status == http.StatusBadRequest || status == http.StatusForbidden):
 		e.Outcome = event.TokenRefused
@@ -292,7 +292,7 @@ func (r *recorder) explain(ctx context.Context, err error, creds *credentials) e
 		e.Reason = fmt.Sprintf("the token endpoint answered with status %d%s: there is none at %s; check MIMECAST_TOKEN_URL, and MIMECAST_BASE_URL if that is not set", status, code, r.url)
 	case status != http.StatusOK:
 		e.Reason = fmt.Sprintf("the token endpoint answered with status %d%s", status, code)
-	case r.broken:
+	case r.readErr != nil:
 		e.Reason, e.Err = "the token endpoint's answer cannot be read", err
 	case !json.Valid(r.body):
 		e.Reason = "the token endpoint's answer is not a token but something else, perhaps a page of a network device on the way; check MIMECAST_TOKEN_URL"
@@ -302,18 +302,18 @@ func (r *recorder) explain(ctx context.Context, err error, creds *credentials) e
 	return e
 }
 
-// code returns ", code X" with the error code of the answer; empty where there
+// errorCodeSuffix returns ", code X" with the error code of the answer; empty where there
 // is none that is safe to print.
-func (r *recorder) code(creds *credentials) string {
+func (r *responseRecorder) errorCodeSuffix(creds *credentials) string {
 	code := mimecast.Code(r.body)
-	if !printable(code) || strings.Contains(code, creds.secret.Reveal()) {
+	if !isErrorCode(code) || strings.Contains(code, creds.secret.Reveal()) {
 		return ""
 	}
 	return ", code " + code
 }
 
-// printable reports whether s is what error codes look like.
-func printable(s string) bool {
+// isErrorCode reports whether s is what error codes look like.
+func isErrorCode(s string) bool {
 	if s == "" || len(s) > 64 {
 		return false
 	}

@@ -314,7 +314,7 @@ func TestClockIsJudgedByWhatTheAnswersDateCanTell(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			got := time.Duration(-1)
 			grant := token.ClientCredentials{URL: "https://mimecast.test/oauth/token", ID: is("client"), Secret: is(marked),
-				Clock: func(ahead time.Duration) { got = ahead },
+				OnClockSkew: func(ahead time.Duration) { got = ahead },
 				Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
 					rec := httptest.NewRecorder()
 					rec.Header().Set("Date", time.Now().Add(dated).UTC().Format(http.TimeFormat))
@@ -331,7 +331,7 @@ func TestClockIsJudgedByWhatTheAnswersDateCanTell(t *testing.T) {
 		w.Header()["Date"] = nil
 		answering(200, "application/json", `{"access_token":"abc"}`)(w, r)
 	})
-	grant.Clock = func(time.Duration) { t.Error("judged without a date") }
+	grant.OnClockSkew = func(time.Duration) { t.Error("judged without a date") }
 	if _, err := grant.Fetch(t.Context()); err != nil {
 		t.Error(err)
 	}

@@ -13,16 +13,16 @@ import (
 )
 
 const (
-	// settle is how long a token that was fetched because of a 401 is left in
+	// retryCooldown is how long a token that was fetched because of a 401 is left in
 	// place whatever Mimecast answers: a 401 that it did not cure has another
 	// cause, and must not cost a token request each time.
-	settle = 10 * time.Second
-	// glance bounds how long Run sleeps, so that a wake from sleep or a clock
+	retryCooldown = 10 * time.Second
+	// maxSleep bounds how long Run sleeps, so that a wake from sleep or a clock
 	// that was set is noticed soon.
-	glance = 5 * time.Second
-	// firstBackoff and lastBackoff bound the pause after a failure.
-	firstBackoff = time.Second
-	lastBackoff  = time.Minute
+	maxSleep = 5 * time.Second
+	// minBackoff and lastBackoff bound the pause after a failure.
+	minBackoff = time.Second
+	maxBackoff = time.Minute
 )
 
 // ErrStopped is the answer to whoever waits for a token when Run has returned.
@@ -65,14 +65,14 @@ type Source struct {
 // state is what Run last found out. It is immutable; changed is closed when
 // the next one is in place.
 type state struct {
-	token    *Token // nil before the first
-	forced   bool   // token was fetched because of a 401
-	err      error  // of the last fetch; nil after a success
-	failures int    // fetches failed in a row
-	failedAt time.Time
-	retryAt  time.Time // no fetch before this one, while err is set
-	stopped  bool
-	changed  chan struct{}
+	token          *Token // nil before the first
+	afterRejection bool   // token was fetched because of a 401
+	err            error  // of the last fetch; nil after a success
+	failures       int    // fetches failed in a row
+	failedAt       time.Time
+	retryAt        time.Time // no fetch before this one, while err is set
+	stopped        bool
+	changed        chan struct{}
 }
 
 func (s *Source) init() {
@@ -93,10 +93,10 @@ func (s *Source) Token(ctx context.Context) (*Token, error) {
 		if s.usable(st.token, now) {
 			return st.token, nil
 		}
-		if err := st.refusal(now); err != nil {
+		if err := st.waitError(now); err != nil {
 			return nil, err
 		}
-		if err := s.await(ctx, st); err != nil {
+		if err := s.waitForChange(ctx, st); err != nil {
 			return nil, err
 		}
 	}
@@ -113,7 +113,7 @@ func (s *Source) Renew(ctx context.Context, rejected *Token) (*Token, error) {
 		before := s.rejected.Load() // and then the state: see below
 		st, now := s.state.Load(), time.Now()
 		if st.token == rejected {
-			if st.settling(now) {
+			if st.inCooldown(now) {
 				return rejected, nil
 			}
 			// Whoever has been overtaken must not call off the rejection of a
@@ -125,10 +125,10 @@ func (s *Source) Renew(ctx context.Context, rejected *Token) (*Token, error) {
 		if s.usable(st.token, now) && s.rejected.Load() != st.token {
 			return st.token, nil
 		}
-		if err := st.refusal(now); err != nil {
+		if err := st.waitError(now); err != nil {
 			return nil, err
 		}
-		if err := s.await(ctx, st); err != nil {
+		if err := s.waitForChange(ctx, st); err != nil {
 			return nil, err
 		}
 	}
@@ -149,39 +149,39 @@ func (s *Source) usable(t *Token, now time.Time) bool {
 	return t.ValidAt(now) && s.expired.Load() != t
 }
 
-// refusal returns why no fetch will be made at now, or nil.
-func (st *state) refusal(now time.Time) error {
+// waitError returns why no fetch will be made at now, or nil.
+func (st *state) waitError(now time.Time) error {
 	if st.stopped {
 		return ErrStopped
 	}
-	if !st.backingOff(now) {
+	if !st.inBackoff(now) {
 		return nil
 	}
-	refused := &Error{Outcome: event.TokenFailed, Reason: "there is no token", Err: st.err}
+	err := &Error{Outcome: event.TokenFailed, Reason: "there is no token", Err: st.err}
 	if e, ok := errors.AsType[*Error](st.err); ok {
-		*refused = *e
+		*err = *e
 	}
-	refused.RetryAfter = st.retryAt.Sub(now)
-	return refused
+	err.RetryAfter = st.retryAt.Sub(now)
+	return err
 }
 
-// backingOff reports whether the token endpoint is to be left alone at now. A
+// inBackoff reports whether the token endpoint is to be left alone at now. A
 // clock that was set back since says nothing about the pause any more.
-func (st *state) backingOff(now time.Time) bool {
+func (st *state) inBackoff(now time.Time) bool {
 	return st.err != nil && now.Before(st.retryAt) && now.After(st.failedAt.Add(-time.Minute))
 }
 
-// settling reports whether the token replaced another a moment ago that was
+// inCooldown reports whether the token replaced another a moment ago that was
 // rejected. One that has expired since is rejected for that, and is replaced.
-func (st *state) settling(now time.Time) bool {
+func (st *state) inCooldown(now time.Time) bool {
 	age := now.Sub(st.token.fetched)
-	return st.forced && 0 <= age && age < settle && st.token.ValidAt(now)
+	return st.afterRejection && 0 <= age && age < retryCooldown && st.token.ValidAt(now)
 }
 
-// await asks Run for a look at things and waits until it has something new to
+// waitForChange asks Run for a look at things and waits until it has something new to
 // say. The fetch lives on Run's context, so that a caller who leaves does not
 // end it for the others.
-func (s *Source) await(ctx context.Context, st *state) error {
+func (s *Source) waitForChange(ctx context.Context, st *state) error {
 	select {
 	case s.wake <- struct{}{}:
 	default: // Run has yet to answer an earlier call, and will see ours then
@@ -220,7 +220,7 @@ func (s *Source) Run(ctx context.Context) {
 			s.fetch(ctx, trigger)
 			continue
 		}
-		timer := time.NewTimer(s.pause(time.Now()))
+		timer := time.NewTimer(s.sleepTime(time.Now()))
 		select {
 		case <-ctx.Done():
 		case <-s.wake:
@@ -234,7 +234,7 @@ func (s *Source) Run(ctx context.Context) {
 func (s *Source) due(now time.Time) (event.TokenTrigger, bool) {
 	st := s.state.Load()
 	changed := s.Fetcher.Changed()
-	if st.backingOff(now) && !changed {
+	if st.inBackoff(now) && !changed {
 		return "", false
 	}
 	switch {
@@ -245,19 +245,19 @@ func (s *Source) due(now time.Time) (event.TokenTrigger, bool) {
 	case s.rejected.Load() == st.token:
 		return event.TriggerUnauthorized, true
 	default:
-		return event.TriggerExpiry, st.token.dueAt(now)
+		return event.TriggerExpiry, st.token.renewalDue(now)
 	}
 }
 
-// pause returns how long there is nothing to do, glance at the most.
-func (s *Source) pause(now time.Time) time.Duration {
+// sleepTime returns how long there is nothing to do, glance at the most.
+func (s *Source) sleepTime(now time.Time) time.Duration {
 	st := s.state.Load()
 	next := st.retryAt
 	if st.err == nil {
 		next = st.token.renewAt()
 	}
 	// The floor keeps a clock that runs oddly from making this a busy loop.
-	return min(max(next.Sub(now), 10*time.Millisecond), glance)
+	return min(max(next.Sub(now), 10*time.Millisecond), maxSleep)
 }
 
 func (s *Source) fetch(ctx context.Context, trigger event.TokenTrigger) {
@@ -273,13 +273,13 @@ func (s *Source) fetch(ctx context.Context, trigger event.TokenTrigger) {
 		s.Trace.Done(trigger, time.Since(began), t, err)
 	}
 	if err != nil {
-		s.failed(err)
+		s.recordFailure(err)
 		return
 	}
-	s.publish(state{token: t, forced: trigger == event.TriggerUnauthorized})
+	s.publish(state{token: t, afterRejection: trigger == event.TriggerUnauthorized})
 }
 
-func (s *Source) failed(err error) {
+func (s *Source) recordFailure(err error) {
 	st := *s.state.Load()
 	st.err = err
 	st.failures++
@@ -297,7 +297,7 @@ func (s *Source) publish(st state) {
 // failures in a row: twice as long each time, with jitter so that a fleet does
 // not ask in step, and never shorter than the endpoint asked for.
 func backoff(failures int, err error) time.Duration {
-	d := min(firstBackoff<<min(failures-1, 10), lastBackoff)
+	d := min(minBackoff<<min(failures-1, 10), maxBackoff)
 	d = d/2 + rand.N(d/2+1)
 	if e, ok := errors.AsType[*Error](err); ok {
 		d = max(d, min(e.RetryAfter, mimecast.LongestWait))

@@ -65,9 +65,9 @@ func (t *Token) renewAt() time.Time {
 	return t.expiry.Add(-min(t.expiry.Sub(t.fetched)/4, 5*time.Minute))
 }
 
-// dueAt reports whether a background renewal is due at now. A clock that was
+// renewalDue reports whether a background renewal is due at now. A clock that was
 // set back before the token was fetched says nothing about its age any more.
-func (t *Token) dueAt(now time.Time) bool {
+func (t *Token) renewalDue(now time.Time) bool {
 	return !now.Before(t.renewAt()) || now.Before(t.fetched.Add(-time.Minute))
 }
 
