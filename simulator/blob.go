@@ -84,32 +84,32 @@ func (s *Simulator) signBlob(path string, q url.Values) string {
 // another host, to which the bearer token must never go: a request with any
 // Authorization is refused, as such stores do when an address is signed too.
 func (s *Simulator) Blobs() http.Handler {
-	return s.journal.wrap("blobs", http.HandlerFunc(s.serveBlob))
+	return s.journal.record("blobs", http.HandlerFunc(s.serveBlob))
 }
 
 func (s *Simulator) serveBlob(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Server", "AmazonS3")
 	w.Header().Set("X-Amz-Request-Id", newUUID())
 	if r.Method != http.MethodGet {
-		refuseBlob(w, http.StatusMethodNotAllowed, "MethodNotAllowed", "The specified method is not allowed against this resource.")
+		rejectBlob(w, http.StatusMethodNotAllowed, "MethodNotAllowed", "The specified method is not allowed against this resource.")
 		return
 	}
 	if len(r.Header.Values("Authorization")) > 0 {
-		refuseBlob(w, http.StatusBadRequest, "InvalidArgument", "Only one auth mechanism allowed")
+		rejectBlob(w, http.StatusBadRequest, "InvalidArgument", "Only one auth mechanism allowed")
 		return
 	}
 	q := r.URL.Query()
 	if !hmac.Equal([]byte(q.Get("X-Amz-Signature")), []byte(s.signBlob(r.URL.Path, q))) {
-		refuseBlob(w, http.StatusForbidden, "SignatureDoesNotMatch", "The request signature does not match")
+		rejectBlob(w, http.StatusForbidden, "SignatureDoesNotMatch", "The request signature does not match")
 		return
 	}
 	if s.blobExpired(q) {
-		refuseBlob(w, http.StatusForbidden, "AccessDenied", "Request has expired")
+		rejectBlob(w, http.StatusForbidden, "AccessDenied", "Request has expired")
 		return
 	}
 	b, ok := parseBlob(r.URL.Path)
 	if !ok {
-		refuseBlob(w, http.StatusNotFound, "NoSuchKey", "The specified key does not exist.")
+		rejectBlob(w, http.StatusNotFound, "NoSuchKey", "The specified key does not exist.")
 		return
 	}
 	w.Header().Set("Content-Type", "application/x-gzip")
@@ -123,7 +123,7 @@ func (s *Simulator) blobExpired(q url.Values) bool {
 	return err != nil || err2 != nil || !s.opts.Now().Before(signed.Add(time.Duration(seconds)*time.Second))
 }
 
-func refuseBlob(w http.ResponseWriter, status int, code, message string) {
+func rejectBlob(w http.ResponseWriter, status int, code, message string) {
 	body, err := xml.Marshal(struct {
 		XMLName xml.Name `xml:"Error"`
 		Code    string

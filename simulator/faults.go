@@ -92,8 +92,8 @@ type Fault struct {
 	CutAfter int64 `json:"cutAfter,omitempty"`
 }
 
-// check says what is wrong with a fault.
-func (f Fault) check() error {
+// validate says what is wrong with a fault.
+func (f Fault) validate() error {
 	if !slices.Contains([]Cut{CutNowhere, CutRequest, CutAnswer, CutHeader, CutBody, CutShort}, f.Cut) {
 		return fmt.Errorf("cut %q is none of request, answer, header, body, short", f.Cut)
 	}
@@ -140,7 +140,7 @@ type faults struct {
 // which RemoveFault undoes it. It panics if f says something impossible, such
 // as a cut that there is not.
 func (s *Simulator) AddFault(f Fault) int {
-	if err := f.check(); err != nil {
+	if err := f.validate(); err != nil {
 		panic("simulator: " + err.Error())
 	}
 	s.faults.mu.Lock()
@@ -203,8 +203,8 @@ func faultOf(ctx context.Context) Fault {
 	return f
 }
 
-// patch spoils the token endpoint's answer.
-func (f Fault) patch(answer object) {
+// patchToken spoils the token endpoint's answer.
+func (f Fault) patchToken(answer object) {
 	for name, v := range f.Token {
 		if v == nil {
 			delete(answer, name)
@@ -223,5 +223,5 @@ var defaultCodes = map[int]string{
 // envelope is what is answered where a fault has a status and no body.
 func (f Fault) envelope() []byte {
 	code := cmp.Or(f.Code, defaultCodes[f.Status], "internal-error")
-	return encode(flat(code, cmp.Or(f.Message, "An unexpected error occurred while processing the request")))
+	return encode(failEnvelope(code, cmp.Or(f.Message, "An unexpected error occurred while processing the request")))
 }

@@ -47,7 +47,7 @@ func (s *Simulator) holdList(c *call) result {
 			return failed(nil, "err_validation_invalid_page_token", "The page token is not one that was given for this function")
 		}
 	}
-	waiting := s.waiting(c)
+	waiting := s.remaining(c)
 	at, _ := slices.BinarySearch(waiting, first)
 	size := c.Meta.Pagination.PageSize
 	end := min(at+size, len(waiting))
@@ -61,18 +61,18 @@ func (s *Simulator) holdList(c *call) result {
 	return res
 }
 
-// waiting returns the messages that still are in the queue and that the call is
+// remaining returns the messages that still are in the queue and that the call is
 // about.
-func (s *Simulator) waiting(c *call) []int {
+func (s *Simulator) remaining(c *call) []int {
 	s.held.mu.Lock()
 	defer s.held.mu.Unlock()
-	var list []int
+	var indexes []int
 	for i := range s.opts.HeldMessages {
 		if _, done := s.held.done[i]; !done && s.heldMatches(c, i) {
-			list = append(list, i)
+			indexes = append(indexes, i)
 		}
 	}
-	return list
+	return indexes
 }
 
 func (s *Simulator) heldMatches(c *call, i int) bool {

@@ -76,7 +76,7 @@ func (l *limiter) take(h http.Header, path, app string, now time.Time) bool {
 	}
 	w := l.windows[app+" "+path]
 	if w == nil || now.Sub(w.began) >= q.Window || now.Before(w.began) {
-		l.forget(now)
+		l.deleteExpired(now)
 		w = &window{began: now}
 		l.windows[app+" "+path] = w
 	}
@@ -91,8 +91,8 @@ func (l *limiter) take(h http.Header, path, app string, now time.Time) bool {
 	return allowed
 }
 
-// forget keeps windows of functions whose paths clients make up from piling up.
-func (l *limiter) forget(now time.Time) {
+// deleteExpired keeps windows of functions whose paths clients make up from piling up.
+func (l *limiter) deleteExpired(now time.Time) {
 	if len(l.windows) < 1000 {
 		return
 	}

@@ -18,9 +18,9 @@ const (
 	batchEvery = 15 * time.Minute
 	// The stream looks back a day, batches are kept for a week, and a page has
 	// 100 items at most: so Mimecast documents it.
-	streamBack  = 24 * time.Hour
-	batchesKept = 7 * 24 * time.Hour
-	siemPage    = 100
+	streamRetention = 24 * time.Hour
+	batchRetention  = 7 * 24 * time.Hour
+	siemPage        = 100
 )
 
 // siemTypes are the types of events by product: cg is the cloud gateway, ci
@@ -42,9 +42,9 @@ type siemRequest struct {
 // siemStream serves events inline.
 func (s *Simulator) siemStream(product string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		q, err := s.siemRequest(product, r.URL.Query(), eventEvery, streamBack)
+		q, err := s.siemRequest(product, r.URL.Query(), eventEvery, streamRetention)
 		if err != nil {
-			s.refuse(w, r, http.StatusBadRequest, "err_validation", err.Error())
+			s.reject(w, r, http.StatusBadRequest, "err_validation", err.Error())
 			return
 		}
 		events := []object{}
@@ -53,16 +53,16 @@ func (s *Simulator) siemStream(product string) http.HandlerFunc {
 				events = append(events, s.event(product, q.next))
 			}
 		}
-		s.reply(w, r, http.StatusOK, q.page(events))
+		s.respond(w, r, http.StatusOK, q.page(events))
 	}
 }
 
 // siemBatch serves the addresses of files with events.
 func (s *Simulator) siemBatch(product string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		q, err := s.siemRequest(product, r.URL.Query(), batchEvery, batchesKept)
+		q, err := s.siemRequest(product, r.URL.Query(), batchEvery, batchRetention)
 		if err != nil {
-			s.refuse(w, r, http.StatusBadRequest, "err_validation", err.Error())
+			s.reject(w, r, http.StatusBadRequest, "err_validation", err.Error())
 			return
 		}
 		files := []object{}
@@ -73,7 +73,7 @@ func (s *Simulator) siemBatch(product string) http.HandlerFunc {
 				files = append(files, object{"url": address, "expiry": expiry.Format("2006-01-02T15:04:05.000Z"), "size": len(content)})
 			}
 		}
-		s.reply(w, r, http.StatusOK, q.page(files))
+		s.respond(w, r, http.StatusOK, q.page(files))
 	}
 }
 
@@ -172,13 +172,13 @@ func (s *Simulator) eventType(product string, n int64) string {
 	if i := n % 4; i < 3 {
 		return types[i]
 	}
-	return pick(s.draw("event type", n), types[3:])
+	return pick(s.randFor("event type", n), types[3:])
 }
 
 // event is the nth event. Most numbers are text, as was observed.
 func (s *Simulator) event(product string, n int64) object {
 	kind := s.eventType(product, n)
-	r, m := s.draw(product+" event", n), s.message(n/4)
+	r, m := s.randFor(product+" event", n), s.message(n/4)
 	at := n*eventEvery.Milliseconds() + r.Int64N(eventEvery.Milliseconds())
 	e := object{
 		"type": kind, "subtype": kind, "timestamp": at, "accountId": accountCode, "aggregateId": m.aggregate,
@@ -216,7 +216,7 @@ func (s *Simulator) eventDetails(kind string, m message) object {
 	}
 	return object{
 		"direction": direction, "senderIp": m.ip, "route": m.route, "scanResult": orElse(m.malicious, "malicious", "clean"),
-		"url": "https://" + m.sender[strings.IndexByte(m.sender, '@')+1:] + "/offer", "md5": hexText(s.draw("md5", m.n), 16),
+		"url": "https://" + m.sender[strings.IndexByte(m.sender, '@')+1:] + "/offer", "md5": hexText(s.randFor("md5", m.n), 16),
 	}
 }
 

@@ -120,7 +120,7 @@ func randomKey() []byte {
 
 // API serves the token endpoint and the API.
 func (s *Simulator) API() http.Handler {
-	return s.journal.wrap("api", http.HandlerFunc(s.serve))
+	return s.journal.record("api", http.HandlerFunc(s.serve))
 }
 
 func (s *Simulator) serve(w http.ResponseWriter, r *http.Request) {
@@ -140,13 +140,13 @@ func (s *Simulator) serve(w http.ResponseWriter, r *http.Request) {
 func (s *Simulator) dispatch(w http.ResponseWriter, r *http.Request) {
 	methods := s.routes.find(r.URL.Path)
 	if methods == nil {
-		s.refuse(w, r, http.StatusNotFound, "not_found", "The requested resource was not found")
+		s.reject(w, r, http.StatusNotFound, "not_found", "The requested resource was not found")
 		return
 	}
 	h := methods.find(r.Method)
 	if h == nil {
 		w.Header().Set("Allow", methods.allow())
-		s.refuse(w, r, http.StatusMethodNotAllowed, "method_not_allowed", "The method is not allowed for the requested resource")
+		s.reject(w, r, http.StatusMethodNotAllowed, "method_not_allowed", "The method is not allowed for the requested resource")
 		return
 	}
 	if r.URL.Path == tokenPath || s.admit(w, r) {
@@ -159,15 +159,15 @@ func (s *Simulator) dispatch(w http.ResponseWriter, r *http.Request) {
 func (s *Simulator) admit(w http.ResponseWriter, r *http.Request) bool {
 	app, denial := s.issuer.authenticate(r.Header.Values("Authorization"), s.opts.Now())
 	if denial != nil {
-		s.refuse(w, r, http.StatusUnauthorized, denial.code, denial.message)
+		s.reject(w, r, http.StatusUnauthorized, denial.code, denial.message)
 		return false
 	}
 	if s.isForbidden(r.URL.Path) {
-		s.refuse(w, r, http.StatusForbidden, "app_forbidden", "Forbidden to perform the requested operation")
+		s.reject(w, r, http.StatusForbidden, "app_forbidden", "Forbidden to perform the requested operation")
 		return false
 	}
 	if !s.limits.take(w.Header(), r.URL.Path, app, s.opts.Now()) {
-		s.refuse(w, r, http.StatusTooManyRequests, "too_many_requests", "The rate limit for this function has been exceeded")
+		s.reject(w, r, http.StatusTooManyRequests, "too_many_requests", "The rate limit for this function has been exceeded")
 		return false
 	}
 	return true

@@ -59,7 +59,7 @@ func (i *issuer) revoke() {
 	i.generation++
 }
 
-func (i *issuer) knows(id, secret string) bool {
+func (i *issuer) matches(id, secret string) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	return id == i.id && secret == i.secret
@@ -98,7 +98,7 @@ var (
 
 // authenticate returns the application that the Authorization headers speak
 // for. More than one is refused, since which of them counts is anyone's guess.
-func (i *issuer) authenticate(headers []string, now time.Time) (app string, no *denial) {
+func (i *issuer) authenticate(headers []string, now time.Time) (app string, denied *denial) {
 	if len(headers) == 0 {
 		return "", noToken
 	}
@@ -137,26 +137,26 @@ func (i *issuer) open(token string) (c claims, ok bool) {
 func (s *Simulator) token(w http.ResponseWriter, r *http.Request) {
 	form, err := readForm(w, r)
 	if err != nil {
-		s.refuse(w, r, http.StatusBadRequest, "InvalidRequest", err.Error())
+		s.reject(w, r, http.StatusBadRequest, "InvalidRequest", err.Error())
 		return
 	}
 	if form.Get("grant_type") != "client_credentials" {
-		s.refuse(w, r, http.StatusBadRequest, "UnsupportedGrantType", "The grant type must be client_credentials")
+		s.reject(w, r, http.StatusBadRequest, "UnsupportedGrantType", "The grant type must be client_credentials")
 		return
 	}
 	id, secret := form.Get("client_id"), form.Get("client_secret")
 	if id == "" || secret == "" {
-		s.refuse(w, r, http.StatusBadRequest, "0001", "The client credentials are missing")
+		s.reject(w, r, http.StatusBadRequest, "0001", "The client credentials are missing")
 		return
 	}
-	if !s.issuer.knows(id, secret) {
-		s.refuse(w, r, http.StatusUnauthorized, "InvalidClientIdentifier", "Client credentials are invalid")
+	if !s.issuer.matches(id, secret) {
+		s.reject(w, r, http.StatusUnauthorized, "InvalidClientIdentifier", "Client credentials are invalid")
 		return
 	}
 	token, ttl := s.issuer.issue(id, s.opts.Now())
 	answer := map[string]any{"access_token": token, "token_type": "Bearer", "expires_in": int64(ttl / time.Second), "scope": ""}
-	faultOf(r.Context()).patch(answer)
-	s.reply(w, r, http.StatusOK, answer)
+	faultOf(r.Context()).patchToken(answer)
+	s.respond(w, r, http.StatusOK, answer)
 }
 
 // readForm reads a form and insists that it is one, with each parameter once

@@ -135,11 +135,11 @@ func (j *journal) countToken() {
 	j.counts.TokenRequests++
 }
 
-// wrap records what h is asked.
-func (j *journal) wrap(listener string, h http.Handler) http.Handler {
+// record records what h is asked.
+func (j *journal) record(listener string, h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		e := j.begin(listener, r)
-		body := &meter{body: r.Body, journal: j, entry: e}
+		body := &bodyRecorder{body: r.Body, journal: j, entry: e}
 		if j.limit > 0 {
 			body.hash = sha256.New()
 		}
@@ -148,7 +148,7 @@ func (j *journal) wrap(listener string, h http.Handler) http.Handler {
 		in := r.WithContext(r.Context())
 		in.Body = body
 		defer j.end(e, r)
-		h.ServeHTTP(&watcher{ResponseWriter: w, journal: j, entry: e}, in)
+		h.ServeHTTP(&statusRecorder{ResponseWriter: w, journal: j, entry: e}, in)
 	})
 }
 
@@ -201,15 +201,15 @@ func (j *journal) end(e *Request, r *http.Request) {
 	e.Trailer, e.Done = trailer, true
 }
 
-// meter measures a body while it is read.
-type meter struct {
+// bodyRecorder measures a body while it is read.
+type bodyRecorder struct {
 	body    io.ReadCloser
 	journal *journal
 	entry   *Request
 	hash    hash.Hash // nil: nothing is remembered
 }
 
-func (m *meter) Read(p []byte) (int, error) {
+func (m *bodyRecorder) Read(p []byte) (int, error) {
 	n, err := m.body.Read(p)
 	if m.hash == nil {
 		return n, err
@@ -224,28 +224,28 @@ func (m *meter) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (m *meter) Close() error { return m.body.Close() }
+func (m *bodyRecorder) Close() error { return m.body.Close() }
 
-// watcher sees the status of the answer, interim ones apart.
-type watcher struct {
+// statusRecorder sees the status of the answer, interim ones apart.
+type statusRecorder struct {
 	http.ResponseWriter
-	journal *journal
-	entry   *Request
-	wrote   bool
+	journal    *journal
+	entry      *Request
+	headerSent bool
 }
 
-func (w *watcher) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+func (w *statusRecorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-func (w *watcher) WriteHeader(status int) {
-	if status >= 200 && !w.wrote {
-		w.wrote = true
+func (w *statusRecorder) WriteHeader(status int) {
+	if status >= 200 && !w.headerSent {
+		w.headerSent = true
 		w.journal.status(w.entry, status)
 	}
 	w.ResponseWriter.WriteHeader(status)
 }
 
-func (w *watcher) Write(p []byte) (int, error) {
-	if !w.wrote {
+func (w *statusRecorder) Write(p []byte) (int, error) {
+	if !w.headerSent {
 		w.WriteHeader(http.StatusOK)
 	}
 	return w.ResponseWriter.Write(p)
@@ -253,8 +253,8 @@ func (w *watcher) Write(p []byte) (int, error) {
 
 // FlushError is what http.ResponseController looks for: a flush sends the
 // header, too.
-func (w *watcher) FlushError() error {
-	if !w.wrote {
+func (w *statusRecorder) FlushError() error {
+	if !w.headerSent {
 		w.WriteHeader(http.StatusOK)
 	}
 	return http.NewResponseController(w.ResponseWriter).Flush()
