@@ -46,8 +46,8 @@ func start(ctx context.Context, core int, env []string, name string, args ...str
 	return p, nil
 }
 
-// said returns the beginning of what the process wrote.
-func (p *process) said() string {
+// output returns the beginning of what the process wrote.
+func (p *process) output() string {
 	text := make([]byte, 2<<10)
 	n, _ := p.log.ReadAt(text, 0)
 	return string(text[:n])
@@ -71,8 +71,8 @@ func (p *process) stop() {
 	}
 }
 
-// tree returns the process and all that descend from it.
-func (p *process) tree() []int {
+// pids returns the process and all that descend from it.
+func (p *process) pids() []int {
 	pids := []int{p.cmd.Process.Pid}
 	for i := 0; i < len(pids); i++ {
 		lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pids[i]))
@@ -92,7 +92,7 @@ func (p *process) tree() []int {
 // own account, in which a tick's length does not show.
 func (p *process) cpu() time.Duration {
 	var sum time.Duration
-	for _, pid := range p.tree() {
+	for _, pid := range p.pids() {
 		tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
 		for _, task := range tasks {
 			data, _ := os.ReadFile(task)
@@ -108,7 +108,7 @@ func (p *process) cpu() time.Duration {
 // VmRSS is what is resident, VmHWM the most that ever was.
 func (p *process) memory(line string) int64 {
 	var sum int64
-	for _, pid := range p.tree() {
+	for _, pid := range p.pids() {
 		data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 		for l := range strings.Lines(string(data)) {
 			if rest, ok := strings.CutPrefix(l, line+":"); ok {
@@ -122,12 +122,12 @@ func (p *process) memory(line string) int64 {
 
 // resetPeak makes VmHWM begin anew.
 func (p *process) resetPeak() {
-	for _, pid := range p.tree() {
+	for _, pid := range p.pids() {
 		_ = os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0)
 	}
 }
 
-var errNotUp = errors.New("no answer at the address")
+var errNotListening = errors.New("no answer at the address")
 
 // awaitPort waits until something listens.
 func awaitPort(ctx context.Context, address string) error {
@@ -138,5 +138,5 @@ func awaitPort(ctx context.Context, address string) error {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	return fmt.Errorf("%w %s", errNotUp, address)
+	return fmt.Errorf("%w %s", errNotListening, address)
 }
