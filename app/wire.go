@@ -39,7 +39,7 @@ func configure(environ []string) (config.Config, error) {
 		if !ok {
 			faults = &config.Error{}
 		}
-		faults.Variables = append(faults.Variables, config.VariableError{Variable: "PROXY_ALLOW", Found: routeErr.Error(), Accepted: "patterns such as GET /siem/, and presets"})
+		faults.Errors = append(faults.Errors, config.VariableError{Variable: "PROXY_ALLOW", Found: routeErr.Error(), Accepted: "patterns such as GET /siem/, and presets"})
 		return cfg, faults
 	}
 	return cfg, err

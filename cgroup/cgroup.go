@@ -10,14 +10,13 @@ import (
 	"strings"
 )
 
-// unlimited is from where on a limit is none: version 1 writes the largest number
-// of pages for "no limit".
+// unlimited is the least value that means no limit: version 1 has the largest number of
+// pages for that.
 const unlimited = math.MaxInt64 / 4
 
-// MemoryLimit returns the smallest memory limit of the process's control group and
-// of those around it, in bytes; 0 where there is none or it cannot be known. It
-// understands versions 1 and 2. The root is that of the file system, as
-// os.DirFS("/").
+// MemoryLimit returns the smallest memory limit of the process's control group and its
+// parents, in bytes; 0 if there is none or it cannot be read. It understands versions 1
+// and 2 (cgroups(7)). root is the root of the file system, as os.DirFS("/").
 func MemoryLimit(root fs.FS) int64 {
 	own := read(root, "proc/self/cgroup")
 	limit := int64(unlimited)
@@ -46,10 +45,11 @@ func read(root fs.FS, name string) string {
 	return string(content)
 }
 
-// mount is where control groups with the memory controller are mounted.
+// mount is a mount of control groups with the memory controller.
 type mount struct {
 	version1 bool
-	// root is the group that is mounted, and dir where, without the first slash.
+	// root is the group that is mounted, and dir the mount point without the first
+	// slash.
 	root, dir string
 }
 

@@ -14,15 +14,15 @@ import (
 	"syscall"
 )
 
-// maxSocketPath is how long the path of a unix socket may be on Linux, in
-// bytes. The kernel's own word for a longer one is "invalid argument".
+// maxSocketPath is the longest path of a unix socket on Linux, in bytes. The kernel's
+// error for a longer one is "invalid argument".
 const maxSocketPath = 107
 
-// Address is where to listen. The zero value is nowhere.
+// Address is an address to listen at. The zero value is none.
 type Address struct {
-	// Network is "tcp" or "unix".
+	// Network is "tcp" or "unix", as for [net.Listen].
 	Network string
-	// Address is host:port, or a path.
+	// Address is host:port, or the path of a unix socket.
 	Address string
 }
 
@@ -43,8 +43,7 @@ func (a Address) String() string {
 	return a.Address
 }
 
-// overlaps reports whether who listens at one address is in the way of who
-// listens at the other.
+// overlaps reports whether both addresses cannot be listened at together.
 func (a Address) overlaps(b Address) bool {
 	if a.Network != b.Network || a.IsZero() {
 		return false
@@ -57,9 +56,9 @@ func (a Address) overlaps(b Address) bool {
 	return portA != 0 && portA == portB && (covers(hostA, hostB) || covers(hostB, hostA))
 }
 
-// normalized returns host and port, each in one way of writing it.
+// normalized returns host and port, each in its one canonical spelling.
 func (a Address) normalized() (string, uint64) {
-	host, port, _ := net.SplitHostPort(a.Address) // which was judged before
+	host, port, _ := net.SplitHostPort(a.Address) // checked when it was parsed
 	n, _ := strconv.ParseUint(port, 10, 16)
 	host = strings.ToLower(host)
 	if ip, err := netip.ParseAddr(host); err == nil {
@@ -71,10 +70,10 @@ func (a Address) normalized() (string, uint64) {
 	return host, n
 }
 
-// covers reports whether listening at host takes in other.
+// covers reports whether listening at host includes other.
 func covers(host, other string) bool {
 	switch host {
-	case "", "::", "0.0.0.0": // for which net.Listen takes IPv4 and IPv6 alike
+	case "", "::", "0.0.0.0": // net.Listen takes IPv4 and IPv6 for each
 		return true
 	}
 	return host == other
@@ -86,7 +85,7 @@ type listenAddresses []Address
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (b *listenAddresses) UnmarshalText(text []byte) error {
 	var l list
-	_ = l.UnmarshalText(text) // which refuses nothing
+	_ = l.UnmarshalText(text) // has no invalid values
 	if len(l) == 0 {
 		return invalid("has no address in it")
 	}
@@ -143,8 +142,8 @@ func parseSocket(path string) (Address, error) {
 	return Address{"unix", path}, nil
 }
 
-// checkListeners judges what depends on more than one variable: an account is not
-// offered to a network by accident.
+// checkListeners checks the addresses against each other and against the variables
+// that protect them: no account is opened to a network by accident.
 func (p *parser) checkListeners(cfg Config) {
 	for i, a := range cfg.Listen {
 		p.checkDataListener(cfg, a, cfg.Listen[:i])
@@ -153,7 +152,7 @@ func (p *parser) checkListeners(cfg Config) {
 	if slices.ContainsFunc(cfg.Listen, cfg.Admin.overlaps) {
 		p.addError("PROXY_ADMIN_LISTEN", quoted(cfg.Admin.String())+" is in the way of PROXY_LISTEN", "another port, or off")
 	}
-	// A tool's MIMECAST_BASE_URL is the proxy, and its environment may be the
+	// A client's MIMECAST_BASE_URL is the proxy, and its environment may be the
 	// proxy's too.
 	if u := cfg.BaseURL; u != nil && isLoopback(u.Hostname()) && slices.ContainsFunc(cfg.Listen, Address{"tcp", u.Host}.overlaps) {
 		p.addError("MIMECAST_BASE_URL", quoted(u.String())+" is PROXY_LISTEN, and requests would go round in circles",
@@ -161,7 +160,7 @@ func (p *parser) checkListeners(cfg Config) {
 	}
 }
 
-// checkDataListener judges one address of PROXY_LISTEN. before are those in front of it.
+// checkDataListener checks one address of PROXY_LISTEN; before are the earlier ones.
 func (p *parser) checkDataListener(cfg Config, a Address, before []Address) {
 	keyed := !cfg.APIKey.IsZero() || p.hasError("PROXY_API_KEY")
 	if !a.IsZero() && !a.Loopback() && !keyed && !cfg.TrustNetwork {
@@ -175,8 +174,8 @@ func (p *parser) checkDataListener(cfg Config, a Address, before []Address) {
 	}
 }
 
-// checkSocketDir judges whether there can be a unix socket at the address. A directory
-// that may not be looked at is left to the listener.
+// checkSocketDir checks that the directory of a unix socket exists. One that cannot be
+// read is left to the listener.
 func (p *parser) checkSocketDir(variable string, a Address) {
 	if a.Network != "unix" {
 		return

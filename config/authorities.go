@@ -11,18 +11,18 @@ import (
 	"sync/atomic"
 )
 
-// maxAuthorities is several times the size of the system's authorities, in
-// bytes.
+// maxAuthorities bounds a file with certificates, in bytes: several times the size of
+// the system's.
 const maxAuthorities = 16 << 20
 
-// Authorities are certificates to trust. Where they come from a file, a [Watcher]
-// replaces them when the file changes. The zero value is none.
+// Authorities are certificate authorities to trust. If they come from a file, a
+// [Watcher] replaces them when the file changes. The zero value has none.
 type Authorities struct {
 	current *atomic.Pointer[[]*x509.Certificate] // nil: none
 }
 
-// Certificates returns those in force. It reads no file. The slice is not to be
-// changed.
+// Certificates returns the current certificates; nil for none. It reads no file. Do
+// not change the slice.
 func (a Authorities) Certificates() []*x509.Certificate {
 	if a.current == nil {
 		return nil
@@ -30,8 +30,8 @@ func (a Authorities) Certificates() []*x509.Certificate {
 	return *a.current.Load()
 }
 
-// ParseAuthorities reads certificates in PEM form. The error says what the content
-// is instead, or which of the certificates is broken.
+// ParseAuthorities reads certificates in PEM form (RFC 7468, section 5). The error
+// names the format that the content has instead, or the certificate that is broken.
 func ParseAuthorities(content []byte) (Authorities, error) {
 	certificates, err := parseCertificates(content)
 	if err != nil {
@@ -42,7 +42,7 @@ func ParseAuthorities(content []byte) (Authorities, error) {
 	return a, nil
 }
 
-// readAuthorities judges MIMECAST_CA_FILE.
+// readAuthorities reads MIMECAST_CA_FILE.
 func (p *parser) readAuthorities(path string) Authorities {
 	const variable = "MIMECAST_CA_FILE"
 	if path == "" {
@@ -68,7 +68,7 @@ func (p *parser) readAuthorities(path string) Authorities {
 	return a
 }
 
-// wrongFormat is a form of certificates that a command makes PEM of.
+// wrongFormat is a format other than PEM, and the command that converts it.
 type wrongFormat struct{ format, command string }
 
 func (c wrongFormat) Error() string { return "is " + c.format + ", and not PEM" }
@@ -116,7 +116,7 @@ func parseCertificate(text string) (*x509.Certificate, error) {
 // section 14).
 var oidSignedData = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 7, 2}
 
-// identifyFormat says what a file is that has no certificate in PEM form in it.
+// identifyFormat names the format of a file without a certificate in PEM form.
 func identifyFormat(content []byte) error {
 	var outer struct {
 		Type asn1.ObjectIdentifier

@@ -54,8 +54,8 @@ func faults(t *testing.T, environ []string) []string {
 	if strings.Contains(err.Error(), marked) {
 		t.Errorf("the error leaks: %v", err)
 	}
-	lines := make([]string, 0, len(e.Variables))
-	for _, f := range e.Variables {
+	lines := make([]string, 0, len(e.Errors))
+	for _, f := range e.Errors {
 		if f.Variable == "" || f.Found == "" || f.Accepted == "" || strings.ContainsAny(f.String(), "\r\n") {
 			t.Errorf("half a fault: %+v", f)
 		}

@@ -12,17 +12,17 @@ import (
 	"mimecast-proxy/secret"
 )
 
-// corporateProxy is the URL of a corporate proxy. What Go's reader of it does not
-// understand it leaves aside without a word, or takes another host for the
-// proxy's: traffic and secret would go past the proxy, or elsewhere. So whatever
-// is not plainly one is refused.
+// corporateProxy is the URL of a corporate proxy. Go's parser silently ignores a value
+// that it does not understand, or takes another host for the
+// proxy's: traffic and secret would bypass the proxy, or go elsewhere. So a value that
+// is ambiguous is invalid.
 type corporateProxy struct{ url secret.Text }
 
 // proxySchemes are those that net/http can use.
 var proxySchemes = []string{"http", "https", "socks5", "socks5h"}
 
-// UnmarshalText implements encoding.TextUnmarshaler. No refusal shows the value,
-// which may have a password in it.
+// UnmarshalText implements encoding.TextUnmarshaler. No error shows the value, which
+// may contain a password.
 func (p *corporateProxy) UnmarshalText(text []byte) error {
 	value := string(text)
 	scheme, rest, ok := strings.Cut(value, "://")
@@ -58,13 +58,13 @@ func (p *corporateProxy) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// invalidHidden returns a refusal of a value that is not shown.
+// invalidHidden returns the error for a value that is not shown.
 func invalidHidden(format string, args ...any) error {
 	return invalidValue{hidden: true, reason: fmt.Sprintf(format, args...)}
 }
 
-// invalidCharacter names the first character of a part of a URL that has to be escaped in
-// it; nothing where there is none.
+// invalidCharacter describes the first character in a part of a URL that must be
+// escaped; empty if there is none.
 func invalidCharacter(part string) string {
 	for i, r := range part {
 		if r == '%' && !isEscape(part[i:]) {

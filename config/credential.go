@@ -17,32 +17,33 @@ import (
 )
 
 const (
-	// maxSecret bounds a file with a secret in it, in bytes: one that is larger is
-	// another file.
+	// maxSecret bounds a file with a secret, in bytes: a larger file is not one.
 	maxSecret = 64 << 10
 	// maxKeys bounds the keys in one file, each of which costs a comparison a
 	// request.
 	maxKeys = 100
-	// minKeyLength is from how many characters on a random key cannot be guessed.
+	// minKeyLength is the least number of characters at which a random key cannot be
+	// guessed.
 	minKeyLength = 16
 )
 
-// Credential is a secret that is in force, or several that are at once. Where it
-// comes from a file, a [Watcher] replaces it when the file changes. The zero value
-// is none.
+// Credential is one or several secrets that are valid at once. If it comes from a file,
+// a [Watcher] replaces it when the file changes. The zero value has none. Copies share
+// the secrets.
 type Credential struct {
 	variable string
 	current  *atomic.Pointer[[]secret.Text] // nil: none
 }
 
-// IsZero reports whether there is no credential.
+// IsZero reports whether no credential is configured.
 func (c Credential) IsZero() bool { return c.current == nil }
 
-// Variable names the variable that the credential comes from: that of the file
-// where it is one.
+// Variable returns the name of the variable that the credential comes from: NAME_FILE
+// if it comes from a file.
 func (c Credential) Variable() string { return c.variable }
 
-// Value returns the secret in force, or the first of them. It reads no file.
+// Value returns the current secret, or the first of several; zero if there is none. It
+// reads no file.
 func (c Credential) Value() secret.Text {
 	if all := c.Values(); len(all) > 0 {
 		return all[0]
@@ -50,8 +51,8 @@ func (c Credential) Value() secret.Text {
 	return secret.Text{}
 }
 
-// Values returns all secrets in force. It reads no file. The slice is not to be
-// changed.
+// Values returns all current secrets; nil if there are none. It reads no file. Do not
+// change the slice.
 func (c Credential) Values() []secret.Text {
 	if c.current == nil {
 		return nil
@@ -65,8 +66,8 @@ func newCredential(variable string, values ...secret.Text) Credential {
 	return c
 }
 
-// parseSecret reads a file that holds one secret. A byte order mark and a line end
-// are no part of it.
+// parseSecret parses a file with one secret. A byte order mark and a line end are not
+// part of it.
 func parseSecret(content []byte) ([]secret.Text, error) {
 	text, err := decodeText(content)
 	if err != nil {
@@ -79,7 +80,7 @@ func parseSecret(content []byte) ([]secret.Text, error) {
 	return []secret.Text{secret.New(text)}, checkSecret(text)
 }
 
-// parseKeys reads a file that holds a key a line. Blank lines are none.
+// parseKeys parses a file with one key per line. Blank lines are skipped.
 func parseKeys(content []byte) ([]secret.Text, error) {
 	text, err := decodeText(content)
 	if err != nil {
@@ -139,7 +140,7 @@ func trimLineEnd(line string) string {
 	return text
 }
 
-// checkSecret says what is wrong with a secret, and nothing of what it is.
+// checkSecret returns what is wrong with a secret, without showing it.
 func checkSecret(text string) error {
 	switch {
 	case text == "":
@@ -160,8 +161,8 @@ func checkSecret(text string) error {
 
 func isControl(r rune) bool { return r < ' ' || r == 0x7f }
 
-// isInvisible reports whether a character is one that comes along with what is
-// copied from a page, and that nobody sees.
+// isInvisible reports whether a character cannot be seen: text copied from a web page
+// may contain some.
 func isInvisible(r rune) bool {
 	return r != ' ' && !unicode.IsGraphic(r) || r != ' ' && unicode.IsSpace(r) || unicode.Is(unicode.Other_Default_Ignorable_Code_Point, r)
 }
@@ -170,8 +171,8 @@ func isInvisible(r rune) bool {
 // the end only.
 var assignment = regexp.MustCompile(`^(export\s+)?[A-Za-z_][A-Za-z0-9_]*\s*=\s*[^=\s]`)
 
-// suspiciousForm says what a secret looks like that Mimecast never issued; nothing
-// where it may be one.
+// suspiciousForm describes a value that is probably not the secret alone; empty if it
+// may be.
 func suspiciousForm(text string) string {
 	switch {
 	case isQuoted(text):
@@ -200,7 +201,7 @@ func isBase64Line(text string) bool {
 	return checkSecret(trimLineEnd(string(line))) == nil
 }
 
-// readCredential judges NAME and NAME_FILE. A file holds what parse makes of it.
+// readCredential reads NAME or NAME_FILE; parse reads the content of the file.
 func (p *parser) readCredential(name string, parse func([]byte) ([]secret.Text, error)) Credential {
 	file := name + "_FILE"
 	value, path := p.environ[name], p.environ[file]
@@ -254,7 +255,7 @@ func (p *parser) credentialFromFile(variable, path string, parse func([]byte) ([
 	return c
 }
 
-// fileErrorText says what is wrong with a file that holds a secret.
+// fileErrorText describes why a file with a secret cannot be used.
 func fileErrorText(path string, err error) string {
 	if strings.ContainsRune(`"'`, rune(path[0])) && errors.Is(err, fs.ErrNotExist) {
 		return "its value begins with a quotation mark, which counts as part of the file's name"
@@ -266,7 +267,7 @@ func fileErrorText(path string, err error) string {
 	return fmt.Sprintf("the file %q %v", path, err)
 }
 
-// warnOfWeak warns of values that can be used and are probably not meant.
+// warnOfWeak warns of valid values that are easy to guess or probably a mistake.
 func (p *parser) warnOfWeak(variable string, values ...secret.Text) {
 	isKey := strings.HasPrefix(variable, "PROXY_API_KEY")
 	for _, v := range values {

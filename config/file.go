@@ -10,8 +10,8 @@ import (
 	"syscall"
 )
 
-// readFile appends a file of at most limit bytes to buf. The error says what is
-// wrong with the file and has no path in it, since a path can hold line breaks.
+// readFile appends a file of at most limit bytes to buf. The error describes what is
+// wrong with the file, without the path, since a path can contain line breaks.
 //
 // A pipe would block, and has nothing to read the second time. It may take the
 // place of a file at any moment, so opening must not wait for a writer either.

@@ -54,7 +54,7 @@ func checkFaults(t *testing.T, err error) {
 		return
 	}
 	e, ok := errors.AsType[*Error](err)
-	if !ok || len(e.Variables) == 0 || strings.Count(e.Error(), "\n") != len(e.Variables)+len(e.Warnings)+1 {
+	if !ok || len(e.Errors) == 0 || strings.Count(e.Error(), "\n") != len(e.Errors)+len(e.Warnings)+1 {
 		t.Fatalf("%q", err)
 	}
 }

@@ -2,9 +2,9 @@ package config
 
 import "strings"
 
-// checkDebugging refuses what makes net/http write tokens, headers and bodies to the
-// log. It takes the setting when the process starts, so that nothing here could
-// turn it off again: a warning would come beside the secrets.
+// checkDebugging rejects the setting that makes net/http log tokens, headers and
+// bodies. Go reads it when the process starts, so the proxy cannot turn it off, and a
+// warning would stand beside the secrets.
 func (p *parser) checkDebugging() {
 	const setting = "http2debug="
 	for rest := p.environ["GODEBUG"]; ; {

@@ -8,19 +8,22 @@ import (
 	"strings"
 )
 
-// Variable describes one variable for people.
+// Variable documents one environment variable.
 type Variable struct {
-	Name    string
-	Default string // in words where it is not a value
-	Help    string
+	Name string
+	// Default is the default value, or a description of it.
+	Default string
+	// Help is the meaning.
+	Help string
+	// Accepts describes the accepted values; empty if any text is accepted.
 	Accepts string
 	// Required variables have no default. File ones may come from NAME_FILE.
 	Required, File bool
 
-	isValue bool // Default is what could be written
+	isValue bool // Default is a value and not a description
 }
 
-// Variables returns every variable, in the contract's order.
+// Variables returns the documentation of every variable, in the contract's order.
 func Variables() []Variable {
 	var all []Variable
 	for field := range reflect.TypeFor[variables]().Fields() {
@@ -67,7 +70,7 @@ func variableOf(field string) Variable {
 	return describe(f)
 }
 
-// names returns how the variable may be set.
+// names returns the names by which the variable may be set.
 func (v Variable) names() []string {
 	if v.File {
 		return []string{v.Name, v.Name + "_FILE"}
@@ -86,7 +89,7 @@ const rules = "An empty variable counts as one that is not set. NAME_FILE names 
 	"the proxy checks every file every 2 s and takes changes up without a restart; if it cannot use a new version, it keeps the last good one. " +
 	"A UTF-8 byte order mark and a trailing line end are not part of a value. Sizes are written 8MiB, 512KiB or in bytes, durations 30s or 1m30s."
 
-// WriteHelp prints every variable for a terminal.
+// WriteHelp writes every variable in two columns, for a terminal of 80.
 func WriteHelp(w io.Writer) {
 	var b strings.Builder
 	for _, v := range Variables() {
@@ -139,7 +142,7 @@ func wrap(text string, width int) []string {
 	return append(lines, line)
 }
 
-// Markdown returns the README's table of variables.
+// Markdown returns the table of variables for the README.
 func Markdown() string {
 	var b strings.Builder
 	b.WriteString("| variable | default | meaning |\n|---|---|---|\n")

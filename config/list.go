@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// list are what stands between commas or line breaks, without blanks.
+// list has what stands between commas or line breaks, without blanks.
 type list []string
 
 // UnmarshalText implements encoding.TextUnmarshaler.
@@ -22,7 +22,7 @@ func (l *list) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// parseEach returns each item as judge writes it, and all refusals.
+// parseEach returns what parse makes of each item, and all errors.
 func (l list) parseEach(parse func(string) (string, error)) ([]string, error) {
 	var values []string
 	var errs []error
@@ -33,7 +33,7 @@ func (l list) parseEach(parse func(string) (string, error)) ([]string, error) {
 	return values, errors.Join(errs...)
 }
 
-// hostNames are names that the proxy goes by.
+// hostNames are names accepted in Host.
 type hostNames []string
 
 // UnmarshalText implements encoding.TextUnmarshaler.
@@ -68,8 +68,8 @@ func parseHost(item string) (string, error) {
 
 var hostNamePattern = regexp.MustCompile(`^[a-z0-9_]([a-z0-9_.-]{0,251}[a-z0-9_])?$`)
 
-// hostName returns a host name or an address in one way of writing it: lower
-// case, without brackets and without the dot of the root.
+// hostName returns a host name or an address in its canonical spelling: lower case,
+// without brackets and without the dot of the root.
 func hostName(s string) (string, bool) {
 	inner, bracketed := strings.CutPrefix(s, "[")
 	if bracketed {
@@ -85,7 +85,7 @@ func hostName(s string) (string, bool) {
 	return name, !bracketed && hostNamePattern.MatchString(name)
 }
 
-// origins are what a browser says of where a page came from.
+// origins are origins of web pages, as browsers write them (RFC 6454, section 6.2).
 type origins []string
 
 // UnmarshalText implements encoding.TextUnmarshaler.
@@ -118,8 +118,8 @@ func parseOrigin(item string) (string, error) {
 	return origin, nil
 }
 
-// formatOrigin writes an origin as browsers do, who leave out a scheme's own
-// port.
+// formatOrigin writes an origin as browsers do, without the scheme's default port
+// (RFC 6454, section 6.2).
 func formatOrigin(scheme, host, port string) string {
 	if scheme == "https" && port == "443" || scheme == "http" && port == "80" {
 		port = ""

@@ -14,29 +14,29 @@ import (
 // VariableError is one thing that is wrong with one variable.
 type VariableError struct {
 	Variable string
-	// Found says what was found, and never a secret's value.
+	// Found describes what was found. It never contains a secret.
 	Found string
-	// Accepted says what would be right.
+	// Accepted describes what is accepted instead.
 	Accepted string
 }
 
-// String is one line for the operator.
+// String returns one line for the operator.
 func (f VariableError) String() string {
 	return f.Variable + ": " + f.Found + "; accepted: " + f.Accepted
 }
 
-// Error is a configuration that cannot be used, with all that is wrong with it.
+// Error is a configuration that cannot be used, with everything that is wrong.
 type Error struct {
-	// Variables are in the order of the manual.
-	Variables []VariableError
-	// Warnings may say why: a misspelt name is not set.
+	// Errors are in the order of [Variables].
+	Errors []VariableError
+	// Warnings may contain the cause: a misspelt name is not set.
 	Warnings []string
 }
 
-// Error returns a line a fault.
+// Error returns one line per error and warning.
 func (e *Error) Error() string {
 	lines := []string{"the configuration cannot be used:"}
-	for _, f := range e.Variables {
+	for _, f := range e.Errors {
 		lines = append(lines, "  "+f.String())
 	}
 	for _, w := range e.Warnings {
@@ -45,21 +45,21 @@ func (e *Error) Error() string {
 	return strings.Join(append(lines, "See mimecast-proxy help for every variable."), "\n")
 }
 
-// invalidValue is why a type of a variable does not accept a value.
+// invalidValue is why the type of a variable does not accept a value.
 type invalidValue struct {
-	// value is the part that is refused; empty means all of it.
+	// value is the invalid part; empty means all of it.
 	value string
 	// reason follows the value in a sentence.
 	reason string
-	// hidden says that the value is not to be shown.
+	// hidden is set if the value must not be shown.
 	hidden bool
-	// hint is better advice than the manual's; empty means the manual's.
+	// hint is more specific than the manual's accepted values; empty: the manual's.
 	hint string
 }
 
 func (r invalidValue) Error() string { return r.reason }
 
-// invalid returns a refusal of a whole value.
+// invalid returns the error for a whole value.
 func invalid(format string, args ...any) error {
 	return invalidValue{reason: fmt.Sprintf(format, args...)}
 }
@@ -90,7 +90,7 @@ func newParser(environ []string) *parser {
 	return p
 }
 
-// decode maps the environment to the struct and notes what its types refuse.
+// decode maps the environment to the struct and collects the errors of its types.
 func (p *parser) decode() variables {
 	v, err := env.ParseAsWithOptions[variables](env.Options{Environment: p.environ})
 	if err != nil {
@@ -106,7 +106,7 @@ func (p *parser) decode() variables {
 	return v
 }
 
-// addInvalid notes what the type of one variable said of its value.
+// addInvalid collects the error that the type of one variable returned.
 func (p *parser) addInvalid(err error) {
 	failed, ok := errors.AsType[env.ParseError](err)
 	if !ok {
@@ -120,7 +120,7 @@ func (p *parser) addInvalid(err error) {
 	for _, err := range all {
 		r, ok := errors.AsType[invalidValue](err)
 		if !ok {
-			panic(err) // the type of the variable has no refusals
+			panic(err) // the type of the variable returns other errors
 		}
 		found := "its value " + r.reason
 		if !r.hidden {
@@ -130,7 +130,7 @@ func (p *parser) addInvalid(err error) {
 	}
 }
 
-// checkChoices judges the variables that accept but a few words.
+// checkChoices checks the variables that accept only certain words.
 func (p *parser) checkChoices(v variables) {
 	t, value := reflect.TypeFor[variables](), reflect.ValueOf(v)
 	for i := range t.NumField() {
@@ -152,18 +152,17 @@ func (p *parser) addWarning(format string, args ...any) {
 	p.warnings = append(p.warnings, fmt.Sprintf(format, args...))
 }
 
-// hasError reports whether a fault with the variable was noted, or with the file
-// in its place.
+// hasError reports whether an error of the variable was found, or of its file.
 func (p *parser) hasError(variable string) bool {
 	return slices.ContainsFunc(p.errs, func(f VariableError) bool { return strings.TrimSuffix(f.Variable, "_FILE") == variable })
 }
 
-// keepErrorsOf forgets the faults with other variables.
+// keepErrorsOf drops the errors of other variables.
 func (p *parser) keepErrorsOf(variable string) {
 	p.errs = slices.DeleteFunc(p.errs, func(f VariableError) bool { return f.Variable != variable })
 }
 
-// error returns the faults in the order of the manual.
+// err returns the errors in the order of the manual.
 func (p *parser) err() error {
 	if len(p.errs) == 0 {
 		return nil
@@ -181,7 +180,7 @@ func (p *parser) err() error {
 // maxQuoted bounds what of a value is shown, in bytes.
 const maxQuoted = 100
 
-// quoted shows a value on one line, without what may be a password in a URL:
+// quoted quotes a value on one line, without what may be a password in a URL:
 // its user and its query.
 func quoted(value string) string {
 	if at := strings.LastIndexByte(value, '@'); at >= 0 {

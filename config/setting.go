@@ -9,13 +9,12 @@ import (
 	"unicode/utf8"
 )
 
-// Setting is what is in force of one variable.
+// Setting is the value of one variable that is in use.
 type Setting struct {
 	Name string
-	// Value is never a secret: of one it says how long it is.
+	// Value is never a secret, but the length of one.
 	Value string
-	// Origin is default, variable, or file with the path. In a proxy that runs, the
-	// environment may not be the operator's alone.
+	// Origin is [OriginDefault], [OriginVariable], or "file " and the path.
 	Origin string
 }
 
@@ -25,8 +24,8 @@ const (
 	OriginVariable = "variable"
 )
 
-// visibleValues returns the values that are set, less those that are or may have a secret
-// in them; nil where there are none. Of a faulty configuration any value may have.
+// visibleValues returns the values that are set, without those that may contain a
+// secret; nil if there are none. In a configuration with errors any value may.
 func (p *parser) visibleValues() map[string]string {
 	if len(p.errs) > 0 {
 		return nil
@@ -43,7 +42,7 @@ func (p *parser) visibleValues() map[string]string {
 	return given
 }
 
-// Settings returns what is in force, in the contract's order.
+// Settings returns the settings in use, in the contract's order.
 func (c Config) Settings() []Setting {
 	var all []Setting
 	for _, v := range Variables() {
@@ -70,8 +69,8 @@ func (c Config) Settings() []Setting {
 	return all
 }
 
-// dynamicDefault is the default of a variable whose default is no fixed value; empty for
-// the others.
+// dynamicDefault returns the default of a variable whose default is not a fixed value;
+// empty for the others.
 func (c Config) dynamicDefault(name string) string {
 	switch name {
 	case "MIMECAST_REGION":
@@ -90,7 +89,7 @@ func (c Config) dynamicDefault(name string) string {
 	return ""
 }
 
-// credential says of a credential how long it is, and where it comes from.
+// credential returns s with the length and the origin of a credential.
 func (c Config) credential(s Setting, from Credential) Setting {
 	values := from.Values()
 	if len(values) == 0 {
@@ -106,7 +105,7 @@ func (c Config) credential(s Setting, from Credential) Setting {
 	return s
 }
 
-// redactUser is the URL of a corporate proxy without user and password.
+// redactUser returns the URL of a corporate proxy without user and password.
 func redactUser(raw string) string {
 	text := raw
 	if !strings.Contains(text, "://") {

@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// defaultReplayMemory is what kept bodies may take where nothing bounds the
-// process, in bytes.
+// defaultReplayMemory bounds the kept bodies if the process has no memory limit, in
+// bytes.
 const defaultReplayMemory size = 64 << 20
 
 // size is a number of bytes.
@@ -79,8 +79,8 @@ func (m *memoryLimit) UnmarshalText(text []byte) error {
 	return (*size)(m).UnmarshalText(text)
 }
 
-// replayMemory returns what kept bodies may take: what was said, or so little
-// that a process with a memory limit has room for the rest.
+// replayMemory returns the bound of the kept bodies in bytes: the variable, or a default
+// that leaves room below the memory limit.
 func replayMemory(v variables) int64 {
 	switch {
 	case v.ReplayMemory != nil:

@@ -11,14 +11,14 @@ import (
 // links make for a service called proxy or mimecast-something.
 var serviceLink = regexp.MustCompile(`_SERVICE_HOST$|_SERVICE_PORT(_[A-Z0-9_]+)?$|_PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$`)
 
-// linkValue matches what such a link has in NAME_PORT. A plain number there is
-// somebody's wish for a port, and is worth a warning.
+// linkValue matches the value of such a link's NAME_PORT. A plain number is a port that
+// somebody wants to set, and deserves a warning.
 var linkValue = regexp.MustCompile(`^(tcp|udp|sctp)://`)
 
-// namePrefixes are the prefixes of the names that are meant for this program.
+// namePrefixes are the prefixes of the names of this program.
 var namePrefixes = []string{"MIMECAST_", "PROXY_"}
 
-// addWarnings notes what is no fault but probably not meant.
+// addWarnings warns of settings that are valid but probably a mistake.
 func (p *parser) addWarnings(cfg Config) {
 	if memory := size(cfg.ReplayMemory); !p.hasError("PROXY_REPLAY_LIMIT") && !p.hasError("PROXY_REPLAY_MEMORY") && cfg.ReplayLimit > cfg.ReplayMemory {
 		p.addWarning("PROXY_REPLAY_LIMIT is more than the %v of PROXY_REPLAY_MEMORY: request bodies over %v are sent without a retry", memory, memory)
@@ -26,7 +26,7 @@ func (p *parser) addWarnings(cfg Config) {
 	p.warnOfUnknown()
 }
 
-// warnOfUnknown warns of each MIMECAST_ or PROXY_ name that means nothing here: an
+// warnOfUnknown warns of each MIMECAST_ or PROXY_ name that is not a variable: an
 // ignored typo is an outage later.
 func (p *parser) warnOfUnknown() {
 	known := knownNames()
@@ -47,8 +47,7 @@ func (p *parser) warnOfUnknown() {
 	}
 }
 
-// sampleNames are names that samples for Mimecast's APIs use, with what to do
-// instead.
+// sampleNames are names in samples for Mimecast's APIs, with what to set instead.
 var sampleNames = map[string]string{
 	"MIMECAST_API_KEY":        "an API 2.0 application has MIMECAST_CLIENT_ID and MIMECAST_CLIENT_SECRET",
 	"MIMECAST_KEY":            "set MIMECAST_CLIENT_ID",
@@ -95,8 +94,8 @@ func shownName(name string) string {
 	return quoted(name)
 }
 
-// nearest returns the name that is fewest edits away; none where that is more
-// than a third of the name. A wrong prefix is one edit.
+// nearest returns the name that is fewest edits away; empty if those are more than a
+// third of the name. A wrong prefix is one edit.
 func nearest(name string, known []string) string {
 	if len(name) > maxQuoted {
 		return ""

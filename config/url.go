@@ -9,7 +9,7 @@ import (
 	"mimecast-proxy/mimecast"
 )
 
-// endpoint is where the secret or the token is sent to.
+// endpoint is a URL that the secret or the token is sent to.
 type endpoint struct{ *url.URL }
 
 // UnmarshalText implements encoding.TextUnmarshaler.
@@ -43,7 +43,7 @@ func (e *endpoint) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// isPort reports whether the port of a URL's host is one, or left out.
+// isPort reports whether the port of a URL's host is valid, or missing.
 func isPort(host, port string) bool {
 	if port == "" {
 		return !strings.HasSuffix(host, ":")
@@ -60,11 +60,11 @@ func isLoopback(host string) bool {
 	return err == nil && ip.Unmap().IsLoopback()
 }
 
-// setUpstream settles where requests and token requests go.
+// setUpstream sets the URLs that requests and token requests go to.
 func (p *parser) setUpstream(cfg *Config, v variables) {
 	if p.environ["MIMECAST_BASE_URL"] == "" {
 		cfg.Region = string(v.Region)
-		cfg.BaseURL, _ = url.Parse(mimecast.BaseURLs[string(v.Region)]) // a region that is none is a fault already
+		cfg.BaseURL, _ = url.Parse(mimecast.BaseURLs[string(v.Region)]) // an invalid region is an error already
 	} else {
 		cfg.BaseURL = v.BaseURL.URL
 		if p.environ["MIMECAST_REGION"] != "" {
@@ -80,8 +80,7 @@ func (p *parser) setUpstream(cfg *Config, v variables) {
 	}
 }
 
-// withoutTokenPath returns the base URL that is meant by the URL of a token
-// endpoint.
+// withoutTokenPath returns the base URL of the URL of a token endpoint.
 func withoutTokenPath(u *url.URL) (string, bool) {
 	if u == nil || !strings.HasSuffix(strings.ToLower(u.Path), mimecast.TokenPath) {
 		return "", false
@@ -91,9 +90,9 @@ func withoutTokenPath(u *url.URL) (string, bool) {
 	return base.String(), true
 }
 
-// lowerCaseWins settles the variables of the corporate proxy, which are written in
-// lower case too. That one goes first, as with the FromEnvironment of
-// golang.org/x/net/http/httpproxy, with curl and with others.
+// lowerCaseWins replaces variables of the corporate proxy by their lower-case names if
+// those are set, as FromEnvironment of golang.org/x/net/http/httpproxy, curl and others
+// do.
 func (p *parser) lowerCaseWins(names ...string) {
 	for _, name := range names {
 		lower := strings.ToLower(name)

@@ -30,7 +30,7 @@ func (f *boolean) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// minTimeout is less than anything takes over a network.
+// minTimeout is shorter than any round trip over a network.
 const minTimeout = time.Millisecond
 
 // timeout is how long something may take.
@@ -46,7 +46,7 @@ func (t *timeout) UnmarshalText(text []byte) error {
 	return err
 }
 
-// delay is how long to wait; 0 is not at all.
+// delay is how long to wait; 0: not at all.
 type delay time.Duration
 
 // UnmarshalText implements encoding.TextUnmarshaler.

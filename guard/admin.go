@@ -10,9 +10,10 @@ import (
 	"mimecast-proxy/problem"
 )
 
-// WrapAdmin returns next for this machine alone: for connections over loopback or
-// a unix socket that no relay has made for somebody else, by a name that is surely the proxy's, and for no page but its
-// own. Neither "*" among the hosts nor an allowed origin opens it.
+// WrapAdmin returns a handler that passes requests of this machine alone to next:
+// those over loopback or a unix socket that no relay has forwarded, with a Host that
+// is surely the proxy's, and from no web page but its own. Neither "*" among the
+// hosts nor an allowed origin opens it.
 func (g *Guard) WrapAdmin(next http.Handler) http.Handler {
 	local := &Guard{hosts: hosts{names: g.hosts.names}, trace: g.trace}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -62,14 +63,14 @@ func overLoopback(r *http.Request) bool {
 	return from == netip.AddrFrom4([4]byte{127, 0, 0, 1}) || from == netip.IPv6Loopback()
 }
 
-// relayHeaders are headers, or their beginnings, that relays add for those who ask
-// them. X-Request-Id is none: clients send it too.
+// relayHeaders are headers, or their beginnings, that relays add to what they
+// forward. X-Request-Id is not among them: clients send it too.
 var relayHeaders = []string{
 	"Forwarded", "Via", "X-Forwarded-", "X-Envoy-", "X-Real-Ip", "X-Client-Ip", "X-Cluster-Client-Ip", "X-Original-", "X-Proxyuser-Ip",
 	"True-Client-Ip", "Cf-Connecting-Ip", "Fastly-Client-Ip", "L5d-", "X-Istio-",
 }
 
-// relayHeader returns which of relayHeaders a request bears, or nothing. Some relays
+// relayHeader returns which of relayHeaders a request has; empty if none. Some relays
 // write an underscore for a hyphen.
 func relayHeader(h http.Header) string {
 	for name := range h {
@@ -83,8 +84,8 @@ func relayHeader(h http.Header) string {
 	return ""
 }
 
-// overSocket reports whether a request came over a unix socket. The listener
-// says so; the peer's own address is the peer's to choose.
+// overSocket reports whether a request came over a unix socket. The listener's
+// address decides, since the peer chooses the peer's.
 func overSocket(r *http.Request) bool {
 	addr, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
 	return ok && addr.Network() == "unix"

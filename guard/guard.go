@@ -1,12 +1,13 @@
-// Package guard decides whether a request may pass: its target, the name it
-// calls the proxy by, the browser page it comes from, its key, its route.
+// Package guard is the access control of the data port and the status page: an
+// [http.Handler] that checks each request's target, Host, browser origin, API key
+// and route, and rejects it or passes it on.
 //
-// A proxy that adds a credential to whatever it is asked is a confused deputy.
-// So it is closed until told otherwise, and each refusal says in one line how
-// to open it. A refusal costs Mimecast nothing: not a byte goes upstream.
+// A proxy that adds a credential to every request is a confused deputy. So it is
+// closed by default, and each rejection names the setting that opens it. A rejected
+// request never reaches Mimecast.
 //
-// What is ambiguous is refused and never repaired, since whoever reads it next
-// may repair it in another way.
+// An ambiguous request is rejected and never repaired, since the next reader may
+// repair it in another way.
 package guard
 
 import (
@@ -24,8 +25,8 @@ import (
 	"mimecast-proxy/secret"
 )
 
-// Policy says who may ask for what. The zero value lets whoever calls the proxy
-// by a loopback name ask for everything, web pages apart.
+// Policy is the access control list. The zero value lets clients that use a loopback
+// name make every request, and web pages none.
 type Policy struct {
 	// Hosts are the names that requests may call the proxy by, without port;
 	// "*" for any. Those of loopback are always among them.
@@ -33,47 +34,49 @@ type Policy struct {
 	// Origins are the browser origins that may call, such as
 	// https://tool.example.
 	Origins []string
-	// Keys are those of which every request must carry one. Where there is none,
-	// none is wanted. See also [Guard.SetKeys].
+	// Keys are the API keys of which every request must carry one; none: no key is
+	// required. See also [Guard.SetKeys].
 	Keys []secret.Text
-	// Routes are the only ones to let through: patterns of http.ServeMux, and
-	// presets such as @read. None means everything.
+	// Routes are the only ones that pass: patterns of http.ServeMux, and presets
+	// such as @read; none: every route passes.
 	Routes []string
-	// ReportOnly lets pass what Routes would refuse, and reports it.
+	// ReportOnly lets requests pass that Routes would reject, and reports them.
 	ReportOnly bool
-	// TokenStub answers POST /oauth/token here; else such a request is refused.
+	// TokenStub makes the guard respond to POST /oauth/token with a token that only
+	// the proxy knows; else such a request is rejected.
 	TokenStub bool
-	// TokenPath is the path by which a request would reach Mimecast's token
-	// endpoint, unescaped, where that is another than /oauth/token; else empty. It
-	// is refused too.
+	// TokenPath is a further path, unescaped, that leads to Mimecast's token
+	// endpoint; empty if /oauth/token is the only one. It is rejected too.
 	TokenPath string
-	// MaxHeaderFields bounds the header fields of a request; 0 does not.
+	// MaxHeaderFields is the most header fields a request may have; 0: no limit.
 	MaxHeaderFields int
-	// MaxRequests bounds the requests in flight; 0 does not.
+	// MaxRequests is the most in-flight requests; 0: no limit.
 	MaxRequests int
-	// Account is the one that requests use.
+	// Account is put into the context of each request that passes.
 	Account *account.Account
-	Trace   Trace
+	// Trace reports decisions; the zero value reports none.
+	Trace Trace
 }
 
-// Trace is told what the guard decides. Each func may be nil and must not
-// block.
+// Trace reports what the guard decides. Each func may be nil, is called by many
+// goroutines at once, and must not block.
 type Trace struct {
-	// Denied gets the problem's code; passed says that the request went on all
-	// the same.
+	// Denied gets the code of a rejection; passed is true if ReportOnly let the
+	// request pass.
 	Denied func(ctx context.Context, code event.Code, passed bool)
-	// Route gets the pattern of Routes that let a request pass.
+	// Route gets the pattern of Routes that matches a request that passes.
 	Route func(ctx context.Context, pattern string)
 }
 
-// Guard holds a policy.
+// Guard checks requests against a [Policy]. Make it with [New]. Its methods may be
+// called by several goroutines at once.
 type Guard struct {
 	slots      slots
 	uploads    uploads
-	unproven   slots // token requests whose body is read before anything is proved
+	unproven   slots // token requests whose body is read before a key is known
 	hosts      hosts
 	origins    map[string]bool
-	keys       atomic.Pointer[keyring] // nil: none is asked for
+	keys       atomic.Pointer[keyring] // nil: none is required
 	routes     *routes                 // nil: everything
 	reportOnly bool
 	tokenStub  bool
@@ -84,7 +87,8 @@ type Guard struct {
 	trace           Trace
 }
 
-// New returns a guard. The error names every route that cannot be used.
+// New returns a guard. The error names an origin, or every route, that cannot be
+// used.
 func New(p Policy) (*Guard, error) {
 	origins, err := originSet(p.Origins)
 	if err != nil {
@@ -113,10 +117,11 @@ func New(p Policy) (*Guard, error) {
 	return g, nil
 }
 
-// InFlight returns how many requests are in flight.
+// InFlight returns the number of in-flight requests on the data port.
 func (g *Guard) InFlight() int { return int(g.slots.taken.Load()) }
 
-// Wrap returns next behind the guard: the data port.
+// Wrap returns the handler of the data port: it rejects a request with an error
+// response, or passes it to next with the account in its context.
 func (g *Guard) Wrap(next http.Handler) http.Handler { return &dataPort{g, next} }
 
 type dataPort struct {
@@ -137,15 +142,15 @@ func (g *Guard) serveInSlot(w http.ResponseWriter, r *http.Request, next http.Ha
 		g.reject(w, r, g.slots.tooBusy())
 		return true
 	}
-	defer g.slots.release() // a panic, as of an aborted answer, goes on its way
+	defer g.slots.release() // a panic, as of an aborted response, goes on
 	r, done := g.uploads.add(w, r)
 	defer done()
 	return g.serve(w, r, next)
 }
 
-// serve asks the questions, in the contract's order, and reports whether it rejected
-// the request. Until the origin is judged a web page may be asking, which must learn
-// nothing.
+// serve makes the checks, in the contract's order, and reports whether it rejected
+// the request. Until the origin is checked the client may be a web page, which must
+// learn nothing.
 func (g *Guard) serve(w http.ResponseWriter, r *http.Request, next http.Handler) (rejected bool) {
 	t, p := g.parseTarget(r)
 	if p == nil {
@@ -164,7 +169,7 @@ func (g *Guard) serve(w http.ResponseWriter, r *http.Request, next http.Handler)
 	}
 	if page != "" {
 		cors := &corsWriter{ResponseWriter: w, origin: page}
-		defer cors.addHeaders() // an answer may do without a status and a body
+		defer cors.addHeaders() // a response may have no explicit status and no body
 		w = cors
 		if isPreflight(r) {
 			servePreflight(w, r)
@@ -183,7 +188,8 @@ func (g *Guard) serve(w http.ResponseWriter, r *http.Request, next http.Handler)
 	return false
 }
 
-// checkCaller asks what is asked of every caller that is no hostile page.
+// checkCaller makes the checks that follow those against hostile web pages: key,
+// upgrade, method and route.
 func (g *Guard) checkCaller(r *http.Request, t target) *problem.Problem {
 	p := g.checkKey(r)
 	if p == nil {
@@ -198,8 +204,8 @@ func (g *Guard) checkCaller(r *http.Request, t target) *problem.Problem {
 	return p
 }
 
-// bodyTimeout is how long a client may take to send a body before it has proved
-// that it may.
+// bodyTimeout is how long a client may take to send a body before its key is
+// known.
 const bodyTimeout = 10 * time.Second
 
 // setBodyDeadline bounds how long the rest of a body may take.
@@ -212,15 +218,15 @@ func setBodyDeadline(w http.ResponseWriter) {
 const maxShortBody = 64 << 10
 
 // hasLongBody reports whether the rest of a rejected request's body is discarded after
-// the response. Another one, which is short, net/http reads before it sends the
-// response, so that the connection can be used again; but not where the connection
-// ends with the response. HTTP/2 ends the stream alone.
+// the response. A short one is read by net/http before it sends the response, so
+// that the connection can be used again, unless the connection ends with the
+// response. HTTP/2 ends the stream alone.
 func hasLongBody(r *http.Request) bool {
 	return r.ProtoMajor == 1 && r.ContentLength != 0 &&
 		(r.ContentLength < 0 || r.ContentLength > maxShortBody || r.Close || !r.ProtoAtLeast(1, 1) || r.Header.Get("Expect") != "")
 }
 
-// reject sends the error response. Where the body is long, the caller discards the
+// reject sends the error response. If the body is long, the caller discards the
 // rest of it.
 func (g *Guard) reject(w http.ResponseWriter, r *http.Request, p *problem.Problem) {
 	g.reportDenied(r, p, false)

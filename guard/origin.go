@@ -26,9 +26,10 @@ func originSet(allowed []string) (map[string]bool, error) {
 	return set, nil
 }
 
-// checkOrigin refuses what a browser marks as coming from another site, GET
-// included: a request here acts with a borrowed identity, so there is no safe
-// method. It returns the page's origin where that is one that may call.
+// checkOrigin rejects a request that a browser marks as coming from another site
+// (Fetch standard, "Origin"; Fetch Metadata, "Sec-Fetch-Site"), GET included: it would
+// use the account's identity, so there is no safe method. It returns the page's
+// origin if that is an allowed one.
 func (g *Guard) checkOrigin(r *http.Request) (page string, _ *problem.Problem) {
 	origins, sites := r.Header["Origin"], r.Header["Sec-Fetch-Site"]
 	switch {
@@ -41,7 +42,7 @@ func (g *Guard) checkOrigin(r *http.Request) (page string, _ *problem.Problem) {
 	case len(origins) == 1 && !g.isOwn(origins[0], r):
 		return "", foreignOrigin(fmt.Sprintf("the origin %.200q", origins[0]))
 	case len(sites) == 1 && sites[0] != "same-origin" && sites[0] != "none":
-		// "none" is a person who typed the address.
+		// "none" means that a person typed the address.
 		return "", foreignOrigin("another site")
 	}
 	return "", nil
@@ -51,9 +52,9 @@ func foreignOrigin(source string) *problem.Problem {
 	return problem.New(event.OriginNotAllowed, "A web page of %s sent this request. If that page is meant to use the account, add its origin to PROXY_ALLOWED_ORIGINS.", source)
 }
 
-// isOwn reports whether an origin is that of the very address the request was
-// sent to, under a name that is surely the proxy's: where any host is accepted,
-// a page that was rebound to here would otherwise pass for its own.
+// isOwn reports whether an origin is the address that the request was sent to, under
+// a name that is surely the proxy's: if any host is accepted, a page that was rebound
+// to this address would otherwise pass as the proxy's.
 func (g *Guard) isOwn(origin string, r *http.Request) bool {
 	scheme := "http://"
 	if r.TLS != nil {

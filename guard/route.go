@@ -15,22 +15,23 @@ import (
 	"mimecast-proxy/problem"
 )
 
-// routes are what may pass; http.ServeMux does the matching. Patterns with a
-// method and patterns without one have a mux each: ServeMux sees a conflict
-// between GET / and /siem/, since it could not choose, and here both allow.
+// routes are the allowed ones; http.ServeMux matches them. Patterns with a method
+// and patterns without one have a mux each: ServeMux sees a conflict between GET /
+// and /siem/, since it could not choose, but here both allow.
 type routes struct {
 	withMethod, anyMethod *http.ServeMux
 	exceptions            []string // to mimecast.EveryGET
 }
 
-// allowedRoute marks a route in a mux, apart from the redirects and refusals that
-// ServeMux makes up itself.
+// allowedRoute marks a route in a mux, in contrast to the redirects and errors that
+// ServeMux generates.
 type allowedRoute struct{}
 
 func (allowedRoute) ServeHTTP(http.ResponseWriter, *http.Request) {}
 
-// ParseRoutes returns the patterns that routes stand for: presets expanded, each
-// once. The error names every route that cannot be used.
+// ParseRoutes returns the patterns of http.ServeMux that the items stand for: presets
+// are expanded, and each pattern is there once. The error names every item that cannot
+// be used.
 func ParseRoutes(items []string) ([]string, error) {
 	patterns, errs := expandPresets(items)
 	_, err := register(patterns)
@@ -80,8 +81,8 @@ func expandPresets(items []string) (patterns []string, errs []error) {
 	return patterns, errs
 }
 
-// checkPattern refuses what ServeMux would take and what could never match here,
-// or not as it was meant.
+// checkPattern rejects a pattern that ServeMux would take but that could never match
+// here, or not as the operator means it.
 func checkPattern(pattern string) error {
 	method, p, ok := strings.Cut(pattern, " ")
 	if !ok {
@@ -120,7 +121,7 @@ func register(patterns []string) (*routes, error) {
 	return r, errors.Join(errs...)
 }
 
-// tryHandle registers a pattern. ServeMux panics where it does not like one.
+// tryHandle registers a pattern. ServeMux panics if it is invalid or in conflict.
 func tryHandle(mux *http.ServeMux, pattern string) (err error) {
 	defer func() {
 		if why := recover(); why != nil {
@@ -131,8 +132,8 @@ func tryHandle(mux *http.ServeMux, pattern string) (err error) {
 	return nil
 }
 
-// describeConflict says why a pattern cannot be registered, in the operator's terms:
-// ServeMux's own word for a conflict names lines of this program.
+// describeConflict explains why a pattern cannot be registered, in the operator's
+// terms: ServeMux's text for a conflict names lines of this program.
 func describeConflict(pattern string, before []string, err error) error {
 	for _, other := range before {
 		mux := http.NewServeMux()
@@ -143,7 +144,7 @@ func describeConflict(pattern string, before []string, err error) error {
 	return fmt.Errorf("%q is no pattern of http.ServeMux: %w", pattern, err)
 }
 
-// checkRoute asks whether a route lets the request pass.
+// checkRoute rejects a request that no route allows.
 func (g *Guard) checkRoute(r *http.Request, t target) *problem.Problem {
 	if g.routes == nil {
 		return nil
@@ -159,12 +160,12 @@ func (g *Guard) checkRoute(r *http.Request, t target) *problem.Problem {
 	return p
 }
 
-// overrideHeaders are headers by which a client may ask some servers to take another
-// method or path than those of the request, which routes could not judge.
+// overrideHeaders are headers that make some servers use another method or path than
+// those of the request, which the routes have not checked.
 var overrideHeaders = []string{"X-Http-Method", "X-Http-Method-Override", "X-Method-Override", "X-Original-Url", "X-Rewrite-Url"}
 
-// check returns the pattern that lets a request pass, which must be the same
-// whichever way its path is read.
+// check returns the pattern that allows a request, which must be the same for every
+// interpretation of its path.
 func (rs *routes) check(r *http.Request, t target) (string, *problem.Problem) {
 	for _, name := range overrideHeaders {
 		if len(r.Header[name]) > 0 {
@@ -181,8 +182,8 @@ func (rs *routes) check(r *http.Request, t target) (string, *problem.Problem) {
 	return pattern, nil
 }
 
-// match returns the pattern that a request matches, or nothing. It reports
-// whether every reading of the path leads to that same answer.
+// match returns the pattern that a request matches; empty if none. It reports whether
+// every interpretation of the path matches the same one.
 func (rs *routes) match(r *http.Request, t target) (pattern string, same bool) {
 	if t.decodings == nil {
 		if r.URL.Path != t.path || r.URL.RawPath != "" {
@@ -191,7 +192,7 @@ func (rs *routes) match(r *http.Request, t target) (pattern string, same bool) {
 		return rs.lookup(r), true
 	}
 	pattern = rs.lookup(requestFor(r.Method, escapedURL(t.path)))
-	toURL := escapedURL // the first text has its escapes still; for the others a % is one
+	toURL := escapedURL // the first still has its escapes; in the others a % is a character
 	for _, text := range t.decodings {
 		if rs.lookup(requestFor(r.Method, toURL(text))) != pattern || rs.lookup(requestFor(r.Method, toURL(lenientPath(text)))) != pattern {
 			return "", false
@@ -207,10 +208,9 @@ func requestFor(method string, u *url.URL) *http.Request {
 	return &http.Request{Method: method, URL: u}
 }
 
-// escapedURL returns a path for the reader who splits it first and decodes each
-// segment then, as RFC 3986 has it and as ServeMux does. A character that is
-// out of place would make url.URL escape the whole path anew, so each is put
-// in an escape of its own.
+// escapedURL returns the URL of a path that is split first and whose segments are
+// decoded then, as in RFC 3986, section 2.4, and as ServeMux does. A character that is
+// not allowed would make url.URL escape the whole path again, so each is escaped here.
 func escapedURL(raw string) *url.URL {
 	var encoded strings.Builder
 	for i := range len(raw) {

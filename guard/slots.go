@@ -8,16 +8,15 @@ import (
 	"mimecast-proxy/problem"
 )
 
-// slots bounds the requests in flight. It is asked first: past the limit even
-// judging a request is too much work.
+// slots bounds the in-flight requests. It comes before every check: past the limit
+// even a check is too much work.
 type slots struct {
 	max   int64 // 0: no bound
 	taken atomic.Int64
 }
 
-// take takes a slot, or reports that there is none. displace ends a request that
-// holds one, whose slot then counts as free, and reports whether it did; nil ends
-// none.
+// take takes a slot, or reports that there is none. displace ends a request that has
+// one, whose slot then counts as free, and reports whether it did; it may be nil.
 func (s *slots) take(displace func() bool) bool {
 	if n := s.taken.Add(1); s.max > 0 && n > s.max && (displace == nil || !displace()) {
 		s.taken.Add(-1)
@@ -28,9 +27,9 @@ func (s *slots) take(displace func() bool) bool {
 
 func (s *slots) release() { s.taken.Add(-1) }
 
-// unprovenSlots returns how many slots strangers may take by sending token requests
-// slowly: a quarter of all, but 64 at the most, so that the rest is for those who
-// have proved their key.
+// unprovenSlots returns how many slots clients without a key may take by sending token
+// requests slowly: a quarter of all, but at most 64, so that the rest is for clients
+// with a key.
 func unprovenSlots(all int) int64 {
 	const most = 64
 	if all == 0 {
@@ -39,7 +38,7 @@ func unprovenSlots(all int) int64 {
 	return int64(max(1, min(most, all/4)))
 }
 
-// busyRetryAfter is when a client that found no slot should ask again.
+// busyRetryAfter is the Retry-After for a client that found no slot.
 const busyRetryAfter = time.Second
 
 func (s *slots) tooBusy() *problem.Problem {

@@ -14,13 +14,13 @@ import (
 )
 
 const (
-	// dummyToken is for clients that insist on a token where no key is wanted.
-	// It opens nothing.
+	// dummyToken is for clients that insist on a token if no key is required. It
+	// grants nothing.
 	dummyToken = "mimecast-proxy-stub-token"
 	// stubTokenTTL is Mimecast's own, in seconds.
 	stubTokenTTL = 1799
-	// A token request is small. It is read before anything is proved, so what
-	// it may take is bounded.
+	// maxTokenRequest bounds the body of a token request, in bytes: it is read before
+	// the client's key is known.
 	maxTokenRequest = 64 << 10
 )
 
@@ -32,8 +32,8 @@ func (g *Guard) isTokenEndpoint(t target) bool {
 	})
 }
 
-// anyInterpretation reports whether is holds for a path in lower case that the target
-// might be read as.
+// anyInterpretation reports whether is returns true for one of the target's
+// interpretations, in lower case.
 func (t target) anyInterpretation(is func(path string) bool) bool {
 	return is(strings.ToLower(t.path)) ||
 		slices.ContainsFunc(t.decodings, func(text string) bool { return is(strings.ToLower(lenientPath(text))) })
@@ -46,8 +46,8 @@ func isBelow(path, root string) bool {
 	return ok && (rest == "" || rest[0] == '/')
 }
 
-// serveTokenStub is the token stub: clients that insist on OAuth get a token here. It
-// reports whether it rejected the request.
+// serveTokenStub is the token stub: clients that insist on OAuth get a token here
+// (RFC 6749, section 4.4). It reports whether it rejected the request.
 func (g *Guard) serveTokenStub(w http.ResponseWriter, r *http.Request, t target) (rejected bool) {
 	if r.Method != http.MethodPost || t.path != mimecast.TokenPath {
 		g.reject(w, r, problem.New(event.RouteNotAllowed, "The proxy keeps Mimecast's token endpoint to itself. A client that insists on a token gets one from POST /oauth/token."))
@@ -70,8 +70,8 @@ func (g *Guard) serveTokenStub(w http.ResponseWriter, r *http.Request, t target)
 	return false
 }
 
-// checkTokenRequest asks that the client secret be a key, and returns that key. The
-// client ID, the grant type and the rest may be anything.
+// checkTokenRequest requires that the client secret is a key, and returns that key.
+// The client ID, the grant type and the rest may be anything.
 func (g *Guard) checkTokenRequest(ring *keyring, w http.ResponseWriter, r *http.Request) (*key, *problem.Problem) {
 	if proved := ring.findInHeader(r.Header); proved != nil {
 		return proved, nil
@@ -104,9 +104,9 @@ func headerSecrets(r *http.Request) []string {
 	return []string{plain}
 }
 
-// bodySecrets returns what the body of a token request may mean by its client
-// secret: nothing where it is not there, or there twice. Some clients send JSON
-// without saying so, and some forget to escape a form.
+// bodySecrets returns the possible client secrets in the body of a token request: none
+// if it is missing or repeated. Some clients send JSON under another content type, and
+// some forget to escape a form.
 func bodySecrets(body []byte) []string {
 	var grant struct {
 		Secret string `json:"client_secret"`
@@ -131,13 +131,13 @@ func bodySecrets(body []byte) []string {
 	return secrets
 }
 
-// writeToken answers in Mimecast's shape.
+// writeToken sends a response in the format of Mimecast's.
 func writeToken(w http.ResponseWriter, token string) {
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")
 	h.Set("Pragma", "no-cache") // RFC 6749, section 5.1
-	// A client that is gone is no news here: the access log tells it.
+	// If the client is gone, the access log has it.
 	_ = json.NewEncoder(w).Encode(struct {
 		AccessToken string `json:"access_token"`
 		TokenType   string `json:"token_type"`

@@ -3,6 +3,7 @@ package guard
 import (
 	"net/http"
 	"path"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -10,18 +11,17 @@ import (
 	"mimecast-proxy/problem"
 )
 
-// target is what a request asks for: its path, byte for byte as it goes
-// upstream.
+// target is a request's path, byte for byte as it goes upstream.
 type target struct {
 	path string
-	// decodings are the path as it came and as it is after each decoding, where
-	// another reader might see another path in it: where there is an escape, a
-	// backslash, a parameter, a doubled slash or the like. Else there are none.
+	// decodings are the path as it came and after each round of decoding, if another
+	// server might interpret it differently: if it has an escape, a backslash, a
+	// parameter, a doubled slash or the like. Else there are none.
 	decodings []string
 }
 
-// parseTarget judges the request target as it came, not what net/http made of
-// it, and refuses what has no one meaning.
+// parseTarget checks the request target as it came, not as net/http parsed it, and
+// rejects one with more than one meaning.
 func (g *Guard) parseTarget(r *http.Request) (target, *problem.Problem) {
 	originForm, p := g.originForm(r)
 	if p != nil {
@@ -74,7 +74,8 @@ func (g *Guard) originForm(r *http.Request) (string, *problem.Problem) {
 	return "", badTarget("The request is for another host. Use the proxy's address in place of Mimecast's base URL, not as HTTP_PROXY.")
 }
 
-// mayBeAmbiguous reports whether a path has anything in it that needs a second look.
+// mayBeAmbiguous reports whether a path has a character that servers interpret in
+// different ways.
 func mayBeAmbiguous(p string) bool {
 	last := byte(0)
 	for i := range len(p) {
@@ -90,8 +91,8 @@ func mayBeAmbiguous(p string) bool {
 	return false
 }
 
-// interpretations returns a path as it came and as it is after each decoding, or says
-// what in it could be read in more than one way.
+// interpretations returns a path as it came and after each round of decoding, or the
+// reason why it is rejected as ambiguous.
 func interpretations(raw string) (decodings []string, reason string) {
 	if !validEscapes(raw) {
 		return nil, "a % that begins no escape"
@@ -108,8 +109,7 @@ func interpretations(raw string) (decodings []string, reason string) {
 	return decodings, ""
 }
 
-// rejectReason says what in a path is refused wherever it comes; nothing where all is
-// well.
+// rejectReason returns what in a path is always rejected; empty if nothing is.
 func rejectReason(text string) string {
 	for i := range len(text) {
 		if b := text[i]; b < ' ' || b == 0x7f {
@@ -129,8 +129,8 @@ func rejectReason(text string) string {
 
 func isSlash(r rune) bool { return r == '/' || r == '\\' }
 
-// withoutParameters cuts what some readers take for no part of a segment's
-// name: path parameters, and a decoded query or fragment.
+// withoutParameters cuts what some servers do not count as a segment's name: path
+// parameters, and a decoded query or fragment.
 func withoutParameters(segment string) string {
 	if i := strings.IndexAny(segment, ";?#"); i >= 0 {
 		return segment[:i]
@@ -138,12 +138,12 @@ func withoutParameters(segment string) string {
 	return segment
 }
 
-// maxDecodings bounds how often a path is decoded. A gateway may do it once or
-// twice more than it should; what is still coded then is meant to deceive.
+// maxDecodings bounds how often a path is decoded. A gateway may decode once or twice
+// too often; a path that still has escapes then is an attack.
 const maxDecodings = 3
 
-// decodeRepeatedly returns a path as it came, and as it is after each round of
-// decoding that changes it. It reports whether that came to an end.
+// decodeRepeatedly returns a path as it came and after each round of decoding that
+// changes it. It reports whether a further round would change nothing.
 func decodeRepeatedly(raw string) (decodings []string, complete bool) {
 	decodings = append(decodings, raw)
 	for range maxDecodings {
@@ -158,8 +158,8 @@ func decodeRepeatedly(raw string) (decodings []string, complete bool) {
 	return decodings, unescape(last) == last
 }
 
-// unescape decodes every escape once and leaves a % that begins none as it is.
-// url.PathUnescape gives up at the first such %, and not every reader does.
+// unescape decodes every escape once (RFC 3986, section 2.1) and leaves a % that begins
+// none as it is. url.PathUnescape fails at the first such %; not every server does.
 func unescape(s string) string {
 	i := strings.IndexByte(s, '%')
 	if i < 0 {
@@ -168,7 +168,8 @@ func unescape(s string) string {
 	out := append(make([]byte, 0, len(s)), s[:i]...)
 	for ; i < len(s); i++ {
 		if isEscape(s, i) {
-			out = append(out, unhex(s[i+1])<<4|unhex(s[i+2]))
+			b, _ := strconv.ParseUint(s[i+1:i+3], 16, 8) // isEscape has checked both digits
+			out = append(out, byte(b))
 			i += 2
 			continue
 		}
@@ -194,15 +195,8 @@ func isHex(b byte) bool {
 	return b >= '0' && b <= '9' || b|0x20 >= 'a' && b|0x20 <= 'f'
 }
 
-func unhex(b byte) byte {
-	if b <= '9' {
-		return b - '0'
-	}
-	return b | 0x20 - 'a' + 10
-}
-
-// lenientPath returns a path as the most forgiving reader takes it: backslashes are
-// slashes, doubled slashes are one, and parameters are not there.
+// lenientPath returns a path as the most lenient server interprets it: backslashes are
+// slashes, doubled slashes are one, and parameters are dropped.
 func lenientPath(text string) string {
 	if i := strings.IndexAny(text, "?#"); i >= 0 {
 		text = text[:i]

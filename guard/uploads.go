@@ -11,15 +11,15 @@ import (
 	"mimecast-proxy/problem"
 )
 
-// How long a client must have sent nothing before its slot can be given to
-// another request: where its body has not begun, and where it has.
+// How long a client must have sent nothing before its slot can be given to another
+// request: silentAfter if no byte of the body has come, else stalledAfter.
 const (
 	silentAfter  = 100 * time.Millisecond
 	stalledAfter = 2 * time.Second
 )
 
-// uploads are the requests with a body in flight. Whoever sends the beginning of
-// many and then nothing would else hold every slot. The zero value has none.
+// uploads are the in-flight requests with a body. A client that sends the beginning of
+// many and then nothing would otherwise take every slot. The zero value has none.
 type uploads struct {
 	mu     sync.Mutex // guards uploads; not held during I/O
 	bodies map[*upload]struct{}
@@ -58,8 +58,8 @@ func (u *uploads) remove(body *upload) {
 	delete(u.bodies, body)
 }
 
-// displace ends the request whose client has sent nothing for longest, and reports
-// whether there is one.
+// displace ends the request whose client has sent nothing for the longest time, and
+// reports whether there is one.
 func (u *uploads) displace() bool {
 	var longest *upload
 	now := time.Now()

@@ -8,15 +8,15 @@ import (
 	"time"
 )
 
-// connState says what a connection is to the proxy. A usual one is waiting,
-// serving, idle, and then serving again and again.
+// connState is the state of a client's connection. The usual course is waiting, serving,
+// idle, and then serving and idle in turns.
 type connState int32
 
 const (
 	waiting  connState = iota // new, and no byte has come
 	partial                   // bytes of a request have come, and it has not reached the handler
 	serving                   // a request is in the handler, or its response is being sent
-	rejected                  // net/http rejected the request, and lingers for the client to read that
+	rejected                  // net/http rejected the request, and waits for the client to read the response
 	idle                      // kept alive after a response, and no byte of the next request has come
 	closed
 )
@@ -31,9 +31,9 @@ const (
 	stalledAfter  = 50 * time.Millisecond
 )
 
-// connTable knows every connection of one server, and keeps their number within
-// its limits: whoever opens connections and sends no request loses the oldest of
-// them, and nobody else notices.
+// connTable tracks every connection of one server, and keeps their number within its
+// limits: a client that opens connections without sending requests loses the oldest of
+// them, and no other client notices.
 type connTable struct {
 	limits Limits
 	reject func(Rejection) []byte
@@ -74,8 +74,8 @@ type conn struct {
 	readFailed             atomic.Bool // a Read has failed
 }
 
-// admit counts c. Past the limits it first closes a connection that nobody will
-// miss, or else returns nil and closes c.
+// admit counts c. Beyond the limits it first closes an idle or rejected connection, or
+// if there is none closes c and returns nil.
 func (t *connTable) admit(c net.Conn) *conn {
 	t.admitting.Lock()
 	defer t.admitting.Unlock()
@@ -114,7 +114,7 @@ func (t *connTable) makeRoom(state connState, limit int, displace func() bool) {
 	}
 }
 
-// displaceSilent closes the connection whose client has been silent for longest,
+// displaceSilent closes the connection whose client has been silent for the longest time,
 // and reports whether there was one.
 func (t *connTable) displaceSilent() bool {
 	if time.Since(t.displacedAt) > time.Second {
@@ -153,8 +153,8 @@ func (t *connTable) closeOldest(state connState, atLeast time.Duration) bool {
 	return true
 }
 
-// lowerWriteTimeout lowers what a client may take to accept a write, those under way
-// included.
+// lowerWriteTimeout lowers the time that a client may take to accept a write, current
+// writes included.
 func (t *connTable) lowerWriteTimeout(timeout time.Duration) {
 	t.writeTimeout.Store(int64(timeout))
 	deadline := time.Now().Add(timeout)
@@ -211,8 +211,8 @@ func (c *conn) markIdle() {
 	}
 }
 
-// Read implements net.Conn. Where a request has begun and is not whole, it waits
-// for its turn among such connections.
+// Read implements net.Conn. If a request has begun and is not complete, it waits until
+// fewer than MaxPartial connections are in that state.
 func (c *conn) Read(b []byte) (int, error) {
 	state := connState(c.state.Load())
 	if state == serving {
@@ -236,8 +236,7 @@ func (c *conn) Read(b []byte) (int, error) {
 
 // Write implements net.Conn. A client that does not read gets the connection
 // closed: no response, no metric and no shutdown waits for it for longer than the
-// write timeout. Where there is no request in the handler, it is a rejection of
-// net/http's own that is written.
+// write timeout. If no request is in the handler, b is a rejection by net/http.
 func (c *conn) Write(b []byte) (int, error) {
 	if state := connState(c.state.Load()); state == waiting || state == partial || state == idle {
 		if response, ok := c.rejection(b); ok {
@@ -277,8 +276,8 @@ func (c *conn) CloseWrite() error {
 	return errors.ErrUnsupported
 }
 
-// asConn returns the connection of the table that c is, or is a TLS connection
-// over; nil for another.
+// asConn returns c, or the connection under c if that is a TLS connection; nil if it is
+// in no table.
 func asConn(c net.Conn) *conn {
 	if over, ok := c.(interface{ NetConn() net.Conn }); ok {
 		c = over.NetConn()

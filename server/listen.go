@@ -9,12 +9,12 @@ import (
 	"os"
 )
 
-// ListenFunc opens a listener, as net.ListenConfig's Listen does.
+// ListenFunc opens a listener, as [net.ListenConfig.Listen] does.
 type ListenFunc func(ctx context.Context, network, address string) (net.Listener, error)
 
-// Listen opens a listener by listen, for the address that variable sets. A unix
-// socket gets the mode, and from its first moment on nobody else can connect to it; a
-// stale one is replaced. Errors name the variable and say what to do.
+// Listen opens a listener by listen, for the address that variable sets. A unix socket
+// gets the mode; before that only its owner can connect to it. A stale socket is
+// replaced. Errors name the variable and what to change.
 func Listen(ctx context.Context, listen ListenFunc, variable, network, address string, mode fs.FileMode) (net.Listener, error) {
 	setting := variable + "=" + address
 	if network == "unix" {
@@ -50,8 +50,8 @@ func listenPrivately(ctx context.Context, listen ListenFunc, network, address st
 	return l, err
 }
 
-// removeStaleSocket removes a socket that a killed process left behind. One that
-// somebody listens at stays, and is in the way; so does anything else.
+// removeStaleSocket removes a socket that a killed process left behind. A socket that a
+// process listens at, or another file, is an error.
 func removeStaleSocket(ctx context.Context, path string) error {
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {

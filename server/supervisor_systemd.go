@@ -12,16 +12,17 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 )
 
-// adminSocket is the FileDescriptorName= of the admin listener's socket. Any
-// other name, and none, is the data port's.
+// adminSocket is the FileDescriptorName= of the admin listener's socket. A socket with
+// any other name, or none, is the data port's.
 const adminSocket = "admin"
 
-// notifyTimeout is how long the end waits until systemd has got the last state.
+// notifyTimeout bounds how long the exit waits until systemd has read the last state.
 const notifyTimeout = time.Second
 
-// RunSupervised runs the program under its supervisor and returns its exit
-// code. Sockets and variables of systemd's are taken from the environment, so
-// that no command which the program starts inherits them.
+// RunSupervised runs the program under systemd or at a console and returns its exit code.
+// It removes systemd's sockets and variables from the environment, so that no command
+// that the program starts inherits them. The error is about sockets or variables that
+// cannot be used; the program has not run then.
 func RunSupervised(program func(Supervisor) int) (code int, err error) {
 	s := atConsole()
 	if err := s.takeSockets(activation.Files(true)); err != nil {
@@ -39,7 +40,7 @@ func RunSupervised(program func(Supervisor) int) (code int, err error) {
 	notify := func(state string) {
 		select {
 		case states <- state:
-		default: // systemd does not read, and nothing here waits for it
+		default: // systemd does not read, and the program does not wait for it
 		}
 	}
 	s.Ready = func(status string) { notify(daemon.SdNotifyReady + "\nSTATUS=" + status) }
@@ -73,8 +74,8 @@ func (s *Supervisor) takeSockets(files []*os.File) error {
 	return nil
 }
 
-// sendStates sends systemd each state, if it started the program. A socket that
-// systemd does not read blocks this goroutine alone.
+// sendStates sends each state to systemd (sd_notify(3)), if that started the program. A
+// socket that systemd does not read blocks only this goroutine.
 func (s *Supervisor) sendStates(states <-chan string) {
 	for state := range states {
 		if _, err := daemon.SdNotify(false, state); err != nil {

@@ -24,27 +24,27 @@ import (
 )
 
 const (
-	// fetchTimeout bounds one token request, answer included.
+	// fetchTimeout bounds one token request, response included.
 	fetchTimeout = 30 * time.Second
-	// maxResponseBytes bounds the token endpoint's answer, in bytes. A real one has
+	// maxResponseBytes bounds the token endpoint's response, in bytes. A real one has
 	// about 100 and a long JWT.
 	maxResponseBytes = 64 << 10
 )
 
-// ClientCredentials fetches tokens by the client credentials grant. The
-// secret goes in the form body (client_secret_post), once for each fetch.
+// ClientCredentials fetches tokens by the client credentials grant (RFC 6749, section
+// 4.4). The secret is sent in the form body (section 2.3.1), once for each fetch. URL, ID
+// and Secret must be set.
 type ClientCredentials struct {
 	// URL is the token endpoint.
 	URL string
-	// ID and Secret return what is in force. They are called before each fetch and
-	// must not block.
+	// ID and Secret return the current credentials. They are called before each fetch
+	// and must not block.
 	ID, Secret func() secret.Text
 	// Transport sends the request; nil means http.DefaultTransport.
 	Transport http.RoundTripper
-	// OnClockSkew is told, after each answer that bears a date, how far this
-	// machine's clock is ahead of the token endpoint's; negative: behind. An
-	// answer has whole seconds and takes its time, and what that can explain
-	// is 0. nil means that nobody wants to know.
+	// OnClockSkew, unless nil, is called after each response with a Date header, with
+	// how far this machine's clock is ahead of the token endpoint's; negative: behind.
+	// A difference that whole seconds and the time of the request explain is 0.
 	OnClockSkew func(ahead time.Duration)
 
 	lastUsed atomic.Pointer[credentials] // of the last fetch
@@ -60,16 +60,16 @@ func (c *ClientCredentials) current() *credentials {
 	return &credentials{c.ID(), c.Secret()}
 }
 
-// Changed reports whether the credentials that a fetch would use now are
-// others than those that the last one used.
+// Changed reports whether the current credentials differ from those of the last fetch.
+// It is false before the first.
 func (c *ClientCredentials) Changed() bool {
 	used := c.lastUsed.Load()
 	return used != nil && !c.current().equal(used)
 }
 
-// Fetch gets one token. Where the credentials are refused and have meanwhile
-// been replaced, it tries the new ones at once. The error is an [*Error], or
-// that of a context that ended.
+// Fetch requests one token. If the credentials are rejected and have been replaced
+// meanwhile, it tries the new ones at once. The error is an [*Error], or that of a
+// context that ended.
 func (c *ClientCredentials) Fetch(ctx context.Context) (*Token, error) {
 	t, err := c.fetch(ctx)
 	if e, ok := errors.AsType[*Error](err); ok && e.Outcome == event.TokenRefused && c.Changed() {
@@ -103,9 +103,8 @@ func (c *ClientCredentials) fetch(ctx context.Context) (*Token, error) {
 	return newFromResponse(response, recorder.expiresIn, began)
 }
 
-// newFromResponse judges a token that the endpoint gave. x/oauth2 takes whatever is
-// there; a token that no header can carry, or that is dead already, would fail
-// every request until it expires.
+// newFromResponse checks the token in a response. x/oauth2 accepts any text; a token
+// that no header can carry, or that has expired, would fail every request.
 func newFromResponse(response *oauth2.Token, expiresIn json.RawMessage, began time.Time) (*Token, error) {
 	if !strings.EqualFold(cmp.Or(response.TokenType, "bearer"), "bearer") {
 		return nil, unusableError("its token_type is not Bearer")
@@ -131,7 +130,7 @@ func unusableError(what string) error {
 
 // parseLifetime reads expires_in: a number of seconds, or one in a string, as
 // gateways of the kind that Mimecast runs send it. None or zero is taken as
-// [DefaultLifetime], more than [MaxLifetime] as that.
+// [DefaultLifetime], more than [MaxLifetime] as MaxLifetime.
 func parseLifetime(expiresIn json.RawMessage) (time.Duration, error) {
 	var value any
 	if len(expiresIn) > 0 {
@@ -179,15 +178,15 @@ func isB64Token(s string) bool {
 	return true
 }
 
-// responseRecorder is a RoundTripper that keeps what x/oauth2 does not tell: the
-// answer's status, headers and body where there is no token in it.
+// responseRecorder is a RoundTripper that keeps what x/oauth2 hides: the status, headers
+// and body of a response without a token.
 type responseRecorder struct {
 	url  string
 	base http.RoundTripper
-	res  *http.Response // nil until an answer came
+	res  *http.Response // nil until there is a response
 	body []byte
-	// expiresIn is kept from x/oauth2, which refuses a token for a lifetime that
-	// is no whole number.
+	// expiresIn is hidden from x/oauth2, which rejects a token whose lifetime is not a
+	// whole number.
 	expiresIn json.RawMessage
 	// readErr is why the body could not be read to its end; nil if it was.
 	readErr     error
@@ -195,7 +194,7 @@ type responseRecorder struct {
 }
 
 func (r *responseRecorder) RoundTrip(req *http.Request) (*http.Response, error) {
-	// Whoever asks for nothing may get gzip (RFC 9110, section 12.5.3).
+	// Without Accept-Encoding the response may be gzip (RFC 9110, section 12.5.3).
 	req = req.Clone(req.Context())
 	req.Header.Set("Accept-Encoding", "identity")
 	began := time.Now()
@@ -208,21 +207,21 @@ func (r *responseRecorder) RoundTrip(req *http.Request) (*http.Response, error) 
 		r.onClockSkew(clockSkew(date, began, time.Now()))
 	}
 	r.body, err = readResponse(res.Body)
-	_ = res.Body.Close() // what was read is what counts
+	_ = res.Body.Close() // only what was read counts
 	if err != nil {
 		r.readErr = err
 		return nil, err
 	}
-	if json.Valid(r.body) { // x/oauth2 reads a form where the type says text
+	if json.Valid(r.body) { // x/oauth2 parses a form if the type is text
 		res.Header.Set("Content-Type", "application/json")
 	}
 	res.Body = io.NopCloser(bytes.NewReader(r.takeExpiresIn()))
 	return res, nil
 }
 
-// readResponse reads a bounded answer. Some servers and devices compress it although
-// that was not asked for, with or without saying so, and some put a byte order mark
-// before it; no JSON begins as gzip does.
+// readResponse reads a bounded response body. Some servers and devices compress it
+// without being asked, some without a Content-Encoding, and some put a byte order mark
+// before it. No JSON begins as gzip does.
 func readResponse(body io.Reader) ([]byte, error) {
 	text, err := readBounded(body)
 	if err == nil && bytes.HasPrefix(text, []byte("\x1f\x8b")) {
@@ -242,7 +241,7 @@ func readBounded(r io.Reader) ([]byte, error) {
 	return text, err
 }
 
-// takeExpiresIn takes expires_in out of the answer.
+// takeExpiresIn returns the body without expires_in, which it keeps.
 func (r *responseRecorder) takeExpiresIn() []byte {
 	var fields map[string]json.RawMessage
 	if json.Unmarshal(r.body, &fields) != nil {
@@ -257,9 +256,8 @@ func (r *responseRecorder) takeExpiresIn() []byte {
 	return rest
 }
 
-// clockSkew returns how far this machine's clock is ahead of the one that dated an
-// answer, which was asked for at began and came at ended. The monotonic clock
-// has no say in that.
+// clockSkew returns how far this machine's clock is ahead of the one that dated a
+// response, which was requested at began and came at ended. It compares wall clocks.
 func clockSkew(date, began, ended time.Time) time.Duration {
 	began, ended = began.Round(0), ended.Round(0)
 	if end := date.Add(time.Second); end.Before(began) {
@@ -268,8 +266,8 @@ func clockSkew(date, began, ended time.Time) time.Duration {
 	return min(0, ended.Sub(date))
 }
 
-// fetchError says what a failed fetch means. It gives nothing of the answer away
-// but its status and Mimecast's code, since an answer may echo the secret.
+// fetchError turns a failed fetch into an [*Error]. Of the response it contains only the
+// status and Mimecast's code, since a response may echo the secret.
 func (r *responseRecorder) fetchError(ctx context.Context, err error, creds *credentials) error {
 	if ctx.Err() != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return fmt.Errorf("asking for a token: %w", context.Cause(ctx))
@@ -302,7 +300,7 @@ func (r *responseRecorder) fetchError(ctx context.Context, err error, creds *cre
 	return e
 }
 
-// errorCodeSuffix returns ", code X" with the error code of the answer; empty where there
+// errorCodeSuffix returns ", code X" with the error code of the response; empty if there
 // is none that is safe to print.
 func (r *responseRecorder) errorCodeSuffix(creds *credentials) string {
 	code := mimecast.Code(r.body)
@@ -312,7 +310,7 @@ func (r *responseRecorder) errorCodeSuffix(creds *credentials) string {
 	return ", code " + code
 }
 
-// isErrorCode reports whether s is what error codes look like.
+// isErrorCode reports whether s has the form of an error code.
 func isErrorCode(s string) bool {
 	if s == "" || len(s) > 64 {
 		return false
