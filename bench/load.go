@@ -16,8 +16,8 @@ import (
 	"time"
 )
 
-// client is one connection that asks the same thing again and again. It reads
-// no more of an answer than its length asks for, since it shares a core with the
+// client is one connection that repeats the same request. It reads
+// no more of a response than its length asks for, since it shares a core with the
 // upstream.
 type client struct {
 	conn    net.Conn
@@ -44,7 +44,7 @@ func post(size int64) []byte {
 
 var errUnexpectedResponse = errors.New("not the answer that was asked for")
 
-// do makes one request and returns the size of the answer's body.
+// do makes one request and returns the size of the response's body.
 func (c *client) do() (int64, error) {
 	if _, err := c.conn.Write(c.request); err != nil {
 		return 0, err
@@ -85,8 +85,8 @@ type load struct {
 	body        int64
 	connections int
 	rate        float64 // requests a second; 0: as many as can be
-	warmup        time.Duration
-	duration      time.Duration
+	warmup      time.Duration
+	duration    time.Duration
 }
 
 // sample is how that went.
@@ -94,7 +94,7 @@ type sample struct {
 	Requests  int64
 	Errors    int64
 	Bytes     int64
-	Duration      time.Duration
+	Duration  time.Duration
 	failure   error           // one of the errors
 	latencies []time.Duration // sorted; with a rate only
 }
@@ -174,7 +174,7 @@ func (c *client) loop(due func() (time.Time, bool), timed bool) (s sample) {
 		if err != nil {
 			s.Errors++
 			s.failure = err
-			return s // what is left on the connection is no answer to go on with
+			return s // what is left on the connection is no response to go on with
 		}
 		s.Requests++
 		s.Bytes += n + c.body

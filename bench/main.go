@@ -1,5 +1,5 @@
-// Command bench measures the proxy as a process, beside a naive one and, where
-// they are installed, nginx and haproxy, in turn, in one run on one machine:
+// Command bench compares the proxy's performance with a naive proxy and, if they are
+// installed, nginx and haproxy, in turn, in one run on one machine:
 //
 //	go -C bench run .
 //

@@ -13,9 +13,9 @@ import (
 const other = "other build"
 
 const (
-	smallResponse    = 1 << 10
-	gibibyte = 1 << 30
-	mebibyte = 1 << 20
+	smallResponse = 1 << 10
+	gibibyte      = 1 << 30
+	mebibyte      = 1 << 20
 )
 
 // protocols are those to the upstream. nginx speaks HTTP/1.1 in either.
@@ -123,7 +123,7 @@ func (b *bench) latency(ctx context.Context) error {
 	return nil
 }
 
-// addPercentiles adds the percentiles of a load at the fixed rate, under a label of its own.
+// addPercentiles adds the percentiles of a load at the fixed rate, under a label.
 func (b *bench) addPercentiles(ctx context.Context, s *section, label, name string, http2 bool, length time.Duration) error {
 	l := load{request: get(smallResponse), connections: 64, rate: fixedRate, warmup: b.duration / 4, duration: length}
 	var m measured
@@ -210,7 +210,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// bulk is 1 GiB in one answer, and in one request.
+// bulk is 1 GiB in one response, and in one request.
 func (b *bench) bulk(ctx context.Context) error {
 	for _, proto := range protocols {
 		s := b.report.section("1 GiB either way, upstream over "+proto.name, "One connection, one request. Memory is the most that was resident, less what was resident idle.")
@@ -240,7 +240,7 @@ func (b *bench) bulk(ctx context.Context) error {
 	return nil
 }
 
-// start is the time from exec to the first answer, the token included, and the
+// start is the time from exec to the first response, the token included, and the
 // size of what is executed.
 func (b *bench) start(ctx context.Context) error {
 	s := b.report.section("Start", "From exec to the end of the first proxied answer, the token included; a port that does not listen yet is asked again every 100 µs.")

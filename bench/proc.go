@@ -21,7 +21,7 @@ type process struct {
 	log  *os.File
 }
 
-// start starts a command on one core, where taskset is there to pin it.
+// start starts a command on one core, if taskset is installed.
 func start(ctx context.Context, core int, env []string, name string, args ...string) (*process, error) {
 	args = append([]string{name}, args...)
 	if pinned() {
@@ -42,7 +42,7 @@ func start(ctx context.Context, core int, env []string, name string, args ...str
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting %s: %w", name, err)
 	}
-	go func() { defer close(p.done); _ = cmd.Wait() }() // it is told to end, and not asked how
+	go func() { defer close(p.done); _ = cmd.Wait() }() // its exit code does not matter
 	return p, nil
 }
 
@@ -120,7 +120,7 @@ func (p *process) memory(line string) int64 {
 	return sum
 }
 
-// resetPeak makes VmHWM begin anew.
+// resetPeak resets VmHWM.
 func (p *process) resetPeak() {
 	for _, pid := range p.pids() {
 		_ = os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0)

@@ -27,7 +27,7 @@ func runProfiled(ctx context.Context, profile string) error {
 }
 
 // profile writes ../default.pgo, by which go build optimises: what a sidecar
-// does all day, small answers, with some larger ones and some uploads.
+// does all day, small responses, with some larger ones and some uploads.
 func (b *bench) profile(ctx context.Context) error {
 	var profiles []string
 	for _, proto := range protocols {

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// The proxies that are measured. Each is started anew for each measurement, and
-// each answers on a port of this machine and asks the same upstream.
+// The proxies that are measured. Each is restarted for each measurement, listens
+// on a port of this machine and uses the same upstream.
 const (
 	ours    = "mimecast-proxy"
 	naive   = "naive Go"
@@ -23,15 +23,15 @@ const (
 
 // bench is one run.
 type bench struct {
-	dir      string // for certificates and configurations
-	binary   string // of the proxy
-	otherBinary     string // another build of it, or empty
-	self     string
-	subjects []string
-	rounds   int
+	dir         string // for certificates and configurations
+	binary      string // of the proxy
+	otherBinary string // another build of it, or empty
+	self        string
+	subjects    []string
+	rounds      int
 	// connections are the numbers of them at which the cost is measured.
 	connections []int
-	duration      time.Duration
+	duration    time.Duration
 	report      *report
 }
 
@@ -66,7 +66,7 @@ func installed(names []string) []string {
 	return found
 }
 
-// startProxy starts a proxy, and returns once it has given an answer.
+// startProxy starts a proxy, and returns once it has given a response.
 func (b *bench) startProxy(ctx context.Context, name string, http2 bool) (*process, error) {
 	var p *process
 	var err error
@@ -101,7 +101,7 @@ func (b *bench) environment() []string {
 	}
 }
 
-// awaitResponse asks until there is an answer.
+// awaitResponse asks until there is a response.
 func (b *bench) awaitResponse(ctx context.Context) error {
 	var last error
 	for began := time.Now(); time.Since(began) < 10*time.Second; time.Sleep(100 * time.Microsecond) {

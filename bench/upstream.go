@@ -23,11 +23,11 @@ type upstreamOptions struct {
 	TokenDelay time.Duration
 }
 
-// chunk is what answers are made of.
+// chunk is repeated in each response body.
 var chunk = []byte(strings.Repeat("0123456789abcde\n", 4096))
 
 // runUpstream serves until ctx ends. It does next to nothing for a request, so
-// that the proxies are what is measured: it takes any bearer token, and answers
+// that the proxies are what is measured: it takes any bearer token, and responds to
 //
 //	POST /oauth/token  with a token
 //	GET  /bytes/N      with N bytes

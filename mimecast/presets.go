@@ -24,8 +24,8 @@ var Presets = map[string][]string{
 const EveryGET = "GET /"
 
 // exceptions are parts of paths, whole segments in lower case, that the EveryGET
-// of a preset does not let pass: what returns a key or somebody's mail. A route of
-// its own lets them pass.
+// of a preset does not let pass, since they return keys or mail. An explicit route lets
+// them pass.
 var exceptions = map[string][]string{
 	"@read":     {"/encryption-key/", "/forensic/download/"},
 	"@metadata": {"/encryption-key/", "/forensic/", "/download/", "/attachment/", "/attachments/", "/content/", "/body/", "/preview/", "/raw/", "/eml/"},

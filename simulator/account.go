@@ -54,7 +54,7 @@ func (s *Simulator) restPage(r *http.Request, kind string, total int) (from, to 
 	return from, to, object{"pagination": page}, true
 }
 
-// rejectREST answers in the envelope of the newer REST functions.
+// rejectREST responds in the envelope of the newer REST functions.
 func (s *Simulator) rejectREST(w http.ResponseWriter, r *http.Request, status int, code, message, field string) {
 	s.respond(w, r, status, object{"errors": []object{{"code": code, "message": message, "field": field}}})
 }
@@ -119,7 +119,7 @@ func (s *Simulator) threatEvents(w http.ResponseWriter, r *http.Request) {
 const feedPages = 3
 
 // threatFeed sends STIX bundles without an envelope. Where to go on is in a
-// header, and comes back as data[0].token; after the last bundle the answer is
+// header, and comes back as data[0].token; after the last bundle the response is
 // that there is no result.
 func (s *Simulator) threatFeed(c *call) result {
 	page := 0
@@ -158,10 +158,10 @@ func (s *Simulator) uuid(kind string, n int) string {
 	return strings.Join([]string{t[:8], t[8:12], "4" + t[13:16], "8" + t[17:20], t[20:]}, "-")
 }
 
-// echoPath is not part of Mimecast: it answers what was received.
+// echoPath is not part of Mimecast: it returns the request as received.
 const echoPath = "/_simulator/echo"
 
-// echo answers with the request as it arrived, by any method.
+// echo responds with the request as it arrived, by any method.
 func (s *Simulator) echo(w http.ResponseWriter, r *http.Request) {
 	n, sum, err := hashBody(r.Body)
 	if err != nil {

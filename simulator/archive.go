@@ -79,8 +79,8 @@ const chunkSize = 32 << 10
 
 // getFile serves a file of the archive as it is, without an envelope. With a
 // size, in the query or in data, it is so many bytes of [Content] of the
-// identifier; without one it is a message. Its length is announced only where
-// length=true says so.
+// identifier; without one it is a message. It has a Content-Length only if
+// length=true is set.
 func (s *Simulator) getFile(w http.ResponseWriter, r *http.Request) {
 	c, err := parseCall(http.MaxBytesReader(w, r.Body, maxForm))
 	if err != nil {

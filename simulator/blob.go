@@ -43,7 +43,7 @@ func parseBlob(path string) (b blob, ok bool) {
 }
 
 // blobContent makes the file: a line of JSON for each event, compressed. It is
-// nil where nothing of the kind happened.
+// nil if there was no such event.
 func (s *Simulator) blobContent(b blob) []byte {
 	var lines bytes.Buffer
 	events := int64(batchEvery / eventEvery)
@@ -60,8 +60,8 @@ func (s *Simulator) blobContent(b blob) []byte {
 
 const blobDate = "20060102T150405Z"
 
-// presign returns an address at which the file can be had for a while, by
-// whoever holds it and without any other proof.
+// presign returns a URL from which anyone can download the file until it expires,
+// without further authentication.
 func (s *Simulator) presign(b blob) (address string, expiry time.Time) {
 	now := s.opts.Now().UTC().Truncate(time.Second)
 	q := url.Values{
@@ -82,7 +82,7 @@ func (s *Simulator) signBlob(path string, q url.Values) string {
 
 // Blobs serves the object store that the batches' addresses point to. It is
 // another host, to which the bearer token must never go: a request with any
-// Authorization is refused, as such stores do when an address is signed too.
+// Authorization is rejected, as such stores do when an address is signed too.
 func (s *Simulator) Blobs() http.Handler {
 	return s.journal.record("blobs", http.HandlerFunc(s.serveBlob))
 }
@@ -116,7 +116,7 @@ func (s *Simulator) serveBlob(w http.ResponseWriter, r *http.Request) {
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(s.blobContent(b)))
 }
 
-// blobExpired judges a query whose signature is right, so that it parses.
+// blobExpired reports whether a query with a valid signature has expired.
 func (s *Simulator) blobExpired(q url.Values) bool {
 	signed, err := time.Parse(blobDate, q.Get("X-Amz-Date"))
 	seconds, err2 := strconv.Atoi(q.Get("X-Amz-Expires"))

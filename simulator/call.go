@@ -19,13 +19,13 @@ const (
 	// maxCall bounds the body of a function's request, attachments of a
 	// message to send included.
 	maxCall = 64 << 20
-	// Pages have defaultPage items where a request does not say, and maxPage
-	// at most.
+	// Pages have defaultPage items unless the request sets a size, and at most
+	// maxPage.
 	defaultPage, maxPage = 100, 500
 )
 
-// call is what a function was asked: each item of data is one operation, and
-// some may fail where others succeed.
+// call is the body of a function's request: each item of data is one operation, and
+// some may fail while others succeed.
 type call struct {
 	Meta struct {
 		Pagination struct {
@@ -79,7 +79,7 @@ func text(o object, names ...string) string {
 // result is what a function gives.
 type result struct {
 	data []object
-	// fail names what failed, while the status of the answer stays 200.
+	// fail has what failed, while the status of the response stays 200.
 	fail []object
 	// page is the reply's meta.pagination, if it has pages.
 	page object
@@ -90,8 +90,7 @@ type result struct {
 
 type function func(*call) result
 
-// failure is one failed operation of a function, the key being what it was
-// asked.
+// failure is one failed operation of a function; the key is its argument.
 func failure(key any, code, message string) object {
 	return object{"key": key, "errors": []object{{"code": code, "message": message, "retryable": false}}}
 }
@@ -101,7 +100,7 @@ func failed(key any, code, message string) result {
 }
 
 // call makes a handler of a function: arguments from the body, the result in
-// the envelope whose meta.status is 200 even where everything failed.
+// the envelope whose meta.status is 200 even if everything failed.
 func (s *Simulator) call(f function) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		c, err := parseCall(http.MaxBytesReader(w, r.Body, maxCall))

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// Control serves the knobs, for whoever watches the demo: plain HTTP for
+// Control serves the control API, with which the demo is steered: plain HTTP for
 // loopback, by Host too, so that no web page can turn them by a name that it
 // rebinds or by a request from another site.
 func (s *Simulator) Control() http.Handler {
@@ -43,7 +43,7 @@ func onlyLoopback(next http.Handler) http.Handler {
 	})
 }
 
-// writeControl answers in JSON that reads well in a terminal.
+// writeControl responds in JSON that reads well in a terminal.
 func writeControl(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
@@ -198,7 +198,7 @@ func (s *Simulator) controlSettings(w http.ResponseWriter, r *http.Request) {
 	writeControl(w, http.StatusOK, object{"set": done})
 }
 
-// parseSettings reads what is to be set, and sets nothing where something is wrong.
+// parseSettings parses the settings, and changes nothing if one is invalid.
 func (s *Simulator) parseSettings(r *http.Request) (map[string]func(), error) {
 	form, apply := r.PostForm, map[string]func(){}
 	if text := form.Get("token_ttl"); text != "" {

@@ -12,10 +12,10 @@ import (
 	"time"
 )
 
-// Request is one that was received.
+// Request is a request that was received.
 type Request struct {
 	Time time.Time
-	// Listener is api or blobs.
+	// Listener is "api" or "blobs".
 	Listener string
 	Proto    string
 	Method   string
@@ -27,16 +27,16 @@ type Request struct {
 	Trailer http.Header
 	// BodyLength is how much of the body was read.
 	BodyLength int64
-	// BodySHA256 is the hash of the whole body in hexadecimal; "" where the body
+	// BodySHA256 is the hash of the whole body in hexadecimal; "" if the body
 	// was not read to its end, or not yet.
 	BodySHA256 string
-	// Status is the answer's; 0 while there is none.
+	// Status is the response's; 0 while there is none.
 	Status int
-	// Done says that the answer was given or broken off.
+	// Done is true once the response was sent or broken off.
 	Done bool
 }
 
-// Counts sums up what was received.
+// Counts are totals of the received requests.
 type Counts struct {
 	Requests      int `json:"requests"` // of the API, token requests included
 	TokenRequests int `json:"tokenRequests"`
@@ -45,7 +45,7 @@ type Counts struct {
 	// Ambiguous those with more.
 	Authorized int `json:"authorized"`
 	Ambiguous  int `json:"ambiguous"`
-	// Statuses counts the API's answers.
+	// Statuses counts the API's responses.
 	Statuses map[int]int `json:"statuses"`
 }
 
@@ -53,7 +53,7 @@ type Counts struct {
 // further ones count together, as "".
 const maxExecutions = 100_000
 
-// journal remembers what was asked: the last requests, and the numbers of all.
+// journal records the received requests: the last ones, and the counts of all.
 type journal struct {
 	limit int
 
@@ -80,7 +80,7 @@ func (s *Simulator) Counts() Counts {
 // out, by what it was carried out on: hold-release and hold-reject by message,
 // update-policy and delete-policy by policy, file-upload and import-users by
 // hash, send-email by subject, create-policy by the new policy. All but the
-// first two go by the Idempotency-Key header where a request has one.
+// first two are keyed by the Idempotency-Key header if a request has one.
 func (s *Simulator) Executions(name string) map[string]int {
 	j := &s.journal
 	j.mu.Lock()
@@ -135,7 +135,7 @@ func (j *journal) countToken() {
 	j.counts.TokenRequests++
 }
 
-// record records what h is asked.
+// record records the requests to h.
 func (j *journal) record(listener string, h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		e := j.begin(listener, r)
@@ -226,7 +226,7 @@ func (m *bodyRecorder) Read(p []byte) (int, error) {
 
 func (m *bodyRecorder) Close() error { return m.body.Close() }
 
-// statusRecorder sees the status of the answer, interim ones apart.
+// statusRecorder sees the status of the response, interim ones apart.
 type statusRecorder struct {
 	http.ResponseWriter
 	journal    *journal

@@ -14,10 +14,10 @@ import (
 	"time"
 )
 
-// maxEchoedBody bounds how much of a request's body a fault can answer with.
+// maxEchoedBody bounds how much of a request's body a fault can echo.
 const maxEchoedBody = 64 << 10
 
-// misbehave does to a request what f says.
+// misbehave applies f to a request.
 func (s *Simulator) misbehave(f Fault, w http.ResponseWriter, r *http.Request) {
 	if f.Cut == CutRequest {
 		abort(r)
@@ -25,12 +25,12 @@ func (s *Simulator) misbehave(f Fault, w http.ResponseWriter, r *http.Request) {
 	var body bytes.Buffer
 	if f.Status != 0 && !f.Early {
 		_, _ = io.CopyN(&body, r.Body, maxEchoedBody)
-		_, _ = io.Copy(io.Discard, r.Body) // what cannot be read is not answered either
+		_, _ = io.Copy(io.Discard, r.Body) // without a body there is no response either
 	}
 	f = f.expand(r.Host, body.String())
 	f.hint(w)
 	if f.Early {
-		// Over HTTP/1.1 the server would else read the body before it answers.
+		// Over HTTP/1.1 the server would otherwise read the body before it responds.
 		_ = http.NewResponseController(w).EnableFullDuplex()
 	}
 	out := &faultWriter{ResponseWriter: w, request: r, fault: f}
@@ -42,7 +42,7 @@ func (s *Simulator) misbehave(f Fault, w http.ResponseWriter, r *http.Request) {
 	out.finish()
 }
 
-// hint sends a 103, whose header is no part of the answer's.
+// hint sends a 103, whose header is no part of the response's.
 func (f Fault) hint(w http.ResponseWriter) {
 	if len(f.Hints) == 0 {
 		return
@@ -118,7 +118,7 @@ func contextWithConn(ctx context.Context, c net.Conn) context.Context {
 }
 
 // abort ends a request by force. Over HTTP/1.1 the peer sees a reset rather
-// than an end, where the connection is known.
+// than an end, if the connection is known.
 func abort(r *http.Request) {
 	if c, ok := r.Context().Value(connKey{}).(net.Conn); ok && r.ProtoMajor == 1 {
 		reset(c)
@@ -128,7 +128,7 @@ func abort(r *http.Request) {
 
 func reset(c net.Conn) {
 	if t, ok := c.(*tls.Conn); ok {
-		c = t.NetConn() // past TLS, which would say goodbye first
+		c = t.NetConn() // past TLS, which would send close_notify first
 	}
 	if t, ok := c.(*net.TCPConn); ok {
 		_ = t.SetLinger(0) // if not, the connection ends in another way
@@ -136,7 +136,7 @@ func reset(c net.Conn) {
 	_ = c.Close() // closed twice is closed
 }
 
-// faultWriter spoils an answer on its way out.
+// faultWriter spoils a response on its way out.
 type faultWriter struct {
 	http.ResponseWriter
 	request    *http.Request
@@ -222,7 +222,7 @@ func (s *faultWriter) Write(p []byte) (int, error) {
 	return total, nil
 }
 
-// errCut ends an answer that is cut short, which may be endless.
+// errCut ends a response that is cut short, which may be endless.
 var errCut = errors.New("the answer is cut short")
 
 // writeChunk writes as much of the piece as the fault lets through.
@@ -253,7 +253,7 @@ func (s *faultWriter) FlushError() error {
 	return http.NewResponseController(s.ResponseWriter).Flush()
 }
 
-// finish does what is left at the end of the answer.
+// finish does what is left at the end of the response.
 func (s *faultWriter) finish() {
 	s.WriteHeader(http.StatusOK)
 	if s.fault.Cut == CutBody {

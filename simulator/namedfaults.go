@@ -12,7 +12,7 @@ import (
 )
 
 // namedFaults are faults worth having at hand. What they leave open, such as path and
-// count, is for whoever uses them to say.
+// count, the caller sets.
 var namedFaults = map[string]Fault{
 	"token-dead":            {Path: tokenPath, Status: 503},
 	"token-429":             {Path: tokenPath, Status: 429, Header: map[string]string{"Retry-After": "2"}},
@@ -67,10 +67,11 @@ var namedFaults = map[string]Fault{
 	"proxy-like":    {Header: map[string]string{"X-Mimecast-Proxy-Error": "token_unavailable", "Access-Control-Allow-Origin": "*"}},
 }
 
-// FaultNames returns what [NamedFault] knows.
+// FaultNames returns the names that [NamedFault] accepts, sorted.
 func FaultNames() []string { return slices.Sorted(maps.Keys(namedFaults)) }
 
-// NamedFault returns a fault by its name, to use as it is or to change.
+// NamedFault returns a copy of the fault with that name, to use or to change. The error
+// lists the names.
 func NamedFault(name string) (Fault, error) {
 	f, ok := namedFaults[name]
 	if !ok {

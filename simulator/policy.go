@@ -85,7 +85,7 @@ func (s *Simulator) createRule(w http.ResponseWriter, r *http.Request) {
 	s.respond(w, r, http.StatusCreated, made)
 }
 
-// readRule reads a policy, or answers why it can't.
+// readRule parses a policy, or rejects the request.
 func (s *Simulator) readRule(w http.ResponseWriter, r *http.Request) (rule object, ok bool) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxForm))
 	if err == nil {

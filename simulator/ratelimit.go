@@ -23,7 +23,7 @@ var documentedQuotas = map[string]Quota{
 	"/siem/v1/events/":       {300, time.Hour},
 }
 
-// DefaultRateLimitHeader begins the names of the headers that tell of quotas.
+// DefaultRateLimitHeader is the prefix of the quota headers' names.
 // Other spellings are in use: X-Rate-Limit-, X-Mimecast-RateLimit-.
 const DefaultRateLimitHeader = "X-RateLimit-"
 
@@ -45,7 +45,7 @@ func (l *limiter) init(quotas map[string]Quota) {
 }
 
 // SetQuota limits the function at path, or each function under a path that ends
-// in "/"; 0 calls take the limit away. What was used up counts from anew.
+// in "/"; 0 calls take the limit away. It resets all counts.
 func (s *Simulator) SetQuota(path string, calls int, per time.Duration) {
 	l := &s.limits
 	l.mu.Lock()
@@ -58,14 +58,15 @@ func (s *Simulator) SetQuota(path string, calls int, per time.Duration) {
 	l.quotas[path] = Quota{calls, per}
 }
 
-// SetRateLimitHeader sets how the rate limit headers' names begin.
+// SetRateLimitHeader sets the prefix of the rate-limit headers' names, such as
+// [DefaultRateLimitHeader].
 func (s *Simulator) SetRateLimitHeader(prefix string) {
 	s.limits.mu.Lock()
 	defer s.limits.mu.Unlock()
 	s.limits.prefix = prefix
 }
 
-// take uses up one call and says so in h. It reports whether there was one.
+// take uses one call and sets the quota headers in h. It reports whether there was one.
 // The reset is a duration in milliseconds.
 func (l *limiter) take(h http.Header, path, app string, now time.Time) bool {
 	l.mu.Lock()

@@ -12,7 +12,7 @@ import (
 	"sync"
 )
 
-// gatewayHeaders adds what was observed on every answer of API 2.0, which
+// gatewayHeaders adds what was observed on every response of API 2.0, which
 // comes through a gateway behind a load balancer.
 func gatewayHeaders(h http.Header) {
 	h.Set("X-Request-Id", newUUID())
@@ -38,19 +38,19 @@ func failEnvelope(code, message string) object {
 	return object{"fail": []object{{"code": code, "message": message}}}
 }
 
-// reject answers as the gateway does, before any function has run.
+// reject responds as the gateway does, before any function has run.
 //
 // A body that is on its way is read first: cut off, HTTP/1.1 would lose the
-// answer with it. A client that waits for 100 Continue has not sent it yet, and
+// response with it. A client that waits for 100 Continue has not sent it yet, and
 // HTTP/2 can stop it.
 func (s *Simulator) reject(w http.ResponseWriter, r *http.Request, status int, code, message string) {
 	if r.ProtoMajor == 1 && r.Header.Get("Expect") == "" {
-		_, _ = io.Copy(io.Discard, r.Body) // a client that hangs up gets no answer either
+		_, _ = io.Copy(io.Discard, r.Body) // a client that hangs up gets no response either
 	}
 	s.respond(w, r, status, failEnvelope(code, message))
 }
 
-// respond answers with v as JSON, compressed if the client takes that, and of a
+// respond responds with v as JSON, compressed if the client takes that, and of a
 // length that is not announced, as was observed.
 func (s *Simulator) respond(w http.ResponseWriter, r *http.Request, status int, v any) {
 	body := encode(v)

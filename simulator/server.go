@@ -20,7 +20,7 @@ import (
 	"time"
 )
 
-// Certificate says what is wrong with the one that the API shows.
+// Certificate is what is wrong with the certificate that the API presents.
 type Certificate string
 
 // The certificates.
@@ -53,9 +53,9 @@ type Server struct {
 // of a request.
 const maxHeader = 256 << 10
 
-// Start serves a simulator: the API over TLS, by HTTP/2 and HTTP/1.1, under an
-// authority of its own; the object store and the knobs over plain HTTP. All of
-// it is on loopback, at free ports.
+// Start serves a simulator: the API over TLS, by HTTP/2 and HTTP/1.1, with a certificate
+// of a new authority; the object store and the control API over plain HTTP. All listen
+// on loopback, at free ports unless Options.Address is set.
 func Start(o Options) (*Server, error) {
 	ca, err := newAuthority()
 	if err != nil {

@@ -1,12 +1,12 @@
-// Package simulator is a Mimecast to talk to: a server that behaves as API 2.0
-// does, as far as that is documented or was observed, for the demo and for
-// every test.
+// Package simulator is a fake Mimecast API 2.0 for the demo and for tests: a server that
+// behaves as Mimecast does, as far as that is documented or was observed, and that injects
+// faults on command.
 //
-// It keeps what changes (held messages, policies, what was asked) and makes up
-// the rest on demand from a seed and a clock, so that a day of events costs no
-// memory and is the same every time. Faults make it misbehave on command.
+// It stores what changes (held messages, policies, received requests) and generates the
+// rest on demand from a seed and a clock, so that a day of events takes no memory and is
+// the same every time.
 //
-// New gives the handlers, Start real listeners around them.
+// [New] returns the handlers; [Start] serves them on real listeners.
 package simulator
 
 import (
@@ -41,23 +41,23 @@ type Options struct {
 	Quotas map[string]Quota
 	// HeldMessages is how many messages wait in the hold queue; 250 unless set.
 	HeldMessages int
-	// BlobURL is where Blobs is served; Start sets it.
+	// BlobURL is the base URL at which Blobs is served; Start sets it.
 	BlobURL string
 	// BlobTTL is how long a presigned address lives; 15 min unless set.
 	BlobTTL time.Duration
-	// GzipMin is the smallest answer that is compressed for a client that
+	// GzipMin is the smallest response that is compressed for a client that
 	// accepts it, in bytes; 256 unless set, never if negative.
 	GzipMin int
 	// RequestLog is how many requests are remembered; 200 unless set, none if
 	// negative.
 	RequestLog int
 
-	// Address is where Start serves the API; a free port of 127.0.0.1 unless
+	// Address is the address at which Start serves the API; a free port of 127.0.0.1 unless
 	// set.
 	Address string
 	// HTTP1Only keeps Start's API from offering HTTP/2.
 	HTTP1Only bool
-	// Certificate spoils the one that Start's API shows.
+	// Certificate is what is wrong with the one that Start's API presents.
 	Certificate Certificate
 }
 
@@ -100,7 +100,7 @@ type Simulator struct {
 	forbidden []string
 }
 
-// New returns a simulator, which serves nothing by itself: see API, Blobs and
+// New returns a simulator without listeners: see API, Blobs and
 // Control, or Start.
 func New(o Options) *Simulator {
 	o = o.withDefaults()
@@ -154,8 +154,8 @@ func (s *Simulator) dispatch(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// admit checks what a gateway checks before the function runs, and answers
-// where it says no.
+// admit checks what a gateway checks before the function runs, and responds if it
+// rejects the request.
 func (s *Simulator) admit(w http.ResponseWriter, r *http.Request) bool {
 	app, denial := s.issuer.authenticate(r.Header.Values("Authorization"), s.opts.Now())
 	if denial != nil {
@@ -173,7 +173,7 @@ func (s *Simulator) admit(w http.ResponseWriter, r *http.Request) bool {
 	return true
 }
 
-// Forbid makes every path under one of the prefixes answer 403, as it does for
+// Forbid makes every path under one of the prefixes respond with 403, as it does for
 // an application that lacks the product. Without a prefix nothing is forbidden.
 func (s *Simulator) Forbid(prefixes ...string) {
 	s.mu.Lock()

@@ -20,8 +20,8 @@ const tokenPath = "/oauth/token"
 // maxForm bounds the body of a token request.
 const maxForm = 64 << 10
 
-// issuer gives tokens and judges them. It keeps none: a token says by itself
-// until when it lives and is sealed with a key, so that a hundred thousand cost
+// issuer issues and checks tokens. It stores none: a token contains its expiry and is
+// signed with a key, so that a hundred thousand cost
 // nothing, tokens coexist until they expire, and one that has expired can still
 // be told from one that never was.
 type issuer struct {
@@ -33,7 +33,7 @@ type issuer struct {
 	generation int64 // of tokens: those of an earlier one were revoked
 }
 
-// claims are what a token says.
+// claims are the content of a token.
 type claims struct {
 	App        string `json:"client_id"`
 	ID         string `json:"jti"`
@@ -97,7 +97,7 @@ var (
 )
 
 // authenticate returns the application that the Authorization headers speak
-// for. More than one is refused, since which of them counts is anyone's guess.
+// for. More than one is rejected, since it is ambiguous which one counts.
 func (i *issuer) authenticate(headers []string, now time.Time) (app string, denied *denial) {
 	if len(headers) == 0 {
 		return "", noToken
@@ -116,7 +116,8 @@ func (i *issuer) authenticate(headers []string, now time.Time) (app string, deni
 	return c.App, nil
 }
 
-// open returns what a token says, if it is one of ours and was not revoked.
+// open returns the claims of a token, if this simulator issued it and it was not
+// revoked.
 func (i *issuer) open(token string) (c claims, ok bool) {
 	dot := strings.LastIndexByte(token, '.')
 	if dot < 0 || !hmac.Equal([]byte(token[dot+1:]), []byte(i.sign(token[:dot]))) {

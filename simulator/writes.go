@@ -13,7 +13,7 @@ import (
 )
 
 // executionID returns the key by which a client marks a write, if it does.
-// Mimecast makes nothing of it; here it tells executions apart.
+// Mimecast ignores it; here it distinguishes executions.
 func executionID(h http.Header, otherwise string) string {
 	for _, name := range []string{"Idempotency-Key", "X-Idempotency-Key"} {
 		if v := h.Get(name); v != "" {

@@ -20,7 +20,7 @@ const (
 	// maxSleep bounds how long Run sleeps, so that it notices soon if the machine was
 	// suspended or its clock was set.
 	maxSleep = 5 * time.Second
-	// minBackoff and lastBackoff bound the pause after a failure.
+	// minBackoff and maxBackoff bound the backoff after a failure.
 	minBackoff = time.Second
 	maxBackoff = time.Minute
 )

@@ -1,8 +1,8 @@
-// Package relay is a network that fails on command: a TCP relay for tests, which
-// resets, closes, silences or slows connections at an exact byte.
+// Package relay is a TCP proxy that injects network faults, for tests: it resets, closes,
+// stalls or slows connections at an exact byte.
 //
-// It is our own because exactness is the point: a fault that strikes at a byte,
-// and a count of those struck, need no test to wait and hope.
+// It injects a fault at an exact byte and counts the connections hit, so that no test
+// has to wait and hope.
 package relay
 
 import (
@@ -22,29 +22,29 @@ const (
 	Stall Action = "stall" // both ends stay open, and nothing passes any more
 )
 
-// Direction is a direction.
+// Direction is a direction in which bytes pass.
 type Direction int
 
-// The ways.
+// The directions.
 const (
 	Up   Direction = iota // to the target
 	Down                  // from it
 )
 
-// Fault is what goes wrong.
+// Fault is a fault to inject. The zero value is none.
 type Fault struct {
 	Direction Direction
-	// After is how many bytes pass that way on a connection, counted from Set;
+	// After is how many bytes pass in that direction on a connection, counted from Set;
 	// the next one is lost, and Do happens.
 	After int64
 	Do    Action
-	// Count is how many connections are struck; 0 means all.
+	// Count is how many connections are hit; 0: all.
 	Count int
-	// Pace is waited for before each KiB that goes that way.
+	// Pace is the delay before each KiB in that direction; 0: none.
 	Pace time.Duration
 }
 
-// Relay passes connections on to a target.
+// Relay forwards connections to a target. Make it with [Start].
 type Relay struct {
 	target  string
 	l       net.Listener
@@ -75,10 +75,10 @@ func StartAt(address, target string) (*Relay, error) {
 	return r, nil
 }
 
-// Addr is where the relay listens.
+// Addr returns the address at which the relay listens, as host:port.
 func (r *Relay) Addr() string { return r.l.Addr().String() }
 
-// Set makes f happen from now on, in place of what was set before.
+// Set replaces the fault by f and resets Hits.
 func (r *Relay) Set(f Fault) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -86,7 +86,7 @@ func (r *Relay) Set(f Fault) {
 	r.faultNumber++
 }
 
-// Clear ends what was set. Connections that it silenced stay silent.
+// Clear removes the fault. Connections that it stalled stay stalled.
 func (r *Relay) Clear() { r.Set(Fault{}) }
 
 // Refuse makes the relay reset each new connection, or stop doing so.
@@ -96,28 +96,28 @@ func (r *Relay) Refuse(yes bool) {
 	r.refusing = yes
 }
 
-// Hits returns how many connections the fault has struck.
+// Hits returns how many connections the fault has hit.
 func (r *Relay) Hits() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.hits
 }
 
-// Open returns how many connections there are.
+// Open returns the number of open connections.
 func (r *Relay) Open() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.links)
 }
 
-// Accepted returns how many connections there have been.
+// Accepted returns the number of connections so far.
 func (r *Relay) Accepted() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.accepted
 }
 
-// Inject does something to every connection there is.
+// Inject does something to every open connection.
 func (r *Relay) Inject(do Action) {
 	r.mu.Lock()
 	var all []*link
@@ -130,7 +130,7 @@ func (r *Relay) Inject(do Action) {
 	}
 }
 
-// Close ends everything and waits.
+// Close closes the listener, resets all connections and waits until they have ended.
 func (r *Relay) Close() error {
 	r.mu.Lock()
 	r.closed = true
