@@ -156,7 +156,7 @@ func (p *parser) checkListeners(cfg Config) {
 	// proxy's too.
 	if u := cfg.BaseURL; u != nil && isLoopback(u.Hostname()) && slices.ContainsFunc(cfg.Listen, Address{"tcp", u.Host}.overlaps) {
 		p.addError("MIMECAST_BASE_URL", quoted(u.String())+" is PROXY_LISTEN, and requests would go round in circles",
-			"Mimecast's own URL; or leave it out. It may be meant for the tool alone")
+			"Mimecast's URL; or leave it unset, if only the client needs it")
 	}
 }
 
@@ -164,9 +164,9 @@ func (p *parser) checkListeners(cfg Config) {
 func (p *parser) checkDataListener(cfg Config, a Address, before []Address) {
 	keyed := !cfg.APIKey.IsZero() || p.hasError("PROXY_API_KEY")
 	if !a.IsZero() && !a.Loopback() && !keyed && !cfg.TrustNetwork {
-		p.addError("PROXY_LISTEN", quoted(a.String())+" can be reached from other machines, and whoever reaches it would use the account",
+		p.addError("PROXY_LISTEN", quoted(a.String())+" can be reached from other machines, and every client that reaches it could use the account",
 			"a loopback address; or with it PROXY_API_KEY or PROXY_API_KEY_FILE, so that every request must carry a key; "+
-				"or PROXY_TRUST_NETWORK=true where only those who may use the account can reach it, as in a container with a private compose network")
+				"or PROXY_TRUST_NETWORK=true if only authorized clients can reach it, as in a container with a private compose network")
 	}
 	p.checkSocketDir("PROXY_LISTEN", a)
 	if i := slices.IndexFunc(before, a.overlaps); i >= 0 {

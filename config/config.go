@@ -30,7 +30,7 @@ type variables struct {
 	Region          choice          `env:"MIMECAST_REGION" envDefault:"global" oneof:"global us uk" help:"which of Mimecast's API gateways to use"`
 	BaseURL         endpoint        `env:"MIMECAST_BASE_URL" shown:"the region's" accepts:"an https URL without user, query or fragment; http only to a loopback address" help:"base URL of the API, in place of the region; both together are an error"`
 	TokenURL        endpoint        `env:"MIMECAST_TOKEN_URL" shown:"base URL + /oauth/token" accepts:"an https URL without user, query or fragment; http only to a loopback address" help:"the token endpoint"`
-	CAFile          string          `env:"MIMECAST_CA_FILE" shown:"system roots" accepts:"a file with certificates in PEM form" help:"certificate authorities to trust besides the system's, for a corporate proxy that inspects TLS"`
+	CAFile          string          `env:"MIMECAST_CA_FILE" shown:"system roots" accepts:"a file with certificates in PEM form" help:"certificate authorities to trust in addition to the system's, for a corporate proxy that inspects TLS"`
 	HTTPSProxy      corporateProxy  `env:"HTTPS_PROXY" shown:"none" accepts:"host:port or a URL of http, https, socks5 or socks5h, with what is special in user and password escaped" help:"corporate proxy on the way to Mimecast; https_proxy takes precedence"`
 	NoProxy         string          `env:"NO_PROXY" shown:"none" accepts:"names, addresses and networks, separated by commas, as Go reads them" help:"hosts to reach without the corporate proxy; no_proxy takes precedence"`
 	Listen          listenAddresses `env:"PROXY_LISTEN" envDefault:"127.0.0.1:8080" accepts:"host:port or unix:/path, several separated by commas, such as 127.0.0.1:8080,[::1]:8080" help:"where clients reach the proxy; an address that is not loopback needs PROXY_API_KEY or PROXY_TRUST_NETWORK=true"`
@@ -38,17 +38,17 @@ type variables struct {
 	AdminListen     optionalAddress `env:"PROXY_ADMIN_LISTEN" envDefault:"127.0.0.1:9090" accepts:"host:port, unix:/path or off" help:"where probes, metrics and the status page are"`
 	APIKey          string          `env:"PROXY_API_KEY" file:"true" shown:"none" help:"key that every request must carry: Authorization: Bearer KEY, Basic with KEY as the password, or X-Proxy-Key. The file may hold several keys, one per line, all valid at once"`
 	TrustNetwork    boolean         `env:"PROXY_TRUST_NETWORK" envDefault:"false" accepts:"true or false" help:"true: every client that can reach the proxy may use the account, without a key"`
-	AllowedHosts    hostNames       `env:"PROXY_ALLOWED_HOSTS" shown:"none" accepts:"host names without port, separated by commas; * for any" help:"names that requests may call the proxy by, besides the loopback names and PROXY_LISTEN's hosts"`
+	AllowedHosts    hostNames       `env:"PROXY_ALLOWED_HOSTS" shown:"none" accepts:"host names without port, separated by commas; * for any" help:"names accepted in Host, in addition to the loopback names and PROXY_LISTEN's hosts"`
 	AllowedOrigins  origins         `env:"PROXY_ALLOWED_ORIGINS" shown:"none" accepts:"origins such as https://tool.example, separated by commas" help:"browser origins that may call"`
 	Allow           list            `env:"PROXY_ALLOW" shown:"everything" accepts:"patterns such as GET /siem/, or @read, @metadata, @siem, @ttp-logs, @audit, separated by commas or lines" help:"the only routes to let through"`
 	AllowMode       choice          `env:"PROXY_ALLOW_MODE" envDefault:"enforce" oneof:"enforce report" help:"report: log and count what PROXY_ALLOW would reject, and let it pass"`
 	TokenStub       boolean         `env:"PROXY_TOKEN_STUB" envDefault:"true" accepts:"true or false" help:"answer POST /oauth/token with a harmless token, for clients that insist on OAuth; false: reject it"`
 	ReplayLimit     size            `env:"PROXY_REPLAY_LIMIT" envDefault:"8MiB" accepts:"a size such as 8MiB, 512KiB or 65536" help:"largest request body that is kept for a retry"`
-	ReplayMemory    *size           `env:"PROXY_REPLAY_MEMORY" shown:"64MiB, or half of GOMEMLIMIT if that is less" accepts:"a size such as 64MiB" help:"what all kept bodies may take together; past it requests flow on, without a retry"`
+	ReplayMemory    *size           `env:"PROXY_REPLAY_MEMORY" shown:"64MiB, or half of GOMEMLIMIT if that is less" accepts:"a size such as 64MiB" help:"total memory for kept bodies; beyond it bodies are sent without a retry"`
 	RateLimitWait   delay           `env:"PROXY_RATE_LIMIT_WAIT" envDefault:"0s" accepts:"a duration such as 30s" help:"how long a request that got 429 may wait to be resent; 0s passes 429 on"`
 	MaxRequests     number          `env:"PROXY_MAX_REQUESTS" envDefault:"1024" accepts:"a number from 1 to 1000000" help:"most in-flight requests; beyond it 503"`
-	MaxHeaderBytes  headerSize      `env:"PROXY_MAX_HEADER_BYTES" envDefault:"16KiB" accepts:"a size from 1KiB to 1MiB" help:"largest header of a request; past it 431"`
-	MaxHeaderFields number          `env:"PROXY_MAX_HEADER_FIELDS" envDefault:"200" accepts:"a number from 1 to 1000000" help:"most fields in the header of a request; past it 431"`
+	MaxHeaderBytes  headerSize      `env:"PROXY_MAX_HEADER_BYTES" envDefault:"16KiB" accepts:"a size from 1KiB to 1MiB" help:"largest header of a request; beyond it 431"`
+	MaxHeaderFields number          `env:"PROXY_MAX_HEADER_FIELDS" envDefault:"200" accepts:"a number from 1 to 1000000" help:"most fields in the header of a request; beyond it 431"`
 	MemoryLimit     memoryLimit     `env:"GOMEMLIMIT" shown:"three quarters of the container's memory limit" accepts:"a size such as 64MiB, or off" help:"memory that Go tries to stay below"`
 	MaxConnections  number          `env:"PROXY_MAX_CONNECTIONS" envDefault:"128" accepts:"a number from 1 to 1000000" help:"connections to Mimecast; over HTTP/1.1 also the requests that are upstream at once"`
 	DialTimeout     timeout         `env:"PROXY_DIAL_TIMEOUT" envDefault:"10s" accepts:"a duration from 1ms" help:"to connect to Mimecast, and as long again for TLS"`

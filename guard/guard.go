@@ -196,7 +196,7 @@ func (g *Guard) checkCaller(r *http.Request, t target) *problem.Problem {
 		p = checkUpgrade(r)
 	}
 	if p == nil && r.Method == http.MethodTrace {
-		p = problem.New(event.RouteNotAllowed, "TRACE is never passed on: its answer would show the token.")
+		p = problem.New(event.RouteNotAllowed, "TRACE is never passed on: its response would show the token.")
 	}
 	if p == nil {
 		p = g.checkRoute(r, t)

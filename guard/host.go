@@ -61,7 +61,7 @@ func (g *Guard) checkHost(r *http.Request) *problem.Problem {
 	if _, ok := hostName(r.Host); !ok {
 		return problem.New(event.HostNotAllowed, "The Host header does not name a host. Send the name or address that the proxy is reached by.")
 	}
-	return problem.New(event.HostNotAllowed, "The request calls the proxy %s, and it does not go by that name. If the name is meant to lead here, add it to PROXY_ALLOWED_HOSTS.", r.Host)
+	return problem.New(event.HostNotAllowed, "Host %q is not allowed. To allow it, add it to PROXY_ALLOWED_HOSTS.", r.Host)
 }
 
 // maxName is the longest name that DNS has.

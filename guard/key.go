@@ -118,9 +118,9 @@ func (g *Guard) checkKey(r *http.Request) *problem.Problem {
 	if k == nil || k.findInHeader(r.Header) != nil {
 		return nil
 	}
-	what := "asks for its API key"
+	what := "requires its API key"
 	if len(r.Header["X-Proxy-Key"])+len(r.Header["Authorization"]) > 0 {
-		what = "was given something else than its API key"
+		what = "got something else than its API key"
 	}
 	return problem.New(event.APIKeyRequired, "The proxy %s. Send PROXY_API_KEY's value once, as Authorization: Bearer KEY, as the password of Basic, or as X-Proxy-Key.", what)
 }

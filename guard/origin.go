@@ -19,7 +19,7 @@ func originSet(allowed []string) (map[string]bool, error) {
 	for _, origin := range allowed {
 		u, err := url.Parse(origin)
 		if err != nil || u.Scheme == "" || u.Host == "" || strings.Contains(origin, "*") || !strings.EqualFold(u.Scheme+"://"+u.Host, origin) {
-			return nil, fmt.Errorf("%q is no origin; name each one, as https://tool.example", origin)
+			return nil, fmt.Errorf("%q is not an origin; write each one as https://tool.example", origin)
 		}
 		set[strings.ToLower(u.Scheme+"://"+strings.TrimSuffix(u.Host, defaultPorts[u.Scheme]))] = true
 	}
@@ -49,7 +49,7 @@ func (g *Guard) checkOrigin(r *http.Request) (page string, _ *problem.Problem) {
 }
 
 func foreignOrigin(source string) *problem.Problem {
-	return problem.New(event.OriginNotAllowed, "A web page of %s sent this request. If that page is meant to use the account, add its origin to PROXY_ALLOWED_ORIGINS.", source)
+	return problem.New(event.OriginNotAllowed, "A web page of %s sent this request. To let it use the account, add its origin to PROXY_ALLOWED_ORIGINS.", source)
 }
 
 // isOwn reports whether an origin is the address that the request was sent to, under

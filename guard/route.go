@@ -169,12 +169,12 @@ var overrideHeaders = []string{"X-Http-Method", "X-Http-Method-Override", "X-Met
 func (rs *routes) check(r *http.Request, t target) (string, *problem.Problem) {
 	for _, name := range overrideHeaders {
 		if len(r.Header[name]) > 0 {
-			return "", problem.New(event.RouteNotAllowed, "Where PROXY_ALLOW says what may pass, %s may not: it could make another request of this one.", name)
+			return "", problem.New(event.RouteNotAllowed, "PROXY_ALLOW is set, so the header %s is not allowed: it could turn this request into another one.", name)
 		}
 	}
 	pattern, same := rs.match(r, t)
 	if !same {
-		return "", badTarget("The path could be read as another one, for which PROXY_ALLOW has another answer. Send it without escaped slashes, backslashes, doubled slashes and parameters.")
+		return "", badTarget("PROXY_ALLOW matches the path differently, depending on how it is decoded. Send it without escaped slashes, backslashes, doubled slashes and parameters.")
 	}
 	if pattern == "" || pattern == mimecast.EveryGET && rs.isException(t) {
 		return "", problem.New(event.RouteNotAllowed, "PROXY_ALLOW does not let %s %.200s pass.", r.Method, t.path)

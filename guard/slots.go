@@ -42,7 +42,7 @@ func unprovenSlots(all int) int64 {
 const busyRetryAfter = time.Second
 
 func (s *slots) tooBusy() *problem.Problem {
-	p := problem.New(event.TooBusy, "The proxy has %d requests in flight, and takes no more. Ask again, or raise PROXY_MAX_REQUESTS.", s.max)
+	p := problem.New(event.TooBusy, "The proxy has %d in-flight requests and accepts no more. Retry later, or raise PROXY_MAX_REQUESTS.", s.max)
 	p.RetryAfter = busyRetryAfter
 	return p
 }

@@ -98,7 +98,7 @@ func (b *upload) Read(p []byte) (int, error) {
 		b.started.Store(true)
 	}
 	if err != nil && b.displaced.Load() {
-		busy := problem.New(event.TooBusy, "The proxy was full, and nothing came of the request body. Send the request again, or raise PROXY_MAX_REQUESTS.")
+		busy := problem.New(event.TooBusy, "The proxy was full, and no part of the request body arrived. Resend the request, or raise PROXY_MAX_REQUESTS.")
 		busy.RetryAfter = busyRetryAfter
 		return n, busy.Because(err)
 	}

@@ -82,7 +82,7 @@ func (c *ClientCredentials) fetch(ctx context.Context) (*Token, error) {
 	creds := c.current()
 	c.lastUsed.Store(creds)
 	ctx, cancel := context.WithTimeoutCause(ctx, fetchTimeout,
-		fmt.Errorf("no answer within %v", fetchTimeout))
+		fmt.Errorf("no response within %v", fetchTimeout))
 	defer cancel()
 
 	recorder := &responseRecorder{url: c.URL, base: cmp.Or[http.RoundTripper](c.Transport, http.DefaultTransport), onClockSkew: c.OnClockSkew}
@@ -124,7 +124,7 @@ func newFromResponse(response *oauth2.Token, expiresIn json.RawMessage, began ti
 }
 
 func unusableError(what string) error {
-	return &Error{Outcome: event.TokenFailed, Status: http.StatusOK, Reason: "the token endpoint's answer is unusable: " + what +
+	return &Error{Outcome: event.TokenFailed, Status: http.StatusOK, Reason: "the token endpoint's response is unusable: " + what +
 		"; check that MIMECAST_TOKEN_URL is Mimecast's"}
 }
 
@@ -283,7 +283,7 @@ func (r *responseRecorder) fetchError(ctx context.Context, err error, creds *cre
 	switch status := r.res.StatusCode; {
 	case status == http.StatusUnauthorized, code != "" && (status == http.StatusBadRequest || status == http.StatusForbidden):
 		e.Outcome = event.TokenRefused
-		e.Reason = fmt.Sprintf("Mimecast refused the client ID or the secret (status %d%s); check MIMECAST_CLIENT_ID and MIMECAST_CLIENT_SECRET against the API application in the Mimecast Administration Console", status, code)
+		e.Reason = fmt.Sprintf("Mimecast rejected the client ID or the secret (status %d%s); check MIMECAST_CLIENT_ID and MIMECAST_CLIENT_SECRET against the API application in the Mimecast Administration Console", status, code)
 	case status >= 300 && status < 400:
 		e.Reason = fmt.Sprintf("the token endpoint answered with a redirect (status %d), which is not followed with a secret; check MIMECAST_BASE_URL and MIMECAST_TOKEN_URL", status)
 	case status == http.StatusNotFound, status == http.StatusMethodNotAllowed, status == http.StatusGone:
@@ -291,11 +291,11 @@ func (r *responseRecorder) fetchError(ctx context.Context, err error, creds *cre
 	case status != http.StatusOK:
 		e.Reason = fmt.Sprintf("the token endpoint answered with status %d%s", status, code)
 	case r.readErr != nil:
-		e.Reason, e.Err = "the token endpoint's answer cannot be read", err
+		e.Reason, e.Err = "the token endpoint's response cannot be read", err
 	case !json.Valid(r.body):
-		e.Reason = "the token endpoint's answer is not a token but something else, perhaps a page of a network device on the way; check MIMECAST_TOKEN_URL"
+		e.Reason = "the token endpoint's response is not a token but something else, perhaps a page of a network device on the way; check MIMECAST_TOKEN_URL"
 	default:
-		e.Reason = "the token endpoint's answer has no access_token" + code
+		e.Reason = "the token endpoint's response has no access_token" + code
 	}
 	return e
 }
