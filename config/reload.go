@@ -132,13 +132,13 @@ func sameVersion(a, b reading) bool { return a.version == b.version }
 // all. A file that still changes is returned as it was seen before, so that it does not
 // delay the others.
 func (w *Watcher) readStable(ctx context.Context) []reading {
-	last := make([]reading, len(w.Files))
+	previous := make([]reading, len(w.Files))
 	for i, f := range w.Files {
-		last[i] = reading{version: f.state().seen}
+		previous[i] = reading{version: f.state().seen}
 	}
-	now := w.readAll(ctx)
+	current := w.readAll(ctx)
 	for range stableReads {
-		if slices.EqualFunc(last, now, sameVersion) {
+		if slices.EqualFunc(previous, current, sameVersion) {
 			break
 		}
 		select {
@@ -146,14 +146,14 @@ func (w *Watcher) readStable(ctx context.Context) []reading {
 		case <-ctx.Done():
 			return nil
 		}
-		last, now = now, w.readAll(ctx)
+		previous, current = current, w.readAll(ctx)
 	}
-	for i, l := range now {
-		if !sameVersion(l, last[i]) {
-			now[i] = reading{version: w.Files[i].state().seen}
+	for i, l := range current {
+		if !sameVersion(l, previous[i]) {
+			current[i] = reading{version: w.Files[i].state().seen}
 		}
 	}
-	return now
+	return current
 }
 
 // readAll reads every file. A read from a file system that is gone can block forever,

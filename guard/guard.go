@@ -71,16 +71,16 @@ type Trace struct {
 // Guard checks requests against a [Policy]. Make it with [New]. Its methods may be
 // called by several goroutines at once.
 type Guard struct {
-	slots      slots
-	uploads    uploads
-	unproven   slots // token requests whose body is read before a key is known
-	hosts      hosts
-	origins    map[string]bool
-	keys       atomic.Pointer[keyring] // nil: none is required
-	routes     *routes                 // nil: everything
-	reportOnly bool
-	tokenStub  bool
-	tokenPath  string // in lower case
+	slots           slots
+	uploads         uploads
+	unauthenticated slots // token requests whose body is read before a key is known
+	hosts           hosts
+	origins         map[string]bool
+	keys            atomic.Pointer[keyring] // nil: none is required
+	routes          *routes                 // nil: everything
+	reportOnly      bool
+	tokenStub       bool
+	tokenPath       string // in lower case
 
 	maxHeaderFields int // 0: no bound
 	account         *account.Account
@@ -100,7 +100,7 @@ func New(p Policy) (*Guard, error) {
 	}
 	g := &Guard{
 		slots:           slots{max: int64(p.MaxRequests)},
-		unproven:        slots{max: unprovenSlots(p.MaxRequests)},
+		unauthenticated: slots{max: unauthenticatedSlots(p.MaxRequests)},
 		hosts:           newHosts(p.Hosts),
 		origins:         origins,
 		routes:          routes,

@@ -136,7 +136,7 @@ func (g *gate) ask(method, target string, headers ...string) answer {
 	return g.raw(method + " " + target + " HTTP/1.1\r\n" + strings.Join(headers, "\r\n") + "\r\nConnection: close\r\n\r\n")
 }
 
-// refuses asks and checks that the refusal is whole: status, code, envelope,
+// rejects asks and checks that the rejection is whole: status, code, envelope,
 // report, and nothing got through.
 func (g *gate) rejects(code event.Code, method, target string, headers ...string) answer {
 	g.t.Helper()
@@ -172,7 +172,7 @@ func (g *gate) passes(method, target string, headers ...string) answer {
 	return a
 }
 
-// never sends a request that nobody may get to see, whoever refuses it: some are
+// never sends a request that nobody may get to see, whoever rejects it: some are
 // too broken for net/http to hand on.
 func (g *gate) never(request string) {
 	g.t.Helper()

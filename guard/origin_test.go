@@ -32,7 +32,7 @@ func TestPagesOfOtherOriginsAreRejectedWhateverTheMethod(t *testing.T) {
 				a := g.rejects(event.OriginNotAllowed, method, target, append(marks, "Content-Length: 0")...)
 				for name := range a.header {
 					if strings.HasPrefix(name, "Access-Control-") {
-						t.Errorf("%s %q: %s in the refusal", method, marks, name)
+						t.Errorf("%s %q: %s in the rejection", method, marks, name)
 					}
 				}
 			}

@@ -27,10 +27,10 @@ func (s *slots) take(displace func() bool) bool {
 
 func (s *slots) release() { s.taken.Add(-1) }
 
-// unprovenSlots returns how many slots clients without a key may take by sending token
+// unauthenticatedSlots returns how many slots clients without a key may take by sending token
 // requests slowly: a quarter of all, but at most 64, so that the rest is for clients
 // with a key.
-func unprovenSlots(all int) int64 {
+func unauthenticatedSlots(all int) int64 {
 	const most = 64
 	if all == 0 {
 		return most

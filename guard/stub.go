@@ -73,21 +73,21 @@ func (g *Guard) serveTokenStub(w http.ResponseWriter, r *http.Request, t target)
 // checkTokenRequest requires that the client secret is a key, and returns that key.
 // The client ID, the grant type and the rest may be anything.
 func (g *Guard) checkTokenRequest(ring *keyring, w http.ResponseWriter, r *http.Request) (*key, *problem.Problem) {
-	if proved := ring.findInHeader(r.Header); proved != nil {
-		return proved, nil
+	if k := ring.findInHeader(r.Header); k != nil {
+		return k, nil
 	}
-	if !g.unproven.take(nil) {
-		return nil, g.unproven.tooBusy()
+	if !g.unauthenticated.take(nil) {
+		return nil, g.unauthenticated.tooBusy()
 	}
-	defer g.unproven.release()
+	defer g.unauthenticated.release()
 	setBodyDeadline(w)
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxTokenRequest))
 	if err != nil {
 		return nil, problem.New(event.BadRequestBody, "The token request cannot be read. Send a form with client_id and client_secret, and no more.").Because(err)
 	}
 	for _, s := range append(headerSecrets(r), bodySecrets(body)...) {
-		if proved := ring.find(s, false); proved != nil {
-			return proved, nil
+		if k := ring.find(s, false); k != nil {
+			return k, nil
 		}
 	}
 	return nil, problem.New(event.APIKeyRequired, "The client secret must be the proxy's API key, the value of PROXY_API_KEY. The client ID may be anything.")

@@ -200,7 +200,7 @@ func TestTokenRequestsThatDawdleLeaveRoomForOthers(t *testing.T) {
 		fmt.Fprint(conn, request)
 		dawdlers = append(dawdlers, conn)
 	}
-	for deadline := time.Now().Add(5 * time.Second); g.guard.Unproven() < 2; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(5 * time.Second); g.guard.Unauthenticated() < 2; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the token requests did not arrive")
 		}
@@ -216,7 +216,7 @@ func TestTokenRequestsThatDawdleLeaveRoomForOthers(t *testing.T) {
 	for _, conn := range dawdlers {
 		conn.Close()
 	}
-	for deadline := time.Now().Add(5 * time.Second); g.guard.Unproven() > 0; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(5 * time.Second); g.guard.Unauthenticated() > 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the token requests hold their places")
 		}

@@ -239,7 +239,7 @@ func (c *conn) Read(b []byte) (int, error) {
 // write timeout. If no request is in the handler, b is a rejection by net/http.
 func (c *conn) Write(b []byte) (int, error) {
 	if state := connState(c.state.Load()); state == waiting || state == partial || state == idle {
-		if response, ok := c.rejection(b); ok {
+		if response, ok := c.replaceRejection(b); ok {
 			c.setState(rejected)
 			_, err := c.write(response)
 			return len(b), err
@@ -282,6 +282,6 @@ func asConn(c net.Conn) *conn {
 	if over, ok := c.(interface{ NetConn() net.Conn }); ok {
 		c = over.NetConn()
 	}
-	own, _ := c.(*conn)
-	return own
+	counted, _ := c.(*conn)
+	return counted
 }

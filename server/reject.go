@@ -19,10 +19,10 @@ type Rejection struct {
 	ClientClosed bool
 }
 
-// rejection returns the response to send in place of b, which is written while no
+// replaceRejection returns the response to send in place of b, which is written while no
 // request is in the handler. ok is false if b is not a response but part of a TLS
 // handshake.
-func (c *conn) rejection(b []byte) (response []byte, ok bool) {
+func (c *conn) replaceRejection(b []byte) (response []byte, ok bool) {
 	res, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(b)), nil)
 	if err != nil {
 		return b, false

@@ -25,10 +25,10 @@ type logbook struct {
 
 var (
 	auditLog         = logbook{name: "audit", every: 3 * time.Minute, entry: (*Simulator).auditEvent}
-	clickLog         = logbook{name: "click", list: "clickLogs", every: 5 * time.Minute, entry: (*Simulator).click}
-	attachmentLog    = logbook{name: "attachment", list: "attachmentLogs", every: 4 * time.Minute, entry: (*Simulator).attachment}
+	clickLog         = logbook{name: "click", list: "clickLogs", every: 5 * time.Minute, entry: (*Simulator).urlClick}
+	attachmentLog    = logbook{name: "attachment", list: "attachmentLogs", every: 4 * time.Minute, entry: (*Simulator).attachmentScan}
 	impersonationLog = logbook{name: "impersonation", list: "impersonationLogs", every: 20 * time.Minute, entry: (*Simulator).impersonation}
-	dlpLog           = logbook{name: "dlp", list: "dlpLogs", every: 15 * time.Minute, entry: (*Simulator).leak}
+	dlpLog           = logbook{name: "dlp", list: "dlpLogs", every: 15 * time.Minute, entry: (*Simulator).dlpEvent}
 	archiveSearchLog = logbook{name: "search", list: "logs", every: time.Hour, entry: (*Simulator).archiveSearch}
 )
 
@@ -218,7 +218,7 @@ func (s *Simulator) auditCategories(*call) result {
 	return result{data: data}
 }
 
-func (s *Simulator) click(n int64, at time.Time) object {
+func (s *Simulator) urlClick(n int64, at time.Time) object {
 	r, m := s.randFor("click", n), s.messageAt(at)
 	verdict, category, action := "clean", "Business", "allow"
 	if m.malicious || oneInN(r, 8) {
@@ -234,7 +234,7 @@ func (s *Simulator) click(n int64, at time.Time) object {
 	}
 }
 
-func (s *Simulator) attachment(n int64, at time.Time) object {
+func (s *Simulator) attachmentScan(n int64, at time.Time) object {
 	r, m := s.randFor("attachment", n), s.messageAt(at)
 	verdict, action := "safe", "none, none"
 	if oneInN(r, 12) {
@@ -262,7 +262,7 @@ func (s *Simulator) impersonation(n int64, at time.Time) object {
 	}
 }
 
-func (s *Simulator) leak(n int64, at time.Time) object {
+func (s *Simulator) dlpEvent(n int64, at time.Time) object {
 	r, m := s.randFor("dlp", n), s.messageAt(at)
 	return object{
 		"senderAddress": m.sender, "recipientAddress": m.recipient, "subject": m.subject, "messageId": m.id, "route": m.route,

@@ -25,8 +25,8 @@ type rules struct {
 	byID map[string]object
 }
 
-// open gives the collection to f, seeded on first use.
-func (rs *rules) open(s *Simulator, f func(map[string]object)) {
+// withLock gives the collection to f, seeded on first use.
+func (rs *rules) withLock(s *Simulator, f func(map[string]object)) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
 	if rs.byID == nil {
@@ -52,7 +52,7 @@ func ruleID(r *http.Request) string { return strings.TrimPrefix(r.URL.Path, rule
 
 func (s *Simulator) listRules(w http.ResponseWriter, r *http.Request) {
 	var data []object
-	s.rules.open(s, func(byID map[string]object) {
+	s.rules.withLock(s, func(byID map[string]object) {
 		for _, id := range slices.Sorted(maps.Keys(byID)) {
 			data = append(data, maps.Clone(byID[id]))
 		}
@@ -72,7 +72,7 @@ func (s *Simulator) createRule(w http.ResponseWriter, r *http.Request) {
 	}
 	var full bool
 	var made object
-	s.rules.open(s, func(byID map[string]object) {
+	s.rules.withLock(s, func(byID map[string]object) {
 		if full = len(byID) >= maxRules; !full {
 			s.journal.execute("create-policy", executionID(r.Header, s.rules.add(s, rule)))
 			made = maps.Clone(rule)
@@ -100,7 +100,7 @@ func (s *Simulator) readRule(w http.ResponseWriter, r *http.Request) (rule objec
 
 func (s *Simulator) getRule(w http.ResponseWriter, r *http.Request) {
 	var rule object
-	s.rules.open(s, func(byID map[string]object) { rule = maps.Clone(byID[ruleID(r)]) })
+	s.rules.withLock(s, func(byID map[string]object) { rule = maps.Clone(byID[ruleID(r)]) })
 	s.writeRule(w, r, rule)
 }
 
@@ -119,7 +119,7 @@ func (s *Simulator) patchRule(w http.ResponseWriter, r *http.Request) {
 	}
 	delete(change, "id")
 	var rule object
-	s.rules.open(s, func(byID map[string]object) {
+	s.rules.withLock(s, func(byID map[string]object) {
 		if old := byID[ruleID(r)]; old != nil {
 			s.journal.execute("update-policy", executionID(r.Header, ruleID(r)))
 			maps.Copy(old, change)
@@ -131,7 +131,7 @@ func (s *Simulator) patchRule(w http.ResponseWriter, r *http.Request) {
 
 func (s *Simulator) deleteRule(w http.ResponseWriter, r *http.Request) {
 	known := false
-	s.rules.open(s, func(byID map[string]object) {
+	s.rules.withLock(s, func(byID map[string]object) {
 		_, known = byID[ruleID(r)]
 		delete(byID, ruleID(r))
 	})

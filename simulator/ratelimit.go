@@ -66,9 +66,9 @@ func (s *Simulator) SetRateLimitHeader(prefix string) {
 	s.limits.prefix = prefix
 }
 
-// take uses one call and sets the quota headers in h. It reports whether there was one.
+// takeCall uses one call and sets the quota headers in h. It reports whether there was one.
 // The reset is a duration in milliseconds.
-func (l *limiter) take(h http.Header, path, app string, now time.Time) bool {
+func (l *limiter) takeCall(h http.Header, path, app string, now time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	q, ok := l.quota(path)

@@ -42,7 +42,7 @@ type siemRequest struct {
 // siemStream serves events inline.
 func (s *Simulator) siemStream(product string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		q, err := s.siemRequest(product, r.URL.Query(), eventEvery, streamRetention)
+		q, err := s.parseSIEMRequest(product, r.URL.Query(), eventEvery, streamRetention)
 		if err != nil {
 			s.reject(w, r, http.StatusBadRequest, "err_validation", err.Error())
 			return
@@ -60,7 +60,7 @@ func (s *Simulator) siemStream(product string) http.HandlerFunc {
 // siemBatch serves the addresses of files with events.
 func (s *Simulator) siemBatch(product string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		q, err := s.siemRequest(product, r.URL.Query(), batchEvery, batchRetention)
+		q, err := s.parseSIEMRequest(product, r.URL.Query(), batchEvery, batchRetention)
 		if err != nil {
 			s.reject(w, r, http.StatusBadRequest, "err_validation", err.Error())
 			return
@@ -84,7 +84,7 @@ func (q siemRequest) page(items []object) object {
 	return object{"value": items, "@nextPage": token, "isCaughtUp": q.next >= q.end}
 }
 
-func (s *Simulator) siemRequest(product string, query url.Values, step, back time.Duration) (q siemRequest, err error) {
+func (s *Simulator) parseSIEMRequest(product string, query url.Values, step, back time.Duration) (q siemRequest, err error) {
 	q = siemRequest{product: product, size: siemPage}
 	if q.types, err = siemTypesOf(product, query); err != nil {
 		return q, err
@@ -196,13 +196,13 @@ func (s *Simulator) eventDetails(kind string, m message) object {
 	switch kind {
 	case "receipt":
 		return object{
-			"subtype": m.action("Rej"), "action": m.action("Rej"), "direction": direction, "senderIp": m.ip, "senderHeader": m.sender,
+			"subtype": m.actionOr("Rej"), "action": m.actionOr("Rej"), "direction": direction, "senderIp": m.ip, "senderHeader": m.sender,
 			"tlsVersion": "TLSv1.3", "tlsCipher": "TLS_AES_256_GCM_SHA384", "spamScore": strconv.Itoa(m.spam), "spamDetectionLevel": strconv.Itoa(m.spam),
 			"spamInfo": nil, "numberAttachments": strconv.Itoa(m.attachments),
 		}
 	case "process":
 		return object{
-			"subtype": m.action("Hld"), "action": m.action("Hld"), "holdReason": orElse[any](m.held, "Spm", nil),
+			"subtype": m.actionOr("Hld"), "action": m.actionOr("Hld"), "holdReason": orElse[any](m.held, "Spm", nil),
 			"emailSize": strconv.Itoa(m.size), "numberAttachments": strconv.Itoa(m.attachments), "totalSizeAttachments": strconv.Itoa(m.size * min(m.attachments, 1)),
 			"attachments": nil,
 		}
@@ -220,7 +220,7 @@ func (s *Simulator) eventDetails(kind string, m message) object {
 	}
 }
 
-// action is Acc, or else what was done with the message where that is so.
-func (m message) action(otherwise string) string {
+// actionOr is Acc, or else what was done with the message where that is so.
+func (m message) actionOr(otherwise string) string {
 	return orElse(otherwise == "Rej" && m.rejected || otherwise == "Hld" && m.held, otherwise, "Acc")
 }

@@ -10,6 +10,7 @@
 package simulator
 
 import (
+	"cmp"
 	"crypto/rand"
 	"net/http"
 	"slices"
@@ -63,15 +64,15 @@ type Options struct {
 
 func (o Options) withDefaults() Options {
 	o.Now = orElse(o.Now != nil, o.Now, time.Now)
-	o.ClientID = orElse(o.ClientID != "", o.ClientID, DefaultClientID)
-	o.ClientSecret = orElse(o.ClientSecret != "", o.ClientSecret, DefaultClientSecret)
-	o.TokenTTL = orElse(o.TokenTTL != 0, o.TokenTTL, 1799*time.Second)
+	o.ClientID = cmp.Or(o.ClientID, DefaultClientID)
+	o.ClientSecret = cmp.Or(o.ClientSecret, DefaultClientSecret)
+	o.TokenTTL = cmp.Or(o.TokenTTL, 1799*time.Second)
 	o.Quotas = orElse(o.Quotas != nil, o.Quotas, documentedQuotas)
-	o.HeldMessages = orElse(o.HeldMessages != 0, o.HeldMessages, 250)
-	o.BlobTTL = orElse(o.BlobTTL != 0, o.BlobTTL, 15*time.Minute)
-	o.GzipMin = orElse(o.GzipMin != 0, o.GzipMin, 256)
-	o.RequestLog = orElse(o.RequestLog != 0, o.RequestLog, 200)
-	o.Address = orElse(o.Address != "", o.Address, "127.0.0.1:0")
+	o.HeldMessages = cmp.Or(o.HeldMessages, 250)
+	o.BlobTTL = cmp.Or(o.BlobTTL, 15*time.Minute)
+	o.GzipMin = cmp.Or(o.GzipMin, 256)
+	o.RequestLog = cmp.Or(o.RequestLog, 200)
+	o.Address = cmp.Or(o.Address, "127.0.0.1:0")
 	return o
 }
 
@@ -129,7 +130,7 @@ func (s *Simulator) serve(w http.ResponseWriter, r *http.Request) {
 		s.journal.countToken()
 	}
 	if f, ok := s.faults.next(r); ok {
-		s.misbehave(f, w, r)
+		s.injectFault(f, w, r)
 		return
 	}
 	s.dispatch(w, r)
@@ -166,7 +167,7 @@ func (s *Simulator) admit(w http.ResponseWriter, r *http.Request) bool {
 		s.reject(w, r, http.StatusForbidden, "app_forbidden", "Forbidden to perform the requested operation")
 		return false
 	}
-	if !s.limits.take(w.Header(), r.URL.Path, app, s.opts.Now()) {
+	if !s.limits.takeCall(w.Header(), r.URL.Path, app, s.opts.Now()) {
 		s.reject(w, r, http.StatusTooManyRequests, "too_many_requests", "The rate limit for this function has been exceeded")
 		return false
 	}

@@ -106,7 +106,7 @@ func (i *issuer) authenticate(headers []string, now time.Time) (app string, deni
 	if len(headers) > 1 || !strings.EqualFold(scheme, "Bearer") {
 		return "", noToken
 	}
-	c, ok := i.open(strings.TrimSpace(token))
+	c, ok := i.parse(strings.TrimSpace(token))
 	if !ok {
 		return "", unknownToken
 	}
@@ -116,9 +116,9 @@ func (i *issuer) authenticate(headers []string, now time.Time) (app string, deni
 	return c.App, nil
 }
 
-// open returns the claims of a token, if this simulator issued it and it was not
+// parse returns the claims of a token, if this simulator issued it and it was not
 // revoked.
-func (i *issuer) open(token string) (c claims, ok bool) {
+func (i *issuer) parse(token string) (c claims, ok bool) {
 	dot := strings.LastIndexByte(token, '.')
 	if dot < 0 || !hmac.Equal([]byte(token[dot+1:]), []byte(i.sign(token[:dot]))) {
 		return c, false

@@ -17,8 +17,8 @@ import (
 // maxEchoedBody bounds how much of a request's body a fault can echo.
 const maxEchoedBody = 64 << 10
 
-// misbehave applies f to a request.
-func (s *Simulator) misbehave(f Fault, w http.ResponseWriter, r *http.Request) {
+// injectFault applies f to a request.
+func (s *Simulator) injectFault(f Fault, w http.ResponseWriter, r *http.Request) {
 	if f.Cut == CutRequest {
 		abort(r)
 	}
