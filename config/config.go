@@ -75,7 +75,8 @@ type Config struct {
 	// HTTPSProxy, HTTPProxy and NoProxy configure the corporate proxy, as Go reads
 	// them. Their user part may contain a password.
 	HTTPSProxy, HTTPProxy secret.Text
-	NoProxy               string
+	// NoProxy lists the hosts to reach without it, as Go reads NO_PROXY.
+	NoProxy string
 	// Listen has at least one address, the main one first.
 	Listen []Address
 	// SocketMode is the mode of a unix socket.

@@ -10,6 +10,7 @@ import (
 
 // Variable documents one environment variable.
 type Variable struct {
+	// Name is the name of the variable.
 	Name string
 	// Default is the default value, or a description of it.
 	Default string

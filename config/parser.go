@@ -13,6 +13,7 @@ import (
 
 // VariableError is one thing that is wrong with one variable.
 type VariableError struct {
+	// Variable is its name, or NAME_FILE.
 	Variable string
 	// Found describes what was found. It never contains a secret.
 	Found string

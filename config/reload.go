@@ -82,6 +82,7 @@ const (
 // Watcher applies changes of files. It compares contents, since a change may leave the
 // time and the size of a file as they were.
 type Watcher struct {
+	// Files are the files to check; none: nothing happens.
 	Files []*File
 	// Report is called once for each new state of a file, with the cause if it failed.
 	// It may be nil.

@@ -11,6 +11,7 @@ import (
 
 // Setting is the value of one variable that is in use.
 type Setting struct {
+	// Name is the name of the variable.
 	Name string
 	// Value is never a secret, but the length of one.
 	Value string
@@ -20,8 +21,8 @@ type Setting struct {
 
 // The origins of settings.
 const (
-	OriginDefault  = "default"
-	OriginVariable = "variable"
+	OriginDefault  = "default"  // the variable is not set
+	OriginVariable = "variable" // the value of the variable
 )
 
 // visibleValues returns the values that are set, without those that may contain a

@@ -52,10 +52,12 @@ type Limits struct {
 
 // Options configure a Server. Handler and Context must be set.
 type Options struct {
+	// Handler serves the requests that net/http does not reject.
 	Handler http.Handler
 	// Context is the parent of every request's.
 	Context context.Context
-	Limits  Limits
+	// Limits bound what clients can occupy.
+	Limits Limits
 	// ErrorLog gets net/http's messages; nil: the log package's standard logger.
 	ErrorLog *log.Logger
 	// Reject returns the complete HTTP/1.1 response to a request that net/http rejects,

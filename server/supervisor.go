@@ -27,9 +27,9 @@ type Supervisor struct {
 	Ready func(status string)
 	// Stopping reports that the program drains.
 	Stopping func()
-	// Alive reports that the program responds. Call it more often than every Watchdog; 0:
-	// never.
-	Alive    func()
+	// Alive reports that the program responds.
+	Alive func()
+	// Watchdog is the longest time between two calls of Alive; 0: no call is needed.
 	Watchdog time.Duration
 }
 

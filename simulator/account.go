@@ -118,7 +118,7 @@ func (s *Simulator) threatEvents(w http.ResponseWriter, r *http.Request) {
 
 const feedPages = 3
 
-// threatFeed sends STIX bundles without an envelope. Where to go on is in a
+// threatFeed sends STIX bundles without an envelope. The token for the next one is in a
 // header, and comes back as data[0].token; after the last bundle the response is
 // that there is no result.
 func (s *Simulator) threatFeed(c *call) result {

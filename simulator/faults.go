@@ -25,7 +25,7 @@ type Cut string
 // The cuts. Only for CutRequest the function is not carried out: after the
 // others it was, and the client cannot know.
 const (
-	CutNowhere Cut = ""
+	CutNowhere Cut = ""        // the response is complete
 	CutRequest Cut = "request" // as soon as the request's header is read
 	CutAnswer  Cut = "answer"  // before the response's header
 	CutHeader  Cut = "header"  // after it
@@ -62,10 +62,12 @@ type Fault struct {
 
 	// Status is the response's, in place of the function, which is not carried out; 0:
 	// the function is carried out. The body is Body, or else a gateway's envelope of Code and Message.
-	Status  int    `json:"status,omitempty"`
+	Status int `json:"status,omitempty"`
+	// Code and Message are the envelope's; empty: those of the gateway for Status.
 	Code    string `json:"code,omitempty"`
 	Message string `json:"message,omitempty"`
-	Body    string `json:"body,omitempty"`
+	// Body is the whole body; empty: the envelope.
+	Body string `json:"body,omitempty"`
 	// Size pads that body with spaces; see Endless.
 	Size int64 `json:"size,omitempty"`
 	// Early responds before the request's body was read. Otherwise it is read
@@ -121,6 +123,7 @@ func (f Fault) matches(r *http.Request) bool {
 
 // ArmedFault is a fault that waits for requests.
 type ArmedFault struct {
+	// ID is the number that AddFault returned.
 	ID int `json:"id"`
 	Fault
 	// Hits is how many requests it was applied to, Passed how many it let pass.

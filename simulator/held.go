@@ -37,7 +37,7 @@ func (s *Simulator) heldMessage(i int) message {
 }
 
 // holdList lists the queue as the members of data themselves. A page begins
-// where the one before ended, whatever was released meanwhile.
+// at the end of the one before, even if messages were released meanwhile.
 func (s *Simulator) holdList(c *call) result {
 	first := 0
 	if token := c.Meta.Pagination.PageToken; token != "" {
@@ -111,7 +111,7 @@ func (s *Simulator) heldEntry(i int) object {
 }
 
 // holdAction releases or rejects messages, each item of data by itself. It
-// counts each time that it is asked to, also where the message is gone: a
+// counts each call, even if the message is gone: a
 // second count for an id is a request that ran twice.
 func (s *Simulator) holdAction(name string) function {
 	verb := strings.TrimPrefix(name, "hold-")

@@ -14,11 +14,13 @@ import (
 
 // Request is a request that was received.
 type Request struct {
+	// Time is when its header was read.
 	Time time.Time
 	// Listener is "api" or "blobs".
 	Listener string
-	Proto    string
-	Method   string
+	// Proto, Method, Host and Header are net/http's.
+	Proto  string
+	Method string
 	// Target is the request target, byte for byte.
 	Target string
 	Host   string
@@ -40,7 +42,7 @@ type Request struct {
 type Counts struct {
 	Requests      int `json:"requests"` // of the API, token requests included
 	TokenRequests int `json:"tokenRequests"`
-	BlobRequests  int `json:"blobRequests"`
+	BlobRequests  int `json:"blobRequests"` // of the object store
 	// Authorized counts the requests of the API with one Authorization header,
 	// Ambiguous those with more.
 	Authorized int `json:"authorized"`

@@ -13,12 +13,12 @@ const logRetention = 30 * 24 * time.Hour
 // when it is asked for.
 type logbook struct {
 	name string
-	// list is the member of data[0] that holds the entries; "" where data
+	// list is the member of data[0] that holds the entries; "" if data
 	// itself does.
 	list  string
 	every time.Duration
 	entry func(s *Simulator, n int64, at time.Time) object
-	// tooOld is the code for a start beyond what is kept; "" where the log just
+	// tooOld is the code for a start beyond what is kept; "" if the log just
 	// begins later.
 	tooOld string
 }

@@ -11,8 +11,8 @@ import (
 
 // Quota is how often a function may be called.
 type Quota struct {
-	Calls  int
-	Window time.Duration
+	Calls  int           // most calls in a window
+	Window time.Duration // length of a window
 }
 
 // documentedQuotas are the only ones that Mimecast publishes. A path that ends

@@ -25,9 +25,9 @@ type Certificate string
 
 // The certificates.
 const (
-	CertificateGood      Certificate = ""
-	CertificateExpired   Certificate = "expired"
-	CertificateOtherHost Certificate = "other-host"
+	CertificateGood      Certificate = ""           // nothing
+	CertificateExpired   Certificate = "expired"    // it expired a month ago
+	CertificateOtherHost Certificate = "other-host" // it names another host
 )
 
 // Server is a simulator that listens on loopback.

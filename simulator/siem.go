@@ -77,7 +77,7 @@ func (s *Simulator) siemBatch(product string) http.HandlerFunc {
 	}
 }
 
-// page is the reply. The token for the next is there even where the client has
+// page is the reply. The token for the next is there even if the client has
 // caught up, so that it can go on from there later.
 func (q siemRequest) page(items []object) object {
 	token := base64.StdEncoding.EncodeToString(fmt.Appendf(nil, "%010d", q.next))
@@ -115,7 +115,7 @@ func (s *Simulator) parseSIEMRequest(product string, query url.Values, step, bac
 	return q, err
 }
 
-// siemTypesOf reads the types: several by comma, all where none is named. The
+// siemTypesOf reads the types: separated by commas; all if none is named. The
 // stream calls the parameter types, the batches type; both take either here.
 func siemTypesOf(product string, query url.Values) ([]string, error) {
 	var types []string
@@ -220,7 +220,7 @@ func (s *Simulator) eventDetails(kind string, m message) object {
 	}
 }
 
-// actionOr is Acc, or else what was done with the message where that is so.
+// actionOr returns otherwise if that was done with the message, else Acc.
 func (m message) actionOr(otherwise string) string {
 	return orElse(otherwise == "Rej" && m.rejected || otherwise == "Hld" && m.held, otherwise, "Acc")
 }

@@ -92,7 +92,7 @@ func (s *Simulator) importUsers(w http.ResponseWriter, r *http.Request) {
 	s.writeResult(w, r, result{data: []object{{"id": s.seal("import", got), "status": "pending", "fileSize": n}}})
 }
 
-// rewrittenPrefix is where the addresses in messages lead, for decode-url.
+// rewrittenPrefix is the beginning of rewritten URLs in messages, for decode-url.
 const rewrittenPrefix = "https://protect.harbourmills.example/s/"
 
 // RewriteURL returns an address as it stands in a message that was protected;

@@ -49,8 +49,10 @@ type Trace struct {
 // and Renew wait for the goroutine that runs [Source.Run]. All methods but Run may be
 // called by several goroutines at once.
 type Source struct {
+	// Fetcher requests the tokens.
 	Fetcher Fetcher
-	Trace   Trace
+	// Trace reports each fetch; the zero value reports none.
+	Trace Trace
 
 	once  sync.Once
 	state atomic.Pointer[state] // written by Run alone

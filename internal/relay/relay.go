@@ -33,11 +33,13 @@ const (
 
 // Fault is a fault to inject. The zero value is none.
 type Fault struct {
+	// Direction is the direction in which bytes are counted and lost.
 	Direction Direction
 	// After is how many bytes pass in that direction on a connection, counted from Set;
 	// the next one is lost, and Do happens.
 	After int64
-	Do    Action
+	// Do is what happens to the connection; empty: nothing.
+	Do Action
 	// Count is how many connections are hit; 0: all.
 	Count int
 	// Pace is the delay before each KiB in that direction; 0: none.
