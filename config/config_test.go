@@ -404,7 +404,7 @@ func TestReplayMemoryLeavesRoomForTheRest(t *testing.T) {
 	equal(t, "said", parse(t, "GOMEMLIMIT=64MiB", "PROXY_REPLAY_MEMORY=48MiB").ReplayMemory, int64(48<<20))
 }
 
-func TestCompanyProxyIsReadAsGoReadsIt(t *testing.T) {
+func TestCorporateProxyIsReadAsGoReadsIt(t *testing.T) {
 	for _, variables := range [][]string{
 		{"HTTPS_PROXY=http://u:" + marked + "@upper", "HTTP_PROXY=upper", "NO_PROXY=upper"},
 		{"https_proxy=lower", "http_proxy=lower", "no_proxy=lower"},

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/net/http/httpproxy"
 )
 
-func TestProxyURLThatWouldBeMisreadIsRefused(t *testing.T) {
+func TestProxyURLThatWouldBeMisreadIsRejected(t *testing.T) {
 	for value, says := range map[string]string{
 		"http://jdoe:100%@proxy:3128":        `user name or password that has a % that begins no escape; write it as %25`,
 		"http://jdoe:50%zz@proxy":            "%25",

@@ -283,7 +283,7 @@ func TestRequestsPastTheLimitAreTurnedAwayAndTheirSlotsComeBack(t *testing.T) {
 	}
 }
 
-func TestAbortedAnswerStaysAborted(t *testing.T) {
+func TestAbortedResponseStaysAborted(t *testing.T) {
 	g := newGate(t, guard.Policy{MaxRequests: 1})
 	g.next = func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Length", "10")

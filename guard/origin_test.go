@@ -64,7 +64,7 @@ func TestReboundPageIsRejectedForItsName(t *testing.T) {
 	g.rejects(event.HostNotAllowed, "POST", "/", "Host: evil.example:8080", "Origin: http://evil.example:8080", "Sec-Fetch-Site: same-origin", "Content-Length: 0")
 }
 
-func TestAnAllowedOriginMayCallAndReadTheAnswer(t *testing.T) {
+func TestAnAllowedOriginMayCallAndReadTheResponse(t *testing.T) {
 	g := newGate(t, guard.Policy{Origins: []string{"https://Tool.example:443", "http://tool.internal:80", "http://tool.internal:3000", "chrome-extension://abc"}})
 	g.next = func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Vary", "Accept-Encoding") }
 	for _, origin := range []string{"https://tool.example", "http://tool.internal", "http://tool.internal:3000", "chrome-extension://abc"} {
@@ -94,7 +94,7 @@ func TestAnAllowedOriginCanReadWhyItWasRejected(t *testing.T) {
 	}
 }
 
-func TestPreflightOfAnAllowedOriginIsAnsweredWithoutTheKey(t *testing.T) {
+func TestPreflightOfAnAllowedOriginNeedsNoKey(t *testing.T) {
 	g := newGate(t, guard.Policy{Origins: []string{"https://tool.example"}, Keys: keysOf("k"), Routes: []string{"GET /siem/"}})
 	a := g.ask("OPTIONS", "/x", tool, "Sec-Fetch-Site: cross-site", "Access-Control-Request-Method: PATCH",
 		"Access-Control-Request-Headers: authorization,x-mc-arg", "Access-Control-Request-Private-Network: true")

@@ -86,7 +86,7 @@ func TestUnusualButClearTargetsPassByteForByte(t *testing.T) {
 	}
 }
 
-func TestTargetIsJudgedAsItCameAndNotAsItWasRepaired(t *testing.T) {
+func TestTargetIsCheckedAsItCameAndNotAsItWasRepaired(t *testing.T) {
 	g, err := guard.New(guard.Policy{})
 	if err != nil {
 		t.Fatal(err)

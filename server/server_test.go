@@ -284,7 +284,7 @@ func TestShutdownWaitsForNoClientThatSendsOrReadsNothing(t *testing.T) {
 	}
 }
 
-func TestRequestsUnderWayAreAnsweredInAShutdown(t *testing.T) {
+func TestInFlightRequestsGetTheirResponseInAShutdown(t *testing.T) {
 	began, release := make(chan struct{}), make(chan struct{})
 	s, address := start(t, "tcp", Limits{}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		close(began)

@@ -125,7 +125,7 @@ func TestControlSetsWhatIsAsked(t *testing.T) {
 	}
 }
 
-func TestControlRefusesBrowsersFromElsewhereAndMistakes(t *testing.T) {
+func TestControlRejectsBrowsersFromElsewhereAndMistakes(t *testing.T) {
 	r := start(t, simulator.Options{})
 	for _, c := range []struct {
 		method, target string

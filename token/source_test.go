@@ -403,7 +403,7 @@ func TestChangedCredentialsCauseOneFetchAtOnce(t *testing.T) {
 	})
 }
 
-func TestRequestsKeepTheirTokenWhileChangedCredentialsAreRefused(t *testing.T) {
+func TestRequestsKeepTheirTokenWhileChangedCredentialsAreRejected(t *testing.T) {
 	e := &endpoint{ttl: time.Hour}
 	bubble(t, e, func(t *testing.T, s *token.Source) {
 		tok, err := s.Token(t.Context())
