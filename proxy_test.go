@@ -499,7 +499,7 @@ func TestRefusedCredentialsAreSaidAtOnceAndWithoutAStorm(t *testing.T) {
 	}
 	p.stderr.Await(t, "the log line", func(text string) bool { return strings.Contains(text, "InvalidClientIdentifier") })
 	check := start(t, built.Environ(t, sim), "check")
-	if code := check.exit(); code != 1 || !strings.Contains(check.stdout.String(), "Mimecast refused the client ID or the secret") {
+	if code := check.exit(); code != 1 || !strings.Contains(check.stdout.String(), "Mimecast rejected the client ID or the secret") {
 		t.Errorf("check: exit %d\n%s", code, check.stdout.String())
 	}
 }

@@ -45,7 +45,7 @@ func newAccount(cfg config.Config, tel *telemetry.Telemetry, redactor *telemetry
 	}
 	a.grant = &token.ClientCredentials{
 		URL: cfg.TokenURL.String(), ID: cfg.ClientID.Value, Secret: cfg.ClientSecret.Value, Transport: a.endpoint,
-		Clock: func(skew time.Duration) {
+		OnClockSkew: func(skew time.Duration) {
 			a.clockSkew.Store(int64(skew))
 			tel.Clock(skew)
 			if warning := clockSkewWarning(skew); warning != "" {

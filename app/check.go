@@ -228,7 +228,7 @@ func (c *check) token(ctx context.Context) (string, error) {
 	clock := ""
 	grant := &token.ClientCredentials{
 		URL: c.cfg.TokenURL.String(), ID: c.cfg.ClientID.Value, Secret: c.cfg.ClientSecret.Value, Transport: c.upstream,
-		Clock: func(ahead time.Duration) { clock = clockSkewWarning(ahead) },
+		OnClockSkew: func(ahead time.Duration) { clock = clockSkewWarning(ahead) },
 	}
 	held, err := grant.Fetch(ctx)
 	if clock != "" {

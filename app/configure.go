@@ -17,7 +17,7 @@ func configure(environ []string) (config.Config, error) {
 		if !ok {
 			faults = &config.Error{}
 		}
-		faults.Faults = append(faults.Faults, config.Fault{Variable: "PROXY_ALLOW", Found: routeErr.Error(), Accepted: "patterns such as GET /siem/, and presets"})
+		faults.Errors = append(faults.Errors, config.VariableError{Variable: "PROXY_ALLOW", Found: routeErr.Error(), Accepted: "patterns such as GET /siem/, and presets"})
 		return cfg, faults
 	}
 	return cfg, err

@@ -169,7 +169,7 @@ func (p Env) isFree(ctx context.Context, a config.Address) (bool, error) {
 		return true, nil
 	}
 	l, err := p.listen(ctx, a.Network, a.Address)
-	if server.IsTaken(err) {
+	if server.IsAddressInUse(err) {
 		return false, nil
 	}
 	if err != nil {

@@ -125,7 +125,7 @@ func (s *instance) rejectMalformed(r server.Rejection, maxHeaderBytes int) []byt
 	default:
 		return nil
 	}
-	if !r.Left { // else nobody asked for anything
+	if !r.ClientClosed { // else nobody asked for anything
 		id = s.tel.Malformed(r.Peer, p.Code)
 	}
 	return p.Wire(id)
@@ -212,7 +212,7 @@ func (s *instance) drain(signals <-chan os.Signal, signaled int) error {
 	log := s.tel.Logger()
 	log.Info("draining", "in_flight", s.guard.InFlight(), "delay", s.cfg.ShutdownDelay.String(), "timeout", s.cfg.ShutdownTimeout.String())
 	inFlight := 0
-	err := s.data.Drain(ctx, server.Drain{Delay: s.cfg.ShutdownDelay, Timeout: s.cfg.ShutdownTimeout, Cut: func() {
+	err := s.data.Drain(ctx, server.Drain{Delay: s.cfg.ShutdownDelay, Timeout: s.cfg.ShutdownTimeout, Abort: func() {
 		inFlight = s.guard.InFlight()
 		s.cut(problem.New(event.ShuttingDown, "The proxy is shutting down and could not wait any longer."))
 	}})

@@ -16,8 +16,8 @@ import (
 	"time"
 )
 
-// client is one connection that asks the same thing again and again. It reads
-// no more of an answer than its length asks for, since it shares a core with the
+// client is one connection that repeats the same request. It reads
+// no more of a response than its length asks for, since it shares a core with the
 // upstream.
 type client struct {
 	conn    net.Conn
@@ -42,15 +42,15 @@ func post(size int64) []byte {
 	return fmt.Appendf(nil, "POST /sink HTTP/1.1\r\nHost: localhost\r\nUser-Agent: bench\r\nContent-Length: %d\r\n\r\n", size)
 }
 
-var errAnswer = errors.New("not the answer that was asked for")
+var errUnexpectedResponse = errors.New("not the answer that was asked for")
 
-// do makes one request and returns the size of the answer's body.
+// do makes one request and returns the size of the response's body.
 func (c *client) do() (int64, error) {
 	if _, err := c.conn.Write(c.request); err != nil {
 		return 0, err
 	}
 	for left := c.body; left > 0; {
-		n, err := c.conn.Write(piece[:min(left, int64(len(piece)))])
+		n, err := c.conn.Write(chunk[:min(left, int64(len(chunk)))])
 		if left -= int64(n); err != nil {
 			return 0, err
 		}
@@ -63,9 +63,9 @@ func (c *client) do() (int64, error) {
 			return 0, err
 		case first && !bytes.HasPrefix(line, []byte("HTTP/1.1 200 ")):
 			rest, _ := c.in.Peek(c.in.Buffered())
-			return 0, fmt.Errorf("%w: %s%s", errAnswer, line, rest)
+			return 0, fmt.Errorf("%w: %s%s", errUnexpectedResponse, line, rest)
 		case len(line) == 2 && length < 0:
-			return 0, fmt.Errorf("%w: no length", errAnswer)
+			return 0, fmt.Errorf("%w: no length", errUnexpectedResponse)
 		case len(line) == 2:
 			_, err := io.CopyN(io.Discard, c.in, length)
 			return length, err
@@ -85,8 +85,8 @@ type load struct {
 	body        int64
 	connections int
 	rate        float64 // requests a second; 0: as many as can be
-	warm        time.Duration
-	length      time.Duration
+	warmup      time.Duration
+	duration    time.Duration
 }
 
 // sample is how that went.
@@ -94,7 +94,7 @@ type sample struct {
 	Requests  int64
 	Errors    int64
 	Bytes     int64
-	Took      time.Duration
+	Duration  time.Duration
 	failure   error           // one of the errors
 	latencies []time.Duration // sorted; with a rate only
 }
@@ -118,19 +118,19 @@ func (l load) run(ctx context.Context, measure func(part func())) (sample, error
 		defer func() { _ = c.conn.Close() }()
 		clients[i] = c
 	}
-	if warm := l.part(clients, l.warm, l.warm/2); warm.Errors > 0 {
+	if warm := l.runFor(clients, l.warmup, l.warmup/2); warm.Errors > 0 {
 		return warm, fmt.Errorf("%d errors while warming up, such as: %w", warm.Errors, warm.failure)
 	}
 	var s sample
-	measure(func() { s = l.part(clients, l.length, 0) })
+	measure(func() { s = l.runFor(clients, l.duration, 0) })
 	return s, nil
 }
 
-// part has the clients ask for as long as length. With a rate, each request has
+// runFor has the clients ask for as long as length. With a rate, each request has
 // its time, whatever became of those before it, and its latency counts from
 // then: a stall delays all that were due in it. The clients begin one after
 // another within ramp.
-func (l load) part(clients []*client, length, ramp time.Duration) sample {
+func (l load) runFor(clients []*client, length, ramp time.Duration) sample {
 	var s sample
 	var next atomic.Int64
 	var mu sync.Mutex // guards s
@@ -159,7 +159,7 @@ func (l load) part(clients []*client, length, ramp time.Duration) sample {
 		})
 	}
 	all.Wait()
-	s.Took = time.Since(began)
+	s.Duration = time.Since(began)
 	slices.Sort(s.latencies)
 	return s
 }
@@ -174,7 +174,7 @@ func (c *client) loop(due func() (time.Time, bool), timed bool) (s sample) {
 		if err != nil {
 			s.Errors++
 			s.failure = err
-			return s // what is left on the connection is no answer to go on with
+			return s // what is left on the connection is no response to go on with
 		}
 		s.Requests++
 		s.Bytes += n + c.body

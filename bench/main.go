@@ -1,5 +1,5 @@
-// Command bench measures the proxy as a process, beside a naive one and, where
-// they are installed, nginx and haproxy, in turn, in one run on one machine:
+// Command bench compares the proxy's performance with a naive proxy and, if they are
+// installed, nginx and haproxy, in turn, in one run on one machine:
 //
 //	go -C bench run .
 //
@@ -75,7 +75,7 @@ func run(ctx context.Context) error {
 		}
 		connections = append(connections, count)
 	}
-	b := &bench{connections: connections, subjects: present(strings.Split(*subjects, ",")), rounds: *rounds, length: *length, binary: *binary, with: *with, report: newReport()}
+	b := &bench{connections: connections, subjects: installed(strings.Split(*subjects, ",")), rounds: *rounds, duration: *length, binary: *binary, otherBinary: *with, report: newReport()}
 	return b.all(ctx, strings.Split(*only, ","), *out)
 }
 
@@ -119,11 +119,11 @@ func (b *bench) all(ctx context.Context, what []string, out string) (err error) 
 			return err
 		}
 	}
-	if b.with != "" {
+	if b.otherBinary != "" {
 		b.subjects = append(b.subjects, other)
 	}
 	measurements := map[string]func(context.Context) error{
-		"cost": b.cost, "latency": b.latency, "renewals": b.renewals, "bulk": b.bulk, "start": b.start, "rest": b.rest,
+		"cost": b.cost, "latency": b.latency, "renewals": b.renewals, "bulk": b.bulk, "start": b.start, "rest": b.idleMemory,
 		"curves": b.curves, "profile": b.profile,
 	}
 	for _, name := range what {

@@ -21,7 +21,7 @@ type process struct {
 	log  *os.File
 }
 
-// start starts a command on one core, where taskset is there to pin it.
+// start starts a command on one core, if taskset is installed.
 func start(ctx context.Context, core int, env []string, name string, args ...string) (*process, error) {
 	args = append([]string{name}, args...)
 	if pinned() {
@@ -42,12 +42,12 @@ func start(ctx context.Context, core int, env []string, name string, args ...str
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting %s: %w", name, err)
 	}
-	go func() { defer close(p.done); _ = cmd.Wait() }() // it is told to end, and not asked how
+	go func() { defer close(p.done); _ = cmd.Wait() }() // its exit code does not matter
 	return p, nil
 }
 
-// said returns the beginning of what the process wrote.
-func (p *process) said() string {
+// output returns the beginning of what the process wrote.
+func (p *process) output() string {
 	text := make([]byte, 2<<10)
 	n, _ := p.log.ReadAt(text, 0)
 	return string(text[:n])
@@ -71,8 +71,8 @@ func (p *process) stop() {
 	}
 }
 
-// tree returns the process and all that descend from it.
-func (p *process) tree() []int {
+// pids returns the process and all that descend from it.
+func (p *process) pids() []int {
 	pids := []int{p.cmd.Process.Pid}
 	for i := 0; i < len(pids); i++ {
 		lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pids[i]))
@@ -92,7 +92,7 @@ func (p *process) tree() []int {
 // own account, in which a tick's length does not show.
 func (p *process) cpu() time.Duration {
 	var sum time.Duration
-	for _, pid := range p.tree() {
+	for _, pid := range p.pids() {
 		tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
 		for _, task := range tasks {
 			data, _ := os.ReadFile(task)
@@ -108,7 +108,7 @@ func (p *process) cpu() time.Duration {
 // VmRSS is what is resident, VmHWM the most that ever was.
 func (p *process) memory(line string) int64 {
 	var sum int64
-	for _, pid := range p.tree() {
+	for _, pid := range p.pids() {
 		data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 		for l := range strings.Lines(string(data)) {
 			if rest, ok := strings.CutPrefix(l, line+":"); ok {
@@ -120,14 +120,14 @@ func (p *process) memory(line string) int64 {
 	return sum
 }
 
-// resetPeak makes VmHWM begin anew.
+// resetPeak resets VmHWM.
 func (p *process) resetPeak() {
-	for _, pid := range p.tree() {
+	for _, pid := range p.pids() {
 		_ = os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0)
 	}
 }
 
-var errNotUp = errors.New("no answer at the address")
+var errNotListening = errors.New("no answer at the address")
 
 // awaitPort waits until something listens.
 func awaitPort(ctx context.Context, address string) error {
@@ -138,5 +138,5 @@ func awaitPort(ctx context.Context, address string) error {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	return fmt.Errorf("%w %s", errNotUp, address)
+	return fmt.Errorf("%w %s", errNotListening, address)
 }

@@ -27,11 +27,11 @@ func runProfiled(ctx context.Context, profile string) error {
 }
 
 // profile writes ../default.pgo, by which go build optimises: what a sidecar
-// does all day, small answers, with some larger ones and some uploads.
+// does all day, small responses, with some larger ones and some uploads.
 func (b *bench) profile(ctx context.Context) error {
 	var profiles []string
 	for _, proto := range protocols {
-		up, err := b.upstream(ctx, upstreamOptions{HTTP2: proto.http2, TokenTTL: longLife})
+		up, err := b.startUpstream(ctx, upstreamOptions{HTTP2: proto.http2, TokenTTL: longTokenTTL})
 		if err != nil {
 			return err
 		}
@@ -53,13 +53,13 @@ func (b *bench) profiled(ctx context.Context, path string) error {
 		return err
 	}
 	defer p.stop()
-	if err := b.firstAnswer(ctx); err != nil {
-		return fmt.Errorf("%w; it said: %s", err, p.said())
+	if err := b.awaitResponse(ctx); err != nil {
+		return fmt.Errorf("%w; it said: %s", err, p.output())
 	}
 	for _, l := range []load{
-		{request: get(small), connections: 64, length: 5 * b.length},
-		{request: get(64 << 10), connections: 16, length: b.length},
-		{request: post(16 << 10), body: 16 << 10, connections: 16, length: b.length},
+		{request: get(smallResponse), connections: 64, duration: 5 * b.duration},
+		{request: get(64 << 10), connections: 16, duration: b.duration},
+		{request: post(16 << 10), body: 16 << 10, connections: 16, duration: b.duration},
 	} {
 		l.address = proxyAddress
 		if _, err := l.run(ctx, func(part func()) { part() }); err != nil {

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// The proxies that are measured. Each is started anew for each measurement, and
-// each answers on a port of this machine and asks the same upstream.
+// The proxies that are measured. Each is restarted for each measurement, listens
+// on a port of this machine and uses the same upstream.
 const (
 	ours    = "mimecast-proxy"
 	naive   = "naive Go"
@@ -23,15 +23,15 @@ const (
 
 // bench is one run.
 type bench struct {
-	dir      string // for certificates and configurations
-	binary   string // of the proxy
-	with     string // another build of it, or empty
-	self     string
-	subjects []string
-	rounds   int
+	dir         string // for certificates and configurations
+	binary      string // of the proxy
+	otherBinary string // another build of it, or empty
+	self        string
+	subjects    []string
+	rounds      int
 	// connections are the numbers of them at which the cost is measured.
 	connections []int
-	length      time.Duration
+	duration    time.Duration
 	report      *report
 }
 
@@ -44,8 +44,8 @@ const (
 	plainAddress    = "127.0.0.1:18444"
 )
 
-// upstream starts the stand-in for Mimecast.
-func (b *bench) upstream(ctx context.Context, o upstreamOptions) (*process, error) {
+// startUpstream starts the stand-in for Mimecast.
+func (b *bench) startUpstream(ctx context.Context, o upstreamOptions) (*process, error) {
 	p, err := start(ctx, restCore, []string{"GOGC=400"}, b.self, "-role", "upstream", "-dir", b.dir,
 		"-http2="+strconv.FormatBool(o.HTTP2), "-token-ttl", o.TokenTTL.String(), "-token-delay", o.TokenDelay.String())
 	if err != nil {
@@ -54,8 +54,8 @@ func (b *bench) upstream(ctx context.Context, o upstreamOptions) (*process, erro
 	return p, awaitPort(ctx, plainAddress)
 }
 
-// present returns those of the names that can be started here.
-func present(names []string) []string {
+// installed returns those of the names that can be started here.
+func installed(names []string) []string {
 	var found []string
 	for _, name := range names {
 		_, err := exec.LookPath(name)
@@ -66,28 +66,28 @@ func present(names []string) []string {
 	return found
 }
 
-// subject starts a proxy, and returns once it has given an answer.
-func (b *bench) subject(ctx context.Context, name string, http2 bool) (*process, error) {
+// startProxy starts a proxy, and returns once it has given a response.
+func (b *bench) startProxy(ctx context.Context, name string, http2 bool) (*process, error) {
 	var p *process
 	var err error
 	switch name {
 	case ours:
 		p, err = start(ctx, proxyCore, b.environment(), b.binary)
 	case other:
-		p, err = start(ctx, proxyCore, b.environment(), b.with)
+		p, err = start(ctx, proxyCore, b.environment(), b.otherBinary)
 	case naive:
 		p, err = start(ctx, proxyCore, []string{"SSL_CERT_FILE=" + filepath.Join(b.dir, "ca.pem")}, b.self, "-role", "naive")
 	case nginx:
-		p, err = b.configured(ctx, "nginx.conf", nginxConf, false, "nginx", "-e", "stderr", "-p", b.dir, "-c")
+		p, err = b.startConfigured(ctx, "nginx.conf", nginxConf, false, "nginx", "-e", "stderr", "-p", b.dir, "-c")
 	case haproxy:
-		p, err = b.configured(ctx, "haproxy.cfg", haproxyConf, http2, "haproxy", "-db", "-f")
+		p, err = b.startConfigured(ctx, "haproxy.cfg", haproxyConf, http2, "haproxy", "-db", "-f")
 	}
 	if err != nil {
 		return nil, err
 	}
-	if err := b.firstAnswer(ctx); err != nil {
+	if err := b.awaitResponse(ctx); err != nil {
 		defer p.stop()
-		return nil, fmt.Errorf("%s: %w; it said: %s", name, err, p.said())
+		return nil, fmt.Errorf("%s: %w; it said: %s", name, err, p.output())
 	}
 	return p, nil
 }
@@ -101,8 +101,8 @@ func (b *bench) environment() []string {
 	}
 }
 
-// firstAnswer asks until there is an answer.
-func (b *bench) firstAnswer(ctx context.Context) error {
+// awaitResponse asks until there is a response.
+func (b *bench) awaitResponse(ctx context.Context) error {
 	var last error
 	for began := time.Now(); time.Since(began) < 10*time.Second; time.Sleep(100 * time.Microsecond) {
 		c, err := dial(ctx, proxyAddress, get(1), 0)
@@ -117,8 +117,8 @@ func (b *bench) firstAnswer(ctx context.Context) error {
 	return fmt.Errorf("no answer within 10s: %w", last)
 }
 
-// configured starts a proxy with a configuration file as its last argument.
-func (b *bench) configured(ctx context.Context, file, text string, http2 bool, name string, args ...string) (*process, error) {
+// startConfigured starts a proxy with a configuration file as its last argument.
+func (b *bench) startConfigured(ctx context.Context, file, text string, http2 bool, name string, args ...string) (*process, error) {
 	alpn := "http/1.1"
 	if http2 {
 		alpn = "h2"

@@ -23,11 +23,11 @@ type upstreamOptions struct {
 	TokenDelay time.Duration
 }
 
-// piece is what answers are made of.
-var piece = []byte(strings.Repeat("0123456789abcde\n", 4096))
+// chunk is repeated in each response body.
+var chunk = []byte(strings.Repeat("0123456789abcde\n", 4096))
 
 // runUpstream serves until ctx ends. It does next to nothing for a request, so
-// that the proxies are what is measured: it takes any bearer token, and answers
+// that the proxies are what is measured: it takes any bearer token, and responds to
 //
 //	POST /oauth/token  with a token
 //	GET  /bytes/N      with N bytes
@@ -100,7 +100,7 @@ func sendBytes(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Content-Length", strconv.FormatInt(n, 10))
 	for n > 0 {
-		k, err := w.Write(piece[:min(n, int64(len(piece)))])
+		k, err := w.Write(chunk[:min(n, int64(len(chunk)))])
 		if err != nil {
 			return // the client has gone
 		}

@@ -10,24 +10,23 @@ import (
 	"strings"
 )
 
-// unlimited is from where on a limit is none: version 1 writes the largest number
-// of pages for "no limit".
+// unlimited is the least value that means no limit: version 1 has the largest number of
+// pages for that.
 const unlimited = math.MaxInt64 / 4
 
-// MemoryLimit returns the smallest memory limit of the process's control group and
-// of those around it, in bytes; 0 where there is none or it cannot be known. It
-// understands versions 1 and 2. The root is that of the file system, as
-// os.DirFS("/").
+// MemoryLimit returns the smallest memory limit of the process's control group and its
+// parents, in bytes; 0 if there is none or it cannot be read. It understands versions 1
+// and 2 (cgroups(7)). root is the root of the file system, as os.DirFS("/").
 func MemoryLimit(root fs.FS) int64 {
-	own := read(root, "proc/self/cgroup")
+	ownGroups := read(root, "proc/self/cgroup")
 	limit := int64(unlimited)
 	for line := range strings.Lines(read(root, "proc/self/mountinfo")) {
 		m, ok := parseMount(line)
 		if !ok {
 			continue
 		}
-		for dir := range m.groups(pathIn(own, m.version1)) {
-			if n, err := strconv.ParseInt(strings.TrimSpace(read(root, path.Join(dir, m.file()))), 10, 64); err == nil && n > 0 {
+		for dir := range m.ancestors(groupPath(ownGroups, m.version1)) {
+			if n, err := strconv.ParseInt(strings.TrimSpace(read(root, path.Join(dir, m.limitFile()))), 10, 64); err == nil && n > 0 {
 				limit = min(limit, n)
 			}
 		}
@@ -46,10 +45,11 @@ func read(root fs.FS, name string) string {
 	return string(content)
 }
 
-// mount is where control groups with the memory controller are mounted.
+// mount is a mount of control groups with the memory controller.
 type mount struct {
 	version1 bool
-	// root is the group that is mounted, and dir where, without the first slash.
+	// root is the group that is mounted, and dir the mount point without the first
+	// slash.
 	root, dir string
 }
 
@@ -85,8 +85,8 @@ func hasItem(list, item string) bool {
 	return false
 }
 
-// pathIn returns the process's group in one of the hierarchies (cgroups(7)).
-func pathIn(own string, version1 bool) string {
+// groupPath returns the process's group in one of the hierarchies (cgroups(7)).
+func groupPath(own string, version1 bool) string {
 	for line := range strings.Lines(own) {
 		parts := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
 		if len(parts) < 3 {
@@ -99,17 +99,17 @@ func pathIn(own string, version1 bool) string {
 	return "/"
 }
 
-func (m mount) file() string {
+func (m mount) limitFile() string {
 	if m.version1 {
 		return "memory.limit_in_bytes"
 	}
 	return "memory.max"
 }
 
-// groups yields the directory of a group and of those around it, as far as they
+// ancestors yields the directory of a group and of those around it, as far as they
 // are mounted. In a container the group may be named from outside; what is mounted
 // is then its own.
-func (m mount) groups(own string) func(yield func(string) bool) {
+func (m mount) ancestors(own string) func(yield func(string) bool) {
 	return func(yield func(string) bool) {
 		rest, ok := strings.CutPrefix(own, strings.TrimSuffix(m.root, "/"))
 		if !ok || strings.Contains(rest, "..") {

@@ -14,15 +14,15 @@ import (
 	"syscall"
 )
 
-// maxSocketPath is how long the path of a unix socket may be on Linux, in
-// bytes. The kernel's own word for a longer one is "invalid argument".
+// maxSocketPath is the longest path of a unix socket on Linux, in bytes. The kernel's
+// error for a longer one is "invalid argument".
 const maxSocketPath = 107
 
-// Address is where to listen. The zero value is nowhere.
+// Address is an address to listen at. The zero value is none.
 type Address struct {
-	// Network is "tcp" or "unix".
+	// Network is "tcp" or "unix", as for [net.Listen].
 	Network string
-	// Address is host:port, or a path.
+	// Address is host:port, or the path of a unix socket.
 	Address string
 }
 
@@ -43,8 +43,7 @@ func (a Address) String() string {
 	return a.Address
 }
 
-// overlaps reports whether who listens at one address is in the way of who
-// listens at the other.
+// overlaps reports whether both addresses cannot be listened at together.
 func (a Address) overlaps(b Address) bool {
 	if a.Network != b.Network || a.IsZero() {
 		return false
@@ -52,14 +51,14 @@ func (a Address) overlaps(b Address) bool {
 	if a.Network == "unix" {
 		return filepath.Clean(a.Address) == filepath.Clean(b.Address)
 	}
-	hostA, portA := a.split()
-	hostB, portB := b.split()
+	hostA, portA := a.normalized()
+	hostB, portB := b.normalized()
 	return portA != 0 && portA == portB && (covers(hostA, hostB) || covers(hostB, hostA))
 }
 
-// split returns host and port, each in one way of writing it.
-func (a Address) split() (string, uint64) {
-	host, port, _ := net.SplitHostPort(a.Address) // which was judged before
+// normalized returns host and port, each in its one canonical spelling.
+func (a Address) normalized() (string, uint64) {
+	host, port, _ := net.SplitHostPort(a.Address) // checked when it was parsed
 	n, _ := strconv.ParseUint(port, 10, 16)
 	host = strings.ToLower(host)
 	if ip, err := netip.ParseAddr(host); err == nil {
@@ -71,42 +70,42 @@ func (a Address) split() (string, uint64) {
 	return host, n
 }
 
-// covers reports whether listening at host takes in other.
+// covers reports whether listening at host includes other.
 func covers(host, other string) bool {
 	switch host {
-	case "", "::", "0.0.0.0": // for which net.Listen takes IPv4 and IPv6 alike
+	case "", "::", "0.0.0.0": // net.Listen takes IPv4 and IPv6 for each
 		return true
 	}
 	return host == other
 }
 
-// binds are addresses to listen at, at least one.
-type binds []Address
+// listenAddresses are addresses to listen at, at least one.
+type listenAddresses []Address
 
 // UnmarshalText implements encoding.TextUnmarshaler.
-func (b *binds) UnmarshalText(text []byte) error {
-	var l items
-	_ = l.UnmarshalText(text) // which refuses nothing
+func (b *listenAddresses) UnmarshalText(text []byte) error {
+	var l list
+	_ = l.UnmarshalText(text) // has no invalid values
 	if len(l) == 0 {
-		return refuse("has no address in it")
+		return invalid("has no address in it")
 	}
-	var refused []error
+	var errs []error
 	for _, item := range l {
 		a, err := parseAddress(item)
-		if r, ok := errors.AsType[refusal](err); ok {
+		if r, ok := errors.AsType[invalidValue](err); ok {
 			r.value = item
 			err = r
 		}
-		*b, refused = append(*b, a), append(refused, err)
+		*b, errs = append(*b, a), append(errs, err)
 	}
-	return errors.Join(refused...)
+	return errors.Join(errs...)
 }
 
-// optionalBind is an address to listen at, or off.
-type optionalBind struct{ Address }
+// optionalAddress is an address to listen at, or off.
+type optionalAddress struct{ Address }
 
 // UnmarshalText implements encoding.TextUnmarshaler.
-func (b *optionalBind) UnmarshalText(text []byte) (err error) {
+func (b *optionalAddress) UnmarshalText(text []byte) (err error) {
 	if !strings.EqualFold(string(text), "off") {
 		b.Address, err = parseAddress(string(text))
 	}
@@ -119,14 +118,14 @@ func parseAddress(s string) (Address, error) {
 	}
 	host, port, err := net.SplitHostPort(s)
 	if err != nil {
-		return Address{}, refuse("is not an address to listen at")
+		return Address{}, invalid("is not an address to listen at")
 	}
 	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-		return Address{}, refuse("has no port from 0 to 65535")
+		return Address{}, invalid("has no port from 0 to 65535")
 	}
 	zoneless, _, _ := strings.Cut(host, "%")
 	if _, ok := hostName(zoneless); host != "" && !ok {
-		return Address{}, refuse("has no host name or IP address before the port")
+		return Address{}, invalid("has no host name or IP address before the port")
 	}
 	return Address{"tcp", s}, nil
 }
@@ -134,50 +133,50 @@ func parseAddress(s string) (Address, error) {
 func parseSocket(path string) (Address, error) {
 	switch {
 	case !strings.HasPrefix(path, "/") && !filepath.IsAbs(path):
-		return Address{}, refuse("has no absolute path")
+		return Address{}, invalid("has no absolute path")
 	case len(path) > maxSocketPath:
-		return Address{}, refuse("has a path of more than %d bytes, which is too long for a socket", maxSocketPath)
+		return Address{}, invalid("has a path of more than %d bytes, which is too long for a socket", maxSocketPath)
 	case strings.ContainsFunc(path, isControl):
-		return Address{}, refuse("has a control character in it")
+		return Address{}, invalid("has a control character in it")
 	}
 	return Address{"unix", path}, nil
 }
 
-// listeners judges what depends on more than one variable: an account is not
-// offered to a network by accident.
-func (j *judge) listeners(cfg Config) {
+// checkListeners checks the addresses against each other and against the variables
+// that protect them: no account is opened to a network by accident.
+func (p *parser) checkListeners(cfg Config) {
 	for i, a := range cfg.Listen {
-		j.dataListener(cfg, a, cfg.Listen[:i])
+		p.checkDataListener(cfg, a, cfg.Listen[:i])
 	}
-	j.socket("PROXY_ADMIN_LISTEN", cfg.Admin)
+	p.checkSocketDir("PROXY_ADMIN_LISTEN", cfg.Admin)
 	if slices.ContainsFunc(cfg.Listen, cfg.Admin.overlaps) {
-		j.fault("PROXY_ADMIN_LISTEN", quoted(cfg.Admin.String())+" is in the way of PROXY_LISTEN", "another port, or off")
+		p.addError("PROXY_ADMIN_LISTEN", quoted(cfg.Admin.String())+" is in the way of PROXY_LISTEN", "another port, or off")
 	}
-	// A tool's MIMECAST_BASE_URL is the proxy, and its environment may be the
+	// A client's MIMECAST_BASE_URL is the proxy, and its environment may be the
 	// proxy's too.
 	if u := cfg.BaseURL; u != nil && isLoopback(u.Hostname()) && slices.ContainsFunc(cfg.Listen, Address{"tcp", u.Host}.overlaps) {
-		j.fault("MIMECAST_BASE_URL", quoted(u.String())+" is PROXY_LISTEN, and requests would go round in circles",
-			"Mimecast's own URL; or leave it out. It may be meant for the tool alone")
+		p.addError("MIMECAST_BASE_URL", quoted(u.String())+" is PROXY_LISTEN, and requests would go round in circles",
+			"Mimecast's URL; or leave it unset, if only the client needs it")
 	}
 }
 
-// dataListener judges one address of PROXY_LISTEN. before are those in front of it.
-func (j *judge) dataListener(cfg Config, a Address, before []Address) {
-	keyed := !cfg.APIKey.IsZero() || j.faulty("PROXY_API_KEY")
+// checkDataListener checks one address of PROXY_LISTEN; before are the earlier ones.
+func (p *parser) checkDataListener(cfg Config, a Address, before []Address) {
+	keyed := !cfg.APIKey.IsZero() || p.hasError("PROXY_API_KEY")
 	if !a.IsZero() && !a.Loopback() && !keyed && !cfg.TrustNetwork {
-		j.fault("PROXY_LISTEN", quoted(a.String())+" can be reached from other machines, and whoever reaches it would use the account",
+		p.addError("PROXY_LISTEN", quoted(a.String())+" can be reached from other machines, and every client that reaches it could use the account",
 			"a loopback address; or with it PROXY_API_KEY or PROXY_API_KEY_FILE, so that every request must carry a key; "+
-				"or PROXY_TRUST_NETWORK=true where only those who may use the account can reach it, as in a container with a private compose network")
+				"or PROXY_TRUST_NETWORK=true if only authorized clients can reach it, as in a container with a private compose network")
 	}
-	j.socket("PROXY_LISTEN", a)
+	p.checkSocketDir("PROXY_LISTEN", a)
 	if i := slices.IndexFunc(before, a.overlaps); i >= 0 {
-		j.fault("PROXY_LISTEN", fmt.Sprintf("%s overlaps with %s", quoted(a.String()), quoted(before[i].String())), "addresses of which none includes another; :PORT and 0.0.0.0:PORT include all of the machine's")
+		p.addError("PROXY_LISTEN", fmt.Sprintf("%s overlaps with %s", quoted(a.String()), quoted(before[i].String())), "addresses of which none includes another; :PORT and 0.0.0.0:PORT include all of the machine's")
 	}
 }
 
-// socket judges whether there can be a unix socket at the address. A directory
-// that may not be looked at is left to the listener.
-func (j *judge) socket(variable string, a Address) {
+// checkSocketDir checks that the directory of a unix socket exists. One that cannot be
+// read is left to the listener.
+func (p *parser) checkSocketDir(variable string, a Address) {
 	if a.Network != "unix" {
 		return
 	}
@@ -185,8 +184,8 @@ func (j *judge) socket(variable string, a Address) {
 	info, err := os.Stat(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
-		j.fault(variable, fmt.Sprintf("%s is in the directory %q, which does not exist", quoted(a.String()), dir), "a path in a directory that exists")
+		p.addError(variable, fmt.Sprintf("%s is in the directory %q, which does not exist", quoted(a.String()), dir), "a path in a directory that exists")
 	case err == nil && !info.IsDir():
-		j.fault(variable, fmt.Sprintf("%s is in %q, which is not a directory", quoted(a.String()), dir), "a path in a directory that exists")
+		p.addError(variable, fmt.Sprintf("%s is in %q, which is not a directory", quoted(a.String()), dir), "a path in a directory that exists")
 	}
 }

@@ -11,39 +11,39 @@ import (
 	"sync/atomic"
 )
 
-// maxAuthorities is several times the size of the system's authorities, in
-// bytes.
+// maxAuthorities bounds a file with certificates, in bytes: several times the size of
+// the system's.
 const maxAuthorities = 16 << 20
 
-// Authorities are certificates to trust. Where they come from a file, a [Watcher]
-// replaces them when the file changes. The zero value is none.
+// Authorities are certificate authorities to trust. If they come from a file, a
+// [Watcher] replaces them when the file changes. The zero value has none.
 type Authorities struct {
-	inForce *atomic.Pointer[[]*x509.Certificate] // nil: none
+	current *atomic.Pointer[[]*x509.Certificate] // nil: none
 }
 
-// Certificates returns those in force. It reads no file. The slice is not to be
-// changed.
+// Certificates returns the current certificates; nil for none. It reads no file. Do
+// not change the slice.
 func (a Authorities) Certificates() []*x509.Certificate {
-	if a.inForce == nil {
+	if a.current == nil {
 		return nil
 	}
-	return *a.inForce.Load()
+	return *a.current.Load()
 }
 
-// ParseAuthorities reads certificates in PEM form. The error says what the content
-// is instead, or which of the certificates is broken.
+// ParseAuthorities reads certificates in PEM form (RFC 7468, section 5). The error
+// names the format that the content has instead, or the certificate that is broken.
 func ParseAuthorities(content []byte) (Authorities, error) {
 	certificates, err := parseCertificates(content)
 	if err != nil {
 		return Authorities{}, err
 	}
 	a := Authorities{new(atomic.Pointer[[]*x509.Certificate])}
-	a.inForce.Store(&certificates)
+	a.current.Store(&certificates)
 	return a, nil
 }
 
-// authorities judges MIMECAST_CA_FILE.
-func (j *judge) authorities(path string) Authorities {
+// readAuthorities reads MIMECAST_CA_FILE.
+func (p *parser) readAuthorities(path string) Authorities {
 	const variable = "MIMECAST_CA_FILE"
 	if path == "" {
 		return Authorities{}
@@ -52,32 +52,32 @@ func (j *judge) authorities(path string) Authorities {
 	f, err := newFile(variable, path, maxAuthorities, func(content []byte) error {
 		certificates, err := parseCertificates(content)
 		if err == nil {
-			a.inForce.Store(&certificates)
+			a.current.Store(&certificates)
 		}
 		return err
 	})
 	if err != nil {
 		accepted := "a file with certificates in PEM form"
-		if c, ok := errors.AsType[convertible](err); ok {
+		if c, ok := errors.AsType[wrongFormat](err); ok {
 			accepted += ", as of: " + c.command
 		}
-		j.fault(variable, quoted(path)+" "+err.Error(), accepted)
+		p.addError(variable, quoted(path)+" "+err.Error(), accepted)
 		return Authorities{}
 	}
-	j.files = append(j.files, f)
+	p.files = append(p.files, f)
 	return a
 }
 
-// convertible is a form of certificates that a command makes PEM of.
-type convertible struct{ form, command string }
+// wrongFormat is a format other than PEM, and the command that converts it.
+type wrongFormat struct{ format, command string }
 
-func (c convertible) Error() string { return "is " + c.form + ", and not PEM" }
+func (c wrongFormat) Error() string { return "is " + c.format + ", and not PEM" }
 
 const beginPEM = "-----BEGIN "
 
 func parseCertificates(content []byte) ([]*x509.Certificate, error) {
 	if isUTF16(content) {
-		return nil, otherForm(content)
+		return nil, identifyFormat(content)
 	}
 	text := strings.TrimPrefix(string(content), byteOrderMark)
 	before, blocks, _ := strings.Cut(text, beginPEM)
@@ -86,9 +86,9 @@ func parseCertificates(content []byte) ([]*x509.Certificate, error) {
 	for block := range strings.SplitSeq(blocks, beginPEM) {
 		switch kind, _, _ := strings.Cut(block, "-----"); kind {
 		case "PKCS7", "CMS":
-			return nil, convertible{"PKCS#7", "openssl pkcs7 -print_certs -in FILE -out ca.pem"}
+			return nil, wrongFormat{"PKCS#7", "openssl pkcs7 -print_certs -in FILE -out ca.pem"}
 		case "TRUSTED CERTIFICATE":
-			return nil, convertible{"a TRUSTED CERTIFICATE of OpenSSL's", "openssl x509 -in FILE -out ca.pem"}
+			return nil, wrongFormat{"a TRUSTED CERTIFICATE of OpenSSL's", "openssl x509 -in FILE -out ca.pem"}
 		case "CERTIFICATE", "X509 CERTIFICATE":
 			c, err := parseCertificate(beginPEM + block)
 			if err != nil {
@@ -99,7 +99,7 @@ func parseCertificates(content []byte) ([]*x509.Certificate, error) {
 		line += strings.Count(block, "\n")
 	}
 	if len(certificates) == 0 {
-		return nil, otherForm(content)
+		return nil, identifyFormat(content)
 	}
 	return certificates, nil
 }
@@ -116,8 +116,8 @@ func parseCertificate(text string) (*x509.Certificate, error) {
 // section 14).
 var oidSignedData = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 7, 2}
 
-// otherForm says what a file is that has no certificate in PEM form in it.
-func otherForm(content []byte) error {
+// identifyFormat names the format of a file without a certificate in PEM form.
+func identifyFormat(content []byte) error {
 	var outer struct {
 		Type asn1.ObjectIdentifier
 		Rest asn1.RawValue `asn1:"optional,explicit,tag:0"`
@@ -130,20 +130,20 @@ func otherForm(content []byte) error {
 	case len(content) == 0:
 		return errors.New("is empty")
 	case isUTF16(content):
-		return convertible{"in UTF-16", "iconv -f UTF-16 -t UTF-8 FILE > ca.pem"}
-	case isCertificates(content):
-		return convertible{"in DER form", "openssl x509 -inform der -in FILE -out ca.pem"}
+		return wrongFormat{"in UTF-16", "iconv -f UTF-16 -t UTF-8 FILE > ca.pem"}
+	case isDER(content):
+		return wrongFormat{"in DER form", "openssl x509 -inform der -in FILE -out ca.pem"}
 	case isASN1(content, &outer) && outer.Type.Equal(oidSignedData):
-		return convertible{"PKCS#7 in DER form", "openssl pkcs7 -inform der -print_certs -in FILE -out ca.pem"}
+		return wrongFormat{"PKCS#7 in DER form", "openssl pkcs7 -inform der -print_certs -in FILE -out ca.pem"}
 	case isASN1(content, &store) && store.Version == 3:
-		return convertible{"PKCS#12", "openssl pkcs12 -cacerts -nokeys -in FILE -out ca.pem"}
+		return wrongFormat{"PKCS#12", "openssl pkcs12 -cacerts -nokeys -in FILE -out ca.pem"}
 	case bytes.HasPrefix(content, []byte("\xfe\xed\xfe\xed")):
-		return convertible{"a Java keystore", "keytool -exportcert -rfc -keystore FILE -alias NAME"}
+		return wrongFormat{"a Java keystore", "keytool -exportcert -rfc -keystore FILE -alias NAME"}
 	}
 	return errors.New("has no certificate in it")
 }
 
-func isCertificates(content []byte) bool {
+func isDER(content []byte) bool {
 	_, err := x509.ParseCertificates(content)
 	return err == nil
 }

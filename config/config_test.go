@@ -54,8 +54,8 @@ func faults(t *testing.T, environ []string) []string {
 	if strings.Contains(err.Error(), marked) {
 		t.Errorf("the error leaks: %v", err)
 	}
-	lines := make([]string, 0, len(e.Faults))
-	for _, f := range e.Faults {
+	lines := make([]string, 0, len(e.Errors))
+	for _, f := range e.Errors {
 		if f.Variable == "" || f.Found == "" || f.Accepted == "" || strings.ContainsAny(f.String(), "\r\n") {
 			t.Errorf("half a fault: %+v", f)
 		}
@@ -404,7 +404,7 @@ func TestReplayMemoryLeavesRoomForTheRest(t *testing.T) {
 	equal(t, "said", parse(t, "GOMEMLIMIT=64MiB", "PROXY_REPLAY_MEMORY=48MiB").ReplayMemory, int64(48<<20))
 }
 
-func TestCompanyProxyIsReadAsGoReadsIt(t *testing.T) {
+func TestCorporateProxyIsReadAsGoReadsIt(t *testing.T) {
 	for _, variables := range [][]string{
 		{"HTTPS_PROXY=http://u:" + marked + "@upper", "HTTP_PROXY=upper", "NO_PROXY=upper"},
 		{"https_proxy=lower", "http_proxy=lower", "no_proxy=lower"},

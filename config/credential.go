@@ -17,32 +17,33 @@ import (
 )
 
 const (
-	// maxSecret bounds a file with a secret in it, in bytes: one that is larger is
-	// another file.
+	// maxSecret bounds a file with a secret, in bytes: a larger file is not one.
 	maxSecret = 64 << 10
 	// maxKeys bounds the keys in one file, each of which costs a comparison a
 	// request.
 	maxKeys = 100
-	// leastKey is from how many characters on a random key cannot be guessed.
-	leastKey = 16
+	// minKeyLength is the least number of characters at which a random key cannot be
+	// guessed.
+	minKeyLength = 16
 )
 
-// Credential is a secret that is in force, or several that are at once. Where it
-// comes from a file, a [Watcher] replaces it when the file changes. The zero value
-// is none.
+// Credential is one or several secrets that are valid at once. If it comes from a file,
+// a [Watcher] replaces it when the file changes. The zero value has none. Copies share
+// the secrets.
 type Credential struct {
 	variable string
-	inForce  *atomic.Pointer[[]secret.Text] // nil: none
+	current  *atomic.Pointer[[]secret.Text] // nil: none
 }
 
-// IsZero reports whether there is no credential.
-func (c Credential) IsZero() bool { return c.inForce == nil }
+// IsZero reports whether no credential is configured.
+func (c Credential) IsZero() bool { return c.current == nil }
 
-// Variable names the variable that the credential comes from: that of the file
-// where it is one.
+// Variable returns the name of the variable that the credential comes from: NAME_FILE
+// if it comes from a file.
 func (c Credential) Variable() string { return c.variable }
 
-// Value returns the secret in force, or the first of them. It reads no file.
+// Value returns the current secret, or the first of several; zero if there is none. It
+// reads no file.
 func (c Credential) Value() secret.Text {
 	if all := c.Values(); len(all) > 0 {
 		return all[0]
@@ -50,37 +51,37 @@ func (c Credential) Value() secret.Text {
 	return secret.Text{}
 }
 
-// Values returns all secrets in force. It reads no file. The slice is not to be
-// changed.
+// Values returns all current secrets; nil if there are none. It reads no file. Do not
+// change the slice.
 func (c Credential) Values() []secret.Text {
-	if c.inForce == nil {
+	if c.current == nil {
 		return nil
 	}
-	return *c.inForce.Load()
+	return *c.current.Load()
 }
 
 func newCredential(variable string, values ...secret.Text) Credential {
 	c := Credential{variable, new(atomic.Pointer[[]secret.Text])}
-	c.inForce.Store(&values)
+	c.current.Store(&values)
 	return c
 }
 
-// oneSecret reads a file that holds one secret. A byte order mark and a line end
-// are no part of it.
-func oneSecret(content []byte) ([]secret.Text, error) {
+// parseSecret parses a file with one secret. A byte order mark and a line end are not
+// part of it.
+func parseSecret(content []byte) ([]secret.Text, error) {
 	text, err := decodeText(content)
 	if err != nil {
 		return nil, err
 	}
-	if form := mistakenForm(strings.TrimSpace(text)); form != "" {
+	if form := suspiciousForm(strings.TrimSpace(text)); form != "" {
 		return nil, errors.New(form)
 	}
 	text = trimLineEnd(text)
-	return []secret.Text{secret.New(text)}, judgeSecret(text)
+	return []secret.Text{secret.New(text)}, checkSecret(text)
 }
 
-// manyKeys reads a file that holds a key a line. Blank lines are none.
-func manyKeys(content []byte) ([]secret.Text, error) {
+// parseKeys parses a file with one key per line. Blank lines are skipped.
+func parseKeys(content []byte) ([]secret.Text, error) {
 	text, err := decodeText(content)
 	if err != nil {
 		return nil, err
@@ -93,7 +94,7 @@ func manyKeys(content []byte) ([]secret.Text, error) {
 		if strings.TrimSpace(line) == "" {
 			continue
 		}
-		if err := judgeSecret(line); err != nil {
+		if err := checkSecret(line); err != nil {
 			return nil, fmt.Errorf("has a key in line %d that %w", n, err)
 		}
 		keys = append(keys, secret.New(line))
@@ -139,8 +140,8 @@ func trimLineEnd(line string) string {
 	return text
 }
 
-// judgeSecret says what is wrong with a secret, and nothing of what it is.
-func judgeSecret(text string) error {
+// checkSecret returns what is wrong with a secret, without showing it.
+func checkSecret(text string) error {
 	switch {
 	case text == "":
 		return errors.New("is empty")
@@ -160,8 +161,8 @@ func judgeSecret(text string) error {
 
 func isControl(r rune) bool { return r < ' ' || r == 0x7f }
 
-// isInvisible reports whether a character is one that comes along with what is
-// copied from a page, and that nobody sees.
+// isInvisible reports whether a character cannot be seen: text copied from a web page
+// may contain some.
 func isInvisible(r rune) bool {
 	return r != ' ' && !unicode.IsGraphic(r) || r != ' ' && unicode.IsSpace(r) || unicode.Is(unicode.Other_Default_Ignorable_Code_Point, r)
 }
@@ -170,9 +171,9 @@ func isInvisible(r rune) bool {
 // the end only.
 var assignment = regexp.MustCompile(`^(export\s+)?[A-Za-z_][A-Za-z0-9_]*\s*=\s*[^=\s]`)
 
-// mistakenForm says what a secret looks like that Mimecast never issued; nothing
-// where it may be one.
-func mistakenForm(text string) string {
+// suspiciousForm describes a value that is probably not the secret alone; empty if it
+// may be.
+func suspiciousForm(text string) string {
 	switch {
 	case isQuoted(text):
 		return "has quotation marks around its value, which count as part of it"
@@ -190,72 +191,72 @@ func isQuoted(text string) bool {
 	return len(text) > 1 && strings.ContainsRune("\"'`“”„‘’«»", first) && strings.ContainsRune("\"'`“”„‘’«»", last)
 }
 
-// isEncodedLine reports whether a text is the base64 of a line of text, as "echo
+// isBase64Line reports whether a text is the base64 of a line of text, as "echo
 // secret | base64" makes it.
-func isEncodedLine(text string) bool {
+func isBase64Line(text string) bool {
 	line, err := base64.StdEncoding.DecodeString(text)
 	if err != nil || len(line) < 2 || line[len(line)-1] != '\n' {
 		return false
 	}
-	return judgeSecret(trimLineEnd(string(line))) == nil
+	return checkSecret(trimLineEnd(string(line))) == nil
 }
 
-// credential judges NAME and NAME_FILE. A file holds what parse makes of it.
-func (j *judge) credential(name string, parse func([]byte) ([]secret.Text, error)) Credential {
+// readCredential reads NAME or NAME_FILE; parse reads the content of the file.
+func (p *parser) readCredential(name string, parse func([]byte) ([]secret.Text, error)) Credential {
 	file := name + "_FILE"
-	value, path := j.environ[name], j.environ[file]
+	value, path := p.environ[name], p.environ[file]
 	switch {
 	case value != "" && path != "":
-		j.fault(name, "set together with "+file, "one of the two")
+		p.addError(name, "set together with "+file, "one of the two")
 	case path != "":
-		return j.fromFile(file, path, parse)
+		return p.credentialFromFile(file, path, parse)
 	case value != "":
-		return j.fromVariable(name, value)
+		return p.credentialFromVariable(name, value)
 	case variable(name).Required:
 		found := "not set"
-		if j.empty[name] || j.empty[file] {
+		if p.empty[name] || p.empty[file] {
 			found = "set, but empty"
 		}
-		j.fault(name, found, "what Mimecast's Administration Console shows once, when the API 2.0 application is created; or set "+file+" to a file that holds it")
-	case j.empty[name] || j.empty[file]:
-		j.warning("%s is set, but empty, which counts as not set", name)
+		p.addError(name, found, "what Mimecast's Administration Console shows once, when the API 2.0 application is created; or set "+file+" to a file that holds it")
+	case p.empty[name] || p.empty[file]:
+		p.addWarning("%s is set, but empty, which counts as not set", name)
 	}
 	return Credential{}
 }
 
-func (j *judge) fromVariable(name, value string) Credential {
-	form := mistakenForm(strings.TrimSpace(value))
-	if err := judgeSecret(value); form != "" && variable(name).Required && !isQuoted(value) {
-		j.fault(name, "its value "+form, "the value alone")
+func (p *parser) credentialFromVariable(name, value string) Credential {
+	form := suspiciousForm(strings.TrimSpace(value))
+	if err := checkSecret(value); form != "" && variable(name).Required && !isQuoted(value) {
+		p.addError(name, "its value "+form, "the value alone")
 	} else if err != nil {
-		j.fault(name, "its value "+err.Error(), "the value on one line, without blanks around it")
+		p.addError(name, "its value "+err.Error(), "the value on one line, without blanks around it")
 	} else if form != "" {
-		j.warning("%s %s", name, form)
+		p.addWarning("%s %s", name, form)
 	}
-	j.judgeStrength(name, secret.New(value))
+	p.warnOfWeak(name, secret.New(value))
 	return newCredential(name, secret.New(value))
 }
 
-func (j *judge) fromFile(variable, path string, parse func([]byte) ([]secret.Text, error)) Credential {
+func (p *parser) credentialFromFile(variable, path string, parse func([]byte) ([]secret.Text, error)) Credential {
 	c := newCredential(variable)
 	f, err := newFile(variable, path, maxSecret, func(content []byte) error {
 		values, err := parse(content)
 		if err == nil {
-			c.inForce.Store(&values)
+			c.current.Store(&values)
 		}
 		return err
 	})
 	if err != nil {
-		j.fault(variable, fileFault(path, err), fmt.Sprintf("the path of a regular file with nothing but the value in it, of at most %v", size(maxSecret)))
+		p.addError(variable, fileErrorText(path, err), fmt.Sprintf("the path of a regular file with nothing but the value in it, of at most %v", size(maxSecret)))
 		return c
 	}
-	j.files = append(j.files, f)
-	j.judgeStrength(variable, c.Values()...)
+	p.files = append(p.files, f)
+	p.warnOfWeak(variable, c.Values()...)
 	return c
 }
 
-// fileFault says what is wrong with a file that holds a secret.
-func fileFault(path string, err error) string {
+// fileErrorText describes why a file with a secret cannot be used.
+func fileErrorText(path string, err error) string {
 	if strings.ContainsRune(`"'`, rune(path[0])) && errors.Is(err, fs.ErrNotExist) {
 		return "its value begins with a quotation mark, which counts as part of the file's name"
 	}
@@ -266,20 +267,20 @@ func fileFault(path string, err error) string {
 	return fmt.Sprintf("the file %q %v", path, err)
 }
 
-// judgeStrength warns of values that can be used and are probably not meant.
-func (j *judge) judgeStrength(variable string, values ...secret.Text) {
+// warnOfWeak warns of valid values that are easy to guess or probably a mistake.
+func (p *parser) warnOfWeak(variable string, values ...secret.Text) {
 	isKey := strings.HasPrefix(variable, "PROXY_API_KEY")
 	for _, v := range values {
 		text := v.Reveal()
-		if isKey && utf8.RuneCountInString(text) < leastKey {
-			j.warning("%s has a key of fewer than %d characters, which can be guessed; use a random one, such as of: openssl rand -hex 32", variable, leastKey)
+		if isKey && utf8.RuneCountInString(text) < minKeyLength {
+			p.addWarning("%s has a key of fewer than %d characters, which can be guessed; use a random one, such as of: openssl rand -hex 32", variable, minKeyLength)
 			return
 		}
-		if form := mistakenForm(text); isKey && form != "" && strings.HasSuffix(variable, "_FILE") {
-			j.warning("%s %s", variable, form)
+		if form := suspiciousForm(text); isKey && form != "" && strings.HasSuffix(variable, "_FILE") {
+			p.addWarning("%s %s", variable, form)
 		}
-		if !isKey && isEncodedLine(text) {
-			j.warning("%s looks like the base64 form of the value; Mimecast shows it without", variable)
+		if !isKey && isBase64Line(text) {
+			p.addWarning("%s looks like the base64 form of the value; Mimecast shows it without", variable)
 		}
 	}
 }

@@ -10,25 +10,25 @@ import (
 	"syscall"
 )
 
-// readFile appends a file of at most limit bytes to buf. The error says what is
-// wrong with the file and has no path in it, since a path can hold line breaks.
+// readFile appends a file of at most limit bytes to buf. The error describes what is
+// wrong with the file, without the path, since a path can contain line breaks.
 //
 // A pipe would block, and has nothing to read the second time. It may take the
 // place of a file at any moment, so opening must not wait for a writer either.
 func readFile(path string, limit int64, buf *bytes.Buffer) error {
-	if err := isRegular(os.Stat(path)); err != nil {
+	if err := checkRegular(os.Stat(path)); err != nil {
 		return err
 	}
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		return cannot(err)
+		return readError(err)
 	}
 	defer func() { _ = f.Close() }() // it was only read
-	if err := isRegular(f.Stat()); err != nil {
+	if err := checkRegular(f.Stat()); err != nil {
 		return err
 	}
 	if _, err := buf.ReadFrom(io.LimitReader(f, limit+1)); err != nil {
-		return cannot(err)
+		return readError(err)
 	}
 	if int64(buf.Len()) > limit {
 		return fmt.Errorf("is larger than %v", size(limit))
@@ -36,9 +36,9 @@ func readFile(path string, limit int64, buf *bytes.Buffer) error {
 	return nil
 }
 
-func isRegular(info fs.FileInfo, err error) error {
+func checkRegular(info fs.FileInfo, err error) error {
 	if err != nil {
-		return cannot(err)
+		return readError(err)
 	}
 	if !info.Mode().IsRegular() {
 		return errors.New("is not a regular file")
@@ -46,7 +46,7 @@ func isRegular(info fs.FileInfo, err error) error {
 	return nil
 }
 
-func cannot(err error) error {
+func readError(err error) error {
 	if e, ok := errors.AsType[*fs.PathError](err); ok {
 		err = e.Err
 	}

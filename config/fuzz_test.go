@@ -54,7 +54,7 @@ func checkFaults(t *testing.T, err error) {
 		return
 	}
 	e, ok := errors.AsType[*Error](err)
-	if !ok || len(e.Faults) == 0 || strings.Count(e.Error(), "\n") != len(e.Faults)+len(e.Warnings)+1 {
+	if !ok || len(e.Errors) == 0 || strings.Count(e.Error(), "\n") != len(e.Errors)+len(e.Warnings)+1 {
 		t.Fatalf("%q", err)
 	}
 }
@@ -90,7 +90,7 @@ func FuzzAddress(f *testing.F) {
 }
 
 func anyPort(a Address) bool {
-	_, port := a.split()
+	_, port := a.normalized()
 	return a.Network == "tcp" && port == 0
 }
 

@@ -8,19 +8,23 @@ import (
 	"strings"
 )
 
-// Variable describes one variable for people.
+// Variable documents one environment variable.
 type Variable struct {
-	Name    string
-	Default string // in words where it is not a value
-	Help    string
+	// Name is the name of the variable.
+	Name string
+	// Default is the default value, or a description of it.
+	Default string
+	// Help is the meaning.
+	Help string
+	// Accepts describes the accepted values; empty if any text is accepted.
 	Accepts string
 	// Required variables have no default. File ones may come from NAME_FILE.
 	Required, File bool
 
-	literal bool // Default is what could be written
+	isValue bool // Default is a value and not a description
 }
 
-// Variables returns every variable, in the contract's order.
+// Variables returns the documentation of every variable, in the contract's order.
 func Variables() []Variable {
 	var all []Variable
 	for field := range reflect.TypeFor[variables]().Fields() {
@@ -39,7 +43,7 @@ func describe(field reflect.StructField) Variable {
 		Accepts:  tag.Get("accepts"),
 		Required: tag.Get("required") == "true",
 		File:     tag.Get("file") == "true",
-		literal:  literal,
+		isValue:  literal,
 	}
 	if words := strings.Fields(tag.Get("oneof")); len(words) > 0 {
 		last := len(words) - 1
@@ -67,7 +71,7 @@ func variableOf(field string) Variable {
 	return describe(f)
 }
 
-// names returns how the variable may be set.
+// names returns the names by which the variable may be set.
 func (v Variable) names() []string {
 	if v.File {
 		return []string{v.Name, v.Name + "_FILE"}
@@ -77,8 +81,8 @@ func (v Variable) names() []string {
 
 // helpNames and helpWidth lay the help text out, in columns.
 const (
-	helpNames = 29
-	helpWidth = 80
+	nameColumnWidth = 29
+	helpWidth       = 80
 )
 
 // rules hold for all variables.
@@ -86,7 +90,7 @@ const rules = "An empty variable counts as one that is not set. NAME_FILE names 
 	"the proxy checks every file every 2 s and takes changes up without a restart; if it cannot use a new version, it keeps the last good one. " +
 	"A UTF-8 byte order mark and a trailing line end are not part of a value. Sizes are written 8MiB, 512KiB or in bytes, durations 30s or 1m30s."
 
-// WriteHelp prints every variable for a terminal.
+// WriteHelp writes every variable in two columns, for a terminal of 80.
 func WriteHelp(w io.Writer) {
 	var b strings.Builder
 	for _, v := range Variables() {
@@ -99,7 +103,7 @@ func WriteHelp(w io.Writer) {
 		} else {
 			text += " [default: " + v.Default + "]"
 		}
-		columns(&b, v.names(), wrap(text, helpWidth-helpNames-1))
+		writeColumns(&b, v.names(), wrap(text, helpWidth-nameColumnWidth-1))
 	}
 	b.WriteString("\n")
 	for _, line := range wrap(rules, helpWidth-2) {
@@ -108,8 +112,8 @@ func WriteHelp(w io.Writer) {
 	_, _ = io.WriteString(w, b.String()) // a terminal that is gone reads no help
 }
 
-// columns writes two columns side by side.
-func columns(b *strings.Builder, left, right []string) {
+// writeColumns writes two columns side by side.
+func writeColumns(b *strings.Builder, left, right []string) {
 	for i := range max(len(left), len(right)) {
 		var name, text string
 		if i < len(left) {
@@ -118,7 +122,7 @@ func columns(b *strings.Builder, left, right []string) {
 		if i < len(right) {
 			text = right[i]
 		}
-		b.WriteString(strings.TrimRight(fmt.Sprintf("%-*s %s", helpNames, name, text), " ") + "\n")
+		b.WriteString(strings.TrimRight(fmt.Sprintf("%-*s %s", nameColumnWidth, name, text), " ") + "\n")
 	}
 }
 
@@ -139,7 +143,7 @@ func wrap(text string, width int) []string {
 	return append(lines, line)
 }
 
-// Markdown returns the README's table of variables.
+// Markdown returns the table of variables for the README.
 func Markdown() string {
 	var b strings.Builder
 	b.WriteString("| variable | default | meaning |\n|---|---|---|\n")
@@ -148,7 +152,7 @@ func Markdown() string {
 		if v.File {
 			names += ", `_FILE`"
 		}
-		if v.literal {
+		if v.isValue {
 			value = "`" + value + "`"
 		}
 		if v.Accepts != "" {

@@ -9,11 +9,11 @@ import (
 	"strings"
 )
 
-// items are what stands between commas or line breaks, without blanks.
-type items []string
+// list has what stands between commas or line breaks, without blanks.
+type list []string
 
 // UnmarshalText implements encoding.TextUnmarshaler.
-func (l *items) UnmarshalText(text []byte) error {
+func (l *list) UnmarshalText(text []byte) error {
 	for item := range strings.FieldsFuncSeq(string(text), func(r rune) bool { return r == ',' || r == '\n' }) {
 		if item = strings.TrimSpace(item); item != "" {
 			*l = append(*l, item)
@@ -22,29 +22,29 @@ func (l *items) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// judged returns each item as judge writes it, and all refusals.
-func (l items) judged(judge func(string) (string, error)) ([]string, error) {
-	var accepted []string
-	var refused []error
+// parseEach returns what parse makes of each item, and all errors.
+func (l list) parseEach(parse func(string) (string, error)) ([]string, error) {
+	var values []string
+	var errs []error
 	for _, item := range l {
-		clean, err := judge(item)
-		accepted, refused = append(accepted, clean), append(refused, err)
+		value, err := parse(item)
+		values, errs = append(values, value), append(errs, err)
 	}
-	return accepted, errors.Join(refused...)
+	return values, errors.Join(errs...)
 }
 
-// hosts are names that the proxy goes by.
-type hosts []string
+// hostNames are names accepted in Host.
+type hostNames []string
 
 // UnmarshalText implements encoding.TextUnmarshaler.
-func (h *hosts) UnmarshalText(text []byte) (err error) {
-	var l items
+func (h *hostNames) UnmarshalText(text []byte) (err error) {
+	var l list
 	_ = l.UnmarshalText(text) // which refuses nothing
-	*h, err = l.judged(judgeHost)
+	*h, err = l.parseEach(parseHost)
 	return err
 }
 
-func judgeHost(item string) (string, error) {
+func parseHost(item string) (string, error) {
 	if item == "*" {
 		return item, nil
 	}
@@ -52,7 +52,7 @@ func judgeHost(item string) (string, error) {
 		return name, nil
 	}
 	if strings.Contains(item, "*") {
-		return "", refusal{value: item, reason: "has a wildcard in it, and only a * alone is one"}
+		return "", invalidValue{value: item, reason: "has a wildcard in it, and only a * alone is one"}
 	}
 	rest := item
 	if _, after, ok := strings.Cut(item, "://"); ok {
@@ -60,16 +60,16 @@ func judgeHost(item string) (string, error) {
 	}
 	if u, err := url.Parse("//" + rest); err == nil && u.User == nil {
 		if name, ok := hostName(u.Hostname()); ok {
-			return "", refusal{value: item, reason: "has more than the name in it", accepted: name}
+			return "", invalidValue{value: item, reason: "has more than the name in it", hint: name}
 		}
 	}
-	return "", refusal{value: item, reason: "is not a host name"}
+	return "", invalidValue{value: item, reason: "is not a host name"}
 }
 
-var nameShape = regexp.MustCompile(`^[a-z0-9_]([a-z0-9_.-]{0,251}[a-z0-9_])?$`)
+var hostNamePattern = regexp.MustCompile(`^[a-z0-9_]([a-z0-9_.-]{0,251}[a-z0-9_])?$`)
 
-// hostName returns a host name or an address in one way of writing it: lower
-// case, without brackets and without the dot of the root.
+// hostName returns a host name or an address in its canonical spelling: lower case,
+// without brackets and without the dot of the root.
 func hostName(s string) (string, bool) {
 	inner, bracketed := strings.CutPrefix(s, "[")
 	if bracketed {
@@ -82,45 +82,45 @@ func hostName(s string) (string, bool) {
 		return ip.String(), ip.Zone() == "" && (!bracketed || ip.Is6())
 	}
 	name := strings.ToLower(strings.TrimSuffix(inner, "."))
-	return name, !bracketed && nameShape.MatchString(name)
+	return name, !bracketed && hostNamePattern.MatchString(name)
 }
 
-// origins are what a browser says of where a page came from.
+// origins are origins of web pages, as browsers write them (RFC 6454, section 6.2).
 type origins []string
 
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (o *origins) UnmarshalText(text []byte) (err error) {
-	var l items
+	var l list
 	_ = l.UnmarshalText(text) // which refuses nothing
-	*o, err = l.judged(judgeOrigin)
+	*o, err = l.parseEach(parseOrigin)
 	return err
 }
 
-func judgeOrigin(item string) (string, error) {
+func parseOrigin(item string) (string, error) {
 	switch item {
 	case "*":
-		return "", refusal{value: item, reason: "would let any web page that somebody opens on this machine use the account"}
+		return "", invalidValue{value: item, reason: "would let any web page that somebody opens on this machine use the account"}
 	case "null":
-		return "", refusal{value: item, reason: "is what browsers say for pages of any kind that hide their origin, so it would let any web page use the account"}
+		return "", invalidValue{value: item, reason: "is what browsers say for pages of any kind that hide their origin, so it would let any web page use the account"}
 	}
 	u, err := url.Parse(item)
 	if err != nil || u.Scheme == "" {
-		return "", refusal{value: item, reason: "is not an origin"}
+		return "", invalidValue{value: item, reason: "is not an origin"}
 	}
 	host, ok := hostName(u.Hostname())
 	if !ok || !isPort(u.Host, u.Port()) {
-		return "", refusal{value: item, reason: "is not an origin"}
+		return "", invalidValue{value: item, reason: "is not an origin"}
 	}
-	origin := writeOrigin(u.Scheme, host, u.Port())
+	origin := formatOrigin(u.Scheme, host, u.Port())
 	if u.User != nil || u.Path != "" || strings.ContainsAny(item, "?#") {
-		return "", refusal{value: item, reason: "has more than scheme, host and port in it", accepted: origin}
+		return "", invalidValue{value: item, reason: "has more than scheme, host and port in it", hint: origin}
 	}
 	return origin, nil
 }
 
-// writeOrigin writes an origin as browsers do, who leave out a scheme's own
-// port.
-func writeOrigin(scheme, host, port string) string {
+// formatOrigin writes an origin as browsers do, without the scheme's default port
+// (RFC 6454, section 6.2).
+func formatOrigin(scheme, host, port string) string {
 	if scheme == "https" && port == "443" || scheme == "http" && port == "80" {
 		port = ""
 	}

@@ -9,27 +9,27 @@ import (
 )
 
 const (
-	// checkInterval is how often a Watcher reads its files.
+	// checkInterval is the time between two checks of a Watcher.
 	checkInterval = 2 * time.Second
-	// settleTime is how long a file has to stay the same before a new version of
-	// it counts, and settleReads how often a check looks at it for that. A writer
-	// that truncates first, or swaps one link after the other, takes less.
-	settleTime  = 250 * time.Millisecond
-	settleReads = 6
+	// stableTime is how long a file must stay the same before a new version counts,
+	// and stableReads how often a check reads it for that. A writer that truncates
+	// first, or swaps one link after the other, takes less.
+	stableTime  = 250 * time.Millisecond
+	stableReads = 6
 )
 
-// File is a file that a variable names. It is read again while the proxy runs.
+// File is a file that a variable names. A [Watcher] rereads it while the proxy runs.
 type File struct {
-	// Variable names the file, and is the only name for it in metrics.
+	// Variable is the name of the variable, such as PROXY_API_KEY_FILE.
 	Variable string
-	// Path is where the file is.
+	// Path is the variable's value.
 	Path string
 
 	limit int64 // bytes
-	// use takes the content up, or says what is wrong with it and leaves in force
-	// what is. It must not keep the slice.
+	// use applies the content, or returns what is wrong with it and changes nothing.
+	// It must not keep the slice.
 	use func(content []byte) error
-	// state is a func since every printer shows that as an address at most.
+	// state is a func, since every printer shows a func as an address at most.
 	state func() *fileState
 }
 
@@ -38,17 +38,17 @@ type fileState struct {
 	seen, inUse version
 }
 
-// version is what a look at a file found: its content, or why there is none.
+// version identifies what was read from a file: its content, or why there is none.
 type version struct {
-	sum  [sha256.Size]byte
-	fail string
+	sum     [sha256.Size]byte
+	failure string
 }
 
-// newFile reads a file for the first time. The error says what is wrong with it.
+// newFile reads a file for the first time. The error describes what is wrong with it.
 func newFile(variable, path string, limit int64, use func([]byte) error) (*File, error) {
 	state := new(fileState)
 	f := &File{Variable: variable, Path: path, limit: limit, use: use, state: func() *fileState { return state }}
-	v, err := f.look()
+	v, err := f.readVersion()
 	state.seen, state.inUse = v, v
 	if err != nil {
 		return f, err
@@ -56,44 +56,45 @@ func newFile(variable, path string, limit int64, use func([]byte) error) (*File,
 	return f, use(state.content.Bytes())
 }
 
-// look reads the file. The content is kept until the next look.
-func (f *File) look() (version, error) {
+// readVersion reads the file. The content is kept until the next call.
+func (f *File) readVersion() (version, error) {
 	content := &f.state().content
 	content.Reset()
 	if err := readFile(f.Path, f.limit, content); err != nil {
-		return version{fail: err.Error()}, err
+		return version{failure: err.Error()}, err
 	}
 	return version{sum: sha256.Sum256(content.Bytes())}, nil
 }
 
-// Outcome is how a reload of a file ended.
+// Outcome is the result of a reload of a file.
 type Outcome string
 
 // The outcomes.
 const (
-	// Changed: a new version is in force.
+	// Changed: a new version was applied.
 	Changed Outcome = "changed"
-	// Failed: the file cannot be used, and the last good version stays in force.
+	// Failed: the file cannot be used, and the last good version stays in use.
 	Failed Outcome = "failed"
-	// Restored: the file can be used again, and holds what is in force.
+	// Restored: the file can be used again, and has the version in use.
 	Restored Outcome = "restored"
 )
 
-// Watcher takes up what changes in files. It compares contents, since neither the
-// time nor the size of a file tells of every change.
+// Watcher applies changes of files. It compares contents, since a change may leave the
+// time and the size of a file as they were.
 type Watcher struct {
+	// Files are the files to check; none: nothing happens.
 	Files []*File
-	// Report is told of each new state of a file, once; err says why it failed. It
-	// may be nil.
+	// Report is called once for each new state of a file, with the cause if it failed.
+	// It may be nil.
 	Report func(f *File, o Outcome, err error)
-	// Changed is called after a check that took new versions up, with the variables
-	// that name the files. Files that change together are in force together by
-	// then. It may be nil.
+	// Changed is called after a check that applied new versions, with the variables
+	// that name the files. Files that change together are applied together. It may be
+	// nil.
 	Changed func(variables []string)
 }
 
-// Run checks the files every 2 s, and at once when reread says so, until ctx ends.
-// Call it once.
+// Run checks the files every 2 s, and at once after a receive from reread, until ctx
+// ends. Call it once.
 func (w *Watcher) Run(ctx context.Context, reread <-chan struct{}) {
 	tick := time.NewTicker(checkInterval)
 	defer tick.Stop()
@@ -110,8 +111,8 @@ func (w *Watcher) Run(ctx context.Context, reread <-chan struct{}) {
 
 func (w *Watcher) check(ctx context.Context) {
 	var changed []string
-	for i, l := range w.settled(ctx) {
-		if f := w.Files[i]; f.judge(l, w.Report) {
+	for i, l := range w.readStable(ctx) {
+		if f := w.Files[i]; f.apply(l, w.Report) {
 			changed = append(changed, f.Variable)
 		}
 	}
@@ -120,51 +121,50 @@ func (w *Watcher) check(ctx context.Context) {
 	}
 }
 
-// look is what one look at a file found.
-type look struct {
+// reading is one read of a file.
+type reading struct {
 	version
 	err error
 }
 
-func same(a, b look) bool { return a.version == b.version }
+func sameVersion(a, b reading) bool { return a.version == b.version }
 
-// settled returns what is in each file once two looks in a row agree on all of
-// them. A file that does not settle in time is returned as it was seen before, so
-// that it does not keep the others from being taken up.
-func (w *Watcher) settled(ctx context.Context) []look {
-	last := make([]look, len(w.Files))
+// readStable returns the content of each file once two reads in a row are the same for
+// all. A file that still changes is returned as it was seen before, so that it does not
+// delay the others.
+func (w *Watcher) readStable(ctx context.Context) []reading {
+	previous := make([]reading, len(w.Files))
 	for i, f := range w.Files {
-		last[i] = look{version: f.state().seen}
+		previous[i] = reading{version: f.state().seen}
 	}
-	now := w.read(ctx)
-	for range settleReads {
-		if slices.EqualFunc(last, now, same) {
+	current := w.readAll(ctx)
+	for range stableReads {
+		if slices.EqualFunc(previous, current, sameVersion) {
 			break
 		}
 		select {
-		case <-time.After(settleTime):
+		case <-time.After(stableTime):
 		case <-ctx.Done():
 			return nil
 		}
-		last, now = now, w.read(ctx)
+		previous, current = current, w.readAll(ctx)
 	}
-	for i, l := range now {
-		if !same(l, last[i]) {
-			now[i] = look{version: w.Files[i].state().seen}
+	for i, l := range current {
+		if !sameVersion(l, previous[i]) {
+			current[i] = reading{version: w.Files[i].state().seen}
 		}
 	}
-	return now
+	return current
 }
 
-// read looks at every file. A file system that is gone can block a read for ever,
-// which must not keep the process from ending: when ctx ends nobody waits for it,
-// and nothing is returned.
-func (w *Watcher) read(ctx context.Context) []look {
-	found := make(chan []look, 1)
+// readAll reads every file. A read from a file system that is gone can block forever,
+// which must not delay the shutdown: if ctx ends, it returns nil at once.
+func (w *Watcher) readAll(ctx context.Context) []reading {
+	found := make(chan []reading, 1)
 	go func() {
-		looks := make([]look, len(w.Files))
+		looks := make([]reading, len(w.Files))
 		for i, f := range w.Files {
-			looks[i].version, looks[i].err = f.look()
+			looks[i].version, looks[i].err = f.readVersion()
 		}
 		found <- looks
 	}()
@@ -176,9 +176,8 @@ func (w *Watcher) read(ctx context.Context) []look {
 	}
 }
 
-// judge takes a version up if it is new and can be used, and reports whether it
-// did.
-func (f *File) judge(l look, report func(*File, Outcome, error)) bool {
+// apply applies a version if it is new and can be used, and reports whether it did.
+func (f *File) apply(l reading, report func(*File, Outcome, error)) bool {
 	st := f.state()
 	if l.version == st.seen {
 		return false

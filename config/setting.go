@@ -9,31 +9,31 @@ import (
 	"unicode/utf8"
 )
 
-// Setting is what is in force of one variable.
+// Setting is the value of one variable that is in use.
 type Setting struct {
+	// Name is the name of the variable.
 	Name string
-	// Value is never a secret: of one it says how long it is.
+	// Value is never a secret, but the length of one.
 	Value string
-	// Origin is default, variable, or file with the path. In a proxy that runs, the
-	// environment may not be the operator's alone.
+	// Origin is [OriginDefault], [OriginVariable], or "file " and the path.
 	Origin string
 }
 
 // The origins of settings.
 const (
-	OriginDefault  = "default"
-	OriginVariable = "variable"
+	OriginDefault  = "default"  // the variable is not set
+	OriginVariable = "variable" // the value of the variable
 )
 
-// given returns the values that are set, less those that are or may have a secret
-// in them; nil where there are none. Of a faulty configuration any value may have.
-func (j *judge) given() map[string]string {
-	if len(j.faults) > 0 {
+// visibleValues returns the values that are set, without those that may contain a
+// secret; nil if there are none. In a configuration with errors any value may.
+func (p *parser) visibleValues() map[string]string {
+	if len(p.errs) > 0 {
 		return nil
 	}
 	var given map[string]string
 	for _, v := range Variables() {
-		if value, ok := j.environ[v.Name]; ok && !v.File && v.Name != "HTTPS_PROXY" {
+		if value, ok := p.environ[v.Name]; ok && !v.File && v.Name != "HTTPS_PROXY" {
 			if given == nil {
 				given = map[string]string{}
 			}
@@ -43,14 +43,14 @@ func (j *judge) given() map[string]string {
 	return given
 }
 
-// Settings returns what is in force, in the contract's order.
+// Settings returns the settings in use, in the contract's order.
 func (c Config) Settings() []Setting {
 	var all []Setting
 	for _, v := range Variables() {
 		s := Setting{v.Name, v.Default, OriginDefault}
-		if value, ok := c.given[v.Name]; ok {
+		if value, ok := c.values[v.Name]; ok {
 			s.Value, s.Origin = value, OriginVariable
-		} else if computed := c.computed(v.Name); computed != "" {
+		} else if computed := c.dynamicDefault(v.Name); computed != "" {
 			s.Value = computed
 		}
 		switch v.Name {
@@ -62,7 +62,7 @@ func (c Config) Settings() []Setting {
 			s = c.credential(s, c.APIKey)
 		case "HTTPS_PROXY":
 			if raw := c.HTTPSProxy.Reveal(); raw != "" {
-				s.Value, s.Origin = withoutUser(raw), OriginVariable
+				s.Value, s.Origin = redactUser(raw), OriginVariable
 			}
 		}
 		all = append(all, s)
@@ -70,9 +70,9 @@ func (c Config) Settings() []Setting {
 	return all
 }
 
-// computed is the default of a variable whose default is no fixed value; empty for
-// the others.
-func (c Config) computed(name string) string {
+// dynamicDefault returns the default of a variable whose default is not a fixed value;
+// empty for the others.
+func (c Config) dynamicDefault(name string) string {
 	switch name {
 	case "MIMECAST_REGION":
 		if c.Region == "" {
@@ -90,7 +90,7 @@ func (c Config) computed(name string) string {
 	return ""
 }
 
-// credential says of a credential how long it is, and where it comes from.
+// credential returns s with the length and the origin of a credential.
 func (c Config) credential(s Setting, from Credential) Setting {
 	values := from.Values()
 	if len(values) == 0 {
@@ -106,8 +106,8 @@ func (c Config) credential(s Setting, from Credential) Setting {
 	return s
 }
 
-// withoutUser is the URL of a corporate proxy without user and password.
-func withoutUser(raw string) string {
+// redactUser returns the URL of a corporate proxy without user and password.
+func redactUser(raw string) string {
 	text := raw
 	if !strings.Contains(text, "://") {
 		text = "http://" + text

@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// defaultReplayMemory is what kept bodies may take where nothing bounds the
-// process, in bytes.
+// defaultReplayMemory bounds the kept bodies if the process has no memory limit, in
+// bytes.
 const defaultReplayMemory size = 64 << 20
 
 // size is a number of bytes.
@@ -34,9 +34,9 @@ func (s *size) UnmarshalText(text []byte) error {
 	n, err := strconv.ParseUint(digits, 10, 64)
 	switch {
 	case errors.Is(err, strconv.ErrSyntax):
-		return refuse("is not a size")
+		return invalid("is not a size")
 	case err != nil || n > math.MaxInt64>>shift:
-		return refuse("is too large")
+		return invalid("is too large")
 	}
 	*s = size(n << shift)
 	return nil
@@ -62,7 +62,7 @@ func (h *headerSize) UnmarshalText(text []byte) error {
 		return err
 	}
 	if n < 1<<10 || n > 1<<20 {
-		return refuse("is out of range")
+		return invalid("is out of range")
 	}
 	*h = headerSize(n)
 	return nil
@@ -79,8 +79,8 @@ func (m *memoryLimit) UnmarshalText(text []byte) error {
 	return (*size)(m).UnmarshalText(text)
 }
 
-// replayMemory returns what kept bodies may take: what was said, or so little
-// that a process with a memory limit has room for the rest.
+// replayMemory returns the bound of the kept bodies in bytes: the variable, or a default
+// that leaves room below the memory limit.
 func replayMemory(v variables) int64 {
 	switch {
 	case v.ReplayMemory != nil:

@@ -11,62 +11,61 @@ import (
 // links make for a service called proxy or mimecast-something.
 var serviceLink = regexp.MustCompile(`_SERVICE_HOST$|_SERVICE_PORT(_[A-Z0-9_]+)?$|_PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$`)
 
-// linkValue matches what such a link has in NAME_PORT. A plain number there is
-// somebody's wish for a port, and is worth a warning.
+// linkValue matches the value of such a link's NAME_PORT. A plain number is a port that
+// somebody wants to set, and deserves a warning.
 var linkValue = regexp.MustCompile(`^(tcp|udp|sctp)://`)
 
-// ours are the prefixes of the names that are meant for this program.
-var ours = []string{"MIMECAST_", "PROXY_"}
+// namePrefixes are the prefixes of the names of this program.
+var namePrefixes = []string{"MIMECAST_", "PROXY_"}
 
-// warn notes what is no fault but probably not meant.
-func (j *judge) warn(cfg Config) {
-	if memory := size(cfg.ReplayMemory); !j.faulty("PROXY_REPLAY_LIMIT") && !j.faulty("PROXY_REPLAY_MEMORY") && cfg.ReplayLimit > cfg.ReplayMemory {
-		j.warning("PROXY_REPLAY_LIMIT is more than the %v of PROXY_REPLAY_MEMORY: request bodies over %v are sent without a retry", memory, memory)
+// addWarnings warns of settings that are valid but probably a mistake.
+func (p *parser) addWarnings(cfg Config) {
+	if memory := size(cfg.ReplayMemory); !p.hasError("PROXY_REPLAY_LIMIT") && !p.hasError("PROXY_REPLAY_MEMORY") && cfg.ReplayLimit > cfg.ReplayMemory {
+		p.addWarning("PROXY_REPLAY_LIMIT is more than the %v of PROXY_REPLAY_MEMORY: request bodies over %v are sent without a retry", memory, memory)
 	}
-	j.unknown()
+	p.warnOfUnknown()
 }
 
-// unknown warns of each MIMECAST_ or PROXY_ name that means nothing here: an
+// warnOfUnknown warns of each MIMECAST_ or PROXY_ name that is not a variable: an
 // ignored typo is an outage later.
-func (j *judge) unknown() {
+func (p *parser) warnOfUnknown() {
 	known := knownNames()
-	for _, name := range slices.Sorted(maps.Keys(j.environ)) {
-		if prefixOf(name) == "" || slices.Contains(known, name) || j.isLink(name) {
+	for _, name := range slices.Sorted(maps.Keys(p.environ)) {
+		if prefixOf(name) == "" || slices.Contains(known, name) || p.isServiceLink(name) {
 			continue
 		}
 		ignored := shownName(name) + " is not a variable of this program and is ignored"
 		switch near := nearest(name, known); {
-		case fromSamples[name] != "":
-			j.warning("%s; %s", ignored, fromSamples[name])
+		case sampleNames[name] != "":
+			p.addWarning("%s; %s", ignored, sampleNames[name])
 		case near != "":
-			j.warning("%s; did you mean %s?", ignored, near)
+			p.addWarning("%s; did you mean %s?", ignored, near)
 		default:
-			j.warning("%s", ignored)
-			j.foreign = append(j.foreign, ignored)
+			p.addWarning("%s", ignored)
+			p.foreign = append(p.foreign, ignored)
 		}
 	}
 }
 
-// fromSamples are names that samples for Mimecast's APIs use, with what to do
-// instead.
-var fromSamples = map[string]string{
+// sampleNames are names in samples for Mimecast's APIs, with what to set instead.
+var sampleNames = map[string]string{
 	"MIMECAST_API_KEY":        "an API 2.0 application has MIMECAST_CLIENT_ID and MIMECAST_CLIENT_SECRET",
 	"MIMECAST_KEY":            "set MIMECAST_CLIENT_ID",
 	"MIMECAST_SECRET":         "set MIMECAST_CLIENT_SECRET",
 	"MIMECAST_API_SECRET":     "set MIMECAST_CLIENT_SECRET",
 	"MIMECAST_SECRET_KEY":     "set MIMECAST_CLIENT_SECRET, of an API 2.0 application",
-	"MIMECAST_ACCESS_KEY":     fromAPI1,
-	"MIMECAST_APP_ID":         fromAPI1,
-	"MIMECAST_APP_KEY":        fromAPI1,
-	"MIMECAST_APPLICATION_ID": fromAPI1,
+	"MIMECAST_ACCESS_KEY":     useAPI2,
+	"MIMECAST_APP_ID":         useAPI2,
+	"MIMECAST_APP_KEY":        useAPI2,
+	"MIMECAST_APPLICATION_ID": useAPI2,
 	"MIMECAST_URL":            "set MIMECAST_BASE_URL, or MIMECAST_REGION",
 	"MIMECAST_API_URL":        "set MIMECAST_BASE_URL, or MIMECAST_REGION",
 }
 
-const fromAPI1 = "it belongs to API 1.0; create an API 2.0 application and set MIMECAST_CLIENT_ID and MIMECAST_CLIENT_SECRET"
+const useAPI2 = "it belongs to API 1.0; create an API 2.0 application and set MIMECAST_CLIENT_ID and MIMECAST_CLIENT_SECRET"
 
-func (j *judge) isLink(name string) bool {
-	return serviceLink.MatchString(name) || strings.HasSuffix(name, "_PORT") && linkValue.MatchString(j.environ[name])
+func (p *parser) isServiceLink(name string) bool {
+	return serviceLink.MatchString(name) || strings.HasSuffix(name, "_PORT") && linkValue.MatchString(p.environ[name])
 }
 
 // knownNames returns every name that may be set.
@@ -79,7 +78,7 @@ func knownNames() []string {
 }
 
 func prefixOf(name string) string {
-	for _, p := range ours {
+	for _, p := range namePrefixes {
 		if strings.HasPrefix(name, p) {
 			return p
 		}
@@ -95,8 +94,8 @@ func shownName(name string) string {
 	return quoted(name)
 }
 
-// nearest returns the name that is fewest edits away; none where that is more
-// than a third of the name. A wrong prefix is one edit.
+// nearest returns the name that is fewest edits away; empty if those are more than a
+// third of the name. A wrong prefix is one edit.
 func nearest(name string, known []string) string {
 	if len(name) > maxQuoted {
 		return ""

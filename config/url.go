@@ -9,7 +9,7 @@ import (
 	"mimecast-proxy/mimecast"
 )
 
-// endpoint is where the secret or the token is sent to.
+// endpoint is a URL that the secret or the token is sent to.
 type endpoint struct{ *url.URL }
 
 // UnmarshalText implements encoding.TextUnmarshaler.
@@ -17,33 +17,33 @@ func (e *endpoint) UnmarshalText(text []byte) error {
 	value := string(text)
 	u, err := url.Parse(strings.TrimRight(value, "/"))
 	if err != nil || !u.IsAbs() || u.Hostname() == "" {
-		return refuse("is not an absolute URL")
+		return invalid("is not an absolute URL")
 	}
 	host := strings.ToLower(u.Hostname())
 	region, isAPI1 := mimecast.RegionOfAPI1(strings.TrimSuffix(host, "."))
 	switch {
 	case u.User != nil:
-		return refuse("has a user name or password in it")
+		return invalid("has a user name or password in it")
 	case strings.ContainsAny(value, "?#"):
-		return refuse("has a query or a fragment")
+		return invalid("has a query or a fragment")
 	case !isPort(u.Host, u.Port()):
-		return refuse("has a port that is none")
+		return invalid("has a port that is none")
 	case isAPI1:
-		return refusal{
-			reason:   "is a host of API 1.0, which takes no bearer token",
-			accepted: "the API 2.0 at " + mimecast.BaseURLs[region] + ", which is MIMECAST_REGION=" + region,
+		return invalidValue{
+			reason: "is a host of API 1.0, which takes no bearer token",
+			hint:   "the API 2.0 at " + mimecast.BaseURLs[region] + ", which is MIMECAST_REGION=" + region,
 		}
 	case u.Scheme == "http" && !isLoopback(host): // "127.0.0.1." is a name, which the network resolves
-		return refuse("would send the credentials over the network in the clear")
+		return invalid("would send the credentials over the network in the clear")
 	case u.Scheme != "http" && u.Scheme != "https":
-		return refuse("has another scheme than https")
+		return invalid("has another scheme than https")
 	}
 	u.Host = strings.ToLower(u.Host)
 	e.URL = u
 	return nil
 }
 
-// isPort reports whether the port of a URL's host is one, or left out.
+// isPort reports whether the port of a URL's host is valid, or missing.
 func isPort(host, port string) bool {
 	if port == "" {
 		return !strings.HasSuffix(host, ":")
@@ -60,28 +60,27 @@ func isLoopback(host string) bool {
 	return err == nil && ip.Unmap().IsLoopback()
 }
 
-// upstream settles where requests and token requests go.
-func (j *judge) upstream(cfg *Config, v variables) {
-	if j.environ["MIMECAST_BASE_URL"] == "" {
+// setUpstream sets the URLs that requests and token requests go to.
+func (p *parser) setUpstream(cfg *Config, v variables) {
+	if p.environ["MIMECAST_BASE_URL"] == "" {
 		cfg.Region = string(v.Region)
-		cfg.BaseURL, _ = url.Parse(mimecast.BaseURLs[string(v.Region)]) // a region that is none is a fault already
+		cfg.BaseURL, _ = url.Parse(mimecast.BaseURLs[string(v.Region)]) // an invalid region is an error already
 	} else {
 		cfg.BaseURL = v.BaseURL.URL
-		if j.environ["MIMECAST_REGION"] != "" {
-			j.fault("MIMECAST_BASE_URL", "set together with MIMECAST_REGION", "one of the two")
+		if p.environ["MIMECAST_REGION"] != "" {
+			p.addError("MIMECAST_BASE_URL", "set together with MIMECAST_REGION", "one of the two")
 		}
 	}
 	if base, ok := withoutTokenPath(cfg.BaseURL); ok {
-		j.fault("MIMECAST_BASE_URL", quoted(cfg.BaseURL.String())+" is the URL of the token endpoint", base)
+		p.addError("MIMECAST_BASE_URL", quoted(cfg.BaseURL.String())+" is the URL of the token endpoint", base)
 	}
 	cfg.TokenURL = v.TokenURL.URL
-	if j.environ["MIMECAST_TOKEN_URL"] == "" && cfg.BaseURL != nil {
+	if p.environ["MIMECAST_TOKEN_URL"] == "" && cfg.BaseURL != nil {
 		cfg.TokenURL = cfg.BaseURL.JoinPath(mimecast.TokenPath)
 	}
 }
 
-// withoutTokenPath returns the base URL that is meant by the URL of a token
-// endpoint.
+// withoutTokenPath returns the base URL of the URL of a token endpoint.
 func withoutTokenPath(u *url.URL) (string, bool) {
 	if u == nil || !strings.HasSuffix(strings.ToLower(u.Path), mimecast.TokenPath) {
 		return "", false
@@ -91,19 +90,19 @@ func withoutTokenPath(u *url.URL) (string, bool) {
 	return base.String(), true
 }
 
-// eitherCase settles the variables of the corporate proxy, which are written in
-// lower case too. That one goes first, as with the FromEnvironment of
-// golang.org/x/net/http/httpproxy, with curl and with others.
-func (j *judge) eitherCase(names ...string) {
+// lowerCaseWins replaces variables of the corporate proxy by their lower-case names if
+// those are set, as FromEnvironment of golang.org/x/net/http/httpproxy, curl and others
+// do.
+func (p *parser) lowerCaseWins(names ...string) {
 	for _, name := range names {
 		lower := strings.ToLower(name)
-		value, ok := j.environ[lower]
+		value, ok := p.environ[lower]
 		if !ok {
 			continue
 		}
-		if upper, ok := j.environ[name]; ok && upper != value {
-			j.warning("%s and %s differ, and %s is used", name, lower, lower)
+		if upper, ok := p.environ[name]; ok && upper != value {
+			p.addWarning("%s and %s differ, and %s is used", name, lower, lower)
 		}
-		j.environ[name] = value
+		p.environ[name] = value
 	}
 }

@@ -17,21 +17,21 @@ func (c *choice) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// flag is true or false, as strconv.ParseBool reads them.
-type flag bool
+// boolean is true or false, as strconv.ParseBool reads them.
+type boolean bool
 
 // UnmarshalText implements encoding.TextUnmarshaler.
-func (f *flag) UnmarshalText(text []byte) error {
+func (f *boolean) UnmarshalText(text []byte) error {
 	b, err := strconv.ParseBool(string(text))
 	if err != nil {
-		return refuse("is neither")
+		return invalid("is neither")
 	}
-	*f = flag(b)
+	*f = boolean(b)
 	return nil
 }
 
-// leastTimeout is less than anything takes over a network.
-const leastTimeout = time.Millisecond
+// minTimeout is shorter than any round trip over a network.
+const minTimeout = time.Millisecond
 
 // timeout is how long something may take.
 type timeout time.Duration
@@ -39,23 +39,23 @@ type timeout time.Duration
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (t *timeout) UnmarshalText(text []byte) error {
 	d, err := parseDuration(string(text))
-	if err == nil && d < leastTimeout {
-		err = refuse("is too short")
+	if err == nil && d < minTimeout {
+		err = invalid("is too short")
 	}
 	*t = timeout(d)
 	return err
 }
 
-// pause is how long to wait; 0 is not at all.
-type pause time.Duration
+// delay is how long to wait; 0: not at all.
+type delay time.Duration
 
 // UnmarshalText implements encoding.TextUnmarshaler.
-func (p *pause) UnmarshalText(text []byte) error {
+func (p *delay) UnmarshalText(text []byte) error {
 	d, err := parseDuration(string(text))
 	if err == nil && d < 0 {
-		err = refuse("is negative")
+		err = invalid("is negative")
 	}
-	*p = pause(d)
+	*p = delay(d)
 	return err
 }
 
@@ -65,42 +65,42 @@ func parseDuration(s string) (time.Duration, error) {
 		return d, nil
 	}
 	if _, err := strconv.ParseFloat(s, 64); err == nil {
-		return 0, refuse("has no unit")
+		return 0, invalid("has no unit")
 	}
-	return 0, refuse("is not a duration")
+	return 0, invalid("is not a duration")
 }
 
 // maxCount is far beyond what one process could serve.
 const maxCount = 1_000_000
 
-// count is how many of something there may be.
-type count int
+// number is how many of something there may be.
+type number int
 
 // UnmarshalText implements encoding.TextUnmarshaler.
-func (c *count) UnmarshalText(text []byte) error {
+func (c *number) UnmarshalText(text []byte) error {
 	n, err := strconv.Atoi(string(text))
 	switch {
 	case errors.Is(err, strconv.ErrSyntax):
-		return refuse("is not a whole number")
+		return invalid("is not a whole number")
 	case err != nil || n < 1 || n > maxCount:
-		return refuse("is out of range")
+		return invalid("is out of range")
 	}
-	*c = count(n)
+	*c = number(n)
 	return nil
 }
 
-// mode is the mode of a file that its owner can at least read and write.
-type mode fs.FileMode
+// fileMode is the mode of a file that its owner can at least read and write.
+type fileMode fs.FileMode
 
 // UnmarshalText implements encoding.TextUnmarshaler.
-func (m *mode) UnmarshalText(text []byte) error {
+func (m *fileMode) UnmarshalText(text []byte) error {
 	n, err := strconv.ParseUint(string(text), 8, 32)
 	if errors.Is(err, strconv.ErrSyntax) {
-		return refuse("is not an octal number")
+		return invalid("is not an octal number")
 	}
 	if err != nil || n < 0o600 || n > 0o777 {
-		return refuse("is out of range")
+		return invalid("is out of range")
 	}
-	*m = mode(n)
+	*m = fileMode(n)
 	return nil
 }

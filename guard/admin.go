@@ -10,34 +10,35 @@ import (
 	"mimecast-proxy/problem"
 )
 
-// WrapAdmin returns next for this machine alone: for connections over loopback or
-// a unix socket that no relay has made for somebody else, by a name that is surely the proxy's, and for no page but its
-// own. Neither "*" among the hosts nor an allowed origin opens it.
+// WrapAdmin returns a handler that passes requests of this machine alone to next:
+// those over loopback or a unix socket that no relay has forwarded, with a Host that
+// is surely the proxy's, and from no web page but its own. Neither "*" among the
+// hosts nor an allowed origin opens it.
 func (g *Guard) WrapAdmin(next http.Handler) http.Handler {
 	local := &Guard{hosts: hosts{names: g.hosts.names}, trace: g.trace}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if p := local.judgeLocal(r); p != nil {
-			local.refuse(w, r, p)
+		if p := local.checkLocal(r); p != nil {
+			local.reject(w, r, p)
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
 }
 
-func (g *Guard) judgeLocal(r *http.Request) *problem.Problem {
+func (g *Guard) checkLocal(r *http.Request) *problem.Problem {
 	socket := overSocket(r)
 	if !socket && !overLoopback(r) {
 		return problem.New(event.HostNotAllowed, "This page is for the machine that the proxy runs on. From elsewhere use kubectl port-forward or an SSH tunnel.")
 	}
-	if name := relayMark(r.Header); name != "" {
+	if name := relayHeader(r.Header); name != "" {
 		return problem.New(event.HostNotAllowed, "This page is for the machine that the proxy runs on, and the request came through a relay: it has the header %s. Use kubectl port-forward or an SSH tunnel.", name)
 	}
 	if !socket { // no browser opens one, and its clients make up a name
-		if p := g.judgeHost(r); p != nil {
+		if p := g.checkHost(r); p != nil {
 			return p
 		}
 	}
-	_, p := g.judgeOrigin(r)
+	_, p := g.checkOrigin(r)
 	return p
 }
 
@@ -62,29 +63,29 @@ func overLoopback(r *http.Request) bool {
 	return from == netip.AddrFrom4([4]byte{127, 0, 0, 1}) || from == netip.IPv6Loopback()
 }
 
-// relayMarks are headers, or their beginnings, that relays add for those who ask
-// them. X-Request-Id is none: clients send it too.
-var relayMarks = []string{
+// relayHeaders are headers, or their beginnings, that relays add to what they
+// forward. X-Request-Id is not among them: clients send it too.
+var relayHeaders = []string{
 	"Forwarded", "Via", "X-Forwarded-", "X-Envoy-", "X-Real-Ip", "X-Client-Ip", "X-Cluster-Client-Ip", "X-Original-", "X-Proxyuser-Ip",
 	"True-Client-Ip", "Cf-Connecting-Ip", "Fastly-Client-Ip", "L5d-", "X-Istio-",
 }
 
-// relayMark returns which of relayMarks a request bears, or nothing. Some relays
+// relayHeader returns which of relayHeaders a request has; empty if none. Some relays
 // write an underscore for a hyphen.
-func relayMark(h http.Header) string {
+func relayHeader(h http.Header) string {
 	for name := range h {
 		canonical := http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-"))
-		for _, mark := range relayMarks {
-			if canonical == mark || strings.HasSuffix(mark, "-") && strings.HasPrefix(canonical, mark) {
-				return mark
+		for _, header := range relayHeaders {
+			if canonical == header || strings.HasSuffix(header, "-") && strings.HasPrefix(canonical, header) {
+				return header
 			}
 		}
 	}
 	return ""
 }
 
-// overSocket reports whether a request came over a unix socket. The listener
-// says so; the peer's own address is the peer's to choose.
+// overSocket reports whether a request came over a unix socket. The listener's
+// address decides, since the peer chooses the peer's.
 func overSocket(r *http.Request) bool {
 	addr, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
 	return ok && addr.Network() == "unix"

@@ -5,42 +5,43 @@ import (
 	"strings"
 )
 
-// isPreflight reports whether a request of an allowed origin asks for leave
-// only (Fetch standard, "CORS-preflight request").
+// isPreflight reports whether a request of an allowed origin is a CORS preflight
+// (Fetch standard, "CORS-preflight request").
 func isPreflight(r *http.Request) bool {
 	return r.Method == http.MethodOptions && len(r.Header["Access-Control-Request-Method"]) > 0
 }
 
 const (
-	// maxAsked bounds what a preflight may ask for, in bytes.
-	maxAsked = 2048
-	// leaveFor is how long a browser may keep the answer, in seconds.
-	leaveFor = "600"
+	// maxPreflightHeader is the longest list that a preflight is granted, in bytes.
+	maxPreflightHeader = 2048
+	// preflightMaxAge is how long a browser may cache the response, in seconds.
+	preflightMaxAge = "600"
 )
 
-// answerPreflight lets an allowed origin send what it asks to. A preflight bears
-// no key and is no request for a route: both are judged in what follows it.
-func answerPreflight(w http.ResponseWriter, r *http.Request) {
+// servePreflight lets an allowed origin send the request that it announces. A
+// preflight has no key and no route: both are checked in that request.
+func servePreflight(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
-	grant(h, "Access-Control-Allow-Methods", r.Header["Access-Control-Request-Method"])
-	grant(h, "Access-Control-Allow-Headers", r.Header["Access-Control-Request-Headers"])
-	h.Set("Access-Control-Max-Age", leaveFor)
+	allowListed(h, "Access-Control-Allow-Methods", r.Header["Access-Control-Request-Method"])
+	allowListed(h, "Access-Control-Allow-Headers", r.Header["Access-Control-Request-Headers"])
+	h.Set("Access-Control-Max-Age", preflightMaxAge)
 	h.Add("Vary", "Access-Control-Request-Method, Access-Control-Request-Headers")
-	// A page of a public site asks a browser for leave to call this machine.
+	// A page of a public site needs this to call a private address.
 	if r.Header.Get("Access-Control-Request-Private-Network") == "true" {
 		h.Set("Access-Control-Allow-Private-Network", "true")
 	}
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// grant echoes what was asked for, if it is a list of names and not too long.
-func grant(h http.Header, name string, asked []string) {
-	if len(asked) == 1 && len(asked[0]) <= maxAsked && isNameList(asked[0]) {
-		h.Set(name, asked[0])
+// allowListed sets a header to what was requested, if it is a list of names and not
+// too long.
+func allowListed(h http.Header, name string, requested []string) {
+	if len(requested) == 1 && len(requested[0]) <= maxPreflightHeader && isNameList(requested[0]) {
+		h.Set(name, requested[0])
 	}
 }
 
-// nameChars are those of tokens (RFC 9110, section 5.6.2), and what parts them.
+// nameChars are those of tokens (RFC 9110, section 5.6.2), and what separates them.
 const nameChars = "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ, "
 
 func isNameList(s string) bool {
@@ -52,44 +53,44 @@ func isNameList(s string) bool {
 	return true
 }
 
-// corsWriter lets a page of an allowed origin read the answer, a refusal too.
-// It adds its headers as the last thing before the answer begins, since
-// ReverseProxy clears what was set before when it passes a 1xx answer on.
+// corsWriter lets a page of an allowed origin read the response, a rejection too.
+// It adds its headers just before the response begins, since ReverseProxy clears
+// earlier ones when it passes on a 1xx response.
 type corsWriter struct {
 	http.ResponseWriter
-	origin string
-	begun  bool
+	origin       string
+	headersAdded bool
 }
 
 func (w *corsWriter) WriteHeader(status int) {
 	if status >= http.StatusOK {
-		w.begin()
+		w.addHeaders()
 	}
 	w.ResponseWriter.WriteHeader(status)
 }
 
 func (w *corsWriter) Write(b []byte) (int, error) {
-	w.begin()
+	w.addHeaders()
 	return w.ResponseWriter.Write(b)
 }
 
-// FlushError is for http.ResponseController: a flush may begin the answer.
+// FlushError is for http.ResponseController: a flush may begin the response.
 func (w *corsWriter) FlushError() error {
-	w.begin()
+	w.addHeaders()
 	return http.NewResponseController(w.ResponseWriter).Flush()
 }
 
 // Unwrap is for http.ResponseController.
 func (w *corsWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-func (w *corsWriter) begin() {
-	if w.begun {
+func (w *corsWriter) addHeaders() {
+	if w.headersAdded {
 		return
 	}
-	w.begun = true
+	w.headersAdded = true
 	h := w.Header()
 	h.Set("Access-Control-Allow-Origin", w.origin)
-	// No credentials mode is granted, so that the wildcard counts as one.
+	// Credentials are not allowed, so the wildcard means every header.
 	h.Set("Access-Control-Expose-Headers", "*")
 	h.Add("Vary", "Origin")
 }

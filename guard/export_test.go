@@ -1,4 +1,4 @@
 package guard
 
-// Unproven returns how many token requests are being read.
-func (g *Guard) Unproven() int { return int(g.unproven.taken.Load()) }
+// Unauthenticated returns how many token requests are being read.
+func (g *Guard) Unauthenticated() int { return int(g.unauthenticated.taken.Load()) }

@@ -1,12 +1,13 @@
-// Package guard decides whether a request may pass: its target, the name it
-// calls the proxy by, the browser page it comes from, its key, its route.
+// Package guard is the access control of the data port and the status page: an
+// [http.Handler] that checks each request's target, Host, browser origin, API key
+// and route, and rejects it or passes it on.
 //
-// A proxy that adds a credential to whatever it is asked is a confused deputy.
-// So it is closed until told otherwise, and each refusal says in one line how
-// to open it. A refusal costs Mimecast nothing: not a byte goes upstream.
+// A proxy that adds a credential to every request is a confused deputy. So it is
+// closed by default, and each rejection names the setting that opens it. A rejected
+// request never reaches Mimecast.
 //
-// What is ambiguous is refused and never repaired, since whoever reads it next
-// may repair it in another way.
+// An ambiguous request is rejected and never repaired, since the next reader may
+// repair it in another way.
 package guard
 
 import (
@@ -24,8 +25,8 @@ import (
 	"mimecast-proxy/secret"
 )
 
-// Policy says who may ask for what. The zero value lets whoever calls the proxy
-// by a loopback name ask for everything, web pages apart.
+// Policy is the access control list. The zero value lets clients that use a loopback
+// name make every request, and web pages none.
 type Policy struct {
 	// Hosts are the names that requests may call the proxy by, without port;
 	// "*" for any. Those of loopback are always among them.
@@ -33,58 +34,61 @@ type Policy struct {
 	// Origins are the browser origins that may call, such as
 	// https://tool.example.
 	Origins []string
-	// Keys are those of which every request must carry one. Where there is none,
-	// none is wanted. See also [Guard.SetKeys].
+	// Keys are the API keys of which every request must carry one; none: no key is
+	// required. See also [Guard.SetKeys].
 	Keys []secret.Text
-	// Routes are the only ones to let through: patterns of http.ServeMux, and
-	// presets such as @read. None means everything.
+	// Routes are the only ones that pass: patterns of http.ServeMux, and presets
+	// such as @read; none: every route passes.
 	Routes []string
-	// ReportOnly lets pass what Routes would refuse, and reports it.
+	// ReportOnly lets requests pass that Routes would reject, and reports them.
 	ReportOnly bool
-	// TokenStub answers POST /oauth/token here; else such a request is refused.
+	// TokenStub makes the guard respond to POST /oauth/token with a token that only
+	// the proxy knows; else such a request is rejected.
 	TokenStub bool
-	// TokenPath is the path by which a request would reach Mimecast's token
-	// endpoint, unescaped, where that is another than /oauth/token; else empty. It
-	// is refused too.
+	// TokenPath is a further path, unescaped, that leads to Mimecast's token
+	// endpoint; empty if /oauth/token is the only one. It is rejected too.
 	TokenPath string
-	// MaxHeaderFields bounds the header fields of a request; 0 does not.
+	// MaxHeaderFields is the most header fields a request may have; 0: no limit.
 	MaxHeaderFields int
-	// MaxRequests bounds the requests in flight; 0 does not.
+	// MaxRequests is the most in-flight requests; 0: no limit.
 	MaxRequests int
-	// Account is the one that requests use.
+	// Account is put into the context of each request that passes.
 	Account *account.Account
-	Trace   Trace
+	// Trace reports decisions; the zero value reports none.
+	Trace Trace
 }
 
-// Trace is told what the guard decides. Each func may be nil and must not
-// block.
+// Trace reports what the guard decides. Each func may be nil, is called by many
+// goroutines at once, and must not block.
 type Trace struct {
-	// Denied gets the problem's code; passed says that the request went on all
-	// the same.
+	// Denied gets the code of a rejection; passed is true if ReportOnly let the
+	// request pass.
 	Denied func(ctx context.Context, code event.Code, passed bool)
-	// Route gets the pattern of Routes that let a request pass.
+	// Route gets the pattern of Routes that matches a request that passes.
 	Route func(ctx context.Context, pattern string)
 }
 
-// Guard holds a policy.
+// Guard checks requests against a [Policy]. Make it with [New]. Its methods may be
+// called by several goroutines at once.
 type Guard struct {
-	slots      slots
-	uploads    uploads
-	unproven   slots // token requests whose body is read before anything is proved
-	hosts      hosts
-	origins    map[string]bool
-	keys       atomic.Pointer[keyring] // nil: none is asked for
-	routes     *routes                 // nil: everything
-	reportOnly bool
-	tokenStub  bool
-	tokenPath  string // in lower case
+	slots           slots
+	uploads         uploads
+	unauthenticated slots // token requests whose body is read before a key is known
+	hosts           hosts
+	origins         map[string]bool
+	keys            atomic.Pointer[keyring] // nil: none is required
+	routes          *routes                 // nil: everything
+	reportOnly      bool
+	tokenStub       bool
+	tokenPath       string // in lower case
 
 	maxHeaderFields int // 0: no bound
 	account         *account.Account
 	trace           Trace
 }
 
-// New returns a guard. The error names every route that cannot be used.
+// New returns a guard. The error names an origin, or every route, that cannot be
+// used.
 func New(p Policy) (*Guard, error) {
 	origins, err := originSet(p.Origins)
 	if err != nil {
@@ -96,7 +100,7 @@ func New(p Policy) (*Guard, error) {
 	}
 	g := &Guard{
 		slots:           slots{max: int64(p.MaxRequests)},
-		unproven:        slots{max: unprovenSlots(p.MaxRequests)},
+		unauthenticated: slots{max: unauthenticatedSlots(p.MaxRequests)},
 		hosts:           newHosts(p.Hosts),
 		origins:         origins,
 		routes:          routes,
@@ -113,10 +117,11 @@ func New(p Policy) (*Guard, error) {
 	return g, nil
 }
 
-// InFlight returns how many requests are in flight.
+// InFlight returns the number of in-flight requests on the data port.
 func (g *Guard) InFlight() int { return int(g.slots.taken.Load()) }
 
-// Wrap returns next behind the guard: the data port.
+// Wrap returns the handler of the data port: it rejects a request with an error
+// response, or passes it to next with the account in its context.
 func (g *Guard) Wrap(next http.Handler) http.Handler { return &dataPort{g, next} }
 
 type dataPort struct {
@@ -125,7 +130,7 @@ type dataPort struct {
 }
 
 func (d *dataPort) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if d.guard.serveInSlot(w, r, d.next) && isLong(r) {
+	if d.guard.serveInSlot(w, r, d.next) && hasLongBody(r) {
 		problem.Discard(w, r.Body) // without a slot: a rejected upload holds none
 	}
 }
@@ -134,48 +139,48 @@ func (d *dataPort) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // rejected.
 func (g *Guard) serveInSlot(w http.ResponseWriter, r *http.Request, next http.Handler) (rejected bool) {
 	if !g.slots.take(g.uploads.displace) {
-		g.refuse(w, r, g.slots.full())
+		g.reject(w, r, g.slots.tooBusy())
 		return true
 	}
-	defer g.slots.release() // a panic, as of an aborted answer, goes on its way
+	defer g.slots.release() // a panic, as of an aborted response, goes on
 	r, done := g.uploads.add(w, r)
 	defer done()
 	return g.serve(w, r, next)
 }
 
-// serve asks the questions, in the contract's order, and reports whether it rejected
-// the request. Until the origin is judged a web page may be asking, which must learn
-// nothing.
+// serve makes the checks, in the contract's order, and reports whether it rejected
+// the request. Until the origin is checked the client may be a web page, which must
+// learn nothing.
 func (g *Guard) serve(w http.ResponseWriter, r *http.Request, next http.Handler) (rejected bool) {
-	t, p := g.readTarget(r)
+	t, p := g.parseTarget(r)
 	if p == nil {
 		p = g.checkHeaders(r)
 	}
 	if p == nil {
-		p = g.judgeHost(r)
+		p = g.checkHost(r)
 	}
 	page := ""
 	if p == nil {
-		page, p = g.judgeOrigin(r)
+		page, p = g.checkOrigin(r)
 	}
 	if p != nil {
-		g.refuse(w, r, p)
+		g.reject(w, r, p)
 		return true
 	}
 	if page != "" {
 		cors := &corsWriter{ResponseWriter: w, origin: page}
-		defer cors.begin() // an answer may do without a status and a body
+		defer cors.addHeaders() // a response may have no explicit status and no body
 		w = cors
 		if isPreflight(r) {
-			answerPreflight(w, r)
+			servePreflight(w, r)
 			return false
 		}
 	}
 	if g.isTokenEndpoint(t) {
-		return g.answerToken(w, r, t)
+		return g.serveTokenStub(w, r, t)
 	}
-	if p = g.judgeCaller(r, t); p != nil {
-		g.refuse(w, r, p)
+	if p = g.checkCaller(r, t); p != nil {
+		g.reject(w, r, p)
 		return true
 	}
 	const client = "" // known by its address alone
@@ -183,61 +188,62 @@ func (g *Guard) serve(w http.ResponseWriter, r *http.Request, next http.Handler)
 	return false
 }
 
-// judgeCaller asks what is asked of every caller that is no hostile page.
-func (g *Guard) judgeCaller(r *http.Request, t target) *problem.Problem {
-	p := g.judgeKey(r)
+// checkCaller makes the checks that follow those against hostile web pages: key,
+// upgrade, method and route.
+func (g *Guard) checkCaller(r *http.Request, t target) *problem.Problem {
+	p := g.checkKey(r)
 	if p == nil {
-		p = judgeUpgrade(r)
+		p = checkUpgrade(r)
 	}
 	if p == nil && r.Method == http.MethodTrace {
-		p = problem.New(event.RouteNotAllowed, "TRACE is never passed on: its answer would show the token.")
+		p = problem.New(event.RouteNotAllowed, "TRACE is never passed on: its response would show the token.")
 	}
 	if p == nil {
-		p = g.judgeRoute(r, t)
+		p = g.checkRoute(r, t)
 	}
 	return p
 }
 
-// bodyTimeout is how long a client may take to send a body before it has proved
-// that it may.
+// bodyTimeout is how long a client may take to send a body before its key is
+// known.
 const bodyTimeout = 10 * time.Second
 
-// boundBody bounds how long the rest of a body may take.
-func boundBody(w http.ResponseWriter) {
+// setBodyDeadline bounds how long the rest of a body may take.
+func setBodyDeadline(w http.ResponseWriter) {
 	// A writer without deadlines is none of net/http's, and has its own.
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
 }
 
-// maxShort is the largest body, in bytes, that is read before a rejection is sent.
-const maxShort = 64 << 10
+// maxShortBody is the largest body, in bytes, that is read before a rejection is sent.
+const maxShortBody = 64 << 10
 
-// isLong reports whether the rest of a rejected request's body is discarded after
-// the response. Another one, which is short, net/http reads before it sends the
-// response, so that the connection can be used again; but not where the connection
-// ends with the response. HTTP/2 ends the stream alone.
-func isLong(r *http.Request) bool {
+// hasLongBody reports whether the rest of a rejected request's body is discarded after
+// the response. A short one is read by net/http before it sends the response, so
+// that the connection can be used again, unless the connection ends with the
+// response. HTTP/2 ends the stream alone.
+func hasLongBody(r *http.Request) bool {
 	return r.ProtoMajor == 1 && r.ContentLength != 0 &&
-		(r.ContentLength < 0 || r.ContentLength > maxShort || r.Close || !r.ProtoAtLeast(1, 1) || r.Header.Get("Expect") != "")
+		(r.ContentLength < 0 || r.ContentLength > maxShortBody || r.Close || !r.ProtoAtLeast(1, 1) || r.Header.Get("Expect") != "")
 }
 
-// refuse sends the error response. Where the body is long, the caller discards the
+// reject sends the error response. If the body is long, the caller discards the
 // rest of it.
-func (g *Guard) refuse(w http.ResponseWriter, r *http.Request, p *problem.Problem) {
-	g.report(r, p, false)
+func (g *Guard) reject(w http.ResponseWriter, r *http.Request, p *problem.Problem) {
+	g.reportDenied(r, p, false)
 	switch {
-	case isLong(r):
+	case hasLongBody(r):
 		_ = http.NewResponseController(w).EnableFullDuplex() // a writer of net/http's can
 		w.Header().Set("Connection", "close")
 	case r.ContentLength != 0 && p.Code != event.BadRequestBody: // its time has begun
-		boundBody(w)
+		setBodyDeadline(w)
 	}
 	if p.Code == event.APIKeyRequired {
-		challenge(w.Header())
+		addChallenge(w.Header())
 	}
 	p.ServeHTTP(w, r)
 }
 
-func (g *Guard) report(r *http.Request, p *problem.Problem, passed bool) {
+func (g *Guard) reportDenied(r *http.Request, p *problem.Problem, passed bool) {
 	if g.trace.Denied != nil {
 		g.trace.Denied(r.Context(), p.Code, passed)
 	}

@@ -136,9 +136,9 @@ func (g *gate) ask(method, target string, headers ...string) answer {
 	return g.raw(method + " " + target + " HTTP/1.1\r\n" + strings.Join(headers, "\r\n") + "\r\nConnection: close\r\n\r\n")
 }
 
-// refuses asks and checks that the refusal is whole: status, code, envelope,
+// rejects asks and checks that the rejection is whole: status, code, envelope,
 // report, and nothing got through.
-func (g *gate) refuses(code event.Code, method, target string, headers ...string) answer {
+func (g *gate) rejects(code event.Code, method, target string, headers ...string) answer {
 	g.t.Helper()
 	g.reported()
 	a := g.ask(method, target, headers...)
@@ -172,7 +172,7 @@ func (g *gate) passes(method, target string, headers ...string) answer {
 	return a
 }
 
-// never sends a request that nobody may get to see, whoever refuses it: some are
+// never sends a request that nobody may get to see, whoever rejects it: some are
 // too broken for net/http to hand on.
 func (g *gate) never(request string) {
 	g.t.Helper()
@@ -198,19 +198,19 @@ func TestQuestionsAreAskedInTheContractsOrder(t *testing.T) {
 		socket = "Upgrade: websocket"
 		key    = "X-Proxy-Key: k"
 	)
-	g.refuses(event.BadRequestTarget, "POST", "//x", host, origin, socket)
-	g.refuses(event.HostNotAllowed, "POST", "/x", host, origin, socket)
-	g.refuses(event.OriginNotAllowed, "POST", "/x", origin, socket)
-	g.refuses(event.APIKeyRequired, "POST", "/x", socket)
-	g.refuses(event.UpgradeNotSupported, "POST", "/x", key, socket)
-	g.refuses(event.RouteNotAllowed, "POST", "/x", key)
+	g.rejects(event.BadRequestTarget, "POST", "//x", host, origin, socket)
+	g.rejects(event.HostNotAllowed, "POST", "/x", host, origin, socket)
+	g.rejects(event.OriginNotAllowed, "POST", "/x", origin, socket)
+	g.rejects(event.APIKeyRequired, "POST", "/x", socket)
+	g.rejects(event.UpgradeNotSupported, "POST", "/x", key, socket)
+	g.rejects(event.RouteNotAllowed, "POST", "/x", key)
 	g.passes("GET", "/siem/x", key)
 }
 
 func TestPolicyWithNothingInItLetsLoopbackCallEverything(t *testing.T) {
 	g := newGate(t, guard.Policy{})
 	g.passes("DELETE", "/anything?at=all")
-	g.refuses(event.HostNotAllowed, "GET", "/", "Host: proxy.example")
+	g.rejects(event.HostNotAllowed, "GET", "/", "Host: proxy.example")
 	if g.routes != nil {
 		t.Errorf("routes %v were reported, though there are none", g.routes)
 	}
@@ -283,7 +283,7 @@ func TestRequestsPastTheLimitAreTurnedAwayAndTheirSlotsComeBack(t *testing.T) {
 	}
 }
 
-func TestAbortedAnswerStaysAborted(t *testing.T) {
+func TestAbortedResponseStaysAborted(t *testing.T) {
 	g := newGate(t, guard.Policy{MaxRequests: 1})
 	g.next = func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Length", "10")

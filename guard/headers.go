@@ -7,8 +7,8 @@ import (
 	"mimecast-proxy/problem"
 )
 
-// headerFields returns how many fields a header has.
-func headerFields(h http.Header) int {
+// countFields returns how many fields a header has.
+func countFields(h http.Header) int {
 	n := 0
 	for _, values := range h {
 		n += len(values)
@@ -18,7 +18,7 @@ func headerFields(h http.Header) int {
 
 // checkHeaders bounds the fields, each of which costs several times its size.
 func (g *Guard) checkHeaders(r *http.Request) *problem.Problem {
-	if g.maxHeaderFields == 0 || headerFields(r.Header) <= g.maxHeaderFields {
+	if g.maxHeaderFields == 0 || countFields(r.Header) <= g.maxHeaderFields {
 		return nil
 	}
 	return problem.New(event.HeadersTooLarge, "The request has more than %d header fields. Send fewer, or raise PROXY_MAX_HEADER_FIELDS.", g.maxHeaderFields)

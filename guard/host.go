@@ -9,15 +9,15 @@ import (
 	"mimecast-proxy/problem"
 )
 
-// hosts are the names that the proxy goes by, besides those of loopback.
+// hosts are the names accepted in Host, in addition to the loopback names.
 type hosts struct {
 	names map[string]bool
 	any   bool
 }
 
-// newHosts reads the accepted names. An unspecified address among them, such as
-// one that is listened on, is a name of nothing and is left out: a browser can
-// reach 0.0.0.0 from any page, and sends no mark of one to it.
+// newHosts reads the accepted names. An unspecified address, such as one that is
+// listened on, is left out: a browser can reach 0.0.0.0 from any page, and sends it
+// no header that marks a web page.
 func newHosts(accepted []string) hosts {
 	h := hosts{names: make(map[string]bool, len(accepted))}
 	for _, name := range accepted {
@@ -36,22 +36,22 @@ func newHosts(accepted []string) hosts {
 	return h
 }
 
-// accepts reports whether a request may call the proxy by an authority.
+// accepts reports whether a request with this authority is let through.
 func (h hosts) accepts(authority string) bool { return h.any || h.knows(authority) }
 
 // knows reports whether an authority is one of the proxy's own names. The port
-// says nothing: a forwarded port is seldom the one listened on, and a page that
-// was rebound to here has the right one.
+// is ignored: a forwarded port is seldom the one listened on, and a page that was
+// rebound to this address has the right one.
 func (h hosts) knows(authority string) bool {
 	name, ok := hostName(authority)
 	return ok && (isLoopback(name) || h.names[name])
 }
 
-// judgeHost is the defence against DNS rebinding: a page whose own name was
-// made to point here sends that name, and its GET may bear no other mark of a
-// browser's. Names are matched whole; x.localhost is not localhost, since not
-// every system keeps it from the network's DNS.
-func (g *Guard) judgeHost(r *http.Request) *problem.Problem {
+// checkHost is the defense against DNS rebinding: a page whose own name was made to
+// point to this address sends that name, and its GET may have no other header that
+// marks a browser. Names are matched whole; x.localhost is not localhost, since some
+// systems ask the network's DNS for it.
+func (g *Guard) checkHost(r *http.Request) *problem.Problem {
 	if g.hosts.accepts(r.Host) {
 		return nil
 	}
@@ -61,7 +61,7 @@ func (g *Guard) judgeHost(r *http.Request) *problem.Problem {
 	if _, ok := hostName(r.Host); !ok {
 		return problem.New(event.HostNotAllowed, "The Host header does not name a host. Send the name or address that the proxy is reached by.")
 	}
-	return problem.New(event.HostNotAllowed, "The request calls the proxy %s, and it does not go by that name. If the name is meant to lead here, add it to PROXY_ALLOWED_HOSTS.", r.Host)
+	return problem.New(event.HostNotAllowed, "Host %q is not allowed. To allow it, add it to PROXY_ALLOWED_HOSTS.", r.Host)
 }
 
 // maxName is the longest name that DNS has.

@@ -15,18 +15,18 @@ import (
 
 type digest [sha256.Size]byte
 
-// key is a key with what proves it. Digests are compared, in constant time, so that
-// the time tells nothing of the key, not its length either.
+// key is an API key and its stub token, as digests. Digests are compared, in constant
+// time, so that the time reveals neither the key nor its length.
 type key struct {
 	digest digest
-	// token is what the token stub gives to whoever knows the key. It is made
-	// from the key, so that every replica knows it and a restart does not
-	// forget it; and it ends with the key.
+	// token is what the token stub issues to clients that know the key. It is
+	// derived from the key, so that every replica accepts it, also after a restart,
+	// for as long as the key is valid.
 	token       secret.Text
 	tokenDigest digest
 }
 
-// tokenLabel says what the key is used for when a token is made from it.
+// tokenLabel separates this use of the key from others.
 const tokenLabel = "mimecast-proxy token stub, version 1"
 
 func newKey(text secret.Text) key {
@@ -36,11 +36,12 @@ func newKey(text secret.Text) key {
 	return key{sha256.Sum256([]byte(text.Reveal())), secret.New(token), sha256.Sum256([]byte(token))}
 }
 
-// keyring holds the keys of which each request must bear one; none is nil.
+// keyring holds the keys of which each request must carry one; nil: no key is
+// required.
 type keyring struct{ keys []key }
 
-// SetKeys replaces the keys, of which each request must bear one from now on. With
-// none, or empty ones alone, none is asked for.
+// SetKeys replaces the keys, of which each request must carry one from now on. With
+// none, or empty ones alone, no key is required.
 func (g *Guard) SetKeys(texts []secret.Text) {
 	var ring *keyring
 	for _, text := range texts {
@@ -55,8 +56,8 @@ func (g *Guard) SetKeys(texts []secret.Text) {
 	g.keys.Store(ring)
 }
 
-// find returns the key that s is, or whose token it is if tokens count; nil for
-// none. It takes as long whichever it is.
+// find returns the key that equals s, or whose token does if tokens is set; nil if
+// there is none. It takes the same time in each case.
 func (k *keyring) find(s string, tokens bool) *key {
 	d, found := sha256.Sum256([]byte(s)), -1
 	for i := range k.keys {
@@ -72,21 +73,21 @@ func (k *keyring) find(s string, tokens bool) *key {
 	return &k.keys[found]
 }
 
-// provedBy returns the key that a request's headers bear, or nil. X-Proxy-Key goes
-// before Authorization, which a client may need for what it believes to be
-// Mimecast; a header that comes twice proves nothing.
-func (k *keyring) provedBy(h http.Header) *key {
-	if own := h["X-Proxy-Key"]; len(own) > 0 {
-		if len(own) > 1 {
+// findInHeader returns the key that a request's headers carry, or nil. X-Proxy-Key
+// takes precedence over Authorization, which a client may need for the token that it
+// believes to be Mimecast's. A repeated header carries no key.
+func (k *keyring) findInHeader(h http.Header) *key {
+	if values := h["X-Proxy-Key"]; len(values) > 0 {
+		if len(values) > 1 {
 			return nil
 		}
-		return k.find(own[0], false)
+		return k.find(values[0], false)
 	}
-	given := h["Authorization"]
-	if len(given) != 1 {
+	values := h["Authorization"]
+	if len(values) != 1 {
 		return nil
 	}
-	scheme, value, _ := strings.Cut(given[0], " ")
+	scheme, value, _ := strings.Cut(values[0], " ")
 	value = strings.TrimLeft(value, " ")
 	if strings.EqualFold(scheme, "Bearer") {
 		return k.find(value, true)
@@ -111,20 +112,24 @@ func basicPassword(encoded string) (string, bool) {
 	return password, ok
 }
 
-// judgeKey asks for the key, in any of its forms.
-func (g *Guard) judgeKey(r *http.Request) *problem.Problem {
+// checkKey rejects a request without a valid key, in any of its forms.
+func (g *Guard) checkKey(r *http.Request) *problem.Problem {
 	k := g.keys.Load()
-	if k == nil || k.provedBy(r.Header) != nil {
+	if k == nil || k.findInHeader(r.Header) != nil {
 		return nil
 	}
-	what := "asks for its API key"
+	what := "requires its API key"
 	if len(r.Header["X-Proxy-Key"])+len(r.Header["Authorization"]) > 0 {
-		what = "was given something else than its API key"
+		what = "got something else than its API key"
 	}
 	return problem.New(event.APIKeyRequired, "The proxy %s. Send PROXY_API_KEY's value once, as Authorization: Bearer KEY, as the password of Basic, or as X-Proxy-Key.", what)
 }
 
-// challenge says how a client may prove itself (RFC 9110, section 11.6.1).
-func challenge(h http.Header) {
+// addChallenge lists the schemes that carry a key (RFC 9110, section 11.6.1).
+func addChallenge(h http.Header) {
 	h["Www-Authenticate"] = []string{`Bearer realm="mimecast-proxy"`, `Basic realm="mimecast-proxy", charset="UTF-8"`}
 }
+
+// StubToken returns the token that the token stub issues to clients that know a key.
+// It is as secret as the key.
+func StubToken(key secret.Text) secret.Text { return newKey(key).token }

@@ -31,7 +31,7 @@ func TestKeyProvesItselfInEachForm(t *testing.T) {
 	}
 }
 
-func TestWhatIsNotTheKeyIsRefused(t *testing.T) {
+func TestWhatIsNotTheKeyIsRejected(t *testing.T) {
 	g := newGate(t, guard.Policy{Keys: keysOf(theKey)})
 	right := "Authorization: Bearer " + theKey
 	for _, proof := range [][]string{
@@ -43,7 +43,7 @@ func TestWhatIsNotTheKeyIsRefused(t *testing.T) {
 		// twice, or one right and one wrong: nobody sends that by mistake
 		{right, right}, {right, "Authorization: Bearer x"}, {"Authorization: Bearer x", right}, {"X-Proxy-Key: " + theKey, "X-Proxy-Key: " + theKey}, {"X-Proxy-Key: x", right}, {"X-Proxy-Key: ", right},
 	} {
-		a := g.refuses(event.APIKeyRequired, "GET", "/", proof...)
+		a := g.rejects(event.APIKeyRequired, "GET", "/", proof...)
 		if challenges := fmt.Sprint(a.header["Www-Authenticate"]); challenges != `[Bearer realm="mimecast-proxy" Basic realm="mimecast-proxy", charset="UTF-8"]` {
 			t.Errorf("%q: WWW-Authenticate %s", proof, challenges)
 		}
@@ -51,7 +51,7 @@ func TestWhatIsNotTheKeyIsRefused(t *testing.T) {
 			t.Errorf("%q: the answer tells the key: %s", proof, a.body)
 		}
 	}
-	g.refuses(event.APIKeyRequired, "GET", "/?X-Proxy-Key="+"k")
+	g.rejects(event.APIKeyRequired, "GET", "/?X-Proxy-Key="+"k")
 }
 
 func TestNoKeyIsAskedForWhereThereIsNone(t *testing.T) {
@@ -71,14 +71,14 @@ func TestEachOfSeveralKeysIsValid(t *testing.T) {
 		g.passes("GET", "/", basic("any:"+key))
 		token := g.token(200, "client_secret="+key)
 		g.passes("GET", "/", "Authorization: Bearer "+token)
-		g.refuses(event.APIKeyRequired, "GET", "/", "X-Proxy-Key: "+token)
+		g.rejects(event.APIKeyRequired, "GET", "/", "X-Proxy-Key: "+token)
 		tokens[token] = true
 	}
 	if len(tokens) != 3 {
 		t.Errorf("%d tokens for three keys", len(tokens))
 	}
 	for _, wrong := range []string{"first\tsecond", "firstsecond", "first,second", "fourth", ""} {
-		g.refuses(event.APIKeyRequired, "GET", "/", "X-Proxy-Key: "+wrong)
+		g.rejects(event.APIKeyRequired, "GET", "/", "X-Proxy-Key: "+wrong)
 	}
 	g.guard.SetKeys(keysOf("second", "fourth"))
 	second := g.token(200, "client_secret=second")
@@ -88,7 +88,7 @@ func TestEachOfSeveralKeysIsValid(t *testing.T) {
 		}
 	}
 	g.through()
-	g.refuses(event.APIKeyRequired, "GET", "/", "X-Proxy-Key: first")
+	g.rejects(event.APIKeyRequired, "GET", "/", "X-Proxy-Key: first")
 	g.passes("GET", "/", "X-Proxy-Key: fourth")
 }
 
@@ -98,8 +98,8 @@ func TestRotatedKeyCountsAtOnce(t *testing.T) {
 	g.passes("GET", "/", "X-Proxy-Key: first")
 	g.guard.SetKeys(keysOf("second"))
 	g.passes("GET", "/", "X-Proxy-Key: second")
-	g.refuses(event.APIKeyRequired, "GET", "/", "X-Proxy-Key: first")
-	g.refuses(event.APIKeyRequired, "GET", "/", "Authorization: Bearer "+token)
+	g.rejects(event.APIKeyRequired, "GET", "/", "X-Proxy-Key: first")
+	g.rejects(event.APIKeyRequired, "GET", "/", "Authorization: Bearer "+token)
 	g.passes("GET", "/", "Authorization: Bearer "+g.token(200, "client_secret=second"))
 	g.guard.SetKeys(keysOf("first"))
 	g.passes("GET", "/", "Authorization: Bearer "+token)

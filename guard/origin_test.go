@@ -15,7 +15,7 @@ const (
 	evil = "Origin: https://evil.example"
 )
 
-func TestPagesOfOtherOriginsAreRefusedWhateverTheMethod(t *testing.T) {
+func TestPagesOfOtherOriginsAreRejectedWhateverTheMethod(t *testing.T) {
 	g := newGate(t, guard.Policy{Origins: []string{"https://tool.example"}, TokenStub: true})
 	for _, marks := range [][]string{
 		{"Sec-Fetch-Site: cross-site"}, {"Sec-Fetch-Site: same-site"}, {"Sec-Fetch-Site: nonsense"}, {"Sec-Fetch-Site: "}, {"Sec-Fetch-Site: Same-Origin"},
@@ -29,10 +29,10 @@ func TestPagesOfOtherOriginsAreRefusedWhateverTheMethod(t *testing.T) {
 	} {
 		for _, method := range []string{"GET", "HEAD", "POST", "OPTIONS", "DELETE"} {
 			for _, target := range []string{"/", "/oauth/token"} {
-				a := g.refuses(event.OriginNotAllowed, method, target, append(marks, "Content-Length: 0")...)
+				a := g.rejects(event.OriginNotAllowed, method, target, append(marks, "Content-Length: 0")...)
 				for name := range a.header {
 					if strings.HasPrefix(name, "Access-Control-") {
-						t.Errorf("%s %q: %s in the refusal", method, marks, name)
+						t.Errorf("%s %q: %s in the rejection", method, marks, name)
 					}
 				}
 			}
@@ -54,17 +54,17 @@ func TestAPersonAndTheOwnOriginPass(t *testing.T) {
 
 func TestAReboundPageIsNotItsOwnOriginWhereAnyHostIsAccepted(t *testing.T) {
 	g := newGate(t, guard.Policy{Hosts: []string{"*"}})
-	g.refuses(event.OriginNotAllowed, "POST", "/", "Host: evil.example:8080", "Origin: http://evil.example:8080", "Content-Length: 0")
+	g.rejects(event.OriginNotAllowed, "POST", "/", "Host: evil.example:8080", "Origin: http://evil.example:8080", "Content-Length: 0")
 	g.passes("POST", "/", "Origin: http://localhost:8080", "Content-Length: 0")
 }
 
-func TestReboundPageIsRefusedForItsName(t *testing.T) {
+func TestReboundPageIsRejectedForItsName(t *testing.T) {
 	g := newGate(t, guard.Policy{})
-	g.refuses(event.HostNotAllowed, "GET", "/identity/whoami", "Host: evil.example:8080") // bears no mark of a browser's
-	g.refuses(event.HostNotAllowed, "POST", "/", "Host: evil.example:8080", "Origin: http://evil.example:8080", "Sec-Fetch-Site: same-origin", "Content-Length: 0")
+	g.rejects(event.HostNotAllowed, "GET", "/identity/whoami", "Host: evil.example:8080") // bears no mark of a browser's
+	g.rejects(event.HostNotAllowed, "POST", "/", "Host: evil.example:8080", "Origin: http://evil.example:8080", "Sec-Fetch-Site: same-origin", "Content-Length: 0")
 }
 
-func TestAnAllowedOriginMayCallAndReadTheAnswer(t *testing.T) {
+func TestAnAllowedOriginMayCallAndReadTheResponse(t *testing.T) {
 	g := newGate(t, guard.Policy{Origins: []string{"https://Tool.example:443", "http://tool.internal:80", "http://tool.internal:3000", "chrome-extension://abc"}})
 	g.next = func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Vary", "Accept-Encoding") }
 	for _, origin := range []string{"https://tool.example", "http://tool.internal", "http://tool.internal:3000", "chrome-extension://abc"} {
@@ -81,12 +81,12 @@ func TestAnAllowedOriginMayCallAndReadTheAnswer(t *testing.T) {
 	}
 }
 
-func TestAnAllowedOriginCanReadWhyItWasRefused(t *testing.T) {
+func TestAnAllowedOriginCanReadWhyItWasRejected(t *testing.T) {
 	g := newGate(t, guard.Policy{Origins: []string{"https://tool.example"}, Keys: keysOf("k"), Routes: []string{"GET /siem/"}})
 	for _, a := range []answer{
-		g.refuses(event.APIKeyRequired, "GET", "/siem/", tool),
-		g.refuses(event.RouteNotAllowed, "GET", "/x", tool, "X-Proxy-Key: k"),
-		g.refuses(event.RouteNotAllowed, "POST", "/oauth/token", tool),
+		g.rejects(event.APIKeyRequired, "GET", "/siem/", tool),
+		g.rejects(event.RouteNotAllowed, "GET", "/x", tool, "X-Proxy-Key: k"),
+		g.rejects(event.RouteNotAllowed, "POST", "/oauth/token", tool),
 	} {
 		if a.header.Get("Access-Control-Allow-Origin") != "https://tool.example" || a.header.Get("Access-Control-Expose-Headers") != "*" {
 			t.Errorf("%v", a.header)
@@ -94,7 +94,7 @@ func TestAnAllowedOriginCanReadWhyItWasRefused(t *testing.T) {
 	}
 }
 
-func TestPreflightOfAnAllowedOriginIsAnsweredWithoutTheKey(t *testing.T) {
+func TestPreflightOfAnAllowedOriginNeedsNoKey(t *testing.T) {
 	g := newGate(t, guard.Policy{Origins: []string{"https://tool.example"}, Keys: keysOf("k"), Routes: []string{"GET /siem/"}})
 	a := g.ask("OPTIONS", "/x", tool, "Sec-Fetch-Site: cross-site", "Access-Control-Request-Method: PATCH",
 		"Access-Control-Request-Headers: authorization,x-mc-arg", "Access-Control-Request-Private-Network: true")
@@ -169,7 +169,7 @@ func TestOriginsThatNameNoneAreNotTaken(t *testing.T) {
 	}
 }
 
-func TestRefusalsReachTheTraceWithTheRequestsContext(t *testing.T) {
+func TestRejectionsReachTheTraceWithTheRequestsContext(t *testing.T) {
 	type key struct{}
 	var got any
 	g, err := guard.New(guard.Policy{Trace: guard.Trace{Denied: func(ctx context.Context, _ event.Code, _ bool) { got = ctx.Value(key{}) }}})

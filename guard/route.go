@@ -15,26 +15,27 @@ import (
 	"mimecast-proxy/problem"
 )
 
-// routes are what may pass; http.ServeMux does the matching. Patterns with a
-// method and patterns without one have a mux each: ServeMux sees a conflict
-// between GET / and /siem/, since it could not choose, and here both allow.
+// routes are the allowed ones; http.ServeMux matches them. Patterns with a method
+// and patterns without one have a mux each: ServeMux sees a conflict between GET /
+// and /siem/, since it could not choose, but here both allow.
 type routes struct {
 	withMethod, anyMethod *http.ServeMux
 	exceptions            []string // to mimecast.EveryGET
 }
 
-// allowed marks a route in a mux, apart from the redirects and refusals that
-// ServeMux makes up itself.
-type allowed struct{}
+// allowedRoute marks a route in a mux, in contrast to the redirects and errors that
+// ServeMux generates.
+type allowedRoute struct{}
 
-func (allowed) ServeHTTP(http.ResponseWriter, *http.Request) {}
+func (allowedRoute) ServeHTTP(http.ResponseWriter, *http.Request) {}
 
-// ParseRoutes returns the patterns that routes stand for: presets expanded, each
-// once. The error names every route that cannot be used.
+// ParseRoutes returns the patterns of http.ServeMux that the items stand for: presets
+// are expanded, and each pattern is there once. The error names every item that cannot
+// be used.
 func ParseRoutes(items []string) ([]string, error) {
-	patterns, faults := expand(items)
+	patterns, errs := expandPresets(items)
 	_, err := register(patterns)
-	if err := errors.Join(append(faults, err)...); err != nil {
+	if err := errors.Join(append(errs, err)...); err != nil {
 		return nil, err
 	}
 	return patterns, nil
@@ -52,37 +53,37 @@ func newRoutes(items []string) (*routes, error) {
 	return r, err
 }
 
-// excepts reports whether a path might be read as one that a preset leaves out.
-func (rs *routes) excepts(t target) bool {
-	return t.anyReading(func(path string) bool {
+// isException reports whether a path might be read as one that a preset leaves out.
+func (rs *routes) isException(t target) bool {
+	return t.anyInterpretation(func(path string) bool {
 		return slices.ContainsFunc(rs.exceptions, func(part string) bool { return strings.Contains(path+"/", part) })
 	})
 }
 
-// expand replaces presets by their patterns and leaves out what cannot be used.
-func expand(items []string) (patterns []string, faults []error) {
+// expandPresets replaces presets by their patterns and leaves out what cannot be used.
+func expandPresets(items []string) (patterns []string, errs []error) {
 	for _, item := range items {
 		expanded := []string{strings.Join(strings.Fields(item), " ")}
 		if strings.HasPrefix(item, "@") {
 			var ok bool
 			if expanded, ok = mimecast.Presets[item]; !ok {
-				faults = append(faults, fmt.Errorf("%q is no preset; there are %s", item, strings.Join(slices.Sorted(maps.Keys(mimecast.Presets)), ", ")))
+				errs = append(errs, fmt.Errorf("%q is no preset; there are %s", item, strings.Join(slices.Sorted(maps.Keys(mimecast.Presets)), ", ")))
 			}
 		}
 		for _, pattern := range expanded {
-			if err := judgePattern(pattern); err != nil {
-				faults = append(faults, err)
+			if err := checkPattern(pattern); err != nil {
+				errs = append(errs, err)
 			} else if !slices.Contains(patterns, pattern) {
 				patterns = append(patterns, pattern)
 			}
 		}
 	}
-	return patterns, faults
+	return patterns, errs
 }
 
-// judgePattern refuses what ServeMux would take and what could never match here,
-// or not as it was meant.
-func judgePattern(pattern string) error {
+// checkPattern rejects a pattern that ServeMux would take but that could never match
+// here, or not as the operator means it.
+func checkPattern(pattern string) error {
 	method, p, ok := strings.Cut(pattern, " ")
 	if !ok {
 		method, p = "", pattern
@@ -107,127 +108,128 @@ func judgePattern(pattern string) error {
 
 func register(patterns []string) (*routes, error) {
 	r := &routes{withMethod: http.NewServeMux(), anyMethod: http.NewServeMux()}
-	var faults []error
+	var errs []error
 	for i, pattern := range patterns {
 		mux := r.withMethod
 		if !strings.Contains(pattern, " ") {
 			mux = r.anyMethod
 		}
-		if err := handle(mux, pattern); err != nil {
-			faults = append(faults, explain(pattern, patterns[:i], err))
+		if err := tryHandle(mux, pattern); err != nil {
+			errs = append(errs, describeConflict(pattern, patterns[:i], err))
 		}
 	}
-	return r, errors.Join(faults...)
+	return r, errors.Join(errs...)
 }
 
-// handle registers a pattern. ServeMux panics where it does not like one.
-func handle(mux *http.ServeMux, pattern string) (err error) {
+// tryHandle registers a pattern. ServeMux panics if it is invalid or in conflict.
+func tryHandle(mux *http.ServeMux, pattern string) (err error) {
 	defer func() {
 		if why := recover(); why != nil {
 			err = fmt.Errorf("%v", why)
 		}
 	}()
-	mux.Handle(pattern, allowed{})
+	mux.Handle(pattern, allowedRoute{})
 	return nil
 }
 
-// explain says why a pattern cannot be registered, in the operator's terms:
-// ServeMux's own word for a conflict names lines of this program.
-func explain(pattern string, before []string, err error) error {
+// describeConflict explains why a pattern cannot be registered, in the operator's
+// terms: ServeMux's text for a conflict names lines of this program.
+func describeConflict(pattern string, before []string, err error) error {
 	for _, other := range before {
 		mux := http.NewServeMux()
-		if handle(mux, other) == nil && handle(http.NewServeMux(), pattern) == nil && handle(mux, pattern) != nil {
+		if tryHandle(mux, other) == nil && tryHandle(http.NewServeMux(), pattern) == nil && tryHandle(mux, pattern) != nil {
 			return fmt.Errorf("%q and %q overlap, and neither is the narrower one; leave one out, or write one that covers both", other, pattern)
 		}
 	}
 	return fmt.Errorf("%q is no pattern of http.ServeMux: %w", pattern, err)
 }
 
-// judgeRoute asks whether a route lets the request pass.
-func (g *Guard) judgeRoute(r *http.Request, t target) *problem.Problem {
+// checkRoute rejects a request that no route allows.
+func (g *Guard) checkRoute(r *http.Request, t target) *problem.Problem {
 	if g.routes == nil {
 		return nil
 	}
-	pattern, p := g.routes.judge(r, t)
+	pattern, p := g.routes.check(r, t)
 	switch {
 	case p == nil && g.trace.Route != nil:
 		g.trace.Route(r.Context(), pattern)
 	case p != nil && g.reportOnly:
-		g.report(r, p, true)
+		g.reportDenied(r, p, true)
 		return nil
 	}
 	return p
 }
 
-// overrides are headers by which a client may ask some servers to take another
-// method or path than those of the request, which routes could not judge.
-var overrides = []string{"X-Http-Method", "X-Http-Method-Override", "X-Method-Override", "X-Original-Url", "X-Rewrite-Url"}
+// overrideHeaders are headers that make some servers use another method or path than
+// those of the request, which the routes have not checked.
+var overrideHeaders = []string{"X-Http-Method", "X-Http-Method-Override", "X-Method-Override", "X-Original-Url", "X-Rewrite-Url"}
 
-// judge returns the pattern that lets a request pass, which must be the same
-// whichever way its path is read.
-func (rs *routes) judge(r *http.Request, t target) (string, *problem.Problem) {
-	for _, name := range overrides {
+// check returns the pattern that allows a request, which must be the same for every
+// interpretation of its path.
+func (rs *routes) check(r *http.Request, t target) (string, *problem.Problem) {
+	for _, name := range overrideHeaders {
 		if len(r.Header[name]) > 0 {
-			return "", problem.New(event.RouteNotAllowed, "Where PROXY_ALLOW says what may pass, %s may not: it could make another request of this one.", name)
+			return "", problem.New(event.RouteNotAllowed, "PROXY_ALLOW is set, so the header %s is not allowed: it could turn this request into another one.", name)
 		}
 	}
 	pattern, same := rs.match(r, t)
 	if !same {
-		return "", badTarget("The path could be read as another one, for which PROXY_ALLOW has another answer. Send it without escaped slashes, backslashes, doubled slashes and parameters.")
+		return "", badTarget("PROXY_ALLOW matches the path differently, depending on how it is decoded. Send it without escaped slashes, backslashes, doubled slashes and parameters.")
 	}
-	if pattern == "" || pattern == mimecast.EveryGET && rs.excepts(t) {
+	if pattern == "" || pattern == mimecast.EveryGET && rs.isException(t) {
 		return "", problem.New(event.RouteNotAllowed, "PROXY_ALLOW does not let %s %.200s pass.", r.Method, t.path)
 	}
 	return pattern, nil
 }
 
-// match returns the pattern that a request matches, or nothing. It reports
-// whether every reading of the path leads to that same answer.
+// match returns the pattern that a request matches; empty if none. It reports whether
+// every interpretation of the path matches the same one.
 func (rs *routes) match(r *http.Request, t target) (pattern string, same bool) {
-	if t.texts == nil {
+	if t.decodings == nil {
 		if r.URL.Path != t.path || r.URL.RawPath != "" {
-			r = reading(r.Method, literal(t.path))
+			r = requestFor(r.Method, literalURL(t.path))
 		}
 		return rs.lookup(r), true
 	}
-	pattern = rs.lookup(reading(r.Method, escaped(t.path)))
-	read := escaped // the first text has its escapes still; for the others a % is one
-	for _, text := range t.texts {
-		if rs.lookup(reading(r.Method, read(text))) != pattern || rs.lookup(reading(r.Method, read(lax(text)))) != pattern {
+	pattern = rs.lookup(requestFor(r.Method, escapedURL(t.path)))
+	toURL := escapedURL // the first still has its escapes; in the others a % is a character
+	for _, text := range t.decodings {
+		if rs.lookup(requestFor(r.Method, toURL(text))) != pattern || rs.lookup(requestFor(r.Method, toURL(lenientPath(text)))) != pattern {
 			return "", false
 		}
-		read = literal
+		toURL = literalURL
 	}
 	return pattern, true
 }
 
-func literal(path string) *url.URL { return &url.URL{Path: path} }
+func literalURL(path string) *url.URL { return &url.URL{Path: path} }
 
-func reading(method string, u *url.URL) *http.Request { return &http.Request{Method: method, URL: u} }
+func requestFor(method string, u *url.URL) *http.Request {
+	return &http.Request{Method: method, URL: u}
+}
 
-// escaped returns a path for the reader who splits it first and decodes each
-// segment then, as RFC 3986 has it and as ServeMux does. A character that is
-// out of place would make url.URL escape the whole path anew, so each is put
-// in an escape of its own.
-func escaped(raw string) *url.URL {
-	var tidy strings.Builder
+// escapedURL returns the URL of a path that is split first and whose segments are
+// decoded then, as in RFC 3986, section 2.4, and as ServeMux does. A character that is
+// not allowed would make url.URL escape the whole path again, so each is escaped here.
+func escapedURL(raw string) *url.URL {
+	var encoded strings.Builder
 	for i := range len(raw) {
 		if b := raw[i]; isAlnum(b) || strings.IndexByte("/%-._~!$&'()*+,;=:@[]", b) >= 0 {
-			tidy.WriteByte(b)
+			encoded.WriteByte(b)
 		} else {
-			fmt.Fprintf(&tidy, "%%%02X", b)
+			fmt.Fprintf(&encoded, "%%%02X", b)
 		}
 	}
-	return &url.URL{Path: unescape(tidy.String()), RawPath: tidy.String()}
+	return &url.URL{Path: unescape(encoded.String()), RawPath: encoded.String()}
 }
 
 // lookup returns the pattern that ServeMux finds. A path that ServeMux would
 // send elsewhere, such as one with doubled slashes, is not allowed.
 func (rs *routes) lookup(r *http.Request) string {
-	if h, pattern := rs.withMethod.Handler(r); h == (allowed{}) {
+	if h, pattern := rs.withMethod.Handler(r); h == (allowedRoute{}) {
 		return pattern
 	}
-	if h, pattern := rs.anyMethod.Handler(r); h == (allowed{}) {
+	if h, pattern := rs.anyMethod.Handler(r); h == (allowedRoute{}) {
 		return pattern
 	}
 	return ""

@@ -10,8 +10,8 @@ import (
 	"mimecast-proxy/guard"
 )
 
-func TestTraceIsRefusedWhateverIsAllowed(t *testing.T) {
-	newGate(t, guard.Policy{}).refuses(event.RouteNotAllowed, "TRACE", "/x")
+func TestTraceIsRejectedWhateverIsAllowed(t *testing.T) {
+	newGate(t, guard.Policy{}).rejects(event.RouteNotAllowed, "TRACE", "/x")
 }
 
 func TestOnlyAllowedRoutesPass(t *testing.T) {
@@ -38,11 +38,11 @@ func TestOnlyAllowedRoutesPass(t *testing.T) {
 		"POST /API/ttp/url/get-logs", "GET /api/ttp/url/get-logs", "GET /both/", "GET /v1//events2", "GET /v1/7/events/", "GET /exact/x", "GET /exact", "GET http://localhost/x", "GET /?/siem/", "GET /x%20y",
 	} {
 		method, target, _ := strings.Cut(line, " ")
-		g.refuses(event.RouteNotAllowed, method, target)
+		g.rejects(event.RouteNotAllowed, method, target)
 	}
 }
 
-func TestPathThatCouldBeReadAsAnotherRouteIsRefused(t *testing.T) {
+func TestPathThatCouldBeReadAsAnotherRouteIsRejected(t *testing.T) {
 	g := newGate(t, guard.Policy{Routes: []string{"GET /siem/", "POST /api/ttp/url/get-logs", "GET /v1/{id}/events", "GET /v1/{id}"}})
 	for _, line := range []string{
 		"GET /siem%2Fv1", "GET /siem%2fv1/x", "GET /siem%252Fv1", `GET /siem\v1`, "GET /siem%5Cv1", "GET /siem;x/v1", "GET /;x/siem/v1", "GET /siem%3B/v1", "GET /siem//v1", "GET /%2Fsiem/v1", "GET /siem/%2Fv1",
@@ -50,18 +50,18 @@ func TestPathThatCouldBeReadAsAnotherRouteIsRefused(t *testing.T) {
 		"GET /v1/a%2Fb/events", "GET /v1/a%2Fevents", "GET /v1/a%252Fevents", `GET /v1/a\events`, "GET /v1/a%2Fb", "GET /v1/a%5Cevents", "GET /v1/a%2Fevents\"",
 	} {
 		method, target, _ := strings.Cut(line, " ")
-		g.refuses(event.BadRequestTarget, method, target)
+		g.rejects(event.BadRequestTarget, method, target)
 	}
 	for _, line := range []string{"GET /siem/%2e%2e/x", "GET /siem/..%2f..%2fapi", "GET /siem/..;/api", `GET /siem/..\api`, "GET /siem/%252e%252e/api", "GET /siem/../siem/x", "GET /api/..%2fsiem/"} {
 		method, target, _ := strings.Cut(line, " ")
-		g.refuses(event.BadRequestTarget, method, target)
+		g.rejects(event.BadRequestTarget, method, target)
 	}
 }
 
-func TestHeadersThatMakeAnotherRequestOfThisOneAreRefusedWhereRoutesCount(t *testing.T) {
+func TestHeadersThatMakeAnotherRequestOfThisOneAreRejectedWhereRoutesCount(t *testing.T) {
 	limited, open := newGate(t, guard.Policy{Routes: []string{"GET /siem/"}}), newGate(t, guard.Policy{})
 	for _, header := range []string{"X-HTTP-Method-Override: DELETE", "X-HTTP-Method: POST", "X-Method-Override: get", "X-Original-URL: /api/email/send-email", "X-Rewrite-URL: /api"} {
-		limited.refuses(event.RouteNotAllowed, "GET", "/siem/x", header)
+		limited.rejects(event.RouteNotAllowed, "GET", "/siem/x", header)
 		open.passes("GET", "/siem/x", header)
 	}
 }
@@ -78,9 +78,9 @@ func TestReportModeLetsPassAndReports(t *testing.T) {
 		t.Errorf("routes %q", g.routes)
 	}
 	// It is about routes alone.
-	g.refuses(event.BadRequestTarget, "GET", "/siem/../x")
-	g.refuses(event.HostNotAllowed, "GET", "/siem/x", "Host: evil.example")
-	g.refuses(event.OriginNotAllowed, "GET", "/siem/x", evil)
+	g.rejects(event.BadRequestTarget, "GET", "/siem/../x")
+	g.rejects(event.HostNotAllowed, "GET", "/siem/x", "Host: evil.example")
+	g.rejects(event.OriginNotAllowed, "GET", "/siem/x", evil)
 }
 
 // writes are what no preset may let pass.
@@ -149,12 +149,12 @@ func TestPresetsLetReadsPassAndNoWrite(t *testing.T) {
 		}
 		for _, line := range writes {
 			method, target, _ := strings.Cut(line, " ")
-			g.refuses(event.RouteNotAllowed, method, target, "Content-Length: 0")
+			g.rejects(event.RouteNotAllowed, method, target, "Content-Length: 0")
 		}
 	}
 	g := newGate(t, guard.Policy{Routes: []string{"@siem"}})
-	g.refuses(event.RouteNotAllowed, "POST", "/api/ttp/url/get-logs")
-	g.refuses(event.RouteNotAllowed, "GET", "/identity/whoami")
+	g.rejects(event.RouteNotAllowed, "POST", "/api/ttp/url/get-logs")
+	g.rejects(event.RouteNotAllowed, "GET", "/identity/whoami")
 }
 
 func TestPresetsMayOverlapWithEachOtherAndWithRoutes(t *testing.T) {
@@ -169,7 +169,7 @@ func TestPresetsMayOverlapWithEachOtherAndWithRoutes(t *testing.T) {
 	}
 	g := newGate(t, guard.Policy{Routes: patterns})
 	g.passes("DELETE", "/siem/x")
-	g.refuses(event.RouteNotAllowed, "DELETE", "/x")
+	g.rejects(event.RouteNotAllowed, "DELETE", "/x")
 }
 
 func TestNoRoutesMeanEverything(t *testing.T) {

@@ -14,29 +14,29 @@ import (
 )
 
 const (
-	// dummyToken is for clients that insist on a token where no key is wanted.
-	// It opens nothing.
+	// dummyToken is for clients that insist on a token if no key is required. It
+	// grants nothing.
 	dummyToken = "mimecast-proxy-stub-token"
-	// tokenTTL is Mimecast's own, in seconds.
-	tokenTTL = 1799
-	// A token request is small. It is read before anything is proved, so what
-	// it may take is bounded.
+	// stubTokenTTL is Mimecast's own, in seconds.
+	stubTokenTTL = 1799
+	// maxTokenRequest bounds the body of a token request, in bytes: it is read before
+	// the client's key is known.
 	maxTokenRequest = 64 << 10
 )
 
 // isTokenEndpoint reports whether a path might be read as that of the token
 // endpoint, or as one below it: no client's credentials may reach the real one.
 func (g *Guard) isTokenEndpoint(t target) bool {
-	return t.anyReading(func(path string) bool {
+	return t.anyInterpretation(func(path string) bool {
 		return isBelow(path, mimecast.TokenPath) || g.tokenPath != "" && isBelow(path, g.tokenPath)
 	})
 }
 
-// anyReading reports whether is holds for a path in lower case that the target
-// might be read as.
-func (t target) anyReading(is func(path string) bool) bool {
+// anyInterpretation reports whether is returns true for one of the target's
+// interpretations, in lower case.
+func (t target) anyInterpretation(is func(path string) bool) bool {
 	return is(strings.ToLower(t.path)) ||
-		slices.ContainsFunc(t.texts, func(text string) bool { return is(strings.ToLower(lax(text))) })
+		slices.ContainsFunc(t.decodings, func(text string) bool { return is(strings.ToLower(lenientPath(text))) })
 }
 
 // isBelow reports whether a path is root or below it. Nothing is below "/" here,
@@ -46,22 +46,22 @@ func isBelow(path, root string) bool {
 	return ok && (rest == "" || rest[0] == '/')
 }
 
-// answerToken is the token stub: clients that insist on OAuth get a token here. It
-// reports whether it rejected the request.
-func (g *Guard) answerToken(w http.ResponseWriter, r *http.Request, t target) (rejected bool) {
+// serveTokenStub is the token stub: clients that insist on OAuth get a token here
+// (RFC 6749, section 4.4). It reports whether it rejected the request.
+func (g *Guard) serveTokenStub(w http.ResponseWriter, r *http.Request, t target) (rejected bool) {
 	if r.Method != http.MethodPost || t.path != mimecast.TokenPath {
-		g.refuse(w, r, problem.New(event.RouteNotAllowed, "The proxy keeps Mimecast's token endpoint to itself. A client that insists on a token gets one from POST /oauth/token."))
+		g.reject(w, r, problem.New(event.RouteNotAllowed, "The proxy keeps Mimecast's token endpoint to itself. A client that insists on a token gets one from POST /oauth/token."))
 		return true
 	}
 	if !g.tokenStub {
-		g.refuse(w, r, problem.New(event.RouteNotAllowed, "The proxy adds the token itself, and PROXY_TOKEN_STUB is false. Send the request without a token, or set PROXY_TOKEN_STUB=true for clients that insist on one."))
+		g.reject(w, r, problem.New(event.RouteNotAllowed, "The proxy adds the token itself, and PROXY_TOKEN_STUB is false. Send the request without a token, or set PROXY_TOKEN_STUB=true for clients that insist on one."))
 		return true
 	}
 	token := dummyToken
 	if ring := g.keys.Load(); ring != nil {
-		k, p := g.judgeTokenRequest(ring, w, r)
+		k, p := g.checkTokenRequest(ring, w, r)
 		if p != nil {
-			g.refuse(w, r, p)
+			g.reject(w, r, p)
 			return true
 		}
 		token = k.token.Reveal()
@@ -70,24 +70,24 @@ func (g *Guard) answerToken(w http.ResponseWriter, r *http.Request, t target) (r
 	return false
 }
 
-// judgeTokenRequest asks that the client secret be a key, and returns that key. The
-// client ID, the grant type and the rest may be anything.
-func (g *Guard) judgeTokenRequest(ring *keyring, w http.ResponseWriter, r *http.Request) (*key, *problem.Problem) {
-	if proved := ring.provedBy(r.Header); proved != nil {
-		return proved, nil
+// checkTokenRequest requires that the client secret is a key, and returns that key.
+// The client ID, the grant type and the rest may be anything.
+func (g *Guard) checkTokenRequest(ring *keyring, w http.ResponseWriter, r *http.Request) (*key, *problem.Problem) {
+	if k := ring.findInHeader(r.Header); k != nil {
+		return k, nil
 	}
-	if !g.unproven.take(nil) {
-		return nil, g.unproven.full()
+	if !g.unauthenticated.take(nil) {
+		return nil, g.unauthenticated.tooBusy()
 	}
-	defer g.unproven.release()
-	boundBody(w)
+	defer g.unauthenticated.release()
+	setBodyDeadline(w)
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxTokenRequest))
 	if err != nil {
 		return nil, problem.New(event.BadRequestBody, "The token request cannot be read. Send a form with client_id and client_secret, and no more.").Because(err)
 	}
 	for _, s := range append(headerSecrets(r), bodySecrets(body)...) {
-		if proved := ring.find(s, false); proved != nil {
-			return proved, nil
+		if k := ring.find(s, false); k != nil {
+			return k, nil
 		}
 	}
 	return nil, problem.New(event.APIKeyRequired, "The client secret must be the proxy's API key, the value of PROXY_API_KEY. The client ID may be anything.")
@@ -104,9 +104,9 @@ func headerSecrets(r *http.Request) []string {
 	return []string{plain}
 }
 
-// bodySecrets returns what the body of a token request may mean by its client
-// secret: nothing where it is not there, or there twice. Some clients send JSON
-// without saying so, and some forget to escape a form.
+// bodySecrets returns the possible client secrets in the body of a token request: none
+// if it is missing or repeated. Some clients send JSON under another content type, and
+// some forget to escape a form.
 func bodySecrets(body []byte) []string {
 	var grant struct {
 		Secret string `json:"client_secret"`
@@ -131,17 +131,17 @@ func bodySecrets(body []byte) []string {
 	return secrets
 }
 
-// writeToken answers in Mimecast's shape.
+// writeToken sends a response in the format of Mimecast's.
 func writeToken(w http.ResponseWriter, token string) {
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")
 	h.Set("Pragma", "no-cache") // RFC 6749, section 5.1
-	// A client that is gone is no news here: the access log tells it.
+	// If the client is gone, the access log has it.
 	_ = json.NewEncoder(w).Encode(struct {
 		AccessToken string `json:"access_token"`
 		TokenType   string `json:"token_type"`
 		ExpiresIn   int    `json:"expires_in"`
 		Scope       string `json:"scope"`
-	}{token, "Bearer", tokenTTL, ""})
+	}{token, "Bearer", stubTokenTTL, ""})
 }

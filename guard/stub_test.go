@@ -108,7 +108,7 @@ func TestStubTakesAKeyThatTheClientForgotToEscape(t *testing.T) {
 	g.token(200, "client_secret="+url.QueryEscape(key)+"&client_id=x")
 }
 
-func TestStubRefusesWhoDoesNotKnowTheKey(t *testing.T) {
+func TestStubRejectsWhoDoesNotKnowTheKey(t *testing.T) {
 	g := newGate(t, guard.Policy{TokenStub: true, Keys: keysOf("the-key")})
 	for _, c := range []struct {
 		body    string
@@ -200,7 +200,7 @@ func TestTokenRequestsThatDawdleLeaveRoomForOthers(t *testing.T) {
 		fmt.Fprint(conn, request)
 		dawdlers = append(dawdlers, conn)
 	}
-	for deadline := time.Now().Add(5 * time.Second); g.guard.Unproven() < 2; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(5 * time.Second); g.guard.Unauthenticated() < 2; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the token requests did not arrive")
 		}
@@ -216,7 +216,7 @@ func TestTokenRequestsThatDawdleLeaveRoomForOthers(t *testing.T) {
 	for _, conn := range dawdlers {
 		conn.Close()
 	}
-	for deadline := time.Now().Add(5 * time.Second); g.guard.Unproven() > 0; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(5 * time.Second); g.guard.Unauthenticated() > 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the token requests hold their places")
 		}
@@ -232,10 +232,10 @@ func TestTokenOfTheStubProvesTheKeyOnEveryReplica(t *testing.T) {
 	}
 	replica := newGate(t, policy) // or the same proxy after a restart
 	replica.passes("GET", "/", "Authorization: Bearer "+token)
-	replica.refuses(event.APIKeyRequired, "GET", "/", "X-Proxy-Key: "+token)
-	replica.refuses(event.APIKeyRequired, "GET", "/", "Authorization: Bearer "+token[1:])
+	replica.rejects(event.APIKeyRequired, "GET", "/", "X-Proxy-Key: "+token)
+	replica.rejects(event.APIKeyRequired, "GET", "/", "Authorization: Bearer "+token[1:])
 	other := newGate(t, guard.Policy{TokenStub: true, Keys: keysOf("other-key")})
-	other.refuses(event.APIKeyRequired, "GET", "/", "Authorization: Bearer "+token)
+	other.rejects(event.APIKeyRequired, "GET", "/", "Authorization: Bearer "+token)
 	if other.token(200, "client_secret=other-key") == token {
 		t.Error("two keys, one token")
 	}
@@ -246,16 +246,16 @@ func TestNoTokenRequestGetsThrough(t *testing.T) {
 		for _, report := range []bool{true, false} {
 			g := newGate(t, guard.Policy{TokenStub: stub, ReportOnly: report, Routes: []string{"/"}})
 			for _, method := range []string{"GET", "HEAD", "PUT", "OPTIONS", "post", "DELETE"} {
-				g.refuses(event.RouteNotAllowed, method, "/oauth/token", "Content-Length: 0")
+				g.rejects(event.RouteNotAllowed, method, "/oauth/token", "Content-Length: 0")
 			}
 			for _, target := range []string{
 				"/oauth/token/", "/oauth/token/x", "/oauth//token", "/oauth/token//", "/OAuth/Token", "/oauth/TOKEN?x", "/oauth/to\u212Aen", "/%6fauth/token", "/oauth/%74oken", "/oauth%2Ftoken", "/oauth%2ftoken%2f",
 				"/oauth%252ftoken", "/oauth/toke%256e", "/%254Fauth/token", `/oauth\token`, "/oauth%5ctoken", "/oauth/token%5c", "/oauth/token;x=1", "/oauth;x/token", "/oauth/;/token", "/%4Fauth/token%3by=1",
 				"/oauth/token%3fx", "/oauth/token%23", "/;/oauth/token", "/%2foauth/token", "/oauth/token%2Fx", "http://localhost/oauth/token/", "http://localhost/oauth//token",
 			} {
-				g.refuses(event.RouteNotAllowed, "POST", target, "Content-Length: 0")
+				g.rejects(event.RouteNotAllowed, "POST", target, "Content-Length: 0")
 			}
-			g.refuses(event.BadRequestTarget, "POST", "/x/../oauth/token", "Content-Length: 0")
+			g.rejects(event.BadRequestTarget, "POST", "/x/../oauth/token", "Content-Length: 0")
 			for _, target := range []string{"/oauth/token", "http://localhost:1/oauth/token", "/oauth/token?x=y"} {
 				a := g.ask("POST", target, "Content-Length: 0")
 				if passed := g.through(); passed != nil || (a.status == 200) != stub || !stub && (a.code != "route_not_allowed" || !strings.Contains(a.body, "PROXY_TOKEN_STUB")) {
@@ -276,7 +276,7 @@ func TestNoRequestReachesATokenEndpointOfAnotherPath(t *testing.T) {
 			"/auth/token", "/auth/token/", "/auth/token/x", "/AUTH/token?x=y", "/auth/to%6ben", "/auth%2Ftoken", "/auth%252ftoken", "/auth//token", `/auth\token`, "/auth/token;x", "/auth;y/token", "/auth/token%3fx", "http://localhost/auth/token",
 		} {
 			for _, method := range []string{"POST", "GET"} {
-				g.refuses(event.RouteNotAllowed, method, target, "X-Proxy-Key: k", "Content-Length: 0")
+				g.rejects(event.RouteNotAllowed, method, target, "X-Proxy-Key: k", "Content-Length: 0")
 			}
 		}
 		g.token(200, "client_secret=k") // at /oauth/token, as ever
@@ -285,13 +285,13 @@ func TestNoRequestReachesATokenEndpointOfAnotherPath(t *testing.T) {
 		}
 	}
 	root := newGate(t, guard.Policy{TokenPath: "/"})
-	root.refuses(event.RouteNotAllowed, "POST", "/", "Content-Length: 0")
+	root.rejects(event.RouteNotAllowed, "POST", "/", "Content-Length: 0")
 	root.passes("GET", "/x")
 }
 
 func TestStubAsksForHostAndOriginButNotForARoute(t *testing.T) {
 	g := newGate(t, guard.Policy{TokenStub: true, Routes: []string{"GET /siem/"}})
-	g.refuses(event.HostNotAllowed, "POST", "/oauth/token", "Host: evil.example", "Content-Length: 0")
-	g.refuses(event.OriginNotAllowed, "POST", "/oauth/token", evil, "Content-Length: 0")
+	g.rejects(event.HostNotAllowed, "POST", "/oauth/token", "Host: evil.example", "Content-Length: 0")
+	g.rejects(event.OriginNotAllowed, "POST", "/oauth/token", evil, "Content-Length: 0")
 	g.token(200, "")
 }

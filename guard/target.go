@@ -3,6 +3,7 @@ package guard
 import (
 	"net/http"
 	"path"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -10,38 +11,37 @@ import (
 	"mimecast-proxy/problem"
 )
 
-// target is what a request asks for: its path, byte for byte as it goes
-// upstream.
+// target is a request's path, byte for byte as it goes upstream.
 type target struct {
 	path string
-	// texts are the path as it came and as it is after each decoding, where
-	// another reader might see another path in it: where there is an escape, a
-	// backslash, a parameter, a doubled slash or the like. Else there are none.
-	texts []string
+	// decodings are the path as it came and after each round of decoding, if another
+	// server might interpret it differently: if it has an escape, a backslash, a
+	// parameter, a doubled slash or the like. Else there are none.
+	decodings []string
 }
 
-// readTarget judges the request target as it came, not what net/http made of
-// it, and refuses what has no one meaning.
-func (g *Guard) readTarget(r *http.Request) (target, *problem.Problem) {
-	whole, p := g.originForm(r)
+// parseTarget checks the request target as it came, not as net/http parsed it, and
+// rejects one with more than one meaning.
+func (g *Guard) parseTarget(r *http.Request) (target, *problem.Problem) {
+	originForm, p := g.originForm(r)
 	if p != nil {
 		return target{}, p
 	}
-	raw, _, _ := strings.Cut(whole, "?")
+	raw, _, _ := strings.Cut(originForm, "?")
 	if strings.HasPrefix(raw, "//") {
 		return target{}, badTarget("The path begins with two slashes, which could be read as a host. Check how the base URL and the path are joined.")
 	}
 	if strings.IndexByte(raw, '#') >= 0 { // after the ? it can change no decision
 		return target{}, badTarget("The request target has a fragment. Leave it out, or send # as %%23.")
 	}
-	if !isOdd(raw) {
+	if !mayBeAmbiguous(raw) {
 		return target{path: raw}, nil
 	}
-	texts, why := readings(raw)
-	if why != "" {
-		return target{}, badTarget("The path has %s, and could be read in more than one way.", why)
+	decodings, reason := interpretations(raw)
+	if reason != "" {
+		return target{}, badTarget("The path has %s, and could be read in more than one way.", reason)
 	}
-	return target{raw, texts}, nil
+	return target{raw, decodings}, nil
 }
 
 func badTarget(detail string, args ...any) *problem.Problem {
@@ -51,16 +51,16 @@ func badTarget(detail string, args ...any) *problem.Problem {
 // originForm returns path and query of a request target, which is these two
 // alone or with the proxy's own address before them (RFC 9112, section 3.2).
 func (g *Guard) originForm(r *http.Request) (string, *problem.Problem) {
-	whole := r.RequestURI
-	if r.Method == http.MethodConnect || r.Method == "PRI" || whole == "*" {
+	uri := r.RequestURI
+	if r.Method == http.MethodConnect || r.Method == "PRI" || uri == "*" {
 		return "", badTarget("The proxy takes requests for a path over HTTP/1.1, as Mimecast does. It opens no tunnels.")
 	}
-	if strings.HasPrefix(whole, "/") {
-		return whole, nil
+	if strings.HasPrefix(uri, "/") {
+		return uri, nil
 	}
 	const scheme = "http://"
-	if len(whole) > len(scheme) && strings.EqualFold(whole[:len(scheme)], scheme) {
-		authority, rest := whole[len(scheme):], ""
+	if len(uri) > len(scheme) && strings.EqualFold(uri[:len(scheme)], scheme) {
+		authority, rest := uri[len(scheme):], ""
 		if i := strings.IndexAny(authority, "/?#"); i >= 0 {
 			authority, rest = authority[:i], authority[i:]
 		}
@@ -74,8 +74,9 @@ func (g *Guard) originForm(r *http.Request) (string, *problem.Problem) {
 	return "", badTarget("The request is for another host. Use the proxy's address in place of Mimecast's base URL, not as HTTP_PROXY.")
 }
 
-// isOdd reports whether a path has anything in it that needs a second look.
-func isOdd(p string) bool {
+// mayBeAmbiguous reports whether a path has a character that servers interpret in
+// different ways.
+func mayBeAmbiguous(p string) bool {
 	last := byte(0)
 	for i := range len(p) {
 		b := p[i]
@@ -90,27 +91,26 @@ func isOdd(p string) bool {
 	return false
 }
 
-// readings returns a path as it came and as it is after each decoding, or says
-// what in it could be read in more than one way.
-func readings(raw string) (texts []string, why string) {
+// interpretations returns a path as it came and after each round of decoding, or the
+// reason why it is rejected as ambiguous.
+func interpretations(raw string) (decodings []string, reason string) {
 	if !validEscapes(raw) {
 		return nil, "a % that begins no escape"
 	}
-	texts, settled := decodings(raw)
-	if !settled {
+	decodings, complete := decodeRepeatedly(raw)
+	if !complete {
 		return nil, "escapes within escapes"
 	}
-	for _, text := range texts {
-		if why = fault(text); why != "" {
-			return nil, why
+	for _, text := range decodings {
+		if reason = rejectReason(text); reason != "" {
+			return nil, reason
 		}
 	}
-	return texts, ""
+	return decodings, ""
 }
 
-// fault says what in a path is refused wherever it comes; nothing where all is
-// well.
-func fault(text string) string {
+// rejectReason returns what in a path is always rejected; empty if nothing is.
+func rejectReason(text string) string {
 	for i := range len(text) {
 		if b := text[i]; b < ' ' || b == 0x7f {
 			return "a control character"
@@ -129,8 +129,8 @@ func fault(text string) string {
 
 func isSlash(r rune) bool { return r == '/' || r == '\\' }
 
-// withoutParameters cuts what some readers take for no part of a segment's
-// name: path parameters, and a decoded query or fragment.
+// withoutParameters cuts what some servers do not count as a segment's name: path
+// parameters, and a decoded query or fragment.
 func withoutParameters(segment string) string {
 	if i := strings.IndexAny(segment, ";?#"); i >= 0 {
 		return segment[:i]
@@ -138,28 +138,28 @@ func withoutParameters(segment string) string {
 	return segment
 }
 
-// maxDecodings bounds how often a path is decoded. A gateway may do it once or
-// twice more than it should; what is still coded then is meant to deceive.
+// maxDecodings bounds how often a path is decoded. A gateway may decode once or twice
+// too often; a path that still has escapes then is an attack.
 const maxDecodings = 3
 
-// decodings returns a path as it came, and as it is after each round of
-// decoding that changes it. It reports whether that came to an end.
-func decodings(raw string) (texts []string, settled bool) {
-	texts = append(texts, raw)
+// decodeRepeatedly returns a path as it came and after each round of decoding that
+// changes it. It reports whether a further round would change nothing.
+func decodeRepeatedly(raw string) (decodings []string, complete bool) {
+	decodings = append(decodings, raw)
 	for range maxDecodings {
-		last := texts[len(texts)-1]
+		last := decodings[len(decodings)-1]
 		next := unescape(last)
 		if next == last {
-			return texts, true
+			return decodings, true
 		}
-		texts = append(texts, next)
+		decodings = append(decodings, next)
 	}
-	last := texts[len(texts)-1]
-	return texts, unescape(last) == last
+	last := decodings[len(decodings)-1]
+	return decodings, unescape(last) == last
 }
 
-// unescape decodes every escape once and leaves a % that begins none as it is.
-// url.PathUnescape gives up at the first such %, and not every reader does.
+// unescape decodes every escape once (RFC 3986, section 2.1) and leaves a % that begins
+// none as it is. url.PathUnescape fails at the first such %; not every server does.
 func unescape(s string) string {
 	i := strings.IndexByte(s, '%')
 	if i < 0 {
@@ -168,7 +168,8 @@ func unescape(s string) string {
 	out := append(make([]byte, 0, len(s)), s[:i]...)
 	for ; i < len(s); i++ {
 		if isEscape(s, i) {
-			out = append(out, unhex(s[i+1])<<4|unhex(s[i+2]))
+			b, _ := strconv.ParseUint(s[i+1:i+3], 16, 8) // isEscape has checked both digits
+			out = append(out, byte(b))
 			i += 2
 			continue
 		}
@@ -194,16 +195,9 @@ func isHex(b byte) bool {
 	return b >= '0' && b <= '9' || b|0x20 >= 'a' && b|0x20 <= 'f'
 }
 
-func unhex(b byte) byte {
-	if b <= '9' {
-		return b - '0'
-	}
-	return b | 0x20 - 'a' + 10
-}
-
-// lax returns a path as the most forgiving reader takes it: backslashes are
-// slashes, doubled slashes are one, and parameters are not there.
-func lax(text string) string {
+// lenientPath returns a path as the most lenient server interprets it: backslashes are
+// slashes, doubled slashes are one, and parameters are dropped.
+func lenientPath(text string) string {
 	if i := strings.IndexAny(text, "?#"); i >= 0 {
 		text = text[:i]
 	}

@@ -14,7 +14,7 @@ import (
 	"mimecast-proxy/guard"
 )
 
-func TestTargetsWithMoreThanOneMeaningAreRefused(t *testing.T) {
+func TestTargetsWithMoreThanOneMeaningAreRejected(t *testing.T) {
 	g := newGate(t, guard.Policy{})
 	for _, target := range []string{
 		// for another host
@@ -41,7 +41,7 @@ func TestTargetsWithMoreThanOneMeaningAreRefused(t *testing.T) {
 			g.never("GET " + target + " HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
 			continue
 		}
-		g.refuses(event.BadRequestTarget, "GET", target)
+		g.rejects(event.BadRequestTarget, "GET", target)
 	}
 }
 
@@ -60,7 +60,7 @@ func TestBrokenTargetsGoNowhere(t *testing.T) {
 	}
 }
 
-func TestHTTP2PrefaceIsRefused(t *testing.T) {
+func TestHTTP2PrefaceIsRejected(t *testing.T) {
 	g := newGate(t, guard.Policy{})
 	conn, err := net.Dial("tcp", g.srv.Listener.Addr().String())
 	if err != nil {
@@ -86,7 +86,7 @@ func TestUnusualButClearTargetsPassByteForByte(t *testing.T) {
 	}
 }
 
-func TestTargetIsJudgedAsItCameAndNotAsItWasRepaired(t *testing.T) {
+func TestTargetIsCheckedAsItCameAndNotAsItWasRepaired(t *testing.T) {
 	g, err := guard.New(guard.Policy{})
 	if err != nil {
 		t.Fatal(err)
@@ -103,17 +103,17 @@ func TestTargetIsJudgedAsItCameAndNotAsItWasRepaired(t *testing.T) {
 	}
 }
 
-func TestEscapesWithinEscapesTakeNoTimeToRefuse(t *testing.T) {
+func TestEscapesWithinEscapesTakeNoTimeToReject(t *testing.T) {
 	g := newGate(t, guard.Policy{})
-	g.refuses(event.BadRequestTarget, "GET", "/%"+strings.Repeat("25", 100_000)+"2e")
+	g.rejects(event.BadRequestTarget, "GET", "/%"+strings.Repeat("25", 100_000)+"2e")
 }
 
-func TestUpgradesAreRefusedAndOffersOfOneAreNot(t *testing.T) {
+func TestUpgradesAreRejectedAndOffersOfOneAreNot(t *testing.T) {
 	g := newGate(t, guard.Policy{})
 	for _, protocol := range []string{"websocket", "WebSocket", "h2c, websocket", "connect-udp", "h2", ""} {
-		g.refuses(event.UpgradeNotSupported, "GET", "/", "Connection: Upgrade", "Upgrade: "+protocol, "Sec-WebSocket-Key: x")
+		g.rejects(event.UpgradeNotSupported, "GET", "/", "Connection: Upgrade", "Upgrade: "+protocol, "Sec-WebSocket-Key: x")
 	}
-	g.refuses(event.UpgradeNotSupported, "GET", "/", "Connection: Upgrade", "Upgrade: h2c", "Upgrade: websocket")
+	g.rejects(event.UpgradeNotSupported, "GET", "/", "Connection: Upgrade", "Upgrade: h2c", "Upgrade: websocket")
 	// curl --http2, and Apache's HttpClient from 5.4 on
 	g.passes("GET", "/", "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA")
 	g.passes("GET", "/", "Connection: Upgrade", "Upgrade: TLS/1.2")

@@ -11,28 +11,28 @@ import (
 	"mimecast-proxy/problem"
 )
 
-// How long a client must have sent nothing before its slot can be given to
-// another request: where its body has not begun, and where it has.
+// How long a client must have sent nothing before its slot can be given to another
+// request: silentAfter if no byte of the body has come, else stalledAfter.
 const (
 	silentAfter  = 100 * time.Millisecond
 	stalledAfter = 2 * time.Second
 )
 
-// uploads are the requests with a body in flight. Whoever sends the beginning of
-// many and then nothing would else hold every slot. The zero value has none.
+// uploads are the in-flight requests with a body. A client that sends the beginning of
+// many and then nothing would otherwise take every slot. The zero value has none.
 type uploads struct {
-	mu      sync.Mutex // guards uploads; not held during I/O
-	uploads map[*upload]struct{}
+	mu     sync.Mutex // guards uploads; not held during I/O
+	bodies map[*upload]struct{}
 }
 
 // upload is a request body that knows for how long its client has sent nothing.
 type upload struct {
 	io.ReadCloser
 	response *http.ResponseController
-	// waiting is when the Read under way began, in Unix nanoseconds; 0: none is.
-	waiting   atomic.Int64
-	begun     atomic.Bool
-	displaced atomic.Bool
+	// readStarted is when the Read under way began, in Unix nanoseconds; 0: none is.
+	readStarted atomic.Int64
+	started     atomic.Bool
+	displaced   atomic.Bool
 }
 
 // add returns r with a body that can be displaced, until done is called.
@@ -45,32 +45,32 @@ func (u *uploads) add(w http.ResponseWriter, r *http.Request) (_ *http.Request, 
 	r.Body = body
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.uploads == nil {
-		u.uploads = make(map[*upload]struct{})
+	if u.bodies == nil {
+		u.bodies = make(map[*upload]struct{})
 	}
-	u.uploads[body] = struct{}{}
+	u.bodies[body] = struct{}{}
 	return r, func() { u.remove(body) }
 }
 
 func (u *uploads) remove(body *upload) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	delete(u.uploads, body)
+	delete(u.bodies, body)
 }
 
-// displace ends the request whose client has sent nothing for longest, and reports
-// whether there is one.
+// displace ends the request whose client has sent nothing for the longest time, and
+// reports whether there is one.
 func (u *uploads) displace() bool {
 	var longest *upload
 	now := time.Now()
 	since := now.UnixNano()
 	u.mu.Lock()
-	for body := range u.uploads {
-		if at := body.waiting.Load(); at != 0 && at < since && now.Sub(time.Unix(0, at)) >= body.patience() {
+	for body := range u.bodies {
+		if at := body.readStarted.Load(); at != 0 && at < since && now.Sub(time.Unix(0, at)) >= body.maxSilence() {
 			longest, since = body, at
 		}
 	}
-	delete(u.uploads, longest)
+	delete(u.bodies, longest)
 	u.mu.Unlock()
 	if longest == nil {
 		return false
@@ -82,8 +82,8 @@ func (u *uploads) displace() bool {
 	return true
 }
 
-func (b *upload) patience() time.Duration {
-	if b.begun.Load() {
+func (b *upload) maxSilence() time.Duration {
+	if b.started.Load() {
 		return stalledAfter
 	}
 	return silentAfter
@@ -91,15 +91,15 @@ func (b *upload) patience() time.Duration {
 
 // Read implements io.Reader.
 func (b *upload) Read(p []byte) (int, error) {
-	b.waiting.Store(time.Now().UnixNano())
+	b.readStarted.Store(time.Now().UnixNano())
 	n, err := b.ReadCloser.Read(p)
-	b.waiting.Store(0)
+	b.readStarted.Store(0)
 	if n > 0 {
-		b.begun.Store(true)
+		b.started.Store(true)
 	}
 	if err != nil && b.displaced.Load() {
-		busy := problem.New(event.TooBusy, "The proxy was full, and nothing came of the request body. Send the request again, or raise PROXY_MAX_REQUESTS.")
-		busy.RetryAfter = busyFor
+		busy := problem.New(event.TooBusy, "The proxy was full, and no part of the request body arrived. Resend the request, or raise PROXY_MAX_REQUESTS.")
+		busy.RetryAfter = busyRetryAfter
 		return n, busy.Because(err)
 	}
 	return n, err

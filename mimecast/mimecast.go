@@ -1,5 +1,5 @@
-// Package mimecast reads what the answers of Mimecast's API 2.0 have in common:
-// the code in an error body, and how long a caller is asked to wait.
+// Package mimecast has the facts about Mimecast's API: regions and hosts, the token
+// endpoint, error codes, rate-limit headers, route presets and products.
 package mimecast
 
 import (
@@ -14,8 +14,8 @@ import (
 
 // Code returns the error code in a body, in any of the envelopes that the
 // gateway is known to send: fail[].code, fail[].errors[].code, or OAuth's
-// error. It is empty where there is none. It is the peer's text: check it
-// before it is printed.
+// error (RFC 6749, section 5.2). It is empty if there is none. It is the peer's text:
+// check it before it is printed.
 func Code(body []byte) string {
 	var answer struct {
 		Error json.RawMessage `json:"error"`
@@ -46,16 +46,16 @@ func IsTokenCode(code string) bool {
 	return event.UnauthorizedReasonOf(code) != event.ReasonOther
 }
 
-// LongestWait bounds what an answer can ask for.
+// LongestWait is the longest wait that a response can ask for.
 const LongestWait = time.Hour
 
-// resets are the spellings of Mimecast's reset header, in milliseconds until a
+// resetHeaders are the spellings of Mimecast's reset header, in milliseconds until a
 // call is added back.
-var resets = []string{"X-Ratelimit-Reset", "X-Rate-Limit-Reset", "X-Mimecast-Ratelimit-Reset"}
+var resetHeaders = []string{"X-Ratelimit-Reset", "X-Rate-Limit-Reset", "X-Mimecast-Ratelimit-Reset"}
 
-// RetryAfter returns how long an answer asks to be left alone: Retry-After in
-// seconds or as a date (RFC 9110, section 10.2.3), else Mimecast's reset. It is
-// 0 where neither is there, and [LongestWait] at the most.
+// RetryAfter returns how long a response asks a client to wait: Retry-After in seconds or
+// as a date (RFC 9110, section 10.2.3), else Mimecast's reset. It is 0 if there is
+// neither, and at most [LongestWait].
 func RetryAfter(h http.Header, now time.Time) time.Duration {
 	if v := h.Get("Retry-After"); v != "" {
 		if seconds, err := strconv.Atoi(v); err == nil {
@@ -65,7 +65,7 @@ func RetryAfter(h http.Header, now time.Time) time.Duration {
 			return min(max(at.Sub(now), 0), LongestWait)
 		}
 	}
-	for _, name := range resets {
+	for _, name := range resetHeaders {
 		if ms, err := strconv.Atoi(h.Get(name)); err == nil {
 			return bounded(ms, time.Millisecond)
 		}

@@ -5,14 +5,13 @@ import (
 	"strings"
 )
 
-// Presets are routes under one name: patterns as those of http.ServeMux.
+// Presets are named lists of routes, which are patterns of [http.ServeMux].
 //
 // Mimecast reads by POST, so that no rule over methods tells a read from a
-// write. The presets therefore name functions, one at a time: those that only
-// read, though some leave a trace in Mimecast's own audit log, and some return
-// mail. A name that leaves a doubt, such as get-verification-code, is not here.
-// What is read by GET needs no list, since none of Mimecast's GETs changes anything,
-// but for the exceptions.
+// write. The presets therefore list single functions: those that only read, though
+// some leave an entry in Mimecast's audit log, and some return mail. A doubtful name,
+// such as get-verification-code, is not listed. GET needs no list, since none of
+// Mimecast's GETs changes anything, apart from the exceptions.
 var Presets = map[string][]string{
 	"@siem":     {"GET /siem/"},
 	"@ttp-logs": ttpLogs,
@@ -21,12 +20,12 @@ var Presets = map[string][]string{
 	"@metadata": slices.Concat([]string{EveryGET}, ttpLogs, audit, slices.DeleteFunc(slices.Clone(reads), returnsMail)),
 }
 
-// EveryGET is the route that the exceptions are about.
+// EveryGET is the route that [Exceptions] apply to.
 const EveryGET = "GET /"
 
 // exceptions are parts of paths, whole segments in lower case, that the EveryGET
-// of a preset does not let pass: what returns a key or somebody's mail. A route of
-// its own lets them pass.
+// of a preset does not let pass, since they return keys or mail. An explicit route lets
+// them pass.
 var exceptions = map[string][]string{
 	"@read":     {"/encryption-key/", "/forensic/download/"},
 	"@metadata": {"/encryption-key/", "/forensic/", "/download/", "/attachment/", "/attachments/", "/content/", "/body/", "/preview/", "/raw/", "/eml/"},
@@ -116,9 +115,9 @@ var reads = []string{
 	"POST /config-snapshot/v1/list",
 }
 
-// Exceptions returns the parts of paths, in lower case, that the [EveryGET] among the
-// items does not let pass. A preset that has fewer exceptions, or the route itself,
-// overrules the others.
+// Exceptions returns the parts of paths, whole segments in lower case, that the
+// [EveryGET] of presets among the items does not let pass. The preset with the fewest
+// exceptions decides, and an explicit [EveryGET] has none.
 func Exceptions(items []string) []string {
 	var fewest []string
 	for _, item := range items {

@@ -2,22 +2,22 @@ package mimecast
 
 import "net/http"
 
-// Function is one function of the API 2.0 that only reads, with what to send so
-// that it reads little.
+// Function is a function of API 2.0 that only reads, with a request that reads little.
 type Function struct {
-	// Product is what the function belongs to, in words. An application is given
-	// products when it is created.
+	// Product is the name of the product that the function belongs to. An application
+	// gets its products when it is created.
 	Product string
-	Method  string
-	// Path is as it is sent, query included. Body is JSON; empty for none.
+	// Method is the HTTP method.
+	Method string
+	// Path includes the query. Body is JSON; empty for none.
 	Path, Body string
 }
 
-// firstPage asks an older function for one entry.
+// firstPage requests one entry of an older function.
 const firstPage = `{"meta":{"pagination":{"pageSize":1}},"data":[{}]}`
 
-// Products are one harmless function a product: none changes anything, leaves a
-// trace in an archive or audit log, or returns mail.
+// Products has one harmless function per product: none changes anything, leaves an entry
+// in an archive or audit log, or returns mail.
 var Products = []Function{
 	{"Account", http.MethodPost, "/api/account/get-account", `{"data":[]}`},
 	{"Audit events", http.MethodPost, "/api/audit/get-categories", `{"data":[]}`},

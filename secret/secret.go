@@ -1,10 +1,9 @@
 // Package secret holds text that must not be printed: a client secret, a
 // bearer token, an API key.
 //
-// The redaction is in the type, so that forgetting it does not compile into a
-// leak. A Stringer alone is not enough, since fmt reads unexported fields of a
-// struct that holds one without calling its methods; the text is therefore
-// kept in a closure, which every printer shows as an address at most.
+// The type redacts itself, so that a forgotten redaction is not a leak. A Stringer alone
+// is not enough: fmt prints unexported fields of a struct without calling their methods.
+// The text is therefore in a closure, which every printer shows as an address at most.
 package secret
 
 import (
@@ -26,7 +25,7 @@ func New(s string) Text {
 	return Text{reveal: func() string { return s }}
 }
 
-// Reveal returns the text itself. Each call is a place to review.
+// Reveal returns the text. Review each call: it is where a secret can leak.
 func (t Text) Reveal() string {
 	if t.reveal == nil {
 		return ""
@@ -37,14 +36,14 @@ func (t Text) Reveal() string {
 // IsZero reports whether the text is empty.
 func (t Text) IsZero() bool { return t.Reveal() == "" }
 
-// Equal reports whether both texts are the same, in a time that depends on
-// their lengths alone.
+// Equal reports whether both texts are the same, in a time that depends only on their
+// lengths.
 func (t Text) Equal(u Text) bool {
 	return subtle.ConstantTimeCompare([]byte(t.Reveal()), []byte(u.Reveal())) == 1
 }
 
-// String returns a fixed placeholder, or nothing for an empty text, so that a
-// log can still tell a missing secret from a present one.
+// String returns "[redacted]", or "" for an empty text, so that a log shows whether a
+// secret is missing.
 func (t Text) String() string {
 	if t.IsZero() {
 		return ""

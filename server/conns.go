@@ -8,15 +8,15 @@ import (
 	"time"
 )
 
-// connState says what a connection is to the proxy. A usual one is waiting,
-// serving, idle, and then serving again and again.
+// connState is the state of a client's connection. The usual course is waiting, serving,
+// idle, and then serving and idle in turns.
 type connState int32
 
 const (
 	waiting  connState = iota // new, and no byte has come
 	partial                   // bytes of a request have come, and it has not reached the handler
 	serving                   // a request is in the handler, or its response is being sent
-	rejected                  // net/http rejected the request, and lingers for the client to read that
+	rejected                  // net/http rejected the request, and waits for the client to read the response
 	idle                      // kept alive after a response, and no byte of the next request has come
 	closed
 )
@@ -31,9 +31,9 @@ const (
 	stalledAfter  = 50 * time.Millisecond
 )
 
-// connTable knows every connection of one server, and keeps their number within
-// its limits: whoever opens connections and sends no request loses the oldest of
-// them, and nobody else notices.
+// connTable tracks every connection of one server, and keeps their number within its
+// limits: a client that opens connections without sending requests loses the oldest of
+// them, and no other client notices.
 type connTable struct {
 	limits Limits
 	reject func(Rejection) []byte
@@ -42,9 +42,9 @@ type connTable struct {
 	writeTimeout atomic.Int64
 	counts       [closed + 1]atomic.Int64 // connections by state
 
-	mu    sync.Mutex // guards conns; not held during I/O
-	conns map[*conn]struct{}
-	left  chan struct{} // capacity 1: a connection is no longer waiting or partial
+	mu        sync.Mutex // guards conns; not held during I/O
+	conns     map[*conn]struct{}
+	roomFreed chan struct{} // capacity 1: a connection is no longer waiting or partial
 
 	// admitting makes the goroutines that accept, one a listener, take turns: else
 	// each could admit a connection in the last free place.
@@ -57,7 +57,7 @@ type connTable struct {
 }
 
 func newConnTable(limits Limits, reject func(Rejection) []byte) *connTable {
-	t := &connTable{limits: limits, reject: reject, conns: make(map[*conn]struct{}), left: make(chan struct{}, 1)}
+	t := &connTable{limits: limits, reject: reject, conns: make(map[*conn]struct{}), roomFreed: make(chan struct{}, 1)}
 	t.writeTimeout.Store(int64(limits.WriteTimeout))
 	return t
 }
@@ -67,15 +67,15 @@ type conn struct {
 	net.Conn
 	table *connTable
 	state atomic.Int32
-	// since is when state changed last, and reading when the Read under way
+	// changedAt is when state changed last, and reading when the Read under way
 	// began, both in Unix nanoseconds. reading is 0 while there is none.
-	since, reading atomic.Int64
-	begun          atomic.Bool // a byte of the next request has come
-	left           atomic.Bool // a Read has failed
+	changedAt, readStarted atomic.Int64
+	requestStarted         atomic.Bool // a byte of the next request has come
+	readFailed             atomic.Bool // a Read has failed
 }
 
-// admit counts c. Past the limits it first closes a connection that nobody will
-// miss, or else returns nil and closes c.
+// admit counts c. Beyond the limits it first closes an idle or rejected connection, or
+// if there is none closes c and returns nil.
 func (t *connTable) admit(c net.Conn) *conn {
 	t.admitting.Lock()
 	defer t.admitting.Unlock()
@@ -85,7 +85,7 @@ func (t *connTable) admit(c net.Conn) *conn {
 		return nil
 	}
 	own := &conn{Conn: c, table: t}
-	own.since.Store(time.Now().UnixNano())
+	own.changedAt.Store(time.Now().UnixNano())
 	t.counts[waiting].Add(1)
 	t.mu.Lock()
 	t.conns[own] = struct{}{}
@@ -107,14 +107,14 @@ func (t *connTable) makeRoom(state connState, limit int, displace func() bool) {
 	for limit > 0 && t.counts[state].Load() >= int64(limit) && !displace() {
 		timer := time.NewTimer(stalledAfter)
 		select {
-		case <-t.left:
+		case <-t.roomFreed:
 		case <-timer.C:
 		}
 		timer.Stop()
 	}
 }
 
-// displaceSilent closes the connection whose client has been silent for longest,
+// displaceSilent closes the connection whose client has been silent for the longest time,
 // and reports whether there was one.
 func (t *connTable) displaceSilent() bool {
 	if time.Since(t.displacedAt) > time.Second {
@@ -153,11 +153,11 @@ func (t *connTable) closeOldest(state connState, atLeast time.Duration) bool {
 	return true
 }
 
-// bound lowers what a client may take to accept a write, those under way
-// included.
-func (t *connTable) bound(writes time.Duration) {
-	t.writeTimeout.Store(int64(writes))
-	deadline := time.Now().Add(writes)
+// lowerWriteTimeout lowers the time that a client may take to accept a write, current
+// writes included.
+func (t *connTable) lowerWriteTimeout(timeout time.Duration) {
+	t.writeTimeout.Store(int64(timeout))
+	deadline := time.Now().Add(timeout)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for c := range t.conns {
@@ -172,76 +172,75 @@ func (c *conn) stateSince(state connState) int64 {
 		return 0
 	}
 	if state == waiting || state == partial {
-		return c.reading.Load()
+		return c.readStarted.Load()
 	}
-	return c.since.Load()
+	return c.changedAt.Load()
 }
 
-// become changes the state of a connection that is not closed.
-func (c *conn) become(state connState) {
+// setState changes the state of a connection that is not closed.
+func (c *conn) setState(state connState) {
 	before := connState(c.state.Load())
 	for ; before != state && before != closed; before = connState(c.state.Load()) {
 		if !c.state.CompareAndSwap(int32(before), int32(state)) {
 			continue
 		}
-		c.since.Store(time.Now().UnixNano())
+		c.changedAt.Store(time.Now().UnixNano())
 		c.table.counts[before].Add(-1)
 		c.table.counts[state].Add(1)
 		if before == waiting || before == partial {
-			c.table.noticeLeft()
+			c.table.signalRoom()
 		}
 		return
 	}
 }
 
-func (t *connTable) noticeLeft() {
+func (t *connTable) signalRoom() {
 	select {
-	case t.left <- struct{}{}:
+	case t.roomFreed <- struct{}{}:
 	default:
 	}
 }
 
-// idled notes that a response is out. It closes the oldest idle connection past
+// markIdle notes that a response is out. It closes the oldest idle connection past
 // the limit.
-func (c *conn) idled() {
-	c.begun.Store(false)
-	c.become(idle)
+func (c *conn) markIdle() {
+	c.requestStarted.Store(false)
+	c.setState(idle)
 	if t := c.table; t.limits.MaxIdle > 0 && t.counts[idle].Load() > int64(t.limits.MaxIdle) {
 		t.closeOldest(idle, 0)
 	}
 }
 
-// Read implements net.Conn. Where a request has begun and is not whole, it waits
-// for its turn among such connections.
+// Read implements net.Conn. If a request has begun and is not complete, it waits until
+// fewer than MaxPartial connections are in that state.
 func (c *conn) Read(b []byte) (int, error) {
 	state := connState(c.state.Load())
 	if state == serving {
 		return c.Conn.Read(b)
 	}
-	if state != partial && c.begun.Load() {
+	if state != partial && c.requestStarted.Load() {
 		c.table.makeRoom(partial, c.table.limits.MaxPartial, c.table.displacePartial)
-		c.become(partial)
+		c.setState(partial)
 	}
-	c.reading.Store(time.Now().UnixNano())
+	c.readStarted.Store(time.Now().UnixNano())
 	n, err := c.Conn.Read(b)
-	c.reading.Store(0)
+	c.readStarted.Store(0)
 	if n > 0 {
-		c.begun.Store(true)
+		c.requestStarted.Store(true)
 	}
 	if err != nil {
-		c.left.Store(true)
+		c.readFailed.Store(true)
 	}
 	return n, err
 }
 
 // Write implements net.Conn. A client that does not read gets the connection
 // closed: no response, no metric and no shutdown waits for it for longer than the
-// write timeout. Where there is no request in the handler, it is a rejection of
-// net/http's own that is written.
+// write timeout. If no request is in the handler, b is a rejection by net/http.
 func (c *conn) Write(b []byte) (int, error) {
 	if state := connState(c.state.Load()); state == waiting || state == partial || state == idle {
-		if response, ok := c.rejection(b); ok {
-			c.become(rejected)
+		if response, ok := c.replaceRejection(b); ok {
+			c.setState(rejected)
 			_, err := c.write(response)
 			return len(b), err
 		}
@@ -260,7 +259,7 @@ func (c *conn) write(b []byte) (int, error) {
 
 // Close implements net.Conn.
 func (c *conn) Close() error {
-	c.become(closed)
+	c.setState(closed)
 	t := c.table
 	t.mu.Lock()
 	delete(t.conns, c)
@@ -277,12 +276,12 @@ func (c *conn) CloseWrite() error {
 	return errors.ErrUnsupported
 }
 
-// counted returns the connection of the table that c is, or is a TLS connection
-// over; nil for another.
-func counted(c net.Conn) *conn {
+// asConn returns c, or the connection under c if that is a TLS connection; nil if it is
+// in no table.
+func asConn(c net.Conn) *conn {
 	if over, ok := c.(interface{ NetConn() net.Conn }); ok {
 		c = over.NetConn()
 	}
-	own, _ := c.(*conn)
-	return own
+	counted, _ := c.(*conn)
+	return counted
 }

@@ -5,23 +5,23 @@ import (
 	"time"
 )
 
-// forcedShutdownGrace is how long requests that are cut have to send their error
-// response.
+// forcedShutdownGrace is how long aborted requests have to send their error response.
 const forcedShutdownGrace = time.Second
 
-// Drain says how a server stops.
+// Drain configures how a server stops.
 type Drain struct {
-	// Delay is how long the server goes on serving, so that clients are routed
-	// elsewhere; Timeout how long requests in flight may take after that.
+	// Delay is how long the server goes on serving, so that load balancers can route
+	// clients elsewhere; Timeout is how long in-flight requests may take after that. 0:
+	// no time.
 	Delay, Timeout time.Duration
-	// Cut ends the requests that are left at the end of the timeout. It is called
-	// at most once.
-	Cut func()
+	// Abort ends the requests that remain after the timeout. It is called at most once
+	// and must be set.
+	Abort func()
 }
 
-// Drain stops the server: it asks clients to close their connections, serves on for
-// the delay, and then waits for requests in flight. If the timeout or ctx ends first,
-// it cuts what is left and returns the error of that context.
+// Drain stops the server: it asks clients to close their connections, serves for the
+// delay, and then waits for in-flight requests. If the timeout or ctx ends first, it
+// aborts the rest and returns [context.DeadlineExceeded] or [context.Canceled].
 func (s *Server) Drain(ctx context.Context, d Drain) error {
 	s.CloseConnections()
 	delay := time.NewTimer(d.Delay)
@@ -36,10 +36,10 @@ func (s *Server) Drain(ctx context.Context, d Drain) error {
 	if err == nil {
 		return nil
 	}
-	d.Cut()
+	d.Abort()
 	grace, end := context.WithTimeout(context.Background(), forcedShutdownGrace)
 	defer end()
-	_ = s.Shutdown(grace) // what is not done by then is cut without a response
+	_ = s.Shutdown(grace) // a request that has not ended by then gets no response
 	_ = s.Close()
 	return err
 }

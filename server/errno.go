@@ -7,14 +7,15 @@ import (
 	"syscall"
 )
 
-// IsTaken reports whether somebody else listens at the address.
-func IsTaken(err error) bool { return errors.Is(err, syscall.EADDRINUSE) }
+// IsAddressInUse reports whether listening failed because another socket listens at the
+// address (EADDRINUSE).
+func IsAddressInUse(err error) bool { return errors.Is(err, syscall.EADDRINUSE) }
 
-// isRefused reports whether nobody listens at the address.
-func isRefused(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }
+// isConnectionRefused reports whether no socket listens at the address.
+func isConnectionRefused(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }
 
-// isNotLocal reports whether the machine has no such address, or no such family of
-// addresses, as where IPv6 is turned off.
-func isNotLocal(err error) bool {
+// isNotLocalAddress reports whether the machine has no such address, or no such family of
+// addresses, for example if IPv6 is turned off.
+func isNotLocalAddress(err error) bool {
 	return errors.Is(err, syscall.EADDRNOTAVAIL) || errors.Is(err, syscall.EAFNOSUPPORT)
 }

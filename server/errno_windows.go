@@ -6,15 +6,15 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// IsTaken reports whether somebody else listens at the address. Windows has
-// numbers of its own for this, which are not those of package syscall.
-func IsTaken(err error) bool { return errors.Is(err, windows.WSAEADDRINUSE) }
+// IsAddressInUse reports whether listening failed because another socket listens at the
+// address. Windows' error numbers differ from those of package syscall.
+func IsAddressInUse(err error) bool { return errors.Is(err, windows.WSAEADDRINUSE) }
 
-// isRefused reports whether nobody listens at the address.
-func isRefused(err error) bool { return errors.Is(err, windows.WSAECONNREFUSED) }
+// isConnectionRefused reports whether no socket listens at the address.
+func isConnectionRefused(err error) bool { return errors.Is(err, windows.WSAECONNREFUSED) }
 
-// isNotLocal reports whether the machine has no such address, or no such family of
-// addresses, as where IPv6 is turned off.
-func isNotLocal(err error) bool {
+// isNotLocalAddress reports whether the machine has no such address, or no such family of
+// addresses, for example if IPv6 is turned off.
+func isNotLocalAddress(err error) bool {
 	return errors.Is(err, windows.WSAEADDRNOTAVAIL) || errors.Is(err, windows.WSAEAFNOSUPPORT)
 }

@@ -9,24 +9,25 @@ import (
 	"os"
 )
 
-// ListenFunc opens a listener, as net.ListenConfig's Listen does.
+// ListenFunc opens a listener, as [net.ListenConfig.Listen] does.
 type ListenFunc func(ctx context.Context, network, address string) (net.Listener, error)
 
-// Listen opens a listener by listen, for the address that variable sets. A unix
-// socket gets the mode; until then only this user can connect. A stale one is replaced. Errors name the variable and say what to do.
+// Listen opens a listener by listen, for the address that variable sets. A unix socket
+// gets the mode; before that only its owner can connect to it. A stale socket is
+// replaced. Errors name the variable and what to change.
 func Listen(ctx context.Context, listen ListenFunc, variable, network, address string, mode fs.FileMode) (net.Listener, error) {
 	setting := variable + "=" + address
 	if network == "unix" {
 		setting = variable + "=unix:" + address
-		if err := clearStale(ctx, address); err != nil {
+		if err := removeStaleSocket(ctx, address); err != nil {
 			return nil, fmt.Errorf("%s: %w", setting, err)
 		}
 	}
-	l, err := listenAs(ctx, listen, network, address)
+	l, err := listenPrivately(ctx, listen, network, address)
 	switch {
-	case IsTaken(err):
+	case IsAddressInUse(err):
 		return nil, fmt.Errorf("%s is taken by another program, perhaps by another mimecast-proxy; stop that one or set %s to another address: %w", setting, variable, err)
-	case isNotLocal(err):
+	case isNotLocalAddress(err):
 		return nil, fmt.Errorf("%s is no address of this machine; remove it from %s, or give a network interface this address (for an IPv6 address, turn IPv6 on): %w", setting, variable, err)
 	case err != nil:
 		return nil, fmt.Errorf("%s: %w", setting, err)
@@ -40,8 +41,8 @@ func Listen(ctx context.Context, listen ListenFunc, variable, network, address s
 	return l, nil
 }
 
-// listenAs opens a socket under a umask that keeps others out before its mode is set.
-func listenAs(ctx context.Context, listen ListenFunc, network, address string) (l net.Listener, err error) {
+// listenPrivately opens a socket under a umask that keeps others out before its mode is set.
+func listenPrivately(ctx context.Context, listen ListenFunc, network, address string) (l net.Listener, err error) {
 	if network != "unix" {
 		return listen(ctx, network, address)
 	}
@@ -49,9 +50,9 @@ func listenAs(ctx context.Context, listen ListenFunc, network, address string) (
 	return l, err
 }
 
-// clearStale removes a socket that a killed process left behind. A socket with a
-// listener stays, and is an error; so is anything else.
-func clearStale(ctx context.Context, path string) error {
+// removeStaleSocket removes a socket that a killed process left behind. A socket that a
+// process listens at, or another file, is an error.
+func removeStaleSocket(ctx context.Context, path string) error {
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -66,7 +67,7 @@ func clearStale(ctx context.Context, path string) error {
 	if err == nil {
 		return errors.Join(errors.New("another process listens there; stop it or choose another path"), conn.Close())
 	}
-	if !isRefused(err) {
+	if !isConnectionRefused(err) {
 		return fmt.Errorf("asking whether somebody listens there: %w", err)
 	}
 	return os.Remove(path)

@@ -7,28 +7,29 @@ import (
 	"net/http"
 )
 
-// Rejection is a request that net/http rejects before it reaches the handler: its
-// bytes are no HTTP, or its headers are too large.
+// Rejection is a request that net/http rejects before it reaches the handler: it is not
+// HTTP, or its headers are too large.
 type Rejection struct {
-	// Status is net/http's.
+	// Status is net/http's: 400, 431, 501, 505 or another.
 	Status int
 	// Peer is the client's address.
 	Peer net.Addr
-	// Left says that the client had closed the connection, or its half of it,
-	// before a request was whole.
-	Left bool
+	// ClientClosed is true if the client closed the connection, or its sending half,
+	// before the request was complete.
+	ClientClosed bool
 }
 
-// rejection returns what to send in place of b, which is written while no request
-// is in the handler. ok says that b is a response: else it is of a TLS handshake.
-func (c *conn) rejection(b []byte) (response []byte, ok bool) {
+// replaceRejection returns the response to send in place of b, which is written while no
+// request is in the handler. ok is false if b is not a response but part of a TLS
+// handshake.
+func (c *conn) replaceRejection(b []byte) (response []byte, ok bool) {
 	res, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(b)), nil)
 	if err != nil {
 		return b, false
 	}
 	_ = res.Body.Close() // it is read from b
 	if c.table.reject != nil {
-		response = c.table.reject(Rejection{Status: res.StatusCode, Peer: c.RemoteAddr(), Left: c.left.Load()})
+		response = c.table.reject(Rejection{Status: res.StatusCode, Peer: c.RemoteAddr(), ClientClosed: c.readFailed.Load()})
 	}
 	if response == nil {
 		response = b

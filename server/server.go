@@ -1,6 +1,7 @@
-// Package server is how requests come in: one [Server] a handler, with bounds for
-// everything that a client can make the proxy hold before and after its request is
-// in the handler, and an end that no client can delay.
+// Package server listens and serves HTTP. A [Server] bounds the connections, headers and
+// writes that a client can occupy, and drains at shutdown without waiting for clients
+// that neither send nor read. [Listen] opens TCP addresses and unix sockets.
+// [RunSupervised] connects the process to systemd or to the Windows service manager.
 package server
 
 import (
@@ -14,23 +15,23 @@ import (
 )
 
 const (
-	// readHeaderTimeout is what a client may take to send its request headers.
-	// Bodies have no bound: an upload takes as long as it takes.
+	// readHeaderTimeout is how long a client may take to send its request headers.
+	// Bodies have no such bound.
 	readHeaderTimeout = 10 * time.Second
-	// keepAlive is how long an idle connection is kept: longer than clients
-	// commonly keep theirs, so that it is they who close.
+	// keepAlive is how long an idle connection is kept: longer than most clients keep
+	// theirs, so that the client closes it.
 	keepAlive = 2 * time.Minute
-	// drainWriteTimeout is what a client may take to accept a write once a
-	// shutdown has begun, drainHeaderTimeout what it may take to send its headers,
-	// and drainInterval how often that is checked.
+	// drainWriteTimeout is how long a client may take to accept a write once a
+	// shutdown has begun, drainHeaderTimeout how long to send its headers, and
+	// drainInterval how often that is checked.
 	drainWriteTimeout  = 5 * time.Second
 	drainHeaderTimeout = time.Second
 	drainInterval      = 100 * time.Millisecond
-	// acceptLogInterval is the least time between two reports of a failed accept.
-	acceptLogInterval = 10 * time.Second
+	// acceptReportInterval is the least time between two reports of a failed accept.
+	acceptReportInterval = 10 * time.Second
 )
 
-// Limits bound what clients can hold. A limit of 0 is none.
+// Limits bound what clients can occupy. 0: no limit.
 type Limits struct {
 	// MaxHeaderBytes bounds the request line and headers of a request, in bytes.
 	MaxHeaderBytes int
@@ -49,23 +50,26 @@ type Limits struct {
 	WriteTimeout time.Duration
 }
 
-// Options are what a Server needs.
+// Options configure a Server. Handler and Context must be set.
 type Options struct {
+	// Handler serves the requests that net/http does not reject.
 	Handler http.Handler
 	// Context is the parent of every request's.
-	Context  context.Context
-	Limits   Limits
+	Context context.Context
+	// Limits bound what clients can occupy.
+	Limits Limits
+	// ErrorLog gets net/http's messages; nil: the log package's standard logger.
 	ErrorLog *log.Logger
-	// Reject returns the whole HTTP/1.1 response to a request that net/http
-	// rejects, which then ends the connection. nil keeps net/http's.
+	// Reject returns the complete HTTP/1.1 response to a request that net/http rejects,
+	// which then ends the connection. If it is nil or returns nil, net/http's is sent.
 	Reject func(Rejection) []byte
-	// AcceptFailed gets the error if connections cannot be accepted, at most
-	// every 10 s: net/http goes on trying in silence, and clients wait.
+	// AcceptFailed gets the error if connections cannot be accepted, at most every 10 s:
+	// net/http retries silently, and clients wait. It may be nil.
 	AcceptFailed func(error)
 }
 
-// Server serves HTTP at one listener or several, whose connections share its
-// limits.
+// Server is an [http.Server] whose connections share its limits, over all its listeners.
+// Make it with [New].
 type Server struct {
 	http         http.Server
 	conns        *connTable
@@ -80,12 +84,12 @@ func New(o Options) *Server {
 	}
 	s := &Server{conns: newConnTable(o.Limits, o.Reject), acceptFailed: o.AcceptFailed}
 	s.http = http.Server{
-		Handler:     s.enter(o.Handler),
+		Handler:     s.markServing(o.Handler),
 		BaseContext: func(net.Listener) context.Context { return o.Context },
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			return context.WithValue(ctx, connKey{}, counted(c))
+			return context.WithValue(ctx, connKey{}, asConn(c))
 		},
-		ConnState:         noteIdle,
+		ConnState:         trackIdle,
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       keepAlive,
 		MaxHeaderBytes:    o.Limits.MaxHeaderBytes,
@@ -98,19 +102,19 @@ func New(o Options) *Server {
 
 type connKey struct{}
 
-func noteIdle(c net.Conn, state http.ConnState) {
-	if own := counted(c); own != nil && state == http.StateIdle {
-		own.idled()
+func trackIdle(c net.Conn, state http.ConnState) {
+	if own := asConn(c); own != nil && state == http.StateIdle {
+		own.markIdle()
 	}
 }
 
-// enter notes that a request has reached the handler. Once the server is
-// closing, it tells the client to let go of the connection, so that none sends a
-// request into one that is being closed.
-func (s *Server) enter(next http.Handler) http.Handler {
+// markServing marks a connection whose request has reached the handler. During a drain it
+// asks the client to close the connection, so that no request is sent on one that is
+// being closed.
+func (s *Server) markServing(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if own, _ := r.Context().Value(connKey{}).(*conn); own != nil {
-			own.become(serving)
+			own.setState(serving)
 		}
 		if s.closing.Load() {
 			w.Header().Set("Connection", "close")
@@ -119,24 +123,26 @@ func (s *Server) enter(next http.Handler) http.Handler {
 	})
 }
 
-// Serve serves at l until Shutdown or Close. The error says why it ended before. It
-// may be called several times at once, with a listener each.
+// Serve serves at l until Shutdown or Close, and then returns nil. It returns an error if
+// it fails before. It may be called several times at once, with different listeners.
 func (s *Server) Serve(l net.Listener) error {
-	err := s.http.Serve(&listener{Listener: l, conns: s.conns, failed: s.acceptFailed})
+	err := s.http.Serve(&listener{Listener: l, conns: s.conns, acceptFailed: s.acceptFailed})
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
 	return err
 }
 
-// CloseConnections makes every response from now on the last of its connection.
+// CloseConnections makes every further response the last one on its connection
+// (Connection: close, RFC 9112, section 9.6).
 func (s *Server) CloseConnections() { s.closing.Store(true) }
 
-// Shutdown stops listening and waits until every request is answered, or ctx
-// ends. Clients that send no request or accept no response are not waited for.
+// Shutdown stops listening and waits until every request has ended, or ctx ends, whose
+// error it returns. It does not wait for clients that send no request or read no
+// response.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.CloseConnections()
-	s.conns.bound(drainWriteTimeout)
+	s.conns.lowerWriteTimeout(drainWriteTimeout)
 	done := make(chan error, 1)
 	go func() { done <- s.http.Shutdown(ctx) }()
 	tick := time.NewTicker(drainInterval)
@@ -153,15 +159,15 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 }
 
-// Close closes the listener and every connection.
+// Close closes the listeners and every connection at once.
 func (s *Server) Close() error { return s.http.Close() }
 
 // listener hands out connections that are counted.
 type listener struct {
 	net.Listener
-	conns      *connTable
-	failed     func(error)
-	lastFailed time.Time // when failed was called
+	conns        *connTable
+	acceptFailed func(error)
+	lastFailed   time.Time // when failed was called
 }
 
 // Accept is called by one goroutine alone.
@@ -169,9 +175,9 @@ func (l *listener) Accept() (net.Conn, error) {
 	for {
 		c, err := l.Listener.Accept()
 		if err != nil {
-			if l.failed != nil && !errors.Is(err, net.ErrClosed) && time.Since(l.lastFailed) >= acceptLogInterval {
+			if l.acceptFailed != nil && !errors.Is(err, net.ErrClosed) && time.Since(l.lastFailed) >= acceptReportInterval {
 				l.lastFailed = time.Now()
-				l.failed(err)
+				l.acceptFailed(err)
 			}
 			return nil, err
 		}

@@ -284,7 +284,7 @@ func TestShutdownWaitsForNoClientThatSendsOrReadsNothing(t *testing.T) {
 	}
 }
 
-func TestRequestsUnderWayAreAnsweredInAShutdown(t *testing.T) {
+func TestInFlightRequestsGetTheirResponseInAShutdown(t *testing.T) {
 	began, release := make(chan struct{}), make(chan struct{})
 	s, address := start(t, "tcp", Limits{}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		close(began)
@@ -408,7 +408,7 @@ func TestFailedAcceptIsReportedOnce(t *testing.T) {
 	}
 	close(failing.errs)
 	reports := 0
-	l := &listener{Listener: failing, conns: newConnTable(Limits{MaxConnections: 1}, nil), failed: func(error) { reports++ }}
+	l := &listener{Listener: failing, conns: newConnTable(Limits{MaxConnections: 1}, nil), acceptFailed: func(error) { reports++ }}
 	for range 4 {
 		if _, err := l.Accept(); err == nil {
 			t.Fatal("it accepted")

@@ -9,32 +9,32 @@ import (
 	"time"
 )
 
-// ServiceName is what the program calls itself as a service.
+// ServiceName is the name of the Windows service and of its event log source.
 const ServiceName = "mimecast-proxy"
 
-// Supervisor is what keeps the program running: systemd, Windows' service manager, or
-// a person at a console. A person at a console is one who
-// wants to be told nothing.
+// Supervisor connects the program to what supervises it: systemd, the Windows service
+// manager, or a console, which takes no notifications.
 type Supervisor struct {
-	// Signals are those that ask the program to end.
+	// Signals are requests to stop; the second one ends the drain.
 	Signals <-chan os.Signal
-	// Log is where people look for what the program says.
+	// Log is where the program writes its log.
 	Log io.Writer
-	// Data and Admin are listeners that the supervisor opened; nil where it did not.
+	// Data and Admin are listeners that the supervisor opened; nil if it did not.
 	Data, Admin net.Listener
-	// Ready, Stopping and Alive may be nil, where nobody wants to know.
-	// Ready says that requests are answered, and status how it stands.
+	// Ready, Stopping and Alive notify the supervisor. They may be nil.
+	//
+	// Ready reports that the program serves requests, with a status for the operator.
 	Ready func(status string)
-	// Stopping says that no more requests are wanted.
+	// Stopping reports that the program drains.
 	Stopping func()
-	// Alive says that the program still answers. It is due more often than
-	// every Watchdog; a Watchdog of 0 wants none.
-	Alive    func()
+	// Alive reports that the program responds.
+	Alive func()
+	// Watchdog is the longest time between two calls of Alive; 0: no call is needed.
 	Watchdog time.Duration
 }
 
-// console is a supervisor that takes signals and is told nothing.
-func console() Supervisor {
+// atConsole returns a supervisor that sends signals and takes no notifications.
+func atConsole() Supervisor {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	return Supervisor{Signals: signals, Log: os.Stderr}

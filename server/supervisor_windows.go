@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	// How long Windows may take the start and the stop to last: longer than the
-	// first token may, and than the drain does with its defaults.
+	// startHint and stopHint are how long Windows waits for the start and the stop:
+	// longer than the first token request and the default drain take.
 	startHint = 30 * time.Second
 	stopHint  = 40 * time.Second
 	// eventID is any of those that Windows' generic message file knows.
@@ -22,15 +22,15 @@ const (
 	maxEvent = 30_000
 )
 
-// RunSupervised runs the program under its supervisor and returns its exit
-// code: as a service where the service manager started it, else at a console.
+// RunSupervised runs the program and returns its exit code: as a service if the service
+// manager started it, else at a console.
 func RunSupervised(program func(Supervisor) int) (code int, err error) {
 	isService, err := svc.IsWindowsService()
 	if err != nil {
 		return 0, fmt.Errorf("asking whether Windows runs this as a service: %w", err)
 	}
 	if !isService {
-		return program(console()), nil
+		return program(atConsole()), nil
 	}
 	log, err := eventlog.Open(ServiceName)
 	if err != nil {
@@ -41,7 +41,7 @@ func RunSupervised(program func(Supervisor) int) (code int, err error) {
 	return s.code, errors.Join(err, log.Close())
 }
 
-// windowsService is the program as the service manager sees it.
+// windowsService runs the program for the service manager.
 type windowsService struct {
 	program func(Supervisor) int
 	log     *eventWriter
@@ -52,13 +52,13 @@ type windowsService struct {
 func (s *windowsService) Execute(_ []string, requests <-chan svc.ChangeRequest, states chan<- svc.Status) (specific bool, code uint32) {
 	signals := make(chan os.Signal, 2)
 	ready, ended := make(chan struct{}, 1), make(chan int, 1)
-	k := Supervisor{
+	supervisor := Supervisor{
 		Signals: signals, Log: s.log,
 		Ready: func(string) { ready <- struct{}{} },
 	}
 	state := svc.Status{State: svc.StartPending, WaitHint: uint32(startHint.Milliseconds())}
 	states <- state
-	go func() { ended <- s.program(k) }()
+	go func() { ended <- s.program(supervisor) }()
 	for {
 		select {
 		case <-ready:
@@ -72,7 +72,7 @@ func (s *windowsService) Execute(_ []string, requests <-chan svc.ChangeRequest, 
 				state = svc.Status{State: svc.StopPending, WaitHint: uint32(stopHint.Milliseconds())}
 				select {
 				case signals <- os.Interrupt:
-				default: // it knows already
+				default: // a signal is pending
 				}
 			}
 			states <- state
@@ -80,7 +80,7 @@ func (s *windowsService) Execute(_ []string, requests <-chan svc.ChangeRequest, 
 	}
 }
 
-// eventWriter writes each line as an event, with the level that it names.
+// eventWriter writes each line as an event, with the line's level.
 type eventWriter struct {
 	log *eventlog.Log
 	// rest is what came after the last whole line.
@@ -109,7 +109,7 @@ func (w *eventWriter) event(line []byte) error {
 		return w.log.Info(eventID, text)
 	case bytes.Contains(line, []byte(`"level":"warn"`)):
 		return w.log.Warning(eventID, text)
-	default: // what has no level says why the program ended
+	default: // a line without a level is why the program ended
 		return w.log.Error(eventID, text)
 	}
 }

@@ -4,9 +4,8 @@ package server
 
 import "syscall"
 
-// withUmask runs f so that the files it makes are for their owner alone, from
-// their first moment on. That holds for the whole process meanwhile, which at
-// its start makes no others.
+// withUmask runs f with a umask that makes new files accessible to their owner alone. It
+// changes the whole process, which creates no other files during its start.
 func withUmask(f func()) {
 	defer syscall.Umask(syscall.Umask(0o177))
 	f()

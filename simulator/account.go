@@ -15,7 +15,7 @@ func (s *Simulator) whoami(w http.ResponseWriter, r *http.Request) {
 	if v := r.Header.Get("X-Mc-Accountcode"); v != "" {
 		code = v
 	}
-	s.reply(w, r, http.StatusOK, object{
+	s.respond(w, r, http.StatusOK, object{
 		"version": 1, "type": "application",
 		"account-codes": object{"cg": code, "ci": "ci-" + strings.ToLower(code), "x1": nil, "lead": nil},
 		"home-account":  object{"code": accountCode, "name": accountName, "region": "eu"},
@@ -54,9 +54,9 @@ func (s *Simulator) restPage(r *http.Request, kind string, total int) (from, to 
 	return from, to, object{"pagination": page}, true
 }
 
-// refuseREST answers in the envelope of the newer REST functions.
-func (s *Simulator) refuseREST(w http.ResponseWriter, r *http.Request, status int, code, message, field string) {
-	s.reply(w, r, status, object{"errors": []object{{"code": code, "message": message, "field": field}}})
+// rejectREST responds in the envelope of the newer REST functions.
+func (s *Simulator) rejectREST(w http.ResponseWriter, r *http.Request, status int, code, message, field string) {
+	s.respond(w, r, status, object{"errors": []object{{"code": code, "message": message, "field": field}}})
 }
 
 const customerCount = 12
@@ -64,7 +64,7 @@ const customerCount = 12
 func customerCode(i int) string { return fmt.Sprintf("CSIM%02dB%03d", 30+i, 100+7*i) }
 
 func (s *Simulator) customerEntry(i int) object {
-	r := s.draw("customer", int64(i))
+	r := s.randFor("customer", int64(i))
 	return object{"code": customerCode(i), "name": fmt.Sprintf("%s %s", pick(r, []string{"Northgate", "Brook", "Elm", "Quay"}), pick(r, []string{"Ltd", "Partners", "Group"})),
 		"status": "active", "users": 5 + r.IntN(400)}
 }
@@ -72,25 +72,25 @@ func (s *Simulator) customerEntry(i int) object {
 func (s *Simulator) customers(w http.ResponseWriter, r *http.Request) {
 	from, to, meta, ok := s.restPage(r, "customers", customerCount)
 	if !ok {
-		s.refuseREST(w, r, http.StatusBadRequest, "invalid_page_token", "The page token is not one that was given", "pageToken")
+		s.rejectREST(w, r, http.StatusBadRequest, "invalid_page_token", "The page token is not one that was given", "pageToken")
 		return
 	}
 	data := []object{}
 	for i := from; i < to; i++ {
 		data = append(data, s.customerEntry(i))
 	}
-	s.reply(w, r, http.StatusOK, object{"meta": meta, "data": data})
+	s.respond(w, r, http.StatusOK, object{"meta": meta, "data": data})
 }
 
 func (s *Simulator) customer(w http.ResponseWriter, r *http.Request) {
 	code := r.URL.Path[strings.LastIndexByte(r.URL.Path, '/')+1:]
 	for i := range customerCount {
 		if customerCode(i) == code {
-			s.reply(w, r, http.StatusOK, s.customerEntry(i))
+			s.respond(w, r, http.StatusOK, s.customerEntry(i))
 			return
 		}
 	}
-	s.refuseREST(w, r, http.StatusNotFound, "not_found", "There is no such customer", "code")
+	s.rejectREST(w, r, http.StatusNotFound, "not_found", "There is no such customer", "code")
 }
 
 // threatEvents lists threats. Its meta.query is the query as it was received,
@@ -99,7 +99,7 @@ func (s *Simulator) threatEvents(w http.ResponseWriter, r *http.Request) {
 	const each = 15 * time.Minute
 	from, to, meta, ok := s.restPage(r, "threats", int(24*time.Hour/each))
 	if !ok {
-		s.refuseREST(w, r, http.StatusBadRequest, "invalid_page_token", "The page token is not one that was given", "pageToken")
+		s.rejectREST(w, r, http.StatusBadRequest, "invalid_page_token", "The page token is not one that was given", "pageToken")
 		return
 	}
 	meta["query"] = r.URL.RawQuery
@@ -110,16 +110,16 @@ func (s *Simulator) threatEvents(w http.ResponseWriter, r *http.Request) {
 		m := s.messageAt(time.Unix(0, n*int64(each)))
 		data = append(data, object{
 			"id": s.seal("threat", strconv.FormatInt(n, 10)), "eventTime": m.at.Format(time.RFC3339), "subject": m.subject, "from": m.sender, "to": m.recipient,
-			"type": pick(s.draw("threat", n), []string{"phishing", "malware", "spam", "impersonation"}), "action": "blocked",
+			"type": pick(s.randFor("threat", n), []string{"phishing", "malware", "spam", "impersonation"}), "action": "blocked",
 		})
 	}
-	s.reply(w, r, http.StatusOK, object{"meta": meta, "data": data})
+	s.respond(w, r, http.StatusOK, object{"meta": meta, "data": data})
 }
 
 const feedPages = 3
 
-// threatFeed sends STIX bundles without an envelope. Where to go on is in a
-// header, and comes back as data[0].token; after the last bundle the answer is
+// threatFeed sends STIX bundles without an envelope. The token for the next one is in a
+// header, and comes back as data[0].token; after the last bundle the response is
 // that there is no result.
 func (s *Simulator) threatFeed(c *call) result {
 	page := 0
@@ -144,7 +144,7 @@ func (s *Simulator) threatFeed(c *call) result {
 }
 
 func (s *Simulator) indicator(n int) object {
-	r := s.draw("indicator", int64(n))
+	r := s.randFor("indicator", int64(n))
 	at := s.started.UTC().Add(-time.Duration(n+1) * time.Hour).Format("2006-01-02T15:04:05.000Z")
 	return object{
 		"type": "indicator", "id": "indicator--" + s.uuid("indicator", n), "created": at, "modified": at, "valid_from": at,
@@ -154,21 +154,21 @@ func (s *Simulator) indicator(n int) object {
 
 // uuid is one that is the same in every run.
 func (s *Simulator) uuid(kind string, n int) string {
-	t := hexText(s.draw(kind+" uuid", int64(n)), 16)
+	t := hexText(s.randFor(kind+" uuid", int64(n)), 16)
 	return strings.Join([]string{t[:8], t[8:12], "4" + t[13:16], "8" + t[17:20], t[20:]}, "-")
 }
 
-// echoPath is not part of Mimecast: it answers what was received.
+// echoPath is not part of Mimecast: it returns the request as received.
 const echoPath = "/_simulator/echo"
 
-// echo answers with the request as it arrived, by any method.
+// echo responds with the request as it arrived, by any method.
 func (s *Simulator) echo(w http.ResponseWriter, r *http.Request) {
-	n, sum, err := measure(r.Body)
+	n, sum, err := hashBody(r.Body)
 	if err != nil {
-		s.refuse(w, r, http.StatusBadRequest, "err_request_malformed", "The body ended early")
+		s.reject(w, r, http.StatusBadRequest, "err_request_malformed", "The body ended early")
 		return
 	}
-	s.reply(w, r, http.StatusOK, object{
+	s.respond(w, r, http.StatusOK, object{
 		"method": r.Method, "target": r.RequestURI, "proto": r.Proto, "host": r.Host, "header": r.Header,
 		"trailer": r.Trailer, "bodyLength": n, "bodySha256": fmt.Sprintf("%x", sum.Sum(nil)),
 	})

@@ -24,29 +24,29 @@ func (c Content) ReadAt(p []byte, off int64) (int, error) {
 	if off < 0 {
 		return 0, errors.New("reading content at a negative offset")
 	}
-	key := c.key()
+	key := c.seed()
 	var word [8]byte
 	for n := 0; n < len(p); {
 		at := uint64(off) + uint64(n)
 		if rest := p[n:]; at%8 == 0 && len(rest) >= 8 {
-			binary.LittleEndian.PutUint64(rest, scramble(key+at/8))
+			binary.LittleEndian.PutUint64(rest, mix(key+at/8))
 			n += 8
 			continue
 		}
-		binary.LittleEndian.PutUint64(word[:], scramble(key+at/8))
+		binary.LittleEndian.PutUint64(word[:], mix(key+at/8))
 		n += copy(p[n:], word[at%8:])
 	}
 	return len(p), nil
 }
 
-func (c Content) key() uint64 {
+func (c Content) seed() uint64 {
 	h := fnv.New64a()
 	_, _ = io.WriteString(h, string(c)) // a hash takes everything
 	return h.Sum64()
 }
 
-// scramble spreads a counter over 64 bits: two rounds of multiply and shift.
-func scramble(x uint64) uint64 {
+// mix spreads a counter over 64 bits: two rounds of multiply and shift.
+func mix(x uint64) uint64 {
 	x += 0x9e3779b97f4a7c15
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
 	x = (x ^ x>>27) * 0x94d049bb133111eb
@@ -56,7 +56,7 @@ func scramble(x uint64) uint64 {
 // Check reads r to its end and compares it with the content from its start on.
 // It returns how many bytes were right.
 func (c Content) Check(r io.Reader) (n int64, err error) {
-	got, want := make([]byte, pieceSize), make([]byte, pieceSize)
+	got, want := make([]byte, chunkSize), make([]byte, chunkSize)
 	for {
 		k, err := r.Read(got)
 		_, _ = c.ReadAt(want[:k], n) // has no end, so cannot fail
@@ -75,16 +75,16 @@ func (c Content) Check(r io.Reader) (n int64, err error) {
 	}
 }
 
-const pieceSize = 32 << 10
+const chunkSize = 32 << 10
 
 // getFile serves a file of the archive as it is, without an envelope. With a
 // size, in the query or in data, it is so many bytes of [Content] of the
-// identifier; without one it is a message. Its length is announced only where
-// length=true says so.
+// identifier; without one it is a message. It has a Content-Length only if
+// length=true is set.
 func (s *Simulator) getFile(w http.ResponseWriter, r *http.Request) {
 	c, err := parseCall(http.MaxBytesReader(w, r.Body, maxForm))
 	if err != nil {
-		s.refuse(w, r, http.StatusBadRequest, "err_request_malformed", err.Error())
+		s.reject(w, r, http.StatusBadRequest, "err_request_malformed", err.Error())
 		return
 	}
 	args := fileArgs(c, r.URL.Query())
@@ -95,7 +95,7 @@ func (s *Simulator) getFile(w http.ResponseWriter, r *http.Request) {
 	}
 	size, err := ParseSize(args.Get("size"))
 	if err != nil {
-		s.give(w, r, failed(object{"id": id}, "err_validation_invalid_size", err.Error()))
+		s.writeResult(w, r, failed(object{"id": id}, "err_validation_invalid_size", err.Error()))
 		return
 	}
 	h := w.Header()
@@ -104,12 +104,12 @@ func (s *Simulator) getFile(w http.ResponseWriter, r *http.Request) {
 		h.Set("Content-Length", strconv.FormatInt(size, 10))
 	}
 	_ = http.NewResponseController(w).Flush()
-	_, _ = io.CopyBuffer(onlyWriter{w}, io.NewSectionReader(Content(id), 0, size), make([]byte, pieceSize)) // a client that is gone is no fault
+	_, _ = io.CopyBuffer(writerOnly{w}, io.NewSectionReader(Content(id), 0, size), make([]byte, chunkSize)) // a client that is gone is no fault
 }
 
-// onlyWriter hides ReadFrom, which net/http's writer would use past the buffer
+// writerOnly hides ReadFrom, which net/http's writer would use past the buffer
 // given and past a wrapper around it.
-type onlyWriter struct{ io.Writer }
+type writerOnly struct{ io.Writer }
 
 func fileArgs(c *call, query url.Values) url.Values {
 	args := url.Values{}
@@ -132,7 +132,7 @@ func fileArgs(c *call, query url.Values) url.Values {
 func (s *Simulator) sendMessage(w http.ResponseWriter, r *http.Request, id string) {
 	m, ok := s.messageOf(id)
 	if !ok {
-		s.give(w, r, failed(object{"id": id}, "err_archive_file_not_found", "There is no such file"))
+		s.writeResult(w, r, failed(object{"id": id}, "err_archive_file_not_found", "There is no such file"))
 		return
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")

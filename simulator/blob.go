@@ -43,7 +43,7 @@ func parseBlob(path string) (b blob, ok bool) {
 }
 
 // blobContent makes the file: a line of JSON for each event, compressed. It is
-// nil where nothing of the kind happened.
+// nil if there was no such event.
 func (s *Simulator) blobContent(b blob) []byte {
 	var lines bytes.Buffer
 	events := int64(batchEvery / eventEvery)
@@ -60,8 +60,8 @@ func (s *Simulator) blobContent(b blob) []byte {
 
 const blobDate = "20060102T150405Z"
 
-// presign returns an address at which the file can be had for a while, by
-// whoever holds it and without any other proof.
+// presign returns a URL from which anyone can download the file until it expires,
+// without further authentication.
 func (s *Simulator) presign(b blob) (address string, expiry time.Time) {
 	now := s.opts.Now().UTC().Truncate(time.Second)
 	q := url.Values{
@@ -82,48 +82,48 @@ func (s *Simulator) signBlob(path string, q url.Values) string {
 
 // Blobs serves the object store that the batches' addresses point to. It is
 // another host, to which the bearer token must never go: a request with any
-// Authorization is refused, as such stores do when an address is signed too.
+// Authorization is rejected, as such stores do when an address is signed too.
 func (s *Simulator) Blobs() http.Handler {
-	return s.journal.wrap("blobs", http.HandlerFunc(s.serveBlob))
+	return s.journal.record("blobs", http.HandlerFunc(s.serveBlob))
 }
 
 func (s *Simulator) serveBlob(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Server", "AmazonS3")
 	w.Header().Set("X-Amz-Request-Id", newUUID())
 	if r.Method != http.MethodGet {
-		refuseBlob(w, http.StatusMethodNotAllowed, "MethodNotAllowed", "The specified method is not allowed against this resource.")
+		rejectBlob(w, http.StatusMethodNotAllowed, "MethodNotAllowed", "The specified method is not allowed against this resource.")
 		return
 	}
 	if len(r.Header.Values("Authorization")) > 0 {
-		refuseBlob(w, http.StatusBadRequest, "InvalidArgument", "Only one auth mechanism allowed")
+		rejectBlob(w, http.StatusBadRequest, "InvalidArgument", "Only one auth mechanism allowed")
 		return
 	}
 	q := r.URL.Query()
 	if !hmac.Equal([]byte(q.Get("X-Amz-Signature")), []byte(s.signBlob(r.URL.Path, q))) {
-		refuseBlob(w, http.StatusForbidden, "SignatureDoesNotMatch", "The request signature does not match")
+		rejectBlob(w, http.StatusForbidden, "SignatureDoesNotMatch", "The request signature does not match")
 		return
 	}
 	if s.blobExpired(q) {
-		refuseBlob(w, http.StatusForbidden, "AccessDenied", "Request has expired")
+		rejectBlob(w, http.StatusForbidden, "AccessDenied", "Request has expired")
 		return
 	}
 	b, ok := parseBlob(r.URL.Path)
 	if !ok {
-		refuseBlob(w, http.StatusNotFound, "NoSuchKey", "The specified key does not exist.")
+		rejectBlob(w, http.StatusNotFound, "NoSuchKey", "The specified key does not exist.")
 		return
 	}
 	w.Header().Set("Content-Type", "application/x-gzip")
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(s.blobContent(b)))
 }
 
-// blobExpired judges a query whose signature is right, so that it parses.
+// blobExpired reports whether a query with a valid signature has expired.
 func (s *Simulator) blobExpired(q url.Values) bool {
 	signed, err := time.Parse(blobDate, q.Get("X-Amz-Date"))
 	seconds, err2 := strconv.Atoi(q.Get("X-Amz-Expires"))
 	return err != nil || err2 != nil || !s.opts.Now().Before(signed.Add(time.Duration(seconds)*time.Second))
 }
 
-func refuseBlob(w http.ResponseWriter, status int, code, message string) {
+func rejectBlob(w http.ResponseWriter, status int, code, message string) {
 	body, err := xml.Marshal(struct {
 		XMLName xml.Name `xml:"Error"`
 		Code    string

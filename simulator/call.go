@@ -19,13 +19,13 @@ const (
 	// maxCall bounds the body of a function's request, attachments of a
 	// message to send included.
 	maxCall = 64 << 20
-	// Pages have defaultPage items where a request does not say, and maxPage
-	// at most.
+	// Pages have defaultPage items unless the request sets a size, and at most
+	// maxPage.
 	defaultPage, maxPage = 100, 500
 )
 
-// call is what a function was asked: each item of data is one operation, and
-// some may fail where others succeed.
+// call is the body of a function's request: each item of data is one operation, and
+// some may fail while others succeed.
 type call struct {
 	Meta struct {
 		Pagination struct {
@@ -79,7 +79,7 @@ func text(o object, names ...string) string {
 // result is what a function gives.
 type result struct {
 	data []object
-	// fail names what failed, while the status of the answer stays 200.
+	// fail has what failed, while the status of the response stays 200.
 	fail []object
 	// page is the reply's meta.pagination, if it has pages.
 	page object
@@ -90,8 +90,7 @@ type result struct {
 
 type function func(*call) result
 
-// failure is one failed operation of a function, the key being what it was
-// asked.
+// failure is one failed operation of a function; the key is its argument.
 func failure(key any, code, message string) object {
 	return object{"key": key, "errors": []object{{"code": code, "message": message, "retryable": false}}}
 }
@@ -101,40 +100,40 @@ func failed(key any, code, message string) result {
 }
 
 // call makes a handler of a function: arguments from the body, the result in
-// the envelope whose meta.status is 200 even where everything failed.
+// the envelope whose meta.status is 200 even if everything failed.
 func (s *Simulator) call(f function) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		c, err := parseCall(http.MaxBytesReader(w, r.Body, maxCall))
 		if _, large := errors.AsType[*http.MaxBytesError](err); large {
-			s.refuse(w, r, http.StatusRequestEntityTooLarge, "request_too_large", "The request is too large")
+			s.reject(w, r, http.StatusRequestEntityTooLarge, "request_too_large", "The request is too large")
 			return
 		}
 		if err != nil {
-			s.refuse(w, r, http.StatusBadRequest, "err_request_malformed", err.Error())
+			s.reject(w, r, http.StatusBadRequest, "err_request_malformed", err.Error())
 			return
 		}
 		c.header = r.Header
-		s.give(w, r, f(c))
+		s.writeResult(w, r, f(c))
 	}
 }
 
-func (s *Simulator) give(w http.ResponseWriter, r *http.Request, res result) {
+func (s *Simulator) writeResult(w http.ResponseWriter, r *http.Request, res result) {
 	for name, value := range res.header {
 		w.Header().Set(name, value)
 	}
 	if res.whole != nil {
-		s.reply(w, r, http.StatusOK, res.whole)
+		s.respond(w, r, http.StatusOK, res.whole)
 		return
 	}
 	meta := object{"status": http.StatusOK}
 	if res.page != nil {
 		meta["pagination"] = res.page
 	}
-	s.reply(w, r, http.StatusOK, object{"meta": meta, "data": listed(res.data), "fail": listed(res.fail)})
+	s.respond(w, r, http.StatusOK, object{"meta": meta, "data": nonNil(res.data), "fail": nonNil(res.fail)})
 }
 
-// listed keeps an empty list from being null in JSON.
-func listed(items []object) []object {
+// nonNil keeps an empty list from being null in JSON.
+func nonNil(items []object) []object {
 	if items == nil {
 		return []object{}
 	}
@@ -145,22 +144,22 @@ func listed(items []object) []object {
 // of it, only what was sealed is accepted back. It depends on the seed alone, so
 // that identifiers are the same in every run.
 func (s *Simulator) seal(kind, text string) string {
-	return base64.RawURLEncoding.EncodeToString(append(s.mark(kind, text), text...))
+	return base64.RawURLEncoding.EncodeToString(append(s.sealMAC(kind, text), text...))
 }
 
 func (s *Simulator) unseal(kind, id string) (string, bool) {
 	b, err := base64.RawURLEncoding.DecodeString(id)
-	if err != nil || len(b) < markSize {
+	if err != nil || len(b) < sealMACSize {
 		return "", false
 	}
-	text := string(b[markSize:])
-	return text, hmac.Equal(b[:markSize], s.mark(kind, text))
+	text := string(b[sealMACSize:])
+	return text, hmac.Equal(b[:sealMACSize], s.sealMAC(kind, text))
 }
 
-const markSize = 9
+const sealMACSize = 9
 
-func (s *Simulator) mark(kind, text string) []byte {
+func (s *Simulator) sealMAC(kind, text string) []byte {
 	key := binary.LittleEndian.AppendUint64(nil, s.opts.Seed)
 	sum := sha256.Sum256(append(key, strings.Join([]string{kind, text}, "\x00")...))
-	return sum[:markSize:markSize]
+	return sum[:sealMACSize:sealMACSize]
 }

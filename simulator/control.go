@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// Control serves the knobs, for whoever watches the demo: plain HTTP for
+// Control serves the control API, with which the demo is steered: plain HTTP for
 // loopback, by Host too, so that no web page can turn them by a name that it
 // rebinds or by a request from another site.
 func (s *Simulator) Control() http.Handler {
@@ -36,15 +36,15 @@ func onlyLoopback(next http.Handler) http.Handler {
 			host = r.Host
 		}
 		if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-			say(w, http.StatusForbidden, object{"error": "ask by 127.0.0.1 or localhost"})
+			writeControl(w, http.StatusForbidden, object{"error": "ask by 127.0.0.1 or localhost"})
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
 }
 
-// say answers in JSON that reads well in a terminal.
-func say(w http.ResponseWriter, status int, v any) {
+// writeControl responds in JSON that reads well in a terminal.
+func writeControl(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
@@ -54,8 +54,8 @@ func say(w http.ResponseWriter, status int, v any) {
 	_ = e.Encode(v) // a client that is gone is no fault
 }
 
-func complain(w http.ResponseWriter, err error) {
-	say(w, http.StatusBadRequest, object{"error": err.Error()})
+func controlError(w http.ResponseWriter, err error) {
+	writeControl(w, http.StatusBadRequest, object{"error": err.Error()})
 }
 
 // controlText has what is in braces filled in by controlHelp.
@@ -99,11 +99,11 @@ func (s *Simulator) controlState(w http.ResponseWriter, _ *http.Request) {
 	for _, r := range requests[max(0, len(requests)-20):] {
 		last = append(last, object{"time": r.Time.Format(time.RFC3339), "request": r.Method + " " + r.Target, "status": r.Status, "bodyLength": r.BodyLength})
 	}
-	say(w, http.StatusOK, object{"counts": s.Counts(), "executions": s.executed(), "faults": listFaults(s.Faults()), "lastRequests": last})
+	writeControl(w, http.StatusOK, object{"counts": s.Counts(), "executions": s.executionTotals(), "faults": listFaults(s.Faults()), "lastRequests": last})
 }
 
-// executed sums the executions up by function.
-func (s *Simulator) executed() map[string]int {
+// executionTotals sums the executions up by function.
+func (s *Simulator) executionTotals() map[string]int {
 	s.journal.mu.Lock()
 	defer s.journal.mu.Unlock()
 	sums := map[string]int{}
@@ -118,21 +118,21 @@ func (s *Simulator) executed() map[string]int {
 func listFaults(armed []ArmedFault) []ArmedFault { return append([]ArmedFault{}, armed...) }
 
 func (s *Simulator) controlFaults(w http.ResponseWriter, _ *http.Request) {
-	say(w, http.StatusOK, object{"faults": listFaults(s.Faults())})
+	writeControl(w, http.StatusOK, object{"faults": listFaults(s.Faults())})
 }
 
 func (s *Simulator) controlAddFault(w http.ResponseWriter, r *http.Request) {
 	text, err := faultText(w, r)
 	if err != nil {
-		complain(w, err)
+		controlError(w, err)
 		return
 	}
 	f, err := ParseFault(text)
 	if err != nil {
-		complain(w, fmt.Errorf("the fault is not understood: %w", err))
+		controlError(w, fmt.Errorf("the fault is not understood: %w", err))
 		return
 	}
-	say(w, http.StatusCreated, object{"id": s.AddFault(f), "fault": f})
+	writeControl(w, http.StatusCreated, object{"id": s.AddFault(f), "fault": f})
 }
 
 // faultText returns the fault in JSON, be it sent so or as a form.
@@ -159,35 +159,35 @@ func (s *Simulator) controlRemoveFaults(w http.ResponseWriter, r *http.Request) 
 	if text := r.URL.Query().Get("id"); text != "" {
 		id, err := strconv.Atoi(text)
 		if err != nil {
-			complain(w, errors.New("id must be a fault's number"))
+			controlError(w, errors.New("id must be a fault's number"))
 			return
 		}
 		s.RemoveFault(id)
 	} else {
 		s.ClearFaults()
 	}
-	say(w, http.StatusOK, object{"removed": before - len(s.Faults())})
+	writeControl(w, http.StatusOK, object{"removed": before - len(s.Faults())})
 }
 
 func (s *Simulator) controlRevoke(w http.ResponseWriter, _ *http.Request) {
 	s.RevokeTokens()
-	say(w, http.StatusOK, object{"revoked": "every token issued so far"})
+	writeControl(w, http.StatusOK, object{"revoked": "every token issued so far"})
 }
 
 func (s *Simulator) controlReset(w http.ResponseWriter, _ *http.Request) {
 	s.Reset()
-	say(w, http.StatusOK, object{"reset": "counts, executions and the log of requests"})
+	writeControl(w, http.StatusOK, object{"reset": "counts, executions and the log of requests"})
 }
 
 func (s *Simulator) controlSettings(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 	if err := r.ParseForm(); err != nil {
-		complain(w, err)
+		controlError(w, err)
 		return
 	}
-	apply, err := s.settings(r)
+	apply, err := s.parseSettings(r)
 	if err != nil {
-		complain(w, err)
+		controlError(w, err)
 		return
 	}
 	done := []string{}
@@ -195,11 +195,11 @@ func (s *Simulator) controlSettings(w http.ResponseWriter, r *http.Request) {
 		f()
 		done = append(done, name)
 	}
-	say(w, http.StatusOK, object{"set": done})
+	writeControl(w, http.StatusOK, object{"set": done})
 }
 
-// settings reads what is to be set, and sets nothing where something is wrong.
-func (s *Simulator) settings(r *http.Request) (map[string]func(), error) {
+// parseSettings parses the settings, and changes nothing if one is invalid.
+func (s *Simulator) parseSettings(r *http.Request) (map[string]func(), error) {
 	form, apply := r.PostForm, map[string]func(){}
 	if text := form.Get("token_ttl"); text != "" {
 		ttl, err := time.ParseDuration(text)

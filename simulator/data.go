@@ -23,16 +23,16 @@ const (
 var (
 	people = []string{"amelia.hart", "ben.osei", "carla.mendes", "dev.patel", "erin.walsh", "farid.nasser",
 		"grace.lin", "henrik.dahl", "ines.moreau", "jack.turner", "kofi.mensah", "lena.fischer"}
-	strangers = []string{"orders", "newsletter", "m.silva", "accounts", "t.nakamura", "no-reply", "support", "p.novak"}
+	outsiders = []string{"orders", "newsletter", "m.silva", "accounts", "t.nakamura", "no-reply", "support", "p.novak"}
 	domains   = []string{"brightwater.example", "oakline.example", "mail.example.net", "parcelway.example", "example.org"}
 	subjects  = []string{"Invoice 20418", "Minutes of Tuesday's meeting", "Your parcel is on its way", "Re: contract draft",
 		"Quarterly figures", "Password expires soon", "Lunch on Friday?", "Purchase order 7731", "Updated price list",
 		"Action required: verify your mailbox", "Grüße aus Kiel", "Fwd: travel plans"}
 )
 
-// draw returns the dice for one thing: the same for the same seed, kind and
+// randFor returns the dice for one thing: the same for the same seed, kind and
 // number, so that nothing has to be kept.
-func (s *Simulator) draw(kind string, n int64) *rand.Rand {
+func (s *Simulator) randFor(kind string, n int64) *rand.Rand {
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(kind)) // a hash takes everything
 	return rand.New(rand.NewPCG(s.opts.Seed^h.Sum64(), uint64(n)))
@@ -40,8 +40,8 @@ func (s *Simulator) draw(kind string, n int64) *rand.Rand {
 
 func pick[T any](r *rand.Rand, from []T) T { return from[r.IntN(len(from))] }
 
-// oneIn reports true once in n times.
-func oneIn(r *rand.Rand, n int) bool { return r.IntN(n) == 0 }
+// oneInN reports true once in n times.
+func oneInN(r *rand.Rand, n int) bool { return r.IntN(n) == 0 }
 
 func address(r *rand.Rand) string {
 	// Addresses of a documentation range (RFC 5737).
@@ -69,9 +69,9 @@ type message struct {
 
 // message returns the nth since 1970.
 func (s *Simulator) message(n int64) message {
-	r := s.draw("message", n)
+	r := s.randFor("message", n)
 	m := message{n: n, at: time.Unix(0, 0).UTC().Add(time.Duration(n) * messageEvery), ip: address(r), subject: pick(r, subjects)}
-	inside, outside := pick(r, people)+"@"+ownDomain, pick(r, strangers)+"@"+pick(r, domains)
+	inside, outside := pick(r, people)+"@"+ownDomain, pick(r, outsiders)+"@"+pick(r, domains)
 	switch r.IntN(10) {
 	case 0:
 		m.route, m.sender, m.recipient = "internal", inside, pick(r, people)+"@"+ownDomain
@@ -83,11 +83,11 @@ func (s *Simulator) message(n int64) message {
 	m.id = fmt.Sprintf("<%s-%d@%s>", hexText(r, 8), n, m.sender[strings.IndexByte(m.sender, '@')+1:])
 	m.aggregate = fmt.Sprintf("%s_%d", hexText(r, 11), m.at.Unix())
 	m.size, m.spam = 2_000+r.IntN(60_000), r.IntN(12)
-	if oneIn(r, 4) {
+	if oneInN(r, 4) {
 		m.attachments = 1 + r.IntN(3)
 		m.size += m.attachments * r.IntN(900_000)
 	}
-	m.held, m.malicious, m.rejected = oneIn(r, 20), oneIn(r, 30), oneIn(r, 40)
+	m.held, m.malicious, m.rejected = oneInN(r, 20), oneInN(r, 30), oneInN(r, 40)
 	return m
 }
 

@@ -12,88 +12,90 @@ import (
 	"time"
 )
 
-// Forever as a delay is an answer that never comes.
+// Forever is the delay of a response that never comes.
 const Forever time.Duration = 1<<63 - 1
 
 // Endless as a size is a body that never ends.
 const Endless int64 = -1
 
-// Cut says where an answer breaks off. Over HTTP/1.1 the connection is reset,
+// Cut is the point at which a response breaks off. Over HTTP/1.1 the connection is reset,
 // over HTTP/2 the stream.
 type Cut string
 
 // The cuts. Only for CutRequest the function is not carried out: after the
 // others it was, and the client cannot know.
 const (
-	CutNowhere Cut = ""
+	CutNowhere Cut = ""        // the response is complete
 	CutRequest Cut = "request" // as soon as the request's header is read
-	CutAnswer  Cut = "answer"  // before the answer's header
+	CutAnswer  Cut = "answer"  // before the response's header
 	CutHeader  Cut = "header"  // after it
 	CutBody    Cut = "body"    // after CutAfter bytes of the body
 	CutShort   Cut = "short"   // likewise, but by a clean end before the announced length
 )
 
-// Fault is a way to misbehave: which requests it strikes, and what happens to
-// them. What is not said happens as usual, so that
+// Fault is a fault to inject: which requests it applies to, and what happens to them.
+// What is not set happens as usual, so that
 //
 //	Fault{Path: "/siem/", Count: 3, Status: 401, Code: "token_expired"}
 //
-// refuses three requests, and
+// rejects three requests, and
 //
 //	Fault{Delay: time.Second}
 //
-// carries every function out and answers late. In Header, Hints, Trailer, Body
+// carries out every function and responds late. In Header, Hints, Trailer, Body
 // and Token {host} stands for the Host that was asked, {body} for the request's
 // body (the first 64 KiB) and {pad:N} for N bytes of padding.
 type Fault struct {
-	// Name is where a fault comes from that was made by [NamedFault].
+	// Name is the name of a fault that was made by [NamedFault]; else empty.
 	Name string `json:"name,omitempty"`
 
-	// Path is the beginning of the paths that it strikes. None means the whole
+	// Path is the beginning of the paths that it applies to. None means the whole
 	// API, the token endpoint apart; "/" means both.
 	Path string `json:"path,omitempty"`
-	// Method is the method that it strikes; none means any.
+	// Method is the method that it applies to; none means any.
 	Method string `json:"method,omitempty"`
 	// Skip is how many such requests it lets pass before the first.
 	Skip int `json:"skip,omitempty"`
-	// Count is how many it strikes before it is gone; 0 means all until it is
+	// Count is how many it applies to before it is gone; 0 means all until it is
 	// removed.
 	Count int `json:"count,omitempty"`
 
-	// Status answers in place of the function, which is not carried out. The
-	// body is Body, or else a gateway's envelope of Code and Message.
-	Status  int    `json:"status,omitempty"`
+	// Status is the response's, in place of the function, which is not carried out; 0:
+	// the function is carried out. The body is Body, or else a gateway's envelope of Code and Message.
+	Status int `json:"status,omitempty"`
+	// Code and Message are the envelope's; empty: those of the gateway for Status.
 	Code    string `json:"code,omitempty"`
 	Message string `json:"message,omitempty"`
-	Body    string `json:"body,omitempty"`
+	// Body is the whole body; empty: the envelope.
+	Body string `json:"body,omitempty"`
 	// Size pads that body with spaces; see Endless.
 	Size int64 `json:"size,omitempty"`
-	// Early answers so before the request's body was read. Otherwise it is read
+	// Early responds before the request's body was read. Otherwise it is read
 	// to its end first.
 	Early bool `json:"early,omitempty"`
 
 	// Hints are the header of a 103 that is sent first.
 	Hints map[string]string `json:"hints,omitempty"`
-	// Delay is waited for before the answer's header, after the function was
+	// Delay is waited for before the response's header, after the function was
 	// carried out; see Forever.
 	Delay time.Duration `json:"-"`
 	// Until, if set, is waited for likewise: a test closes it.
 	Until <-chan struct{} `json:"-"`
-	// Header and Trailer are added to the answer.
+	// Header and Trailer are added to the response.
 	Header  map[string]string `json:"header,omitempty"`
 	Trailer map[string]string `json:"trailer,omitempty"`
-	// Token replaces members of the token endpoint's answer; nil removes one.
+	// Token replaces members of the token endpoint's response; nil removes one.
 	Token map[string]any `json:"token,omitempty"`
 	// Pace is waited for before each KiB of the body.
 	Pace time.Duration `json:"-"`
-	// Cut says where the answer breaks off, CutAfter after how many bytes of
-	// the body.
+	// Cut is the point at which the response breaks off, and CutAfter the number of
+	// bytes of the body before it.
 	Cut      Cut   `json:"cut,omitempty"`
 	CutAfter int64 `json:"cutAfter,omitempty"`
 }
 
-// check says what is wrong with a fault.
-func (f Fault) check() error {
+// validate returns what is wrong with a fault.
+func (f Fault) validate() error {
 	if !slices.Contains([]Cut{CutNowhere, CutRequest, CutAnswer, CutHeader, CutBody, CutShort}, f.Cut) {
 		return fmt.Errorf("cut %q is none of request, answer, header, body, short", f.Cut)
 	}
@@ -121,15 +123,16 @@ func (f Fault) matches(r *http.Request) bool {
 
 // ArmedFault is a fault that waits for requests.
 type ArmedFault struct {
+	// ID is the number that AddFault returned.
 	ID int `json:"id"`
 	Fault
-	// Hits is how many requests it struck, Passed how many it let pass.
+	// Hits is how many requests it was applied to, Passed how many it let pass.
 	Hits   int `json:"hits"`
 	Passed int `json:"passed,omitempty"`
 }
 
 // faults are those that wait, in the order in which they were added. The first
-// that matches a request strikes it.
+// that matches a request applies.
 type faults struct {
 	mu    sync.Mutex
 	last  int
@@ -137,10 +140,10 @@ type faults struct {
 }
 
 // AddFault makes the simulator misbehave from now on, and returns a number by
-// which RemoveFault undoes it. It panics if f says something impossible, such
-// as a cut that there is not.
+// which RemoveFault removes it. It panics if f is invalid, for example if its cut is
+// unknown.
 func (s *Simulator) AddFault(f Fault) int {
-	if err := f.check(); err != nil {
+	if err := f.validate(); err != nil {
 		panic("simulator: " + err.Error())
 	}
 	s.faults.mu.Lock()
@@ -150,8 +153,7 @@ func (s *Simulator) AddFault(f Fault) int {
 	return s.faults.last
 }
 
-// RemoveFault takes a fault away. Requests that it has struck are not helped by
-// that.
+// RemoveFault removes a fault. It does not change requests in flight.
 func (s *Simulator) RemoveFault(id int) {
 	s.faults.mu.Lock()
 	defer s.faults.mu.Unlock()
@@ -172,7 +174,7 @@ func (s *Simulator) Faults() []ArmedFault {
 	return slices.Clone(s.faults.armed)
 }
 
-// next returns the fault that strikes r: the first that matches and lets no
+// next returns the fault that applies to r: the first that matches and lets no
 // more pass.
 func (fs *faults) next(r *http.Request) (Fault, bool) {
 	fs.mu.Lock()
@@ -197,14 +199,14 @@ func (fs *faults) next(r *http.Request) (Fault, bool) {
 
 type faultKey struct{}
 
-// faultOf returns the fault that strikes the request of ctx, or none.
+// faultOf returns the fault that applies to the request of ctx; zero for none.
 func faultOf(ctx context.Context) Fault {
 	f, _ := ctx.Value(faultKey{}).(Fault)
 	return f
 }
 
-// patch spoils the token endpoint's answer.
-func (f Fault) patch(answer object) {
+// patchToken spoils the token endpoint's response.
+func (f Fault) patchToken(answer object) {
 	for name, v := range f.Token {
 		if v == nil {
 			delete(answer, name)
@@ -220,8 +222,8 @@ var defaultCodes = map[int]string{
 	http.StatusTooManyRequests: "too_many_requests",
 }
 
-// envelope is what is answered where a fault has a status and no body.
+// envelope returns the body of a fault with a status and no body.
 func (f Fault) envelope() []byte {
 	code := cmp.Or(f.Code, defaultCodes[f.Status], "internal-error")
-	return encode(flat(code, cmp.Or(f.Message, "An unexpected error occurred while processing the request")))
+	return encode(failEnvelope(code, cmp.Or(f.Message, "An unexpected error occurred while processing the request")))
 }

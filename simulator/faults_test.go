@@ -244,7 +244,7 @@ func TestResetOverHTTP1IsOne(t *testing.T) {
 	}
 }
 
-func TestAnswerCanComeBeforeTheBodyWasRead(t *testing.T) {
+func TestResponseCanComeBeforeTheBodyWasRead(t *testing.T) {
 	bothProtocols(t, simulator.Options{}, func(t *testing.T, r *rig) {
 		r.login()
 		for _, name := range []string{"401-early", "413-early"} {
@@ -266,7 +266,7 @@ func TestAnswerCanComeBeforeTheBodyWasRead(t *testing.T) {
 	})
 }
 
-func TestAnswerCanComeAtTheEndOfAnUpload(t *testing.T) {
+func TestResponseCanComeAtTheEndOfAnUpload(t *testing.T) {
 	bothProtocols(t, simulator.Options{}, func(t *testing.T, r *rig) {
 		r.login()
 		const size = 3 << 20
@@ -281,7 +281,7 @@ func TestAnswerCanComeAtTheEndOfAnUpload(t *testing.T) {
 	})
 }
 
-func TestRefusalNeedsNoBodyFromWhoeverWaitsToSendIt(t *testing.T) {
+func TestRejectionNeedsNoBodyFromWhoeverWaitsToSendIt(t *testing.T) {
 	bothProtocols(t, simulator.Options{}, func(t *testing.T, r *rig) {
 		r.client.Transport.(*http.Transport).ExpectContinueTimeout = time.Minute
 		body, w := io.Pipe() // never written to
@@ -351,7 +351,7 @@ func TestBodyCanBeSlow(t *testing.T) {
 	})
 }
 
-func TestEarlyHintsComeBeforeTheAnswer(t *testing.T) {
+func TestEarlyHintsComeBeforeTheResponse(t *testing.T) {
 	bothProtocols(t, simulator.Options{}, func(t *testing.T, r *rig) {
 		r.login().AddFault(must(t, "early-hints"))
 		var got []string
@@ -367,7 +367,7 @@ func TestEarlyHintsComeBeforeTheAnswer(t *testing.T) {
 	})
 }
 
-func TestAnswersCanBearOddThings(t *testing.T) {
+func TestResponsesCanBearOddThings(t *testing.T) {
 	bothProtocols(t, simulator.Options{}, func(t *testing.T, r *rig) {
 		r.login()
 		ask := func(name string) (*http.Response, []byte) {
@@ -453,7 +453,7 @@ func reparse(t *testing.T, text []byte) simulator.Fault {
 	return f
 }
 
-func TestImpossibleFaultsAreRefused(t *testing.T) {
+func TestImpossibleFaultsAreRejected(t *testing.T) {
 	for _, text := range []string{`{"status":42}`, `{"cut":"nowhere"}`, `{"early":true}`, `{"body":"x"}`, `{"delay":"soon"}`, `{"count":-1}`,
 		`{"size":-2,"status":200}`, `{"nonsense":1}`, `{"name":"nonsense"}`, `[]`, `{`, `{"delay":"-1s"}`} {
 		if f, err := simulator.ParseFault([]byte(text)); err == nil {

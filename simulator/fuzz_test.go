@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-func FuzzCallIsReadOrRefused(f *testing.F) {
+func FuzzCallIsReadOrRejected(f *testing.F) {
 	for _, seed := range []string{"", "{}", `{"data":[{"id":"a"}]}`, `{"meta":{"pagination":{"pageSize":2,"pageToken":"x"}},"data":[{}]}`, `{"data":[null,{}]}`, `{"data":{}}`} {
 		f.Add([]byte(seed))
 	}
@@ -30,7 +30,7 @@ func FuzzCallIsReadOrRefused(f *testing.F) {
 	})
 }
 
-func FuzzTokenIsRefusedUnlessIssued(f *testing.F) {
+func FuzzTokenIsRejectedUnlessIssued(f *testing.F) {
 	now := time.Unix(1e9, 0)
 	i := issuer{key: randomKey(), ttl: time.Hour}
 	token, _ := i.issue("app", now)
@@ -65,7 +65,7 @@ func FuzzIdentifiersAreOpaque(f *testing.F) {
 	})
 }
 
-func FuzzFaultIsReadOrRefused(f *testing.F) {
+func FuzzFaultIsReadOrRejected(f *testing.F) {
 	for _, seed := range []string{`{"status":500,"count":3}`, `{"name":"slow","delay":"1s"}`, `{"token":{"expires_in":null}}`, `{"cut":"body","cutAfter":5}`, `{`} {
 		f.Add([]byte(seed))
 	}
@@ -84,7 +84,7 @@ func FuzzFaultIsReadOrRefused(f *testing.F) {
 	})
 }
 
-func FuzzBlobPathIsReadOrRefused(f *testing.F) {
+func FuzzBlobPathIsReadOrRejected(f *testing.F) {
 	f.Add(blob{"cg", 5, []string{"receipt", "url protect"}}.path())
 	f.Add("////")
 	f.Fuzz(func(t *testing.T, path string) {

@@ -15,7 +15,7 @@ import (
 	"mimecast-proxy/simulator"
 )
 
-func TestTokenAnswerHasTheObservedShape(t *testing.T) {
+func TestTokenResponseHasTheObservedShape(t *testing.T) {
 	bothProtocols(t, simulator.Options{}, func(t *testing.T, r *rig) {
 		status, answer := r.fetch(form(simulator.DefaultClientID, simulator.DefaultClientSecret))
 		if status != 200 || answer["token_type"] != "Bearer" || answer["expires_in"] != 1799.0 || answer["scope"] != "" || len(answer) != 4 {
@@ -27,7 +27,7 @@ func TestTokenAnswerHasTheObservedShape(t *testing.T) {
 	})
 }
 
-func TestTokenEndpointRefusesWhatIsNotTheGrant(t *testing.T) {
+func TestTokenEndpointRejectsWhatIsNotTheGrant(t *testing.T) {
 	r := start(t, simulator.Options{})
 	ok := form(simulator.DefaultClientID, simulator.DefaultClientSecret)
 	const urlencoded = "application/x-www-form-urlencoded"
@@ -80,7 +80,7 @@ func TestTokensCoexistUntilTheyExpire(t *testing.T) {
 	}
 }
 
-func TestGatewayRefusesTokensAsMimecastDoes(t *testing.T) {
+func TestGatewayRejectsTokensAsMimecastDoes(t *testing.T) {
 	bothProtocols(t, simulator.Options{}, func(t *testing.T, r *rig) {
 		revoked := r.login().token
 		r.RevokeTokens()
@@ -131,7 +131,7 @@ func TestCredentialsCanBeRotatedWhileItRuns(t *testing.T) {
 	}
 }
 
-func TestAnswersBearTheGatewaysHeaders(t *testing.T) {
+func TestResponsesBearTheGatewaysHeaders(t *testing.T) {
 	bothProtocols(t, simulator.Options{}, func(t *testing.T, r *rig) {
 		ids := map[string]bool{}
 		for _, target := range []string{"/identity/whoami", "/identity/whoami", "/nowhere"} {
@@ -152,7 +152,7 @@ func TestAnswersBearTheGatewaysHeaders(t *testing.T) {
 	})
 }
 
-func TestAnswersAreCompressedForWhoeverTakesThat(t *testing.T) {
+func TestResponsesAreCompressedForWhoeverTakesThat(t *testing.T) {
 	r := start(t, simulator.Options{}).login()
 	for accept, want := range map[string]string{"gzip": "gzip", "br, gzip;q=0.5": "gzip", "*": "gzip", "gzip;q=0": "", "identity": "", "": ""} {
 		res, body := r.do(r.request("GET", "/siem/v1/events/cg", nil, "Accept-Encoding", accept))
@@ -174,7 +174,7 @@ func TestAnswersAreCompressedForWhoeverTakesThat(t *testing.T) {
 	}
 }
 
-func TestRoutesAnswerAsAGatewayDoes(t *testing.T) {
+func TestRoutesRespondAsAGatewayDoes(t *testing.T) {
 	r := start(t, simulator.Options{}).login()
 	r.Forbid("/siem/", "/api/dlp/")
 	for _, c := range []struct {

@@ -37,7 +37,7 @@ func (s *Simulator) heldMessage(i int) message {
 }
 
 // holdList lists the queue as the members of data themselves. A page begins
-// where the one before ended, whatever was released meanwhile.
+// at the end of the one before, even if messages were released meanwhile.
 func (s *Simulator) holdList(c *call) result {
 	first := 0
 	if token := c.Meta.Pagination.PageToken; token != "" {
@@ -47,7 +47,7 @@ func (s *Simulator) holdList(c *call) result {
 			return failed(nil, "err_validation_invalid_page_token", "The page token is not one that was given for this function")
 		}
 	}
-	waiting := s.waiting(c)
+	waiting := s.remaining(c)
 	at, _ := slices.BinarySearch(waiting, first)
 	size := c.Meta.Pagination.PageSize
 	end := min(at+size, len(waiting))
@@ -61,18 +61,18 @@ func (s *Simulator) holdList(c *call) result {
 	return res
 }
 
-// waiting returns the messages that still are in the queue and that the call is
+// remaining returns the messages that still are in the queue and that the call is
 // about.
-func (s *Simulator) waiting(c *call) []int {
+func (s *Simulator) remaining(c *call) []int {
 	s.held.mu.Lock()
 	defer s.held.mu.Unlock()
-	var list []int
+	var indexes []int
 	for i := range s.opts.HeldMessages {
 		if _, done := s.held.done[i]; !done && s.heldMatches(c, i) {
-			list = append(list, i)
+			indexes = append(indexes, i)
 		}
 	}
-	return list
+	return indexes
 }
 
 func (s *Simulator) heldMatches(c *call, i int) bool {
@@ -111,7 +111,7 @@ func (s *Simulator) heldEntry(i int) object {
 }
 
 // holdAction releases or rejects messages, each item of data by itself. It
-// counts each time that it is asked to, also where the message is gone: a
+// counts each call, even if the message is gone: a
 // second count for an id is a request that ran twice.
 func (s *Simulator) holdAction(name string) function {
 	verb := strings.TrimPrefix(name, "hold-")

@@ -6,29 +6,29 @@ import (
 	"time"
 )
 
-// keepLogs is how far back the logs go.
-const keepLogs = 30 * 24 * time.Hour
+// logRetention is how far back the logs go.
+const logRetention = 30 * 24 * time.Hour
 
 // logbook is a log that grows by one entry every so often. An entry is made
 // when it is asked for.
 type logbook struct {
 	name string
-	// list is the member of data[0] that holds the entries; "" where data
+	// list is the member of data[0] that holds the entries; "" if data
 	// itself does.
 	list  string
 	every time.Duration
 	entry func(s *Simulator, n int64, at time.Time) object
-	// tooOld is the code for a start beyond what is kept; "" where the log just
+	// tooOld is the code for a start beyond what is kept; "" if the log just
 	// begins later.
 	tooOld string
 }
 
 var (
 	auditLog         = logbook{name: "audit", every: 3 * time.Minute, entry: (*Simulator).auditEvent}
-	clickLog         = logbook{name: "click", list: "clickLogs", every: 5 * time.Minute, entry: (*Simulator).click}
-	attachmentLog    = logbook{name: "attachment", list: "attachmentLogs", every: 4 * time.Minute, entry: (*Simulator).attachment}
+	clickLog         = logbook{name: "click", list: "clickLogs", every: 5 * time.Minute, entry: (*Simulator).urlClick}
+	attachmentLog    = logbook{name: "attachment", list: "attachmentLogs", every: 4 * time.Minute, entry: (*Simulator).attachmentScan}
 	impersonationLog = logbook{name: "impersonation", list: "impersonationLogs", every: 20 * time.Minute, entry: (*Simulator).impersonation}
-	dlpLog           = logbook{name: "dlp", list: "dlpLogs", every: 15 * time.Minute, entry: (*Simulator).leak}
+	dlpLog           = logbook{name: "dlp", list: "dlpLogs", every: 15 * time.Minute, entry: (*Simulator).dlpEvent}
 	archiveSearchLog = logbook{name: "search", list: "logs", every: time.Hour, entry: (*Simulator).archiveSearch}
 )
 
@@ -72,7 +72,7 @@ func (s *Simulator) extent(b logbook, c *call) (extent, object) {
 			return extent{}, failure(c.Data[0], "err_validation_invalid_date", "A date must look like "+bodyTime)
 		}
 	}
-	oldest := now.Add(-keepLogs)
+	oldest := now.Add(-logRetention)
 	switch {
 	case from.After(to):
 		return extent{}, failure(c.Data[0], "err_validation_date_range", "The start date is after the end date")
@@ -112,11 +112,11 @@ func (s *Simulator) page(b logbook, c *call, x extent, offset int64) result {
 	}
 	entry := func(i int64) object {
 		n := at(i)
-		shift := s.draw(b.name+" time", n).Int64N(int64(b.every))
+		shift := s.randFor(b.name+" time", n).Int64N(int64(b.every))
 		return b.entry(s, n, time.Unix(0, n*int64(b.every)+shift).UTC())
 	}
 	size, total := int64(c.Meta.Pagination.PageSize), x.end-x.first
-	items, total := choose(entry, wanted(c), offset, size, total)
+	items, total := filterPage(entry, filterOf(c), offset, size, total)
 	page := object{"pageSize": size, "totalCount": total}
 	token := func(o int64) string { return s.seal("page of "+b.name, fmt.Sprintf("%d %d %d", x.first, x.end, o)) }
 	if offset+size < total {
@@ -132,7 +132,7 @@ func (b logbook) result(items []object, total int64, page object) result {
 	if b.list == "" {
 		return result{data: items, page: page}
 	}
-	data := object{b.list: listed(items)}
+	data := object{b.list: nonNil(items)}
 	if b.name == impersonationName {
 		data["resultCount"] = total
 	}
@@ -141,9 +141,9 @@ func (b logbook) result(items []object, total int64, page object) result {
 
 const impersonationName = "impersonation"
 
-// choose returns one page of the entries that match, and how many match in all.
+// filterPage returns one page of the entries that match, and how many match in all.
 // Without a condition nothing but the page is made.
-func choose(entry func(int64) object, match func(object) bool, offset, size, total int64) ([]object, int64) {
+func filterPage(entry func(int64) object, match func(object) bool, offset, size, total int64) ([]object, int64) {
 	var items []object
 	if match == nil {
 		for i := offset; i < min(offset+size, total); i++ {
@@ -165,8 +165,8 @@ func choose(entry func(int64) object, match func(object) bool, offset, size, tot
 	return items, found
 }
 
-// wanted returns the condition that a call makes, or nil for none.
-func wanted(c *call) func(object) bool {
+// filterOf returns the condition that a call makes, or nil for none.
+func filterOf(c *call) func(object) bool {
 	want := map[string]string{}
 	for _, name := range []string{"route", "scanResult", "result", "taggedMalicious", "auditType", "action"} {
 		if v := c.arg(name); v != "" && v != "all" {
@@ -196,7 +196,7 @@ var auditTypes = []struct{ kind, category, info string }{
 }
 
 func (s *Simulator) auditEvent(n int64, at time.Time) object {
-	r := s.draw("audit", n)
+	r := s.randFor("audit", n)
 	t, user := pick(r, auditTypes), pick(r, people)+"@"+ownDomain
 	return object{
 		"id": s.seal("audit", fmt.Sprint(n)), "auditType": t.kind, "category": t.category, "user": user,
@@ -218,10 +218,10 @@ func (s *Simulator) auditCategories(*call) result {
 	return result{data: data}
 }
 
-func (s *Simulator) click(n int64, at time.Time) object {
-	r, m := s.draw("click", n), s.messageAt(at)
+func (s *Simulator) urlClick(n int64, at time.Time) object {
+	r, m := s.randFor("click", n), s.messageAt(at)
 	verdict, category, action := "clean", "Business", "allow"
-	if m.malicious || oneIn(r, 8) {
+	if m.malicious || oneInN(r, 8) {
 		verdict, category, action = "malicious", "Phishing & Fraud", "block"
 	}
 	return object{
@@ -234,10 +234,10 @@ func (s *Simulator) click(n int64, at time.Time) object {
 	}
 }
 
-func (s *Simulator) attachment(n int64, at time.Time) object {
-	r, m := s.draw("attachment", n), s.messageAt(at)
+func (s *Simulator) attachmentScan(n int64, at time.Time) object {
+	r, m := s.randFor("attachment", n), s.messageAt(at)
 	verdict, action := "safe", "none, none"
-	if oneIn(r, 12) {
+	if oneInN(r, 12) {
 		verdict, action = "malicious", "user release,none"
 	}
 	return object{
@@ -250,11 +250,11 @@ func (s *Simulator) attachment(n int64, at time.Time) object {
 }
 
 func (s *Simulator) impersonation(n int64, at time.Time) object {
-	r, m := s.draw(impersonationName, n), s.messageAt(at)
+	r, m := s.randFor(impersonationName, n), s.messageAt(at)
 	return object{
 		"id": "MTOKEN:" + s.seal(impersonationName, fmt.Sprint(n)), "senderAddress": m.sender, "recipientAddress": m.recipient,
 		"subject": m.subject, "messageId": m.id, "definition": "Impersonation: 1 hit", "hits": 1, "identifiers": []string{"internal_user_name"},
-		"action": pick(r, []string{"none", "hold"}), "taggedExternal": false, "taggedMalicious": !oneIn(r, 3), "senderIpAddress": m.ip,
+		"action": pick(r, []string{"none", "hold"}), "taggedExternal": false, "taggedMalicious": !oneInN(r, 3), "senderIpAddress": m.ip,
 		"eventTime": at.Format(bodyTime),
 		"impersonationResults": []object{{
 			"impersonationDomainSource": "internal_user_name", "similarDomain": m.sender, "stringSimilarToDomain": pick(r, people), "checkerResult": "hit",
@@ -262,8 +262,8 @@ func (s *Simulator) impersonation(n int64, at time.Time) object {
 	}
 }
 
-func (s *Simulator) leak(n int64, at time.Time) object {
-	r, m := s.draw("dlp", n), s.messageAt(at)
+func (s *Simulator) dlpEvent(n int64, at time.Time) object {
+	r, m := s.randFor("dlp", n), s.messageAt(at)
 	return object{
 		"senderAddress": m.sender, "recipientAddress": m.recipient, "subject": m.subject, "messageId": m.id, "route": m.route,
 		"eventTime": at.Format(bodyTime), "policy": pick(r, []string{"Confidential", "Card numbers", "Payroll"}), "action": pick(r, []string{"hold", "block", "notification"}),
@@ -271,7 +271,7 @@ func (s *Simulator) leak(n int64, at time.Time) object {
 }
 
 func (s *Simulator) archiveSearch(n int64, at time.Time) object {
-	r := s.draw("archive search", n)
+	r := s.randFor("archive search", n)
 	return object{
 		"createTime": at.Format(bodyTime), "emailAddr": pick(r, people) + "@" + ownDomain, "source": "archive",
 		"searchText": pick(r, subjects), "searchReason": "", "description": "Archive search, first page",

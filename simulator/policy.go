@@ -25,14 +25,14 @@ type rules struct {
 	byID map[string]object
 }
 
-// open gives the collection to f, seeded on first use.
-func (rs *rules) open(s *Simulator, f func(map[string]object)) {
+// withLock gives the collection to f, seeded on first use.
+func (rs *rules) withLock(s *Simulator, f func(map[string]object)) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
 	if rs.byID == nil {
 		rs.byID = map[string]object{}
 		for i := range 3 {
-			r := s.draw("rule", int64(i))
+			r := s.randFor("rule", int64(i))
 			rs.add(s, object{"description": "Blocked by the help desk", "option": "block_sender", "enabled": true,
 				"from": object{"type": "email_domain", "value": pick(r, domains)}, "to": object{"type": "everyone"}})
 		}
@@ -52,17 +52,17 @@ func ruleID(r *http.Request) string { return strings.TrimPrefix(r.URL.Path, rule
 
 func (s *Simulator) listRules(w http.ResponseWriter, r *http.Request) {
 	var data []object
-	s.rules.open(s, func(byID map[string]object) {
+	s.rules.withLock(s, func(byID map[string]object) {
 		for _, id := range slices.Sorted(maps.Keys(byID)) {
 			data = append(data, maps.Clone(byID[id]))
 		}
 	})
 	from, to, meta, ok := s.restPage(r, "rules", len(data))
 	if !ok {
-		s.refuseREST(w, r, http.StatusBadRequest, "invalid_page_token", "The page token is not one that was given", "pageToken")
+		s.rejectREST(w, r, http.StatusBadRequest, "invalid_page_token", "The page token is not one that was given", "pageToken")
 		return
 	}
-	s.reply(w, r, http.StatusOK, object{"meta": meta, "policies": listed(data[from:to])})
+	s.respond(w, r, http.StatusOK, object{"meta": meta, "policies": nonNil(data[from:to])})
 }
 
 func (s *Simulator) createRule(w http.ResponseWriter, r *http.Request) {
@@ -72,27 +72,27 @@ func (s *Simulator) createRule(w http.ResponseWriter, r *http.Request) {
 	}
 	var full bool
 	var made object
-	s.rules.open(s, func(byID map[string]object) {
+	s.rules.withLock(s, func(byID map[string]object) {
 		if full = len(byID) >= maxRules; !full {
-			s.journal.execute("create-policy", idempotency(r.Header, s.rules.add(s, rule)))
+			s.journal.execute("create-policy", executionID(r.Header, s.rules.add(s, rule)))
 			made = maps.Clone(rule)
 		}
 	})
 	if full {
-		s.refuseREST(w, r, http.StatusConflict, "too_many", "There are too many policies", "")
+		s.rejectREST(w, r, http.StatusConflict, "too_many", "There are too many policies", "")
 		return
 	}
-	s.reply(w, r, http.StatusCreated, made)
+	s.respond(w, r, http.StatusCreated, made)
 }
 
-// readRule reads a policy, or answers why it can't.
+// readRule parses a policy, or rejects the request.
 func (s *Simulator) readRule(w http.ResponseWriter, r *http.Request) (rule object, ok bool) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxForm))
 	if err == nil {
 		err = json.Unmarshal(body, &rule)
 	}
 	if err != nil || rule == nil {
-		s.refuseREST(w, r, http.StatusBadRequest, "invalid_body", "The body must be a JSON object", "")
+		s.rejectREST(w, r, http.StatusBadRequest, "invalid_body", "The body must be a JSON object", "")
 		return nil, false
 	}
 	return rule, true
@@ -100,16 +100,16 @@ func (s *Simulator) readRule(w http.ResponseWriter, r *http.Request) (rule objec
 
 func (s *Simulator) getRule(w http.ResponseWriter, r *http.Request) {
 	var rule object
-	s.rules.open(s, func(byID map[string]object) { rule = maps.Clone(byID[ruleID(r)]) })
-	s.giveRule(w, r, rule)
+	s.rules.withLock(s, func(byID map[string]object) { rule = maps.Clone(byID[ruleID(r)]) })
+	s.writeRule(w, r, rule)
 }
 
-func (s *Simulator) giveRule(w http.ResponseWriter, r *http.Request, rule object) {
+func (s *Simulator) writeRule(w http.ResponseWriter, r *http.Request, rule object) {
 	if rule == nil {
-		s.refuseREST(w, r, http.StatusNotFound, "not_found", "There is no such policy", "id")
+		s.rejectREST(w, r, http.StatusNotFound, "not_found", "There is no such policy", "id")
 		return
 	}
-	s.reply(w, r, http.StatusOK, rule)
+	s.respond(w, r, http.StatusOK, rule)
 }
 
 func (s *Simulator) patchRule(w http.ResponseWriter, r *http.Request) {
@@ -119,25 +119,25 @@ func (s *Simulator) patchRule(w http.ResponseWriter, r *http.Request) {
 	}
 	delete(change, "id")
 	var rule object
-	s.rules.open(s, func(byID map[string]object) {
+	s.rules.withLock(s, func(byID map[string]object) {
 		if old := byID[ruleID(r)]; old != nil {
-			s.journal.execute("update-policy", idempotency(r.Header, ruleID(r)))
+			s.journal.execute("update-policy", executionID(r.Header, ruleID(r)))
 			maps.Copy(old, change)
 			rule = maps.Clone(old)
 		}
 	})
-	s.giveRule(w, r, rule)
+	s.writeRule(w, r, rule)
 }
 
 func (s *Simulator) deleteRule(w http.ResponseWriter, r *http.Request) {
 	known := false
-	s.rules.open(s, func(byID map[string]object) {
+	s.rules.withLock(s, func(byID map[string]object) {
 		_, known = byID[ruleID(r)]
 		delete(byID, ruleID(r))
 	})
-	s.journal.execute("delete-policy", idempotency(r.Header, ruleID(r)))
+	s.journal.execute("delete-policy", executionID(r.Header, ruleID(r)))
 	if !known {
-		s.giveRule(w, r, nil)
+		s.writeRule(w, r, nil)
 		return
 	}
 	w.WriteHeader(http.StatusNoContent)

@@ -11,8 +11,8 @@ import (
 
 // Quota is how often a function may be called.
 type Quota struct {
-	Calls  int
-	Window time.Duration
+	Calls  int           // most calls in a window
+	Window time.Duration // length of a window
 }
 
 // documentedQuotas are the only ones that Mimecast publishes. A path that ends
@@ -23,7 +23,7 @@ var documentedQuotas = map[string]Quota{
 	"/siem/v1/events/":       {300, time.Hour},
 }
 
-// DefaultRateLimitHeader begins the names of the headers that tell of quotas.
+// DefaultRateLimitHeader is the prefix of the quota headers' names.
 // Other spellings are in use: X-Rate-Limit-, X-Mimecast-RateLimit-.
 const DefaultRateLimitHeader = "X-RateLimit-"
 
@@ -45,7 +45,7 @@ func (l *limiter) init(quotas map[string]Quota) {
 }
 
 // SetQuota limits the function at path, or each function under a path that ends
-// in "/"; 0 calls take the limit away. What was used up counts from anew.
+// in "/"; 0 calls take the limit away. It resets all counts.
 func (s *Simulator) SetQuota(path string, calls int, per time.Duration) {
 	l := &s.limits
 	l.mu.Lock()
@@ -58,16 +58,17 @@ func (s *Simulator) SetQuota(path string, calls int, per time.Duration) {
 	l.quotas[path] = Quota{calls, per}
 }
 
-// SetRateLimitHeader sets how the rate limit headers' names begin.
+// SetRateLimitHeader sets the prefix of the rate-limit headers' names, such as
+// [DefaultRateLimitHeader].
 func (s *Simulator) SetRateLimitHeader(prefix string) {
 	s.limits.mu.Lock()
 	defer s.limits.mu.Unlock()
 	s.limits.prefix = prefix
 }
 
-// take uses up one call and says so in h. It reports whether there was one.
+// takeCall uses one call and sets the quota headers in h. It reports whether there was one.
 // The reset is a duration in milliseconds.
-func (l *limiter) take(h http.Header, path, app string, now time.Time) bool {
+func (l *limiter) takeCall(h http.Header, path, app string, now time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	q, ok := l.quota(path)
@@ -76,7 +77,7 @@ func (l *limiter) take(h http.Header, path, app string, now time.Time) bool {
 	}
 	w := l.windows[app+" "+path]
 	if w == nil || now.Sub(w.began) >= q.Window || now.Before(w.began) {
-		l.forget(now)
+		l.deleteExpired(now)
 		w = &window{began: now}
 		l.windows[app+" "+path] = w
 	}
@@ -91,8 +92,8 @@ func (l *limiter) take(h http.Header, path, app string, now time.Time) bool {
 	return allowed
 }
 
-// forget keeps windows of functions whose paths clients make up from piling up.
-func (l *limiter) forget(now time.Time) {
+// deleteExpired keeps windows of functions whose paths clients make up from piling up.
+func (l *limiter) deleteExpired(now time.Time) {
 	if len(l.windows) < 1000 {
 		return
 	}

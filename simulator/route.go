@@ -23,8 +23,8 @@ func (m methods) find(method string) http.HandlerFunc {
 func (m methods) allow() string { return strings.Join(slices.Sorted(maps.Keys(m)), ", ") }
 
 // routes maps paths to handlers. A path that ends in "/" stands for what is
-// under it. It is not an http.ServeMux, which answers a path that is not clean
-// with a redirect, where this must see what the client sent.
+// under it. It is not an http.ServeMux, which redirects a path that is not clean:
+// the simulator must see what the client sent.
 type routes map[string]methods
 
 func (rs routes) find(path string) methods {

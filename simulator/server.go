@@ -20,14 +20,14 @@ import (
 	"time"
 )
 
-// Certificate says what is wrong with the one that the API shows.
+// Certificate is what is wrong with the certificate that the API presents.
 type Certificate string
 
 // The certificates.
 const (
-	CertificateGood      Certificate = ""
-	CertificateExpired   Certificate = "expired"
-	CertificateOtherHost Certificate = "other-host"
+	CertificateGood      Certificate = ""           // nothing
+	CertificateExpired   Certificate = "expired"    // it expired a month ago
+	CertificateOtherHost Certificate = "other-host" // it names another host
 )
 
 // Server is a simulator that listens on loopback.
@@ -44,18 +44,18 @@ type Server struct {
 	servers []*http.Server
 	running sync.WaitGroup // serving loops, connections and handlers
 
-	life   sync.Mutex
-	closed bool // nothing is added to running any more
-	conns  map[net.Conn]bool
+	lifecycle sync.Mutex
+	closed    bool // nothing is added to running any more
+	conns     map[net.Conn]bool
 }
 
 // maxHeader bounds a request's header, in bytes, and with it what is remembered
 // of a request.
 const maxHeader = 256 << 10
 
-// Start serves a simulator: the API over TLS, by HTTP/2 and HTTP/1.1, under an
-// authority of its own; the object store and the knobs over plain HTTP. All of
-// it is on loopback, at free ports.
+// Start serves a simulator: the API over TLS, by HTTP/2 and HTTP/1.1, with a certificate
+// of a new authority; the object store and the control API over plain HTTP. All listen
+// on loopback, at free ports unless Options.Address is set.
 func Start(o Options) (*Server, error) {
 	ca, err := newAuthority()
 	if err != nil {
@@ -111,7 +111,7 @@ func listen(addresses ...string) ([]net.Listener, error) {
 func (s *Server) server(ctx context.Context, h http.Handler) *http.Server {
 	srv := &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if !s.enter() {
+			if !s.trackHandler() {
 				panic(http.ErrAbortHandler)
 			}
 			defer s.running.Done()
@@ -121,29 +121,29 @@ func (s *Server) server(ctx context.Context, h http.Handler) *http.Server {
 		ReadHeaderTimeout: 30 * time.Second,
 		MaxHeaderBytes:    maxHeader,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
-		ConnContext:       keepConn,
-		ConnState:         s.track,
+		ConnContext:       contextWithConn,
+		ConnState:         s.trackConn,
 	}
 	s.servers = append(s.servers, srv)
 	return srv
 }
 
-// enter counts a handler in, unless Close has begun to wait: an HTTP/2
+// trackHandler counts a handler in, unless Close has begun to wait: an HTTP/2
 // connection may start one as it is closed.
-func (s *Server) enter() bool {
-	s.life.Lock()
-	defer s.life.Unlock()
+func (s *Server) trackHandler() bool {
+	s.lifecycle.Lock()
+	defer s.lifecycle.Unlock()
 	if !s.closed {
 		s.running.Add(1)
 	}
 	return !s.closed
 }
 
-// track keeps the open connections, and closes one that was accepted while
+// trackConn keeps the open connections, and closes one that was accepted while
 // everything was being closed, which http.Server would forget.
-func (s *Server) track(c net.Conn, state http.ConnState) {
-	s.life.Lock()
-	defer s.life.Unlock()
+func (s *Server) trackConn(c net.Conn, state http.ConnState) {
+	s.lifecycle.Lock()
+	defer s.lifecycle.Unlock()
 	switch state {
 	case http.StateNew:
 		if s.closed {
@@ -164,8 +164,8 @@ func (s *Server) track(c net.Conn, state http.ConnState) {
 // DropConnections resets every connection there is, idle or not, as a load
 // balancer that restarts does. New ones are accepted.
 func (s *Server) DropConnections() {
-	s.life.Lock()
-	defer s.life.Unlock()
+	s.lifecycle.Lock()
+	defer s.lifecycle.Unlock()
 	for c := range s.conns {
 		reset(c)
 	}
@@ -173,9 +173,9 @@ func (s *Server) DropConnections() {
 
 // Close stops serving at once, and waits until nothing runs any more.
 func (s *Server) Close() error {
-	s.life.Lock()
+	s.lifecycle.Lock()
 	s.closed = true
-	s.life.Unlock()
+	s.lifecycle.Unlock()
 	s.cancel() // ends what waits for its client
 	var errs []error
 	for _, srv := range s.servers {

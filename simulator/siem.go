@@ -18,9 +18,9 @@ const (
 	batchEvery = 15 * time.Minute
 	// The stream looks back a day, batches are kept for a week, and a page has
 	// 100 items at most: so Mimecast documents it.
-	streamBack  = 24 * time.Hour
-	batchesKept = 7 * 24 * time.Hour
-	siemPage    = 100
+	streamRetention = 24 * time.Hour
+	batchRetention  = 7 * 24 * time.Hour
+	siemPage        = 100
 )
 
 // siemTypes are the types of events by product: cg is the cloud gateway, ci
@@ -42,9 +42,9 @@ type siemRequest struct {
 // siemStream serves events inline.
 func (s *Simulator) siemStream(product string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		q, err := s.siemRequest(product, r.URL.Query(), eventEvery, streamBack)
+		q, err := s.parseSIEMRequest(product, r.URL.Query(), eventEvery, streamRetention)
 		if err != nil {
-			s.refuse(w, r, http.StatusBadRequest, "err_validation", err.Error())
+			s.reject(w, r, http.StatusBadRequest, "err_validation", err.Error())
 			return
 		}
 		events := []object{}
@@ -53,16 +53,16 @@ func (s *Simulator) siemStream(product string) http.HandlerFunc {
 				events = append(events, s.event(product, q.next))
 			}
 		}
-		s.reply(w, r, http.StatusOK, q.page(events))
+		s.respond(w, r, http.StatusOK, q.page(events))
 	}
 }
 
 // siemBatch serves the addresses of files with events.
 func (s *Simulator) siemBatch(product string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		q, err := s.siemRequest(product, r.URL.Query(), batchEvery, batchesKept)
+		q, err := s.parseSIEMRequest(product, r.URL.Query(), batchEvery, batchRetention)
 		if err != nil {
-			s.refuse(w, r, http.StatusBadRequest, "err_validation", err.Error())
+			s.reject(w, r, http.StatusBadRequest, "err_validation", err.Error())
 			return
 		}
 		files := []object{}
@@ -73,18 +73,18 @@ func (s *Simulator) siemBatch(product string) http.HandlerFunc {
 				files = append(files, object{"url": address, "expiry": expiry.Format("2006-01-02T15:04:05.000Z"), "size": len(content)})
 			}
 		}
-		s.reply(w, r, http.StatusOK, q.page(files))
+		s.respond(w, r, http.StatusOK, q.page(files))
 	}
 }
 
-// page is the reply. The token for the next is there even where the client has
+// page is the reply. The token for the next is there even if the client has
 // caught up, so that it can go on from there later.
 func (q siemRequest) page(items []object) object {
 	token := base64.StdEncoding.EncodeToString(fmt.Appendf(nil, "%010d", q.next))
 	return object{"value": items, "@nextPage": token, "isCaughtUp": q.next >= q.end}
 }
 
-func (s *Simulator) siemRequest(product string, query url.Values, step, back time.Duration) (q siemRequest, err error) {
+func (s *Simulator) parseSIEMRequest(product string, query url.Values, step, back time.Duration) (q siemRequest, err error) {
 	q = siemRequest{product: product, size: siemPage}
 	if q.types, err = siemTypesOf(product, query); err != nil {
 		return q, err
@@ -115,7 +115,7 @@ func (s *Simulator) siemRequest(product string, query url.Values, step, back tim
 	return q, err
 }
 
-// siemTypesOf reads the types: several by comma, all where none is named. The
+// siemTypesOf reads the types: separated by commas; all if none is named. The
 // stream calls the parameter types, the batches type; both take either here.
 func siemTypesOf(product string, query url.Values) ([]string, error) {
 	var types []string
@@ -172,13 +172,13 @@ func (s *Simulator) eventType(product string, n int64) string {
 	if i := n % 4; i < 3 {
 		return types[i]
 	}
-	return pick(s.draw("event type", n), types[3:])
+	return pick(s.randFor("event type", n), types[3:])
 }
 
 // event is the nth event. Most numbers are text, as was observed.
 func (s *Simulator) event(product string, n int64) object {
 	kind := s.eventType(product, n)
-	r, m := s.draw(product+" event", n), s.message(n/4)
+	r, m := s.randFor(product+" event", n), s.message(n/4)
 	at := n*eventEvery.Milliseconds() + r.Int64N(eventEvery.Milliseconds())
 	e := object{
 		"type": kind, "subtype": kind, "timestamp": at, "accountId": accountCode, "aggregateId": m.aggregate,
@@ -196,13 +196,13 @@ func (s *Simulator) eventDetails(kind string, m message) object {
 	switch kind {
 	case "receipt":
 		return object{
-			"subtype": m.action("Rej"), "action": m.action("Rej"), "direction": direction, "senderIp": m.ip, "senderHeader": m.sender,
+			"subtype": m.actionOr("Rej"), "action": m.actionOr("Rej"), "direction": direction, "senderIp": m.ip, "senderHeader": m.sender,
 			"tlsVersion": "TLSv1.3", "tlsCipher": "TLS_AES_256_GCM_SHA384", "spamScore": strconv.Itoa(m.spam), "spamDetectionLevel": strconv.Itoa(m.spam),
 			"spamInfo": nil, "numberAttachments": strconv.Itoa(m.attachments),
 		}
 	case "process":
 		return object{
-			"subtype": m.action("Hld"), "action": m.action("Hld"), "holdReason": orElse[any](m.held, "Spm", nil),
+			"subtype": m.actionOr("Hld"), "action": m.actionOr("Hld"), "holdReason": orElse[any](m.held, "Spm", nil),
 			"emailSize": strconv.Itoa(m.size), "numberAttachments": strconv.Itoa(m.attachments), "totalSizeAttachments": strconv.Itoa(m.size * min(m.attachments, 1)),
 			"attachments": nil,
 		}
@@ -216,11 +216,11 @@ func (s *Simulator) eventDetails(kind string, m message) object {
 	}
 	return object{
 		"direction": direction, "senderIp": m.ip, "route": m.route, "scanResult": orElse(m.malicious, "malicious", "clean"),
-		"url": "https://" + m.sender[strings.IndexByte(m.sender, '@')+1:] + "/offer", "md5": hexText(s.draw("md5", m.n), 16),
+		"url": "https://" + m.sender[strings.IndexByte(m.sender, '@')+1:] + "/offer", "md5": hexText(s.randFor("md5", m.n), 16),
 	}
 }
 
-// action is Acc, or else what was done with the message where that is so.
-func (m message) action(otherwise string) string {
+// actionOr returns otherwise if that was done with the message, else Acc.
+func (m message) actionOr(otherwise string) string {
 	return orElse(otherwise == "Rej" && m.rejected || otherwise == "Hld" && m.held, otherwise, "Acc")
 }

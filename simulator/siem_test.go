@@ -191,7 +191,7 @@ func TestBlobsWantNoTokenAndExpire(t *testing.T) {
 	}
 }
 
-func TestSIEMRefusesWhatItCannotUnderstand(t *testing.T) {
+func TestSIEMRejectsWhatItCannotUnderstand(t *testing.T) {
 	r := start(t, simulator.Options{}).login()
 	for _, q := range []string{"pageSize=0", "pageSize=101", "pageSize=x", "type=nonsense", "types=receipt,entities",
 		"dateRangeStartsAt=yesterday", "dateRangeEndsAt=5", "nextPage=x", "nextPage=" + url.QueryEscape("LTE="), "nextPage=a%00"} {

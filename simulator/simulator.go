@@ -1,15 +1,16 @@
-// Package simulator is a Mimecast to talk to: a server that behaves as API 2.0
-// does, as far as that is documented or was observed, for the demo and for
-// every test.
+// Package simulator is a fake Mimecast API 2.0 for the demo and for tests: a server that
+// behaves as Mimecast does, as far as that is documented or was observed, and that injects
+// faults on command.
 //
-// It keeps what changes (held messages, policies, what was asked) and makes up
-// the rest on demand from a seed and a clock, so that a day of events costs no
-// memory and is the same every time. Faults make it misbehave on command.
+// It stores what changes (held messages, policies, received requests) and generates the
+// rest on demand from a seed and a clock, so that a day of events takes no memory and is
+// the same every time.
 //
-// New gives the handlers, Start real listeners around them.
+// [New] returns the handlers; [Start] serves them on real listeners.
 package simulator
 
 import (
+	"cmp"
 	"crypto/rand"
 	"net/http"
 	"slices"
@@ -41,37 +42,37 @@ type Options struct {
 	Quotas map[string]Quota
 	// HeldMessages is how many messages wait in the hold queue; 250 unless set.
 	HeldMessages int
-	// BlobURL is where Blobs is served; Start sets it.
+	// BlobURL is the base URL at which Blobs is served; Start sets it.
 	BlobURL string
 	// BlobTTL is how long a presigned address lives; 15 min unless set.
 	BlobTTL time.Duration
-	// GzipMin is the smallest answer that is compressed for a client that
+	// GzipMin is the smallest response that is compressed for a client that
 	// accepts it, in bytes; 256 unless set, never if negative.
 	GzipMin int
 	// RequestLog is how many requests are remembered; 200 unless set, none if
 	// negative.
 	RequestLog int
 
-	// Address is where Start serves the API; a free port of 127.0.0.1 unless
+	// Address is the address at which Start serves the API; a free port of 127.0.0.1 unless
 	// set.
 	Address string
 	// HTTP1Only keeps Start's API from offering HTTP/2.
 	HTTP1Only bool
-	// Certificate spoils the one that Start's API shows.
+	// Certificate is what is wrong with the one that Start's API presents.
 	Certificate Certificate
 }
 
 func (o Options) withDefaults() Options {
 	o.Now = orElse(o.Now != nil, o.Now, time.Now)
-	o.ClientID = orElse(o.ClientID != "", o.ClientID, DefaultClientID)
-	o.ClientSecret = orElse(o.ClientSecret != "", o.ClientSecret, DefaultClientSecret)
-	o.TokenTTL = orElse(o.TokenTTL != 0, o.TokenTTL, 1799*time.Second)
+	o.ClientID = cmp.Or(o.ClientID, DefaultClientID)
+	o.ClientSecret = cmp.Or(o.ClientSecret, DefaultClientSecret)
+	o.TokenTTL = cmp.Or(o.TokenTTL, 1799*time.Second)
 	o.Quotas = orElse(o.Quotas != nil, o.Quotas, documentedQuotas)
-	o.HeldMessages = orElse(o.HeldMessages != 0, o.HeldMessages, 250)
-	o.BlobTTL = orElse(o.BlobTTL != 0, o.BlobTTL, 15*time.Minute)
-	o.GzipMin = orElse(o.GzipMin != 0, o.GzipMin, 256)
-	o.RequestLog = orElse(o.RequestLog != 0, o.RequestLog, 200)
-	o.Address = orElse(o.Address != "", o.Address, "127.0.0.1:0")
+	o.HeldMessages = cmp.Or(o.HeldMessages, 250)
+	o.BlobTTL = cmp.Or(o.BlobTTL, 15*time.Minute)
+	o.GzipMin = cmp.Or(o.GzipMin, 256)
+	o.RequestLog = cmp.Or(o.RequestLog, 200)
+	o.Address = cmp.Or(o.Address, "127.0.0.1:0")
 	return o
 }
 
@@ -100,7 +101,7 @@ type Simulator struct {
 	forbidden []string
 }
 
-// New returns a simulator, which serves nothing by itself: see API, Blobs and
+// New returns a simulator without listeners: see API, Blobs and
 // Control, or Start.
 func New(o Options) *Simulator {
 	o = o.withDefaults()
@@ -120,7 +121,7 @@ func randomKey() []byte {
 
 // API serves the token endpoint and the API.
 func (s *Simulator) API() http.Handler {
-	return s.journal.wrap("api", http.HandlerFunc(s.serve))
+	return s.journal.record("api", http.HandlerFunc(s.serve))
 }
 
 func (s *Simulator) serve(w http.ResponseWriter, r *http.Request) {
@@ -129,7 +130,7 @@ func (s *Simulator) serve(w http.ResponseWriter, r *http.Request) {
 		s.journal.countToken()
 	}
 	if f, ok := s.faults.next(r); ok {
-		s.misbehave(f, w, r)
+		s.injectFault(f, w, r)
 		return
 	}
 	s.dispatch(w, r)
@@ -140,13 +141,13 @@ func (s *Simulator) serve(w http.ResponseWriter, r *http.Request) {
 func (s *Simulator) dispatch(w http.ResponseWriter, r *http.Request) {
 	methods := s.routes.find(r.URL.Path)
 	if methods == nil {
-		s.refuse(w, r, http.StatusNotFound, "not_found", "The requested resource was not found")
+		s.reject(w, r, http.StatusNotFound, "not_found", "The requested resource was not found")
 		return
 	}
 	h := methods.find(r.Method)
 	if h == nil {
 		w.Header().Set("Allow", methods.allow())
-		s.refuse(w, r, http.StatusMethodNotAllowed, "method_not_allowed", "The method is not allowed for the requested resource")
+		s.reject(w, r, http.StatusMethodNotAllowed, "method_not_allowed", "The method is not allowed for the requested resource")
 		return
 	}
 	if r.URL.Path == tokenPath || s.admit(w, r) {
@@ -154,26 +155,26 @@ func (s *Simulator) dispatch(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// admit checks what a gateway checks before the function runs, and answers
-// where it says no.
+// admit checks what a gateway checks before the function runs, and responds if it
+// rejects the request.
 func (s *Simulator) admit(w http.ResponseWriter, r *http.Request) bool {
 	app, denial := s.issuer.authenticate(r.Header.Values("Authorization"), s.opts.Now())
 	if denial != nil {
-		s.refuse(w, r, http.StatusUnauthorized, denial.code, denial.message)
+		s.reject(w, r, http.StatusUnauthorized, denial.code, denial.message)
 		return false
 	}
 	if s.isForbidden(r.URL.Path) {
-		s.refuse(w, r, http.StatusForbidden, "app_forbidden", "Forbidden to perform the requested operation")
+		s.reject(w, r, http.StatusForbidden, "app_forbidden", "Forbidden to perform the requested operation")
 		return false
 	}
-	if !s.limits.take(w.Header(), r.URL.Path, app, s.opts.Now()) {
-		s.refuse(w, r, http.StatusTooManyRequests, "too_many_requests", "The rate limit for this function has been exceeded")
+	if !s.limits.takeCall(w.Header(), r.URL.Path, app, s.opts.Now()) {
+		s.reject(w, r, http.StatusTooManyRequests, "too_many_requests", "The rate limit for this function has been exceeded")
 		return false
 	}
 	return true
 }
 
-// Forbid makes every path under one of the prefixes answer 403, as it does for
+// Forbid makes every path under one of the prefixes respond with 403, as it does for
 // an application that lacks the product. Without a prefix nothing is forbidden.
 func (s *Simulator) Forbid(prefixes ...string) {
 	s.mu.Lock()

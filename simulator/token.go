@@ -20,8 +20,8 @@ const tokenPath = "/oauth/token"
 // maxForm bounds the body of a token request.
 const maxForm = 64 << 10
 
-// issuer gives tokens and judges them. It keeps none: a token says by itself
-// until when it lives and is sealed with a key, so that a hundred thousand cost
+// issuer issues and checks tokens. It stores none: a token contains its expiry and is
+// signed with a key, so that a hundred thousand cost
 // nothing, tokens coexist until they expire, and one that has expired can still
 // be told from one that never was.
 type issuer struct {
@@ -33,7 +33,7 @@ type issuer struct {
 	generation int64 // of tokens: those of an earlier one were revoked
 }
 
-// claims are what a token says.
+// claims are the content of a token.
 type claims struct {
 	App        string `json:"client_id"`
 	ID         string `json:"jti"`
@@ -59,7 +59,7 @@ func (i *issuer) revoke() {
 	i.generation++
 }
 
-func (i *issuer) knows(id, secret string) bool {
+func (i *issuer) matches(id, secret string) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	return id == i.id && secret == i.secret
@@ -97,8 +97,8 @@ var (
 )
 
 // authenticate returns the application that the Authorization headers speak
-// for. More than one is refused, since which of them counts is anyone's guess.
-func (i *issuer) authenticate(headers []string, now time.Time) (app string, no *denial) {
+// for. More than one is rejected, since it is ambiguous which one counts.
+func (i *issuer) authenticate(headers []string, now time.Time) (app string, denied *denial) {
 	if len(headers) == 0 {
 		return "", noToken
 	}
@@ -106,7 +106,7 @@ func (i *issuer) authenticate(headers []string, now time.Time) (app string, no *
 	if len(headers) > 1 || !strings.EqualFold(scheme, "Bearer") {
 		return "", noToken
 	}
-	c, ok := i.open(strings.TrimSpace(token))
+	c, ok := i.parse(strings.TrimSpace(token))
 	if !ok {
 		return "", unknownToken
 	}
@@ -116,8 +116,9 @@ func (i *issuer) authenticate(headers []string, now time.Time) (app string, no *
 	return c.App, nil
 }
 
-// open returns what a token says, if it is one of ours and was not revoked.
-func (i *issuer) open(token string) (c claims, ok bool) {
+// parse returns the claims of a token, if this simulator issued it and it was not
+// revoked.
+func (i *issuer) parse(token string) (c claims, ok bool) {
 	dot := strings.LastIndexByte(token, '.')
 	if dot < 0 || !hmac.Equal([]byte(token[dot+1:]), []byte(i.sign(token[:dot]))) {
 		return c, false
@@ -137,26 +138,26 @@ func (i *issuer) open(token string) (c claims, ok bool) {
 func (s *Simulator) token(w http.ResponseWriter, r *http.Request) {
 	form, err := readForm(w, r)
 	if err != nil {
-		s.refuse(w, r, http.StatusBadRequest, "InvalidRequest", err.Error())
+		s.reject(w, r, http.StatusBadRequest, "InvalidRequest", err.Error())
 		return
 	}
 	if form.Get("grant_type") != "client_credentials" {
-		s.refuse(w, r, http.StatusBadRequest, "UnsupportedGrantType", "The grant type must be client_credentials")
+		s.reject(w, r, http.StatusBadRequest, "UnsupportedGrantType", "The grant type must be client_credentials")
 		return
 	}
 	id, secret := form.Get("client_id"), form.Get("client_secret")
 	if id == "" || secret == "" {
-		s.refuse(w, r, http.StatusBadRequest, "0001", "The client credentials are missing")
+		s.reject(w, r, http.StatusBadRequest, "0001", "The client credentials are missing")
 		return
 	}
-	if !s.issuer.knows(id, secret) {
-		s.refuse(w, r, http.StatusUnauthorized, "InvalidClientIdentifier", "Client credentials are invalid")
+	if !s.issuer.matches(id, secret) {
+		s.reject(w, r, http.StatusUnauthorized, "InvalidClientIdentifier", "Client credentials are invalid")
 		return
 	}
 	token, ttl := s.issuer.issue(id, s.opts.Now())
 	answer := map[string]any{"access_token": token, "token_type": "Bearer", "expires_in": int64(ttl / time.Second), "scope": ""}
-	faultOf(r.Context()).patch(answer)
-	s.reply(w, r, http.StatusOK, answer)
+	faultOf(r.Context()).patchToken(answer)
+	s.respond(w, r, http.StatusOK, answer)
 }
 
 // readForm reads a form and insists that it is one, with each parameter once

@@ -12,9 +12,9 @@ import (
 	"strings"
 )
 
-// idempotency returns the key by which a client marks a write, if it does.
-// Mimecast makes nothing of it; here it tells executions apart.
-func idempotency(h http.Header, otherwise string) string {
+// executionID returns the key by which a client marks a write, if it does.
+// Mimecast ignores it; here it distinguishes executions.
+func executionID(h http.Header, otherwise string) string {
 	for _, name := range []string{"Idempotency-Key", "X-Idempotency-Key"} {
 		if v := h.Get(name); v != "" {
 			return v
@@ -33,67 +33,67 @@ func (s *Simulator) sendEmail(c *call) result {
 			continue
 		}
 		subject := text(item, "subject")
-		n := s.journal.execute("send-email", idempotency(c.header, subject))
+		n := s.journal.execute("send-email", executionID(c.header, subject))
 		m := s.message(int64(n))
 		res.data = append(res.data, object{"messageId": m.id, "status": "Mail queued for delivery", "subject": subject})
 	}
 	return res
 }
 
-// measure reads a body of any size, keeping nothing of it.
-func measure(r io.Reader) (n int64, sum hash.Hash, err error) {
+// hashBody reads a body of any size, keeping nothing of it.
+func hashBody(r io.Reader) (n int64, sum hash.Hash, err error) {
 	sum = sha256.New()
-	n, err = io.CopyBuffer(onlyWriter{sum}, r, make([]byte, pieceSize))
+	n, err = io.CopyBuffer(writerOnly{sum}, r, make([]byte, chunkSize))
 	return n, sum, err
 }
 
 // fileUpload takes a file whose size and hash the x-mc-arg header announces.
 func (s *Simulator) fileUpload(w http.ResponseWriter, r *http.Request) {
 	if kind := r.Header.Get("Content-Type"); !strings.HasPrefix(kind, "application/octet-stream") {
-		s.refuse(w, r, http.StatusUnsupportedMediaType, "unsupported_media_type", "The content type must be application/octet-stream")
+		s.reject(w, r, http.StatusUnsupportedMediaType, "unsupported_media_type", "The content type must be application/octet-stream")
 		return
 	}
 	arg, err := parseUploadArg(r.Header.Get("X-Mc-Arg"))
 	if err != nil {
-		s.refuse(w, r, http.StatusBadRequest, "err_request_malformed", "The header x-mc-arg must hold JSON with the file's sha256 and fileSize")
+		s.reject(w, r, http.StatusBadRequest, "err_request_malformed", "The header x-mc-arg must hold JSON with the file's sha256 and fileSize")
 		return
 	}
-	n, sum, err := measure(r.Body)
+	n, sum, err := hashBody(r.Body)
 	if err != nil {
-		s.refuse(w, r, http.StatusBadRequest, "err_request_malformed", "The body ended early")
+		s.reject(w, r, http.StatusBadRequest, "err_request_malformed", "The body ended early")
 		return
 	}
 	want, got := arg.Data[0], hex.EncodeToString(sum.Sum(nil))
 	switch {
 	case !strings.EqualFold(want.SHA256, got):
-		s.give(w, r, failed(want, "err_file_upload_invalid_hash", "The body's SHA-256 is "+got))
+		s.writeResult(w, r, failed(want, "err_file_upload_invalid_hash", "The body's SHA-256 is "+got))
 	case want.FileSize != nil && *want.FileSize != n:
-		s.give(w, r, failed(want, "err_file_upload_invalid_size", "The body's size is not fileSize"))
+		s.writeResult(w, r, failed(want, "err_file_upload_invalid_size", "The body's size is not fileSize"))
 	default:
-		s.journal.execute("file-upload", idempotency(r.Header, got))
-		s.give(w, r, result{data: []object{{"id": s.seal("file", got), "sha256": got, "fileSize": n, "extension": "", "fileName": ""}}})
+		s.journal.execute("file-upload", executionID(r.Header, got))
+		s.writeResult(w, r, result{data: []object{{"id": s.seal("file", got), "sha256": got, "fileSize": n, "extension": "", "fileName": ""}}})
 	}
 }
 
 // importUsers takes a spreadsheet. Each counts by its idempotency key, or else
 // by its hash.
 func (s *Simulator) importUsers(w http.ResponseWriter, r *http.Request) {
-	n, sum, err := measure(r.Body)
+	n, sum, err := hashBody(r.Body)
 	if err != nil {
-		s.refuse(w, r, http.StatusBadRequest, "err_request_malformed", "The body ended early")
+		s.reject(w, r, http.StatusBadRequest, "err_request_malformed", "The body ended early")
 		return
 	}
 	if n == 0 {
-		s.give(w, r, failed(object{}, "err_import_users_empty", "The file is empty"))
+		s.writeResult(w, r, failed(object{}, "err_import_users_empty", "The file is empty"))
 		return
 	}
 	got := hex.EncodeToString(sum.Sum(nil))
-	s.journal.execute("import-users", idempotency(r.Header, got))
-	s.give(w, r, result{data: []object{{"id": s.seal("import", got), "status": "pending", "fileSize": n}}})
+	s.journal.execute("import-users", executionID(r.Header, got))
+	s.writeResult(w, r, result{data: []object{{"id": s.seal("import", got), "status": "pending", "fileSize": n}}})
 }
 
-// rewritten is where the addresses in messages lead, for decode-url.
-const rewritten = "https://protect.harbourmills.example/s/"
+// rewrittenPrefix is the beginning of rewritten URLs in messages, for decode-url.
+const rewrittenPrefix = "https://protect.harbourmills.example/s/"
 
 // RewriteURL returns an address as it stands in a message that was protected;
 // decode-url takes it back.
@@ -102,14 +102,14 @@ func RewriteURL(target string) string {
 	if err != nil {
 		return target
 	}
-	return rewritten + base64.RawURLEncoding.EncodeToString([]byte(target)) + "?domain=" + url.QueryEscape(u.Host)
+	return rewrittenPrefix + base64.RawURLEncoding.EncodeToString([]byte(target)) + "?domain=" + url.QueryEscape(u.Host)
 }
 
 func (s *Simulator) decodeURL(c *call) result {
 	var res result
 	for _, item := range c.Data {
 		given := text(item, "url")
-		code, ok := strings.CutPrefix(given, rewritten)
+		code, ok := strings.CutPrefix(given, rewrittenPrefix)
 		code, _, _ = strings.Cut(code, "?")
 		target, err := base64.RawURLEncoding.DecodeString(code)
 		if !ok || err != nil || len(bytes.TrimSpace(target)) == 0 {

@@ -24,52 +24,52 @@ import (
 )
 
 const (
-	// fetchTimeout bounds one token request, answer included.
+	// fetchTimeout bounds one token request, response included.
 	fetchTimeout = 30 * time.Second
-	// maxAnswer bounds the token endpoint's answer, in bytes. A real one has
+	// maxResponseBytes bounds the token endpoint's response, in bytes. A real one has
 	// about 100 and a long JWT.
-	maxAnswer = 64 << 10
+	maxResponseBytes = 64 << 10
 )
 
-// ClientCredentials fetches tokens by the client credentials grant. The
-// secret goes in the form body (client_secret_post), once for each fetch.
+// ClientCredentials fetches tokens by the client credentials grant (RFC 6749, section
+// 4.4). The secret is sent in the form body (section 2.3.1), once for each fetch. URL, ID
+// and Secret must be set.
 type ClientCredentials struct {
 	// URL is the token endpoint.
 	URL string
-	// ID and Secret return what is in force. They are called before each fetch and
-	// must not block.
+	// ID and Secret return the current credentials. They are called before each fetch
+	// and must not block.
 	ID, Secret func() secret.Text
 	// Transport sends the request; nil means http.DefaultTransport.
 	Transport http.RoundTripper
-	// Clock is told, after each answer that bears a date, how far this
-	// machine's clock is ahead of the token endpoint's; negative: behind. An
-	// answer has whole seconds and takes its time, and what that can explain
-	// is 0. nil means that nobody wants to know.
-	Clock func(ahead time.Duration)
+	// OnClockSkew, unless nil, is called after each response with a Date header, with
+	// how far this machine's clock is ahead of the token endpoint's; negative: behind.
+	// A difference that whole seconds and the time of the request explain is 0.
+	OnClockSkew func(ahead time.Duration)
 
-	used atomic.Pointer[credentials] // of the last fetch
+	lastUsed atomic.Pointer[credentials] // of the last fetch
 }
 
 type credentials struct{ id, secret secret.Text }
 
-func (c *credentials) same(d *credentials) bool {
+func (c *credentials) equal(d *credentials) bool {
 	return c.id.Equal(d.id) && c.secret.Equal(d.secret)
 }
 
-func (c *ClientCredentials) inForce() *credentials {
+func (c *ClientCredentials) current() *credentials {
 	return &credentials{c.ID(), c.Secret()}
 }
 
-// Changed reports whether the credentials that a fetch would use now are
-// others than those that the last one used.
+// Changed reports whether the current credentials differ from those of the last fetch.
+// It is false before the first.
 func (c *ClientCredentials) Changed() bool {
-	used := c.used.Load()
-	return used != nil && !c.inForce().same(used)
+	used := c.lastUsed.Load()
+	return used != nil && !c.current().equal(used)
 }
 
-// Fetch gets one token. Where the credentials are refused and have meanwhile
-// been replaced, it tries the new ones at once. The error is an [*Error], or
-// that of a context that ended.
+// Fetch requests one token. If the credentials are rejected and have been replaced
+// meanwhile, it tries the new ones at once. The error is an [*Error], or that of a
+// context that ended.
 func (c *ClientCredentials) Fetch(ctx context.Context) (*Token, error) {
 	t, err := c.fetch(ctx)
 	if e, ok := errors.AsType[*Error](err); ok && e.Outcome == event.TokenRefused && c.Changed() {
@@ -79,14 +79,14 @@ func (c *ClientCredentials) Fetch(ctx context.Context) (*Token, error) {
 }
 
 func (c *ClientCredentials) fetch(ctx context.Context) (*Token, error) {
-	creds := c.inForce()
-	c.used.Store(creds)
+	creds := c.current()
+	c.lastUsed.Store(creds)
 	ctx, cancel := context.WithTimeoutCause(ctx, fetchTimeout,
-		fmt.Errorf("no answer within %v", fetchTimeout))
+		fmt.Errorf("no response within %v", fetchTimeout))
 	defer cancel()
 
-	answer := &recorder{url: c.URL, base: cmp.Or[http.RoundTripper](c.Transport, http.DefaultTransport), clock: c.Clock}
-	client := &http.Client{Transport: answer, CheckRedirect: func(*http.Request, []*http.Request) error {
+	recorder := &responseRecorder{url: c.URL, base: cmp.Or[http.RoundTripper](c.Transport, http.DefaultTransport), onClockSkew: c.OnClockSkew}
+	client := &http.Client{Transport: recorder, CheckRedirect: func(*http.Request, []*http.Request) error {
 		return http.ErrUseLastResponse
 	}}
 	grant := clientcredentials.Config{
@@ -96,47 +96,46 @@ func (c *ClientCredentials) fetch(ctx context.Context) (*Token, error) {
 		AuthStyle:    oauth2.AuthStyleInParams,
 	}
 	began := time.Now()
-	got, err := grant.Token(context.WithValue(ctx, oauth2.HTTPClient, client))
+	response, err := grant.Token(context.WithValue(ctx, oauth2.HTTPClient, client))
 	if err != nil {
-		return nil, answer.explain(ctx, err, creds)
+		return nil, recorder.fetchError(ctx, err, creds)
 	}
-	return accept(got, answer.expiresIn, began)
+	return newFromResponse(response, recorder.expiresIn, began)
 }
 
-// accept judges a token that the endpoint gave. x/oauth2 takes whatever is
-// there; a token that no header can carry, or that is dead already, would fail
-// every request until it expires.
-func accept(got *oauth2.Token, expiresIn json.RawMessage, began time.Time) (*Token, error) {
-	if !strings.EqualFold(cmp.Or(got.TokenType, "bearer"), "bearer") {
-		return nil, unusable("its token_type is not Bearer")
+// newFromResponse checks the token in a response. x/oauth2 accepts any text; a token
+// that no header can carry, or that has expired, would fail every request.
+func newFromResponse(response *oauth2.Token, expiresIn json.RawMessage, began time.Time) (*Token, error) {
+	if !strings.EqualFold(cmp.Or(response.TokenType, "bearer"), "bearer") {
+		return nil, unusableError("its token_type is not Bearer")
 	}
-	if !isB64Token(got.AccessToken) {
-		return nil, unusable("its access_token has characters that RFC 6750 does not allow in a bearer token")
+	if !isB64Token(response.AccessToken) {
+		return nil, unusableError("its access_token has characters that RFC 6750 does not allow in a bearer token")
 	}
-	lifetime, err := lifetimeOf(expiresIn)
+	lifetime, err := parseLifetime(expiresIn)
 	if err != nil {
 		return nil, err
 	}
-	t := New(got.AccessToken, began, began.Add(lifetime))
+	t := New(response.AccessToken, began, began.Add(lifetime))
 	if !t.ValidAt(time.Now()) {
-		return nil, unusable("the token had expired by the time it arrived")
+		return nil, unusableError("the token had expired by the time it arrived")
 	}
 	return t, nil
 }
 
-func unusable(what string) error {
-	return &Error{Outcome: event.TokenFailed, Status: http.StatusOK, Reason: "the token endpoint's answer is unusable: " + what +
+func unusableError(what string) error {
+	return &Error{Outcome: event.TokenFailed, Status: http.StatusOK, Reason: "the token endpoint's response is unusable: " + what +
 		"; check that MIMECAST_TOKEN_URL is Mimecast's"}
 }
 
-// lifetimeOf reads expires_in: a number of seconds, or one in a string, as
+// parseLifetime reads expires_in: a number of seconds, or one in a string, as
 // gateways of the kind that Mimecast runs send it. None or zero is taken as
-// [DefaultLifetime], more than [MaxLifetime] as that.
-func lifetimeOf(expiresIn json.RawMessage) (time.Duration, error) {
+// [DefaultLifetime], more than [MaxLifetime] as MaxLifetime.
+func parseLifetime(expiresIn json.RawMessage) (time.Duration, error) {
 	var value any
 	if len(expiresIn) > 0 {
 		if err := json.Unmarshal(expiresIn, &value); err != nil {
-			return 0, unusable("its expires_in is not a number")
+			return 0, unusableError("its expires_in is not a number")
 		}
 	}
 	var seconds float64
@@ -147,10 +146,10 @@ func lifetimeOf(expiresIn json.RawMessage) (time.Duration, error) {
 	case string:
 		var err error
 		if seconds, err = strconv.ParseFloat(v, 64); err != nil {
-			return 0, unusable("its expires_in is not a number")
+			return 0, unusableError("its expires_in is not a number")
 		}
 	default:
-		return 0, unusable("its expires_in is not a number")
+		return 0, unusableError("its expires_in is not a number")
 	}
 	switch {
 	case seconds == 0:
@@ -160,7 +159,7 @@ func lifetimeOf(expiresIn json.RawMessage) (time.Duration, error) {
 	case seconds > 0:
 		return time.Duration(seconds * float64(time.Second)), nil
 	}
-	return 0, unusable("its expires_in is negative") // or NaN
+	return 0, unusableError("its expires_in is negative") // or NaN
 }
 
 // isB64Token reports whether s is a b64token of RFC 6750, section 2.1.
@@ -179,23 +178,23 @@ func isB64Token(s string) bool {
 	return true
 }
 
-// recorder is a RoundTripper that keeps what x/oauth2 does not tell: the
-// answer's status, headers and body where there is no token in it.
-type recorder struct {
+// responseRecorder is a RoundTripper that keeps what x/oauth2 hides: the status, headers
+// and body of a response without a token.
+type responseRecorder struct {
 	url  string
 	base http.RoundTripper
-	res  *http.Response // nil until an answer came
+	res  *http.Response // nil until there is a response
 	body []byte
-	// expiresIn is kept from x/oauth2, which refuses a token for a lifetime that
-	// is no whole number.
+	// expiresIn is hidden from x/oauth2, which rejects a token whose lifetime is not a
+	// whole number.
 	expiresIn json.RawMessage
-	// broken says that the body could not be read to its end.
-	broken bool
-	clock  func(time.Duration)
+	// readErr is why the body could not be read to its end; nil if it was.
+	readErr     error
+	onClockSkew func(time.Duration)
 }
 
-func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
-	// Whoever asks for nothing may get gzip (RFC 9110, section 12.5.3).
+func (r *responseRecorder) RoundTrip(req *http.Request) (*http.Response, error) {
+	// Without Accept-Encoding the response may be gzip (RFC 9110, section 12.5.3).
 	req = req.Clone(req.Context())
 	req.Header.Set("Accept-Encoding", "identity")
 	began := time.Now()
@@ -204,26 +203,26 @@ func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	r.res = res
-	if date, err := http.ParseTime(res.Header.Get("Date")); err == nil && r.clock != nil {
-		r.clock(ahead(date, began, time.Now()))
+	if date, err := http.ParseTime(res.Header.Get("Date")); err == nil && r.onClockSkew != nil {
+		r.onClockSkew(clockSkew(date, began, time.Now()))
 	}
-	r.body, err = readAnswer(res.Body)
-	_ = res.Body.Close() // what was read is what counts
+	r.body, err = readResponse(res.Body)
+	_ = res.Body.Close() // only what was read counts
 	if err != nil {
-		r.broken = true
+		r.readErr = err
 		return nil, err
 	}
-	if json.Valid(r.body) { // x/oauth2 reads a form where the type says text
+	if json.Valid(r.body) { // x/oauth2 parses a form if the type is text
 		res.Header.Set("Content-Type", "application/json")
 	}
-	res.Body = io.NopCloser(bytes.NewReader(r.withoutLifetime()))
+	res.Body = io.NopCloser(bytes.NewReader(r.takeExpiresIn()))
 	return res, nil
 }
 
-// readAnswer reads a bounded answer. Some servers and devices compress it although
-// that was not asked for, with or without saying so, and some put a byte order mark
-// before it; no JSON begins as gzip does.
-func readAnswer(body io.Reader) ([]byte, error) {
+// readResponse reads a bounded response body. Some servers and devices compress it
+// without being asked, some without a Content-Encoding, and some put a byte order mark
+// before it. No JSON begins as gzip does.
+func readResponse(body io.Reader) ([]byte, error) {
 	text, err := readBounded(body)
 	if err == nil && bytes.HasPrefix(text, []byte("\x1f\x8b")) {
 		var unpacked *gzip.Reader
@@ -235,15 +234,15 @@ func readAnswer(body io.Reader) ([]byte, error) {
 }
 
 func readBounded(r io.Reader) ([]byte, error) {
-	text, err := io.ReadAll(io.LimitReader(r, maxAnswer+1))
-	if err == nil && len(text) > maxAnswer {
-		err = fmt.Errorf("it has more than %d bytes", maxAnswer)
+	text, err := io.ReadAll(io.LimitReader(r, maxResponseBytes+1))
+	if err == nil && len(text) > maxResponseBytes {
+		err = fmt.Errorf("it has more than %d bytes", maxResponseBytes)
 	}
 	return text, err
 }
 
-// withoutLifetime takes expires_in out of the answer.
-func (r *recorder) withoutLifetime() []byte {
+// takeExpiresIn returns the body without expires_in, which it keeps.
+func (r *responseRecorder) takeExpiresIn() []byte {
 	var fields map[string]json.RawMessage
 	if json.Unmarshal(r.body, &fields) != nil {
 		return r.body
@@ -257,10 +256,9 @@ func (r *recorder) withoutLifetime() []byte {
 	return rest
 }
 
-// ahead returns how far this machine's clock is ahead of the one that dated an
-// answer, which was asked for at began and came at ended. The monotonic clock
-// has no say in that.
-func ahead(date, began, ended time.Time) time.Duration {
+// clockSkew returns how far this machine's clock is ahead of the one that dated a
+// response, which was requested at began and came at ended. It compares wall clocks.
+func clockSkew(date, began, ended time.Time) time.Duration {
 	began, ended = began.Round(0), ended.Round(0)
 	if end := date.Add(time.Second); end.Before(began) {
 		return began.Sub(end)
@@ -268,9 +266,9 @@ func ahead(date, began, ended time.Time) time.Duration {
 	return min(0, ended.Sub(date))
 }
 
-// explain says what a failed fetch means. It gives nothing of the answer away
-// but its status and Mimecast's code, since an answer may echo the secret.
-func (r *recorder) explain(ctx context.Context, err error, creds *credentials) error {
+// fetchError turns a failed fetch into an [*Error]. Of the response it contains only the
+// status and Mimecast's code, since a response may echo the secret.
+func (r *responseRecorder) fetchError(ctx context.Context, err error, creds *credentials) error {
 	if ctx.Err() != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return fmt.Errorf("asking for a token: %w", context.Cause(ctx))
 	}
@@ -281,39 +279,39 @@ func (r *recorder) explain(ctx context.Context, err error, creds *credentials) e
 		return &Error{Outcome: event.TokenFailed, Reason: "cannot reach the token endpoint", Err: err}
 	}
 	e := &Error{Outcome: event.TokenFailed, Status: r.res.StatusCode, RetryAfter: mimecast.RetryAfter(r.res.Header, time.Now())}
-	code := r.code(creds)
+	code := r.errorCodeSuffix(creds)
 	switch status := r.res.StatusCode; {
 	case status == http.StatusUnauthorized, code != "" && (status == http.StatusBadRequest || status == http.StatusForbidden):
 		e.Outcome = event.TokenRefused
-		e.Reason = fmt.Sprintf("Mimecast refused the client ID or the secret (status %d%s); check MIMECAST_CLIENT_ID and MIMECAST_CLIENT_SECRET against the API application in the Mimecast Administration Console", status, code)
+		e.Reason = fmt.Sprintf("Mimecast rejected the client ID or the secret (status %d%s); check MIMECAST_CLIENT_ID and MIMECAST_CLIENT_SECRET against the API application in the Mimecast Administration Console", status, code)
 	case status >= 300 && status < 400:
 		e.Reason = fmt.Sprintf("the token endpoint answered with a redirect (status %d), which is not followed with a secret; check MIMECAST_BASE_URL and MIMECAST_TOKEN_URL", status)
 	case status == http.StatusNotFound, status == http.StatusMethodNotAllowed, status == http.StatusGone:
 		e.Reason = fmt.Sprintf("the token endpoint answered with status %d%s: there is none at %s; check MIMECAST_TOKEN_URL, and MIMECAST_BASE_URL if that is not set", status, code, r.url)
 	case status != http.StatusOK:
 		e.Reason = fmt.Sprintf("the token endpoint answered with status %d%s", status, code)
-	case r.broken:
-		e.Reason, e.Err = "the token endpoint's answer cannot be read", err
+	case r.readErr != nil:
+		e.Reason, e.Err = "the token endpoint's response cannot be read", err
 	case !json.Valid(r.body):
-		e.Reason = "the token endpoint's answer is not a token but something else, perhaps a page of a network device on the way; check MIMECAST_TOKEN_URL"
+		e.Reason = "the token endpoint's response is not a token but something else, perhaps a page of a network device on the way; check MIMECAST_TOKEN_URL"
 	default:
-		e.Reason = "the token endpoint's answer has no access_token" + code
+		e.Reason = "the token endpoint's response has no access_token" + code
 	}
 	return e
 }
 
-// code returns ", code X" with the error code of the answer; empty where there
+// errorCodeSuffix returns ", code X" with the error code of the response; empty if there
 // is none that is safe to print.
-func (r *recorder) code(creds *credentials) string {
+func (r *responseRecorder) errorCodeSuffix(creds *credentials) string {
 	code := mimecast.Code(r.body)
-	if !printable(code) || strings.Contains(code, creds.secret.Reveal()) {
+	if !isErrorCode(code) || strings.Contains(code, creds.secret.Reveal()) {
 		return ""
 	}
 	return ", code " + code
 }
 
-// printable reports whether s is what error codes look like.
-func printable(s string) bool {
+// isErrorCode reports whether s has the form of an error code.
+func isErrorCode(s string) bool {
 	if s == "" || len(s) > 64 {
 		return false
 	}

@@ -136,7 +136,7 @@ func compressed(encoding, body string) http.HandlerFunc {
 
 // TestHostileAnswers holds that whatever the token endpoint answers, the error
 // says which kind it is, and holds no secret and nothing of the answer.
-func TestHostileAnswers(t *testing.T) {
+func TestHostileResponses(t *testing.T) {
 	echo := "client_secret=" + marked
 	for name, c := range map[string]struct {
 		answer http.HandlerFunc
@@ -205,7 +205,7 @@ func truncated(w http.ResponseWriter, _ *http.Request) {
 	fmt.Fprint(w, `{"access_token":"abc"`)
 }
 
-func TestRetryAfterOfTheAnswer(t *testing.T) {
+func TestRetryAfterOfTheResponse(t *testing.T) {
 	for _, c := range []struct {
 		header, value string
 		atLeast, most time.Duration
@@ -304,7 +304,7 @@ func TestChangedTellsOfOtherCredentials(t *testing.T) {
 	}
 }
 
-func TestClockIsJudgedByWhatTheAnswersDateCanTell(t *testing.T) {
+func TestClockIsCheckedByWhatTheResponsesDateCanTell(t *testing.T) {
 	const slow = 20 * time.Second // between the request and its answer, which may be dated at any time of it
 	for dated, want := range map[time.Duration]time.Duration{
 		0: 0, slow: 0, slow / 2: 0, -time.Second: 0,
@@ -314,7 +314,7 @@ func TestClockIsJudgedByWhatTheAnswersDateCanTell(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			got := time.Duration(-1)
 			grant := token.ClientCredentials{URL: "https://mimecast.test/oauth/token", ID: is("client"), Secret: is(marked),
-				Clock: func(ahead time.Duration) { got = ahead },
+				OnClockSkew: func(ahead time.Duration) { got = ahead },
 				Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
 					rec := httptest.NewRecorder()
 					rec.Header().Set("Date", time.Now().Add(dated).UTC().Format(http.TimeFormat))
@@ -331,15 +331,15 @@ func TestClockIsJudgedByWhatTheAnswersDateCanTell(t *testing.T) {
 		w.Header()["Date"] = nil
 		answering(200, "application/json", `{"access_token":"abc"}`)(w, r)
 	})
-	grant.Clock = func(time.Duration) { t.Error("judged without a date") }
+	grant.OnClockSkew = func(time.Duration) { t.Error("judged without a date") }
 	if _, err := grant.Fetch(t.Context()); err != nil {
 		t.Error(err)
 	}
 }
 
-// FuzzAnswer holds that no answer crashes the grant or gets a token through
+// FuzzResponse holds that no response crashes the grant or gets a token through
 // that a header cannot carry.
-func FuzzAnswer(f *testing.F) {
+func FuzzResponse(f *testing.F) {
 	for _, s := range []string{`{"access_token":"abc","token_type":"Bearer","expires_in":1799}`, `{"fail":[{"code":"x"}]}`, `{"expires_in":"-1"}`, "a=b", ""} {
 		f.Add(200, "application/json", []byte(s))
 		f.Add(401, "text/plain", []byte(s))

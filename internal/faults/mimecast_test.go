@@ -286,9 +286,9 @@ func lostBefore(do relay.Action, after int64) func(*testing.T) {
 			w := newWorld(t, simulator.Options{HTTP1Only: http1})
 			p := w.serve(t)
 			p.fine()
-			w.relay.Set(relay.Fault{Way: relay.Down, After: after, Do: do, Count: 1})
+			w.relay.Set(relay.Fault{Direction: relay.Down, After: after, Do: do, Count: 1})
 			p.fine()
-			w.lose(p, relay.Fault{Way: relay.Down, After: after, Do: do, Count: 1})
+			w.lose(p, relay.Fault{Direction: relay.Down, After: after, Do: do, Count: 1})
 			p.logs(`"msg":"request"`, `"status":502`, "upstream_reset")
 			w.relay.Clear()
 			p.says(w.release(p, 0), 200, "")
@@ -323,7 +323,7 @@ func cutBody(do relay.Action) func(*testing.T) {
 			w := newWorld(t, simulator.Options{HTTP1Only: http1})
 			p := w.serve(t)
 			p.fine()
-			w.relay.Set(relay.Fault{Way: relay.Down, After: 200_000, Do: do, Count: 1})
+			w.relay.Set(relay.Fault{Direction: relay.Down, After: 200_000, Do: do, Count: 1})
 			a := p.post("/api/archive/get-file?id=x&size=1MiB", "")
 			if a.status != 200 || a.err == nil || len(a.body) >= 1<<20 {
 				t.Errorf("%d bytes, %v", len(a.body), a.err)
@@ -452,18 +452,18 @@ func staleConnection(http1 bool, do relay.Action) func(*testing.T) {
 		w := newWorld(t, simulator.Options{HTTP1Only: http1})
 		p := w.serve(t)
 		p.fine()
-		w.relay.Set(relay.Fault{Way: relay.Up, Do: do, Count: 1})
+		w.relay.Set(relay.Fault{Direction: relay.Up, Do: do, Count: 1})
 		p.fine() // the GET
-		if w.relay.Struck() != 1 {
+		if w.relay.Hits() != 1 {
 			t.Fatal("nothing was struck")
 		}
-		w.lose(p, relay.Fault{Way: relay.Up, Do: do, Count: 1})
+		w.lose(p, relay.Fault{Direction: relay.Up, Do: do, Count: 1})
 		w.relay.Clear()
 		// And one that is given up while it is idle: noticed in time or not, it
 		// is never two.
 		for i := 100; i < 140; i++ {
 			p.fine()
-			w.relay.Strike(do)
+			w.relay.Inject(do)
 			a := w.release(p, i)
 			if n := w.released(i); n > 1 || a.status == 200 && n != 1 || a.status != 200 && a.code != string(event.UpstreamReset) {
 				t.Errorf("%v, carried out %d times", a, n)
@@ -497,7 +497,7 @@ func silent(t *testing.T) {
 	w := newWorld(t, simulator.Options{})
 	p := w.serve(t)
 	p.fine()
-	w.relay.Set(relay.Fault{Way: relay.Down, Do: relay.Stall, Count: 1})
+	w.relay.Set(relay.Fault{Direction: relay.Down, Do: relay.Stall, Count: 1})
 	var both sync.WaitGroup
 	both.Go(func() { p.fine() })
 	both.Go(func() { p.says(w.release(p, 1), http.StatusBadGateway, event.UpstreamReset) })

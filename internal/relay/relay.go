@@ -1,8 +1,8 @@
-// Package relay is a network that fails on command: a TCP relay for tests, which
-// resets, closes, silences or slows connections at an exact byte.
+// Package relay is a TCP proxy that injects network faults, for tests: it resets, closes,
+// stalls or slows connections at an exact byte.
 //
-// It is our own because exactness is the point: a fault that strikes at a byte,
-// and a count of those struck, need no test to wait and hope.
+// It injects a fault at an exact byte and counts the connections hit, so that no test
+// has to wait and hope.
 package relay
 
 import (
@@ -22,43 +22,45 @@ const (
 	Stall Action = "stall" // both ends stay open, and nothing passes any more
 )
 
-// Way is a direction.
-type Way int
+// Direction is a direction in which bytes pass.
+type Direction int
 
-// The ways.
+// The directions.
 const (
-	Up   Way = iota // to the target
-	Down            // from it
+	Up   Direction = iota // to the target
+	Down                  // from it
 )
 
-// Fault is what goes wrong.
+// Fault is a fault to inject. The zero value is none.
 type Fault struct {
-	Way Way
-	// After is how many bytes pass that way on a connection, counted from Set;
+	// Direction is the direction in which bytes are counted and lost.
+	Direction Direction
+	// After is how many bytes pass in that direction on a connection, counted from Set;
 	// the next one is lost, and Do happens.
 	After int64
-	Do    Action
-	// Count is how many connections are struck; 0 means all.
+	// Do is what happens to the connection; empty: nothing.
+	Do Action
+	// Count is how many connections are hit; 0: all.
 	Count int
-	// Pace is waited for before each KiB that goes that way.
+	// Pace is the delay before each KiB in that direction; 0: none.
 	Pace time.Duration
 }
 
-// Relay passes connections on to a target.
+// Relay forwards connections to a target. Make it with [Start].
 type Relay struct {
 	target  string
 	l       net.Listener
 	running sync.WaitGroup
 	ended   chan struct{}
 
-	mu       sync.Mutex
-	fault    Fault
-	setting  int // number of the fault, 0 before the first
-	struck   int // by this fault
-	refusing bool
-	links    map[*link]bool
-	accepted int
-	closed   bool
+	mu          sync.Mutex
+	fault       Fault
+	faultNumber int // number of the fault, 0 before the first
+	hits        int // by this fault
+	refusing    bool
+	links       map[*link]bool
+	accepted    int
+	closed      bool
 }
 
 // Start returns a relay to target, at a free port of loopback.
@@ -75,18 +77,18 @@ func StartAt(address, target string) (*Relay, error) {
 	return r, nil
 }
 
-// Addr is where the relay listens.
+// Addr returns the address at which the relay listens, as host:port.
 func (r *Relay) Addr() string { return r.l.Addr().String() }
 
-// Set makes f happen from now on, in place of what was set before.
+// Set replaces the fault by f and resets Hits.
 func (r *Relay) Set(f Fault) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.fault, r.struck = f, 0
-	r.setting++
+	r.fault, r.hits = f, 0
+	r.faultNumber++
 }
 
-// Clear ends what was set. Connections that it silenced stay silent.
+// Clear removes the fault. Connections that it stalled stay stalled.
 func (r *Relay) Clear() { r.Set(Fault{}) }
 
 // Refuse makes the relay reset each new connection, or stop doing so.
@@ -96,29 +98,29 @@ func (r *Relay) Refuse(yes bool) {
 	r.refusing = yes
 }
 
-// Struck returns how many connections the fault has struck.
-func (r *Relay) Struck() int {
+// Hits returns how many connections the fault has hit.
+func (r *Relay) Hits() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.struck
+	return r.hits
 }
 
-// Open returns how many connections there are.
+// Open returns the number of open connections.
 func (r *Relay) Open() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.links)
 }
 
-// Accepted returns how many connections there have been.
+// Accepted returns the number of connections so far.
 func (r *Relay) Accepted() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.accepted
 }
 
-// Strike does something to every connection there is.
-func (r *Relay) Strike(do Action) {
+// Inject does something to every open connection.
+func (r *Relay) Inject(do Action) {
 	r.mu.Lock()
 	var all []*link
 	for l := range r.links {
@@ -126,18 +128,18 @@ func (r *Relay) Strike(do Action) {
 	}
 	r.mu.Unlock()
 	for _, l := range all {
-		l.strike(do)
+		l.inject(do)
 	}
 }
 
-// Close ends everything and waits.
+// Close closes the listener, resets all connections and waits until they have ended.
 func (r *Relay) Close() error {
 	r.mu.Lock()
 	r.closed = true
 	r.mu.Unlock()
 	err := r.l.Close()
 	close(r.ended)
-	r.Strike(Reset)
+	r.Inject(Reset)
 	r.running.Wait()
 	return err
 }
@@ -197,16 +199,16 @@ func abort(c net.Conn) {
 
 // link is one connection, with both its ends.
 type link struct {
-	relay   *Relay
-	ends    [2]net.Conn // by the way that what is read from them goes
-	once    sync.Once
-	stalled chan struct{}
+	relay     *Relay
+	ends      [2]net.Conn // by the way that what is read from them goes
+	stallOnce sync.Once
+	stalled   chan struct{}
 	// Guarded by relay.mu:
-	setting int   // that passed counts for
-	passed  int64 // the fault's way
+	faultNumber int   // that passed counts for
+	passed      int64 // the fault's way
 }
 
-func (l *link) strike(do Action) {
+func (l *link) inject(do Action) {
 	switch do {
 	case Reset:
 		abort(l.ends[Up])
@@ -215,15 +217,15 @@ func (l *link) strike(do Action) {
 		_ = l.ends[Up].Close() // closed twice is closed
 		_ = l.ends[Down].Close()
 	case Stall:
-		l.once.Do(func() { close(l.stalled) })
+		l.stallOnce.Do(func() { close(l.stalled) })
 	}
 }
 
-func (l *link) pump(way Way, to, from net.Conn) {
+func (l *link) pump(direction Direction, to, from net.Conn) {
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buf)
-		if !l.pass(way, to, buf[:n]) {
+		if !l.pass(direction, to, buf[:n]) {
 			return
 		}
 		if err != nil {
@@ -237,7 +239,7 @@ func (l *link) pump(way Way, to, from net.Conn) {
 
 // pass hands b on, as far as the fault lets it, and reports whether there may be
 // more.
-func (l *link) pass(way Way, to net.Conn, b []byte) bool {
+func (l *link) pass(direction Direction, to net.Conn, b []byte) bool {
 	select {
 	case <-l.stalled:
 		<-l.relay.ended
@@ -245,16 +247,16 @@ func (l *link) pass(way Way, to net.Conn, b []byte) bool {
 	default:
 	}
 	for len(b) > 0 {
-		piece, do, pace := l.judge(way, b)
+		piece, do, pace := l.nextPiece(direction, b)
 		if pace > 0 && !l.wait(pace) {
 			return false
 		}
 		if _, err := to.Write(piece); err != nil {
-			_ = l.ends[way].Close() // the other end is gone
+			_ = l.ends[direction].Close() // the other end is gone
 			return false
 		}
 		if do != "" {
-			l.strike(do)
+			l.inject(do)
 			if do == Stall {
 				<-l.relay.ended
 			}
@@ -265,16 +267,16 @@ func (l *link) pass(way Way, to net.Conn, b []byte) bool {
 	return true
 }
 
-// judge returns how much of b passes, and what happens then.
-func (l *link) judge(way Way, b []byte) (piece []byte, do Action, pace time.Duration) {
+// nextPiece returns how much of b passes, and what happens then.
+func (l *link) nextPiece(direction Direction, b []byte) (piece []byte, do Action, pace time.Duration) {
 	r := l.relay
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if l.setting != r.setting {
-		l.setting, l.passed = r.setting, 0
+	if l.faultNumber != r.faultNumber {
+		l.faultNumber, l.passed = r.faultNumber, 0
 	}
 	f := r.fault
-	if f.Way != way {
+	if f.Direction != direction {
 		return b, "", 0
 	}
 	if f.Pace > 0 {
@@ -282,10 +284,10 @@ func (l *link) judge(way Way, b []byte) (piece []byte, do Action, pace time.Dura
 	}
 	left := f.After - l.passed
 	l.passed += int64(len(b))
-	if f.Do == "" || int64(len(b)) <= left || f.Count > 0 && r.struck >= f.Count {
+	if f.Do == "" || int64(len(b)) <= left || f.Count > 0 && r.hits >= f.Count {
 		return b, "", pace
 	}
-	r.struck++
+	r.hits++
 	return b[:max(left, 0)], f.Do, pace
 }
 

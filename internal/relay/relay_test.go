@@ -60,7 +60,7 @@ func TestFaultStrikesAtItsByte(t *testing.T) {
 		want error
 	}{{relay.Reset, syscall.ECONNRESET}, {relay.Close, nil}} {
 		r, conn := dial(t)
-		r.Set(relay.Fault{Way: relay.Up, After: 3, Do: c.do, Count: 1})
+		r.Set(relay.Fault{Direction: relay.Up, After: 3, Do: c.do, Count: 1})
 		// A byte at a time: a reset throws away what was not read yet.
 		var got []byte
 		var err error
@@ -75,19 +75,19 @@ func TestFaultStrikesAtItsByte(t *testing.T) {
 		if errors.Is(err, io.EOF) {
 			err = nil
 		}
-		if string(got) != "012" || !errors.Is(err, c.want) || r.Struck() != 1 {
-			t.Errorf("%s: %q, %v, %d struck", c.do, got, err, r.Struck())
+		if string(got) != "012" || !errors.Is(err, c.want) || r.Hits() != 1 {
+			t.Errorf("%s: %q, %v, %d struck", c.do, got, err, r.Hits())
 		}
 	}
 }
 
 func TestStalledConnectionStaysOpen(t *testing.T) {
 	r, c := dial(t)
-	r.Set(relay.Fault{Way: relay.Down, Do: relay.Stall})
+	r.Set(relay.Fault{Direction: relay.Down, Do: relay.Stall})
 	if _, err := c.Write([]byte("x")); err != nil {
 		t.Fatal(err)
 	}
-	for r.Struck() == 0 {
+	for r.Hits() == 0 {
 		time.Sleep(time.Millisecond)
 	}
 	_ = c.SetReadDeadline(time.Now().Add(50 * time.Millisecond))

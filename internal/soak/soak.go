@@ -163,19 +163,19 @@ func (s *soak) mischief() (name string, mend func()) {
 	n, few := s.rand.Int64N(200_000), 1+s.rand.IntN(8)
 	switch s.rand.IntN(12) {
 	case 0:
-		return network("reset on the way up", relay.Fault{Way: relay.Up, After: n, Do: relay.Reset, Count: few})
+		return network("reset on the way up", relay.Fault{Direction: relay.Up, After: n, Do: relay.Reset, Count: few})
 	case 1:
-		return network("reset on the way down", relay.Fault{Way: relay.Down, After: n, Do: relay.Reset, Count: few})
+		return network("reset on the way down", relay.Fault{Direction: relay.Down, After: n, Do: relay.Reset, Count: few})
 	case 2:
-		return network("closed", relay.Fault{Way: relay.Down, After: n, Do: relay.Close, Count: few})
+		return network("closed", relay.Fault{Direction: relay.Down, After: n, Do: relay.Close, Count: few})
 	case 3:
-		name, mend := network("silent", relay.Fault{Way: relay.Down, After: n, Do: relay.Stall, Count: 1})
-		return name, func() { mend(); s.net.Strike(relay.Reset) }
+		name, mend := network("silent", relay.Fault{Direction: relay.Down, After: n, Do: relay.Stall, Count: 1})
+		return name, func() { mend(); s.net.Inject(relay.Reset) }
 	case 4:
-		return network("slow", relay.Fault{Way: relay.Down, Pace: 2 * time.Millisecond})
+		return network("slow", relay.Fault{Direction: relay.Down, Pace: 2 * time.Millisecond})
 	case 5:
 		s.net.Refuse(true)
-		s.net.Strike(relay.Reset)
+		s.net.Inject(relay.Reset)
 		return "network down", func() { s.net.Refuse(false) }
 	case 6:
 		s.sim.RevokeTokens()
@@ -208,7 +208,7 @@ func (s *soak) misbehave() (string, func()) {
 func (s *soak) settle(ctx context.Context) error {
 	s.sim.ClearFaults()
 	s.net.Clear()
-	s.net.Strike(relay.Reset)
+	s.net.Inject(relay.Reset)
 	s.proxy.client.CloseIdleConnections()
 	var now sample
 	for deadline := time.Now().Add(settling); ; {

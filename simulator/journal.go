@@ -12,13 +12,15 @@ import (
 	"time"
 )
 
-// Request is one that was received.
+// Request is a request that was received.
 type Request struct {
+	// Time is when its header was read.
 	Time time.Time
-	// Listener is api or blobs.
+	// Listener is "api" or "blobs".
 	Listener string
-	Proto    string
-	Method   string
+	// Proto, Method, Host and Header are net/http's.
+	Proto  string
+	Method string
 	// Target is the request target, byte for byte.
 	Target string
 	Host   string
@@ -27,25 +29,25 @@ type Request struct {
 	Trailer http.Header
 	// BodyLength is how much of the body was read.
 	BodyLength int64
-	// BodySHA256 is the hash of the whole body in hexadecimal; "" where the body
+	// BodySHA256 is the hash of the whole body in hexadecimal; "" if the body
 	// was not read to its end, or not yet.
 	BodySHA256 string
-	// Status is the answer's; 0 while there is none.
+	// Status is the response's; 0 while there is none.
 	Status int
-	// Done says that the answer was given or broken off.
+	// Done is true once the response was sent or broken off.
 	Done bool
 }
 
-// Counts sums up what was received.
+// Counts are totals of the received requests.
 type Counts struct {
 	Requests      int `json:"requests"` // of the API, token requests included
 	TokenRequests int `json:"tokenRequests"`
-	BlobRequests  int `json:"blobRequests"`
+	BlobRequests  int `json:"blobRequests"` // of the object store
 	// Authorized counts the requests of the API with one Authorization header,
 	// Ambiguous those with more.
 	Authorized int `json:"authorized"`
 	Ambiguous  int `json:"ambiguous"`
-	// Statuses counts the API's answers.
+	// Statuses counts the API's responses.
 	Statuses map[int]int `json:"statuses"`
 }
 
@@ -53,7 +55,7 @@ type Counts struct {
 // further ones count together, as "".
 const maxExecutions = 100_000
 
-// journal remembers what was asked: the last requests, and the numbers of all.
+// journal records the received requests: the last ones, and the counts of all.
 type journal struct {
 	limit int
 
@@ -80,7 +82,7 @@ func (s *Simulator) Counts() Counts {
 // out, by what it was carried out on: hold-release and hold-reject by message,
 // update-policy and delete-policy by policy, file-upload and import-users by
 // hash, send-email by subject, create-policy by the new policy. All but the
-// first two go by the Idempotency-Key header where a request has one.
+// first two are keyed by the Idempotency-Key header if a request has one.
 func (s *Simulator) Executions(name string) map[string]int {
 	j := &s.journal
 	j.mu.Lock()
@@ -135,11 +137,11 @@ func (j *journal) countToken() {
 	j.counts.TokenRequests++
 }
 
-// wrap records what h is asked.
-func (j *journal) wrap(listener string, h http.Handler) http.Handler {
+// record records the requests to h.
+func (j *journal) record(listener string, h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		e := j.begin(listener, r)
-		body := &meter{body: r.Body, journal: j, entry: e}
+		body := &bodyRecorder{body: r.Body, journal: j, entry: e}
 		if j.limit > 0 {
 			body.hash = sha256.New()
 		}
@@ -148,7 +150,7 @@ func (j *journal) wrap(listener string, h http.Handler) http.Handler {
 		in := r.WithContext(r.Context())
 		in.Body = body
 		defer j.end(e, r)
-		h.ServeHTTP(&watcher{ResponseWriter: w, journal: j, entry: e}, in)
+		h.ServeHTTP(&statusRecorder{ResponseWriter: w, journal: j, entry: e}, in)
 	})
 }
 
@@ -201,15 +203,15 @@ func (j *journal) end(e *Request, r *http.Request) {
 	e.Trailer, e.Done = trailer, true
 }
 
-// meter measures a body while it is read.
-type meter struct {
+// bodyRecorder measures a body while it is read.
+type bodyRecorder struct {
 	body    io.ReadCloser
 	journal *journal
 	entry   *Request
 	hash    hash.Hash // nil: nothing is remembered
 }
 
-func (m *meter) Read(p []byte) (int, error) {
+func (m *bodyRecorder) Read(p []byte) (int, error) {
 	n, err := m.body.Read(p)
 	if m.hash == nil {
 		return n, err
@@ -224,28 +226,28 @@ func (m *meter) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (m *meter) Close() error { return m.body.Close() }
+func (m *bodyRecorder) Close() error { return m.body.Close() }
 
-// watcher sees the status of the answer, interim ones apart.
-type watcher struct {
+// statusRecorder sees the status of the response, interim ones apart.
+type statusRecorder struct {
 	http.ResponseWriter
-	journal *journal
-	entry   *Request
-	wrote   bool
+	journal    *journal
+	entry      *Request
+	headerSent bool
 }
 
-func (w *watcher) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+func (w *statusRecorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-func (w *watcher) WriteHeader(status int) {
-	if status >= 200 && !w.wrote {
-		w.wrote = true
+func (w *statusRecorder) WriteHeader(status int) {
+	if status >= 200 && !w.headerSent {
+		w.headerSent = true
 		w.journal.status(w.entry, status)
 	}
 	w.ResponseWriter.WriteHeader(status)
 }
 
-func (w *watcher) Write(p []byte) (int, error) {
-	if !w.wrote {
+func (w *statusRecorder) Write(p []byte) (int, error) {
+	if !w.headerSent {
 		w.WriteHeader(http.StatusOK)
 	}
 	return w.ResponseWriter.Write(p)
@@ -253,8 +255,8 @@ func (w *watcher) Write(p []byte) (int, error) {
 
 // FlushError is what http.ResponseController looks for: a flush sends the
 // header, too.
-func (w *watcher) FlushError() error {
-	if !w.wrote {
+func (w *statusRecorder) FlushError() error {
+	if !w.headerSent {
 		w.WriteHeader(http.StatusOK)
 	}
 	return http.NewResponseController(w.ResponseWriter).Flush()

@@ -14,35 +14,35 @@ import (
 	"time"
 )
 
-// maxEcho bounds how much of a request's body a fault can answer with.
-const maxEcho = 64 << 10
+// maxEchoedBody bounds how much of a request's body a fault can echo.
+const maxEchoedBody = 64 << 10
 
-// misbehave does to a request what f says.
-func (s *Simulator) misbehave(f Fault, w http.ResponseWriter, r *http.Request) {
+// injectFault applies f to a request.
+func (s *Simulator) injectFault(f Fault, w http.ResponseWriter, r *http.Request) {
 	if f.Cut == CutRequest {
 		abort(r)
 	}
 	var body bytes.Buffer
 	if f.Status != 0 && !f.Early {
-		_, _ = io.CopyN(&body, r.Body, maxEcho)
-		_, _ = io.Copy(io.Discard, r.Body) // what cannot be read is not answered either
+		_, _ = io.CopyN(&body, r.Body, maxEchoedBody)
+		_, _ = io.Copy(io.Discard, r.Body) // without a body there is no response either
 	}
-	f = f.fill(r.Host, body.String())
+	f = f.expand(r.Host, body.String())
 	f.hint(w)
 	if f.Early {
-		// Over HTTP/1.1 the server would else read the body before it answers.
+		// Over HTTP/1.1 the server would otherwise read the body before it responds.
 		_ = http.NewResponseController(w).EnableFullDuplex()
 	}
-	out := &shaper{ResponseWriter: w, request: r, fault: f}
+	out := &faultWriter{ResponseWriter: w, request: r, fault: f}
 	if f.Status == 0 {
 		s.dispatch(out, r.WithContext(context.WithValue(r.Context(), faultKey{}, f)))
 	} else {
-		f.answer(out)
+		f.writeResponse(out)
 	}
 	out.finish()
 }
 
-// hint sends a 103, whose header is no part of the answer's.
+// hint sends a 103, whose header is no part of the response's.
 func (f Fault) hint(w http.ResponseWriter) {
 	if len(f.Hints) == 0 {
 		return
@@ -56,8 +56,8 @@ func (f Fault) hint(w http.ResponseWriter) {
 	}
 }
 
-// answer takes the place of the function.
-func (f Fault) answer(w http.ResponseWriter) {
+// writeResponse takes the place of the function.
+func (f Fault) writeResponse(w http.ResponseWriter) {
 	body, kind := []byte(f.Body), "application/json"
 	if f.Body == "" && f.Status >= 400 {
 		body = f.envelope()
@@ -86,8 +86,8 @@ func (f Fault) answer(w http.ResponseWriter) {
 
 var padding = regexp.MustCompile(`\{pad:(\d{1,8})\}`)
 
-// fill puts the request's own into a fault's texts.
-func (f Fault) fill(host, body string) Fault {
+// expand puts the request's own into a fault's texts.
+func (f Fault) expand(host, body string) Fault {
 	expand := func(text string) string {
 		if !strings.Contains(text, "{") {
 			return text
@@ -112,13 +112,13 @@ func (f Fault) fill(host, body string) Fault {
 
 type connKey struct{}
 
-// keepConn lets abort reach the connection; it is an http.Server's ConnContext.
-func keepConn(ctx context.Context, c net.Conn) context.Context {
+// contextWithConn lets abort reach the connection; it is an http.Server's ConnContext.
+func contextWithConn(ctx context.Context, c net.Conn) context.Context {
 	return context.WithValue(ctx, connKey{}, c)
 }
 
 // abort ends a request by force. Over HTTP/1.1 the peer sees a reset rather
-// than an end, where the connection is known.
+// than an end, if the connection is known.
 func abort(r *http.Request) {
 	if c, ok := r.Context().Value(connKey{}).(net.Conn); ok && r.ProtoMajor == 1 {
 		reset(c)
@@ -128,7 +128,7 @@ func abort(r *http.Request) {
 
 func reset(c net.Conn) {
 	if t, ok := c.(*tls.Conn); ok {
-		c = t.NetConn() // past TLS, which would say goodbye first
+		c = t.NetConn() // past TLS, which would send close_notify first
 	}
 	if t, ok := c.(*net.TCPConn); ok {
 		_ = t.SetLinger(0) // if not, the connection ends in another way
@@ -136,22 +136,22 @@ func reset(c net.Conn) {
 	_ = c.Close() // closed twice is closed
 }
 
-// shaper spoils an answer on its way out.
-type shaper struct {
+// faultWriter spoils a response on its way out.
+type faultWriter struct {
 	http.ResponseWriter
-	request *http.Request
-	fault   Fault
-	wrote   bool
-	sent    int64 // of the body
+	request    *http.Request
+	fault      Fault
+	headerSent bool
+	sent       int64 // of the body
 }
 
-func (s *shaper) Unwrap() http.ResponseWriter { return s.ResponseWriter }
+func (s *faultWriter) Unwrap() http.ResponseWriter { return s.ResponseWriter }
 
-func (s *shaper) WriteHeader(status int) {
-	if s.wrote || status < 200 {
+func (s *faultWriter) WriteHeader(status int) {
+	if s.headerSent || status < 200 {
 		return
 	}
-	s.wrote = true
+	s.headerSent = true
 	f, h := s.fault, s.Header()
 	if !s.wait(f.Delay) || !s.waitUntil(f.Until) {
 		abort(s.request)
@@ -170,12 +170,12 @@ func (s *shaper) WriteHeader(status int) {
 	}
 	s.ResponseWriter.WriteHeader(status)
 	if f.Cut == CutHeader {
-		s.breakOff()
+		s.abortAfterFlush()
 	}
 }
 
 // wait reports whether the client waited as long.
-func (s *shaper) wait(d time.Duration) bool {
+func (s *faultWriter) wait(d time.Duration) bool {
 	if d == 0 {
 		return true
 	}
@@ -189,7 +189,7 @@ func (s *shaper) wait(d time.Duration) bool {
 	}
 }
 
-func (s *shaper) waitUntil(c <-chan struct{}) bool {
+func (s *faultWriter) waitUntil(c <-chan struct{}) bool {
 	if c == nil {
 		return true
 	}
@@ -201,12 +201,12 @@ func (s *shaper) waitUntil(c <-chan struct{}) bool {
 	}
 }
 
-func (s *shaper) breakOff() {
+func (s *faultWriter) abortAfterFlush() {
 	_ = http.NewResponseController(s.ResponseWriter).Flush()
 	abort(s.request)
 }
 
-func (s *shaper) Write(p []byte) (int, error) {
+func (s *faultWriter) Write(p []byte) (int, error) {
 	s.WriteHeader(http.StatusOK)
 	total := len(p)
 	for len(p) > 0 {
@@ -214,7 +214,7 @@ func (s *shaper) Write(p []byte) (int, error) {
 		if s.fault.Pace > 0 {
 			piece = p[:min(len(p), 1<<10)]
 		}
-		if err := s.writePiece(piece); err != nil {
+		if err := s.writeChunk(piece); err != nil {
 			return total - len(p), err
 		}
 		p = p[len(piece):]
@@ -222,11 +222,11 @@ func (s *shaper) Write(p []byte) (int, error) {
 	return total, nil
 }
 
-// errCut ends an answer that is cut short, which may be endless.
+// errCut ends a response that is cut short, which may be endless.
 var errCut = errors.New("the answer is cut short")
 
-// writePiece writes as much of the piece as the fault lets through.
-func (s *shaper) writePiece(p []byte) error {
+// writeChunk writes as much of the piece as the fault lets through.
+func (s *faultWriter) writeChunk(p []byte) error {
 	if s.fault.Cut == CutBody || s.fault.Cut == CutShort {
 		p = p[:min(int64(len(p)), s.fault.CutAfter-s.sent)]
 	}
@@ -236,7 +236,7 @@ func (s *shaper) writePiece(p []byte) error {
 	n, err := s.ResponseWriter.Write(p)
 	s.sent += int64(n)
 	if s.fault.Cut == CutBody && s.sent >= s.fault.CutAfter {
-		s.breakOff()
+		s.abortAfterFlush()
 	}
 	if s.fault.Cut == CutShort && s.sent >= s.fault.CutAfter {
 		return errCut
@@ -248,16 +248,16 @@ func (s *shaper) writePiece(p []byte) error {
 }
 
 // FlushError is what http.ResponseController looks for.
-func (s *shaper) FlushError() error {
+func (s *faultWriter) FlushError() error {
 	s.WriteHeader(http.StatusOK)
 	return http.NewResponseController(s.ResponseWriter).Flush()
 }
 
-// finish does what is left at the end of the answer.
-func (s *shaper) finish() {
+// finish does what is left at the end of the response.
+func (s *faultWriter) finish() {
 	s.WriteHeader(http.StatusOK)
 	if s.fault.Cut == CutBody {
-		s.breakOff() // the body was shorter than the cut
+		s.abortAfterFlush() // the body was shorter than the cut
 	}
 	for name, v := range s.fault.Trailer {
 		s.Header().Set(name, v)

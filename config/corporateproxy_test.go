@@ -9,7 +9,7 @@ import (
 	"golang.org/x/net/http/httpproxy"
 )
 
-func TestProxyURLThatWouldBeMisreadIsRefused(t *testing.T) {
+func TestProxyURLThatWouldBeMisreadIsRejected(t *testing.T) {
 	for value, says := range map[string]string{
 		"http://jdoe:100%@proxy:3128":        `user name or password that has a % that begins no escape; write it as %25`,
 		"http://jdoe:50%zz@proxy":            "%25",
@@ -39,7 +39,7 @@ func TestProxyURLThatWouldBeMisreadIsRefused(t *testing.T) {
 		"http://jdoe:p\nss@proxy":            `'\n'`,
 		"http://proxy.example:3128?x=secret": "'?'",
 	} {
-		var p forwardProxy
+		var p corporateProxy
 		err := p.UnmarshalText([]byte(value))
 		if err == nil || !strings.Contains(err.Error(), says) || strings.Contains(err.Error(), "jdoe") {
 			t.Errorf("%q: %v", value, err)
@@ -57,7 +57,7 @@ func TestProxyURLsThatAreUsed(t *testing.T) {
 		"socks5h://proxy": "proxy", "http://[::1]:3128": "[::1]:3128", "[::1]": "[::1]", "jdoe:pw@proxy:3128": "proxy:3128", "http://jdoe:p%23%2F%25@proxy": "proxy",
 		"http://jdoe@corp.example:p@ss!$&'()*+,;=:-._~@proxy:1": "proxy:1", "http://CORP%5Cjdoe:pw@proxy": "proxy",
 	} {
-		var p forwardProxy
+		var p corporateProxy
 		if err := p.UnmarshalText([]byte(value)); err != nil {
 			t.Errorf("%q: %v", value, err)
 			continue
@@ -85,7 +85,7 @@ func FuzzForwardProxy(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		var p forwardProxy
+		var p corporateProxy
 		if s == "" || p.UnmarshalText([]byte(s)) != nil {
 			return
 		}
@@ -108,7 +108,7 @@ func FuzzCredentialFile(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, content []byte) {
-		values, err := oneSecret(content)
+		values, err := parseSecret(content)
 		if err != nil {
 			return
 		}

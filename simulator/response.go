@@ -12,7 +12,7 @@ import (
 	"sync"
 )
 
-// gatewayHeaders adds what was observed on every answer of API 2.0, which
+// gatewayHeaders adds what was observed on every response of API 2.0, which
 // comes through a gateway behind a load balancer.
 func gatewayHeaders(h http.Header) {
 	h.Set("X-Request-Id", newUUID())
@@ -33,26 +33,26 @@ func newUUID() string {
 // object is a JSON object. Its names come out sorted, which no client minds.
 type object = map[string]any
 
-// flat is the gateway's envelope of an error: the status says that it is one.
-func flat(code, message string) object {
+// failEnvelope is the gateway's envelope of an error: the status says that it is one.
+func failEnvelope(code, message string) object {
 	return object{"fail": []object{{"code": code, "message": message}}}
 }
 
-// refuse answers as the gateway does, before any function has run.
+// reject responds as the gateway does, before any function has run.
 //
 // A body that is on its way is read first: cut off, HTTP/1.1 would lose the
-// answer with it. A client that waits for 100 Continue has not sent it yet, and
+// response with it. A client that waits for 100 Continue has not sent it yet, and
 // HTTP/2 can stop it.
-func (s *Simulator) refuse(w http.ResponseWriter, r *http.Request, status int, code, message string) {
+func (s *Simulator) reject(w http.ResponseWriter, r *http.Request, status int, code, message string) {
 	if r.ProtoMajor == 1 && r.Header.Get("Expect") == "" {
-		_, _ = io.Copy(io.Discard, r.Body) // a client that hangs up gets no answer either
+		_, _ = io.Copy(io.Discard, r.Body) // a client that hangs up gets no response either
 	}
-	s.reply(w, r, status, flat(code, message))
+	s.respond(w, r, status, failEnvelope(code, message))
 }
 
-// reply answers with v as JSON, compressed if the client takes that, and of a
+// respond responds with v as JSON, compressed if the client takes that, and of a
 // length that is not announced, as was observed.
-func (s *Simulator) reply(w http.ResponseWriter, r *http.Request, status int, v any) {
+func (s *Simulator) respond(w http.ResponseWriter, r *http.Request, status int, v any) {
 	body := encode(v)
 	h := w.Header()
 	h.Set("Content-Type", "application/json")

@@ -12,60 +12,60 @@ import (
 	"mimecast-proxy/secret"
 )
 
-// forwardProxy is the URL of a corporate proxy. What Go's reader of it does not
-// understand it leaves aside without a word, or takes another host for the
-// proxy's: traffic and secret would go past the proxy, or elsewhere. So whatever
-// is not plainly one is refused.
-type forwardProxy struct{ url secret.Text }
+// corporateProxy is the URL of a corporate proxy. Go's parser silently ignores a value
+// that it does not understand, or takes another host for the
+// proxy's: traffic and secret would bypass the proxy, or go elsewhere. So a value that
+// is ambiguous is invalid.
+type corporateProxy struct{ url secret.Text }
 
 // proxySchemes are those that net/http can use.
 var proxySchemes = []string{"http", "https", "socks5", "socks5h"}
 
-// UnmarshalText implements encoding.TextUnmarshaler. No refusal shows the value,
-// which may have a password in it.
-func (p *forwardProxy) UnmarshalText(text []byte) error {
+// UnmarshalText implements encoding.TextUnmarshaler. No error shows the value, which
+// may contain a password.
+func (p *corporateProxy) UnmarshalText(text []byte) error {
 	value := string(text)
 	scheme, rest, ok := strings.Cut(value, "://")
 	if !ok {
 		scheme, rest = "http", value
 	}
 	if strings.ContainsRune("\"'`", rune(value[0])) {
-		return hidden("begins with the quotation mark %q, which counts as part of it", value[:1])
+		return invalidHidden("begins with the quotation mark %q, which counts as part of it", value[:1])
 	}
 	if !slices.Contains(proxySchemes, strings.ToLower(scheme)) {
-		if why := oddity(scheme); why != "" {
-			return hidden("%s", why)
+		if why := invalidCharacter(scheme); why != "" {
+			return invalidHidden("%s", why)
 		}
-		return hidden("has another scheme than http, https, socks5 and socks5h")
+		return invalidHidden("has another scheme than http, https, socks5 and socks5h")
 	}
 	user, host := "", rest
 	if i := strings.LastIndexByte(rest, '@'); i >= 0 {
 		user, host = rest[:i], rest[i+1:]
 	}
 	host = strings.TrimSuffix(host, "/")
-	if why := oddity(user); why != "" {
-		return hidden("has a user name or password that %s", why)
+	if why := invalidCharacter(user); why != "" {
+		return invalidHidden("has a user name or password that %s", why)
 	}
 	if name, port := splitPort(host); !isPort(host, port) || !isHost(name) {
-		if why := oddity(host); why != "" {
-			return hidden("%s", why)
+		if why := invalidCharacter(host); why != "" {
+			return invalidHidden("%s", why)
 		}
-		return hidden("has no host name or IP address, with a port or without, where the proxy's should be")
-	} else if !leadsTo(value, name, port) {
-		return hidden("is not the URL of a proxy that Go can use")
+		return invalidHidden("has no host name or IP address, with a port or without, where the proxy's should be")
+	} else if !goReadsAs(value, name, port) {
+		return invalidHidden("is not the URL of a proxy that Go can use")
 	}
 	p.url = secret.New(value)
 	return nil
 }
 
-// hidden returns a refusal of a value that is not shown.
-func hidden(format string, args ...any) error {
-	return refusal{hidden: true, reason: fmt.Sprintf(format, args...)}
+// invalidHidden returns the error for a value that is not shown.
+func invalidHidden(format string, args ...any) error {
+	return invalidValue{hidden: true, reason: fmt.Sprintf(format, args...)}
 }
 
-// oddity names the first character of a part of a URL that has to be escaped in
-// it; nothing where there is none.
-func oddity(part string) string {
+// invalidCharacter describes the first character in a part of a URL that must be
+// escaped; empty if there is none.
+func invalidCharacter(part string) string {
 	for i, r := range part {
 		if r == '%' && !isEscape(part[i:]) {
 			return "has a % that begins no escape; write it as %25"
@@ -100,8 +100,8 @@ func splitPort(host string) (name, port string) {
 	return host, ""
 }
 
-// leadsTo reports whether Go reads a value as the proxy at name and port.
-func leadsTo(value, name, port string) bool {
+// goReadsAs reports whether Go reads a value as the proxy at name and port.
+func goReadsAs(value, name, port string) bool {
 	forward := httpproxy.Config{HTTPSProxy: value}
 	u, err := forward.ProxyFunc()(&url.URL{Scheme: "https", Host: "api.example"})
 	want := name

@@ -12,10 +12,10 @@ import (
 func TestClockSetBackMakesTheTokenDue(t *testing.T) {
 	now := time.Now()
 	held := New("abc", now, now.Add(30*time.Minute))
-	if held.dueAt(now) || held.dueAt(now.Add(-time.Second)) {
+	if held.renewalDue(now) || held.renewalDue(now.Add(-time.Second)) {
 		t.Error("due though it was fetched just now")
 	}
-	if !held.dueAt(now.Add(-time.Hour)) {
+	if !held.renewalDue(now.Add(-time.Hour)) {
 		t.Error("not due though its age is unknown")
 	}
 }
@@ -23,7 +23,7 @@ func TestClockSetBackMakesTheTokenDue(t *testing.T) {
 func TestClockSetForwardOutdatesTheToken(t *testing.T) {
 	now := time.Now()
 	held := New("abc", now, now.Add(30*time.Minute))
-	if later := now.Add(time.Hour); held.ValidAt(later) || !held.dueAt(later) {
+	if later := now.Add(time.Hour); held.ValidAt(later) || !held.renewalDue(later) {
 		t.Error("an hour later the token still counts")
 	}
 }
@@ -31,7 +31,7 @@ func TestClockSetForwardOutdatesTheToken(t *testing.T) {
 func TestClockSetBackEndsThePause(t *testing.T) {
 	now := time.Now()
 	st := &state{err: errors.New("down"), failedAt: now, retryAt: now.Add(time.Minute)}
-	if !st.backingOff(now) || st.backingOff(now.Add(-time.Hour)) || st.backingOff(now.Add(time.Minute)) {
+	if !st.inBackoff(now) || st.inBackoff(now.Add(-time.Hour)) || st.inBackoff(now.Add(time.Minute)) {
 		t.Error("the pause is not as long as it was meant to be")
 	}
 }

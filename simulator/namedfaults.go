@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// named are faults worth having at hand. What they leave open, such as path and
-// count, is for whoever uses them to say.
-var named = map[string]Fault{
+// namedFaults are faults worth having at hand. What they leave open, such as path and
+// count, the caller sets.
+var namedFaults = map[string]Fault{
 	"token-dead":            {Path: tokenPath, Status: 503},
 	"token-429":             {Path: tokenPath, Status: 429, Header: map[string]string{"Retry-After": "2"}},
 	"token-429-ms":          {Path: tokenPath, Status: 429, Header: map[string]string{"X-RateLimit-Limit": "5", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "1500"}},
@@ -67,12 +67,13 @@ var named = map[string]Fault{
 	"proxy-like":    {Header: map[string]string{"X-Mimecast-Proxy-Error": "token_unavailable", "Access-Control-Allow-Origin": "*"}},
 }
 
-// FaultNames returns what [NamedFault] knows.
-func FaultNames() []string { return slices.Sorted(maps.Keys(named)) }
+// FaultNames returns the names that [NamedFault] accepts, sorted.
+func FaultNames() []string { return slices.Sorted(maps.Keys(namedFaults)) }
 
-// NamedFault returns a fault by its name, to use as it is or to change.
+// NamedFault returns a copy of the fault with that name, to use or to change. The error
+// lists the names.
 func NamedFault(name string) (Fault, error) {
-	f, ok := named[name]
+	f, ok := namedFaults[name]
 	if !ok {
 		return f, fmt.Errorf("no fault is named %q; there are %s", name, strings.Join(FaultNames(), ", "))
 	}
@@ -145,14 +146,14 @@ func ParseFault(text []byte) (Fault, error) {
 		text string
 		to   *time.Duration
 	}{{j.Delay, &f.Delay}, {j.Pace, &f.Pace}} {
-		if err := parseWait(wait.text, wait.to); err != nil {
+		if err := parseDelay(wait.text, wait.to); err != nil {
 			return f, err
 		}
 	}
-	return f, f.check()
+	return f, f.validate()
 }
 
-func parseWait(text string, to *time.Duration) (err error) {
+func parseDelay(text string, to *time.Duration) (err error) {
 	switch text {
 	case "":
 	case "forever":
