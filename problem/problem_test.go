@@ -68,7 +68,7 @@ func TestStatusAndEnvelopeOfEveryCode(t *testing.T) {
 		event.TooBusy:             {503, true},
 		event.ShuttingDown:        {503, true},
 		event.UpstreamTimeout:     {504, true},
-		event.ClientGone:          {499, false},
+		event.ClientGone:          {499, true},
 	}
 	for _, k := range event.Kinds() {
 		if _, ok := want[k.Code]; !ok && k.Status != 0 {
