@@ -8,7 +8,7 @@ import (
 )
 
 // The page is built of nodes, which escape every text. It is no
-// template: one calls methods by their names, and a linker that cannot tell
+// template: one calls methods by their names, and a linker that does not know
 // which keeps every exported method of the whole program.
 
 // document is the page: the status, its requests filtered by f, and the buttons.
@@ -32,12 +32,12 @@ func document(s *Status, f filter, actions []Action) g.Node {
 	))
 }
 
-func head(verdict string) g.Node {
+func head(diagnosis string) g.Node {
 	return el("head",
 		el("meta", attr("charset", "utf-8")),
 		el("meta", attr("name", "viewport"), attr("content", "width=device-width, initial-scale=1")),
 		el("meta", attr("name", "color-scheme"), attr("content", "light dark")),
-		el("title", text(verdict+" Mimecast Proxy")),
+		el("title", text(diagnosis+" Mimecast Proxy")),
 		el("link", attr("rel", "icon"), attr("href", assetPaths["icon.svg"]), attr("type", "image/svg+xml")),
 		el("link", attr("rel", "stylesheet"), attr("href", assetPaths["page.css"])),
 		el("script", attr("src", assetPaths["page.js"]), boolAttr("defer")),
@@ -70,13 +70,13 @@ func announcements() g.Node {
 	}
 }
 
-func diagnosisBanner(v *Diagnosis) g.Node {
-	return el("section", id("verdict"), class("verdict "+v.State), dataLive(), attr("data-state", v.State+" "+string(v.Component)), attr("aria-label", "Verdict"),
-		statusLight(v.State),
+func diagnosisBanner(d *Diagnosis) g.Node {
+	return el("section", id("verdict"), class("verdict "+d.State), dataLive(), attr("data-state", d.State+" "+string(d.Component)), attr("aria-label", "Verdict"),
+		statusLight(d.State),
 		el("div",
-			textEl("p", "answer", v.Text),
+			textEl("p", "answer", d.Text),
 			// page.js has both read out as one text.
-			g.If(v.Advice != "", g.Group{text(" "), textEl("p", "advice", printable(v.Advice))}),
+			g.If(d.Advice != "", g.Group{text(" "), textEl("p", "advice", printable(d.Advice))}),
 		),
 	)
 }

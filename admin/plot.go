@@ -5,9 +5,9 @@ import (
 	"math"
 	"strconv"
 
-	"mimecast-proxy/event"
-
 	g "maragu.dev/gomponents"
+
+	"mimecast-proxy/event"
 )
 
 // The plots are bars, drawn by paths in a box of this size. They are stretched

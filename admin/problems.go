@@ -4,9 +4,9 @@ import (
 	"fmt"
 	"slices"
 
-	"mimecast-proxy/event"
-
 	g "maragu.dev/gomponents"
+
+	"mimecast-proxy/event"
 )
 
 func problemsCard(s *Status) g.Node {

@@ -3,9 +3,9 @@ package admin
 import (
 	"time"
 
-	"mimecast-proxy/event"
-
 	g "maragu.dev/gomponents"
+
+	"mimecast-proxy/event"
 )
 
 // formatQuota returns how much of a quota is left.

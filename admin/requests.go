@@ -7,9 +7,9 @@ import (
 	"strconv"
 	"strings"
 
-	"mimecast-proxy/event"
-
 	g "maragu.dev/gomponents"
+
+	"mimecast-proxy/event"
 )
 
 func requestsCard(s *Status, f filter) g.Node {

@@ -4,9 +4,9 @@ import (
 	"fmt"
 	"strconv"
 
-	"mimecast-proxy/event"
-
 	g "maragu.dev/gomponents"
+
+	"mimecast-proxy/event"
 )
 
 // stage is one of the four components on a request's way.

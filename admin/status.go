@@ -45,7 +45,7 @@ func (h *handler) current() Status {
 	return s
 }
 
-// shorten returns enough of a client ID to tell one from another.
+// shorten returns enough of a client ID to distinguish it from others.
 func shorten(id string) string {
 	const kept = 6
 	if runes := []rune(id); len(runes) > kept {

@@ -7,9 +7,9 @@ import (
 	"strconv"
 	"time"
 
-	"mimecast-proxy/event"
-
 	g "maragu.dev/gomponents"
+
+	"mimecast-proxy/event"
 )
 
 func tokenCard(s *Status) g.Node {

@@ -3,9 +3,9 @@ package admin
 import (
 	"fmt"
 
-	"mimecast-proxy/event"
-
 	g "maragu.dev/gomponents"
+
+	"mimecast-proxy/event"
 )
 
 func trafficCard(s *Status) g.Node {

@@ -134,6 +134,10 @@ func (c Code) Status() int { return c.Kind().Status }
 // client. Such requests say nothing of how others fare.
 func (k Kind) Rejected() bool { return k.Rejection && k.Component == ComponentTool }
 
+// Unprocessed reports whether Mimecast certainly did not carry out a request that got
+// such a response.
+func (k Kind) Unprocessed() bool { return k.Status != 0 && k.Retry != RetryReads }
+
 // oneOf returns a value from outside as one of a closed set; other if it is in none.
 func oneOf[T ~string](value string, set []T, other T) T {
 	if v := T(value); slices.Contains(set, v) {

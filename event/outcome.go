@@ -13,12 +13,12 @@ const (
 // UnauthorizedReasons lists all of them.
 var UnauthorizedReasons = []UnauthorizedReason{ReasonOther, ReasonTokenExpired, ReasonTokenVerification}
 
-// UnauthorizedReasonOf returns the reason that a code of Mimecast's stands for.
+// UnauthorizedReasonOf returns the reason for an error code from Mimecast.
 func UnauthorizedReasonOf(code string) UnauthorizedReason {
 	return oneOf(code, UnauthorizedReasons, ReasonOther)
 }
 
-// RetryOutcome says how a 401 of Mimecast's ended.
+// RetryOutcome says how a 401 from Mimecast ended.
 type RetryOutcome string
 
 // The outcomes of a 401.

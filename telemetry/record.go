@@ -125,7 +125,7 @@ func (r *record) addAttempt(status int, now time.Time, took time.Duration) {
 	r.events.upstream += took
 }
 
-// Failed notes why the proxy sent an error response of its own.
+// Failed notes the error response that the proxy sent.
 func (t *Telemetry) Failed(ctx context.Context, p *problem.Problem) {
 	text := t.scrub(p.Error())
 	withRecord(ctx, func(r *record) { r.events.code, r.events.failure = p.Code, text })

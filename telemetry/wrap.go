@@ -2,16 +2,10 @@ package telemetry
 
 import (
 	"context"
-	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net/http"
-	"strings"
 	"time"
-
-	"github.com/rs/zerolog"
 
 	"mimecast-proxy/event"
 )
@@ -146,8 +140,8 @@ func (rec *record) abortedBy(recovered any, panicked bool) event.AbortedBy {
 	}
 }
 
-// leftByClient reports whether the client ended the request. The proxy gives a
-// cause of its own where it does.
+// leftByClient reports whether the client ended the request. If the proxy did, the cause
+// is another one.
 func (rec *record) leftByClient() bool { return errors.Is(context.Cause(rec), context.Canceled) }
 
 // impliedStatus is for a response that never began.
@@ -160,121 +154,4 @@ func impliedStatus(recovered any, aborted event.AbortedBy) int {
 	default:
 		return http.StatusInternalServerError
 	}
-}
-
-// writeAccess writes the line of a request, which stands for so many others too.
-func (t *Telemetry) writeAccess(rec *record, o *outcome, suppressed int) {
-	level := zerolog.InfoLevel
-	switch {
-	case o.panicked:
-		level = zerolog.ErrorLevel
-	case o.aborted == event.AbortedByUpstream, o.failure != "" && o.status >= http.StatusInternalServerError:
-		level = zerolog.WarnLevel
-	}
-	e := t.log.WithLevel(level)
-	if e == nil {
-		return
-	}
-	var buf [len(timeLayout) + 8]byte
-	e.Bytes(timeField, rec.start.Add(o.took).UTC().AppendFormat(buf[:0], timeLayout)).
-		Str(t.msgField, "request").
-		Str("request_id", rec.id).
-		Str("method", rec.method).
-		Str("path", rec.path).
-		Int("status", o.status).
-		Float64("duration_ms", milliseconds(o.took)).
-		Int64("bytes_in", o.in).
-		Int64("bytes_out", o.out).
-		Float64("upstream_ms", milliseconds(o.upstream)).
-		Bool("retried", o.retried()).
-		Str("client", rec.client)
-	optional(e, "error", o.explanation())
-	optional(e, "route", o.route)
-	optional(e, "trace_id", rec.trace)
-	optional(e, "mimecast_request_id", o.mimecast)
-	optional(e, "aborted", string(o.aborted))
-	if suppressed > 0 {
-		e.Int("suppressed", suppressed)
-	}
-	e.Send()
-}
-
-func optional(e *zerolog.Event, field, value string) {
-	if value != "" {
-		e.Str(field, value)
-	}
-}
-
-// retried reports whether the request was sent to Mimecast more than once.
-func (o *outcome) retried() bool { return o.resent || o.attempts > 1 }
-
-// explanation is the text for the log; it may be empty.
-func (o *outcome) explanation() string {
-	switch {
-	case o.failure != "":
-		return o.failure
-	case o.denied != "" && o.passed:
-		return string(o.denied) + ": let through, since PROXY_ALLOW_MODE=report"
-	case o.fault != "":
-		return explanations[o.fault.Index()]
-	default:
-		return ""
-	}
-}
-
-// milliseconds returns d with three decimals at the most.
-func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
-
-// requestID returns the client's own, or a new one where that cannot be used.
-func (t *Telemetry) requestID(r *http.Request) string {
-	if ids := r.Header["X-Request-Id"]; len(ids) == 1 && isValidID(ids[0]) && t.redactor.Redact(ids[0]) == ids[0] {
-		return ids[0]
-	}
-	return newRequestID()
-}
-
-func newRequestID() string {
-	var raw [8]byte
-	var text [16]byte
-	binary.BigEndian.PutUint64(raw[:], rand.Uint64())
-	hex.Encode(text[:], raw[:])
-	return string(text[:])
-}
-
-// isValidID reports whether s can be an id: short, and of visible ASCII.
-func isValidID(s string) bool {
-	return s != "" && len(s) <= maxID && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' })
-}
-
-// peerHost returns an address without its port; "unix" for a peer on a socket.
-func peerHost(address string) string {
-	i := strings.LastIndexByte(address, ':')
-	if i < 0 {
-		return "unix"
-	}
-	return strings.Trim(address[:i], "[]")
-}
-
-// traceID returns the trace id of a valid traceparent header (W3C Trace
-// Context, section 3.2), or nothing.
-func traceID(headers []string) string {
-	const length = len("00-") + 32 + len("-") + 16 + len("-00")
-	if len(headers) != 1 || len(headers[0]) < length {
-		return ""
-	}
-	h := headers[0]
-	version, trace, parent, flags := h[:2], h[3:35], h[36:52], h[53:55]
-	switch {
-	case h[2] != '-' || h[35] != '-' || h[52] != '-',
-		version == "ff", version == "00" && len(h) > length, len(h) > length && h[length] != '-',
-		!isHex(version) || !isHex(trace) || !isHex(parent) || !isHex(flags),
-		strings.Trim(trace, "0") == "" || strings.Trim(parent, "0") == "":
-		return ""
-	}
-	return trace
-}
-
-// isHex reports whether s is of lower-case hexadecimal digits.
-func isHex(s string) bool {
-	return !strings.ContainsFunc(s, func(r rune) bool { return (r < '0' || r > '9') && (r < 'a' || r > 'f') })
 }

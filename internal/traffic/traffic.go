@@ -20,6 +20,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"mimecast-proxy/event"
 	"mimecast-proxy/problem"
 	"mimecast-proxy/simulator"
 )
@@ -256,12 +257,8 @@ func (c *Client) holdRelease(ctx context.Context) Result {
 	return c.write(ctx, "hold-release", request("POST", c.URL+"/api/gateway/hold-release", fmt.Appendf(nil, `{"data":[{"id":%q}]}`, id)), write{function: "hold-release", id: id})
 }
 
-// undone are the proxy's answers that say that a request was not carried out,
-// and so are Mimecast's own of these statuses.
-var (
-	undone   = []string{"token_unavailable", "credentials_refused", "too_busy", "upstream_unreachable", "upstream_tls", "route_not_allowed", "bad_request_body"}
-	undoneBy = []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests}
-)
+// undoneBy are statuses of Mimecast that say that a request was not carried out.
+var undoneBy = []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests}
 
 // write makes a request that changes something and keeps what its answer says,
 // for Account.
@@ -274,7 +271,7 @@ func (c *Client) write(ctx context.Context, kind string, req *http.Request, w wr
 		return ""
 	})
 	w.done = got.Status == http.StatusOK
-	w.undone = slices.Contains(undone, got.Code) || got.Code == "" && slices.Contains(undoneBy, got.Status)
+	w.undone = event.Code(got.Code).Kind().Unprocessed() || got.Code == "" && slices.Contains(undoneBy, got.Status)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.writes = append(c.writes, w)

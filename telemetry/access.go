@@ -1,0 +1,73 @@
+package telemetry
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"mimecast-proxy/event"
+)
+
+// writeAccess writes the line of a request. It stands for the suppressed ones too.
+func (t *Telemetry) writeAccess(rec *record, o *outcome, suppressed int) {
+	level := zerolog.InfoLevel
+	switch {
+	case o.panicked:
+		level = zerolog.ErrorLevel
+	case o.aborted == event.AbortedByUpstream, o.failure != "" && o.status >= http.StatusInternalServerError:
+		level = zerolog.WarnLevel
+	}
+	e := t.log.WithLevel(level)
+	if e == nil {
+		return
+	}
+	var buf [len(timeLayout) + 8]byte
+	e.Bytes(timeField, rec.start.Add(o.took).UTC().AppendFormat(buf[:0], timeLayout)).
+		Str(t.msgField, "request").
+		Str("request_id", rec.id).
+		Str("method", rec.method).
+		Str("path", rec.path).
+		Int("status", o.status).
+		Float64("duration_ms", milliseconds(o.took)).
+		Int64("bytes_in", o.in).
+		Int64("bytes_out", o.out).
+		Float64("upstream_ms", milliseconds(o.upstream)).
+		Bool("retried", o.retried()).
+		Str("client", rec.client)
+	optional(e, "error", o.explanation())
+	optional(e, "route", o.route)
+	optional(e, "trace_id", rec.trace)
+	optional(e, "mimecast_request_id", o.mimecast)
+	optional(e, "aborted", string(o.aborted))
+	if suppressed > 0 {
+		e.Int("suppressed", suppressed)
+	}
+	e.Send()
+}
+
+func optional(e *zerolog.Event, field, value string) {
+	if value != "" {
+		e.Str(field, value)
+	}
+}
+
+// retried reports whether the request was sent to Mimecast more than once.
+func (o *outcome) retried() bool { return o.resent || o.attempts > 1 }
+
+// explanation is the text for the log; it may be empty.
+func (o *outcome) explanation() string {
+	switch {
+	case o.failure != "":
+		return o.failure
+	case o.denied != "" && o.passed:
+		return string(o.denied) + ": let through, since PROXY_ALLOW_MODE=report"
+	case o.fault != "":
+		return explanations[o.fault.Index()]
+	default:
+		return ""
+	}
+}
+
+// milliseconds returns d with at most three decimals.
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
