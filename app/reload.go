@@ -55,15 +55,15 @@ func (p *components) takeUp(variables []string) {
 }
 
 // reportFile logs each new state of a file.
-func (p *components) reportFile(f *config.File, outcome config.Outcome, err error) {
-	p.tel.FileReloaded(event.FileVariableOf(f.Variable), event.ReloadOutcomeOf(string(outcome)))
+func (p *components) reportFile(f *config.File, outcome event.ReloadOutcome, err error) {
+	p.tel.FileReloaded(event.FileVariableOf(f.Variable), outcome)
 	log := p.tel.Logger().With("variable", f.Variable, "file", f.Path)
 	switch outcome {
-	case config.Changed:
+	case event.ReloadChanged:
 		log.Info("file reloaded")
-	case config.Restored:
+	case event.ReloadRestored:
 		log.Info("file can be used again; it did not change")
-	case config.Failed:
+	case event.ReloadFailed:
 		log.Warn("file cannot be used; the last good version stays in force", "error", err)
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"crypto/sha256"
 	"slices"
 	"time"
+
+	"mimecast-proxy/event"
 )
 
 const (
@@ -66,19 +68,6 @@ func (f *File) readVersion() (version, error) {
 	return version{sum: sha256.Sum256(content.Bytes())}, nil
 }
 
-// Outcome is the result of a reload of a file.
-type Outcome string
-
-// The outcomes.
-const (
-	// Changed: a new version was applied.
-	Changed Outcome = "changed"
-	// Failed: the file cannot be used, and the last good version stays in use.
-	Failed Outcome = "failed"
-	// Restored: the file can be used again, and has the version in use.
-	Restored Outcome = "restored"
-)
-
 // Watcher applies changes of files. It compares contents, since a change may leave the
 // time and the size of a file as they were.
 type Watcher struct {
@@ -86,7 +75,7 @@ type Watcher struct {
 	Files []*File
 	// Report is called once for each new state of a file, with the cause if it failed.
 	// It may be nil.
-	Report func(f *File, o Outcome, err error)
+	Report func(f *File, o event.ReloadOutcome, err error)
 	// Changed is called after a check that applied new versions, with the variables
 	// that name the files. Files that change together are applied together. It may be
 	// nil.
@@ -177,23 +166,23 @@ func (w *Watcher) readAll(ctx context.Context) []reading {
 }
 
 // apply applies a version if it is new and can be used, and reports whether it did.
-func (f *File) apply(l reading, report func(*File, Outcome, error)) bool {
+func (f *File) apply(l reading, report func(*File, event.ReloadOutcome, error)) bool {
 	st := f.state()
 	if l.version == st.seen {
 		return false
 	}
 	st.seen = l.version
-	outcome, err := Restored, l.err
+	outcome, err := event.ReloadRestored, l.err
 	if err == nil && l.version != st.inUse {
-		outcome, err = Changed, f.use(st.content.Bytes())
+		outcome, err = event.ReloadChanged, f.use(st.content.Bytes())
 	}
 	if err != nil {
-		outcome = Failed
+		outcome = event.ReloadFailed
 	} else {
 		st.inUse = l.version
 	}
 	if report != nil {
 		report(f, outcome, err)
 	}
-	return outcome == Changed
+	return outcome == event.ReloadChanged
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"mimecast-proxy/config"
+	"mimecast-proxy/event"
 )
 
 // watched is a Watcher that runs in a bubble, and what it said.
@@ -46,7 +47,7 @@ func watch(t *testing.T, variables []string, f func(t *testing.T, w *watched)) {
 		w := &watched{cfg: cfg, reread: make(chan struct{}, 1)}
 		watcher := &config.Watcher{
 			Files: cfg.Files,
-			Report: func(f *config.File, o config.Outcome, err error) {
+			Report: func(f *config.File, o event.ReloadOutcome, err error) {
 				w.mu.Lock()
 				defer w.mu.Unlock()
 				if err != nil && strings.Contains(err.Error(), marked) {

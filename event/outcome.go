@@ -137,16 +137,12 @@ func FileVariableOf(name string) FileVariable { return oneOf(name, FileVariables
 // ReloadOutcome says how a reload of a file ended.
 type ReloadOutcome string
 
-// The outcomes of a reload; ReloadOther is for one that nobody added here.
+// The outcomes of a reload.
 const (
-	ReloadOther    ReloadOutcome = "other"
 	ReloadChanged  ReloadOutcome = "changed"  // a new version is in force
 	ReloadFailed   ReloadOutcome = "failed"   // the file cannot be used, and the last good version stays in force
 	ReloadRestored ReloadOutcome = "restored" // the file can be used again, and holds what is in force
 )
 
-// ReloadOutcomes lists all of them but ReloadOther.
+// ReloadOutcomes lists all of them.
 var ReloadOutcomes = []ReloadOutcome{ReloadChanged, ReloadFailed, ReloadRestored}
-
-// ReloadOutcomeOf returns the outcome of that name.
-func ReloadOutcomeOf(name string) ReloadOutcome { return oneOf(name, ReloadOutcomes, ReloadOther) }
