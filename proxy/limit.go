@@ -195,7 +195,7 @@ func (t *limit) resendWhenReady(req *http.Request, limited *http.Response) (*htt
 		bufferPrefix(limited)
 		again, err := rewind(req)
 		if err != nil {
-			return t.held(ctx, event.HoldNotReplayable, limited), nil //nolint:nilerr // the 429 is the truth that the client gets
+			return t.held(ctx, event.HoldNotReplayable, limited), nil
 		}
 		if err := ticket.waitForReset(ctx, deadline); err != nil {
 			closeBody(again)
