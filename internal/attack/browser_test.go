@@ -189,7 +189,7 @@ type line struct {
 // a second for those that were rejected.
 func awaitLines(t *testing.T, p *program.Program, name string, paths []string) (lines []line) {
 	t.Helper()
-	await(t, "a request for each path under "+name, func() bool {
+	program.Await(t, "a request for each path under "+name, func() bool {
 		lines = slices.DeleteFunc(recentRequests(t, p), func(l line) bool { return !strings.HasPrefix(l.Path, "/"+name+"/") })
 		return !slices.ContainsFunc(paths, func(path string) bool {
 			return !slices.ContainsFunc(lines, func(l line) bool { return l.Path == path })

@@ -100,7 +100,7 @@ func (u *wire) requests() []string {
 }
 
 // before runs the program in front of a wire, with tokens from a simulator.
-func (u *wire) before(t *testing.T, tokens *world, more ...string) *program {
+func (u *wire) before(t *testing.T, tokens *world, more ...string) *proxy {
 	t.Helper()
 	ca := filepath.Join(t.TempDir(), "both.pem")
 	if err := os.WriteFile(ca, append(u.ca, tokens.sim.CA...), 0o600); err != nil {
@@ -111,7 +111,7 @@ func (u *wire) before(t *testing.T, tokens *world, more ...string) *program {
 
 // all sends bytes and returns everything that comes back until the connection
 // is closed, as text. What is sent asks for that in its last request.
-func (p *program) all(text string) string {
+func (p *proxy) all(text string) string {
 	p.t.Helper()
 	c := p.raw(text)
 	got, err := io.ReadAll(c)

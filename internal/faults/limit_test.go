@@ -38,7 +38,7 @@ func limitPasses(t *testing.T) {
 	if a.header.Get("X-RateLimit-Reset") == "" || !strings.Contains(a.body, "too_many_requests") {
 		t.Errorf("%v", a)
 	}
-	if n := p.metric("mimecast_proxy_rate_limit_remaining"); n != 0 {
+	if n := p.Metric("mimecast_proxy_rate_limit_remaining"); n != 0 {
 		t.Errorf("%v calls remain", n)
 	}
 }

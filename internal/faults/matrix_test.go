@@ -10,7 +10,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	built "mimecast-proxy/internal/program"
+	"mimecast-proxy/internal/program"
 )
 
 // row is a fault, with what docs/reliability.md says of it and the test that
@@ -49,7 +49,7 @@ func TestMain(m *testing.M) {
 	if err != nil {
 		panic(err)
 	}
-	code := built.Main(m)
+	code := program.Main(m)
 	end()
 	if err = goleak.Find(); code == 0 && err != nil {
 		fmt.Fprintln(os.Stderr, err)

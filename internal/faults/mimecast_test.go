@@ -23,6 +23,7 @@ import (
 	"golang.org/x/net/http2"
 
 	"mimecast-proxy/event"
+	"mimecast-proxy/internal/program"
 	"mimecast-proxy/internal/relay"
 	"mimecast-proxy/problem"
 	"mimecast-proxy/simulator"
@@ -172,7 +173,7 @@ func unknownAuthority(t *testing.T) {
 	}
 	p.logs(`"msg":"request"`, `"status":502`, "upstream_tls")
 	put(t, roots, string(w.sim.CA)+string(other.sim.CA))
-	await(t, "trust", func() bool { return p.whoami().code == "" })
+	program.Await(t, "trust", func() bool { return p.whoami().code == "" })
 }
 
 // awayServer is an upstream over HTTP/2 that wants no connection.
@@ -210,7 +211,7 @@ func newAwayServer(t *testing.T) *awayServer {
 // turnAway says that no request of the connection was processed.
 func (a *awayServer) turnAway(c net.Conn) {
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(patience))
+	_ = c.SetDeadline(time.Now().Add(program.Patience))
 	f := http2.NewFramer(c, c)
 	if _, err := io.CopyN(io.Discard, c, int64(len(http2.ClientPreface))); err != nil || f.WriteSettings() != nil {
 		return
@@ -272,7 +273,7 @@ func burst(t *testing.T) {
 }
 
 // release releases a message of the hold queue.
-func (w *world) release(p *program, i int) answer {
+func (w *world) release(p *proxy, i int) answer {
 	return p.post("/api/gateway/hold-release", fmt.Sprintf(`{"data":[{"id":%q}]}`, w.sim.HeldID(i)))
 }
 
@@ -301,7 +302,7 @@ func lostBefore(do relay.Action, after int64) func(*testing.T) {
 
 // lose makes writes until the network has struck one of them, which may strike
 // what HTTP/2 has to say between two requests first.
-func (w *world) lose(p *program, f relay.Fault) {
+func (w *world) lose(p *proxy, f relay.Fault) {
 	p.t.Helper()
 	for i := 1; i < 100; i++ {
 		w.relay.Set(f)
@@ -406,12 +407,12 @@ func lateRefusal(t *testing.T) {
 	w := newWorld(t, simulator.Options{RequestLog: -1})
 	p := spawn(t, w.environ(t), "").awaitServing().awaitReady()
 	w.fault(t, "401", once)
-	req, err := http.NewRequest("POST", p.url+"/api/file/file-upload", zeros(1<<30))
+	req, err := http.NewRequest("POST", p.URL+"/api/file/file-upload", zeros(1<<30))
 	if err != nil {
 		t.Fatal(err)
 	}
 	req.ContentLength = 1 << 30
-	res, err := p.client.Do(req)
+	res, err := p.Client.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}

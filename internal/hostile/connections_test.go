@@ -88,9 +88,9 @@ func TestUnfinishedHeadersLeaveDescriptorsForOthers(t *testing.T) {
 				}
 			}
 			// Those that are silent are let in by turns, each for as long.
-			s.await("both ports answer", 3*readHeaderTimeout+slack, func() bool { return s.whoami() == nil && s.admin("/livez") == nil })
-			s.Signal(t, syscall.SIGTERM)
-			if code := s.ExitWithin(t, 25*time.Second+shutdownGrace); code != 0 {
+			program.AwaitWithin(s.T, 3*readHeaderTimeout+slack, "both ports answer", func() bool { return s.whoami() == nil && s.admin("/livez") == nil })
+			s.Signal(syscall.SIGTERM)
+			if code := s.ExitWithin(25*time.Second + shutdownGrace); code != 0 {
 				t.Errorf("exit %d", code)
 			}
 		})
@@ -118,16 +118,16 @@ func TestRejectedClientsThatReadNothingDoNotHoldUpTheShutdown(t *testing.T) {
 	// When no more of them are rejected nobody reads the responses any more.
 	const rejected = `mimecast_proxy_requests_denied_total{reason="api_key_required"}`
 	last := -1.0
-	s.await("the flood stops", program.Patience, func() bool {
-		now := s.Metric(t, rejected)
+	program.Await(s.T, "the flood stops", func() bool {
+		now := s.Metric(rejected)
 		stopped := now > 0 && now == last
 		last = now
 		time.Sleep(time.Second / 2)
 		return stopped
 	})
 	began := time.Now()
-	s.Signal(t, syscall.SIGTERM)
-	s.ExitWithin(t, timeout+shutdownGrace+slack)
+	s.Signal(syscall.SIGTERM)
+	s.ExitWithin(timeout + shutdownGrace + slack)
 	took := time.Since(began)
 	t.Logf("%.0f requests were rejected; it ended %v after SIGTERM", last, took.Round(time.Millisecond))
 	if took > timeout*4/5 {

@@ -350,7 +350,7 @@ func TestTokenEndpointThatRepeatsSecretsMakesNothingShowThem(t *testing.T) {
 			for name, e := range echoes {
 				d.set(how, e)
 				p := program.Start(t, program.Environ(t, sim, d.environ(t, sim, tokenURL, "PROXY_LOG_LEVEL=trace")...))
-				p.AwaitServing(t)
+				p.AwaitServing()
 				s := watched(t, sim, p)
 				res, err := s.client.Get("http://localhost/identity/whoami")
 				if err != nil {
@@ -377,11 +377,11 @@ func TestGODEBUGPrintsNoSecret(t *testing.T) {
 			sim := program.Simulate(t, simulator.Options{ClientSecret: secretText})
 			p := program.Start(t, program.Environ(t, sim, "MIMECAST_CLIENT_SECRET="+secretText, "GODEBUG="+setting, "PROXY_LOG_LEVEL="+level))
 			s := watched(t, sim, p)
-			s.await("it serves, or refuses to", program.Patience, func() bool { return p.Ended() || strings.Contains(p.Stderr.String(), "serving") })
+			program.Await(s.T, "it serves, or refuses to", func() bool { return p.Ended() || strings.Contains(p.Stderr.String(), "serving") })
 			d := &device{secret: secretText, tokens: map[string]bool{}}
 			if !p.Ended() {
-				p.AwaitServing(t)
-				p.AwaitReady(t)
+				p.AwaitServing()
+				p.AwaitReady()
 				if err := s.whoami(); err != nil {
 					t.Error(err)
 				}

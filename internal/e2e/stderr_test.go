@@ -1,16 +1,13 @@
 //go:build unix
 
-package main
+package e2e
 
 import (
-	"bufio"
 	"crypto/tls"
-	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -26,71 +23,9 @@ import (
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
-	built "mimecast-proxy/internal/program"
+	"mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
 )
-
-// servePiped runs the proxy with a pipe as its stderr, reads that until the proxy
-// serves, and no further.
-func servePiped(t *testing.T, environ []string) (*program, *os.File) {
-	t.Helper()
-	read, write, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &program{t: t, cmd: exec.Command(built.Binary()), ended: make(chan struct{}), client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 10}}}
-	p.cmd.Env, p.cmd.Stderr = environ, write
-	if err := p.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	write.Close()
-	go func() { defer close(p.ended); _ = p.cmd.Wait() }() // the state tells how it ended
-	t.Cleanup(p.cleanUp)
-	for lines := bufio.NewScanner(read); p.url == "" && lines.Scan(); {
-		var line struct{ Listen, Admin string }
-		if json.Unmarshal(lines.Bytes(), &line) == nil && line.Listen != "" {
-			p.url, p.admin = "http://"+line.Listen, "http://"+line.Admin
-		}
-	}
-	p.awaitReady()
-	return p, read
-}
-
-// passes sends requests with long lines in the log.
-func (p *program) passes(requests int) {
-	p.t.Helper()
-	var wg sync.WaitGroup
-	for range 8 {
-		wg.Go(func() {
-			for range requests / 8 {
-				res, _, err := p.do("GET", "/_simulator/echo/"+strings.Repeat("long", 250), nil)
-				if err != nil || res.StatusCode >= 500 {
-					p.t.Errorf("%v %v", res, err)
-					return
-				}
-			}
-		})
-	}
-	wg.Wait()
-}
-
-func TestLogThatNobodyReadsStopsNothing(t *testing.T) {
-	sim := built.Simulate(t, simulator.Options{TokenTTL: 4 * time.Second})
-	p, unread := servePiped(t, built.Environ(t, sim, "PROXY_LOG_LEVEL=debug", "PROXY_SHUTDOWN_TIMEOUT=2s"))
-	defer unread.Close()
-	p.passes(1200) // 1.6 MB of log
-	if n := p.metric("mimecast_proxy_log_lines_dropped_total"); n < 100 {
-		t.Errorf("%v lines were dropped", n)
-	}
-	before := sim.TokenRequests()
-	await(t, "a renewal", func() bool { return sim.TokenRequests() > before })
-	began := time.Now()
-	p.signal(syscall.SIGTERM)
-	if code := p.exit(); code != 0 {
-		t.Errorf("exit %d", code)
-	}
-	t.Logf("ended after %v", time.Since(began))
-}
 
 func TestErrorThatNobodyReadsEndsTheProgram(t *testing.T) {
 	read, write, err := os.Pipe()
@@ -106,7 +41,7 @@ func TestErrorThatNobodyReadsEndsTheProgram(t *testing.T) {
 		_, err := write.Write(make([]byte, 4<<20))
 		full <- err
 	}()
-	cmd := exec.Command(built.Binary())
+	cmd := exec.Command(program.Binary())
 	cmd.Env, cmd.Stderr = []string{"MIMECAST_REGION=nowhere"}, write
 	began := time.Now()
 	_ = cmd.Run() // the state tells how it ended
@@ -117,41 +52,24 @@ func TestErrorThatNobodyReadsEndsTheProgram(t *testing.T) {
 	<-full
 }
 
-func TestReaderOfTheLogMayGo(t *testing.T) {
-	p, read := servePiped(t, built.Environ(t, built.Simulate(t, simulator.Options{})))
-	read.Close()
-	p.passes(40)
-	await(t, "the lines to be dropped", func() bool { return p.metric("mimecast_proxy_log_lines_dropped_total") > 0 })
-	p.passes(40)
-	p.signal(syscall.SIGTERM)
-	if code := p.exit(); code != 0 {
-		t.Errorf("exit %d, %v", code, p.cmd.ProcessState)
-	}
-}
-
 func TestReaderOfTheDemosIntroductionMayGo(t *testing.T) {
 	read, write, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
 	read.Close()
-	cmd := exec.Command(built.Binary(), "demo")
+	cmd := exec.Command(program.Binary(), "demo")
 	cmd.Env = []string{"PROXY_LISTEN=127.0.0.1:0", "PROXY_ADMIN_LISTEN=127.0.0.1:0", "PROXY_LOG_FORMAT=json"}
-	p := &program{t: t, cmd: cmd, ended: make(chan struct{}), client: &http.Client{Transport: &http.Transport{}}}
-	cmd.Stdout, cmd.Stderr = write, &p.stderr
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	cmd.Stdout = write
+	p := program.StartCmd(t, cmd)
 	write.Close()
-	go func() { defer close(p.ended); _ = cmd.Wait() }() // the state tells how it ended
-	t.Cleanup(p.cleanUp)
-	p.awaitServing()
-	if res, body := p.must("GET", "/identity/whoami", ""); res.StatusCode != 200 {
+	p.AwaitServing()
+	if res, body := p.Must("GET", "/identity/whoami", ""); res.StatusCode != 200 {
 		t.Errorf("%d %s", res.StatusCode, body)
 	}
-	p.signal(syscall.SIGTERM)
-	if code := p.exit(); code != 0 {
-		t.Errorf("exit %d, %v", code, p.cmd.ProcessState)
+	p.Signal(syscall.SIGTERM)
+	if code := p.Exit(); code != 0 {
+		t.Errorf("exit %d", code)
 	}
 }
 
@@ -166,8 +84,8 @@ func TestCommandOfRunHasTheStderrThatTheProxyHas(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	cmd := exec.Command(built.Binary(), "run", "--", "sh", "-c", "readlink /proc/$$/fd/2; grep SigIgn /proc/$$/status; echo said >&2")
-	cmd.Env, cmd.Stderr = built.Environ(t, built.Simulate(t, simulator.Options{}), "PATH="+os.Getenv("PATH")), file
+	cmd := exec.Command(program.Binary(), "run", "--", "sh", "-c", "readlink /proc/$$/fd/2; grep SigIgn /proc/$$/status; echo said >&2")
+	cmd.Env, cmd.Stderr = program.Environ(t, program.Simulate(t, simulator.Options{}), "PATH="+os.Getenv("PATH")), file
 	out, err := cmd.Output()
 	said, readErr := os.ReadFile(file.Name())
 	if err != nil || readErr != nil || !strings.HasPrefix(string(out), file.Name()+"\n") || string(said) != "said\n" {
@@ -242,22 +160,22 @@ func answerGoAway(c net.Conn, more string) (token string) {
 
 func TestSecretsThatTheUpstreamRepeatsShowNowhere(t *testing.T) {
 	for _, level := range []string{"trace", "debug", "info"} {
-		sim := built.Simulate(t, simulator.Options{})
+		sim := program.Simulate(t, simulator.Options{})
 		hostile, ca, tokens := goAway(t, simulator.DefaultClientSecret)
 		pemFile := filepath.Join(t.TempDir(), "both.pem")
 		if err := os.WriteFile(pemFile, slices.Concat(sim.CA, ca), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		p := serve(t, sim, "PROXY_LOG_LEVEL="+level, "MIMECAST_BASE_URL="+hostile, "MIMECAST_TOKEN_URL="+sim.URL+"/oauth/token", "MIMECAST_CA_FILE="+pemFile, "PROXY_TOKEN_STUB=true")
-		_, body := p.must("POST", "/identity/whoami", "{}")
+		p := program.Serve(t, sim, "PROXY_LOG_LEVEL="+level, "MIMECAST_BASE_URL="+hostile, "MIMECAST_TOKEN_URL="+sim.URL+"/oauth/token", "MIMECAST_CA_FILE="+pemFile, "PROXY_TOKEN_STUB=true")
+		_, body := p.Must("POST", "/identity/whoami", "{}")
 		told := tokens()
 		if len(told) == 0 || len(told[0]) < 16 {
 			t.Fatalf("the upstream saw %q", told)
 		}
-		_, echo := p.must("POST", "/x/"+told[0], "{}", "X-Request-Id", told[0])
+		_, echo := p.Must("POST", "/x/"+told[0], "{}", "X-Request-Id", told[0])
 		all := body + echo
 		for _, path := range []string{"/", "/api/status", "/readyz", "/metrics"} {
-			res, err := p.client.Get(p.admin + path)
+			res, err := p.Client.Get(p.AdminURL + path)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -267,9 +185,9 @@ func TestSecretsThatTheUpstreamRepeatsShowNowhere(t *testing.T) {
 			}
 			all += string(text)
 		}
-		p.signal(syscall.SIGTERM)
-		p.exit()
-		all += p.stderr.String()
+		p.Signal(syscall.SIGTERM)
+		p.Exit()
+		all += p.Stderr.String()
 		if !strings.Contains(all, "GOAWAY") || !strings.Contains(all, "[redacted]") {
 			t.Errorf("%s: nothing was repeated: %s", level, all)
 		}
