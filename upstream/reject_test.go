@@ -35,6 +35,7 @@ func rejector(t *testing.T, protocol string, reject func(net.Conn)) (u upstream.
 	}
 	accepted = &atomic.Int64{}
 	var running sync.WaitGroup
+	ending, end := context.WithCancel(context.Background())
 	running.Go(func() {
 		for {
 			c, err := l.Accept()
@@ -44,13 +45,16 @@ func rejector(t *testing.T, protocol string, reject func(net.Conn)) (u upstream.
 			accepted.Add(1)
 			running.Go(func() {
 				defer c.Close()
+				// A client may keep a connection that it is not to use until its pings are
+				// not answered.
+				defer context.AfterFunc(ending, func() { c.Close() })()
 				if c.(*tls.Conn).HandshakeContext(t.Context()) == nil {
 					reject(c)
 				}
 			})
 		}
 	})
-	t.Cleanup(func() { l.Close(); running.Wait() })
+	t.Cleanup(func() { l.Close(); end(); running.Wait() })
 	roots := x509.NewCertPool()
 	roots.AddCert(certificate.Certificate())
 	return upstream.Options{Roots: roots, MaxConnections: 128, DialTimeout: 10 * time.Second}, "https://" + l.Addr().String(), accepted

@@ -169,6 +169,7 @@ const (
 )
 
 func TestTargetWithMoreThanOneMeaningIsRefused(t *testing.T) {
+	t.Parallel()
 	s := newStand(t)
 	for _, target := range []string{
 		// for another host

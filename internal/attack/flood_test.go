@@ -50,6 +50,7 @@ func (s *stand) open(n int, say func(i int) string) (conns []net.Conn) {
 }
 
 func TestTenThousandIdleAndSlowConnectionsLeaveItServing(t *testing.T) {
+	program.Slow(t)
 	// What a burst does to the places for requests is the next test's matter.
 	const key = "the-key-of-a-flooded-proxy"
 	s := newStand(t, "PROXY_API_KEY="+key, "PROXY_MAX_REQUESTS=20000")

@@ -93,6 +93,7 @@ func modeOf(t *testing.T, path string) fs.FileMode {
 }
 
 func TestOnlyASocketThatNobodyListensAtIsReplaced(t *testing.T) {
+	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	path := filepath.Join(program.ShortDir(t), "p.sock")
 	environ := program.Environ(t, sim, "PROXY_LISTEN=unix:"+path, "PROXY_ADMIN_LISTEN=off")

@@ -60,6 +60,7 @@ func TestClientThatInsistsOnOAuthGetsThroughWithAnyCredentials(t *testing.T) {
 }
 
 func TestClientThatInsistsOnOAuthProvesTheKeyByItsSecret(t *testing.T) {
+	t.Parallel()
 	const key = "key+of/this=proxy & its clients"
 	s := newStand(t, "PROXY_API_KEY="+key)
 	for _, style := range []oauth2.AuthStyle{oauth2.AuthStyleInParams, oauth2.AuthStyleInHeader} {
@@ -91,6 +92,8 @@ func TestClientThatInsistsOnOAuthProvesTheKeyByItsSecret(t *testing.T) {
 }
 
 func TestTokenOfTheStubEndsWithItsKey(t *testing.T) {
+	program.Slow(t)
+	t.Parallel()
 	file := filepath.Join(t.TempDir(), "key")
 	rotate := func(keys ...string) {
 		if err := os.WriteFile(file+".new", []byte(strings.Join(keys, "\n")+"\n"), 0o600); err != nil {

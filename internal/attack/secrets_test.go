@@ -130,6 +130,7 @@ func TestNoSecretShowsAnywhere(t *testing.T) {
 }
 
 func TestCommandsPrintNoSecret(t *testing.T) {
+	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{ClientSecret: secretMark})
 	file := filepath.Join(t.TempDir(), "secret")
 	if err := os.WriteFile(file, []byte(secretMark+"\n"), 0o600); err != nil {

@@ -29,6 +29,7 @@ func silent(t *testing.T) *simulator.Server {
 }
 
 func TestSignalEndsACommandThatWaits(t *testing.T) {
+	t.Parallel()
 	sim := silent(t)
 	asked := func() bool {
 		return slices.ContainsFunc(sim.Requests(), func(r simulator.Request) bool { return r.Target == "/oauth/token" })
@@ -54,6 +55,7 @@ func TestSignalEndsACommandThatWaits(t *testing.T) {
 }
 
 func TestSignalEndsAHealthcheckThatWaits(t *testing.T) {
+	t.Parallel()
 	hangs, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -72,6 +74,7 @@ func TestSignalEndsAHealthcheckThatWaits(t *testing.T) {
 }
 
 func TestRunForwardsWhatACommandMayWant(t *testing.T) {
+	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	for name, sig := range map[string]syscall.Signal{"HUP": syscall.SIGHUP, "USR1": syscall.SIGUSR1, "INT": syscall.SIGINT, "TERM": syscall.SIGTERM} {
 		cmd := exec.Command(program.Binary(), "run", "--", "sh", "-c", "trap 'exit 42' "+name+"; echo waiting; while :; do sleep 0.1; done")
@@ -87,6 +90,7 @@ func TestRunForwardsWhatACommandMayWant(t *testing.T) {
 }
 
 func TestRunKeepsTheCommandsRequestsFromACompanyProxy(t *testing.T) {
+	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	p := program.Start(t, program.Environ(t, sim, "TEST_CHILD=environ", "no_proxy=a.example", "PROXY_SHUTDOWN_DELAY=1h"), "run", "--", os.Args[0])
 	p.Exit()
@@ -96,6 +100,7 @@ func TestRunKeepsTheCommandsRequestsFromACompanyProxy(t *testing.T) {
 }
 
 func TestConnectionsThatAskForNothingAreNoReasonToFail(t *testing.T) {
+	t.Parallel()
 	p := program.Serve(t, program.Simulate(t, simulator.Options{}), "PROXY_SHUTDOWN_TIMEOUT=50ms")
 	conn, err := net.Dial("tcp", p.Listen)
 	if err != nil {
@@ -113,6 +118,7 @@ func TestConnectionsThatAskForNothingAreNoReasonToFail(t *testing.T) {
 // A peer's bytes are net/http's to print where a connection that is idle gets
 // some. They go through the log, which knows what not to print.
 func TestStandardLoggerPrintsNoPeersBytes(t *testing.T) {
+	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -154,6 +160,7 @@ func babble(l net.Listener) {
 }
 
 func TestCheckAsksForThePathAsItIsWritten(t *testing.T) {
+	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	for path, good := range map[string]bool{
 		"/a%2Fb?c=[d]": true, "/100%25": true, "/x/../y": true, "/a//b": true,
@@ -172,6 +179,7 @@ func TestCheckAsksForThePathAsItIsWritten(t *testing.T) {
 }
 
 func TestCheckSaysAsJSONWhatIsMisconfigured(t *testing.T) {
+	t.Parallel()
 	p := program.Start(t, []string{"MIMECAST_REGION=mars"}, "check", "--json")
 	var report struct {
 		OK    bool
@@ -184,6 +192,7 @@ func TestCheckSaysAsJSONWhatIsMisconfigured(t *testing.T) {
 }
 
 func TestCheckPassesStepByStep(t *testing.T) {
+	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	p := program.Start(t, program.Environ(t, sim), "check", "--json")
 	var report struct {
@@ -202,6 +211,7 @@ func TestCheckPassesStepByStep(t *testing.T) {
 }
 
 func TestQuitVersionHelpAndUsage(t *testing.T) {
+	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	p := program.Serve(t, sim, "PROXY_QUIT_ENDPOINT=true")
 	quit := program.Start(t, []string{"PROXY_ADMIN_LISTEN=" + p.Admin}, "quit")

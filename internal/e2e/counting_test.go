@@ -243,6 +243,7 @@ func sendBroken(_ *testing.T, p *program.Program, k *kind) (int, string, error) 
 }
 
 func TestCountersEqualWhatTheClientCounted(t *testing.T) {
+	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	armKinds(sim)
 	p := program.Serve(t, sim, "PROXY_ALLOW=/kind/,/identity/,POST /api/", "PROXY_LOG_LEVEL=info")

@@ -59,6 +59,8 @@ func (s *balancer) watch(p, next *program.Program, news func() bool, over <-chan
 }
 
 func TestSIGTERMOfAGatewaysReplicaUnderLoadLosesNoRequest(t *testing.T) {
+	program.Slow(t)
+	t.Parallel()
 	const clients = 16
 	sim := program.Simulate(t, simulator.Options{})
 	sim.AddFault(simulator.Fault{Path: "/identity/whoami", Delay: 20 * time.Millisecond})
@@ -123,6 +125,8 @@ func TestSIGTERMOfAGatewaysReplicaUnderLoadLosesNoRequest(t *testing.T) {
 }
 
 func TestIdleProxyTakesLittleMemory(t *testing.T) {
+	program.Slow(t)
+	t.Parallel()
 	if runtime.GOOS != "linux" {
 		t.Skip("memory is read from /proc")
 	}
@@ -142,6 +146,7 @@ func TestIdleProxyTakesLittleMemory(t *testing.T) {
 }
 
 func TestBinaryIsSmallAndStatic(t *testing.T) {
+	t.Parallel()
 	if runtime.GOOS != "linux" {
 		t.Skip("read as ELF")
 	}
@@ -169,6 +174,7 @@ func TestBinaryIsSmallAndStatic(t *testing.T) {
 }
 
 func TestBinaryExecutesNoTemplate(t *testing.T) {
+	t.Parallel()
 	binary, err := os.ReadFile(program.Binary())
 	if err != nil {
 		t.Fatal(err)
@@ -183,6 +189,8 @@ func TestBinaryExecutesNoTemplate(t *testing.T) {
 }
 
 func TestFirstRequestAfterTheStartIsAnswered(t *testing.T) {
+	program.Slow(t)
+	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	var took []time.Duration
 	for range 9 {

@@ -47,6 +47,7 @@ func askAt(t *testing.T, network, address, host string) (int, string) {
 }
 
 func TestBothLoopbackAddressesAreServed(t *testing.T) {
+	t.Parallel()
 	if l, err := net.Listen("tcp", "[::1]:0"); err != nil {
 		t.Skipf("this machine has no ::1: %v", err)
 	} else {
@@ -73,6 +74,7 @@ func TestBothLoopbackAddressesAreServed(t *testing.T) {
 }
 
 func TestSocketBesideAPortOpensThePortToNoOtherName(t *testing.T) {
+	t.Parallel()
 	if runtime.GOOS == "windows" {
 		t.Skip("the mode of a socket says nothing there")
 	}
@@ -109,6 +111,7 @@ func outside(t *testing.T) string {
 }
 
 func TestHostOfEachListenerIsAllowed(t *testing.T) {
+	t.Parallel()
 	host := outside(t)
 	sim := program.Simulate(t, simulator.Options{})
 	for listen, want := range map[string]int{"127.0.0.1:0,127.0.0.1:0": http.StatusForbidden, "127.0.0.1:0," + host + ":0": http.StatusOK} {
@@ -120,6 +123,7 @@ func TestHostOfEachListenerIsAllowed(t *testing.T) {
 }
 
 func TestAddressThatTheMachineLacksIsNamed(t *testing.T) {
+	t.Parallel()
 	for _, address := range []string{"[2001:db8::1]:0", "192.0.2.1:0"} {
 		p := program.Start(t, program.Environ(t, program.Simulate(t, simulator.Options{}), "PROXY_LISTEN=127.0.0.1:0,"+address, "PROXY_TRUST_NETWORK=true"))
 		if code := p.Exit(); code != 1 || !strings.Contains(p.Stderr.String(), "PROXY_LISTEN="+address+" is no address of this machine; remove it from PROXY_LISTEN") {
@@ -131,6 +135,8 @@ func TestAddressThatTheMachineLacksIsNamed(t *testing.T) {
 // The names of a machine's Python and Node differ; where localhost is ::1 alone,
 // both go there.
 func TestPythonReachesTheProxyAtIPv6(t *testing.T) {
+	program.Slow(t)
+	t.Parallel()
 	python, err := exec.LookPath("python3")
 	if err != nil {
 		t.Skip("there is no Python")
@@ -149,6 +155,7 @@ func TestPythonReachesTheProxyAtIPv6(t *testing.T) {
 }
 
 func TestPortThatIsTakenIsSaidAtTheStart(t *testing.T) {
+	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -162,6 +169,7 @@ func TestPortThatIsTakenIsSaidAtTheStart(t *testing.T) {
 }
 
 func TestSocketIsPrivateAndAStaleOneReplaced(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(program.ShortDir(t), "p.sock")
 	sim := program.Simulate(t, simulator.Options{})
 	for range 2 {

@@ -13,6 +13,7 @@ import (
 
 // Cloud Logging takes a line on stderr without a severity for an error.
 func TestEveryLineHasASeverityForCloudLogging(t *testing.T) {
+	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	p := program.Serve(t, sim, "PROXY_LOG_FORMAT=gcp", "PROXY_LOG_LEVEL=debug", "MIMECAST_REGIO=us")
 	sim.AddFault(simulator.Fault{Path: "/reset", Cut: simulator.CutAnswer})

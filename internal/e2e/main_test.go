@@ -19,6 +19,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv("TEST_CHILD") != "" {
 		os.Exit(child())
 	}
+	program.Parallel(4)
 	os.Exit(program.Main(m))
 }
 

@@ -13,6 +13,7 @@ import (
 // What net/http rejects before it reaches a handler is told as all else is: with
 // the envelope, the header, one line in the log, and a metric.
 func TestRequestsThatNetHTTPRejectsGetTheProxysOwnError(t *testing.T) {
+	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	for name, c := range map[string]struct {
 		raw    string

@@ -73,6 +73,7 @@ func describe(b *strings.Builder, text, short string) {
 }
 
 func TestManPageSaysWhatHelpSays(t *testing.T) {
+	t.Parallel()
 	page := md2man.Render([]byte(manual(t)))
 	if *update {
 		if err := os.WriteFile(filepath.Join(program.Root(), manPage), page, 0o644); err != nil {

@@ -145,6 +145,7 @@ func sendEach(t *testing.T, p *program.Program) {
 }
 
 func TestAlertsAndDashboardNameOnlyWhatThereIs(t *testing.T) {
+	t.Parallel()
 	p := exercise(t)
 	// The client hears of an answer a moment before it is counted.
 	program.Await(t, "the last count", func() bool { return p.Metric("mimecast_proxy_request_duration_seconds_count") == float64(len(kinds)) })
@@ -174,6 +175,8 @@ func TestAlertsAndDashboardNameOnlyWhatThereIs(t *testing.T) {
 }
 
 func TestAlertRulesPassPromtool(t *testing.T) {
+	program.Slow(t)
+	t.Parallel()
 	promtool := look(t, "promtool")
 	rules := filepath.Join(t.TempDir(), "dashboard.yaml")
 	var b strings.Builder
@@ -209,6 +212,7 @@ func look(t *testing.T, tool string) string {
 }
 
 func TestEveryAlertIsTestedAndHasARunbook(t *testing.T) {
+	t.Parallel()
 	rules, tests, doc := program.ReadFile(t, monitoring+"/alerts.yaml"), program.ReadFile(t, monitoring+"/alerts_test.yaml"), program.ReadFile(t, "docs/operations.md")
 	sections := 0
 	for _, m := range alertName.FindAllStringSubmatch(rules, -1) {
@@ -230,6 +234,7 @@ func TestEveryAlertIsTestedAndHasARunbook(t *testing.T) {
 }
 
 func TestDashboardIsWhole(t *testing.T) {
+	t.Parallel()
 	d := readDashboard(t)
 	ids, cells := map[int]bool{}, map[[2]int]string{}
 	for _, p := range d.Panels {
@@ -270,6 +275,8 @@ func TestDashboardIsWhole(t *testing.T) {
 // A real Prometheus scrapes the program, loads the rules and answers what
 // Grafana would ask it.
 func TestPrometheusAnswersTheDashboard(t *testing.T) {
+	program.Slow(t)
+	t.Parallel()
 	prometheus := look(t, "prometheus")
 	p := exercise(t, "PROXY_RATE_LIMIT_WAIT=10ms")
 	dir := t.TempDir()

@@ -214,6 +214,8 @@ func demo(t *testing.T, more ...string) *program.Program {
 }
 
 func TestStatusPageInABrowser(t *testing.T) {
+	program.Slow(t)
+	t.Parallel()
 	b := openBrowser(t)
 	for name, test := range map[string]func(*testing.T, *browser){
 		"shows a request within 2 s without a reload":      showsARequestSoon,
@@ -616,6 +618,7 @@ func holdsThePolicy(t *testing.T, b *browser) {
 }
 
 func TestForeignPageCannotBreakTheDemo(t *testing.T) {
+	t.Parallel()
 	p := demo(t)
 	for _, c := range []struct{ method, path, header, value string }{
 		{"POST", "/demo/revoke", "Origin", "https://evil.example"},
@@ -647,6 +650,7 @@ func TestForeignPageCannotBreakTheDemo(t *testing.T) {
 }
 
 func TestStatusPageTellsNoSecret(t *testing.T) {
+	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	p := program.Serve(t, sim)
 	const marker = "marked4d1c"

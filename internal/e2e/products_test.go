@@ -12,6 +12,7 @@ import (
 )
 
 func TestCheckListsTheProductsThatTheApplicationMayUse(t *testing.T) {
+	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	sim.Forbid("/siem/", "/api/dlp/")
 	sim.AddFault(simulator.Fault{Path: "/partner/", Status: 500, Code: "internal-error"})
@@ -62,6 +63,7 @@ func TestCheckListsTheProductsThatTheApplicationMayUse(t *testing.T) {
 }
 
 func TestCheckAsksForProductsOnlyOnceItPassed(t *testing.T) {
+	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	sim.Forbid("/identity/")
 	p := program.Start(t, program.Environ(t, sim), "check", "--products")

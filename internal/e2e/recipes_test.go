@@ -100,6 +100,8 @@ func missing() string {
 }
 
 func TestRecipesWorkAsTheySay(t *testing.T) {
+	program.Slow(t)
+	t.Parallel()
 	if tool := missing(); tool != "" {
 		t.Skipf("%s is not on this machine", tool)
 	}

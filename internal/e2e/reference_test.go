@@ -70,6 +70,7 @@ func labelsOf(sets []map[string]string) string {
 }
 
 func TestReferenceHasEveryMetric(t *testing.T) {
+	t.Parallel()
 	table := metricsTable(t, exercise(t))
 	if !strings.Contains(program.ReadFile(t, "docs/operations.md"), "<!-- metrics: kept by a test -->\n\n"+table+"\n<!-- end of metrics -->") {
 		t.Errorf("docs/operations.md does not have this table:\n%s", table)
@@ -97,6 +98,7 @@ var (
 )
 
 func TestReferenceHasEveryFieldOfTheLog(t *testing.T) {
+	t.Parallel()
 	p := exercise(t)
 	if res, _ := p.Must("GET", "/identity/whoami", "", "Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"); res.StatusCode != http.StatusOK {
 		t.Error(res.Status)
@@ -130,6 +132,7 @@ func TestReferenceHasEveryFieldOfTheLog(t *testing.T) {
 }
 
 func TestREADMEHasTheVariables(t *testing.T) {
+	t.Parallel()
 	if !strings.Contains(program.ReadFile(t, "README.md"), config.Markdown()) {
 		t.Errorf("README.md does not have this table:\n%s", config.Markdown())
 	}

@@ -52,6 +52,8 @@ func during(t *testing.T, p *program.Program, f func(), header ...string) {
 }
 
 func TestRotatedSecretCausesATokenRequestAtOnceAndLosesNoRequest(t *testing.T) {
+	program.Slow(t)
+	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	path, replace := fileWith(t, simulator.DefaultClientSecret)
 	p := program.Serve(t, sim, "MIMECAST_CLIENT_SECRET=", "MIMECAST_CLIENT_SECRET_FILE="+path)
@@ -72,6 +74,8 @@ func TestRotatedSecretCausesATokenRequestAtOnceAndLosesNoRequest(t *testing.T) {
 }
 
 func TestRotationOfKeysLosesNoRequest(t *testing.T) {
+	program.Slow(t)
+	t.Parallel()
 	const first, second = "the first key of them", "the second key of them"
 	path, replace := fileWith(t, first)
 	p := program.Serve(t, program.Simulate(t, simulator.Options{}), "PROXY_API_KEY_FILE="+path)
@@ -98,6 +102,8 @@ func TestRotationOfKeysLosesNoRequest(t *testing.T) {
 }
 
 func TestFileThatIsGoneIsWarnedOfOnceAndNotReadByThePage(t *testing.T) {
+	program.Slow(t)
+	t.Parallel()
 	path, _ := fileWith(t, simulator.DefaultClientID)
 	p := program.Serve(t, program.Simulate(t, simulator.Options{}), "MIMECAST_CLIENT_ID=", "MIMECAST_CLIENT_ID_FILE="+path)
 	if err := os.Remove(path); err != nil {
@@ -117,6 +123,7 @@ func TestFileThatIsGoneIsWarnedOfOnceAndNotReadByThePage(t *testing.T) {
 }
 
 func TestSIGHUPRereadsAndEndsNothing(t *testing.T) {
+	t.Parallel()
 	path, replace := fileWith(t, simulator.DefaultClientSecret)
 	sim := program.Simulate(t, simulator.Options{})
 	p := program.Serve(t, sim, "MIMECAST_CLIENT_SECRET=", "MIMECAST_CLIENT_SECRET_FILE="+path)
@@ -138,6 +145,7 @@ func TestSIGHUPRereadsAndEndsNothing(t *testing.T) {
 }
 
 func TestSIGHUPOfRunReachesTheCommandAndLeavesTheProxyRunning(t *testing.T) {
+	t.Parallel()
 	cmd := exec.Command(program.Binary(), "run", "--", "sh", "-c", "trap 'echo hup' HUP; echo waiting; while :; do sleep 0.1; done")
 	path, _ := fileWith(t, simulator.DefaultClientSecret)
 	cmd.Env = program.Environ(t, program.Simulate(t, simulator.Options{}), "PATH="+os.Getenv("PATH"), "MIMECAST_CLIENT_SECRET=", "MIMECAST_CLIENT_SECRET_FILE="+path, "PROXY_LOG_LEVEL=info")
@@ -156,6 +164,7 @@ func TestSIGHUPOfRunReachesTheCommandAndLeavesTheProxyRunning(t *testing.T) {
 }
 
 func TestNamesThatOnlyTheCommandKnowsDrawNoWarning(t *testing.T) {
+	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	foreign := []string{"MIMECAST_EVENT_TYPES=av", "MIMECAST_HOST=x", "PROXY_LISTN=y"}
 	p := program.Start(t, program.Environ(t, sim, append(foreign, "PATH="+os.Getenv("PATH"))...), "run", "--", "true")

@@ -17,6 +17,7 @@ import (
 // The error of a command that cannot be started names what it is and what to type,
 // with the exit code of shells.
 func TestRunSaysWhyACommandDoesNotStart(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	for name, content := range map[string]string{
 		"crlf.sh": "#!/bin/sh\r\necho\r\n", "crlf-env": "#!/usr/bin/env sh\r\necho\r\n", "crlf-option": "#!/bin/sh -e\r\necho\r\n", "with space.sh": "#!/bin/sh\r\n",
@@ -82,6 +83,8 @@ func TestRunSaysWhyACommandDoesNotStart(t *testing.T) {
 // A corporate proxy cannot reach the proxy of run, whichever spelling the command
 // reads.
 func TestRunsCommandReachesTheProxyDespiteACorporateOne(t *testing.T) {
+	program.Slow(t)
+	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	for tool, argv := range map[string][]string{
 		"curl":    {"sh", "-c", `curl -sS "$MIMECAST_BASE_URL/identity/whoami"`},
@@ -102,6 +105,7 @@ func TestRunsCommandReachesTheProxyDespiteACorporateOne(t *testing.T) {
 }
 
 func TestRefusedCredentialsAreCuredWhereTheyComeFrom(t *testing.T) {
+	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{ClientSecret: "another"})
 	id, _ := fileWith(t, simulator.DefaultClientID)
 	secret, _ := fileWith(t, simulator.DefaultClientSecret)
@@ -125,6 +129,7 @@ func TestRefusedCredentialsAreCuredWhereTheyComeFrom(t *testing.T) {
 }
 
 func TestCheckSaysHowLongTheSecretIsAndWhatToDoNext(t *testing.T) {
+	t.Parallel()
 	const secret = "sekret-with-ü"
 	sim := program.Simulate(t, simulator.Options{ClientSecret: secret})
 	path, _ := fileWith(t, secret)
@@ -149,6 +154,7 @@ func TestCheckSaysHowLongTheSecretIsAndWhatToDoNext(t *testing.T) {
 }
 
 func TestVersionIsAFlagToo(t *testing.T) {
+	t.Parallel()
 	command, flag := program.Start(t, nil, "version"), program.Start(t, nil, "--version")
 	if command.Exit() != 0 || flag.Exit() != 0 || flag.Stdout.String() != command.Stdout.String() || flag.Stdout.String() == "" {
 		t.Errorf("%q, but %q%s", command.Stdout.String(), flag.Stdout.String(), flag.Stderr.String())
@@ -156,6 +162,7 @@ func TestVersionIsAFlagToo(t *testing.T) {
 }
 
 func TestRunLendsACommandTheProxy(t *testing.T) {
+	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	p := program.Start(t, program.Environ(t, sim, "TEST_CHILD=1"), "run", "--", os.Args[0], "--flag", "arg")
 	if code := p.Exit(); code != 7 || p.Stdout.String() != "200 true  [--flag arg]\n" {

@@ -60,6 +60,7 @@ func (m *manager) await(state string) string {
 }
 
 func TestSystemdHearsReadyOnceATokenIsHeldAndStoppingAtTheDrain(t *testing.T) {
+	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	sim.AddFault(simulator.Fault{Path: "/oauth/token", Delay: 500 * time.Millisecond, Count: 1})
 	m := notified(t)
@@ -82,6 +83,7 @@ func TestSystemdHearsReadyOnceATokenIsHeldAndStoppingAtTheDrain(t *testing.T) {
 
 // A unit that waits for Mimecast would hold up the machine's start.
 func TestSystemdHearsReadyWithoutATokenToo(t *testing.T) {
+	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{ClientSecret: "another"})
 	m := notified(t)
 	program.Start(t, program.Environ(t, sim, "NOTIFY_SOCKET="+m.path))
@@ -91,6 +93,8 @@ func TestSystemdHearsReadyWithoutATokenToo(t *testing.T) {
 }
 
 func TestWatchdogIsFedWhileTheAdminListenerAnswers(t *testing.T) {
+	program.Slow(t)
+	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	for _, admin := range []string{"127.0.0.1:0", "off"} {
 		m := notified(t)
@@ -145,6 +149,7 @@ func listen(t *testing.T, network, address string) net.Listener {
 }
 
 func TestSocketsOfSystemdAreServed(t *testing.T) {
+	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	admin, data := listen(t, "tcp", "127.0.0.1:0"), listen(t, "tcp", "127.0.0.1:0")
 	p := activate(t, program.Environ(t, sim, "PROXY_LISTEN=127.0.0.1:1"), "admin:mimecast-proxy.socket", admin, data)
@@ -177,6 +182,7 @@ func TestSocketsOfSystemdAreServed(t *testing.T) {
 }
 
 func TestSocketFileOfSystemdStaysAsItIs(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(program.ShortDir(t), "p.sock")
 	l := listen(t, "unix", path)
 	if err := os.Chmod(path, 0o660); err != nil {
@@ -199,6 +205,7 @@ func TestSocketFileOfSystemdStaysAsItIs(t *testing.T) {
 }
 
 func TestSocketOfSystemdThatANetworkReachesIsJudgedAsOneOfOurs(t *testing.T) {
+	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	p := activate(t, program.Environ(t, sim), "", listen(t, "tcp4", "0.0.0.0:0"))
 	if code := p.Exit(); code != 2 || !strings.Contains(p.Stderr.String(), "PROXY_API_KEY") {

@@ -28,6 +28,7 @@ import (
 )
 
 func TestErrorThatNobodyReadsEndsTheProgram(t *testing.T) {
+	t.Parallel()
 	read, write, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -53,6 +54,7 @@ func TestErrorThatNobodyReadsEndsTheProgram(t *testing.T) {
 }
 
 func TestReaderOfTheDemosIntroductionMayGo(t *testing.T) {
+	t.Parallel()
 	read, write, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -76,6 +78,7 @@ func TestReaderOfTheDemosIntroductionMayGo(t *testing.T) {
 // The command writes to the same file, and not through the proxy; and a pipe that
 // breaks ends it as it does elsewhere.
 func TestCommandOfRunHasTheStderrThatTheProxyHas(t *testing.T) {
+	t.Parallel()
 	if runtime.GOOS != "linux" {
 		t.Skip("reads /proc")
 	}
@@ -159,6 +162,7 @@ func answerGoAway(c net.Conn, more string) (token string) {
 }
 
 func TestSecretsThatTheUpstreamRepeatsShowNowhere(t *testing.T) {
+	t.Parallel()
 	for _, level := range []string{"trace", "debug", "info"} {
 		sim := program.Simulate(t, simulator.Options{})
 		hostile, ca, tokens := goAway(t, simulator.DefaultClientSecret)

@@ -13,6 +13,7 @@ import (
 )
 
 func TestSupportBundleHasWhatHelpersAskForAndNoSecret(t *testing.T) {
+	t.Parallel()
 	const secretMark, keyMark, passwordMark = "planted-client-secret-0001", "planted-api-key-0002-of-many", "planted-password-0003"
 	sim := program.Simulate(t, simulator.Options{ClientSecret: secretMark})
 	dir := t.TempDir()
@@ -75,6 +76,7 @@ func TestSupportBundleHasWhatHelpersAskForAndNoSecret(t *testing.T) {
 }
 
 func TestSupportGoesOnWhereItsOwnConfigurationIsBadOrNoProxyRuns(t *testing.T) {
+	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	p := program.Serve(t, sim)
 	bad := program.Start(t, []string{"PROXY_ADMIN_LISTEN=" + p.Admin, "MIMECAST_REGION=mars"}, "support")
@@ -88,6 +90,7 @@ func TestSupportGoesOnWhereItsOwnConfigurationIsBadOrNoProxyRuns(t *testing.T) {
 }
 
 func TestSupportSaysWhatTheDemoSets(t *testing.T) {
+	t.Parallel()
 	p := program.Start(t, []string{"PROXY_LOG_FORMAT=json", "PROXY_LISTEN=127.0.0.1:0", "PROXY_ADMIN_LISTEN=127.0.0.1:0"}, "demo")
 	p.AwaitServing()
 	cmd := program.Start(t, []string{"PROXY_ADMIN_LISTEN=" + p.Admin}, "support")

@@ -51,6 +51,7 @@ func accessLines(t *testing.T, p *program.Program, n int) map[string]map[string]
 // A trace goes through as it is, and the log can be joined to it where it is
 // one; what is not is nobody's trace, but still the client's to send.
 func TestTraceContextPassesByteForByte(t *testing.T) {
+	t.Parallel()
 	const id = "0af7651916cd43dd8448eb211c80319c"
 	sent := map[string]struct {
 		trace string // that the access line must have

@@ -316,6 +316,7 @@ func block(name string) *regexp.Regexp {
 }
 
 func TestTroubleshootingShowsWhatIsSeen(t *testing.T) {
+	t.Parallel()
 	if runtime.GOOS != "linux" {
 		t.Skip("other systems word their errors differently")
 	}

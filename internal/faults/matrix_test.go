@@ -39,11 +39,7 @@ var chapters = []chapter{
 var update = flag.Bool("update", false, "write the matrix into docs/reliability.md")
 
 func TestMain(m *testing.M) {
-	flag.Parse()
-	// Most rows wait for something to time out, and none for the processor.
-	if flag.Lookup("test.parallel").Value.String() == flag.Lookup("test.parallel").DefValue {
-		_ = flag.Set("test.parallel", "12")
-	}
+	program.Parallel(12)
 	// Every other address here is a number.
 	end, err := nowhere()
 	if err != nil {

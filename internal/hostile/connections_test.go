@@ -26,6 +26,7 @@ var endings = map[string]func(net.Conn){
 }
 
 func TestUnfinishedHeadersHoldNothingPastTheTimeForThem(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	for _, network := range []string{"tcp", "unix"} {
 		for _, spaced := range []bool{false, true} { // a long target, and long fields
@@ -60,6 +61,7 @@ func TestUnfinishedHeadersHoldNothingPastTheTimeForThem(t *testing.T) {
 // A request whose header is whole, and whose connection carries the beginning of
 // another one.
 func TestWhatFollowsARequestHoldsNothingEither(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	s := start(t)
 	if err := s.whoami(); err != nil {
@@ -77,6 +79,7 @@ func TestWhatFollowsARequestHoldsNothingEither(t *testing.T) {
 }
 
 func TestUnfinishedHeadersLeaveDescriptorsForOthers(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	for name, end := range endings {
 		t.Run(name, func(t *testing.T) {
@@ -100,6 +103,7 @@ func TestUnfinishedHeadersLeaveDescriptorsForOthers(t *testing.T) {
 // Clients that get nothing from Mimecast, and that read nothing, hold up neither
 // the shutdown nor others.
 func TestRejectedClientsThatReadNothingDoNotHoldUpTheShutdown(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	const timeout = 25 * time.Second
 	s := start(t, "PROXY_API_KEY="+gatewayKey, "PROXY_SHUTDOWN_TIMEOUT="+timeout.String())

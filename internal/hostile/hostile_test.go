@@ -28,11 +28,7 @@ var (
 )
 
 func TestMain(m *testing.M) {
-	flag.Parse()
-	// Most of these wait, and few for the processor.
-	if flag.Lookup("test.parallel").Value.String() == flag.Lookup("test.parallel").DefValue {
-		_ = flag.Set("test.parallel", "4")
-	}
+	program.Parallel(6)
 	os.Exit(program.Main(m))
 }
 

@@ -82,6 +82,7 @@ const dropped = "mimecast_proxy_log_lines_dropped_total"
 var levels = []string{"info", "debug", "trace"}
 
 func TestLogThatNobodyReadsDelaysNoRequest(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	for _, level := range levels {
 		l := startPiped(t, simulator.Options{}, "PROXY_LOG_LEVEL="+level, "PROXY_SHUTDOWN_TIMEOUT=1s")
@@ -101,6 +102,7 @@ func TestLogThatNobodyReadsDelaysNoRequest(t *testing.T) {
 }
 
 func TestLogThatNobodyReadsDelaysNoRenewal(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	l := startPiped(t, simulator.Options{TokenTTL: 3 * time.Second}, "PROXY_LOG_LEVEL=trace", "PROXY_SHUTDOWN_TIMEOUT=1s")
 	l.fill()
@@ -115,6 +117,7 @@ func TestLogThatNobodyReadsDelaysNoRenewal(t *testing.T) {
 
 // A request that Mimecast does not answer has both signals be of use.
 func TestLogThatNobodyReadsDelaysNoShutdown(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	for _, second := range []bool{false, true} {
 		timeout := time.Second
@@ -141,6 +144,7 @@ func TestLogThatNobodyReadsDelaysNoShutdown(t *testing.T) {
 
 // The reader goes away, as head does once it has read enough.
 func TestReaderOfTheLogThatGoesAwayIsNoReasonToEnd(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	for _, level := range levels {
 		l := startPiped(t, simulator.Options{TokenTTL: 3 * time.Second}, "PROXY_LOG_LEVEL="+level, "PROXY_SHUTDOWN_TIMEOUT=1s")
@@ -162,6 +166,7 @@ func TestReaderOfTheLogThatGoesAwayIsNoReasonToEnd(t *testing.T) {
 // A log that is read again has what was said meanwhile, as far as it was kept,
 // in whole lines.
 func TestLogThatIsReadAgainGoesOnInWholeLines(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	l := startPiped(t, simulator.Options{}, "PROXY_SHUTDOWN_TIMEOUT=1s")
 	l.fill()

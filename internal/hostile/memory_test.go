@@ -143,6 +143,7 @@ func (g *siege) endure(names ...string) {
 
 // These tests take both processors: no other runs beside one of them.
 func TestSidecarEndures(t *testing.T) {
+	program.Slow(t)
 	names := slices.Sorted(maps.Keys(assaults))
 	for _, name := range names {
 		t.Run(name, func(t *testing.T) {
@@ -160,6 +161,7 @@ func TestSidecarEndures(t *testing.T) {
 // The gateway's clients hold a key, but for those whose headers end before one is
 // seen.
 func TestGatewayEndures(t *testing.T) {
+	program.Slow(t)
 	withKey := func(line string, fields ...string) string {
 		return request(line, append(fields, "X-Proxy-Key: "+gatewayKey)...)
 	}
@@ -174,6 +176,7 @@ func TestGatewayEndures(t *testing.T) {
 
 // Nothing that was held is held any more once the clients are gone.
 func TestMemoryComesBack(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	s := start(t, "GOMEMLIMIT=64MiB")
 	if err := s.whoami(); err != nil {
@@ -198,6 +201,7 @@ func TestMemoryComesBack(t *testing.T) {
 
 // What a body is promised to be takes none of the memory for bodies.
 func TestSilentUploadsTakeNoMemoryForBodies(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	s := start(t, "GOMEMLIMIT=64MiB")
 	for i := range 1000 {

@@ -33,6 +33,7 @@ func (s *stand) unreadClients(network string, n int) {
 }
 
 func TestUnreadResponsesDoNotHoldUpTheShutdown(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	for _, network := range []string{"tcp", "unix"} {
 		for _, second := range []bool{false, true} {

@@ -273,6 +273,7 @@ func (s *stand) everywhere(d *device) {
 }
 
 func TestUpstreamThatRepeatsSecretsMakesNothingShowThem(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	for _, level := range []string{"info", "debug", "trace"} {
 		for _, format := range []string{"json", "console"} {
@@ -335,6 +336,7 @@ func (s *stand) repeats(d *device, name, method string) {
 // The token endpoint is sent the secret, and may repeat it in every part of an
 // answer.
 func TestTokenEndpointThatRepeatsSecretsMakesNothingShowThem(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	for _, how := range append(devices, "error code") {
 		t.Run(how, func(t *testing.T) {

@@ -1,10 +1,12 @@
 package program
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -19,6 +21,23 @@ func Main(m *testing.M) int {
 		}
 	}()
 	return m.Run()
+}
+
+// Parallel lets n tests run at the same time unless the command line says how many,
+// for packages whose tests wait most of their time.
+func Parallel(n int) {
+	flag.Parse()
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+		_ = flag.Set(f.Name, strconv.Itoa(n)) // it is a number
+	}
+}
+
+// Slow skips the test if only the short ones are to run.
+func Slow(t testing.TB) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("takes too long for -short")
+	}
 }
 
 var dir string // where the program is built
