@@ -59,6 +59,7 @@ func TestToolWithoutOAuthReachesMimecast(t *testing.T) {
 }
 
 func TestRenewalsCostNoRequestAnything(t *testing.T) {
+	program.Slow(t)
 	const rate, slow = 200, 500 * time.Millisecond
 	sim := program.Simulate(t, simulator.Options{TokenTTL: 4 * time.Second, RequestLog: 1 << 20})
 	sim.AddFault(simulator.Fault{Path: "/oauth/token", Delay: slow})
@@ -119,6 +120,9 @@ func TestRevocationUnder100ClientsReachesNoneOfThem(t *testing.T) {
 		"POST of 8 MiB": {"POST", "/_simulator/echo", 8 << 20},
 	} {
 		t.Run(name, func(t *testing.T) {
+			if c.size > 1<<20 {
+				program.Slow(t)
+			}
 			sim := program.Simulate(t, simulator.Options{})
 			p := program.Serve(t, sim, "PROXY_REPLAY_MEMORY=1GiB")
 			sim.RevokeTokens()
@@ -214,6 +218,7 @@ type zero struct{}
 func (zero) Read(b []byte) (int, error) { clear(b); return len(b), nil }
 
 func TestOneGiBEitherWayTakesNoMemory(t *testing.T) {
+	program.Slow(t)
 	if runtime.GOOS != "linux" {
 		t.Skip("memory is read from /proc")
 	}

@@ -209,6 +209,7 @@ func leavesRenewing(t *testing.T) {
 // begun to take its body, answers or breaks off.
 func pausesMeanwhile(breaksOff bool) func(*testing.T) {
 	return func(t *testing.T) {
+		program.Slow(t)
 		for _, http1 := range []bool{true, false} {
 			w := newWorld(t, simulator.Options{HTTP1Only: http1})
 			p := w.serve(t, "PROXY_REPLAY_LIMIT=64KiB")

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
 )
 
@@ -45,6 +46,7 @@ func limitPasses(t *testing.T) {
 
 // limitHeld has each spelling of the reset header.
 func limitHeld(t *testing.T) {
+	program.Slow(t)
 	w := newWorld(t, simulator.Options{})
 	p := w.serve(t, "PROXY_RATE_LIMIT_WAIT=1m")
 	for _, h := range []struct {
@@ -86,6 +88,7 @@ func limitTooFar(t *testing.T) {
 // limitCrowd has many more wait than one window lets through: at each reset
 // Mimecast is asked by one of them at a time, and by no crowd.
 func limitCrowd(t *testing.T) {
+	program.Slow(t)
 	const n, quota = 40, 8
 	w := newWorld(t, simulator.Options{RequestLog: 1000})
 	p := w.serve(t, "PROXY_RATE_LIMIT_WAIT=1m")

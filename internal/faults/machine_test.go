@@ -58,6 +58,7 @@ func linuxOnly(t *testing.T) {
 }
 
 func sleepAndWake(t *testing.T) {
+	program.Slow(t)
 	linuxOnly(t)
 	w := newWorld(t, simulator.Options{TokenTTL: 4 * time.Second})
 	p := spawn(t, w.environ(t), "").awaitServing().awaitReady()
@@ -75,6 +76,7 @@ func sleepAndWake(t *testing.T) {
 }
 
 func noDescriptors(t *testing.T) {
+	program.Slow(t)
 	linuxOnly(t)
 	const most = 48
 	w := newWorld(t, simulator.Options{})
@@ -106,6 +108,7 @@ func noDescriptors(t *testing.T) {
 }
 
 func littleMemory(t *testing.T) {
+	program.Slow(t)
 	linuxOnly(t)
 	const uploads, size = 200, 8 << 20
 	w := newWorld(t, simulator.Options{RequestLog: -1})
@@ -338,6 +341,7 @@ func put(t *testing.T, path, text string) {
 // secretLost is a file that goes bad while the program runs, and is corrected.
 func secretLost(spoil func(*testing.T, string)) func(*testing.T) {
 	return func(t *testing.T) {
+		program.Slow(t)
 		w := newWorld(t, simulator.Options{TokenTTL: 4 * time.Second})
 		path := filepath.Join(t.TempDir(), "client-secret")
 		put(t, path, simulator.DefaultClientSecret)
@@ -347,7 +351,7 @@ func secretLost(spoil func(*testing.T, string)) func(*testing.T) {
 			t.Fatal(err)
 		}
 		spoil(t, path)
-		p.renews(w, 3)
+		p.renews(w, 2)
 		p.logs(`"level":"warn"`, "MIMECAST_CLIENT_SECRET_FILE", path)
 		if n := p.warnings(path); n != 1 {
 			t.Errorf("%d warnings", n)
@@ -355,9 +359,12 @@ func secretLost(spoil func(*testing.T, string)) func(*testing.T) {
 		if err := os.RemoveAll(path); err != nil {
 			t.Fatal(err)
 		}
+		// The next token outlives the test: only the file can cause a renewal.
+		w.sim.SetTokenTTL(time.Hour)
+		p.renews(w, 1)
 		w.sim.SetCredentials(simulator.DefaultClientID, "another")
 		put(t, path, "another")
-		p.renews(w, 3)
+		p.renews(w, 1)
 	}
 }
 
@@ -385,11 +392,13 @@ func (p *proxy) warnings(text string) (n int) {
 }
 
 // secretSwapped does what a kubelet does: the file is a link into ..data, which
-// is a link to a directory with a date, and is replaced by a rename.
+// is a link to a directory with a date, and is replaced by a rename. Tokens outlive
+// the test, so that the swap alone causes the renewals.
 func secretSwapped(t *testing.T) {
-	w := newWorld(t, simulator.Options{TokenTTL: 6 * time.Second})
+	w := newWorld(t, simulator.Options{})
 	dir := t.TempDir()
-	version := func(name, secret string) {
+	version := func(n int, secret string) {
+		name := fmt.Sprintf("..2024_01_%02d", n)
 		if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -400,19 +409,23 @@ func secretSwapped(t *testing.T) {
 		if err := os.Rename(filepath.Join(dir, "..data_tmp"), filepath.Join(dir, "..data")); err != nil {
 			t.Fatal(err)
 		}
+		if err := os.RemoveAll(filepath.Join(dir, fmt.Sprintf("..2024_01_%02d", n-1))); err != nil {
+			t.Fatal(err)
+		}
 	}
-	version("..2024_01_01", simulator.DefaultClientSecret)
+	version(1, simulator.DefaultClientSecret)
 	path := filepath.Join(dir, "client-secret")
 	if err := os.Symlink("..data/client-secret", path); err != nil {
 		t.Fatal(err)
 	}
 	p := w.serve(t, "MIMECAST_CLIENT_SECRET=", "MIMECAST_CLIENT_SECRET_FILE="+path)
-	w.sim.SetCredentials(simulator.DefaultClientID, "rotated")
-	version("..2024_01_02", "rotated")
-	if err := os.RemoveAll(filepath.Join(dir, "..2024_01_01")); err != nil {
-		t.Fatal(err)
+	for n := 2; n <= 3; n++ {
+		secret := fmt.Sprintf("rotated-%d", n)
+		w.sim.SetCredentials(simulator.DefaultClientID, secret)
+		version(n, secret)
+		p.renews(w, 1)
 	}
-	p.renews(w, 3)
+	p.logs("file reloaded", "MIMECAST_CLIENT_SECRET_FILE")
 	if strings.Contains(p.Stderr.String(), "no token") || strings.Contains(p.Stderr.String(), "token refused") {
 		t.Error("a renewal failed")
 	}

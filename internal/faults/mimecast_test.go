@@ -229,6 +229,7 @@ func (a *awayServer) turnAway(c net.Conn) {
 }
 
 func turnsAway(t *testing.T) {
+	program.Slow(t)
 	for _, method := range []string{"GET", "POST"} {
 		tokens, a := newWorld(t, simulator.Options{}), newAwayServer(t)
 		tokens.sim.CA = append(tokens.sim.CA, a.ca...)
@@ -253,6 +254,7 @@ func turnsAway(t *testing.T) {
 }
 
 func burst(t *testing.T) {
+	program.Slow(t)
 	const n = 1000
 	w := newWorld(t, simulator.Options{RequestLog: -1})
 	p := w.serve(t)
@@ -337,6 +339,7 @@ func cutBody(do relay.Action) func(*testing.T) {
 }
 
 func slowHeader(t *testing.T) {
+	program.Slow(t)
 	w := newWorld(t, simulator.Options{})
 	p := w.serve(t, "PROXY_RESPONSE_TIMEOUT=4s")
 	w.fault(t, "hang", once)
@@ -346,6 +349,7 @@ func slowHeader(t *testing.T) {
 }
 
 func slowBody(t *testing.T) {
+	program.Slow(t)
 	w := newWorld(t, simulator.Options{})
 	p := w.serve(t, "PROXY_RESPONSE_TIMEOUT=4s")
 	w.sim.AddFault(simulator.Fault{Path: "/api/archive/", Pace: 120 * time.Millisecond})
@@ -356,6 +360,7 @@ func slowBody(t *testing.T) {
 }
 
 func earlyAnswer(t *testing.T) {
+	program.Slow(t)
 	for _, http1 := range []bool{true, false} {
 		w := newWorld(t, simulator.Options{HTTP1Only: http1})
 		p := w.serve(t, "PROXY_REPLAY_LIMIT=64KiB")
@@ -404,6 +409,7 @@ type zero struct{}
 func (zero) Read(b []byte) (int, error) { clear(b); return len(b), nil }
 
 func lateRefusal(t *testing.T) {
+	program.Slow(t)
 	w := newWorld(t, simulator.Options{RequestLog: -1})
 	p := spawn(t, w.environ(t), "").awaitServing().awaitReady()
 	w.fault(t, "401", once)
@@ -450,6 +456,7 @@ func passed(statuses ...int) func(*testing.T) {
 // on it: the request never arrives, and the proxy cannot know that.
 func staleConnection(http1 bool, do relay.Action) func(*testing.T) {
 	return func(t *testing.T) {
+		program.Slow(t)
 		w := newWorld(t, simulator.Options{HTTP1Only: http1})
 		p := w.serve(t)
 		p.fine()
@@ -495,6 +502,7 @@ func goAway(t *testing.T) {
 }
 
 func silent(t *testing.T) {
+	program.Slow(t)
 	w := newWorld(t, simulator.Options{})
 	p := w.serve(t)
 	p.fine()

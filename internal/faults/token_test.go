@@ -97,6 +97,7 @@ func tokenRefusesConnections(t *testing.T) {
 }
 
 func downAtRenewal(t *testing.T) {
+	program.Slow(t)
 	w := newWorld(t, simulator.Options{TokenTTL: 4 * time.Second})
 	p := w.serve(t)
 	w.fault(t, "token-dead")
@@ -159,6 +160,7 @@ func lifetime(name string, seconds float64) func(*testing.T) {
 }
 
 func tokenHangs(t *testing.T) {
+	program.Slow(t)
 	w := newWorld(t, simulator.Options{})
 	w.fault(t, "token-hang")
 	began := time.Now()
@@ -193,7 +195,8 @@ func TestClientThatLeavesDoesNotEndTheTokenRequest(t *testing.T) {
 // expiresMeanwhile has bodies that take longer than a token lives to arrive, of
 // each kind: kept, kept though their length is not announced, and streamed.
 func expiresMeanwhile(t *testing.T) {
-	const ttl, takes = 3 * time.Second, 5 * time.Second
+	program.Slow(t)
+	const ttl, takes = 8 * time.Second, 10 * time.Second
 	w := newWorld(t, simulator.Options{TokenTTL: ttl})
 	p := w.serve(t, "PROXY_REPLAY_LIMIT=64KiB")
 	var all sync.WaitGroup

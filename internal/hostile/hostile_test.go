@@ -24,7 +24,7 @@ import (
 
 var (
 	watch = flag.Duration("watch", 3*time.Second, "how long the tests of memory look on while they attack")
-	each  = flag.Bool("each", false, "run the tests of memory under each kind of attack, and not only under the worst")
+	each  = flag.Bool("each", false, "run the tests of memory under each kind of attack alone too, and not only under all of them")
 )
 
 func TestMain(m *testing.M) {

@@ -110,9 +110,6 @@ var assaults = map[string]func(g *siege){
 	},
 }
 
-// worst are those that killed the program once.
-var worst = []string{"fat headers", "unread downloads"}
-
 // endure attacks, looks on, and ends the program while it is under attack.
 func (g *siege) endure(names ...string) {
 	g.Helper()
@@ -147,7 +144,7 @@ func TestSidecarEndures(t *testing.T) {
 	names := slices.Sorted(maps.Keys(assaults))
 	for _, name := range names {
 		t.Run(name, func(t *testing.T) {
-			if !*each && !slices.Contains(worst, name) {
+			if !*each {
 				t.Skip("only with -each")
 			}
 			besiege(t, 128<<20, "GOMEMLIMIT=64MiB").endure(name)
