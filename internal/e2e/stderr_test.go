@@ -4,11 +4,9 @@ package e2e
 
 import (
 	"crypto/tls"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"net"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,6 +21,7 @@ import (
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
+	"mimecast-proxy/internal/peer"
 	"mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
 )
@@ -103,36 +102,18 @@ func TestCommandOfRunHasTheStderrThatTheProxyHas(t *testing.T) {
 
 // goAway is an upstream that ends each HTTP/2 connection at its first request and
 // says in debug data what it was sent, with what more returns.
-func goAway(t *testing.T, more string) (url string, ca []byte, tokens func() []string) {
+func goAway(t *testing.T, more string) (upstream *peer.TLS, tokens func() []string) {
 	t.Helper()
-	tlsServer := httptest.NewUnstartedServer(nil)
-	tlsServer.StartTLS()
-	cert := tlsServer.TLS.Certificates[0]
-	tlsServer.Close()
-	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"h2"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
 	var mu sync.Mutex
 	var seen []string
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				if token := answerGoAway(c, more); token != "" {
-					mu.Lock()
-					defer mu.Unlock()
-					seen = append(seen, token)
-				}
-			}()
+	upstream = peer.ServeTLS(t, []string{"h2"}, func(c *tls.Conn) {
+		if token := answerGoAway(c, more); token != "" {
+			mu.Lock()
+			defer mu.Unlock()
+			seen = append(seen, token)
 		}
-	}()
-	return "https://" + l.Addr().String(), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Certificate[0]}), func() []string {
+	})
+	return upstream, func() []string {
 		mu.Lock()
 		defer mu.Unlock()
 		return slices.Clone(seen)
@@ -165,12 +146,12 @@ func TestSecretsThatTheUpstreamRepeatsShowNowhere(t *testing.T) {
 	t.Parallel()
 	for _, level := range []string{"trace", "debug", "info"} {
 		sim := program.Simulate(t, simulator.Options{})
-		hostile, ca, tokens := goAway(t, simulator.DefaultClientSecret)
+		hostile, tokens := goAway(t, simulator.DefaultClientSecret)
 		pemFile := filepath.Join(t.TempDir(), "both.pem")
-		if err := os.WriteFile(pemFile, slices.Concat(sim.CA, ca), 0o600); err != nil {
+		if err := os.WriteFile(pemFile, slices.Concat(sim.CA, hostile.CA), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		p := program.Serve(t, sim, "PROXY_LOG_LEVEL="+level, "MIMECAST_BASE_URL="+hostile, "MIMECAST_TOKEN_URL="+sim.URL+"/oauth/token", "MIMECAST_CA_FILE="+pemFile, "PROXY_TOKEN_STUB=true")
+		p := program.Serve(t, sim, "PROXY_LOG_LEVEL="+level, "MIMECAST_BASE_URL="+hostile.URL.String(), "MIMECAST_TOKEN_URL="+sim.URL+"/oauth/token", "MIMECAST_CA_FILE="+pemFile, "PROXY_TOKEN_STUB=true")
 		_, body := p.Must("POST", "/identity/whoami", "{}")
 		told := tokens()
 		if len(told) == 0 || len(told[0]) < 16 {

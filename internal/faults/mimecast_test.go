@@ -5,17 +5,14 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/hex"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"path/filepath"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,6 +20,7 @@ import (
 	"golang.org/x/net/http2"
 
 	"mimecast-proxy/event"
+	"mimecast-proxy/internal/peer"
 	"mimecast-proxy/internal/program"
 	"mimecast-proxy/internal/relay"
 	"mimecast-proxy/problem"
@@ -176,41 +174,8 @@ func unknownAuthority(t *testing.T) {
 	program.Await(t, "trust", func() bool { return p.whoami().code == "" })
 }
 
-// awayServer is an upstream over HTTP/2 that wants no connection.
-type awayServer struct {
-	l       net.Listener
-	ca      []byte
-	running sync.WaitGroup
-	dials   atomic.Int64
-}
-
-func newAwayServer(t *testing.T) *awayServer {
-	t.Helper()
-	s := httptest.NewTLSServer(nil)
-	s.Close()
-	certificate := s.TLS.Certificates[0]
-	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{certificate}, NextProtos: []string{"h2"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	a := &awayServer{l: l, ca: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate.Certificate[0]})}
-	a.running.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			a.dials.Add(1)
-			a.running.Go(func() { a.turnAway(c) })
-		}
-	})
-	t.Cleanup(func() { l.Close(); a.running.Wait() })
-	return a
-}
-
 // turnAway says that no request of the connection was processed.
-func (a *awayServer) turnAway(c net.Conn) {
-	defer c.Close()
+func turnAway(c *tls.Conn) {
 	_ = c.SetDeadline(time.Now().Add(program.Patience))
 	f := http2.NewFramer(c, c)
 	if _, err := io.CopyN(io.Discard, c, int64(len(http2.ClientPreface))); err != nil || f.WriteSettings() != nil {
@@ -231,9 +196,9 @@ func (a *awayServer) turnAway(c net.Conn) {
 func turnsAway(t *testing.T) {
 	program.Slow(t)
 	for _, method := range []string{"GET", "POST"} {
-		tokens, a := newWorld(t, simulator.Options{}), newAwayServer(t)
-		tokens.sim.CA = append(tokens.sim.CA, a.ca...)
-		p := tokens.serve(t, "MIMECAST_BASE_URL=https://"+a.l.Addr().String())
+		tokens, a := newWorld(t, simulator.Options{}), peer.ServeTLS(t, []string{"h2"}, turnAway)
+		tokens.sim.CA = append(tokens.sim.CA, a.CA...)
+		p := tokens.serve(t, "MIMECAST_BASE_URL="+a.URL.String())
 		began := time.Now()
 		ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second) // then the clients leave
 		var all sync.WaitGroup
@@ -247,7 +212,7 @@ func turnsAway(t *testing.T) {
 		all.Wait()
 		cancel()
 		took := time.Since(began)
-		if n := a.dials.Load(); n == 0 || float64(n) > 10*(took.Seconds()+1) {
+		if n := a.Accepted.Load(); n == 0 || float64(n) > 10*(took.Seconds()+1) {
 			t.Errorf("%s: %d dials in %v", method, n, took)
 		}
 	}
