@@ -38,6 +38,7 @@ func breakOff(w http.ResponseWriter, _ *http.Request) {
 }
 
 func TestAPausedClientGetsAnEarlyResponse(t *testing.T) {
+	t.Parallel()
 	framings := map[string]string{
 		"Content-Length: 1000000\r\n":    strings.Repeat("x", 50_000),
 		"Transfer-Encoding: chunked\r\n": "c350\r\n" + strings.Repeat("x", 50_000) + "\r\n",
@@ -101,6 +102,7 @@ func TestNoGoroutineOutlivesAResponseToAPausedClient(t *testing.T) {
 }
 
 func TestAnUploadGoesOnAfterAPause(t *testing.T) {
+	t.Parallel()
 	for _, http1 := range []bool{true, false} {
 		r := newRig(t, setup{limit: 1000, http1: http1}, echo)
 		sent := strings.Repeat("0123456789", 30_000)
@@ -124,6 +126,7 @@ func TestAnUploadGoesOnAfterAPause(t *testing.T) {
 }
 
 func TestAnExpiredTokenIsNeverSent(t *testing.T) {
+	t.Parallel()
 	const lifetime = 300 * time.Millisecond
 	for _, limit := range []int64{1 << 20, 10} {
 		for _, http1 := range []bool{true, false} {
@@ -150,6 +153,7 @@ func TestAnExpiredTokenIsNeverSent(t *testing.T) {
 // A request that waits for the only connection for longer than its token lives
 // is sent with another.
 func TestATokenThatExpiresWhileItsRequestWaitsForAConnectionIsNotSent(t *testing.T) {
+	t.Parallel()
 	const lifetime = 200 * time.Millisecond
 	first := make(chan bool)
 	r := newRig(t, setup{http1: true, up: func(u *upstream.Options) { u.MaxConnections = 1 }}, func(w http.ResponseWriter, req *http.Request) {

@@ -104,6 +104,7 @@ func TestARequestThatIsTurnedAwayAgainAndAgainMayBeSentAgain(t *testing.T) {
 
 // Mimecast comes back: nobody waits for long.
 func TestARejectingUpstreamThatRecoversIsUsedAtOnce(t *testing.T) {
+	t.Parallel()
 	var rejects atomic.Bool
 	rejects.Store(true)
 	f := peer.ServeFrames(t, func(f *peer.Frames, c *peer.FrameConn, stream uint32) {
@@ -140,6 +141,7 @@ func TestARejectingUpstreamThatRecoversIsUsedAtOnce(t *testing.T) {
 // A POST for which nothing was written is sent on another connection, or its
 // client learns that it may send it again.
 func TestAConnectionThatDiedBeforeItsFirstUseCostsNoDoubt(t *testing.T) {
+	t.Parallel()
 	for _, protocol := range []string{"h2", "http/1.1"} {
 		u, address, _ := rejector(t, protocol, func(net.Conn) {})
 		connections := upstream.New(u)

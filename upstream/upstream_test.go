@@ -107,6 +107,7 @@ func TestABurstIsNotHeldUp(t *testing.T) {
 }
 
 func TestABurstThatFindsNobodyFailsTogether(t *testing.T) {
+	t.Parallel()
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -157,6 +158,7 @@ func TestNoRequestWaitsForAnotherBehindAForwardProxyWithTLS(t *testing.T) {
 // Clients that ask for much and read nothing get every place; those that read
 // are served all the same.
 func TestClientsThatReadNothingDoNotHoldUpOthers(t *testing.T) {
+	t.Parallel()
 	const idle, honest = 200, 20
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/large" {

@@ -213,6 +213,9 @@ func demo(t *testing.T, more ...string) *program.Program {
 	return p
 }
 
+// withKeys are the tests that press keys.
+var withKeys = []string{"the filter narrows the list", "works without scripts", "can be used by keyboard"}
+
 func TestStatusPageInABrowser(t *testing.T) {
 	program.Slow(t)
 	t.Parallel()
@@ -232,28 +235,33 @@ func TestStatusPageInABrowser(t *testing.T) {
 		"says when it lost contact":                        losesContact,
 		"the policy holds":                                 holdsThePolicy,
 	} {
-		t.Run(name, func(t *testing.T) { test(t, b) })
+		t.Run(name, func(t *testing.T) {
+			if !slices.Contains(withKeys, name) { // keys go to the tab in front
+				t.Parallel()
+			}
+			test(t, b)
+		})
 	}
 }
 
-// One of several tries must be within the figure: this machine may be busy, but
-// then not always. Each begins just after the page was refreshed, so that none
-// is early by chance.
+// The page asks every second, so that a request shows within two. How long it takes
+// on this machine is in the log; held to is how often the page had to ask, of
+// several tries the best, since one may begin while the page is being answered.
 func showsARequestSoon(t *testing.T, b *browser) {
 	p := demo(t)
 	v := b.look(t, p.AdminURL)
 	eval[bool](v, "window.kept = true")
-	fastest := program.Patience
+	fewest := 100
 	for i := range 5 {
 		path := fmt.Sprintf("/identity/whoami/%d", i)
-		began := time.Now()
+		began, asked := time.Now(), len(v.asked())
 		p.Must("GET", path, "")
 		v.awaitText("#list .path", path)
-		fastest = min(fastest, time.Since(began))
+		fewest = min(fewest, len(v.asked())-asked)
 		t.Logf("shown after %v", time.Since(began))
 	}
-	if fastest > 2*time.Second {
-		t.Errorf("the fastest of five requests was shown after %v", fastest)
+	if fewest > 2 {
+		t.Errorf("the page asked %d times before it showed a request", fewest)
 	}
 	if !eval[bool](v, "window.kept === true") {
 		t.Error("the page was loaded again")
