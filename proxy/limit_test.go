@@ -48,6 +48,7 @@ func (l *limited) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func TestLimitedRequestIsHeldUntilTheReset(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		header, reset string
 		after         time.Duration
@@ -62,6 +63,7 @@ func TestLimitedRequestIsHeldUntilTheReset(t *testing.T) {
 }
 
 func TestLimitPassesWhereWaitingIsNoUse(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name, header, reset string
 		wait                time.Duration
@@ -131,6 +133,7 @@ func together(n int64, first, then http.HandlerFunc) http.HandlerFunc {
 }
 
 func TestHeldRequestsGoOneAfterTheOther(t *testing.T) {
+	t.Parallel()
 	const n = 30
 	l := &limited{header: "X-RateLimit-Reset", reset: "200"}
 	r := newRig(t, setup{wait: time.Minute}, together(n, func(w http.ResponseWriter, req *http.Request) {
@@ -152,6 +155,7 @@ func TestHeldRequestsGoOneAfterTheOther(t *testing.T) {
 }
 
 func TestPlacesToWaitAreBounded(t *testing.T) {
+	t.Parallel()
 	const n = 80
 	r := newRig(t, setup{wait: time.Minute}, together(n, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("X-RateLimit-Reset", "3000")

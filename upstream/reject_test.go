@@ -3,12 +3,10 @@ package upstream_test
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -27,33 +25,12 @@ import (
 // rejects is true.
 func rejector(t *testing.T, protocol string, reject func(net.Conn)) (u upstream.Options, address string, accepted *atomic.Int64) {
 	t.Helper()
-	certificate := httptest.NewTLSServer(nil)
-	certificate.Close()
-	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: certificate.TLS.Certificates, NextProtos: []string{protocol}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	accepted = &atomic.Int64{}
-	var running sync.WaitGroup
-	running.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			accepted.Add(1)
-			running.Go(func() {
-				defer c.Close()
-				if c.(*tls.Conn).HandshakeContext(t.Context()) == nil {
-					reject(c)
-				}
-			})
+	s := peer.ServeTLS(t, []string{protocol}, func(c *tls.Conn) {
+		if c.HandshakeContext(t.Context()) == nil {
+			reject(c)
 		}
 	})
-	t.Cleanup(func() { l.Close(); running.Wait() })
-	roots := x509.NewCertPool()
-	roots.AddCert(certificate.Certificate())
-	return upstream.Options{Roots: roots, MaxConnections: 128, DialTimeout: 10 * time.Second}, "https://" + l.Addr().String(), accepted
+	return upstream.Options{Roots: s.Roots, MaxConnections: 128, DialTimeout: 10 * time.Second}, s.URL.String(), &s.Accepted
 }
 
 // goAway sends GOAWAY and waits for the peer to close.
@@ -127,6 +104,7 @@ func TestARequestThatIsTurnedAwayAgainAndAgainMayBeSentAgain(t *testing.T) {
 
 // Mimecast comes back: nobody waits for long.
 func TestARejectingUpstreamThatRecoversIsUsedAtOnce(t *testing.T) {
+	t.Parallel()
 	var rejects atomic.Bool
 	rejects.Store(true)
 	f := peer.ServeFrames(t, func(f *peer.Frames, c *peer.FrameConn, stream uint32) {
@@ -163,6 +141,7 @@ func TestARejectingUpstreamThatRecoversIsUsedAtOnce(t *testing.T) {
 // A POST for which nothing was written is sent on another connection, or its
 // client learns that it may send it again.
 func TestAConnectionThatDiedBeforeItsFirstUseCostsNoDoubt(t *testing.T) {
+	t.Parallel()
 	for _, protocol := range []string{"h2", "http/1.1"} {
 		u, address, _ := rejector(t, protocol, func(net.Conn) {})
 		connections := upstream.New(u)

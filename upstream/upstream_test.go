@@ -70,10 +70,14 @@ func upstreamOf(t *testing.T, http2 bool, u upstream.Options, h http.HandlerFunc
 // would be a handshake for nearly each.
 func TestABurstOpensABoundedNumberOfConnections(t *testing.T) {
 	const n, most = 1000, 150
+	rounds := 3
+	if testing.Short() {
+		rounds = 1
+	}
 	for _, http2 := range []bool{true, false} {
 		for name, wait := range map[string]time.Duration{"at once": 0, "slowly": 50 * time.Millisecond} {
 			address, c, connections := upstreamOf(t, http2, upstream.Options{MaxConnections: 128}, func(http.ResponseWriter, *http.Request) { time.Sleep(wait) })
-			for range 3 {
+			for range rounds {
 				if failed := burst(t, c, address, n); failed > 0 {
 					t.Errorf("HTTP/2 %v, %s: %d requests failed", http2, name, failed)
 				}
@@ -103,6 +107,7 @@ func TestABurstIsNotHeldUp(t *testing.T) {
 }
 
 func TestABurstThatFindsNobodyFailsTogether(t *testing.T) {
+	t.Parallel()
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -153,6 +158,7 @@ func TestNoRequestWaitsForAnotherBehindAForwardProxyWithTLS(t *testing.T) {
 // Clients that ask for much and read nothing get every place; those that read
 // are served all the same.
 func TestClientsThatReadNothingDoNotHoldUpOthers(t *testing.T) {
+	t.Parallel()
 	const idle, honest = 200, 20
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/large" {

@@ -33,29 +33,11 @@ type answer struct {
 	body   string
 }
 
-// dial opens a connection that cannot hang a test.
-func dial(t testing.TB, address string) net.Conn {
-	t.Helper()
-	network := "tcp"
-	if path, ok := strings.CutPrefix(address, "unix:"); ok {
-		network, address = "unix", path
-	}
-	conn, err := net.Dial(network, address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	if err := conn.SetDeadline(time.Now().Add(program.Patience)); err != nil {
-		t.Fatal(err)
-	}
-	return conn
-}
-
 // send writes bytes as they are and returns the first n final answers, or fewer
 // if the connection is closed before.
 func send(t testing.TB, address, raw string, n int) []answer {
 	t.Helper()
-	conn := dial(t, address)
+	conn := program.Dial(t, address)
 	defer conn.Close()
 	if _, err := io.WriteString(conn, raw); err != nil {
 		t.Fatal(err)
@@ -109,7 +91,7 @@ func (s *stand) counted() {
 		}
 		maps.DeleteFunc(want, func(code string, _ float64) bool { return !slices.Contains(refusals, event.Code(code)) })
 		for _, code := range refusals {
-			if n := s.Metric(s.t, fmt.Sprintf("mimecast_proxy_requests_denied_total{reason=%q}", code)); n > 0 {
+			if n := s.Metric(fmt.Sprintf("mimecast_proxy_requests_denied_total{reason=%q}", code)); n > 0 {
 				got[string(code)] = n
 			}
 		}
@@ -187,6 +169,7 @@ const (
 )
 
 func TestTargetWithMoreThanOneMeaningIsRefused(t *testing.T) {
+	t.Parallel()
 	s := newStand(t)
 	for _, target := range []string{
 		// for another host

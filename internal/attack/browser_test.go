@@ -189,7 +189,7 @@ type line struct {
 // a second for those that were rejected.
 func awaitLines(t *testing.T, p *program.Program, name string, paths []string) (lines []line) {
 	t.Helper()
-	await(t, "a request for each path under "+name, func() bool {
+	program.Await(t, "a request for each path under "+name, func() bool {
 		lines = slices.DeleteFunc(recentRequests(t, p), func(l line) bool { return !strings.HasPrefix(l.Path, "/"+name+"/") })
 		return !slices.ContainsFunc(paths, func(path string) bool {
 			return !slices.ContainsFunc(lines, func(l line) bool { return l.Path == path })
@@ -322,6 +322,8 @@ func (s *stand) holdRefused(code event.Code, name string, paths []string, report
 }
 
 func TestHostilePageInABrowserReachesNothing(t *testing.T) {
+	program.Slow(t)
+	t.Parallel()
 	for name, hosts := range map[string]struct{ page, proxy string }{
 		"otherport": {"127.0.0.1", "127.0.0.1"},
 		"othername": {"evil.example", "localhost"},
@@ -353,6 +355,8 @@ func rebound(t *testing.T, address string) (page *site, host string) {
 }
 
 func TestReboundPageInABrowserReachesNothing(t *testing.T) {
+	program.Slow(t)
+	t.Parallel()
 	s := newBrowsedStand(t, "PROXY_QUIT_ENDPOINT=true", "PROXY_ALLOWED_HOSTS=tool.internal")
 	t.Run("data", func(t *testing.T) {
 		page, host := rebound(t, s.Listen)
@@ -372,6 +376,8 @@ func TestReboundPageInABrowserReachesNothing(t *testing.T) {
 // its own names. Under any other name a GET that asks for no leave to read bears
 // no mark of a page. A key closes that, since no page knows it.
 func TestBlindGETOfAPageInABrowserReachesAPlainNameWithoutAKeyAlone(t *testing.T) {
+	program.Slow(t)
+	t.Parallel()
 	open, keyed := newBrowsedStand(t, "PROXY_ALLOWED_HOSTS=proxy.internal"), newBrowsedStand(t, "PROXY_ALLOWED_HOSTS=proxy.internal", "PROXY_API_KEY=a-key-that-no-page-knows")
 	page := newSite(t)
 	at := func(s *stand) string { return "http://" + strings.Replace(s.Listen, "127.0.0.1", "proxy.internal", 1) }
@@ -397,6 +403,8 @@ func TestBlindGETOfAPageInABrowserReachesAPlainNameWithoutAKeyAlone(t *testing.T
 }
 
 func TestPageOfAnAllowedOriginInABrowserCallsAndReads(t *testing.T) {
+	program.Slow(t)
+	t.Parallel()
 	page := newSite(t)
 	host := net.JoinHostPort("tool.example", page.port)
 	sim := program.Simulate(t, simulator.Options{})

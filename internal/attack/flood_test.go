@@ -40,7 +40,7 @@ func affordable(t *testing.T, n int) int {
 func (s *stand) open(n int, say func(i int) string) (conns []net.Conn) {
 	s.t.Helper()
 	for i := range n {
-		conn := dial(s.t, s.Listen)
+		conn := program.Dial(s.t, s.Listen)
 		if _, err := io.WriteString(conn, say(i)); err != nil {
 			s.t.Fatalf("connection %d: %v", i, err)
 		}
@@ -50,6 +50,7 @@ func (s *stand) open(n int, say func(i int) string) (conns []net.Conn) {
 }
 
 func TestTenThousandIdleAndSlowConnectionsLeaveItServing(t *testing.T) {
+	program.Slow(t)
 	// What a burst does to the places for requests is the next test's matter.
 	const key = "the-key-of-a-flooded-proxy"
 	s := newStand(t, "PROXY_API_KEY="+key, "PROXY_MAX_REQUESTS=20000")
@@ -63,19 +64,19 @@ func TestTenThousandIdleAndSlowConnectionsLeaveItServing(t *testing.T) {
 	}
 	// Those past the bound are accepted and closed, so that writing may fail.
 	for i := range n {
-		conn := dial(t, s.Listen)
+		conn := program.Dial(t, s.Listen)
 		_, _ = io.WriteString(conn, slow[i%len(slow)])
 	}
 	for range 100 {
 		s.passes(request(whoami, local, "X-Proxy-Key: "+key))
 	}
-	t.Logf("%d connections were opened, the program holds %v files open and serves", n, s.Metric(t, "process_open_fds"))
+	t.Logf("%d connections were opened, the program holds %v files open and serves", n, s.Metric("process_open_fds"))
 	// How many connections came to be asked for a key, and how many token requests
 	// at once found no place, depends on the machine.
 	for _, code := range []event.Code{event.APIKeyRequired, event.TooBusy} {
 		last := -1.0
-		await(t, "the last rejection", func() bool {
-			now := s.Metric(t, fmt.Sprintf("mimecast_proxy_requests_denied_total{reason=%q}", code))
+		program.Await(t, "the last rejection", func() bool {
+			now := s.Metric(fmt.Sprintf("mimecast_proxy_requests_denied_total{reason=%q}", code))
 			settled := now == last
 			last = now
 			time.Sleep(200 * time.Millisecond)
@@ -125,17 +126,7 @@ func TestPastTheLimitOfRequestsItIsBusyAndRecovers(t *testing.T) {
 // awaitInFlight waits until so many requests are in flight.
 func awaitInFlight(s *stand, n int) {
 	s.t.Helper()
-	await(s.t, fmt.Sprintf("%d requests in flight", n), func() bool {
-		return s.Metric(s.t, "mimecast_proxy_requests_in_flight") == float64(n)
+	program.Await(s.t, fmt.Sprintf("%d requests in flight", n), func() bool {
+		return s.Metric("mimecast_proxy_requests_in_flight") == float64(n)
 	})
-}
-
-// await asks until it is so.
-func await(t *testing.T, what string, so func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(program.Patience); !so(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("no %s", what)
-		}
-	}
 }

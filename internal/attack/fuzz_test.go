@@ -67,7 +67,7 @@ func FuzzWhatMimecastReceives(f *testing.F) {
 	address := inProcess(f, program.Environ(f, sim, "PROXY_ADMIN_LISTEN=off"))
 	f.Fuzz(func(t *testing.T, line string, header []byte) {
 		sim.Reset()
-		conn := dial(t, address)
+		conn := program.Dial(t, address)
 		defer conn.Close()
 		raw := line + " HTTP/1.1\r\nHost: localhost\r\n" + string(header) + "\r\n\r\n"
 		// The second request ends the connection, whatever the first left open.

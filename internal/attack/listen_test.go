@@ -22,7 +22,7 @@ func TestAddressThatANetworkReachesIsRefusedWithAWordOnContainers(t *testing.T) 
 	sim := program.Simulate(t, simulator.Options{})
 	for _, address := range []string{"0.0.0.0:0", ":0", "[::]:0", "192.0.2.1:0", "host.example:0"} {
 		p := program.Start(t, program.Environ(t, sim, "PROXY_LISTEN="+address))
-		code, said := p.Exit(t), p.Stderr.String()
+		code, said := p.Exit(), p.Stderr.String()
 		for _, word := range []string{"PROXY_LISTEN", "PROXY_API_KEY", "PROXY_TRUST_NETWORK=true", "container"} {
 			if code != 2 || !strings.Contains(said, word) {
 				t.Errorf("%s: exit %d, no word of %s in:\n%s", address, code, word, said)
@@ -47,22 +47,11 @@ func TestAddressThatMeansEveryAddressIsNoName(t *testing.T) {
 	s.passes(request(whoami, local))
 }
 
-// shortDir is for sockets, whose path is bounded to about 100 bytes.
-func shortDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "s")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	return dir
-}
-
 func TestSocketIsPrivateFromItsFirstMoment(t *testing.T) {
 	defer syscall.Umask(syscall.Umask(0)) // the most careless
 	for mode, want := range map[string]fs.FileMode{"0600": 0o600, "0660": 0o660, "0777": 0o777} {
 		sim := program.Simulate(t, simulator.Options{})
-		path := filepath.Join(shortDir(t), "p.sock")
+		path := filepath.Join(program.ShortDir(t), "p.sock")
 		born := make(chan fs.FileMode, 1)
 		p := app.Env{Stdout: io.Discard, Stderr: io.Discard}
 		p.Environ = program.Environ(t, sim, "PROXY_LISTEN=unix:"+path, "PROXY_SOCKET_MODE="+mode, "PROXY_ADMIN_LISTEN=off")
@@ -77,7 +66,7 @@ func TestSocketIsPrivateFromItsFirstMoment(t *testing.T) {
 		if got := <-born; got != 0o600 {
 			t.Errorf("born with mode %o", got)
 		}
-		if got := send(t, "unix:"+path, request(whoami, local), 1); len(got) != 1 || got[0].status != 200 {
+		if got := send(t, path, request(whoami, local), 1); len(got) != 1 || got[0].status != 200 {
 			t.Errorf("%+v", got)
 		}
 		if got := modeOf(t, path); got != want {
@@ -104,17 +93,18 @@ func modeOf(t *testing.T, path string) fs.FileMode {
 }
 
 func TestOnlyASocketThatNobodyListensAtIsReplaced(t *testing.T) {
+	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
-	path := filepath.Join(shortDir(t), "p.sock")
+	path := filepath.Join(program.ShortDir(t), "p.sock")
 	environ := program.Environ(t, sim, "PROXY_LISTEN=unix:"+path, "PROXY_ADMIN_LISTEN=off")
 	for range 2 {
 		p := program.Start(t, environ)
-		p.AwaitServing(t)
+		p.AwaitServing()
 		second := program.Start(t, environ)
-		if code, said := second.Exit(t), second.Stderr.String(); code != 1 || !strings.Contains(said, "another process listens there") {
+		if code, said := second.Exit(), second.Stderr.String(); code != 1 || !strings.Contains(said, "another process listens there") {
 			t.Errorf("exit %d\n%s", code, said)
 		}
-		if got := send(t, "unix:"+path, request(whoami, "Host: any.name"), 1); len(got) != 1 || got[0].status != 200 {
+		if got := send(t, path, request(whoami, "Host: any.name"), 1); len(got) != 1 || got[0].status != 200 {
 			t.Errorf("after the second: %+v", got)
 		}
 		p.Kill() // leaves the socket behind
@@ -132,7 +122,7 @@ func TestOnlyASocketThatNobodyListensAtIsReplaced(t *testing.T) {
 		}
 		before, _ := os.Lstat(path)
 		p := program.Start(t, environ)
-		if code, said := p.Exit(t), p.Stderr.String(); code != 1 || !strings.Contains(said, "not a socket") {
+		if code, said := p.Exit(), p.Stderr.String(); code != 1 || !strings.Contains(said, "not a socket") {
 			t.Errorf("exit %d\n%s", code, said)
 		}
 		if after, err := os.Lstat(path); err != nil || after.Mode() != before.Mode() || after.ModTime() != before.ModTime() {
@@ -144,9 +134,8 @@ func TestOnlyASocketThatNobodyListensAtIsReplaced(t *testing.T) {
 // What cannot be opened from a browser needs no name, and a page has no way to
 // it; a page's marks are refused all the same.
 func TestSocketTakesAnyNameAndNoPage(t *testing.T) {
-	path := filepath.Join(shortDir(t), "p.sock")
+	path := filepath.Join(program.ShortDir(t), "p.sock")
 	s := newStand(t, "PROXY_LISTEN=unix:"+path)
-	s.Listen = "unix:" + path
 	s.passes(request(whoami, "Host: any.name"))
 	s.refuses(403, "origin_not_allowed", request(whoami, "Host: any.name", "Origin: http://any.name"))
 }

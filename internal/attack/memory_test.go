@@ -26,12 +26,12 @@ func TestOtherProcessesOfTheUserCannotReadItsMemory(t *testing.T) {
 	if err := os.Chmod(filepath.Dir(program.Binary()), 0o755); err != nil { // for the user
 		t.Fatal(err)
 	}
-	environ := []string{
+	cmd := asUser(exec.Command(program.Binary()))
+	cmd.Env = []string{
 		"MIMECAST_CLIENT_ID=id", "MIMECAST_CLIENT_SECRET=hidden-secret", "MIMECAST_BASE_URL=http://127.0.0.1:1",
 		"PROXY_LISTEN=127.0.0.1:0", "PROXY_ADMIN_LISTEN=127.0.0.1:0", "PROXY_LOG_FORMAT=json",
 	}
-	p := program.StartCmd(t, asUser(exec.Command(program.Binary())), environ)
-	p.AwaitServing(t)
+	p := program.StartCmd(t, cmd).AwaitServing()
 	read := func(pid int, file string) (string, error) {
 		got, err := asUser(exec.Command("head", "-c", "4096", fmt.Sprintf("/proc/%d/%s", pid, file))).CombinedOutput()
 		return string(got), err
@@ -44,7 +44,7 @@ func TestOtherProcessesOfTheUserCannotReadItsMemory(t *testing.T) {
 	if got, err := read(p.Cmd.Process.Pid, "cmdline"); err != nil || strings.Contains(got, "hidden") {
 		t.Errorf("/proc/PID/cmdline: %v, %q", err, got)
 	}
-	if n := p.Metric(t, "process_open_fds"); n == 0 {
+	if n := p.Metric("process_open_fds"); n == 0 {
 		t.Error("it no longer counts its own file descriptors")
 	}
 	// Of another process of the user's the same can be read.

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/oauth2/clientcredentials"
 
 	"mimecast-proxy/event"
+	"mimecast-proxy/internal/program"
 )
 
 // insist is a client that insists on OAuth, as many do.
@@ -59,6 +60,7 @@ func TestClientThatInsistsOnOAuthGetsThroughWithAnyCredentials(t *testing.T) {
 }
 
 func TestClientThatInsistsOnOAuthProvesTheKeyByItsSecret(t *testing.T) {
+	t.Parallel()
 	const key = "key+of/this=proxy & its clients"
 	s := newStand(t, "PROXY_API_KEY="+key)
 	for _, style := range []oauth2.AuthStyle{oauth2.AuthStyleInParams, oauth2.AuthStyleInHeader} {
@@ -90,6 +92,8 @@ func TestClientThatInsistsOnOAuthProvesTheKeyByItsSecret(t *testing.T) {
 }
 
 func TestTokenOfTheStubEndsWithItsKey(t *testing.T) {
+	program.Slow(t)
+	t.Parallel()
 	file := filepath.Join(t.TempDir(), "key")
 	rotate := func(keys ...string) {
 		if err := os.WriteFile(file+".new", []byte(strings.Join(keys, "\n")+"\n"), 0o600); err != nil {
@@ -118,14 +122,14 @@ func TestTokenOfTheStubEndsWithItsKey(t *testing.T) {
 	}
 	rotate(second, first) // while clients change over
 	var fresh *http.Client
-	await(t, "a token for the second key", func() bool { fresh, err = of(second); return err == nil })
+	program.Await(t, "a token for the second key", func() bool { fresh, err = of(second); return err == nil })
 	for _, client := range []*http.Client{old, fresh} {
 		if status := s.whoami(client); status != 200 {
 			t.Errorf("both keys are valid: %d", status)
 		}
 	}
 	rotate(second)
-	await(t, "the end of the first key", func() bool { return s.whoami(old) == 401 })
+	program.Await(t, "the end of the first key", func() bool { return s.whoami(old) == 401 })
 	s.denied[string(event.APIKeyRequired)]++
 	if status := s.whoami(fresh); status != 200 {
 		t.Errorf("%d", status)

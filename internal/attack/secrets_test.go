@@ -121,7 +121,7 @@ func TestNoSecretShowsAnywhere(t *testing.T) {
 		if err := s.Cmd.Process.Signal(syscall.SIGABRT); err != nil {
 			t.Fatal(err)
 		}
-		if s.Exit(t); !strings.Contains(s.Stderr.String(), "goroutine ") {
+		if s.Exit(); !strings.Contains(s.Stderr.String(), "goroutine ") {
 			t.Error("it did not crash")
 		}
 		clean(t, "stdout", s.Stdout.String(), tokens...)
@@ -130,6 +130,7 @@ func TestNoSecretShowsAnywhere(t *testing.T) {
 }
 
 func TestCommandsPrintNoSecret(t *testing.T) {
+	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{ClientSecret: secretMark})
 	file := filepath.Join(t.TempDir(), "secret")
 	if err := os.WriteFile(file, []byte(secretMark+"\n"), 0o600); err != nil {
@@ -164,7 +165,7 @@ func TestCommandsPrintNoSecret(t *testing.T) {
 			id = sim.AddFault(*c.fault)
 		}
 		p := program.Start(t, program.Environ(t, sim, c.environ...), c.args...)
-		code := p.Exit(t)
+		code := p.Exit()
 		all := p.Stdout.String() + p.Stderr.String()
 		if code != c.code {
 			t.Errorf("%s: exit %d, want %d\n%s", name, code, c.code, all)
@@ -187,7 +188,7 @@ func TestCommandOfRunHasNoSecretInItsEnvironment(t *testing.T) {
 		"files":     {"MIMECAST_CLIENT_SECRET=" + secretMark, "PROXY_API_KEY_FILE=" + file},
 	} {
 		p := program.Start(t, program.Environ(t, sim, append(more, "KEPT=yes", "PATH="+os.Getenv("PATH"))...), "run", "--", "cat", "/proc/self/environ", "/proc/self/cmdline")
-		code, said := p.Exit(t), p.Stdout.String()
+		code, said := p.Exit(), p.Stdout.String()
 		if code != 0 || !strings.Contains(said, "KEPT=yes") || !strings.Contains(said, "MIMECAST_BASE_URL=http://127.0.0.1:") {
 			t.Errorf("%s: exit %d: %q\n%s", name, code, said, p.Stderr.String())
 		}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"mimecast-proxy/event"
+	"mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
 )
 
@@ -48,21 +49,21 @@ var clientRows = []row{
 func reader(c net.Conn) *bufio.Reader { return bufio.NewReader(c) }
 
 // idle waits until nothing is under way here and at Mimecast.
-func (w *world) idle(p *program) {
+func (w *world) idle(p *proxy) {
 	p.t.Helper()
-	await(p.t, "the end of all requests", func() bool { return p.metric("mimecast_proxy_requests_in_flight") == 0 && w.quiet() })
-	if n := p.metric("mimecast_proxy_replay_buffer_bytes"); n != 0 {
+	program.Await(p.t, "the end of all requests", func() bool { return p.Metric("mimecast_proxy_requests_in_flight") == 0 && w.quiet() })
+	if n := p.Metric("mimecast_proxy_replay_buffer_bytes"); n != 0 {
 		p.t.Errorf("%v bytes of bodies are kept", n)
 	}
 }
 
 // leave begins a request and ends it once so says so.
-func (p *program) leave(path string, so func() bool) {
+func (p *proxy) leave(path string, so func() bool) {
 	p.t.Helper()
 	ctx, cancel := context.WithCancel(p.t.Context())
 	left := make(chan answer, 1)
 	go func() { left <- p.do(ctx, "GET", path, nil) }()
-	await(p.t, "the request's arrival", so)
+	program.Await(p.t, "the request's arrival", so)
 	cancel()
 	if a := <-left; a.err == nil {
 		p.t.Errorf("answered: %v", a)
@@ -74,8 +75,8 @@ func leavesWaiting(t *testing.T) {
 	give := make(chan struct{})
 	w.sim.AddFault(simulator.Fault{Path: "/oauth/token", Until: give, Count: 1})
 	p := begin(t, w.environ(t)).awaitServing()
-	p.leave("/identity/whoami", func() bool { return p.metric("mimecast_proxy_requests_in_flight") == 1 })
-	await(t, "the end of the request", func() bool { return p.metric("mimecast_proxy_requests_in_flight") == 0 })
+	p.leave("/identity/whoami", func() bool { return p.Metric("mimecast_proxy_requests_in_flight") == 1 })
+	program.Await(t, "the end of the request", func() bool { return p.Metric("mimecast_proxy_requests_in_flight") == 0 })
 	p.logs(`"status":499`, `"level":"info"`)
 	close(give)
 	p.awaitReady().fine()
@@ -96,7 +97,7 @@ func leavesUploading(size int, arrives bool) func(*testing.T) {
 			}
 			p.counts("requests_in_flight", 1)
 			if arrives {
-				await(t, "the upload's arrival", func() bool { return w.sim.Counts().Requests > before })
+				program.Await(t, "the upload's arrival", func() bool { return w.sim.Counts().Requests > before })
 			}
 			c.Close()
 			w.idle(p)
@@ -129,7 +130,7 @@ func leavesDownloading(t *testing.T) {
 	for _, http1 := range []bool{true, false} {
 		w := newWorld(t, simulator.Options{HTTP1Only: http1})
 		p := w.serve(t)
-		res, err := p.client.Post(p.url+"/api/archive/get-file?id=x&size=1TiB", "", nil)
+		res, err := p.Client.Post(p.URL+"/api/archive/get-file?id=x&size=1TiB", "", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -157,7 +158,7 @@ func halfClose(t *testing.T) {
 		w.fault(t, "hang", once)
 		before := w.sim.Counts().Requests
 		c := p.raw(request)
-		await(t, "the request's arrival", func() bool { return w.sim.Counts().Requests > before })
+		program.Await(t, "the request's arrival", func() bool { return w.sim.Counts().Requests > before })
 		if err := c.CloseWrite(); err != nil {
 			t.Fatal(err)
 		}
@@ -192,13 +193,13 @@ func leavesRenewing(t *testing.T) {
 	give := make(chan struct{})
 	w.sim.AddFault(simulator.Fault{Path: "/oauth/token", Until: give, Count: 1})
 	p.leave("/identity/whoami", func() bool { return w.sim.TokenRequests() == 2 })
-	await(t, "the end of the request", func() bool { return p.metric("mimecast_proxy_requests_in_flight") == 0 })
+	program.Await(t, "the end of the request", func() bool { return p.Metric("mimecast_proxy_requests_in_flight") == 0 })
 	p.logs(`"status":499`, `"level":"info"`, `"aborted":"client"`)
-	if n := p.metric(`mimecast_proxy_unauthorized_retries_total{outcome="renewal_failed"}`); n != 0 {
+	if n := p.Metric(`mimecast_proxy_unauthorized_retries_total{outcome="renewal_failed"}`); n != 0 {
 		t.Errorf("%v renewals count as failed", n)
 	}
 	close(give)
-	await(t, "the recovery", func() bool { return p.whoami().status == 200 })
+	program.Await(t, "the recovery", func() bool { return p.whoami().status == 200 })
 	if n := w.sim.TokenRequests(); n != 2 {
 		t.Errorf("%d token requests", n)
 	}
@@ -208,6 +209,7 @@ func leavesRenewing(t *testing.T) {
 // begun to take its body, answers or breaks off.
 func pausesMeanwhile(breaksOff bool) func(*testing.T) {
 	return func(t *testing.T) {
+		program.Slow(t)
 		for _, http1 := range []bool{true, false} {
 			w := newWorld(t, simulator.Options{HTTP1Only: http1})
 			p := w.serve(t, "PROXY_REPLAY_LIMIT=64KiB")
@@ -222,7 +224,7 @@ func pausesMeanwhile(breaksOff bool) func(*testing.T) {
 			if _, err := io.CopyN(c, zero{}, 100_000); err != nil {
 				t.Fatal(err)
 			}
-			await(t, "the upload's arrival", func() bool { return w.sim.Counts().Requests > before })
+			program.Await(t, "the upload's arrival", func() bool { return w.sim.Counts().Requests > before })
 			time.Sleep(continueTimeout + time.Second/2) // now the body is on its way
 			close(answer)
 			a := p.read(reader(c), "POST")
@@ -247,7 +249,7 @@ func slowReader(t *testing.T) {
 	const size = 8 << 20
 	w := newWorld(t, simulator.Options{})
 	p := w.serve(t)
-	res, err := p.client.Post(fmt.Sprintf("%s/api/archive/get-file?id=slow&size=%d", p.url, size), "", nil)
+	res, err := p.Client.Post(fmt.Sprintf("%s/api/archive/get-file?id=slow&size=%d", p.URL, size), "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -322,7 +324,7 @@ func upstreamTrailers(t *testing.T) {
 		w := newWorld(t, simulator.Options{HTTP1Only: http1})
 		p := w.serve(t)
 		w.fault(t, "trailers")
-		res, err := p.client.Get(p.url + "/identity/whoami")
+		res, err := p.Client.Get(p.URL + "/identity/whoami")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -4,18 +4,17 @@ import (
 	"bufio"
 	"bytes"
 	"crypto/tls"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 
+	"mimecast-proxy/internal/peer"
 	"mimecast-proxy/simulator"
 )
 
@@ -25,47 +24,17 @@ import (
 // wire is an upstream that keeps the bytes of each request and answers with
 // bytes, over TLS and HTTP/1.1.
 type wire struct {
-	l       net.Listener
-	ca      []byte
-	answer  string
-	running sync.WaitGroup
+	*peer.TLS
+	answer string
 
-	mu   sync.Mutex
-	got  []string // requests, header and body
-	open []net.Conn
+	mu  sync.Mutex
+	got []string // requests, header and body
 }
 
 func newWire(t *testing.T, answer string) *wire {
 	t.Helper()
-	s := httptest.NewTLSServer(nil)
-	s.Close()
-	certificate := s.TLS.Certificates[0]
-	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{certificate}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	u := &wire{l: l, answer: answer, ca: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate.Certificate[0]})}
-	u.running.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			u.mu.Lock()
-			u.open = append(u.open, c)
-			u.mu.Unlock()
-			u.running.Go(func() { defer c.Close(); u.serve(c) })
-		}
-	})
-	t.Cleanup(func() {
-		l.Close()
-		u.mu.Lock()
-		for _, c := range u.open {
-			c.Close()
-		}
-		u.mu.Unlock()
-		u.running.Wait()
-	})
+	u := &wire{answer: answer}
+	u.TLS = peer.ServeTLS(t, nil, func(c *tls.Conn) { u.serve(c) })
 	return u
 }
 
@@ -100,18 +69,18 @@ func (u *wire) requests() []string {
 }
 
 // before runs the program in front of a wire, with tokens from a simulator.
-func (u *wire) before(t *testing.T, tokens *world, more ...string) *program {
+func (u *wire) before(t *testing.T, tokens *world, more ...string) *proxy {
 	t.Helper()
 	ca := filepath.Join(t.TempDir(), "both.pem")
-	if err := os.WriteFile(ca, append(u.ca, tokens.sim.CA...), 0o600); err != nil {
+	if err := os.WriteFile(ca, append(u.CA, tokens.sim.CA...), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return tokens.serve(t, append([]string{"MIMECAST_BASE_URL=https://" + u.l.Addr().String(), "MIMECAST_CA_FILE=" + ca}, more...)...)
+	return tokens.serve(t, append([]string{"MIMECAST_BASE_URL=" + u.URL.String(), "MIMECAST_CA_FILE=" + ca}, more...)...)
 }
 
 // all sends bytes and returns everything that comes back until the connection
 // is closed, as text. What is sent asks for that in its last request.
-func (p *program) all(text string) string {
+func (p *proxy) all(text string) string {
 	p.t.Helper()
 	c := p.raw(text)
 	got, err := io.ReadAll(c)

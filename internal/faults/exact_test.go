@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/internal/program"
 	"mimecast-proxy/internal/relay"
 	"mimecast-proxy/internal/traffic"
 	"mimecast-proxy/simulator"
@@ -102,9 +103,9 @@ func TestNoWriteIsEverExecutedTwice(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, simulator.Options{HTTP1Only: http1, HeldMessages: 1 << 30, RequestLog: 16, TokenTTL: time.Second})
 			p := w.serve(t, "PROXY_REPLAY_LIMIT=64KiB", "PROXY_RATE_LIMIT_WAIT=500ms", "PROXY_RESPONSE_TIMEOUT=20s")
-			c := &traffic.Client{URL: p.url, Sim: w.sim, MaxBody: 128 << 10, HTTP: p.client}
+			c := &traffic.Client{URL: p.URL, Sim: w.sim, MaxBody: 128 << 10, HTTP: p.Client}
 			outcomes := exercise(w, c, *runs/2)
-			await(t, "the end of all requests", func() bool { return p.metric("mimecast_proxy_requests_in_flight") == 0 && w.quiet() })
+			program.Await(t, "the end of all requests", func() bool { return p.Metric("mimecast_proxy_requests_in_flight") == 0 && w.quiet() })
 			a := c.Settle()
 			t.Logf("%d writes: %v; %d without a word on whether they ran, of which %d did", a.Writes, outcomes, a.Unknown, a.Done)
 			if len(a.Doubled)+len(a.Lost)+len(a.Denied) > 0 {

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
 )
 
@@ -38,13 +39,14 @@ func limitPasses(t *testing.T) {
 	if a.header.Get("X-RateLimit-Reset") == "" || !strings.Contains(a.body, "too_many_requests") {
 		t.Errorf("%v", a)
 	}
-	if n := p.metric("mimecast_proxy_rate_limit_remaining"); n != 0 {
+	if n := p.Metric("mimecast_proxy_rate_limit_remaining"); n != 0 {
 		t.Errorf("%v calls remain", n)
 	}
 }
 
 // limitHeld has each spelling of the reset header.
 func limitHeld(t *testing.T) {
+	program.Slow(t)
 	w := newWorld(t, simulator.Options{})
 	p := w.serve(t, "PROXY_RATE_LIMIT_WAIT=1m")
 	for _, h := range []struct {
@@ -86,6 +88,7 @@ func limitTooFar(t *testing.T) {
 // limitCrowd has many more wait than one window lets through: at each reset
 // Mimecast is asked by one of them at a time, and by no crowd.
 func limitCrowd(t *testing.T) {
+	program.Slow(t)
 	const n, quota = 40, 8
 	w := newWorld(t, simulator.Options{RequestLog: 1000})
 	p := w.serve(t, "PROXY_RATE_LIMIT_WAIT=1m")

@@ -17,7 +17,7 @@ import (
 	"testing"
 	"time"
 
-	built "mimecast-proxy/internal/program"
+	"mimecast-proxy/internal/program"
 	"mimecast-proxy/internal/relay"
 	"mimecast-proxy/simulator"
 )
@@ -36,7 +36,7 @@ var machineRows = []row{
 	{"SIGTERM, and requests that take longer than `PROXY_SHUTDOWN_TIMEOUT`", "503 `shutting_down`, or a body that ends in an error", "`requests were cut`; exit 1", "at the next start", termTooSlow, ""},
 	{"a second signal", "503 `shutting_down`", "`a second signal`; exit 1", "at the next start", nil, "main.TestSecondSignalCutsWithAnAnswer"},
 	{"SIGKILL", "a connection that is lost, never an answer that is wrong", "nothing", "at the next start, at the same address", killed, ""},
-	{"the port is taken", "nothing", "exit 1, with the variable and what to do", "when it is free", nil, "main.TestPortThatIsTakenIsSaidAtTheStart"},
+	{"the port is taken", "nothing", "exit 1, with the variable and what to do", "when it is free", nil, "internal/e2e.TestPortThatIsTakenIsSaidAtTheStart"},
 	{"secret file missing or empty at start", "nothing", "exit 2, with the variable and the file", "when it is mended", secretAtStart, ""},
 	{"secret file becomes a dangling link", "200; tokens are renewed with the secret in force", "`file cannot be used` at warn, once, with the variable and the file", "within 3 s: `file can be used again`", secretLost(dangling), ""},
 	{"secret file becomes a directory", "200; tokens are renewed with the secret in force", "`file cannot be used` at warn, once, with the variable and the file", "within 3 s: `file can be used again`", secretLost(directory), ""},
@@ -58,16 +58,17 @@ func linuxOnly(t *testing.T) {
 }
 
 func sleepAndWake(t *testing.T) {
+	program.Slow(t)
 	linuxOnly(t)
 	w := newWorld(t, simulator.Options{TokenTTL: 4 * time.Second})
 	p := spawn(t, w.environ(t), "").awaitServing().awaitReady()
 	p.fine()
 	before := w.sim.Counts().Statuses[401]
-	expiry := p.metric("mimecast_proxy_token_expiry_timestamp_seconds")
-	p.signal(syscall.SIGSTOP)
-	await(t, "the token's end", func() bool { return float64(time.Now().Unix()) > expiry+1 })
+	expiry := p.Metric("mimecast_proxy_token_expiry_timestamp_seconds")
+	p.Signal(syscall.SIGSTOP)
+	program.Await(t, "the token's end", func() bool { return float64(time.Now().Unix()) > expiry+1 })
 	w.sim.SetTokenTTL(time.Hour) // what is sent from now on is alive, or the old one
-	p.signal(syscall.SIGCONT)
+	p.Signal(syscall.SIGCONT)
 	p.fine()
 	if n := w.sim.Counts().Statuses[401]; n != before {
 		t.Errorf("%d dead tokens were sent", n-before)
@@ -75,6 +76,7 @@ func sleepAndWake(t *testing.T) {
 }
 
 func noDescriptors(t *testing.T) {
+	program.Slow(t)
 	linuxOnly(t)
 	const most = 48
 	w := newWorld(t, simulator.Options{})
@@ -88,7 +90,7 @@ func noDescriptors(t *testing.T) {
 	p.fine()
 	w.relay.Inject(relay.Reset)
 	// Where that frees a descriptor, whoever waits at the door may take it.
-	await(t, "502", func() bool {
+	program.Await(t, "502", func() bool {
 		a := p.whoami()
 		w.relay.Inject(relay.Reset)
 		return a.status == 502 && a.code == "upstream_unreachable" && strings.Contains(a.body, "file descriptor")
@@ -102,30 +104,15 @@ func noDescriptors(t *testing.T) {
 		}
 		c.Close()
 	}
-	await(t, "the recovery", func() bool { return p.whoami().status == 200 })
-}
-
-// peak returns the most memory that the process has had resident, in bytes.
-func (p *program) peak() (bytes int64) {
-	p.t.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	for line := range strings.Lines(string(status)) {
-		if _, err := fmt.Sscanf(line, "VmHWM: %d kB", &bytes); err == nil {
-			return bytes << 10
-		}
-	}
-	p.t.Fatal("no VmHWM")
-	return 0
+	program.Await(t, "the recovery", func() bool { return p.whoami().status == 200 })
 }
 
 func littleMemory(t *testing.T) {
+	program.Slow(t)
 	linuxOnly(t)
 	const uploads, size = 200, 8 << 20
 	w := newWorld(t, simulator.Options{RequestLog: -1})
-	cgroup, err := built.LimitMemory(t, 64<<20)
+	cgroup, err := program.LimitMemory(t, 64<<20)
 	enter, usage := "", func() string { return err.Error() }
 	if err == nil {
 		enter, usage = cgroup.Enter(), cgroup.String
@@ -140,8 +127,8 @@ func littleMemory(t *testing.T) {
 	go func() {
 		defer close(watched)
 		for ; watching.Err() == nil; time.Sleep(5 * time.Millisecond) {
-			kept.Store(max(kept.Load(), int64(p.metric("mimecast_proxy_replay_buffer_bytes"))))
-			busy.Store(max(busy.Load(), int64(p.metric("mimecast_proxy_requests_in_flight"))))
+			kept.Store(max(kept.Load(), int64(p.Metric("mimecast_proxy_replay_buffer_bytes"))))
+			busy.Store(max(busy.Load(), int64(p.Metric("mimecast_proxy_requests_in_flight"))))
 		}
 	}()
 	// All of them are begun before any is finished.
@@ -160,17 +147,16 @@ func littleMemory(t *testing.T) {
 	all.Wait()
 	stop()
 	<-watched
-	t.Logf("%d at once, %.1f MiB kept at most, %.1f MiB resident at most; %s", busy.Load(), mib(kept.Load()), mib(p.peak()), usage())
+	_, peak := p.Resident()
+	t.Logf("%d at once, %.1f MiB kept at most, %.1f MiB resident at most; %s", busy.Load(), program.MiB(kept.Load()), program.MiB(peak), usage())
 	if kept.Load() > 32<<20 || kept.Load() == 0 {
 		t.Errorf("%d bytes were kept", kept.Load())
 	}
-	if p.peak() > 96<<20 {
-		t.Errorf("%.1f MiB were resident", mib(p.peak()))
+	if peak > 96<<20 {
+		t.Errorf("%.1f MiB were resident", program.MiB(peak))
 	}
 	p.fine()
 }
-
-func mib(n int64) float64 { return float64(n) / (1 << 20) }
 
 // gated is a body whose first part goes at once, and the rest when as much of
 // all the others has gone.
@@ -193,15 +179,15 @@ func (g *gated) Read(b []byte) (int, error) {
 }
 
 // drains sends SIGTERM and checks that the program says so.
-func (p *program) drains() {
+func (p *proxy) drains() {
 	p.t.Helper()
-	p.signal(syscall.SIGTERM)
+	p.Signal(syscall.SIGTERM)
 	p.logs(`"msg":"draining"`)
 }
 
-func (p *program) exits(code int, last string) {
+func (p *proxy) exits(code int, last string) {
 	p.t.Helper()
-	if got := p.exit(); got != code {
+	if got := p.Exit(); got != code {
 		p.t.Errorf("exit %d, want %d", got, code)
 	}
 	p.logs(last)
@@ -255,7 +241,7 @@ func termDownloading(t *testing.T) {
 	const size = 16 << 20
 	w := newWorld(t, simulator.Options{})
 	p := w.serve(t)
-	res, err := p.client.Post(fmt.Sprintf("%s/api/archive/get-file?id=last&size=%d", p.url, size), "", nil)
+	res, err := p.Client.Post(fmt.Sprintf("%s/api/archive/get-file?id=last&size=%d", p.URL, size), "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -289,7 +275,7 @@ func termTooSlow(t *testing.T) {
 	w.sim.AddFault(simulator.Fault{Path: "/api/archive/", Pace: 50 * time.Millisecond})
 	go func() { download <- p.post("/api/archive/get-file?id=x&size=100MiB", "") }()
 	p.counts("requests_in_flight", 2)
-	await(t, "the download's beginning", func() bool { return w.sim.Counts().Statuses[200] >= 2 }) // and a token
+	program.Await(t, "the download's beginning", func() bool { return w.sim.Counts().Statuses[200] >= 2 }) // and a token
 	p.drains()
 	p.says(<-answered, http.StatusServiceUnavailable, "shutting_down")
 	if a := <-download; a.err == nil && a.status == 200 {
@@ -307,11 +293,11 @@ func killed(t *testing.T) {
 	download := make(chan answer, 1)
 	go func() { download <- p.post("/api/archive/get-file?id=x&size=100MiB", "") }()
 	p.counts("requests_in_flight", 1)
-	p.signal(syscall.SIGKILL)
+	p.Signal(syscall.SIGKILL)
 	if a := <-download; a.err == nil {
 		t.Errorf("%d, and %d bytes that look whole", a.status, len(a.body))
 	}
-	p.exit()
+	p.Exit()
 	w.sim.ClearFaults()
 	spawn(t, environ, "").awaitServing().awaitReady().fine()
 }
@@ -323,8 +309,8 @@ func secretAtStart(t *testing.T) {
 		spoil(t, path)
 		p := begin(t, w.environ(t, "MIMECAST_CLIENT_SECRET=", "MIMECAST_CLIENT_SECRET_FILE="+path))
 		p.exits(2, "MIMECAST_CLIENT_SECRET_FILE")
-		if !strings.Contains(p.stderr.String(), path) {
-			t.Errorf("the file is not named:\n%s", p.stderr.String())
+		if !strings.Contains(p.Stderr.String(), path) {
+			t.Errorf("the file is not named:\n%s", p.Stderr.String())
 		}
 	}
 }
@@ -355,6 +341,7 @@ func put(t *testing.T, path, text string) {
 // secretLost is a file that goes bad while the program runs, and is corrected.
 func secretLost(spoil func(*testing.T, string)) func(*testing.T) {
 	return func(t *testing.T) {
+		program.Slow(t)
 		w := newWorld(t, simulator.Options{TokenTTL: 4 * time.Second})
 		path := filepath.Join(t.TempDir(), "client-secret")
 		put(t, path, simulator.DefaultClientSecret)
@@ -364,7 +351,7 @@ func secretLost(spoil func(*testing.T, string)) func(*testing.T) {
 			t.Fatal(err)
 		}
 		spoil(t, path)
-		p.renews(w, 3)
+		p.renews(w, 2)
 		p.logs(`"level":"warn"`, "MIMECAST_CLIENT_SECRET_FILE", path)
 		if n := p.warnings(path); n != 1 {
 			t.Errorf("%d warnings", n)
@@ -372,18 +359,21 @@ func secretLost(spoil func(*testing.T, string)) func(*testing.T) {
 		if err := os.RemoveAll(path); err != nil {
 			t.Fatal(err)
 		}
+		// The next token outlives the test: only the file can cause a renewal.
+		w.sim.SetTokenTTL(time.Hour)
+		p.renews(w, 1)
 		w.sim.SetCredentials(simulator.DefaultClientID, "another")
 		put(t, path, "another")
-		p.renews(w, 3)
+		p.renews(w, 1)
 	}
 }
 
 // renews holds that every request gets its answer until there were n more
 // renewals.
-func (p *program) renews(w *world, n int) {
+func (p *proxy) renews(w *world, n int) {
 	p.t.Helper()
 	before := w.sim.TokenRequests()
-	await(p.t, "renewals", func() bool {
+	program.Await(p.t, "renewals", func() bool {
 		if a := p.whoami(); a.status != http.StatusOK && a.status != http.StatusUnauthorized { // so short a life may end on its way
 			p.t.Fatalf("%v", a)
 		}
@@ -392,8 +382,8 @@ func (p *program) renews(w *world, n int) {
 }
 
 // warnings counts the lines at warn that name a text.
-func (p *program) warnings(text string) (n int) {
-	for line := range strings.Lines(p.stderr.String()) {
+func (p *proxy) warnings(text string) (n int) {
+	for line := range strings.Lines(p.Stderr.String()) {
 		if strings.Contains(line, `"level":"warn"`) && strings.Contains(line, text) {
 			n++
 		}
@@ -402,11 +392,13 @@ func (p *program) warnings(text string) (n int) {
 }
 
 // secretSwapped does what a kubelet does: the file is a link into ..data, which
-// is a link to a directory with a date, and is replaced by a rename.
+// is a link to a directory with a date, and is replaced by a rename. Tokens outlive
+// the test, so that the swap alone causes the renewals.
 func secretSwapped(t *testing.T) {
-	w := newWorld(t, simulator.Options{TokenTTL: 6 * time.Second})
+	w := newWorld(t, simulator.Options{})
 	dir := t.TempDir()
-	version := func(name, secret string) {
+	version := func(n int, secret string) {
+		name := fmt.Sprintf("..2024_01_%02d", n)
 		if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -417,20 +409,24 @@ func secretSwapped(t *testing.T) {
 		if err := os.Rename(filepath.Join(dir, "..data_tmp"), filepath.Join(dir, "..data")); err != nil {
 			t.Fatal(err)
 		}
+		if err := os.RemoveAll(filepath.Join(dir, fmt.Sprintf("..2024_01_%02d", n-1))); err != nil {
+			t.Fatal(err)
+		}
 	}
-	version("..2024_01_01", simulator.DefaultClientSecret)
+	version(1, simulator.DefaultClientSecret)
 	path := filepath.Join(dir, "client-secret")
 	if err := os.Symlink("..data/client-secret", path); err != nil {
 		t.Fatal(err)
 	}
 	p := w.serve(t, "MIMECAST_CLIENT_SECRET=", "MIMECAST_CLIENT_SECRET_FILE="+path)
-	w.sim.SetCredentials(simulator.DefaultClientID, "rotated")
-	version("..2024_01_02", "rotated")
-	if err := os.RemoveAll(filepath.Join(dir, "..2024_01_01")); err != nil {
-		t.Fatal(err)
+	for n := 2; n <= 3; n++ {
+		secret := fmt.Sprintf("rotated-%d", n)
+		w.sim.SetCredentials(simulator.DefaultClientID, secret)
+		version(n, secret)
+		p.renews(w, 1)
 	}
-	p.renews(w, 3)
-	if strings.Contains(p.stderr.String(), "no token") || strings.Contains(p.stderr.String(), "token refused") {
+	p.logs("file reloaded", "MIMECAST_CLIENT_SECRET_FILE")
+	if strings.Contains(p.Stderr.String(), "no token") || strings.Contains(p.Stderr.String(), "token refused") {
 		t.Error("a renewal failed")
 	}
 }

@@ -10,7 +10,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	built "mimecast-proxy/internal/program"
+	"mimecast-proxy/internal/program"
 )
 
 // row is a fault, with what docs/reliability.md says of it and the test that
@@ -39,17 +39,13 @@ var chapters = []chapter{
 var update = flag.Bool("update", false, "write the matrix into docs/reliability.md")
 
 func TestMain(m *testing.M) {
-	flag.Parse()
-	// Most rows wait for something to time out, and none for the processor.
-	if flag.Lookup("test.parallel").Value.String() == flag.Lookup("test.parallel").DefValue {
-		_ = flag.Set("test.parallel", "12")
-	}
+	program.Parallel(12)
 	// Every other address here is a number.
 	end, err := nowhere()
 	if err != nil {
 		panic(err)
 	}
-	code := built.Main(m)
+	code := program.Main(m)
 	end()
 	if err = goleak.Find(); code == 0 && err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -5,17 +5,14 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/hex"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"path/filepath"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,6 +20,8 @@ import (
 	"golang.org/x/net/http2"
 
 	"mimecast-proxy/event"
+	"mimecast-proxy/internal/peer"
+	"mimecast-proxy/internal/program"
 	"mimecast-proxy/internal/relay"
 	"mimecast-proxy/problem"
 	"mimecast-proxy/simulator"
@@ -172,45 +171,12 @@ func unknownAuthority(t *testing.T) {
 	}
 	p.logs(`"msg":"request"`, `"status":502`, "upstream_tls")
 	put(t, roots, string(w.sim.CA)+string(other.sim.CA))
-	await(t, "trust", func() bool { return p.whoami().code == "" })
-}
-
-// awayServer is an upstream over HTTP/2 that wants no connection.
-type awayServer struct {
-	l       net.Listener
-	ca      []byte
-	running sync.WaitGroup
-	dials   atomic.Int64
-}
-
-func newAwayServer(t *testing.T) *awayServer {
-	t.Helper()
-	s := httptest.NewTLSServer(nil)
-	s.Close()
-	certificate := s.TLS.Certificates[0]
-	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{certificate}, NextProtos: []string{"h2"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	a := &awayServer{l: l, ca: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate.Certificate[0]})}
-	a.running.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			a.dials.Add(1)
-			a.running.Go(func() { a.turnAway(c) })
-		}
-	})
-	t.Cleanup(func() { l.Close(); a.running.Wait() })
-	return a
+	program.Await(t, "trust", func() bool { return p.whoami().code == "" })
 }
 
 // turnAway says that no request of the connection was processed.
-func (a *awayServer) turnAway(c net.Conn) {
-	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(patience))
+func turnAway(c *tls.Conn) {
+	_ = c.SetDeadline(time.Now().Add(program.Patience))
 	f := http2.NewFramer(c, c)
 	if _, err := io.CopyN(io.Discard, c, int64(len(http2.ClientPreface))); err != nil || f.WriteSettings() != nil {
 		return
@@ -228,10 +194,11 @@ func (a *awayServer) turnAway(c net.Conn) {
 }
 
 func turnsAway(t *testing.T) {
+	program.Slow(t)
 	for _, method := range []string{"GET", "POST"} {
-		tokens, a := newWorld(t, simulator.Options{}), newAwayServer(t)
-		tokens.sim.CA = append(tokens.sim.CA, a.ca...)
-		p := tokens.serve(t, "MIMECAST_BASE_URL=https://"+a.l.Addr().String())
+		tokens, a := newWorld(t, simulator.Options{}), peer.ServeTLS(t, []string{"h2"}, turnAway)
+		tokens.sim.CA = append(tokens.sim.CA, a.CA...)
+		p := tokens.serve(t, "MIMECAST_BASE_URL="+a.URL.String())
 		began := time.Now()
 		ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second) // then the clients leave
 		var all sync.WaitGroup
@@ -245,13 +212,14 @@ func turnsAway(t *testing.T) {
 		all.Wait()
 		cancel()
 		took := time.Since(began)
-		if n := a.dials.Load(); n == 0 || float64(n) > 10*(took.Seconds()+1) {
+		if n := a.Accepted.Load(); n == 0 || float64(n) > 10*(took.Seconds()+1) {
 			t.Errorf("%s: %d dials in %v", method, n, took)
 		}
 	}
 }
 
 func burst(t *testing.T) {
+	program.Slow(t)
 	const n = 1000
 	w := newWorld(t, simulator.Options{RequestLog: -1})
 	p := w.serve(t)
@@ -272,7 +240,7 @@ func burst(t *testing.T) {
 }
 
 // release releases a message of the hold queue.
-func (w *world) release(p *program, i int) answer {
+func (w *world) release(p *proxy, i int) answer {
 	return p.post("/api/gateway/hold-release", fmt.Sprintf(`{"data":[{"id":%q}]}`, w.sim.HeldID(i)))
 }
 
@@ -301,7 +269,7 @@ func lostBefore(do relay.Action, after int64) func(*testing.T) {
 
 // lose makes writes until the network has struck one of them, which may strike
 // what HTTP/2 has to say between two requests first.
-func (w *world) lose(p *program, f relay.Fault) {
+func (w *world) lose(p *proxy, f relay.Fault) {
 	p.t.Helper()
 	for i := 1; i < 100; i++ {
 		w.relay.Set(f)
@@ -336,6 +304,7 @@ func cutBody(do relay.Action) func(*testing.T) {
 }
 
 func slowHeader(t *testing.T) {
+	program.Slow(t)
 	w := newWorld(t, simulator.Options{})
 	p := w.serve(t, "PROXY_RESPONSE_TIMEOUT=4s")
 	w.fault(t, "hang", once)
@@ -345,6 +314,7 @@ func slowHeader(t *testing.T) {
 }
 
 func slowBody(t *testing.T) {
+	program.Slow(t)
 	w := newWorld(t, simulator.Options{})
 	p := w.serve(t, "PROXY_RESPONSE_TIMEOUT=4s")
 	w.sim.AddFault(simulator.Fault{Path: "/api/archive/", Pace: 120 * time.Millisecond})
@@ -355,6 +325,7 @@ func slowBody(t *testing.T) {
 }
 
 func earlyAnswer(t *testing.T) {
+	program.Slow(t)
 	for _, http1 := range []bool{true, false} {
 		w := newWorld(t, simulator.Options{HTTP1Only: http1})
 		p := w.serve(t, "PROXY_REPLAY_LIMIT=64KiB")
@@ -403,15 +374,16 @@ type zero struct{}
 func (zero) Read(b []byte) (int, error) { clear(b); return len(b), nil }
 
 func lateRefusal(t *testing.T) {
+	program.Slow(t)
 	w := newWorld(t, simulator.Options{RequestLog: -1})
 	p := spawn(t, w.environ(t), "").awaitServing().awaitReady()
 	w.fault(t, "401", once)
-	req, err := http.NewRequest("POST", p.url+"/api/file/file-upload", zeros(1<<30))
+	req, err := http.NewRequest("POST", p.URL+"/api/file/file-upload", zeros(1<<30))
 	if err != nil {
 		t.Fatal(err)
 	}
 	req.ContentLength = 1 << 30
-	res, err := p.client.Do(req)
+	res, err := p.Client.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -449,6 +421,7 @@ func passed(statuses ...int) func(*testing.T) {
 // on it: the request never arrives, and the proxy cannot know that.
 func staleConnection(http1 bool, do relay.Action) func(*testing.T) {
 	return func(t *testing.T) {
+		program.Slow(t)
 		w := newWorld(t, simulator.Options{HTTP1Only: http1})
 		p := w.serve(t)
 		p.fine()
@@ -494,6 +467,7 @@ func goAway(t *testing.T) {
 }
 
 func silent(t *testing.T) {
+	program.Slow(t)
 	w := newWorld(t, simulator.Options{})
 	p := w.serve(t)
 	p.fine()

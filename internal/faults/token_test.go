@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"mimecast-proxy/event"
+	"mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
 )
 
@@ -48,7 +49,7 @@ var tokenRows = []row{
 }
 
 // noTokenYet checks what a client gets while there is none, and what is said.
-func (p *program) noTokenYet(phrase string) {
+func (p *proxy) noTokenYet(phrase string) {
 	p.t.Helper()
 	a := p.whoami()
 	p.says(a, http.StatusServiceUnavailable, event.TokenUnavailable)
@@ -57,7 +58,7 @@ func (p *program) noTokenYet(phrase string) {
 	}
 	p.logs(`"msg":"no token"`, `"level":"warn"`)
 	p.counts(`token_requests_total{outcome="unavailable",trigger="startup"}`, 1)
-	if p.metric("mimecast_proxy_token_valid") != 0 || p.ready() {
+	if p.Metric("mimecast_proxy_token_valid") != 0 || p.Ready() {
 		p.t.Error("it claims to have a token")
 	}
 }
@@ -96,10 +97,11 @@ func tokenRefusesConnections(t *testing.T) {
 }
 
 func downAtRenewal(t *testing.T) {
+	program.Slow(t)
 	w := newWorld(t, simulator.Options{TokenTTL: 4 * time.Second})
 	p := w.serve(t)
 	w.fault(t, "token-dead")
-	expiry := p.metric("mimecast_proxy_token_expiry_timestamp_seconds")
+	expiry := p.Metric("mimecast_proxy_token_expiry_timestamp_seconds")
 	var a answer
 	for a = p.whoami(); a.status == 200 || a.status == 401; a = p.whoami() {
 		time.Sleep(5 * time.Millisecond)
@@ -109,14 +111,14 @@ func downAtRenewal(t *testing.T) {
 	}
 	p.says(a, http.StatusServiceUnavailable, event.TokenUnavailable)
 	p.logs(`"msg":"no token"`, `"trigger":"expiry"`)
-	if !p.ready() {
+	if !p.Ready() {
 		t.Error("out of service for what a restart cannot mend")
 	}
 	if n := w.sim.Counts().Statuses[401]; n > 1 { // it may end on its way
 		t.Errorf("Mimecast saw %d dead tokens", n)
 	}
 	w.sim.ClearFaults()
-	await(t, "the recovery", func() bool { return p.whoami().status == 200 })
+	program.Await(t, "the recovery", func() bool { return p.whoami().status == 200 })
 }
 
 func tokenLimited(t *testing.T) {
@@ -144,7 +146,7 @@ func lifetime(name string, seconds float64) func(*testing.T) {
 		began := time.Now()
 		p := w.serve(t)
 		p.fine()
-		expiry := p.metric("mimecast_proxy_token_expiry_timestamp_seconds")
+		expiry := p.Metric("mimecast_proxy_token_expiry_timestamp_seconds")
 		early, late := float64(began.Unix())+seconds-1, float64(time.Now().Unix())+seconds+1
 		if expiry < early || expiry > late {
 			t.Errorf("it expires at %.0f, want between %.0f and %.0f", expiry, early, late)
@@ -158,6 +160,7 @@ func lifetime(name string, seconds float64) func(*testing.T) {
 }
 
 func tokenHangs(t *testing.T) {
+	program.Slow(t)
 	w := newWorld(t, simulator.Options{})
 	w.fault(t, "token-hang")
 	began := time.Now()
@@ -192,7 +195,8 @@ func TestClientThatLeavesDoesNotEndTheTokenRequest(t *testing.T) {
 // expiresMeanwhile has bodies that take longer than a token lives to arrive, of
 // each kind: kept, kept though their length is not announced, and streamed.
 func expiresMeanwhile(t *testing.T) {
-	const ttl, takes = 3 * time.Second, 5 * time.Second
+	program.Slow(t)
+	const ttl, takes = 8 * time.Second, 10 * time.Second
 	w := newWorld(t, simulator.Options{TokenTTL: ttl})
 	p := w.serve(t, "PROXY_REPLAY_LIMIT=64KiB")
 	var all sync.WaitGroup
@@ -202,7 +206,7 @@ func expiresMeanwhile(t *testing.T) {
 	}{{1000, true}, {1000, false}, {60_000, true}, {100_000, true}, {100_000, false}} {
 		all.Go(func() {
 			body := &slowly{left: c.size, pieces: 50, pause: takes / 50}
-			req, err := http.NewRequestWithContext(t.Context(), "POST", p.url+"/_simulator/echo", body)
+			req, err := http.NewRequestWithContext(t.Context(), "POST", p.URL+"/_simulator/echo", body)
 			if err != nil {
 				t.Error(err)
 				return
@@ -211,7 +215,7 @@ func expiresMeanwhile(t *testing.T) {
 			if c.known {
 				req.ContentLength = int64(c.size)
 			}
-			res, err := p.client.Do(req)
+			res, err := p.Client.Do(req)
 			if err != nil {
 				t.Error(err)
 				return
@@ -277,13 +281,13 @@ func rejectedWithoutAnother(fault string, status int, code event.Code) func(*tes
 			}
 			w.sim.ClearFaults()
 			if fault == "token-dead" {
-				await(t, "the recovery", func() bool { return p.whoami().status == 200 })
+				program.Await(t, "the recovery", func() bool { return p.whoami().status == 200 })
 			}
 		}
 	}
 }
 
-func (p *program) rejected(status int, code event.Code) {
+func (p *proxy) rejected(status int, code event.Code) {
 	p.t.Helper()
 	a := p.whoami()
 	p.says(a, status, code)

@@ -26,6 +26,7 @@ var endings = map[string]func(net.Conn){
 }
 
 func TestUnfinishedHeadersHoldNothingPastTheTimeForThem(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	for _, network := range []string{"tcp", "unix"} {
 		for _, spaced := range []bool{false, true} { // a long target, and long fields
@@ -60,6 +61,7 @@ func TestUnfinishedHeadersHoldNothingPastTheTimeForThem(t *testing.T) {
 // A request whose header is whole, and whose connection carries the beginning of
 // another one.
 func TestWhatFollowsARequestHoldsNothingEither(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	s := start(t)
 	if err := s.whoami(); err != nil {
@@ -77,6 +79,7 @@ func TestWhatFollowsARequestHoldsNothingEither(t *testing.T) {
 }
 
 func TestUnfinishedHeadersLeaveDescriptorsForOthers(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	for name, end := range endings {
 		t.Run(name, func(t *testing.T) {
@@ -88,9 +91,9 @@ func TestUnfinishedHeadersLeaveDescriptorsForOthers(t *testing.T) {
 				}
 			}
 			// Those that are silent are let in by turns, each for as long.
-			s.await("both ports answer", 3*readHeaderTimeout+slack, func() bool { return s.whoami() == nil && s.admin("/livez") == nil })
-			s.Signal(t, syscall.SIGTERM)
-			if code := s.ExitWithin(t, 25*time.Second+shutdownGrace); code != 0 {
+			program.AwaitWithin(s.T, 3*readHeaderTimeout+slack, "both ports answer", func() bool { return s.whoami() == nil && s.admin("/livez") == nil })
+			s.Signal(syscall.SIGTERM)
+			if code := s.ExitWithin(25*time.Second + shutdownGrace); code != 0 {
 				t.Errorf("exit %d", code)
 			}
 		})
@@ -100,6 +103,7 @@ func TestUnfinishedHeadersLeaveDescriptorsForOthers(t *testing.T) {
 // Clients that get nothing from Mimecast, and that read nothing, hold up neither
 // the shutdown nor others.
 func TestRejectedClientsThatReadNothingDoNotHoldUpTheShutdown(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	const timeout = 25 * time.Second
 	s := start(t, "PROXY_API_KEY="+gatewayKey, "PROXY_SHUTDOWN_TIMEOUT="+timeout.String())
@@ -118,16 +122,16 @@ func TestRejectedClientsThatReadNothingDoNotHoldUpTheShutdown(t *testing.T) {
 	// When no more of them are rejected nobody reads the responses any more.
 	const rejected = `mimecast_proxy_requests_denied_total{reason="api_key_required"}`
 	last := -1.0
-	s.await("the flood stops", program.Patience, func() bool {
-		now := s.Metric(t, rejected)
+	program.Await(s.T, "the flood stops", func() bool {
+		now := s.Metric(rejected)
 		stopped := now > 0 && now == last
 		last = now
 		time.Sleep(time.Second / 2)
 		return stopped
 	})
 	began := time.Now()
-	s.Signal(t, syscall.SIGTERM)
-	s.ExitWithin(t, timeout+shutdownGrace+slack)
+	s.Signal(syscall.SIGTERM)
+	s.ExitWithin(timeout + shutdownGrace + slack)
 	took := time.Since(began)
 	t.Logf("%.0f requests were rejected; it ended %v after SIGTERM", last, took.Round(time.Millisecond))
 	if took > timeout*4/5 {

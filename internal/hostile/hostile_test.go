@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -25,15 +24,11 @@ import (
 
 var (
 	watch = flag.Duration("watch", 3*time.Second, "how long the tests of memory look on while they attack")
-	each  = flag.Bool("each", false, "run the tests of memory under each kind of attack, and not only under the worst")
+	each  = flag.Bool("each", false, "run the tests of memory under each kind of attack alone too, and not only under all of them")
 )
 
 func TestMain(m *testing.M) {
-	flag.Parse()
-	// Most of these wait, and few for the processor.
-	if flag.Lookup("test.parallel").Value.String() == flag.Lookup("test.parallel").DefValue {
-		_ = flag.Set("test.parallel", "4")
-	}
+	program.Parallel(6)
 	os.Exit(program.Main(m))
 }
 
@@ -65,10 +60,7 @@ func start(t *testing.T, environ ...string) *stand {
 func startLimited(t *testing.T, limit string, environ ...string) *stand {
 	t.Helper()
 	sim := program.Simulate(t, simulator.Options{RequestLog: -1})
-	p := program.StartCmd(t, exec.Command("sh", "-c", limit+` exec "$0"`, program.Binary()), program.Environ(t, sim, environ...))
-	p.AwaitServing(t)
-	p.AwaitReady(t)
-	return watched(t, sim, p)
+	return watched(t, sim, program.StartLimited(t, limit, program.Environ(t, sim, environ...)).AwaitServing().AwaitReady())
 }
 
 func watched(t *testing.T, sim *simulator.Server, p *program.Program) *stand {
@@ -138,21 +130,11 @@ func (s *stand) admin(path string) error {
 	return ask(&http.Client{Timeout: program.Patience, Transport: transport}, "http://localhost"+path)
 }
 
-// await waits until it is so, for as long as it may take.
-func (s *stand) await(what string, bound time.Duration, so func() bool) {
-	s.Helper()
-	for deadline := time.Now().Add(bound); !so(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			s.Fatalf("%s: not so after %v", what, bound)
-		}
-	}
-}
-
 // resources are what a client can make the program hold.
 type resources struct{ descriptors, goroutines float64 }
 
 func (s *stand) resources() resources {
-	return resources{s.Metric(s, "process_open_fds"), s.Metric(s, "go_goroutines")}
+	return resources{s.Metric("process_open_fds"), s.Metric("go_goroutines")}
 }
 
 // comesBackTo waits until the program holds no more than it did.
@@ -160,7 +142,7 @@ func (s *stand) comesBackTo(before resources, bound time.Duration) {
 	s.Helper()
 	var now resources
 	defer func() { s.Logf("descriptors and goroutines: %v before, %v after", before, now) }()
-	s.await("descriptors and goroutines are back", bound, func() bool {
+	program.AwaitWithin(s.T, bound, "descriptors and goroutines are back", func() bool {
 		now = s.resources()
 		return now.descriptors <= before.descriptors+5 && now.goroutines <= before.goroutines+10
 	})
@@ -232,13 +214,7 @@ func listen(t *testing.T, network string) string {
 	if network == "tcp" {
 		return "127.0.0.1:0"
 	}
-	// A socket's path is bounded to about 100 bytes.
-	dir, err := os.MkdirTemp("", "h")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	return "unix:" + filepath.Join(dir, "s")
+	return "unix:" + filepath.Join(program.ShortDir(t), "s")
 }
 
 // request returns the bytes of one.

@@ -38,8 +38,9 @@ func startPiped(t *testing.T, o simulator.Options, environ ...string) *logPipe {
 	o.RequestLog = -1
 	sim := program.Simulate(t, o)
 	cmd := exec.Command(program.Binary())
+	cmd.Env = program.Environ(t, sim, environ...)
 	cmd.Stdout, cmd.Stderr = w, w // as in 2>&1 | less
-	p := program.StartCmd(t, cmd, program.Environ(t, sim, environ...))
+	p := program.StartCmd(t, cmd)
 	w.Close() // the program has its own
 	said := make(chan struct{})
 	go func() {
@@ -53,9 +54,9 @@ func startPiped(t *testing.T, o simulator.Options, environ ...string) *logPipe {
 			_, _ = p.Stderr.Write(b[:n]) // it takes everything
 		}
 	}()
-	p.AwaitServing(t)
+	p.AwaitServing()
 	<-said
-	p.AwaitReady(t)
+	p.AwaitReady()
 	return &logPipe{r, watched(t, sim, p)}
 }
 
@@ -78,42 +79,45 @@ func (l *logPipe) fill() {
 
 const dropped = "mimecast_proxy_log_lines_dropped_total"
 
-var levels = []string{"info", "debug", "trace"}
+var levels = []string{"info", "trace"}
 
 func TestLogThatNobodyReadsDelaysNoRequest(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	for _, level := range levels {
 		l := startPiped(t, simulator.Options{}, "PROXY_LOG_LEVEL="+level, "PROXY_SHUTDOWN_TIMEOUT=1s")
 		l.fill()
 		// However much is kept until somebody reads, it has an end.
-		for i := 0; level == "trace" && i < 10 && l.Metric(t, dropped) == 0 && !t.Failed(); i++ {
+		for i := 0; level == "trace" && i < 10 && l.Metric(dropped) == 0 && !t.Failed(); i++ {
 			l.fill()
 		}
-		if level == "trace" && l.Metric(t, dropped) == 0 {
+		if level == "trace" && l.Metric(dropped) == 0 {
 			t.Error("no lines were counted as dropped")
 		}
-		l.Signal(t, syscall.SIGTERM)
-		if code := l.ExitWithin(t, time.Second+shutdownGrace+slack/2); code != 0 {
+		l.Signal(syscall.SIGTERM)
+		if code := l.ExitWithin(time.Second + shutdownGrace + slack/2); code != 0 {
 			t.Errorf("%s: exit %d", level, code)
 		}
 	}
 }
 
 func TestLogThatNobodyReadsDelaysNoRenewal(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	l := startPiped(t, simulator.Options{TokenTTL: 3 * time.Second}, "PROXY_LOG_LEVEL=trace", "PROXY_SHUTDOWN_TIMEOUT=1s")
 	l.fill()
 	before := l.sim.TokenRequests()
-	l.await("five renewals", program.Patience, func() bool {
+	program.Await(l.T, "two renewals", func() bool {
 		if err := l.whoami(); err != nil {
 			t.Fatal(err)
 		}
-		return l.sim.TokenRequests() >= before+5
+		return l.sim.TokenRequests() >= before+2
 	})
 }
 
 // A request that Mimecast does not answer has both signals be of use.
 func TestLogThatNobodyReadsDelaysNoShutdown(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	for _, second := range []bool{false, true} {
 		timeout := time.Second
@@ -125,14 +129,14 @@ func TestLogThatNobodyReadsDelaysNoShutdown(t *testing.T) {
 		for range 60 { // each leaves lines at its beginning, and waits
 			l.say(l.Listen, request("GET /identity/../x")+request("GET /hang"))
 		}
-		l.await("they wait for Mimecast", program.Patience, func() bool { return l.Metric(t, "mimecast_proxy_requests_in_flight") >= 60 })
-		l.Signal(t, syscall.SIGINT)
+		program.Await(l.T, "they wait for Mimecast", func() bool { return l.Metric("mimecast_proxy_requests_in_flight") >= 60 })
+		l.Signal(syscall.SIGINT)
 		if second {
-			l.await("the drain", slack, func() bool { return l.admin("/readyz") != nil })
-			l.Signal(t, syscall.SIGINT)
+			program.AwaitWithin(l.T, slack, "the drain", func() bool { return l.admin("/readyz") != nil })
+			l.Signal(syscall.SIGINT)
 			timeout = 0
 		}
-		if code := l.ExitWithin(t, timeout+shutdownGrace+slack/2); code != 1 { // requests were cut
+		if code := l.ExitWithin(timeout + shutdownGrace + slack/2); code != 1 { // requests were cut
 			t.Errorf("exit %d", code)
 		}
 	}
@@ -140,6 +144,7 @@ func TestLogThatNobodyReadsDelaysNoShutdown(t *testing.T) {
 
 // The reader goes away, as head does once it has read enough.
 func TestReaderOfTheLogThatGoesAwayIsNoReasonToEnd(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	for _, level := range levels {
 		l := startPiped(t, simulator.Options{TokenTTL: 3 * time.Second}, "PROXY_LOG_LEVEL="+level, "PROXY_SHUTDOWN_TIMEOUT=1s")
@@ -150,9 +155,9 @@ func TestReaderOfTheLogThatGoesAwayIsNoReasonToEnd(t *testing.T) {
 				t.Fatalf("%s: %v", level, err)
 			}
 		}
-		l.await("a renewal", program.Patience, func() bool { return l.sim.TokenRequests() > before && l.whoami() == nil })
-		l.Signal(t, syscall.SIGTERM)
-		if code := l.ExitWithin(t, time.Second+shutdownGrace+slack/2); code != 0 {
+		program.Await(l.T, "a renewal", func() bool { return l.sim.TokenRequests() > before && l.whoami() == nil })
+		l.Signal(syscall.SIGTERM)
+		if code := l.ExitWithin(time.Second + shutdownGrace + slack/2); code != 0 {
 			t.Errorf("%s: it ended with %v", level, l.Cmd.ProcessState)
 		}
 	}
@@ -161,6 +166,7 @@ func TestReaderOfTheLogThatGoesAwayIsNoReasonToEnd(t *testing.T) {
 // A log that is read again has what was said meanwhile, as far as it was kept,
 // in whole lines.
 func TestLogThatIsReadAgainGoesOnInWholeLines(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	l := startPiped(t, simulator.Options{}, "PROXY_SHUTDOWN_TIMEOUT=1s")
 	l.fill()
@@ -183,8 +189,8 @@ func TestLogThatIsReadAgainGoesOnInWholeLines(t *testing.T) {
 	if err := ask(l.client, "http://localhost/identity/whoami?last"); err != nil {
 		t.Fatal(err)
 	}
-	l.Signal(t, syscall.SIGTERM)
-	l.ExitWithin(t, time.Second+shutdownGrace+slack/2)
+	l.Signal(syscall.SIGTERM)
+	l.ExitWithin(time.Second + shutdownGrace + slack/2)
 	<-read
 	for line := range strings.Lines(rest.String()) {
 		if !strings.HasPrefix(line, "{") || !strings.HasSuffix(line, "}\n") {

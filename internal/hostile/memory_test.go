@@ -37,9 +37,8 @@ func besiege(t *testing.T, limit int64, environ ...string) *siege {
 		t.Skip(err)
 	}
 	sim := program.Simulate(t, simulator.Options{RequestLog: -1})
-	p := program.StartCmd(t, memory.Command(), program.Environ(t, sim, append(environ, "PROXY_SHUTDOWN_TIMEOUT="+siegeTimeout.String())...))
-	p.AwaitServing(t)
-	p.AwaitReady(t)
+	environ = program.Environ(t, sim, append(environ, "PROXY_SHUTDOWN_TIMEOUT="+siegeTimeout.String())...)
+	p := program.StartLimited(t, memory.Enter(), environ).AwaitServing().AwaitReady()
 	g := &siege{stand: watched(t, sim, p), memory: memory}
 	var stop context.CancelFunc
 	g.ctx, stop = context.WithCancel(t.Context())
@@ -111,9 +110,6 @@ var assaults = map[string]func(g *siege){
 	},
 }
 
-// worst are those that killed the program once.
-var worst = []string{"fat headers", "unread downloads"}
-
 // endure attacks, looks on, and ends the program while it is under attack.
 func (g *siege) endure(names ...string) {
 	g.Helper()
@@ -134,8 +130,8 @@ func (g *siege) endure(names ...string) {
 		g.Fatalf("it ended with %v, of %d killed for want of memory: %v", g.Cmd.ProcessState, n, g.memory)
 	}
 	began = time.Now()
-	g.Signal(g.T, syscall.SIGTERM)
-	g.ExitWithin(g.T, siegeTimeout+shutdownGrace+slack/2)
+	g.Signal(syscall.SIGTERM)
+	g.ExitWithin(siegeTimeout + shutdownGrace + slack/2)
 	g.Logf("it ended %v after SIGTERM; %v", time.Since(began).Round(time.Millisecond), g.memory)
 	if n := g.memory.Kills(g.T); n > 0 {
 		g.Errorf("it was killed for want of memory at its end: %v", g.Cmd.ProcessState)
@@ -144,10 +140,11 @@ func (g *siege) endure(names ...string) {
 
 // These tests take both processors: no other runs beside one of them.
 func TestSidecarEndures(t *testing.T) {
+	program.Slow(t)
 	names := slices.Sorted(maps.Keys(assaults))
 	for _, name := range names {
 		t.Run(name, func(t *testing.T) {
-			if !*each && !slices.Contains(worst, name) {
+			if !*each {
 				t.Skip("only with -each")
 			}
 			besiege(t, 128<<20, "GOMEMLIMIT=64MiB").endure(name)
@@ -161,6 +158,7 @@ func TestSidecarEndures(t *testing.T) {
 // The gateway's clients hold a key, but for those whose headers end before one is
 // seen.
 func TestGatewayEndures(t *testing.T) {
+	program.Slow(t)
 	withKey := func(line string, fields ...string) string {
 		return request(line, append(fields, "X-Proxy-Key: "+gatewayKey)...)
 	}
@@ -175,13 +173,14 @@ func TestGatewayEndures(t *testing.T) {
 
 // Nothing that was held is held any more once the clients are gone.
 func TestMemoryComesBack(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	s := start(t, "GOMEMLIMIT=64MiB")
 	if err := s.whoami(); err != nil {
 		t.Fatal(err)
 	}
 	s.client.CloseIdleConnections()
-	before, heap := s.resources(), s.Metric(t, "go_memstats_heap_inuse_bytes")
+	before, heap := s.resources(), s.Metric("go_memstats_heap_inuse_bytes")
 	ctx, stop := context.WithTimeout(t.Context(), *watch)
 	defer stop()
 	crowd := hostile.Crowd{Addresses: []string{s.Listen, s.Admin}, Clients: 300, Seed: rand.Uint64()}
@@ -189,8 +188,8 @@ func TestMemoryComesBack(t *testing.T) {
 	crowd.Run(ctx)
 	t.Logf("%v", crowd.Counts())
 	s.comesBackTo(before, readHeaderTimeout+slack)
-	s.await("the heap is back", time.Minute, func() bool {
-		return s.Metric(t, "go_memstats_heap_inuse_bytes") < heap+16<<20 && s.Metric(t, "mimecast_proxy_replay_buffer_bytes") == 0
+	program.AwaitWithin(s.T, time.Minute, "the heap is back", func() bool {
+		return s.Metric("go_memstats_heap_inuse_bytes") < heap+16<<20 && s.Metric("mimecast_proxy_replay_buffer_bytes") == 0
 	})
 	if err := s.whoami(); err != nil {
 		t.Error(err)
@@ -199,13 +198,14 @@ func TestMemoryComesBack(t *testing.T) {
 
 // What a body is promised to be takes none of the memory for bodies.
 func TestSilentUploadsTakeNoMemoryForBodies(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	s := start(t, "GOMEMLIMIT=64MiB")
 	for i := range 1000 {
 		s.say(s.Listen, request("POST /_simulator/echo", []string{"Content-Length: 8000000", "Content-Length: 1000", "Transfer-Encoding: chunked"}[i%3]))
 	}
-	s.await("they are in flight", program.Patience, func() bool { return s.Metric(t, "mimecast_proxy_requests_in_flight") >= 1000 })
-	if n := s.Metric(t, "mimecast_proxy_replay_buffer_bytes"); n > 1<<20 {
+	program.Await(s.T, "they are in flight", func() bool { return s.Metric("mimecast_proxy_requests_in_flight") >= 1000 })
+	if n := s.Metric("mimecast_proxy_replay_buffer_bytes"); n > 1<<20 {
 		t.Errorf("%.1f MiB are taken for bodies of which no byte has come", n/(1<<20))
 	}
 }

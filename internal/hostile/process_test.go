@@ -26,14 +26,14 @@ func TestHangupEndsNothing(t *testing.T) {
 	s := start(t)
 	stop := s.honest()
 	for range 20 {
-		s.Signal(t, syscall.SIGHUP)
+		s.Signal(syscall.SIGHUP)
 		if err := s.whoami(); err != nil {
 			t.Fatal(err)
 		}
 	}
 	stop()
-	s.Signal(t, syscall.SIGTERM)
-	if code := s.ExitWithin(t, 25*time.Second+shutdownGrace); code != 0 {
+	s.Signal(syscall.SIGTERM)
+	if code := s.ExitWithin(25*time.Second + shutdownGrace); code != 0 {
 		t.Errorf("exit %d", code)
 	}
 }
@@ -46,10 +46,10 @@ func TestHangupWhileItDrainsCutsNothing(t *testing.T) {
 	s.sim.AddFault(simulator.Fault{Path: "/identity/", Until: release, Count: 1})
 	answered := make(chan error, 1)
 	go func() { answered <- s.whoami() }()
-	s.await("the request", program.Patience, func() bool { return s.Metric(t, "mimecast_proxy_requests_in_flight") == 1 })
-	s.Signal(t, syscall.SIGTERM)
+	program.Await(s.T, "the request", func() bool { return s.Metric("mimecast_proxy_requests_in_flight") == 1 })
+	s.Signal(syscall.SIGTERM)
 	s.Stderr.Await(t, "the drain", func(log string) bool { return strings.Contains(log, `"draining"`) })
-	s.Signal(t, syscall.SIGHUP)
+	s.Signal(syscall.SIGHUP)
 	if err := s.admin("/livez"); err != nil {
 		t.Error(err)
 	}
@@ -57,7 +57,7 @@ func TestHangupWhileItDrainsCutsNothing(t *testing.T) {
 	if err := <-answered; err != nil {
 		t.Error(err)
 	}
-	if code := s.ExitWithin(t, 25*time.Second+shutdownGrace); code != 0 {
+	if code := s.ExitWithin(25*time.Second + shutdownGrace); code != 0 {
 		t.Errorf("exit %d", code)
 	}
 }
@@ -75,7 +75,7 @@ func TestAddressesThatCannotWorkAreConfigurationErrors(t *testing.T) {
 	} {
 		p := program.Start(t, program.Environ(t, sim, wrong))
 		name, _, _ := strings.Cut(wrong, "=")
-		if code := p.Exit(t); code != 2 || !strings.Contains(p.Stderr.String(), name) {
+		if code := p.Exit(); code != 2 || !strings.Contains(p.Stderr.String(), name) {
 			t.Errorf("%.60s: exit %d\n%s", wrong, code, p.Stderr.String())
 		}
 	}
@@ -216,7 +216,7 @@ func TestServeEndsWithAnErrorWhenAListenerFails(t *testing.T) {
 			address = s.Admin
 		}
 		breakListener(t, s.Cmd.Process.Pid, address)
-		if code := s.ExitWithin(t, 25*time.Second+shutdownGrace); code != 1 || !strings.Contains(s.Stderr.String(), "accept") {
+		if code := s.ExitWithin(25*time.Second + shutdownGrace); code != 1 || !strings.Contains(s.Stderr.String(), "accept") {
 			t.Errorf("%s: exit %d", which, code)
 		}
 	}
@@ -230,7 +230,8 @@ func TestRunNoticesThatItsListenerFails(t *testing.T) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.WaitDelay = time.Second
 	t.Cleanup(func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }) // the command, where it still runs
-	p := program.StartCmd(t, cmd, program.Environ(t, sim, "PATH="+os.Getenv("PATH")))
+	cmd.Env = program.Environ(t, sim, "PATH="+os.Getenv("PATH"))
+	p := program.StartCmd(t, cmd)
 	var url string
 	p.Stdout.Await(t, "the command", func(text string) bool {
 		n, _ := fmt.Sscanf(text, "at %s", &url)
@@ -238,7 +239,7 @@ func TestRunNoticesThatItsListenerFails(t *testing.T) {
 	})
 	breakListener(t, cmd.Process.Pid, strings.TrimPrefix(url, "http://"))
 	s := watched(t, sim, p)
-	s.await("the command's end, or an error in the log", slack, func() bool {
+	program.AwaitWithin(s.T, slack, "the command's end, or an error in the log", func() bool {
 		return p.Ended() || strings.Contains(p.Stderr.String(), `"level":"error"`)
 	})
 }

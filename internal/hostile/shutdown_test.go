@@ -33,6 +33,7 @@ func (s *stand) unreadClients(network string, n int) {
 }
 
 func TestUnreadResponsesDoNotHoldUpTheShutdown(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	for _, network := range []string{"tcp", "unix"} {
 		for _, second := range []bool{false, true} {
@@ -47,21 +48,21 @@ func TestUnreadResponsesDoNotHoldUpTheShutdown(t *testing.T) {
 				// Every one of them was begun, and what can be written was.
 				const written = "mimecast_proxy_requests_in_flight"
 				last, since := -1.0, time.Now()
-				s.await("all of them wait", program.Patience, func() bool {
-					if now := s.Metric(t, written); now != last {
+				program.Await(s.T, "all of them wait", func() bool {
+					if now := s.Metric(written); now != last {
 						last, since = now, time.Now()
 					}
 					return time.Since(since) > time.Second
 				})
-				s.Signal(t, syscall.SIGTERM)
+				s.Signal(syscall.SIGTERM)
 				bound := timeout + shutdownGrace
 				if second {
 					s.Stderr.Await(t, "the drain", func(log string) bool { return strings.Contains(log, `"draining"`) })
-					s.Signal(t, syscall.SIGTERM)
+					s.Signal(syscall.SIGTERM)
 					bound = shutdownGrace
 				}
 				began := time.Now()
-				s.ExitWithin(t, bound+slack/2)
+				s.ExitWithin(bound + slack/2)
 				t.Logf("%.0f requests were in flight; it ended after %v", last, time.Since(began).Round(time.Millisecond))
 			})
 		}

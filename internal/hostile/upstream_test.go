@@ -7,12 +7,10 @@ import (
 	"crypto/tls"
 	"encoding/base64"
 	"encoding/hex"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -24,6 +22,7 @@ import (
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
+	"mimecast-proxy/internal/peer"
 	"mimecast-proxy/internal/program"
 	"mimecast-proxy/problem"
 	"mimecast-proxy/simulator"
@@ -68,14 +67,11 @@ var echoes = map[string]echo{
 // device is between the proxy and Mimecast, inspects TLS, and repeats what it was
 // sent in whatever it answers.
 type device struct {
-	l       net.Listener
-	ca      []byte
-	running sync.WaitGroup
+	*peer.TLS
 
 	mu     sync.Mutex
 	echo   echo
 	how    string
-	open   []net.Conn
 	secret string
 	tokens map[string]bool
 	struck int
@@ -83,35 +79,8 @@ type device struct {
 
 func newDevice(t *testing.T, secret string) *device {
 	t.Helper()
-	s := httptest.NewTLSServer(nil)
-	s.Close()
-	certificate := s.TLS.Certificates[0]
-	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{certificate}, NextProtos: []string{"h2", "http/1.1"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	d := &device{l: l, secret: secret, tokens: map[string]bool{}, ca: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate.Certificate[0]})}
-	d.running.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			d.mu.Lock()
-			d.open = append(d.open, c)
-			d.mu.Unlock()
-			d.running.Go(func() { defer c.Close(); d.serve(c.(*tls.Conn)) })
-		}
-	})
-	t.Cleanup(func() {
-		l.Close()
-		d.mu.Lock()
-		for _, c := range d.open {
-			c.Close()
-		}
-		d.mu.Unlock()
-		d.running.Wait()
-	})
+	d := &device{secret: secret, tokens: map[string]bool{}}
+	d.TLS = peer.ServeTLS(t, []string{"h2", "http/1.1"}, func(c *tls.Conn) { d.serve(c) })
 	return d
 }
 
@@ -273,8 +242,9 @@ func (s *stand) everywhere(d *device) {
 }
 
 func TestUpstreamThatRepeatsSecretsMakesNothingShowThem(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
-	for _, level := range []string{"info", "debug", "trace"} {
+	for _, level := range []string{"info", "trace"} {
 		for _, format := range []string{"json", "console"} {
 			t.Run(level+"/"+format, func(t *testing.T) {
 				t.Parallel()
@@ -299,11 +269,11 @@ func TestUpstreamThatRepeatsSecretsMakesNothingShowThem(t *testing.T) {
 func (d *device) environ(t *testing.T, sim *simulator.Server, more ...string) []string {
 	t.Helper()
 	ca := filepath.Join(t.TempDir(), "both.pem")
-	if err := os.WriteFile(ca, append(d.ca, sim.CA...), 0o600); err != nil {
+	if err := os.WriteFile(ca, append(d.CA, sim.CA...), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return append([]string{
-		"MIMECAST_BASE_URL=https://" + d.l.Addr().String(), "MIMECAST_TOKEN_URL=" + sim.URL + "/oauth/token", "MIMECAST_CA_FILE=" + ca,
+		"MIMECAST_BASE_URL=" + d.URL.String(), "MIMECAST_TOKEN_URL=" + sim.URL + "/oauth/token", "MIMECAST_CA_FILE=" + ca,
 		"MIMECAST_CLIENT_SECRET=" + secretText, "PROXY_RESPONSE_TIMEOUT=5s",
 	}, more...)
 }
@@ -335,13 +305,14 @@ func (s *stand) repeats(d *device, name, method string) {
 // The token endpoint is sent the secret, and may repeat it in every part of an
 // answer.
 func TestTokenEndpointThatRepeatsSecretsMakesNothingShowThem(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	for _, how := range append(devices, "error code") {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()
 			sim := program.Simulate(t, simulator.Options{ClientSecret: secretText})
 			d := newDevice(t, secretText)
-			tokenURL := "MIMECAST_TOKEN_URL=https://" + d.l.Addr().String() + "/oauth/token"
+			tokenURL := "MIMECAST_TOKEN_URL=" + d.URL.String() + "/oauth/token"
 			if how == "error code" {
 				tokenURL = "MIMECAST_TOKEN_URL=" + sim.URL + "/oauth/token"
 				body := fmt.Sprintf(`{"error":%q,"error_description":%q,"fail":[{"code":%q,"message":%q}]}`, secretText, secretText, secretText, secretText)
@@ -350,7 +321,7 @@ func TestTokenEndpointThatRepeatsSecretsMakesNothingShowThem(t *testing.T) {
 			for name, e := range echoes {
 				d.set(how, e)
 				p := program.Start(t, program.Environ(t, sim, d.environ(t, sim, tokenURL, "PROXY_LOG_LEVEL=trace")...))
-				p.AwaitServing(t)
+				p.AwaitServing()
 				s := watched(t, sim, p)
 				res, err := s.client.Get("http://localhost/identity/whoami")
 				if err != nil {
@@ -377,11 +348,11 @@ func TestGODEBUGPrintsNoSecret(t *testing.T) {
 			sim := program.Simulate(t, simulator.Options{ClientSecret: secretText})
 			p := program.Start(t, program.Environ(t, sim, "MIMECAST_CLIENT_SECRET="+secretText, "GODEBUG="+setting, "PROXY_LOG_LEVEL="+level))
 			s := watched(t, sim, p)
-			s.await("it serves, or refuses to", program.Patience, func() bool { return p.Ended() || strings.Contains(p.Stderr.String(), "serving") })
+			program.Await(s.T, "it serves, or refuses to", func() bool { return p.Ended() || strings.Contains(p.Stderr.String(), "serving") })
 			d := &device{secret: secretText, tokens: map[string]bool{}}
 			if !p.Ended() {
-				p.AwaitServing(t)
-				p.AwaitReady(t)
+				p.AwaitServing()
+				p.AwaitReady()
 				if err := s.whoami(); err != nil {
 					t.Error(err)
 				}

@@ -2,13 +2,9 @@ package peer
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"io"
 	"net"
-	"net/http/httptest"
-	"net/url"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -19,16 +15,11 @@ import (
 // Frames is an HTTP/2 server that does with each whole request what end says,
 // which no well-behaved one would. It counts the requests that it carried out.
 type Frames struct {
-	// Roots vouch for its certificate, URL leads to it.
-	Roots *x509.CertPool
-	URL   *url.URL
+	*TLS
 	// Requests counts those that it carried out.
 	Requests atomic.Int64
 
-	end     func(f *Frames, c *FrameConn, stream uint32)
-	running sync.WaitGroup
-	mu      sync.Mutex
-	open    []net.Conn
+	end func(f *Frames, c *FrameConn, stream uint32)
 }
 
 // FrameConn is a connection with how many requests it has had.
@@ -49,35 +40,8 @@ func (c *FrameConn) Respond(f *Frames, stream uint32) {
 // ServeFrames starts the server, which ends with the test.
 func ServeFrames(t *testing.T, end func(*Frames, *FrameConn, uint32)) *Frames {
 	t.Helper()
-	certificate := httptest.NewTLSServer(nil)
-	certificate.Close()
-	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: certificate.TLS.Certificates, NextProtos: []string{"h2"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	f := &Frames{Roots: x509.NewCertPool(), URL: &url.URL{Scheme: "https", Host: l.Addr().String()}, end: end}
-	f.Roots.AddCert(certificate.Certificate())
-	f.running.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			f.mu.Lock()
-			f.open = append(f.open, c)
-			f.mu.Unlock()
-			f.running.Go(func() { defer c.Close(); f.serve(c) })
-		}
-	})
-	t.Cleanup(func() {
-		l.Close()
-		f.mu.Lock()
-		for _, c := range f.open {
-			c.Close()
-		}
-		f.mu.Unlock()
-		f.running.Wait()
-	})
+	f := &Frames{end: end}
+	f.TLS = ServeTLS(t, []string{"h2"}, func(c *tls.Conn) { f.serve(c) })
 	return f
 }
 

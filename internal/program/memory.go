@@ -3,7 +3,6 @@ package program
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -51,11 +50,6 @@ func LimitMemory(t testing.TB, limit int64) (*Memory, error) {
 	return nil, fmt.Errorf("no cgroup that limits memory can be made here: %w", last)
 }
 
-// Command returns a command that runs the program inside the cgroup.
-func (m *Memory) Command() *exec.Cmd {
-	return exec.Command("sh", "-c", m.Enter()+` exec "$0"`, Binary()) //nolint:noctx // the test's end kills it
-}
-
 // Enter returns the beginning of a command line of the shell's that moves the
 // shell, and what it executes, into the cgroup.
 func (m *Memory) Enter() string { return "echo $$ > " + m.dir + "/cgroup.procs;" }
@@ -99,3 +93,6 @@ func (m *Memory) String() string {
 	n, _ := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
 	return fmt.Sprintf("%.1f MiB at most in a cgroup of %.0f MiB", float64(n)/(1<<20), float64(m.limit)/(1<<20))
 }
+
+// MiB is a number of bytes in mebibytes.
+func MiB(bytes int64) float64 { return float64(bytes) / (1 << 20) }

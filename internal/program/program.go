@@ -1,189 +1,167 @@
-// Package program builds the program and runs it as a process, for the tests
-// that look at it from outside. It is no part of the program.
+// Package program builds the program and runs it, as a process or in the test's
+// own, for the tests that look at it from outside. It is no part of the program.
+//
+// Each run is checked at its end: no secret was printed, and nothing panicked. If
+// the test failed, the whole log is printed once.
 package program
 
 import (
 	"bufio"
-	"bytes"
+	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
+	"mimecast-proxy/app"
 	"mimecast-proxy/simulator"
 )
 
 // Patience bounds every wait for something that is sure to come.
-const Patience = 30 * time.Second
+const Patience = time.Minute
 
-// Main runs the tests of m and returns their exit code. The program is built
-// when it is first needed, in a directory that Main removes.
-func Main(m *testing.M) int {
-	defer func() {
-		if dir != "" {
-			_ = os.RemoveAll(dir) // the system clears it up some day
-		}
-	}()
-	return m.Run()
-}
-
-var dir string // where the program is built
-
-// Binary returns the path of the program.
-var Binary = sync.OnceValue(func() string {
-	path, err := build()
-	if err != nil {
-		panic(err)
-	}
-	return path
-})
-
-func build() (string, error) {
-	mod, err := exec.Command("go", "env", "GOMOD").Output() //nolint:noctx // it asks nobody
-	if err != nil {
-		return "", fmt.Errorf("looking for the module: %w", err)
-	}
-	root := filepath.Dir(strings.TrimSpace(string(mod)))
-	// A result of go test is kept until a file changes that the test looked at.
-	// It looks at the packages that it imports, and main is none of them.
-	if _, err := os.Stat(filepath.Join(root, "main.go")); err != nil {
-		return "", fmt.Errorf("looking for the program's source: %w", err)
-	}
-	if dir, err = os.MkdirTemp("", "mimecast-proxy"); err != nil {
-		return "", fmt.Errorf("making a directory for the program: %w", err)
-	}
-	path := filepath.Join(dir, "mimecast-proxy")
-	// As it is shipped.
-	cmd := exec.Command("go", "build", "-pgo=auto", "-trimpath", "-ldflags=-s -w", "-o", path, ".") //nolint:noctx // it ends by itself
-	cmd.Dir = root
-	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("building the program: %w\n%s", err, out)
-	}
-	return path, nil
-}
-
-// Output is what a program wrote, readable while it writes.
-type Output struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-	more chan struct{} // closed at the next write
-}
-
-// Write implements io.Writer.
-func (o *Output) Write(b []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.more != nil {
-		close(o.more)
-		o.more = nil
-	}
-	return o.text.Write(b)
-}
-
-// String returns what was written so far.
-func (o *Output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String()
-}
-
-// Await waits until found says yes to what was written.
-func (o *Output) Await(t testing.TB, what string, found func(string) bool) {
-	t.Helper()
-	timeout := time.After(Patience)
-	for {
-		o.mu.Lock()
-		if o.more == nil {
-			o.more = make(chan struct{})
-		}
-		more, text := o.more, o.text.String()
-		o.mu.Unlock()
-		if found(text) {
-			return
-		}
-		select {
-		case <-more:
-		case <-timeout:
-			t.Fatalf("%s did not come:\n%s", what, text)
-		}
-	}
-}
-
-// Program is the program as a process.
+// Program is a run of the program.
 type Program struct {
+	// Cmd is its process; nil if it runs in the test's own.
 	Cmd            *exec.Cmd
 	Stdout, Stderr Output
-	// Listen and Admin are the addresses it serves at, as it said.
+	// Listen and Admin are the addresses it serves at, as its log says: host:port, or
+	// the path of a socket.
 	Listen, Admin string
-	ended         chan struct{}
+	// URL and AdminURL lead there by Client, which keeps its connections, unpacks
+	// nothing and follows no redirect.
+	URL, AdminURL string
+	Client        *http.Client
+
+	t       testing.TB
+	signals chan os.Signal // if it runs in the test's process
+	ended   chan struct{}
+	code    int // once it ended
+}
+
+func newProgram(t testing.TB) *Program {
+	p := &Program{t: t, ended: make(chan struct{})}
+	p.Client = &http.Client{
+		Transport:     &http.Transport{MaxIdleConnsPerHost: 1000, DisableCompression: true, DialContext: p.dial},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	return p
+}
+
+// dial goes to a socket if the name it gets stands for one.
+func (p *Program) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	for _, path := range []string{p.Listen, p.Admin} {
+		if strings.HasPrefix(path, "/") && "http://"+strings.TrimSuffix(address, ":80") == urlOf(path) {
+			network, address = "unix", path
+		}
+	}
+	return (&net.Dialer{}).DialContext(ctx, network, address)
+}
+
+// urlOf returns the URL of an address. A socket's is a name made up from its path.
+func urlOf(address string) string {
+	if strings.HasPrefix(address, "/") {
+		return "http://" + strings.Trim(strings.ReplaceAll(strings.ToLower(address), "/", "."), ".")
+	}
+	return "http://" + address
 }
 
 // Start runs the program and waits for nothing. It is killed when t ends.
 func Start(t testing.TB, environ []string, args ...string) *Program {
 	t.Helper()
-	return StartCmd(t, exec.Command(Binary(), args...), environ) //nolint:noctx // t's end kills it
+	cmd := exec.Command(Binary(), args...) //nolint:noctx // t's end kills it
+	cmd.Env = environ
+	return StartCmd(t, cmd)
+}
+
+// StartLimited is Start with a command line of the shell's before it, which may
+// limit what the program can use.
+func StartLimited(t testing.TB, limit string, environ []string) *Program {
+	t.Helper()
+	cmd := exec.Command("sh", "-c", limit+` exec "$0"`, Binary()) //nolint:noctx // t's end kills it
+	cmd.Env = environ
+	return StartCmd(t, cmd)
 }
 
 // StartCmd is Start for a command that was prepared. What it says where its output
 // goes is left as it is: Stdout and Stderr then stay empty.
-func StartCmd(t testing.TB, cmd *exec.Cmd, environ []string) *Program {
+func StartCmd(t testing.TB, cmd *exec.Cmd) *Program {
 	t.Helper()
-	p := &Program{Cmd: cmd, ended: make(chan struct{})}
-	p.Cmd.Env = environ
+	p := newProgram(t)
+	p.Cmd = cmd
 	if cmd.Stdout == nil {
 		cmd.Stdout = &p.Stdout
 	}
 	if cmd.Stderr == nil {
 		cmd.Stderr = &p.Stderr
 	}
-	if err := p.Cmd.Start(); err != nil {
+	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	go func() {
-		_ = p.Cmd.Wait() // the state tells how it ended
-		close(p.ended)
-		_, _ = p.Stderr.Write(nil) // whoever waits for a line waits in vain
+		_ = cmd.Wait() // the state tells how it ended
+		p.code = cmd.ProcessState.ExitCode()
+		p.end()
 	}()
-	t.Cleanup(func() {
-		p.Kill()
-		log := p.Stderr.String()
-		if strings.Contains(log, "panic:") {
-			t.Error("it panicked")
+	t.Cleanup(p.cleanUp)
+	return p
+}
+
+// StartHere runs the program in the test's process, which is quicker, and which the
+// race detector watches. It waits for nothing.
+func StartHere(t testing.TB, environ []string) *Program {
+	t.Helper()
+	p := newProgram(t)
+	p.signals = make(chan os.Signal, 2)
+	go func() {
+		err := app.Env{Environ: environ, Stdout: &p.Stdout, Stderr: &p.Stderr, Signals: p.signals}.Serve(context.Background())
+		if p.code = app.ExitCode(err); err != nil {
+			fmt.Fprintln(&p.Stderr, "mimecast-proxy:", err)
 		}
-		if t.Failed() {
-			t.Logf("the whole log of the program:\n%s", log)
-		}
-	})
+		p.end()
+	}()
+	t.Cleanup(p.cleanUp)
 	return p
 }
 
 // Serve runs the program in front of sim and waits until it is ready.
 func Serve(t testing.TB, sim *simulator.Server, more ...string) *Program {
 	t.Helper()
-	p := Start(t, Environ(t, sim, more...))
-	p.AwaitServing(t)
-	if p.Admin != "" {
-		p.AwaitReady(t)
-	}
-	return p
+	return Start(t, Environ(t, sim, more...)).AwaitServing().AwaitReady()
 }
 
-// AwaitReady waits until the program says that it is ready.
-func (p *Program) AwaitReady(t testing.TB) {
-	t.Helper()
-	ask := exec.Command(Binary(), "healthcheck", "--wait", Patience.String()) //nolint:noctx // it bounds itself
-	ask.Env = []string{"PROXY_ADMIN_LISTEN=" + p.Admin}
-	if out, err := ask.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+func (p *Program) end() {
+	close(p.ended)
+	_, _ = p.Stderr.Write(nil) // a test that waits for a line waits in vain
+}
+
+// bearer matches a token that got into a text.
+var bearer = regexp.MustCompile(`Bearer [A-Za-z0-9._~+/-]{16,}`)
+
+func (p *Program) cleanUp() {
+	p.Client.CloseIdleConnections()
+	p.Kill()
+	out, log := p.Stdout.String(), p.Stderr.String()
+	if strings.Contains(out+log, simulator.DefaultClientSecret) || bearer.MatchString(out+log) {
+		p.t.Error("a secret was printed")
+	}
+	if strings.Contains(log, "panic:") {
+		p.t.Error("it panicked")
+	}
+	if p.t.Failed() {
+		p.t.Logf("the whole log of the program:\n%s", log)
+		if out != "" {
+			p.t.Logf("what it printed:\n%s", out)
+		}
 	}
 }
 
@@ -191,55 +169,78 @@ func (p *Program) AwaitReady(t testing.TB) {
 var address = regexp.MustCompile(`\b(listen|admin)"?[:=]"?([^\s",]+)`)
 
 // AwaitServing waits for the line that says where it serves.
-func (p *Program) AwaitServing(t testing.TB) {
-	t.Helper()
-	p.Stderr.Await(t, "the line that says where it serves", func(text string) bool {
+func (p *Program) AwaitServing() *Program {
+	p.t.Helper()
+	p.Stderr.Await(p.t, "the line that says where it serves", func(text string) bool {
 		for line := range strings.Lines(text) {
 			if !strings.Contains(line, "serving") || !strings.HasSuffix(line, "\n") {
 				continue
 			}
 			for _, found := range address.FindAllStringSubmatch(line, -1) {
 				if found[1] == "listen" {
-					p.Listen = found[2]
+					p.Listen, p.URL = found[2], urlOf(found[2])
 				} else {
-					p.Admin = found[2]
+					p.Admin, p.AdminURL = found[2], urlOf(found[2])
 				}
 			}
 		}
 		if p.Listen == "" && p.Ended() {
-			t.Fatalf("it ended before it served: %v", p.Cmd.ProcessState)
+			p.t.Fatalf("it ended with code %d before it served", p.code)
 		}
 		return p.Listen != ""
 	})
+	return p
+}
+
+// Ready reports whether the program says that it is ready.
+func (p *Program) Ready() bool {
+	res, err := p.Client.Get(p.AdminURL + "/readyz")
+	if err != nil {
+		return false
+	}
+	res.Body.Close()
+	return res.StatusCode == http.StatusOK
+}
+
+// AwaitReady waits until the program says that it is ready, if it has an admin
+// listener to say it.
+func (p *Program) AwaitReady() *Program {
+	p.t.Helper()
+	Await(p.t, "readiness", func() bool { return p.Admin == "" || p.Ready() })
+	return p
 }
 
 // Kill ends the program at once, if it has not ended.
 func (p *Program) Kill() {
-	_ = p.Cmd.Process.Kill() // it has most often ended by now
+	if p.Cmd != nil {
+		_ = p.Cmd.Process.Kill() // it has most often ended by now
+	} else {
+		for range 2 {
+			select {
+			case p.signals <- os.Interrupt:
+			case <-p.ended:
+			}
+		}
+	}
 	<-p.ended
 }
 
-// Exit waits until the program has ended and returns its code.
-func (p *Program) Exit(t testing.TB) int {
-	t.Helper()
-	select {
-	case <-p.ended:
-	case <-time.After(Patience):
-		t.Fatal("it does not end")
-	}
-	return p.Cmd.ProcessState.ExitCode()
+// Exit waits until the program has ended and returns its code; -1 stands for a
+// signal that ended it.
+func (p *Program) Exit() int {
+	p.t.Helper()
+	return p.ExitWithin(Patience)
 }
 
-// ExitWithin waits until the program has ended, for as long as it may take, and
-// returns its code; -1 stands for a signal that ended it.
-func (p *Program) ExitWithin(t testing.TB, bound time.Duration) int {
-	t.Helper()
+// ExitWithin is Exit with a bound of its own.
+func (p *Program) ExitWithin(bound time.Duration) int {
+	p.t.Helper()
 	select {
 	case <-p.ended:
 	case <-time.After(bound):
-		t.Fatalf("it did not end within %v", bound)
+		p.t.Fatalf("it did not end within %v", bound)
 	}
-	return p.Cmd.ProcessState.ExitCode()
+	return p.code
 }
 
 // Ended reports whether the program has ended.
@@ -253,42 +254,156 @@ func (p *Program) Ended() bool {
 }
 
 // Signal sends the program a signal.
-func (p *Program) Signal(t testing.TB, sig os.Signal) {
-	t.Helper()
+func (p *Program) Signal(sig os.Signal) {
+	p.t.Helper()
+	if p.Cmd == nil {
+		p.signals <- sig
+		return
+	}
 	if err := p.Cmd.Process.Signal(sig); err != nil {
-		t.Fatal(err)
+		p.t.Fatal(err)
 	}
 }
 
-// Metric returns the value of one sample of /metrics; 0 where there is none.
-func (p *Program) Metric(t testing.TB, sample string) float64 {
+// Do sends a request with header fields, which are names and values in turn, and
+// returns the response with its body.
+func (p *Program) Do(method, path string, body io.Reader, header ...string) (*http.Response, []byte, error) {
+	req, err := http.NewRequestWithContext(p.t.Context(), method, p.URL+path, body)
+	if err != nil {
+		return nil, nil, err
+	}
+	for i := 0; i < len(header); i += 2 {
+		if req.Header.Set(header[i], header[i+1]); header[i] == "Host" {
+			req.Host = header[i+1]
+		}
+	}
+	res, err := p.Client.Do(req)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer res.Body.Close()
+	got, err := io.ReadAll(res.Body)
+	return res, got, err
+}
+
+// Must is Do for a request that must get a response.
+func (p *Program) Must(method, path, body string, header ...string) (*http.Response, string) {
+	p.t.Helper()
+	res, got, err := p.Do(method, path, strings.NewReader(body), header...)
+	if err != nil {
+		p.t.Fatalf("%s %s: %v", method, path, err)
+	}
+	return res, string(got)
+}
+
+// Dial is the package's Dial to where the program serves.
+func (p *Program) Dial() net.Conn { p.t.Helper(); return Dial(p.t, p.Listen) }
+
+// Dial opens a connection to host:port or the path of a socket. It cannot hang the
+// test, whose end closes it.
+func Dial(t testing.TB, address string) net.Conn {
 	t.Helper()
-	res, err := http.Get("http://" + p.Admin + "/metrics") //nolint:noctx // the program answers or ends
+	network := "tcp"
+	if strings.HasPrefix(address, "/") {
+		network = "unix"
+	}
+	conn, err := net.Dial(network, address) //nolint:noctx // it is this machine
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer res.Body.Close()
-	return Sample(t, res.Body, sample)
-}
-
-// Sample returns the value of one sample in what /metrics answers; 0 where there
-// is none.
-func Sample(t testing.TB, metrics io.Reader, sample string) float64 {
-	t.Helper()
-	lines := bufio.NewScanner(metrics)
-	for lines.Scan() {
-		if value, ok := strings.CutPrefix(lines.Text(), sample+" "); ok {
-			v, err := strconv.ParseFloat(value, 64)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return v
-		}
-	}
-	if err := lines.Err(); err != nil {
+	t.Cleanup(func() { conn.Close() })
+	if err := conn.SetDeadline(time.Now().Add(Patience)); err != nil {
 		t.Fatal(err)
 	}
-	return 0
+	return conn
+}
+
+// Send sends bytes that no client library would, on a connection of their own, and
+// returns the response with its body.
+func (p *Program) Send(raw string) (*http.Response, string) {
+	p.t.Helper()
+	conn := p.Dial()
+	defer conn.Close()
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		_, _ = io.WriteString(conn, raw) // the response may come before all is sent
+	}()
+	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		p.t.Fatalf("%.60q: %v", raw, err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		p.t.Errorf("%.60q: %v", raw, err)
+	}
+	<-sent
+	return res, string(body)
+}
+
+// AdminGet returns what the admin listener responds.
+func (p *Program) AdminGet(path string) (*http.Response, string) {
+	p.t.Helper()
+	res, err := p.Client.Get(p.AdminURL + path)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return res, string(body)
+}
+
+// Metric returns the value of one sample of /metrics; 0 if there is none.
+func (p *Program) Metric(sample string) float64 {
+	p.t.Helper()
+	return p.Metrics()[sample]
+}
+
+// Metrics returns every sample of /metrics.
+func (p *Program) Metrics() map[string]float64 {
+	p.t.Helper()
+	_, text := p.AdminGet("/metrics")
+	samples := map[string]float64{}
+	for line := range strings.Lines(text) {
+		line = strings.TrimSuffix(line, "\n")
+		at := strings.LastIndexByte(line, ' ')
+		if strings.HasPrefix(line, "#") || at < 0 {
+			continue
+		}
+		v, err := strconv.ParseFloat(line[at+1:], 64)
+		if err != nil {
+			p.t.Fatalf("%q: %v", line, err)
+		}
+		samples[line[:at]] = v
+	}
+	return samples
+}
+
+// Resident returns the resident memory of the process now and at its most, in
+// bytes. It skips the test where this cannot be read.
+func (p *Program) Resident() (now, most int64) {
+	p.t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Cmd.Process.Pid))
+	if os.IsNotExist(err) {
+		p.t.Skip("memory is read from /proc")
+	}
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	for line := range strings.Lines(string(status)) {
+		var kib int64
+		if _, err := fmt.Sscanf(line, "VmRSS: %d kB", &kib); err == nil {
+			now = kib << 10
+		}
+		if _, err := fmt.Sscanf(line, "VmHWM: %d kB", &kib); err == nil {
+			most = kib << 10
+		}
+	}
+	return now, most
 }
 
 // Simulate starts a Mimecast without rate limits, which ends with t.
@@ -309,16 +424,35 @@ func Simulate(t testing.TB, o simulator.Options) *simulator.Server {
 	return sim
 }
 
-// Environ is a configuration that leads to sim, and what more says.
+// Environ is a configuration that leads to sim, and what more says. The last word
+// on a variable counts, and an empty one takes it away.
 func Environ(t testing.TB, sim *simulator.Server, more ...string) []string {
 	t.Helper()
 	ca := filepath.Join(t.TempDir(), "ca.pem")
 	if err := os.WriteFile(ca, sim.CA, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return append([]string{
+	return override([]string{
 		"MIMECAST_CLIENT_ID=" + simulator.DefaultClientID, "MIMECAST_CLIENT_SECRET=" + simulator.DefaultClientSecret,
 		"MIMECAST_BASE_URL=" + sim.URL, "MIMECAST_CA_FILE=" + ca,
 		"PROXY_LISTEN=127.0.0.1:0", "PROXY_ADMIN_LISTEN=127.0.0.1:0", "PROXY_LOG_FORMAT=json",
 	}, more...)
+}
+
+// override returns an environment with more in it.
+func override(environ []string, more ...string) (all []string) {
+	place := map[string]int{}
+	for _, v := range append(environ[:len(environ):len(environ)], more...) {
+		name, _, _ := strings.Cut(v, "=")
+		if at, ok := place[name]; ok {
+			all[at] = v
+			continue
+		}
+		place[name] = len(all)
+		all = append(all, v)
+	}
+	return slices.DeleteFunc(all, func(v string) bool {
+		_, value, _ := strings.Cut(v, "=")
+		return value == ""
+	})
 }

@@ -75,7 +75,7 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	dir, path, err := build(ctx)
+	dir, path, err := build()
 	if err != nil {
 		return err
 	}

@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -21,6 +20,7 @@ import (
 	"time"
 
 	"mimecast-proxy/internal/hostile"
+	"mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
 )
 
@@ -82,13 +82,13 @@ func (w *watcher) faults() []string {
 }
 
 // build builds the program in a directory that the caller removes.
-func build(ctx context.Context) (dir, path string, err error) {
+func build() (dir, path string, err error) {
 	if dir, err = os.MkdirTemp("", "soak"); err != nil {
 		return "", "", err
 	}
 	path = filepath.Join(dir, "mimecast-proxy")
-	if out, err := exec.CommandContext(ctx, "go", "build", "-o", path, "mimecast-proxy").CombinedOutput(); err != nil {
-		return "", "", errors.Join(fmt.Errorf("building the program: %w: %s", err, out), os.RemoveAll(dir))
+	if err = program.Build(path); err != nil {
+		return "", "", errors.Join(err, os.RemoveAll(dir))
 	}
 	return dir, path, nil
 }

@@ -8,6 +8,9 @@ import (
 )
 
 func TestShortSoakPasses(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes 10 seconds")
+	}
 	if runtime.GOOS != "linux" {
 		t.Skip("memory and descriptors are read from /proc")
 	}
@@ -32,7 +35,7 @@ func TestShortHostileSoakPasses(t *testing.T) {
 		t.Skip("memory and descriptors are read from /proc")
 	}
 	var out bytes.Buffer
-	err := run(t.Context(), []string{"-hostile", "-for", "10s", "-round", "5s", "-clients", "4", "-crowd", "100"}, &out)
+	err := run(t.Context(), []string{"-hostile", "-for", "6s", "-round", "3s", "-clients", "4", "-crowd", "100"}, &out)
 	if err != nil || !strings.Contains(out.String(), "Verdict: passed") {
 		t.Errorf("%v\n%s", err, out.String())
 	}

@@ -1,4 +1,4 @@
-package main
+package e2e
 
 import (
 	"encoding/json"
@@ -13,7 +13,7 @@ import (
 	"strings"
 	"testing"
 
-	built "mimecast-proxy/internal/program"
+	"mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
 )
 
@@ -36,19 +36,10 @@ type dashboard struct {
 	}
 }
 
-func readText(t *testing.T, name string) string {
-	t.Helper()
-	text, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
-}
-
 func readDashboard(t *testing.T) dashboard {
 	t.Helper()
 	var d dashboard
-	if err := json.Unmarshal([]byte(readText(t, monitoring+"/dashboard.json")), &d); err != nil {
+	if err := json.Unmarshal([]byte(program.ReadFile(t, monitoring+"/dashboard.json")), &d); err != nil {
 		t.Fatal(err)
 	}
 	return d
@@ -80,7 +71,7 @@ var (
 func alertExpressions(t *testing.T) []string {
 	t.Helper()
 	var all []string
-	for _, m := range alertExpr.FindAllStringSubmatch(readText(t, monitoring+"/alerts.yaml"), -1) {
+	for _, m := range alertExpr.FindAllStringSubmatch(program.ReadFile(t, monitoring+"/alerts.yaml"), -1) {
 		all = append(all, strings.Join(strings.Fields(m[1]+m[2]), " "))
 	}
 	return all
@@ -134,32 +125,33 @@ func (s series) hasLabel(name string) bool {
 }
 
 // exercise runs a program to which everything has happened once.
-func exercise(t *testing.T, more ...string) *program {
+func exercise(t *testing.T, more ...string) *program.Program {
 	t.Helper()
-	sim := built.Simulate(t, simulator.Options{})
+	sim := program.Simulate(t, simulator.Options{})
 	sim.AddFault(simulator.Fault{Path: "/identity/", Header: map[string]string{"X-RateLimit-Limit": "50", "X-RateLimit-Remaining": "40", "X-RateLimit-Reset": "1500"}})
 	armKinds(sim)
-	p := serve(t, sim, append(more, "PROXY_ALLOW=/kind/,/identity/,POST /api/")...)
-	p.sendEach()
+	p := program.Serve(t, sim, append(more, "PROXY_ALLOW=/kind/,/identity/,POST /api/")...)
+	sendEach(t, p)
 	return p
 }
 
-func (p *program) sendEach() {
-	p.t.Helper()
+func sendEach(t *testing.T, p *program.Program) {
+	t.Helper()
 	for _, k := range kinds {
-		if status, _, err := p.send(k); err != nil || status != k.status {
-			p.t.Errorf("%s %s: %d %v", k.method, k.path, status, err)
+		if status, _, err := send(t, p, k); err != nil || status != k.status {
+			t.Errorf("%s %s: %d %v", k.method, k.path, status, err)
 		}
 	}
 }
 
 func TestAlertsAndDashboardNameOnlyWhatThereIs(t *testing.T) {
+	t.Parallel()
 	p := exercise(t)
 	// The client hears of an answer a moment before it is counted.
-	await(t, "the last count", func() bool { return p.metric("mimecast_proxy_request_duration_seconds_count") == float64(len(kinds)) })
-	have := seriesOf(p.scrape())
+	program.Await(t, "the last count", func() bool { return p.Metric("mimecast_proxy_request_duration_seconds_count") == float64(len(kinds)) })
+	have := seriesOf(p.Metrics())
 	expressions := append(alertExpressions(t), readDashboard(t).expressions()...)
-	if n := len(alertName.FindAllString(readText(t, monitoring+"/alerts.yaml"), -1)); n == 0 || n != len(alertExpressions(t)) {
+	if n := len(alertName.FindAllString(program.ReadFile(t, monitoring+"/alerts.yaml"), -1)); n == 0 || n != len(alertExpressions(t)) {
 		t.Fatalf("%d alerts, %d expressions", n, len(alertExpressions(t)))
 	}
 	named := 0
@@ -183,6 +175,8 @@ func TestAlertsAndDashboardNameOnlyWhatThereIs(t *testing.T) {
 }
 
 func TestAlertRulesPassPromtool(t *testing.T) {
+	program.Slow(t)
+	t.Parallel()
 	promtool := look(t, "promtool")
 	rules := filepath.Join(t.TempDir(), "dashboard.yaml")
 	var b strings.Builder
@@ -200,7 +194,7 @@ func TestAlertRulesPassPromtool(t *testing.T) {
 	}
 	for _, args := range [][]string{{"check", "rules", "alerts.yaml"}, {"test", "rules", "alerts_test.yaml"}, {"check", "rules", rules}} {
 		cmd := exec.Command(promtool, args...)
-		cmd.Dir = monitoring
+		cmd.Dir = filepath.Join(program.Root(), monitoring)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("promtool %v: %v\n%s", args, err, out)
 		}
@@ -218,7 +212,8 @@ func look(t *testing.T, tool string) string {
 }
 
 func TestEveryAlertIsTestedAndHasARunbook(t *testing.T) {
-	rules, tests, doc := readText(t, monitoring+"/alerts.yaml"), readText(t, monitoring+"/alerts_test.yaml"), readText(t, "docs/operations.md")
+	t.Parallel()
+	rules, tests, doc := program.ReadFile(t, monitoring+"/alerts.yaml"), program.ReadFile(t, monitoring+"/alerts_test.yaml"), program.ReadFile(t, "docs/operations.md")
 	sections := 0
 	for _, m := range alertName.FindAllStringSubmatch(rules, -1) {
 		name := m[1]
@@ -239,6 +234,7 @@ func TestEveryAlertIsTestedAndHasARunbook(t *testing.T) {
 }
 
 func TestDashboardIsWhole(t *testing.T) {
+	t.Parallel()
 	d := readDashboard(t)
 	ids, cells := map[int]bool{}, map[[2]int]string{}
 	for _, p := range d.Panels {
@@ -268,7 +264,7 @@ func TestDashboardIsWhole(t *testing.T) {
 	}
 	// Every metric of the program's own is somewhere to be seen.
 	shown := strings.Join(d.expressions(), "\n")
-	for name := range seriesOf(exercise(t).scrape()) {
+	for name := range seriesOf(exercise(t).Metrics()) {
 		name = strings.TrimSuffix(strings.TrimSuffix(strings.TrimSuffix(name, "_bucket"), "_sum"), "_count")
 		if strings.HasPrefix(name, "mimecast_proxy_") && !strings.Contains(shown, name) {
 			t.Errorf("no panel shows %s", name)
@@ -279,20 +275,19 @@ func TestDashboardIsWhole(t *testing.T) {
 // A real Prometheus scrapes the program, loads the rules and answers what
 // Grafana would ask it.
 func TestPrometheusAnswersTheDashboard(t *testing.T) {
+	program.Slow(t)
+	t.Parallel()
 	prometheus := look(t, "prometheus")
 	p := exercise(t, "PROXY_RATE_LIMIT_WAIT=10ms")
 	dir := t.TempDir()
-	rules, err := filepath.Abs(monitoring + "/alerts.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
+	rules := filepath.Join(program.Root(), monitoring, "alerts.yaml")
 	config := fmt.Sprintf("global: {scrape_interval: 200ms, evaluation_interval: 200ms}\nrule_files: [%q]\nscrape_configs:\n- job_name: mimecast-proxy\n  static_configs: [{targets: [%q]}]\n",
-		rules, strings.TrimPrefix(p.admin, "http://"))
+		rules, p.Admin)
 	if err := os.WriteFile(dir+"/prometheus.yml", []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(prometheus, "--config.file="+dir+"/prometheus.yml", "--storage.tsdb.path="+dir+"/data", "--web.listen-address=127.0.0.1:0")
-	var out built.Output
+	var out program.Output
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -302,8 +297,8 @@ func TestPrometheusAnswersTheDashboard(t *testing.T) {
 	out.Await(t, "Prometheus's address", listening.MatchString)
 	base := "http://" + listening.FindStringSubmatch(out.String())[1]
 	api := base + "/api/v1/"
-	await(t, "Prometheus", func() bool { // it listens before it is ready
-		res, err := p.client.Get(base + "/-/ready")
+	program.Await(t, "Prometheus", func() bool { // it listens before it is ready
+		res, err := p.Client.Get(base + "/-/ready")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -312,19 +307,19 @@ func TestPrometheusAnswersTheDashboard(t *testing.T) {
 	})
 
 	for _, e := range readDashboard(t).expressions() {
-		await(t, e+": an answer", func() bool {
-			p.sendEach() // a rate needs something to rise
-			return len(ask(t, p.client, api+"query?query="+url.QueryEscape(e))["result"].([]any)) > 0
+		program.Await(t, e+": an answer", func() bool {
+			sendEach(t, p) // a rate needs something to rise
+			return len(ask(t, p.Client, api+"query?query="+url.QueryEscape(e))["result"].([]any)) > 0
 		})
 	}
-	for _, group := range ask(t, p.client, api+"rules")["groups"].([]any) {
+	for _, group := range ask(t, p.Client, api+"rules")["groups"].([]any) {
 		for _, rule := range group.(map[string]any)["rules"].([]any) {
 			if r := rule.(map[string]any); r["health"] != "ok" {
 				t.Errorf("%v: %v %v", r["name"], r["health"], r["lastError"])
 			}
 		}
 	}
-	for _, alert := range ask(t, p.client, api+"alerts")["alerts"].([]any) {
+	for _, alert := range ask(t, p.Client, api+"alerts")["alerts"].([]any) {
 		if a := alert.(map[string]any); a["state"] == "firing" {
 			t.Errorf("on a proxy whose token is good, fires %v", a["labels"])
 		}

@@ -1,4 +1,4 @@
-package main
+package e2e
 
 import (
 	"bufio"
@@ -34,7 +34,7 @@ import (
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 
-	built "mimecast-proxy/internal/program"
+	"mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
 )
 
@@ -42,7 +42,7 @@ import (
 // whichever Chromium this machine has.
 
 var (
-	screenshots   = flag.String("screenshots", "", "a folder that TestScreenshots puts pictures of the status page into")
+	screenshots   = flag.String("screenshots", "", "a folder of the repository that TestScreenshots puts pictures of the status page into")
 	screenshotsOf = flag.Duration("screenshots-of", 3*time.Minute, "how long there is traffic before they are taken")
 )
 
@@ -144,7 +144,7 @@ func (v *tab) asked() []string { v.mu.Lock(); defer v.mu.Unlock(); return slices
 
 func (v *tab) do(actions ...chromedp.Action[chromedp.Void]) {
 	v.Helper()
-	ctx, cancel := context.WithTimeout(v.ctx, built.Patience)
+	ctx, cancel := context.WithTimeout(v.ctx, program.Patience)
 	defer cancel()
 	// The tab lives as long as the context of its first use.
 	if err := chromedp.Do(v.ctx); err != nil {
@@ -158,7 +158,7 @@ func (v *tab) do(actions ...chromedp.Action[chromedp.Void]) {
 // eval returns what a script's expression is worth on the page.
 func eval[T any](v *tab, expression string) T {
 	v.Helper()
-	ctx, cancel := context.WithTimeout(v.ctx, built.Patience)
+	ctx, cancel := context.WithTimeout(v.ctx, program.Patience)
 	defer cancel()
 	got, err := chromedp.Run(ctx, chromedp.Evaluate[T](expression))
 	if err != nil {
@@ -170,7 +170,7 @@ func eval[T any](v *tab, expression string) T {
 // await waits until an expression is true on the page.
 func (v *tab) await(what, expression string) {
 	v.Helper()
-	ctx, cancel := context.WithTimeout(v.ctx, built.Patience)
+	ctx, cancel := context.WithTimeout(v.ctx, program.Patience)
 	defer cancel()
 	for {
 		// What fails may have met a page that was just being left.
@@ -205,15 +205,20 @@ func (v *tab) rows() int {
 }
 
 // demo runs the demo at free ports.
-func demo(t *testing.T, more ...string) *program {
+func demo(t *testing.T, more ...string) *program.Program {
 	t.Helper()
-	p := start(t, append([]string{"PROXY_LOG_FORMAT=json", "PROXY_LISTEN=127.0.0.1:0", "PROXY_ADMIN_LISTEN=127.0.0.1:0"}, more...), "demo")
-	p.awaitServing()
-	p.awaitReady()
+	p := program.Start(t, append([]string{"PROXY_LOG_FORMAT=json", "PROXY_LISTEN=127.0.0.1:0", "PROXY_ADMIN_LISTEN=127.0.0.1:0"}, more...), "demo")
+	p.AwaitServing()
+	p.AwaitReady()
 	return p
 }
 
+// withKeys are the tests that press keys.
+var withKeys = []string{"the filter narrows the list", "works without scripts", "can be used by keyboard"}
+
 func TestStatusPageInABrowser(t *testing.T) {
+	program.Slow(t)
+	t.Parallel()
 	b := openBrowser(t)
 	for name, test := range map[string]func(*testing.T, *browser){
 		"shows a request within 2 s without a reload":      showsARequestSoon,
@@ -230,28 +235,33 @@ func TestStatusPageInABrowser(t *testing.T) {
 		"says when it lost contact":                        losesContact,
 		"the policy holds":                                 holdsThePolicy,
 	} {
-		t.Run(name, func(t *testing.T) { test(t, b) })
+		t.Run(name, func(t *testing.T) {
+			if !slices.Contains(withKeys, name) { // keys go to the tab in front
+				t.Parallel()
+			}
+			test(t, b)
+		})
 	}
 }
 
-// One of several tries must be within the figure: this machine may be busy, but
-// then not always. Each begins just after the page was refreshed, so that none
-// is early by chance.
+// The page asks every second, so that a request shows within two. How long it takes
+// on this machine is in the log; held to is how often the page had to ask, of
+// several tries the best, since one may begin while the page is being answered.
 func showsARequestSoon(t *testing.T, b *browser) {
 	p := demo(t)
-	v := b.look(t, p.admin)
+	v := b.look(t, p.AdminURL)
 	eval[bool](v, "window.kept = true")
-	fastest := built.Patience
+	fewest := 100
 	for i := range 5 {
 		path := fmt.Sprintf("/identity/whoami/%d", i)
-		began := time.Now()
-		p.must("GET", path, "")
+		began, asked := time.Now(), len(v.asked())
+		p.Must("GET", path, "")
 		v.awaitText("#list .path", path)
-		fastest = min(fastest, time.Since(began))
+		fewest = min(fewest, len(v.asked())-asked)
 		t.Logf("shown after %v", time.Since(began))
 	}
-	if fastest > 2*time.Second {
-		t.Errorf("the fastest of five requests was shown after %v", fastest)
+	if fewest > 2 {
+		t.Errorf("the page asked %d times before it showed a request", fewest)
 	}
 	if !eval[bool](v, "window.kept === true") {
 		t.Error("the page was loaded again")
@@ -264,10 +274,10 @@ func showsARequestSoon(t *testing.T, b *browser) {
 func filters(t *testing.T, b *browser) {
 	p := demo(t)
 	for range 3 {
-		p.must("GET", "/identity/whoami", "")
-		p.must("GET", "/no/such/thing", "")
+		p.Must("GET", "/identity/whoami", "")
+		p.Must("GET", "/no/such/thing", "")
 	}
-	v := b.look(t, p.admin)
+	v := b.look(t, p.AdminURL)
 	v.await("every request", "document.querySelectorAll('#list tbody tr').length === 6")
 	eval[chromedp.Void](v, "document.getElementById('q').focus()")
 	v.do(chromedp.KeyEvent("WHOAMI 200"))
@@ -275,8 +285,8 @@ func filters(t *testing.T, b *browser) {
 	if text := eval[string](v, "document.getElementById('list').innerText"); strings.Contains(text, "/no/such") || !strings.Contains(text, "3 of 6") {
 		t.Error(text)
 	}
-	p.must("GET", "/no/such/thing", "")
-	p.must("GET", "/identity/whoami", "")
+	p.Must("GET", "/no/such/thing", "")
+	p.Must("GET", "/identity/whoami", "")
 	v.await("a new one", "document.querySelectorAll('#list tbody tr').length === 4")
 	if where := eval[string](v, "location.search"); where != "?q=WHOAMI+200" {
 		t.Errorf("the filter is not in the address: %s", where)
@@ -284,7 +294,7 @@ func filters(t *testing.T, b *browser) {
 	eval[chromedp.Void](v, "q.value = ''; show.value = 'wrong'; show.dispatchEvent(new Event('input', { bubbles: true }))")
 	v.await("what went wrong", "document.querySelectorAll('#list tbody tr').length === 4 && !document.getElementById('list').innerText.includes('whoami')")
 	v.push("Hold the list")
-	p.must("GET", "/no/such/thing", "")
+	p.Must("GET", "/no/such/thing", "")
 	v.await("the count goes on", "document.querySelector('.part .note:last-child').textContent === '9 since the start'")
 	if n := v.rows(); n != 4 {
 		t.Errorf("a list that is held shows %d requests, want 4", n)
@@ -292,7 +302,7 @@ func filters(t *testing.T, b *browser) {
 }
 
 func revokes(t *testing.T, b *browser) {
-	v := b.look(t, demo(t).admin)
+	v := b.look(t, demo(t).AdminURL)
 	v.awaitText("#verdict", "All is well")
 	v.push("Revoke the token")
 	v.awaitText("#acted", "Revoke the token: done.")
@@ -305,7 +315,7 @@ func revokes(t *testing.T, b *browser) {
 }
 
 func failsTheToken(t *testing.T, b *browser) {
-	v := b.look(t, demo(t).admin)
+	v := b.look(t, demo(t).AdminURL)
 	v.push("Fail the token endpoint")
 	v.push("Revoke the token")
 	v.awaitText("#actions", "On now.")
@@ -326,7 +336,7 @@ func failsTheToken(t *testing.T, b *browser) {
 }
 
 func slowsDown(t *testing.T, b *browser) {
-	v := b.look(t, demo(t).admin)
+	v := b.look(t, demo(t).AdminURL)
 	v.push("Slow Mimecast down")
 	v.awaitText("#actions", "Make Mimecast fast again")
 	v.push("Send requests")
@@ -340,12 +350,12 @@ func slowsDown(t *testing.T, b *browser) {
 }
 
 // spoil brings a demo into a state that has something of everything.
-func spoil(t *testing.T, p *program) {
+func spoil(t *testing.T, p *program.Program) {
 	t.Helper()
 	for range 4 {
-		p.must("GET", "/siem/v1/events/cg?types=receipt", "")
-		p.must("GET", "/no/such/thing", "")
-		p.must("DELETE", "/policy/x", "")
+		p.Must("GET", "/siem/v1/events/cg?types=receipt", "")
+		p.Must("GET", "/no/such/thing", "")
+		p.Must("DELETE", "/policy/x", "")
 	}
 	for _, action := range []string{"fail-token", "revoke", "ask", "slow"} {
 		push(t, p, action)
@@ -399,7 +409,7 @@ func isLegible(t *testing.T, b *browser) {
 	spoil(t, p)
 	backs := map[string]bool{}
 	for _, scheme := range []string{"light", "dark"} {
-		v := b.look(t, p.admin, prefers(scheme))
+		v := b.look(t, p.AdminURL, prefers(scheme))
 		v.awaitText("#list", "/policy/x")
 		backs[eval[string](v, "getComputedStyle(document.body).backgroundColor")] = true
 		for _, state := range []string{"ok", "watch", "bad"} { // the demo is in one of them
@@ -415,13 +425,13 @@ func isLegible(t *testing.T, b *browser) {
 }
 
 // stranger sends requests that no well-meaning tool sends.
-func stranger(t *testing.T, p *program) (sent int) {
+func stranger(t *testing.T, p *program.Program) (sent int) {
 	t.Helper()
 	for _, target := range []string{
 		`/<script>window.hacked=1</script>`, `/%3Cscript%3Ewindow.hacked=1%3C/script%3E`, `/"onmouseover="window.hacked=1"x="`, `/'><img/src=x/onerror=window.hacked=1>`,
 		`/{{.Account}}/${window.hacked=1}`, `/%E2%80%AEgpj.exe`, "/\u202egpj.exe\u2066", `/%00%07%1b[31m%0d%0aX-Injected:%20yes`, `/&lt;b&gt;`, `/` + strings.Repeat("a", 5000), `/%F0%9F%92%A9/%ff%fe`,
 	} {
-		conn, err := net.Dial("tcp", strings.TrimPrefix(p.url, "http://"))
+		conn, err := net.Dial("tcp", p.Listen)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -440,7 +450,7 @@ func stranger(t *testing.T, p *program) (sent int) {
 func isNotInjected(t *testing.T, b *browser) {
 	p := demo(t)
 	sent := stranger(t, p)
-	v := b.look(t, p.admin)
+	v := b.look(t, p.AdminURL)
 	v.await("every request", fmt.Sprintf("document.querySelectorAll('#list tbody tr').length === %d", sent))
 	if got := eval[int](v, "document.querySelectorAll('#list :is(script, img, i, a, [onmouseover])').length"); got != 0 {
 		t.Errorf("%d elements of a stranger's", got)
@@ -463,7 +473,7 @@ func fitsAPhone(t *testing.T, b *browser) {
 	p := demo(t, "PROXY_ALLOW=GET /,POST /api/", "PROXY_ALOW=unknown_and_"+strings.Repeat("long", 50))
 	sent := stranger(t, p)
 	spoil(t, p)
-	v := b.look(t, p.admin, chromedp.EmulateViewport(360, 740))
+	v := b.look(t, p.AdminURL, chromedp.EmulateViewport(360, 740))
 	v.await("every request", fmt.Sprintf("document.querySelectorAll('#list tbody tr').length === %d", sent+15))
 	eval[chromedp.Void](v, "document.querySelectorAll('details').forEach((d) => d.open = true)")
 	if width := eval[int](v, "document.documentElement.scrollWidth"); width > 360 {
@@ -481,9 +491,9 @@ func fitsAPhone(t *testing.T, b *browser) {
 
 func worksWithoutScripts(t *testing.T, b *browser) {
 	p := demo(t)
-	p.must("GET", "/identity/whoami", "")
-	p.must("GET", "/no/such/thing", "")
-	v := b.look(t, p.admin, chromedp.Func(func(ctx context.Context, s *chromedp.Target) error {
+	p.Must("GET", "/identity/whoami", "")
+	p.Must("GET", "/no/such/thing", "")
+	v := b.look(t, p.AdminURL, chromedp.Func(func(ctx context.Context, s *chromedp.Target) error {
 		_, err := cdp.Call(ctx, s, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true})
 		return err
 	}))
@@ -497,16 +507,16 @@ func worksWithoutScripts(t *testing.T, b *browser) {
 	v.await("the filtered list", "location.search.includes('q=whoami') && document.querySelectorAll('#list tbody tr').length === 1")
 	v.push("Revoke the token")
 	v.await("the page after the button", "location.pathname === '/' && location.search === ''")
-	if res, _ := p.must("GET", "/identity/whoami", ""); res.StatusCode != 200 {
+	if res, _ := p.Must("GET", "/identity/whoami", ""); res.StatusCode != 200 {
 		t.Errorf("%d", res.StatusCode)
 	}
-	p.stderr.Await(t, "the retry", func(text string) bool { return strings.Contains(text, `"retried":true`) })
+	p.Stderr.Await(t, "the retry", func(text string) bool { return strings.Contains(text, `"retried":true`) })
 }
 
 func worksByKeyboard(t *testing.T, b *browser) {
 	p := demo(t)
-	p.must("GET", "/identity/whoami", "")
-	v := b.look(t, p.admin)
+	p.Must("GET", "/identity/whoami", "")
+	v := b.look(t, p.AdminURL)
 	v.awaitText("#list", "whoami")
 	var reached []string
 	for range 30 {
@@ -528,9 +538,9 @@ func worksByKeyboard(t *testing.T, b *browser) {
 	}
 	eval[chromedp.Void](v, "document.getElementById('token-events-summary').focus()")
 	v.do(chromedp.KeyEvent(kb.Enter))
-	p.must("GET", "/identity/whoami/again", "")
+	p.Must("GET", "/identity/whoami/again", "")
 	v.awaitText("#list", "/again") // so the page was refreshed
-	p.must("GET", "/identity/whoami/twice", "")
+	p.Must("GET", "/identity/whoami/twice", "")
 	v.awaitText("#list", "/twice")
 	if !eval[bool](v, "document.activeElement.id === 'token-events-summary' && document.getElementById('token-events').open") {
 		t.Errorf("the refresh took the focus to %q", eval[string](v, "document.activeElement.outerHTML.slice(0, 100)"))
@@ -539,11 +549,11 @@ func worksByKeyboard(t *testing.T, b *browser) {
 
 func isAccessible(t *testing.T, b *browser) {
 	p := demo(t)
-	p.must("GET", "/identity/whoami", "")
+	p.Must("GET", "/identity/whoami", "")
 	for _, width := range []int64{1280, 360} { // on a phone the table is laid out as a list
-		v := b.look(t, p.admin, chromedp.EmulateViewport(width, 800))
+		v := b.look(t, p.AdminURL, chromedp.EmulateViewport(width, 800))
 		v.awaitText("#list", "whoami")
-		ctx, cancel := context.WithTimeout(v.ctx, built.Patience)
+		ctx, cancel := context.WithTimeout(v.ctx, program.Patience)
 		defer cancel()
 		tree, err := chromedp.Call(ctx, accessibility.GetFullAXTree, accessibility.GetFullAXTreeParams{})
 		if err != nil {
@@ -582,16 +592,16 @@ func isAccessible(t *testing.T, b *browser) {
 
 func losesContact(t *testing.T, b *browser) {
 	p := demo(t)
-	v := b.look(t, p.admin)
+	v := b.look(t, p.AdminURL)
 	v.awaitText("#verdict", "All is well")
-	_ = p.cmd.Process.Kill()
+	_ = p.Cmd.Process.Kill()
 	v.awaitText("[role=alert]", "No contact with the proxy since")
 	v.complaints() // of the connection
 }
 
 // holdsThePolicy also shows that the other tests would hear of a violation.
 func holdsThePolicy(t *testing.T, b *browser) {
-	v := b.look(t, demo(t).admin)
+	v := b.look(t, demo(t).AdminURL)
 	v.awaitText("#verdict", "All is well")
 	eval[chromedp.Void](v, `(() => {
 		const script = document.createElement('script');
@@ -601,7 +611,7 @@ func holdsThePolicy(t *testing.T, b *browser) {
 		image.src = 'http://127.0.0.1:9/elsewhere.png';
 		document.body.append(image);
 	})()`)
-	deadline := time.Now().Add(built.Patience)
+	deadline := time.Now().Add(program.Patience)
 	heard := ""
 	for strings.Count(heard, "Content Security Policy") < 2 && time.Now().Before(deadline) {
 		heard += strings.Join(v.complaints(), "\n")
@@ -616,6 +626,7 @@ func holdsThePolicy(t *testing.T, b *browser) {
 }
 
 func TestForeignPageCannotBreakTheDemo(t *testing.T) {
+	t.Parallel()
 	p := demo(t)
 	for _, c := range []struct{ method, path, header, value string }{
 		{"POST", "/demo/revoke", "Origin", "https://evil.example"},
@@ -626,7 +637,7 @@ func TestForeignPageCannotBreakTheDemo(t *testing.T) {
 		{"GET", "/api/status", "Host", "rebound.example:9090"},
 		{"GET", "/api/status", "Origin", "https://evil.example"},
 	} {
-		req, err := http.NewRequestWithContext(t.Context(), c.method, p.admin+c.path, nil)
+		req, err := http.NewRequestWithContext(t.Context(), c.method, p.AdminURL+c.path, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -634,7 +645,7 @@ func TestForeignPageCannotBreakTheDemo(t *testing.T) {
 		if c.header == "Host" {
 			req.Host = c.value
 		}
-		res, err := p.client.Do(req)
+		res, err := p.Client.Do(req)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -647,17 +658,18 @@ func TestForeignPageCannotBreakTheDemo(t *testing.T) {
 }
 
 func TestStatusPageTellsNoSecret(t *testing.T) {
-	sim := built.Simulate(t, simulator.Options{})
-	p := serve(t, sim)
+	t.Parallel()
+	sim := program.Simulate(t, simulator.Options{})
+	p := program.Serve(t, sim)
 	const marker = "marked4d1c"
-	p.must("POST", "/api/audit/get-audit-events?token="+marker+"1", `{"data":[{"x":"`+marker+`2"}]}`, "Authorization", "Bearer "+marker+"3", "X-Mc-Arg", marker+"4", "Cookie", marker+"5", "User-Agent", marker+"6")
+	p.Must("POST", "/api/audit/get-audit-events?token="+marker+"1", `{"data":[{"x":"`+marker+`2"}]}`, "Authorization", "Bearer "+marker+"3", "X-Mc-Arg", marker+"4", "Cookie", marker+"5", "User-Agent", marker+"6")
 	echo, err := simulator.NamedFault("token-echo")
 	if err != nil {
 		t.Fatal(err)
 	}
 	sim.AddFault(echo)
 	sim.RevokeTokens()
-	if res, _ := p.must("GET", "/identity/whoami?"+url.Values{"q": {marker + "7"}}.Encode(), ""); res.StatusCode != http.StatusBadGateway { // the token is dead, and no other to be had
+	if res, _ := p.Must("GET", "/identity/whoami?"+url.Values{"q": {marker + "7"}}.Encode(), ""); res.StatusCode != http.StatusBadGateway { // the token is dead, and no other to be had
 		t.Fatalf("%d", res.StatusCode)
 	}
 	secrets := []string{marker, simulator.DefaultClientSecret, simulator.DefaultClientID}
@@ -670,7 +682,7 @@ func TestStatusPageTellsNoSecret(t *testing.T) {
 		t.Fatal("no token was seen")
 	}
 	for _, path := range []string{"/", "/api/status"} {
-		res, err := p.client.Get(p.admin + path)
+		res, err := p.Client.Get(p.AdminURL + path)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -692,16 +704,16 @@ func TestStatusPageTellsNoSecret(t *testing.T) {
 
 // TestScreenshots takes the pictures for the docs:
 //
-//	go test -run TestScreenshots -timeout 10m -screenshots docs/images .
+//	go test ./internal/e2e -run TestScreenshots -timeout 10m -screenshots docs/images
 func TestScreenshots(t *testing.T) {
 	if *screenshots == "" {
 		t.Skip("only with -screenshots")
 	}
 	b := openBrowser(t)
 	p := demo(t, "PROXY_ALLOW=GET /,POST /api/")
-	control := regexp.MustCompile(`http://\S+/revoke`).FindString(p.stdout.String())
+	control := regexp.MustCompile(`http://\S+/revoke`).FindString(p.Stdout.String())
 	fault := func(form url.Values) {
-		res, err := p.client.PostForm(strings.TrimSuffix(control, "revoke")+"faults", form)
+		res, err := p.Client.PostForm(strings.TrimSuffix(control, "revoke")+"faults", form)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -712,14 +724,14 @@ func TestScreenshots(t *testing.T) {
 	seconds := int(screenshotsOf.Seconds())
 	for i := range seconds {
 		for range 1 + i*7%5 + i%45/15 {
-			p.must("GET", "/identity/whoami", "")
+			p.Must("GET", "/identity/whoami", "")
 		}
-		p.must("POST", "/api/audit/get-audit-events", `{"data":[{}]}`)
+		p.Must("POST", "/api/audit/get-audit-events", `{"data":[{}]}`)
 		if i%10 == 0 {
-			p.must("GET", "/siem/v1/events/cg?types=receipt", "")
+			p.Must("GET", "/siem/v1/events/cg?types=receipt", "")
 		}
 		if i%70 == 20 {
-			p.must("DELETE", "/policy-management/v1/policies/7", "")
+			p.Must("DELETE", "/policy-management/v1/policies/7", "")
 		}
 		if i%150 == 120 || i == seconds-30 {
 			push(t, p, "revoke")
@@ -727,13 +739,13 @@ func TestScreenshots(t *testing.T) {
 		time.Sleep(time.Second)
 	}
 	picture := func(name string, width, height int64, prepare ...chromedp.Action[chromedp.Void]) {
-		v := b.look(t, p.admin, append(prepare, chromedp.EmulateViewport(width, height))...)
+		v := b.look(t, p.AdminURL, append(prepare, chromedp.EmulateViewport(width, height))...)
 		v.awaitText("#list", "/api/audit")
 		shot, err := chromedp.Run(v.ctx, chromedp.CaptureScreenshot())
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(filepath.Join(*screenshots, name), shrink(t, shot), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(program.Root(), *screenshots, name), shrink(t, shot), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -747,9 +759,9 @@ func TestScreenshots(t *testing.T) {
 	picture("status-phone.png", 390, 1200, prefers("light"))
 }
 
-func push(t *testing.T, p *program, action string) {
+func push(t *testing.T, p *program.Program, action string) {
 	t.Helper()
-	res, err := p.client.Post(p.admin+"/demo/"+action, "", nil)
+	res, err := p.Client.Post(p.AdminURL+"/demo/"+action, "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

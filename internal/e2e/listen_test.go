@@ -1,27 +1,28 @@
-package main
+package e2e
 
 import (
 	"context"
 	"net"
 	"net/http"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
 
-	built "mimecast-proxy/internal/program"
+	"mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
 )
 
 // alsoListening returns the addresses that the program serves at besides its main
 // one, as its log says.
-func (p *program) alsoListening() []string {
-	p.t.Helper()
-	_, rest, ok := strings.Cut(p.stderr.String(), `"also_listening":"`)
+func alsoListening(t *testing.T, p *program.Program) []string {
+	t.Helper()
+	_, rest, ok := strings.Cut(p.Stderr.String(), `"also_listening":"`)
 	addresses, _, closed := strings.Cut(rest, `"`)
 	if !ok || !closed {
-		p.t.Fatalf("no further addresses in\n%s", p.stderr.String())
+		t.Fatalf("no further addresses in\n%s", p.Stderr.String())
 	}
 	return strings.Split(addresses, ",")
 }
@@ -46,17 +47,18 @@ func askAt(t *testing.T, network, address, host string) (int, string) {
 }
 
 func TestBothLoopbackAddressesAreServed(t *testing.T) {
+	t.Parallel()
 	if l, err := net.Listen("tcp", "[::1]:0"); err != nil {
 		t.Skipf("this machine has no ::1: %v", err)
 	} else {
 		_ = l.Close()
 	}
-	sim := built.Simulate(t, simulator.Options{})
-	p := serve(t, sim, "PROXY_LISTEN=127.0.0.1:0,[::1]:0")
-	if main := strings.TrimPrefix(p.url, "http://"); !strings.HasPrefix(main, "127.0.0.1:") {
+	sim := program.Simulate(t, simulator.Options{})
+	p := program.Serve(t, sim, "PROXY_LISTEN=127.0.0.1:0,[::1]:0")
+	if main := p.Listen; !strings.HasPrefix(main, "127.0.0.1:") {
 		t.Errorf("the main address is %s", main)
 	}
-	also := p.alsoListening()
+	also := alsoListening(t, p)
 	if len(also) != 1 || !strings.HasPrefix(also[0], "[::1]:") {
 		t.Fatalf("also listening at %q", also)
 	}
@@ -66,25 +68,26 @@ func TestBothLoopbackAddressesAreServed(t *testing.T) {
 			t.Errorf("%s: %d %s", host, status, code)
 		}
 	}
-	if res, _ := p.must("GET", "/identity/whoami", ""); res.StatusCode != http.StatusOK {
+	if res, _ := p.Must("GET", "/identity/whoami", ""); res.StatusCode != http.StatusOK {
 		t.Error(res.Status)
 	}
 }
 
 func TestSocketBesideAPortOpensThePortToNoOtherName(t *testing.T) {
+	t.Parallel()
 	if runtime.GOOS == "windows" {
 		t.Skip("the mode of a socket says nothing there")
 	}
-	sim := built.Simulate(t, simulator.Options{})
+	sim := program.Simulate(t, simulator.Options{})
 	socket := filepath.Join(t.TempDir(), "s")
-	p := serve(t, sim, "PROXY_LISTEN=127.0.0.1:0,unix:"+socket)
-	if also := p.alsoListening(); len(also) != 1 || also[0] != socket {
+	p := program.Serve(t, sim, "PROXY_LISTEN=127.0.0.1:0,unix:"+socket)
+	if also := alsoListening(t, p); len(also) != 1 || also[0] != socket {
 		t.Fatalf("also listening at %q", also)
 	}
 	if status, code := askAt(t, "unix", socket, "localhost"); status != http.StatusOK {
 		t.Errorf("the socket: %d %s", status, code)
 	}
-	for network, address := range map[string]string{"tcp": strings.TrimPrefix(p.url, "http://"), "unix": socket} {
+	for network, address := range map[string]string{"tcp": p.Listen, "unix": socket} {
 		if status, code := askAt(t, network, address, "rebound.example"); status != http.StatusForbidden || code != "host_not_allowed" {
 			t.Errorf("%s: %d %s", network, status, code)
 		}
@@ -108,21 +111,23 @@ func outside(t *testing.T) string {
 }
 
 func TestHostOfEachListenerIsAllowed(t *testing.T) {
+	t.Parallel()
 	host := outside(t)
-	sim := built.Simulate(t, simulator.Options{})
+	sim := program.Simulate(t, simulator.Options{})
 	for listen, want := range map[string]int{"127.0.0.1:0,127.0.0.1:0": http.StatusForbidden, "127.0.0.1:0," + host + ":0": http.StatusOK} {
-		p := serve(t, sim, "PROXY_LISTEN="+listen, "PROXY_TRUST_NETWORK=true")
-		if status, code := askAt(t, "tcp", strings.TrimPrefix(p.url, "http://"), host); status != want {
+		p := program.Serve(t, sim, "PROXY_LISTEN="+listen, "PROXY_TRUST_NETWORK=true")
+		if status, code := askAt(t, "tcp", p.Listen, host); status != want {
 			t.Errorf("%s: %d %s", listen, status, code)
 		}
 	}
 }
 
 func TestAddressThatTheMachineLacksIsNamed(t *testing.T) {
+	t.Parallel()
 	for _, address := range []string{"[2001:db8::1]:0", "192.0.2.1:0"} {
-		p := start(t, built.Environ(t, built.Simulate(t, simulator.Options{}), "PROXY_LISTEN=127.0.0.1:0,"+address, "PROXY_TRUST_NETWORK=true"))
-		if code := p.exit(); code != 1 || !strings.Contains(p.stderr.String(), "PROXY_LISTEN="+address+" is no address of this machine; remove it from PROXY_LISTEN") {
-			t.Errorf("exit %d\n%s", code, p.stderr.String())
+		p := program.Start(t, program.Environ(t, program.Simulate(t, simulator.Options{}), "PROXY_LISTEN=127.0.0.1:0,"+address, "PROXY_TRUST_NETWORK=true"))
+		if code := p.Exit(); code != 1 || !strings.Contains(p.Stderr.String(), "PROXY_LISTEN="+address+" is no address of this machine; remove it from PROXY_LISTEN") {
+			t.Errorf("exit %d\n%s", code, p.Stderr.String())
 		}
 	}
 }
@@ -130,6 +135,8 @@ func TestAddressThatTheMachineLacksIsNamed(t *testing.T) {
 // The names of a machine's Python and Node differ; where localhost is ::1 alone,
 // both go there.
 func TestPythonReachesTheProxyAtIPv6(t *testing.T) {
+	program.Slow(t)
+	t.Parallel()
 	python, err := exec.LookPath("python3")
 	if err != nil {
 		t.Skip("there is no Python")
@@ -139,10 +146,45 @@ func TestPythonReachesTheProxyAtIPv6(t *testing.T) {
 	} else {
 		_ = l.Close()
 	}
-	p := serve(t, built.Simulate(t, simulator.Options{}), "PROXY_LISTEN=127.0.0.1:0,[::1]:0")
-	cmd := exec.CommandContext(t.Context(), python, "-c", "import urllib.request, sys; print(urllib.request.urlopen(sys.argv[1]).status)", "http://"+p.alsoListening()[0]+"/identity/whoami")
+	p := program.Serve(t, program.Simulate(t, simulator.Options{}), "PROXY_LISTEN=127.0.0.1:0,[::1]:0")
+	cmd := exec.CommandContext(t.Context(), python, "-c", "import urllib.request, sys; print(urllib.request.urlopen(sys.argv[1]).status)", "http://"+alsoListening(t, p)[0]+"/identity/whoami")
 	cmd.Env = []string{"NO_PROXY=*"}
 	if out, err := cmd.CombinedOutput(); err != nil || strings.TrimSpace(string(out)) != "200" {
 		t.Errorf("%v: %s", err, out)
+	}
+}
+
+func TestPortThatIsTakenIsSaidAtTheStart(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	sim := program.Simulate(t, simulator.Options{})
+	p := program.Start(t, program.Environ(t, sim, "PROXY_LISTEN="+l.Addr().String()))
+	if code := p.Exit(); code != 1 || !strings.Contains(p.Stderr.String(), "taken by another program") {
+		t.Errorf("exit %d\n%s", code, p.Stderr.String())
+	}
+}
+
+func TestSocketIsPrivateAndAStaleOneReplaced(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(program.ShortDir(t), "p.sock")
+	sim := program.Simulate(t, simulator.Options{})
+	for range 2 {
+		p := program.Serve(t, sim, "PROXY_LISTEN=unix:"+path)
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%v %v", info.Mode(), err)
+		}
+		if res, _ := p.Must("GET", "/identity/whoami", ""); res.StatusCode != 200 {
+			t.Errorf("%d", res.StatusCode)
+		}
+		// A second proxy leaves the socket of a living one alone.
+		other := program.Start(t, program.Environ(t, sim, "PROXY_LISTEN=unix:"+path))
+		if code := other.Exit(); code != 1 || !strings.Contains(other.Stderr.String(), "another process listens there") {
+			t.Errorf("exit %d\n%s", code, other.Stderr.String())
+		}
+		p.Kill() // leaves the socket behind
 	}
 }

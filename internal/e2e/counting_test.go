@@ -1,4 +1,4 @@
-package main
+package e2e
 
 import (
 	"bufio"
@@ -21,7 +21,7 @@ import (
 	"time"
 
 	"mimecast-proxy/event"
-	built "mimecast-proxy/internal/program"
+	"mimecast-proxy/internal/program"
 	"mimecast-proxy/problem"
 	"mimecast-proxy/simulator"
 )
@@ -38,7 +38,7 @@ type kind struct {
 	status  int
 	aborted string
 	// do sends the request where http.Client does not do; nil: it does.
-	do func(p *program, k *kind) (status int, denied string, err error)
+	do func(t *testing.T, p *program.Program, k *kind) (status int, denied string, err error)
 }
 
 const (
@@ -131,9 +131,9 @@ func (c *tally) count(k *kind, status int, denied string) {
 var families = []string{"requests_total{", "requests_aborted_total{", "requests_denied_total{", "route_requests_total{"}
 
 // counted returns what the proxy counted, zeros apart.
-func (p *program) counted() map[string]float64 {
+func counted(t *testing.T, p *program.Program) map[string]float64 {
 	got := map[string]float64{}
-	for sample, v := range p.scrape() {
+	for sample, v := range p.Metrics() {
 		for _, family := range families {
 			if v != 0 && strings.HasPrefix(sample, "mimecast_proxy_"+family) {
 				got[sample] = v
@@ -141,34 +141,6 @@ func (p *program) counted() map[string]float64 {
 		}
 	}
 	return got
-}
-
-// scrape returns every sample of /metrics.
-func (p *program) scrape() map[string]float64 {
-	p.t.Helper()
-	res, err := p.client.Get(p.admin + "/metrics")
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	defer res.Body.Close()
-	samples := map[string]float64{}
-	lines := bufio.NewScanner(res.Body)
-	for lines.Scan() {
-		line := lines.Text()
-		at := strings.LastIndexByte(line, ' ')
-		if strings.HasPrefix(line, "#") || at < 0 {
-			continue
-		}
-		v, err := strconv.ParseFloat(line[at+1:], 64)
-		if err != nil {
-			p.t.Fatalf("%q: %v", line, err)
-		}
-		samples[line[:at]] = v
-	}
-	if err := lines.Err(); err != nil {
-		p.t.Fatal(err)
-	}
-	return samples
 }
 
 // logged returns how many requests the lines of a log stand for.
@@ -187,11 +159,11 @@ func logged(text string) (requests int) {
 
 // send sends one request of the kind. The answer is read to its end, and is as
 // complete as the kind says.
-func (p *program) send(k *kind) (status int, denied string, err error) {
+func send(t *testing.T, p *program.Program, k *kind) (status int, denied string, err error) {
 	if k.do != nil {
-		return k.do(p, k)
+		return k.do(t, p, k)
 	}
-	req, err := http.NewRequestWithContext(p.t.Context(), k.method, p.url+k.path, strings.NewReader(k.body))
+	req, err := http.NewRequestWithContext(t.Context(), k.method, p.URL+k.path, strings.NewReader(k.body))
 	if err != nil {
 		return 0, "", err
 	}
@@ -201,7 +173,7 @@ func (p *program) send(k *kind) (status int, denied string, err error) {
 	if host := k.header["Host"]; host != "" {
 		req.Host = host
 	}
-	res, err := p.client.Do(req)
+	res, err := p.Client.Do(req)
 	if err != nil {
 		return 0, "", err
 	}
@@ -215,18 +187,18 @@ func (p *program) send(k *kind) (status int, denied string, err error) {
 
 // leaveBeforeTheAnswer goes as soon as the early hints say that the request is
 // with Mimecast.
-func leaveBeforeTheAnswer(p *program, k *kind) (int, string, error) {
-	ctx, leave := context.WithCancel(p.t.Context())
+func leaveBeforeTheAnswer(t *testing.T, p *program.Program, k *kind) (int, string, error) {
+	ctx, leave := context.WithCancel(t.Context())
 	defer leave()
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{Got1xxResponse: func(int, textproto.MIMEHeader) error {
 		leave()
 		return nil
 	}})
-	req, err := http.NewRequestWithContext(ctx, k.method, p.url+k.path, nil)
+	req, err := http.NewRequestWithContext(ctx, k.method, p.URL+k.path, nil)
 	if err != nil {
 		return 0, "", err
 	}
-	res, err := p.client.Do(req)
+	res, err := p.Client.Do(req)
 	if err == nil {
 		res.Body.Close()
 		return 0, "", fmt.Errorf("answered with %d", res.StatusCode)
@@ -238,12 +210,12 @@ func leaveBeforeTheAnswer(p *program, k *kind) (int, string, error) {
 }
 
 // leaveAmidTheAnswer goes when it has read a little of an endless answer.
-func leaveAmidTheAnswer(p *program, k *kind) (int, string, error) {
-	req, err := http.NewRequestWithContext(p.t.Context(), k.method, p.url+k.path, nil)
+func leaveAmidTheAnswer(t *testing.T, p *program.Program, k *kind) (int, string, error) {
+	req, err := http.NewRequestWithContext(t.Context(), k.method, p.URL+k.path, nil)
 	if err != nil {
 		return 0, "", err
 	}
-	res, err := p.client.Do(req)
+	res, err := p.Client.Do(req)
 	if err != nil {
 		return 0, "", err
 	}
@@ -252,8 +224,8 @@ func leaveAmidTheAnswer(p *program, k *kind) (int, string, error) {
 }
 
 // sendBroken sends a body that is less or other than announced, and ends.
-func sendBroken(p *program, k *kind) (int, string, error) {
-	conn, err := net.Dial("tcp", strings.TrimPrefix(p.url, "http://"))
+func sendBroken(_ *testing.T, p *program.Program, k *kind) (int, string, error) {
+	conn, err := net.Dial("tcp", p.Listen)
 	if err != nil {
 		return 0, "", err
 	}
@@ -271,25 +243,26 @@ func sendBroken(p *program, k *kind) (int, string, error) {
 }
 
 func TestCountersEqualWhatTheClientCounted(t *testing.T) {
-	sim := built.Simulate(t, simulator.Options{})
+	t.Parallel()
+	sim := program.Simulate(t, simulator.Options{})
 	armKinds(sim)
-	p := serve(t, sim, "PROXY_ALLOW=/kind/,/identity/,POST /api/", "PROXY_LOG_LEVEL=info")
+	p := program.Serve(t, sim, "PROXY_ALLOW=/kind/,/identity/,POST /api/", "PROXY_LOG_LEVEL=info")
 	seen := &tally{of: map[string]float64{}}
-	sent := p.sendAll(seen)
-	await(t, "counters that are equal", func() bool { return maps.Equal(seen.of, p.counted()) || t.Failed() })
-	for _, all := range []map[string]float64{seen.of, p.counted()} {
+	sent := sendAll(t, p, seen)
+	program.Await(t, "counters that are equal", func() bool { return maps.Equal(seen.of, counted(t, p)) || t.Failed() })
+	for _, all := range []map[string]float64{seen.of, counted(t, p)} {
 		for sample := range all {
-			if got := p.metric(sample); got != seen.of[sample] {
+			if got := p.Metric(sample); got != seen.of[sample] {
 				t.Errorf("%s is %v, the clients counted %v", sample, got, seen.of[sample])
 			}
 		}
 	}
-	p.countElsewhere(sim, sent)
+	countElsewhere(t, p, sim, sent)
 	t.Logf("%d requests of %d kinds, %d token requests; each of %d counters equal", sent, len(kinds), sim.TokenRequests(), len(seen.of))
 }
 
 // sendAll sends requests of all kinds in turn, and returns how many.
-func (p *program) sendAll(seen *tally) (sent int) {
+func sendAll(t *testing.T, p *program.Program, seen *tally) (sent int) {
 	interval, n := time.Duration(0), 25*len(kinds)
 	if *countingFor > 0 {
 		interval, n = 10*time.Millisecond, int(*countingFor/(10*time.Millisecond))
@@ -302,9 +275,9 @@ func (p *program) sendAll(seen *tally) (sent int) {
 		slots <- struct{}{}
 		clients.Go(func() {
 			defer func() { <-slots }()
-			status, denied, err := p.send(k)
+			status, denied, err := send(t, p, k)
 			if err != nil || status != k.status {
-				p.t.Errorf("%s %s: %d %v", k.method, k.path, status, err)
+				t.Errorf("%s %s: %d %v", k.method, k.path, status, err)
 			}
 			seen.count(k, status, denied)
 		})
@@ -315,36 +288,36 @@ func (p *program) sendAll(seen *tally) (sent int) {
 
 // countElsewhere holds the other places that count to the same number: the
 // histogram, the log, the status, and what is said of each 401.
-func (p *program) countElsewhere(sim *simulator.Server, sent int) {
-	p.t.Helper()
+func countElsewhere(t *testing.T, p *program.Program, sim *simulator.Server, sent int) {
+	t.Helper()
 	var refusals, ended float64
-	for sample, v := range p.scrape() {
+	for sample, v := range p.Metrics() {
 		switch {
 		case strings.HasPrefix(sample, `mimecast_proxy_requests_total{code="401"`):
 			refusals += v
 		case strings.HasPrefix(sample, "mimecast_proxy_unauthorized_retries_total{"):
 			ended += v
 		case strings.Contains(sample, `"other"`) && v != 0 && !strings.Contains(sample, `method="other"`) && !strings.Contains(sample, `route="other"`):
-			p.t.Errorf("%s is %v: a label that telemetry does not know", sample, v)
+			t.Errorf("%s is %v: a label that telemetry does not know", sample, v)
 		}
 	}
 	if refusals == 0 || refusals != ended {
-		p.t.Errorf("%v answers were 401, of %v it is counted how they ended", refusals, ended)
+		t.Errorf("%v answers were 401, of %v it is counted how they ended", refusals, ended)
 	}
-	if n := p.metric("mimecast_proxy_request_duration_seconds_count"); int(n) != sent || p.metric("mimecast_proxy_requests_in_flight") != 0 {
-		p.t.Errorf("%v durations, %d requests, %v in flight", n, sent, p.metric("mimecast_proxy_requests_in_flight"))
+	if n := p.Metric("mimecast_proxy_request_duration_seconds_count"); int(n) != sent || p.Metric("mimecast_proxy_requests_in_flight") != 0 {
+		t.Errorf("%v durations, %d requests, %v in flight", n, sent, p.Metric("mimecast_proxy_requests_in_flight"))
 	}
 	var status struct{ Total int }
-	res, err := p.client.Get(p.admin + "/api/status")
+	res, err := p.Client.Get(p.AdminURL + "/api/status")
 	if err != nil {
-		p.t.Fatal(err)
+		t.Fatal(err)
 	}
 	defer res.Body.Close()
 	if err := json.NewDecoder(res.Body).Decode(&status); err != nil || status.Total != sent {
-		p.t.Errorf("the status says %d, %v", status.Total, err)
+		t.Errorf("the status says %d, %v", status.Total, err)
 	}
-	p.stderr.Await(p.t, "as many lines", func(text string) bool { return logged(text) == sent })
-	if n := p.metric(`mimecast_proxy_token_requests_total{outcome="ok",trigger="startup"}`) + p.metric(`mimecast_proxy_token_requests_total{outcome="ok",trigger="unauthorized"}`); int(n) != sim.TokenRequests() {
-		p.t.Errorf("%v token requests counted, Mimecast saw %d", n, sim.TokenRequests())
+	p.Stderr.Await(t, "as many lines", func(text string) bool { return logged(text) == sent })
+	if n := p.Metric(`mimecast_proxy_token_requests_total{outcome="ok",trigger="startup"}`) + p.Metric(`mimecast_proxy_token_requests_total{outcome="ok",trigger="unauthorized"}`); int(n) != sim.TokenRequests() {
+		t.Errorf("%v token requests counted, Mimecast saw %d", n, sim.TokenRequests())
 	}
 }

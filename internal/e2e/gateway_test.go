@@ -1,4 +1,4 @@
-package main
+package e2e
 
 import (
 	"bytes"
@@ -15,16 +15,16 @@ import (
 	"testing"
 	"time"
 
-	built "mimecast-proxy/internal/program"
+	"mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
 )
 
 // gateway starts a replica of the gateway of docs/kubernetes.md: reachable from
 // elsewhere, with a key, and with time to be looked away from.
-func gateway(t *testing.T, sim *simulator.Server) *program {
+func gateway(t *testing.T, sim *simulator.Server) *program.Program {
 	t.Helper()
-	p := serve(t, sim, "PROXY_LISTEN=0.0.0.0:0", "PROXY_API_KEY="+gatewayKey, "PROXY_ALLOWED_HOSTS=mimecast-proxy", "PROXY_SHUTDOWN_DELAY=5s")
-	p.url = "http://127.0.0.1" + p.url[strings.LastIndexByte(p.url, ':'):]
+	p := program.Serve(t, sim, "PROXY_LISTEN=0.0.0.0:0", "PROXY_API_KEY="+gatewayKey, "PROXY_ALLOWED_HOSTS=mimecast-proxy", "PROXY_SHUTDOWN_DELAY=5s")
+	p.URL = "http://127.0.0.1" + p.URL[strings.LastIndexByte(p.URL, ':'):]
 	return p
 }
 
@@ -32,11 +32,13 @@ const gatewayKey = "a-key-for-the-tests-only"
 
 // balancer sends each request to the replica that is an endpoint, as a cluster
 // does: a replica is one until its readiness probe has failed.
-type balancer struct{ endpoint atomic.Pointer[program] }
+type balancer struct {
+	endpoint atomic.Pointer[program.Program]
+}
 
 // watch probes p and moves on to next when it is not ready any more, though only
 // after another few requests: the news takes its time to reach every node.
-func (s *balancer) watch(p, next *program, news func() bool, over <-chan struct{}) {
+func (s *balancer) watch(p, next *program.Program, news func() bool, over <-chan struct{}) {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -45,7 +47,7 @@ func (s *balancer) watch(p, next *program, news func() bool, over <-chan struct{
 			return
 		case <-tick.C:
 		}
-		res, err := p.client.Get(p.admin + "/readyz")
+		res, err := p.Client.Get(p.AdminURL + "/readyz")
 		if err == nil {
 			res.Body.Close()
 		}
@@ -57,8 +59,10 @@ func (s *balancer) watch(p, next *program, news func() bool, over <-chan struct{
 }
 
 func TestSIGTERMOfAGatewaysReplicaUnderLoadLosesNoRequest(t *testing.T) {
+	program.Slow(t)
+	t.Parallel()
 	const clients = 16
-	sim := built.Simulate(t, simulator.Options{})
+	sim := program.Simulate(t, simulator.Options{})
 	sim.AddFault(simulator.Fault{Path: "/identity/whoami", Delay: 20 * time.Millisecond})
 	old, next := gateway(t, sim), gateway(t, sim)
 	var svc balancer
@@ -80,7 +84,7 @@ func TestSIGTERMOfAGatewaysReplicaUnderLoadLosesNoRequest(t *testing.T) {
 				}
 				p := svc.endpoint.Load()
 				late := signalled.Load()
-				req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, p.url+"/identity/whoami", nil)
+				req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, p.URL+"/identity/whoami", nil)
 				if err != nil {
 					t.Error(err)
 					return
@@ -107,15 +111,13 @@ func TestSIGTERMOfAGatewaysReplicaUnderLoadLosesNoRequest(t *testing.T) {
 		})
 	}
 	watching.Go(func() { svc.watch(old, next, func() bool { return after.Load() > clients }, over) })
-	await(t, "load", func() bool { return before.Load() > 10*clients })
-	if err := old.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
+	program.Await(t, "load", func() bool { return before.Load() > 10*clients })
+	old.Signal(syscall.SIGTERM)
 	signalled.Store(true)
-	if code := old.exit(); code != 0 {
-		t.Errorf("exit %d\n%s", code, old.stderr.String())
+	if code := old.Exit(); code != 0 {
+		t.Errorf("exit %d\n%s", code, old.Stderr.String())
 	}
-	await(t, "load on the other", func() bool { return elsewhere.Load() > 10*clients })
+	program.Await(t, "load on the other", func() bool { return elsewhere.Load() > 10*clients })
 	close(over)
 	working.Wait()
 	watching.Wait()
@@ -123,6 +125,8 @@ func TestSIGTERMOfAGatewaysReplicaUnderLoadLosesNoRequest(t *testing.T) {
 }
 
 func TestIdleProxyTakesLittleMemory(t *testing.T) {
+	program.Slow(t)
+	t.Parallel()
 	if runtime.GOOS != "linux" {
 		t.Skip("memory is read from /proc")
 	}
@@ -130,33 +134,34 @@ func TestIdleProxyTakesLittleMemory(t *testing.T) {
 	if !strings.HasPrefix(runtime.Version(), "go1.26") {
 		most = 18 << 20 // the next runtime is larger
 	}
-	p := serve(t, built.Simulate(t, simulator.Options{}))
-	p.must("GET", "/identity/whoami", "")
-	first, _ := p.resident(t)
+	p := program.Serve(t, program.Simulate(t, simulator.Options{}))
+	p.Must("GET", "/identity/whoami", "")
+	first, _ := p.Resident()
 	var idle int64
-	await(t, fmt.Sprintf("less than %.0f MiB", mib(most)), func() bool {
-		idle, _ = p.resident(t)
+	program.Await(t, fmt.Sprintf("less than %.0f MiB", program.MiB(most)), func() bool {
+		idle, _ = p.Resident()
 		return idle < most
 	})
-	t.Logf("resident after the first request: %.1f MiB, and after 10 s without another: %.1f MiB", mib(first), mib(idle))
+	t.Logf("resident after the first request: %.1f MiB, and after 10 s without another: %.1f MiB", program.MiB(first), program.MiB(idle))
 }
 
 func TestBinaryIsSmallAndStatic(t *testing.T) {
+	t.Parallel()
 	if runtime.GOOS != "linux" {
 		t.Skip("read as ELF")
 	}
 	// A template that is executed anywhere calls methods by their names. Then the
 	// linker keeps every exported method of every type, which is 2 MiB.
 	const most = 27 << 19 // 13.5 MiB
-	info, err := os.Stat(built.Binary())
+	info, err := os.Stat(program.Binary())
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("%.1f MiB", mib(info.Size()))
+	t.Logf("%.1f MiB", program.MiB(info.Size()))
 	if info.Size() > most {
 		t.Errorf("%d bytes", info.Size())
 	}
-	f, err := elf.Open(built.Binary())
+	f, err := elf.Open(program.Binary())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,28 +174,31 @@ func TestBinaryIsSmallAndStatic(t *testing.T) {
 }
 
 func TestBinaryExecutesNoTemplate(t *testing.T) {
-	program, err := os.ReadFile(built.Binary())
+	t.Parallel()
+	binary, err := os.ReadFile(program.Binary())
 	if err != nil {
 		t.Fatal(err)
 	}
 	// It has the names of its functions, for traces.
-	if !bytes.Contains(program, []byte("mimecast-proxy/admin.Handler")) {
+	if !bytes.Contains(binary, []byte("mimecast-proxy/admin.Handler")) {
 		t.Fatal("no names of functions are in it")
 	}
-	if bytes.Contains(program, []byte("text/template.(*Template).Execute")) {
+	if bytes.Contains(binary, []byte("text/template.(*Template).Execute")) {
 		t.Error("something executes a template: build text by hand, and pages of gomponents")
 	}
 }
 
 func TestFirstRequestAfterTheStartIsAnswered(t *testing.T) {
-	sim := built.Simulate(t, simulator.Options{})
+	program.Slow(t)
+	t.Parallel()
+	sim := program.Simulate(t, simulator.Options{})
 	var took []time.Duration
 	for range 9 {
-		env := built.Environ(t, sim)
+		env := program.Environ(t, sim)
 		began := time.Now()
-		p := start(t, env)
-		p.awaitServing()
-		if res, _ := p.must("GET", "/identity/whoami", ""); res.StatusCode != http.StatusOK {
+		p := program.Start(t, env)
+		p.AwaitServing()
+		if res, _ := p.Must("GET", "/identity/whoami", ""); res.StatusCode != http.StatusOK {
 			t.Fatalf("%d", res.StatusCode)
 		}
 		took = append(took, time.Since(began))

@@ -1,4 +1,4 @@
-package main
+package e2e
 
 import (
 	"bufio"
@@ -11,7 +11,8 @@ import (
 	"strings"
 	"testing"
 
-	built "mimecast-proxy/internal/program"
+	"mimecast-proxy/config"
+	"mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
 )
 
@@ -20,14 +21,14 @@ var open = []string{"method", "code", "route", "version", "revision", "goversion
 
 // metricsTable returns the reference of the program's own metrics, as the
 // program itself tells it.
-func (p *program) metricsTable() string {
-	p.t.Helper()
-	res, err := p.client.Get(p.admin + "/metrics")
+func metricsTable(t *testing.T, p *program.Program) string {
+	t.Helper()
+	res, err := p.Client.Get(p.AdminURL + "/metrics")
 	if err != nil {
-		p.t.Fatal(err)
+		t.Fatal(err)
 	}
 	defer res.Body.Close()
-	have := seriesOf(p.scrape())
+	have := seriesOf(p.Metrics())
 	var b strings.Builder
 	b.WriteString("| metric | type | labels | what it is |\n|---|---|---|---|\n")
 	help := ""
@@ -69,16 +70,17 @@ func labelsOf(sets []map[string]string) string {
 }
 
 func TestReferenceHasEveryMetric(t *testing.T) {
-	table := exercise(t).metricsTable()
-	if !strings.Contains(readText(t, "docs/operations.md"), "<!-- metrics: kept by a test -->\n\n"+table+"\n<!-- end of metrics -->") {
+	t.Parallel()
+	table := metricsTable(t, exercise(t))
+	if !strings.Contains(program.ReadFile(t, "docs/operations.md"), "<!-- metrics: kept by a test -->\n\n"+table+"\n<!-- end of metrics -->") {
 		t.Errorf("docs/operations.md does not have this table:\n%s", table)
 	}
 }
 
 // fieldsOf returns the fields of all the log's lines with one of the messages.
-func (p *program) fieldsOf(messages ...string) map[string]bool {
+func fieldsOf(t *testing.T, p *program.Program, messages ...string) map[string]bool {
 	fields := map[string]bool{}
-	for text := range strings.Lines(p.stderr.String()) {
+	for text := range strings.Lines(p.Stderr.String()) {
 		var line map[string]any
 		if json.Unmarshal([]byte(text), &line) == nil && slices.Contains(messages, fmt.Sprint(line["msg"])) {
 			for name := range line {
@@ -96,26 +98,27 @@ var (
 )
 
 func TestReferenceHasEveryFieldOfTheLog(t *testing.T) {
+	t.Parallel()
 	p := exercise(t)
-	if res, _ := p.must("GET", "/identity/whoami", "", "Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"); res.StatusCode != http.StatusOK {
+	if res, _ := p.Must("GET", "/identity/whoami", "", "Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"); res.StatusCode != http.StatusOK {
 		t.Error(res.Status)
 	}
-	p.stderr.Await(t, "the last line", func(text string) bool { return strings.Contains(text, "trace_id") })
+	p.Stderr.Await(t, "the last line", func(text string) bool { return strings.Contains(text, "trace_id") })
 	for range 3 { // of which two at least share a line
-		p.must("GET", "/", "", "Origin", "https://evil.example")
+		p.Must("GET", "/", "", "Origin", "https://evil.example")
 	}
-	p.stderr.Await(t, "the line of several", func(text string) bool { return strings.Contains(text, "suppressed") })
-	sim := built.Simulate(t, simulator.Options{ClientSecret: "another"})
-	refused := start(t, built.Environ(t, sim))
-	refused.stderr.Await(t, "the refusal", func(text string) bool { return strings.Contains(text, "token refused") })
-	tokens := p.fieldsOf("token renewed")
-	maps.Copy(tokens, refused.fieldsOf("token refused", "no token"))
+	p.Stderr.Await(t, "the line of several", func(text string) bool { return strings.Contains(text, "suppressed") })
+	sim := program.Simulate(t, simulator.Options{ClientSecret: "another"})
+	refused := program.Start(t, program.Environ(t, sim))
+	refused.Stderr.Await(t, "the refusal", func(text string) bool { return strings.Contains(text, "token refused") })
+	tokens := fieldsOf(t, p, "token renewed")
+	maps.Copy(tokens, fieldsOf(t, refused, "token refused", "no token"))
 
-	tables := fieldTable.FindAllStringSubmatch(readText(t, "docs/operations.md"), -1)
+	tables := fieldTable.FindAllStringSubmatch(program.ReadFile(t, "docs/operations.md"), -1)
 	if len(tables) != 2 {
 		t.Fatalf("%d tables of fields", len(tables))
 	}
-	for i, have := range []map[string]bool{p.fieldsOf("request"), tokens} {
+	for i, have := range []map[string]bool{fieldsOf(t, p, "request"), tokens} {
 		told := map[string]bool{}
 		for _, cell := range fieldCell.FindAllStringSubmatch(tables[i][1], -1) {
 			for _, name := range inCode.FindAllStringSubmatch(cell[1], -1) {
@@ -125,5 +128,12 @@ func TestReferenceHasEveryFieldOfTheLog(t *testing.T) {
 		if !maps.Equal(have, told) {
 			t.Errorf("the log has %v, the reference %v", slices.Sorted(maps.Keys(have)), slices.Sorted(maps.Keys(told)))
 		}
+	}
+}
+
+func TestREADMEHasTheVariables(t *testing.T) {
+	t.Parallel()
+	if !strings.Contains(program.ReadFile(t, "README.md"), config.Markdown()) {
+		t.Errorf("README.md does not have this table:\n%s", config.Markdown())
 	}
 }

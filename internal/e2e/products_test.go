@@ -1,4 +1,4 @@
-package main
+package e2e
 
 import (
 	"encoding/json"
@@ -6,19 +6,20 @@ import (
 	"strings"
 	"testing"
 
-	built "mimecast-proxy/internal/program"
+	"mimecast-proxy/internal/program"
 	"mimecast-proxy/mimecast"
 	"mimecast-proxy/simulator"
 )
 
 func TestCheckListsTheProductsThatTheApplicationMayUse(t *testing.T) {
-	sim := built.Simulate(t, simulator.Options{})
+	t.Parallel()
+	sim := program.Simulate(t, simulator.Options{})
 	sim.Forbid("/siem/", "/api/dlp/")
 	sim.AddFault(simulator.Fault{Path: "/partner/", Status: 500, Code: "internal-error"})
 	sim.AddFault(simulator.Fault{Path: "/threats/", Cut: simulator.CutAnswer})
 	want := map[string]string{"SIEM events, stream": "no", "SIEM events, batch files": "no", "Data leak prevention logs": "no", "Partner": "unknown", "Security events": "unknown"}
 
-	p := start(t, built.Environ(t, sim), "check", "--products", "--json")
+	p := program.Start(t, program.Environ(t, sim), "check", "--products", "--json")
 	var report struct {
 		OK    bool
 		Steps []struct {
@@ -30,8 +31,8 @@ func TestCheckListsTheProductsThatTheApplicationMayUse(t *testing.T) {
 			}
 		}
 	}
-	if code := p.exit(); code != 0 || json.Unmarshal([]byte(p.stdout.String()), &report) != nil || !report.OK || len(report.Steps) != 6 || report.Steps[5].Step != "products" {
-		t.Fatalf("exit %d\n%s%s", code, p.stdout.String(), p.stderr.String())
+	if code := p.Exit(); code != 0 || json.Unmarshal([]byte(p.Stdout.String()), &report) != nil || !report.OK || len(report.Steps) != 6 || report.Steps[5].Step != "products" {
+		t.Fatalf("exit %d\n%s%s", code, p.Stdout.String(), p.Stderr.String())
 	}
 	products := report.Steps[5].Products
 	if len(products) != len(mimecast.Products) {
@@ -53,20 +54,21 @@ func TestCheckListsTheProductsThatTheApplicationMayUse(t *testing.T) {
 		}
 	}
 
-	people := start(t, built.Environ(t, sim), "check", "--products")
-	if code, text := people.exit(), people.stdout.String(); code != 0 || !strings.Contains(text, "ok      products       8 of 13 can be used, 2 unknown") ||
+	people := program.Start(t, program.Environ(t, sim), "check", "--products")
+	if code, text := people.Exit(), people.Stdout.String(); code != 0 || !strings.Contains(text, "ok      products       8 of 13 can be used, 2 unknown") ||
 		!strings.Contains(text, "        no       Data leak prevention logs       POST /api/dlp/get-logs: status 403, app_forbidden\n") ||
 		!strings.Contains(text, "        yes      Account                         POST /api/account/get-account: status 200\n") {
-		t.Errorf("exit %d\n%s%s", code, text, people.stderr.String())
+		t.Errorf("exit %d\n%s%s", code, text, people.Stderr.String())
 	}
 }
 
 func TestCheckAsksForProductsOnlyOnceItPassed(t *testing.T) {
-	sim := built.Simulate(t, simulator.Options{})
+	t.Parallel()
+	sim := program.Simulate(t, simulator.Options{})
 	sim.Forbid("/identity/")
-	p := start(t, built.Environ(t, sim), "check", "--products")
-	if code := p.exit(); code != 1 || strings.Contains(p.stdout.String(), "products") {
-		t.Errorf("exit %d\n%s", code, p.stdout.String())
+	p := program.Start(t, program.Environ(t, sim), "check", "--products")
+	if code := p.Exit(); code != 1 || strings.Contains(p.Stdout.String(), "products") {
+		t.Errorf("exit %d\n%s", code, p.Stdout.String())
 	}
 	for _, r := range sim.Requests() {
 		if strings.HasPrefix(r.Target, "/api/") || strings.HasPrefix(r.Target, "/siem/") {

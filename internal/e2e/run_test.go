@@ -1,21 +1,23 @@
 //go:build unix
 
-package main
+package e2e
 
 import (
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
-	built "mimecast-proxy/internal/program"
+	"mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
 )
 
 // The error of a command that cannot be started names what it is and what to type,
 // with the exit code of shells.
 func TestRunSaysWhyACommandDoesNotStart(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	for name, content := range map[string]string{
 		"crlf.sh": "#!/bin/sh\r\necho\r\n", "crlf-env": "#!/usr/bin/env sh\r\necho\r\n", "crlf-option": "#!/bin/sh -e\r\necho\r\n", "with space.sh": "#!/bin/sh\r\n",
@@ -29,7 +31,7 @@ func TestRunSaysWhyACommandDoesNotStart(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "plain.sh"), []byte("#!/bin/sh\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	sim := built.Simulate(t, simulator.Options{})
+	sim := program.Simulate(t, simulator.Options{})
 	for _, c := range []struct {
 		code int
 		argv []string
@@ -62,26 +64,28 @@ func TestRunSaysWhyACommandDoesNotStart(t *testing.T) {
 		{126, []string{"./empty"}, "./empty is empty"},
 		{126, []string{"./binary"}, "./binary is a program for another system or processor"},
 	} {
-		cmd := exec.Command(built.Binary(), append([]string{"run", "--"}, c.argv...)...)
-		cmd.Dir, cmd.Env = dir, built.Environ(t, sim, "PATH="+os.Getenv("PATH"))
-		p := startCommand(t, cmd)
-		if code := p.exit(); code != c.code || !strings.Contains(p.stderr.String(), c.says) || strings.Contains(p.stderr.String(), "=secret") {
-			t.Errorf("%.100q: exit %d, want %d and %q\n%.1000s", c.argv, code, c.code, c.says, p.stderr.String())
+		cmd := exec.Command(program.Binary(), append([]string{"run", "--"}, c.argv...)...)
+		cmd.Dir, cmd.Env = dir, program.Environ(t, sim, "PATH="+os.Getenv("PATH"))
+		p := program.StartCmd(t, cmd)
+		if code := p.Exit(); code != c.code || !strings.Contains(p.Stderr.String(), c.says) || strings.Contains(p.Stderr.String(), "=secret") {
+			t.Errorf("%.100q: exit %d, want %d and %q\n%.1000s", c.argv, code, c.code, c.says, p.Stderr.String())
 		}
 	}
 	// What a command says of itself is enough where nothing is wrong with the file.
-	cmd := exec.Command(built.Binary(), "run", "--", "./fails")
-	cmd.Dir, cmd.Env = dir, built.Environ(t, sim)
-	p := startCommand(t, cmd)
-	if code := p.exit(); code != 127 || p.stderr.String() != "" {
-		t.Errorf("a command that ends with 127: exit %d\n%s", code, p.stderr.String())
+	cmd := exec.Command(program.Binary(), "run", "--", "./fails")
+	cmd.Dir, cmd.Env = dir, program.Environ(t, sim)
+	p := program.StartCmd(t, cmd)
+	if code := p.Exit(); code != 127 || p.Stderr.String() != "" {
+		t.Errorf("a command that ends with 127: exit %d\n%s", code, p.Stderr.String())
 	}
 }
 
 // A corporate proxy cannot reach the proxy of run, whichever spelling the command
 // reads.
 func TestRunsCommandReachesTheProxyDespiteACorporateOne(t *testing.T) {
-	sim := built.Simulate(t, simulator.Options{})
+	program.Slow(t)
+	t.Parallel()
+	sim := program.Simulate(t, simulator.Options{})
 	for tool, argv := range map[string][]string{
 		"curl":    {"sh", "-c", `curl -sS "$MIMECAST_BASE_URL/identity/whoami"`},
 		"python3": {"python3", "-c", "import os, urllib.request; print(urllib.request.urlopen(os.environ['MIMECAST_BASE_URL'] + '/identity/whoami').read().decode())"},
@@ -91,9 +95,9 @@ func TestRunsCommandReachesTheProxyDespiteACorporateOne(t *testing.T) {
 				t.Skipf("%s is not on this machine", tool)
 			}
 			for _, list := range []string{"NO_PROXY=blob.test", "no_proxy=blob.test", "NO_PROXY=*", "no_proxy=a.test b.test,c.test", "NO_PROXY=blob.test:80"} {
-				p := start(t, built.Environ(t, sim, "PATH="+os.Getenv("PATH"), "HOME="+os.Getenv("HOME"), "http_proxy=http://"+unreachable(t), list), append([]string{"run", "--"}, argv...)...)
-				if code := p.exit(); code != 0 || !strings.Contains(p.stdout.String(), "CSIM22A104") {
-					t.Errorf("%s: exit %d\n%s%s", list, code, p.stdout.String(), p.stderr.String())
+				p := program.Start(t, program.Environ(t, sim, "PATH="+os.Getenv("PATH"), "HOME="+os.Getenv("HOME"), "http_proxy=http://"+unreachable(t), list), append([]string{"run", "--"}, argv...)...)
+				if code := p.Exit(); code != 0 || !strings.Contains(p.Stdout.String(), "CSIM22A104") {
+					t.Errorf("%s: exit %d\n%s%s", list, code, p.Stdout.String(), p.Stderr.String())
 				}
 			}
 		})
@@ -101,7 +105,8 @@ func TestRunsCommandReachesTheProxyDespiteACorporateOne(t *testing.T) {
 }
 
 func TestRefusedCredentialsAreCuredWhereTheyComeFrom(t *testing.T) {
-	sim := built.Simulate(t, simulator.Options{ClientSecret: "another"})
+	t.Parallel()
+	sim := program.Simulate(t, simulator.Options{ClientSecret: "another"})
 	id, _ := fileWith(t, simulator.DefaultClientID)
 	secret, _ := fileWith(t, simulator.DefaultClientSecret)
 	idFile := []string{"MIMECAST_CLIENT_ID=", "MIMECAST_CLIENT_ID_FILE=" + id}
@@ -115,41 +120,63 @@ func TestRefusedCredentialsAreCuredWhereTheyComeFrom(t *testing.T) {
 		{idFile, "Change MIMECAST_CLIENT_SECRET and restart the proxy; it reloads the file in MIMECAST_CLIENT_ID_FILE."},
 		{append(idFile, secretFile...), "Correct the file in MIMECAST_CLIENT_ID_FILE or MIMECAST_CLIENT_SECRET_FILE; the proxy reloads both."},
 	} {
-		p := start(t, built.Environ(t, sim, c.more...))
-		p.awaitServing()
-		if res, body := p.must("GET", "/identity/whoami", ""); res.StatusCode != 502 || !strings.Contains(body, c.cure) {
+		p := program.Start(t, program.Environ(t, sim, c.more...))
+		p.AwaitServing()
+		if res, body := p.Must("GET", "/identity/whoami", ""); res.StatusCode != 502 || !strings.Contains(body, c.cure) {
 			t.Errorf("%d %s; want %q", res.StatusCode, body, c.cure)
 		}
 	}
 }
 
 func TestCheckSaysHowLongTheSecretIsAndWhatToDoNext(t *testing.T) {
+	t.Parallel()
 	const secret = "sekret-with-ü"
-	sim := built.Simulate(t, simulator.Options{ClientSecret: secret})
+	sim := program.Simulate(t, simulator.Options{ClientSecret: secret})
 	path, _ := fileWith(t, secret)
 	for from, more := range map[string][]string{
 		"MIMECAST_CLIENT_SECRET": {"MIMECAST_CLIENT_SECRET=" + secret},
 		path:                     {"MIMECAST_CLIENT_SECRET=", "MIMECAST_CLIENT_SECRET_FILE=" + path},
 	} {
 		says := "a secret of 13 characters from " + from
-		p := start(t, built.Environ(t, sim, more...), "check")
-		if code := p.exit(); code != 0 || !strings.Contains(p.stdout.String(), says) || !strings.HasSuffix(p.stdout.String(), "\nAll steps passed. Start the proxy with: mimecast-proxy\n") || strings.Contains(p.stdout.String(), secret) {
-			t.Errorf("exit %d, want %q\n%s", code, says, p.stdout.String())
+		p := program.Start(t, program.Environ(t, sim, more...), "check")
+		if code := p.Exit(); code != 0 || !strings.Contains(p.Stdout.String(), says) || !strings.HasSuffix(p.Stdout.String(), "\nAll steps passed. Start the proxy with: mimecast-proxy\n") || strings.Contains(p.Stdout.String(), secret) {
+			t.Errorf("exit %d, want %q\n%s", code, says, p.Stdout.String())
 		}
-		p = start(t, built.Environ(t, sim, more...), "check", "--json")
-		if code := p.exit(); code != 0 || !strings.Contains(p.stdout.String(), says) || strings.Contains(p.stdout.String(), "All steps") {
-			t.Errorf("exit %d, want %q\n%s", code, says, p.stdout.String())
+		p = program.Start(t, program.Environ(t, sim, more...), "check", "--json")
+		if code := p.Exit(); code != 0 || !strings.Contains(p.Stdout.String(), says) || strings.Contains(p.Stdout.String(), "All steps") {
+			t.Errorf("exit %d, want %q\n%s", code, says, p.Stdout.String())
 		}
 	}
-	p := start(t, built.Environ(t, sim), "check") // with another secret
-	if code, out := p.exit(), p.stdout.String(); code != 1 || !strings.Contains(out, "characters from MIMECAST_CLIENT_SECRET") || strings.Contains(out, "All steps") {
+	p := program.Start(t, program.Environ(t, sim), "check") // with another secret
+	if code, out := p.Exit(), p.Stdout.String(); code != 1 || !strings.Contains(out, "characters from MIMECAST_CLIENT_SECRET") || strings.Contains(out, "All steps") {
 		t.Errorf("exit %d\n%s", code, out)
 	}
 }
 
 func TestVersionIsAFlagToo(t *testing.T) {
-	command, flag := start(t, nil, "version"), start(t, nil, "--version")
-	if command.exit() != 0 || flag.exit() != 0 || flag.stdout.String() != command.stdout.String() || flag.stdout.String() == "" {
-		t.Errorf("%q, but %q%s", command.stdout.String(), flag.stdout.String(), flag.stderr.String())
+	t.Parallel()
+	command, flag := program.Start(t, nil, "version"), program.Start(t, nil, "--version")
+	if command.Exit() != 0 || flag.Exit() != 0 || flag.Stdout.String() != command.Stdout.String() || flag.Stdout.String() == "" {
+		t.Errorf("%q, but %q%s", command.Stdout.String(), flag.Stdout.String(), flag.Stderr.String())
+	}
+}
+
+func TestRunLendsACommandTheProxy(t *testing.T) {
+	t.Parallel()
+	sim := program.Simulate(t, simulator.Options{})
+	p := program.Start(t, program.Environ(t, sim, "TEST_CHILD=1"), "run", "--", os.Args[0], "--flag", "arg")
+	if code := p.Exit(); code != 7 || p.Stdout.String() != "200 true  [--flag arg]\n" {
+		t.Errorf("exit %d\n%s%s", code, p.Stdout.String(), p.Stderr.String())
+	}
+	p = program.Start(t, program.Environ(t, sim, "TEST_CHILD=sleep"), "run", "--", os.Args[0])
+	p.Stdout.Await(t, "the command", func(text string) bool { return strings.Contains(text, "sleeping") })
+	p.Signal(syscall.SIGTERM)
+	if code := p.Exit(); code != 128+int(syscall.SIGTERM) {
+		t.Errorf("exit %d after SIGTERM", code)
+	}
+	for argv, want := range map[string]int{"/nowhere/command": 127, t.TempDir(): 126} {
+		if code := program.Start(t, program.Environ(t, sim), "run", "--", argv).Exit(); code != want {
+			t.Errorf("%s: exit %d, want %d", argv, code, want)
+		}
 	}
 }

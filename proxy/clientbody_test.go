@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/event"
 	"mimecast-proxy/problem"
 	"mimecast-proxy/upstream"
 )
@@ -38,6 +39,7 @@ func breakOff(w http.ResponseWriter, _ *http.Request) {
 }
 
 func TestAPausedClientGetsAnEarlyResponse(t *testing.T) {
+	t.Parallel()
 	framings := map[string]string{
 		"Content-Length: 1000000\r\n":    strings.Repeat("x", 50_000),
 		"Transfer-Encoding: chunked\r\n": "c350\r\n" + strings.Repeat("x", 50_000) + "\r\n",
@@ -101,6 +103,7 @@ func TestNoGoroutineOutlivesAResponseToAPausedClient(t *testing.T) {
 }
 
 func TestAnUploadGoesOnAfterAPause(t *testing.T) {
+	t.Parallel()
 	for _, http1 := range []bool{true, false} {
 		r := newRig(t, setup{limit: 1000, http1: http1}, echo)
 		sent := strings.Repeat("0123456789", 30_000)
@@ -124,6 +127,7 @@ func TestAnUploadGoesOnAfterAPause(t *testing.T) {
 }
 
 func TestAnExpiredTokenIsNeverSent(t *testing.T) {
+	t.Parallel()
 	const lifetime = 300 * time.Millisecond
 	for _, limit := range []int64{1 << 20, 10} {
 		for _, http1 := range []bool{true, false} {
@@ -150,6 +154,7 @@ func TestAnExpiredTokenIsNeverSent(t *testing.T) {
 // A request that waits for the only connection for longer than its token lives
 // is sent with another.
 func TestATokenThatExpiresWhileItsRequestWaitsForAConnectionIsNotSent(t *testing.T) {
+	t.Parallel()
 	const lifetime = 200 * time.Millisecond
 	first := make(chan bool)
 	r := newRig(t, setup{http1: true, up: func(u *upstream.Options) { u.MaxConnections = 1 }}, func(w http.ResponseWriter, req *http.Request) {
@@ -171,4 +176,44 @@ func TestATokenThatExpiresWhileItsRequestWaitsForAConnectionIsNotSent(t *testing
 		t.Errorf("%d, Mimecast got %s", res.StatusCode, got)
 	}
 	<-done
+}
+
+// A client that closes its half of the connection within its body waits for the
+// response, and gets one.
+func TestABodyThatEndsEarlyIsABadRequest(t *testing.T) {
+	for framing, begun := range map[string]string{
+		"Content-Length: 10\r\n":         "5byte",
+		"Content-Length: 1000000\r\n":    strings.Repeat("x", 5000),
+		"Transfer-Encoding: chunked\r\n": "5\r\n5by",
+	} {
+		for _, limit := range []int64{1 << 20, 4} { // kept, and streamed
+			for _, http1 := range []bool{true, false} {
+				t.Run(fmt.Sprintf("%q, limit %d, HTTP/1 %v", framing, limit, http1), func(t *testing.T) {
+					r := newRig(t, setup{http1: http1, limit: limit}, func(_ http.ResponseWriter, req *http.Request) {
+						if _, err := io.Copy(io.Discard, req.Body); err == nil {
+							t.Error("Mimecast took the body for whole")
+						}
+					})
+					conn, err := net.Dial("tcp", r.front.Listener.Addr().String())
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer conn.Close()
+					_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
+					fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: h\r\n%s\r\n%s", framing, begun)
+					if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
+						t.Fatal(err)
+					}
+					res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer res.Body.Close()
+					if got := res.Header.Get(problem.Header); res.StatusCode != http.StatusBadRequest || got != string(event.BadRequestBody) {
+						t.Errorf("%d %s", res.StatusCode, got)
+					}
+				})
+			}
+		}
+	}
 }

@@ -1,4 +1,4 @@
-package main
+package e2e
 
 import (
 	"encoding/json"
@@ -7,23 +7,24 @@ import (
 	"testing"
 	"time"
 
-	built "mimecast-proxy/internal/program"
+	"mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
 )
 
 // Cloud Logging takes a line on stderr without a severity for an error.
 func TestEveryLineHasASeverityForCloudLogging(t *testing.T) {
-	sim := built.Simulate(t, simulator.Options{})
-	p := serve(t, sim, "PROXY_LOG_FORMAT=gcp", "PROXY_LOG_LEVEL=debug", "MIMECAST_REGIO=us")
+	t.Parallel()
+	sim := program.Simulate(t, simulator.Options{})
+	p := program.Serve(t, sim, "PROXY_LOG_FORMAT=gcp", "PROXY_LOG_LEVEL=debug", "MIMECAST_REGIO=us")
 	sim.AddFault(simulator.Fault{Path: "/reset", Cut: simulator.CutAnswer})
 	for path, status := range map[string]int{"/identity/whoami": http.StatusOK, "/reset": http.StatusBadGateway, "/a/../b": http.StatusBadRequest} {
-		if res, _ := p.sendRaw("GET " + path + " HTTP/1.1\r\nHost: localhost\r\n\r\n"); res.StatusCode != status {
+		if res, _ := p.Send("GET " + path + " HTTP/1.1\r\nHost: localhost\r\n\r\n"); res.StatusCode != status {
 			t.Errorf("%s: %s", path, res.Status)
 		}
 	}
-	p.stderr.Await(t, "the access lines", func(text string) bool { return strings.Count(text, `"message":"request"`) == 3 })
+	p.Stderr.Await(t, "the access lines", func(text string) bool { return strings.Count(text, `"message":"request"`) == 3 })
 	seen := map[string]bool{}
-	for text := range strings.Lines(p.stderr.String()) {
+	for text := range strings.Lines(p.Stderr.String()) {
 		var line map[string]any
 		if err := json.Unmarshal([]byte(text), &line); err != nil {
 			t.Errorf("%v: %s", err, text)

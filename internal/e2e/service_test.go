@@ -1,11 +1,9 @@
 //go:build linux
 
-package main
+package e2e
 
 import (
-	"context"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	built "mimecast-proxy/internal/program"
+	"mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
 )
 
@@ -28,23 +26,19 @@ type manager struct {
 
 func notified(t *testing.T) *manager {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "n") // a socket's path is bounded to about 100 bytes
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(dir, "notify")
+	path := filepath.Join(program.ShortDir(t), "notify")
 	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { socket.Close(); os.RemoveAll(dir) })
+	t.Cleanup(func() { socket.Close() })
 	return &manager{t, socket, path}
 }
 
 // next returns the next message.
 func (m *manager) next() string {
 	m.t.Helper()
-	if err := m.socket.SetReadDeadline(time.Now().Add(built.Patience)); err != nil {
+	if err := m.socket.SetReadDeadline(time.Now().Add(program.Patience)); err != nil {
 		m.t.Fatal(err)
 	}
 	message := make([]byte, 4096)
@@ -66,43 +60,45 @@ func (m *manager) await(state string) string {
 }
 
 func TestSystemdHearsReadyOnceATokenIsHeldAndStoppingAtTheDrain(t *testing.T) {
-	sim := built.Simulate(t, simulator.Options{})
+	t.Parallel()
+	sim := program.Simulate(t, simulator.Options{})
 	sim.AddFault(simulator.Fault{Path: "/oauth/token", Delay: 500 * time.Millisecond, Count: 1})
 	m := notified(t)
-	p := start(t, built.Environ(t, sim, "NOTIFY_SOCKET="+m.path))
-	p.awaitServing()
-	if got := m.next(); got != "READY=1\nSTATUS=Serving at "+strings.TrimPrefix(p.url, "http://") {
+	p := program.Start(t, program.Environ(t, sim, "NOTIFY_SOCKET="+m.path))
+	p.AwaitServing()
+	if got := m.next(); got != "READY=1\nSTATUS=Serving at "+p.Listen {
 		t.Errorf("first %q", got)
 	}
 	if n := sim.TokenRequests(); n != 1 {
 		t.Errorf("ready after %d token requests", n)
 	}
-	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
+	p.Signal(syscall.SIGTERM)
 	if got := m.next(); got != "STOPPING=1\nSTATUS=Draining" {
 		t.Errorf("then %q", got)
 	}
-	if code := p.exit(); code != 0 {
+	if code := p.Exit(); code != 0 {
 		t.Errorf("exit %d", code)
 	}
 }
 
 // A unit that waits for Mimecast would hold up the machine's start.
 func TestSystemdHearsReadyWithoutATokenToo(t *testing.T) {
-	sim := built.Simulate(t, simulator.Options{ClientSecret: "another"})
+	t.Parallel()
+	sim := program.Simulate(t, simulator.Options{ClientSecret: "another"})
 	m := notified(t)
-	start(t, built.Environ(t, sim, "NOTIFY_SOCKET="+m.path))
+	program.Start(t, program.Environ(t, sim, "NOTIFY_SOCKET="+m.path))
 	if got := m.await("READY=1"); !strings.Contains(got, "without a token") {
 		t.Errorf("%q", got)
 	}
 }
 
 func TestWatchdogIsFedWhileTheAdminListenerAnswers(t *testing.T) {
-	sim := built.Simulate(t, simulator.Options{})
+	program.Slow(t)
+	t.Parallel()
+	sim := program.Simulate(t, simulator.Options{})
 	for _, admin := range []string{"127.0.0.1:0", "off"} {
 		m := notified(t)
-		p := start(t, built.Environ(t, sim, "NOTIFY_SOCKET="+m.path, "WATCHDOG_USEC=200000", "PROXY_ADMIN_LISTEN="+admin))
+		p := program.Start(t, program.Environ(t, sim, "NOTIFY_SOCKET="+m.path, "WATCHDOG_USEC=200000", "PROXY_ADMIN_LISTEN="+admin))
 		m.await("READY=1")
 		for range 3 {
 			m.await("WATCHDOG=1")
@@ -112,28 +108,24 @@ func TestWatchdogIsFedWhileTheAdminListenerAnswers(t *testing.T) {
 		}
 		// A process that hangs is what the watchdog is for. What was sent before
 		// it hung is read away; then nothing comes.
-		if err := p.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
-			t.Fatal(err)
-		}
-		await(t, "silence", func() bool {
+		p.Signal(syscall.SIGSTOP)
+		program.Await(t, "silence", func() bool {
 			if err := m.socket.SetReadDeadline(time.Now().Add(time.Second)); err != nil {
 				t.Fatal(err)
 			}
 			_, err := m.socket.Read(make([]byte, 4096))
 			return os.IsTimeout(err)
 		})
-		if err := p.cmd.Process.Signal(syscall.SIGCONT); err != nil {
-			t.Fatal(err)
-		}
+		p.Signal(syscall.SIGCONT)
 		m.await("WATCHDOG=1")
 	}
 }
 
 // activate starts the program as systemd's socket activation does: the shell
 // turns into the program, so that LISTEN_PID is right.
-func activate(t *testing.T, environ []string, names string, listeners ...net.Listener) *program {
+func activate(t *testing.T, environ []string, names string, listeners ...net.Listener) *program.Program {
 	t.Helper()
-	cmd := exec.Command("sh", "-c", `LISTEN_PID=$$ exec "$0"`, built.Binary())
+	cmd := exec.Command("sh", "-c", `LISTEN_PID=$$ exec "$0"`, program.Binary())
 	cmd.Env = append(environ, "LISTEN_FDS="+string(rune('0'+len(listeners))), "LISTEN_FDNAMES="+names)
 	for _, l := range listeners {
 		f, err := l.(interface{ File() (*os.File, error) }).File()
@@ -143,7 +135,7 @@ func activate(t *testing.T, environ []string, names string, listeners ...net.Lis
 		defer f.Close()
 		cmd.ExtraFiles = append(cmd.ExtraFiles, f)
 	}
-	return startCommand(t, cmd)
+	return program.StartCmd(t, cmd)
 }
 
 func listen(t *testing.T, network, address string) net.Listener {
@@ -157,65 +149,54 @@ func listen(t *testing.T, network, address string) net.Listener {
 }
 
 func TestSocketsOfSystemdAreServed(t *testing.T) {
-	sim := built.Simulate(t, simulator.Options{})
+	t.Parallel()
+	sim := program.Simulate(t, simulator.Options{})
 	admin, data := listen(t, "tcp", "127.0.0.1:0"), listen(t, "tcp", "127.0.0.1:0")
-	p := activate(t, built.Environ(t, sim, "PROXY_LISTEN=127.0.0.1:1"), "admin:mimecast-proxy.socket", admin, data)
-	p.awaitServing()
-	if p.url != "http://"+data.Addr().String() || p.admin != "http://"+admin.Addr().String() {
-		t.Errorf("%s and %s", p.url, p.admin)
+	p := activate(t, program.Environ(t, sim, "PROXY_LISTEN=127.0.0.1:1"), "admin:mimecast-proxy.socket", admin, data)
+	p.AwaitServing()
+	if p.URL != "http://"+data.Addr().String() || p.AdminURL != "http://"+admin.Addr().String() {
+		t.Errorf("%s and %s", p.URL, p.AdminURL)
 	}
-	p.awaitReady()
-	if res, _ := p.must("GET", "/identity/whoami", ""); res.StatusCode != 200 {
+	p.AwaitReady()
+	if res, _ := p.Must("GET", "/identity/whoami", ""); res.StatusCode != 200 {
 		t.Errorf("%d", res.StatusCode)
 	}
-	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	if code := p.exit(); code != 0 {
+	p.Signal(syscall.SIGTERM)
+	if code := p.Exit(); code != 0 {
 		t.Errorf("exit %d", code)
 	}
 	// The socket outlives the program: who calls meanwhile waits for the next.
 	answered := make(chan int, 1)
 	go func() {
-		res, _, err := p.do("GET", "/identity/whoami", nil)
+		res, _, err := p.Do("GET", "/identity/whoami", nil)
 		if err != nil {
 			answered <- 0
 			return
 		}
 		answered <- res.StatusCode
 	}()
-	activate(t, built.Environ(t, sim), "", data)
+	activate(t, program.Environ(t, sim), "", data)
 	if status := <-answered; status != 200 {
 		t.Errorf("after the restart: %d", status)
 	}
 }
 
 func TestSocketFileOfSystemdStaysAsItIs(t *testing.T) {
-	dir, err := os.MkdirTemp("", "s")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.RemoveAll(dir)
-	path := filepath.Join(dir, "p.sock")
+	t.Parallel()
+	path := filepath.Join(program.ShortDir(t), "p.sock")
 	l := listen(t, "unix", path)
 	if err := os.Chmod(path, 0o660); err != nil {
 		t.Fatal(err)
 	}
-	sim := built.Simulate(t, simulator.Options{})
-	p := activate(t, built.Environ(t, sim), "", l)
-	p.awaitServing()
-	p.awaitReady()
-	p.client.Transport = &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", path)
-	}}
-	p.url = "http://any.name"
-	if res, _ := p.must("GET", "/identity/whoami", ""); res.StatusCode != 200 {
+	sim := program.Simulate(t, simulator.Options{})
+	p := activate(t, program.Environ(t, sim), "", l)
+	p.AwaitServing()
+	p.AwaitReady()
+	if res, _ := p.Must("GET", "/identity/whoami", ""); res.StatusCode != 200 {
 		t.Errorf("%d", res.StatusCode)
 	}
-	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	if code := p.exit(); code != 0 {
+	p.Signal(syscall.SIGTERM)
+	if code := p.Exit(); code != 0 {
 		t.Errorf("exit %d", code)
 	}
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o660 {
@@ -224,13 +205,14 @@ func TestSocketFileOfSystemdStaysAsItIs(t *testing.T) {
 }
 
 func TestSocketOfSystemdThatANetworkReachesIsJudgedAsOneOfOurs(t *testing.T) {
-	sim := built.Simulate(t, simulator.Options{})
-	p := activate(t, built.Environ(t, sim), "", listen(t, "tcp4", "0.0.0.0:0"))
-	if code := p.exit(); code != 2 || !strings.Contains(p.stderr.String(), "PROXY_API_KEY") {
-		t.Errorf("exit %d\n%s", code, p.stderr.String())
+	t.Parallel()
+	sim := program.Simulate(t, simulator.Options{})
+	p := activate(t, program.Environ(t, sim), "", listen(t, "tcp4", "0.0.0.0:0"))
+	if code := p.Exit(); code != 2 || !strings.Contains(p.Stderr.String(), "PROXY_API_KEY") {
+		t.Errorf("exit %d\n%s", code, p.Stderr.String())
 	}
-	p = activate(t, built.Environ(t, sim), "", listen(t, "tcp", "127.0.0.1:0"), listen(t, "tcp", "127.0.0.1:0"))
-	if code := p.exit(); code != 1 || !strings.Contains(p.stderr.String(), "FileDescriptorName=admin") {
-		t.Errorf("two for one: exit %d\n%s", code, p.stderr.String())
+	p = activate(t, program.Environ(t, sim), "", listen(t, "tcp", "127.0.0.1:0"), listen(t, "tcp", "127.0.0.1:0"))
+	if code := p.Exit(); code != 1 || !strings.Contains(p.Stderr.String(), "FileDescriptorName=admin") {
+		t.Errorf("two for one: exit %d\n%s", code, p.Stderr.String())
 	}
 }

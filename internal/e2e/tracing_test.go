@@ -1,4 +1,4 @@
-package main
+package e2e
 
 import (
 	"encoding/json"
@@ -9,34 +9,34 @@ import (
 	"strings"
 	"testing"
 
-	built "mimecast-proxy/internal/program"
+	"mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
 )
 
 // exchange sends bytes as no client library would, and returns the answer's
 // status line.
-func (p *program) exchange(request string) string {
-	p.t.Helper()
-	conn, err := net.Dial("tcp", strings.TrimPrefix(p.url, "http://"))
+func exchange(t *testing.T, p *program.Program, request string) string {
+	t.Helper()
+	conn, err := net.Dial("tcp", p.Listen)
 	if err != nil {
-		p.t.Fatal(err)
+		t.Fatal(err)
 	}
 	defer conn.Close()
 	if _, err := conn.Write([]byte(request)); err != nil {
-		p.t.Fatal(err)
+		t.Fatal(err)
 	}
 	line := make([]byte, len("HTTP/1.1 200"))
 	if _, err := conn.Read(line); err != nil {
-		p.t.Fatal(err)
+		t.Fatal(err)
 	}
 	return string(line)
 }
 
 // accessLines returns the lines of requests, by path, once there are n.
-func (p *program) accessLines(n int) map[string]map[string]any {
-	p.t.Helper()
+func accessLines(t *testing.T, p *program.Program, n int) map[string]map[string]any {
+	t.Helper()
 	lines := map[string]map[string]any{}
-	p.stderr.Await(p.t, "the access lines", func(text string) bool {
+	p.Stderr.Await(t, "the access lines", func(text string) bool {
 		for line := range strings.Lines(text) {
 			var fields map[string]any
 			if json.Unmarshal([]byte(line), &fields) == nil && fields["msg"] == "request" {
@@ -51,6 +51,7 @@ func (p *program) accessLines(n int) map[string]map[string]any {
 // A trace goes through as it is, and the log can be joined to it where it is
 // one; what is not is nobody's trace, but still the client's to send.
 func TestTraceContextPassesByteForByte(t *testing.T) {
+	t.Parallel()
 	const id = "0af7651916cd43dd8448eb211c80319c"
 	sent := map[string]struct {
 		trace string // that the access line must have
@@ -67,19 +68,19 @@ func TestTraceContextPassesByteForByte(t *testing.T) {
 		"short":       {"", []string{"traceparent: 0", "X-Request-Id: a", "X-Request-Id: b"}},
 		"none":        {"", nil},
 	}
-	sim := built.Simulate(t, simulator.Options{})
+	sim := program.Simulate(t, simulator.Options{})
 	sim.AddFault(simulator.Fault{Path: "/trace/", Status: 200})
-	p := serve(t, sim)
+	p := program.Serve(t, sim)
 	for path, c := range sent {
 		header := ""
 		for _, line := range c.lines {
 			header += line + "\r\n"
 		}
-		if got := p.exchange("GET /trace/" + path + " HTTP/1.1\r\nHost: 127.0.0.1\r\n" + header + "Connection: close\r\n\r\n"); got != "HTTP/1.1 200" {
+		if got := exchange(t, p, "GET /trace/"+path+" HTTP/1.1\r\nHost: 127.0.0.1\r\n"+header+"Connection: close\r\n\r\n"); got != "HTTP/1.1 200" {
 			t.Errorf("%s: %s", path, got)
 		}
 	}
-	logged := p.accessLines(len(sent))
+	logged := accessLines(t, p, len(sent))
 	arrived := map[string]http.Header{}
 	for _, r := range sim.Requests() {
 		arrived[strings.TrimPrefix(r.Target, "/trace/")] = r.Header

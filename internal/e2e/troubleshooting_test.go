@@ -1,4 +1,4 @@
-package main
+package e2e
 
 import (
 	"cmp"
@@ -19,7 +19,7 @@ import (
 	"testing"
 	"time"
 
-	built "mimecast-proxy/internal/program"
+	"mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
 )
 
@@ -47,22 +47,22 @@ type trouble struct {
 	line string
 	// ask sends a request, and is shown as command.
 	command string
-	ask     func(p *program) (*http.Response, error)
+	ask     func(t *testing.T, p *program.Program) (*http.Response, error)
 	// says must be in each of what is shown.
 	says string
 }
 
 // curl is a request as curl would send it.
-func curl(path string, header ...string) func(p *program) (*http.Response, error) {
-	return func(p *program) (*http.Response, error) {
-		req, err := http.NewRequestWithContext(p.t.Context(), "GET", p.url+path, nil)
+func curl(path string, header ...string) func(t *testing.T, p *program.Program) (*http.Response, error) {
+	return func(t *testing.T, p *program.Program) (*http.Response, error) {
+		req, err := http.NewRequestWithContext(t.Context(), "GET", p.URL+path, nil)
 		if err != nil {
 			return nil, err
 		}
 		if len(header) > 0 {
 			req.Host = header[0]
 		}
-		return p.client.Do(req)
+		return p.Client.Do(req)
 	}
 }
 
@@ -79,14 +79,14 @@ func unreachable(t *testing.T) string {
 
 func faulty(f simulator.Fault) func(*testing.T) *simulator.Server {
 	return func(t *testing.T) *simulator.Server {
-		sim := built.Simulate(t, simulator.Options{})
+		sim := program.Simulate(t, simulator.Options{})
 		sim.AddFault(f)
 		return sim
 	}
 }
 
 func simulated(o simulator.Options) func(*testing.T) *simulator.Server {
-	return func(t *testing.T) *simulator.Server { return built.Simulate(t, o) }
+	return func(t *testing.T) *simulator.Server { return program.Simulate(t, o) }
 }
 
 func setting(variables ...string) func(*testing.T, *simulator.Server) []string {
@@ -123,13 +123,13 @@ var troubles = []trouble{
 		check: []string{}, line: "this machine's clock", says: "clock is"},
 	{name: "clock-far-off", sim: simulated(simulator.Options{Certificate: simulator.CertificateExpired}), check: []string{}, line: "no token", command: whoami, ask: curl("/identity/whoami"), says: "Check this machine's clock"},
 	{name: "lacking-product", sim: func(t *testing.T) *simulator.Server {
-		sim := built.Simulate(t, simulator.Options{})
+		sim := program.Simulate(t, simulator.Options{})
 		sim.Forbid("/siem/")
 		return sim
 	}, check: []string{"--path", "/siem/v1/events/cg?types=receipt"}, line: "mimecast_forbidden", command: "curl -i 'http://127.0.0.1:8080/siem/v1/events/cg?types=receipt'", ask: curl("/siem/v1/events/cg?types=receipt")},
 	{name: "other-name", line: "host_not_allowed", command: "curl -i http://mimecast-proxy:8080/identity/whoami", ask: curl("/identity/whoami", "mimecast-proxy"), says: "PROXY_ALLOWED_HOSTS"},
-	{name: "as-http-proxy", line: "bad_request_target", command: "curl -i -x http://127.0.0.1:8080 http://api.services.mimecast.com/identity/whoami", ask: func(p *program) (*http.Response, error) {
-		via, err := url.Parse(p.url)
+	{name: "as-http-proxy", line: "bad_request_target", command: "curl -i -x http://127.0.0.1:8080 http://api.services.mimecast.com/identity/whoami", ask: func(_ *testing.T, p *program.Program) (*http.Response, error) {
+		via, err := url.Parse(p.URL)
 		if err != nil {
 			return nil, err
 		}
@@ -150,7 +150,7 @@ func (c *trouble) variables(t *testing.T, sim *simulator.Server) []string {
 		name, _, _ := strings.Cut(v, "=")
 		out = append(out, name)
 	}
-	env := slices.DeleteFunc(built.Environ(t, sim), func(v string) bool {
+	env := slices.DeleteFunc(program.Environ(t, sim), func(v string) bool {
 		name, _, _ := strings.Cut(v, "=")
 		return slices.Contains(out, name)
 	})
@@ -167,28 +167,28 @@ func (c *trouble) show(t *testing.T) string {
 	tidy := tidier(sim, env)
 	shown := ""
 	if c.check != nil {
-		p := start(t, env, append([]string{"check"}, c.check...)...)
-		code := p.exit()
-		shown = strings.Join(append([]string{"$ mimecast-proxy check"}, c.check...), " ") + "\n" + tidy(p.stdout.String()+p.stderr.String()) + exitLine(code) + "\n"
+		p := program.Start(t, env, append([]string{"check"}, c.check...)...)
+		code := p.Exit()
+		shown = strings.Join(append([]string{"$ mimecast-proxy check"}, c.check...), " ") + "\n" + tidy(p.Stdout.String()+p.Stderr.String()) + exitLine(code) + "\n"
 	}
 	if c.run != nil {
 		return shown + c.showRun(t, env)
 	}
-	p := start(t, env)
+	p := program.Start(t, env)
 	shown += "$ mimecast-proxy\n"
 	if c.ends {
-		code := p.exit()
-		return shown + tidy(p.stderr.String()) + exitLine(code)
+		code := p.Exit()
+		return shown + tidy(p.Stderr.String()) + exitLine(code)
 	}
-	p.awaitConsole()
+	p.AwaitServing()
 	answer := ""
 	if c.ask != nil {
-		answer = "\n$ " + c.command + "\n" + tidy(p.answer(c))
+		answer = "\n$ " + c.command + "\n" + tidy(curlShows(t, p, c))
 	}
 	line := regexp.MustCompile(`(?m)^.*` + c.line + `.*\n`)
-	p.stderr.Await(t, "the line with "+c.line, line.MatchString)
-	p.statusSays(cmp.Or(c.says, c.line))
-	return shown + tidy(line.FindString(p.stderr.String())) + answer
+	p.Stderr.Await(t, "the line with "+c.line, line.MatchString)
+	statusSays(t, p, cmp.Or(c.says, c.line))
+	return shown + tidy(line.FindString(p.Stderr.String())) + answer
 }
 
 // showRun is show for a command that run does not start.
@@ -199,10 +199,10 @@ func (c *trouble) showRun(t *testing.T, env []string) string {
 			t.Fatal(err)
 		}
 	}
-	cmd := exec.Command(built.Binary(), append([]string{"run", "--"}, c.run...)...)
+	cmd := exec.Command(program.Binary(), append([]string{"run", "--"}, c.run...)...)
 	cmd.Dir, cmd.Env = dir, append(env, "PATH="+os.Getenv("PATH"))
-	p := startCommand(t, cmd)
-	code := p.exit()
+	p := program.StartCmd(t, cmd)
+	code := p.Exit()
 	typed := ""
 	for _, word := range c.run {
 		if strings.Contains(word, " ") {
@@ -210,22 +210,7 @@ func (c *trouble) showRun(t *testing.T, env []string) string {
 		}
 		typed += " " + word
 	}
-	return "$ mimecast-proxy run --" + typed + "\n" + p.stderr.String() + exitLine(code)
-}
-
-// awaitConsole is awaitServing for a log that is for people.
-func (p *program) awaitConsole() {
-	p.t.Helper()
-	serving := regexp.MustCompile(`serving .*\n`)
-	p.stderr.Await(p.t, "where it serves", serving.MatchString)
-	for _, field := range strings.Fields(serving.FindString(p.stderr.String())) {
-		switch name, v, _ := strings.Cut(field, "="); name {
-		case "listen":
-			p.url = "http://" + v
-		case "admin":
-			p.admin = "http://" + v
-		}
-	}
+	return "$ mimecast-proxy run --" + typed + "\n" + p.Stderr.String() + exitLine(code)
 }
 
 func exitLine(code int) string {
@@ -235,17 +220,17 @@ func exitLine(code int) string {
 	return fmt.Sprintf("(exit code %d)\n", code)
 }
 
-// answer returns what curl -i shows, less headers that say nothing here.
-func (p *program) answer(c *trouble) string {
-	p.t.Helper()
-	res, err := c.ask(p)
+// curlShows returns what curl -i shows, less headers that say nothing here.
+func curlShows(t *testing.T, p *program.Program, c *trouble) string {
+	t.Helper()
+	res, err := c.ask(t, p)
 	if err != nil {
-		p.t.Fatal(err)
+		t.Fatal(err)
 	}
 	defer res.Body.Close()
 	body, err := io.ReadAll(res.Body)
 	if err != nil {
-		p.t.Fatal(err)
+		t.Fatal(err)
 	}
 	b := fmt.Sprintf("%s %s\n", res.Proto, res.Status)
 	for _, name := range []string{"Retry-After", "X-Mimecast-Proxy-Error"} {
@@ -257,17 +242,17 @@ func (p *program) answer(c *trouble) string {
 }
 
 // statusSays holds the admin listener to the same words.
-func (p *program) statusSays(words string) {
-	p.t.Helper()
-	await(p.t, "the status with "+words, func() bool {
-		res, err := p.client.Get(p.admin + "/api/status")
+func statusSays(t *testing.T, p *program.Program, words string) {
+	t.Helper()
+	program.Await(t, "the status with "+words, func() bool {
+		res, err := p.Client.Get(p.AdminURL + "/api/status")
 		if err != nil {
-			p.t.Fatal(err)
+			t.Fatal(err)
 		}
 		defer res.Body.Close()
 		var status json.RawMessage
 		if err := json.NewDecoder(res.Body).Decode(&status); err != nil {
-			p.t.Fatal(err)
+			t.Fatal(err)
 		}
 		return strings.Contains(string(status), words)
 	})
@@ -331,10 +316,11 @@ func block(name string) *regexp.Regexp {
 }
 
 func TestTroubleshootingShowsWhatIsSeen(t *testing.T) {
+	t.Parallel()
 	if runtime.GOOS != "linux" {
 		t.Skip("other systems word their errors differently")
 	}
-	doc := readText(t, troubleshooting)
+	doc := program.ReadFile(t, troubleshooting)
 	if n := strings.Count(doc, "<!-- output: "); n != len(troubles) {
 		t.Errorf("%d outputs in the document, %d troubles here", n, len(troubles))
 	}
@@ -353,12 +339,12 @@ func TestTroubleshootingShowsWhatIsSeen(t *testing.T) {
 			if *update {
 				doc = doc[:shown[2]] + got + doc[shown[3]:]
 			} else if want := doc[shown[2]:shown[3]]; got != want {
-				t.Errorf("the document shows\n%s\nand what is seen is\n%s\nrun with -update", want, got)
+				t.Errorf("the document shows\n%s\nand what is seen is\n%s\nrun go test ./internal/e2e -run TestTroubleshooting -update", want, got)
 			}
 		})
 	}
 	if *update {
-		if err := os.WriteFile(troubleshooting, []byte(doc), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(program.Root(), troubleshooting), []byte(doc), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -1,6 +1,7 @@
-package main
+package e2e
 
 import (
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -8,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	built "mimecast-proxy/internal/program"
+	"mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
 )
 
@@ -19,12 +20,8 @@ var fenced = regexp.MustCompile("(?ms)^```([a-z]+)\n(.*?)^```$")
 
 func snippets(t *testing.T, path string) []snippet {
 	t.Helper()
-	text, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
 	var found []snippet
-	for _, m := range fenced.FindAllStringSubmatch(string(text), -1) {
+	for _, m := range fenced.FindAllStringSubmatch(program.ReadFile(t, path), -1) {
 		found = append(found, snippet{m[1], m[2]})
 	}
 	return found
@@ -50,8 +47,8 @@ type kitchen struct {
 
 func newKitchen(t *testing.T) *kitchen {
 	t.Helper()
-	sim := built.Simulate(t, simulator.Options{})
-	p := serve(t, sim)
+	sim := program.Simulate(t, simulator.Options{})
+	p := program.Serve(t, sim)
 	secrets := t.TempDir()
 	for name, text := range map[string]string{"client-id": simulator.DefaultClientID, "client-secret": simulator.DefaultClientSecret} {
 		if err := os.WriteFile(filepath.Join(secrets, name), []byte(text+"\n"), 0o600); err != nil {
@@ -59,15 +56,15 @@ func newKitchen(t *testing.T) *kitchen {
 		}
 	}
 	// The program as it is, though always with the simulator behind it.
-	env, bin := built.Environ(t, sim), t.TempDir()
-	wrapper := "#!/bin/sh\nexport " + strings.Join(env[2:4], " ") + "\nexec " + built.Binary() + " \"$@\"\n"
+	env, bin := program.Environ(t, sim), t.TempDir()
+	wrapper := "#!/bin/sh\nexport " + strings.Join(env[2:4], " ") + "\nexec " + program.Binary() + " \"$@\"\n"
 	if err := os.WriteFile(filepath.Join(bin, "mimecast-proxy"), []byte(wrapper), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	return &kitchen{
 		t: t, dir: t.TempDir(),
 		environ: append(env, "PATH="+bin+":"+os.Getenv("PATH"), "HOME="+t.TempDir(), "LANG=C.UTF-8"),
-		replace: strings.NewReplacer("http://127.0.0.1:8080", p.url, "/etc/mimecast-proxy", secrets,
+		replace: strings.NewReplacer("http://127.0.0.1:8080", p.URL, "/etc/mimecast-proxy", secrets,
 			// What the scripts fall back on is what they are to use here.
 			"${MIMECAST_BASE_URL:-", "${NOT_SET:-"),
 	}
@@ -103,10 +100,12 @@ func missing() string {
 }
 
 func TestRecipesWorkAsTheySay(t *testing.T) {
+	program.Slow(t)
+	t.Parallel()
 	if tool := missing(); tool != "" {
 		t.Skipf("%s is not on this machine", tool)
 	}
-	recipes, err := filepath.Glob("docs/recipes/*.md")
+	recipes, err := fs.Glob(os.DirFS(program.Root()), "docs/recipes/*.md")
 	if err != nil || len(recipes) < 6 {
 		t.Fatalf("%v %v", recipes, err)
 	}

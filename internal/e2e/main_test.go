@@ -1,0 +1,45 @@
+// Package e2e holds the built program to its documentation, as a process, over
+// real sockets and TLS, in front of the simulator: its commands, its log, its
+// metrics and status page, and every document that shows what it prints. The
+// contract's core is in proxy_test.go at the repository's root.
+package e2e
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"mimecast-proxy/internal/program"
+)
+
+func TestMain(m *testing.M) {
+	if os.Getenv("TEST_CHILD") != "" {
+		os.Exit(child())
+	}
+	program.Parallel(4)
+	os.Exit(program.Main(m))
+}
+
+// child is the command that TestRunLendsACommandTheProxy runs.
+func child() int {
+	base := os.Getenv("MIMECAST_BASE_URL")
+	if os.Getenv("TEST_CHILD") == "sleep" {
+		fmt.Println("sleeping")
+		time.Sleep(time.Minute)
+	}
+	if os.Getenv("TEST_CHILD") == "environ" {
+		fmt.Println(strings.Join(os.Environ(), "\n"))
+		return 0
+	}
+	res, err := http.Get(base + "/identity/whoami")
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	defer res.Body.Close()
+	fmt.Println(res.StatusCode, base == os.Getenv("MIMECAST_PROXY_URL"), os.Getenv("MIMECAST_CLIENT_ID")+os.Getenv("MIMECAST_CLIENT_SECRET"), os.Args[1:])
+	return 7
+}

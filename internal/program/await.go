@@ -1,0 +1,73 @@
+package program
+
+import (
+	"bytes"
+	"sync"
+	"testing"
+	"time"
+)
+
+// Await asks until it is so.
+func Await(t testing.TB, what string, so func() bool) {
+	t.Helper()
+	AwaitWithin(t, Patience, what, so)
+}
+
+// AwaitWithin is Await with a bound of its own.
+func AwaitWithin(t testing.TB, bound time.Duration, what string, so func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(bound); !so(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not so after %v", what, bound)
+		}
+	}
+}
+
+// Output is what a program wrote, readable while it writes.
+type Output struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+	more chan struct{} // closed at the next write
+}
+
+// Write implements io.Writer.
+func (o *Output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.more != nil {
+		close(o.more)
+		o.more = nil
+	}
+	return o.text.Write(b)
+}
+
+// String returns what was written so far.
+func (o *Output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
+// Await waits until found says yes to what was written. It asks after each write,
+// and now and then without one, since found may look elsewhere too.
+func (o *Output) Await(t testing.TB, what string, found func(string) bool) {
+	t.Helper()
+	timeout := time.After(Patience)
+	for {
+		o.mu.Lock()
+		if o.more == nil {
+			o.more = make(chan struct{})
+		}
+		more, text := o.more, o.text.String()
+		o.mu.Unlock()
+		if found(text) {
+			return
+		}
+		select {
+		case <-more:
+		case <-time.After(100 * time.Millisecond):
+		case <-timeout:
+			t.Fatalf("%s did not come in %v", what, Patience)
+		}
+	}
+}

@@ -1,0 +1,108 @@
+package program
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// Main runs the tests of m and returns their exit code. The program is built
+// when it is first needed, in a directory that Main removes.
+func Main(m *testing.M) int {
+	defer func() {
+		if dir != "" {
+			_ = os.RemoveAll(dir) // the system clears it up some day
+		}
+	}()
+	return m.Run()
+}
+
+// Parallel lets n tests run at the same time unless the command line says how many,
+// for packages whose tests wait most of their time.
+func Parallel(n int) {
+	flag.Parse()
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+		_ = flag.Set(f.Name, strconv.Itoa(n)) // it is a number
+	}
+}
+
+// Slow skips the test if only the short ones are to run.
+func Slow(t testing.TB) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("takes too long for -short")
+	}
+}
+
+var dir string // where the program is built
+
+// Binary returns the path of the program.
+var Binary = sync.OnceValue(func() string {
+	path, err := build()
+	if err != nil {
+		panic(err)
+	}
+	return path
+})
+
+// Root returns the path of the repository.
+var Root = sync.OnceValue(func() string {
+	mod, err := exec.Command("go", "env", "GOMOD").Output() //nolint:noctx // it asks nobody
+	if err != nil {
+		panic(fmt.Errorf("looking for the module: %w", err))
+	}
+	return filepath.Dir(strings.TrimSpace(string(mod)))
+})
+
+// ReadFile returns the text of a file of the repository.
+func ReadFile(t testing.TB, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(Root(), name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func build() (string, error) {
+	// A result of go test is kept until a file changes that the test looked at.
+	// It looks at the packages that it imports, and main is none of them.
+	if _, err := os.Stat(filepath.Join(Root(), "main.go")); err != nil {
+		return "", fmt.Errorf("looking for the program's source: %w", err)
+	}
+	var err error
+	if dir, err = os.MkdirTemp("", "mimecast-proxy"); err != nil {
+		return "", fmt.Errorf("making a directory for the program: %w", err)
+	}
+	path := filepath.Join(dir, "mimecast-proxy")
+	return path, Build(path)
+}
+
+// Build builds the program at a path, as it is shipped.
+func Build(path string) error {
+	cmd := exec.Command("go", "build", "-pgo=auto", "-trimpath", "-ldflags=-s -w", "-o", path, ".") //nolint:noctx // it ends by itself
+	cmd.Dir = Root()
+	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("building the program: %w\n%s", err, out)
+	}
+	return nil
+}
+
+// ShortDir returns a directory for sockets, whose path is bounded to about 100
+// bytes. It is removed when t ends.
+func ShortDir(t testing.TB) string {
+	t.Helper()
+	path, err := os.MkdirTemp("", "s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(path) })
+	return path
+}
