@@ -302,6 +302,35 @@ func TestSecondSignalCutsWithAnAnswer(t *testing.T) {
 	}
 }
 
+// Kubernetes sends SIGTERM to a sidecar that was told to quit.
+func TestFirstSignalAfterQuitCutsNothing(t *testing.T) {
+	sim := program.Simulate(t, simulator.Options{})
+	p := program.Serve(t, sim, "PROXY_QUIT_ENDPOINT=true")
+	sim.AddFault(simulator.Fault{Path: "/identity/whoami", Delay: 3 * time.Second})
+	answered := make(chan int, 1)
+	go func() {
+		res, _, err := p.Do("GET", "/identity/whoami", nil)
+		if err != nil {
+			answered <- 0
+			return
+		}
+		answered <- res.StatusCode
+	}()
+	program.Await(t, "the request in flight", func() bool { return p.Metric("mimecast_proxy_requests_in_flight") == 1 })
+	quit := program.Start(t, []string{"PROXY_ADMIN_LISTEN=" + strings.TrimPrefix(p.Admin, "http://")}, "quit")
+	if code := quit.Exit(); code != 0 {
+		t.Fatalf("quit: exit %d\n%s", code, quit.Stderr.String())
+	}
+	p.Stderr.Await(t, "the drain", func(text string) bool { return strings.Contains(text, "draining") })
+	p.Signal(syscall.SIGTERM)
+	if got := <-answered; got != 200 {
+		t.Errorf("the client got %d", got)
+	}
+	if code := p.Exit(); code != 0 {
+		t.Errorf("exit %d", code)
+	}
+}
+
 func TestTruncationStaysTruncation(t *testing.T) {
 	sim := program.Simulate(t, simulator.Options{})
 	p := program.Serve(t, sim)
