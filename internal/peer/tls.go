@@ -52,14 +52,14 @@ func ServeTLS(t *testing.T, protocols []string, serve func(*tls.Conn)) *TLS {
 			mu.Lock()
 			open = append(open, c)
 			mu.Unlock()
-			running.Go(func() { defer c.Close(); serve(c.(*tls.Conn)) })
+			running.Go(func() { defer func() { _ = c.Close() }(); serve(c.(*tls.Conn)) })
 		}
 	})
 	t.Cleanup(func() {
-		l.Close()
+		_ = l.Close()
 		mu.Lock()
 		for _, c := range open {
-			c.(*tls.Conn).NetConn().Close() // with no word more, which may block
+			_ = c.(*tls.Conn).NetConn().Close() // with no word more, which may block
 		}
 		mu.Unlock()
 		running.Wait()
