@@ -16,11 +16,11 @@ import (
 // Upload sends a request whose head is given, without its framing, and a body of size
 // bytes. It sends the whole body before it reads, as many HTTP clients do.
 func Upload(address, head string, chunked bool, size int) (*http.Response, error) {
-	conn, err := net.Dial("tcp", address) //nolint:noctx // it has a deadline
+	conn, err := net.Dial("tcp", address)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = conn.Close() }() // all of the response was read
+	defer conn.Close()
 	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		return nil, err
 	}
@@ -65,17 +65,17 @@ func ConnectProxy(t *testing.T, dial func(address string) (net.Conn, error)) *ht
 			t.Error(err)
 			return
 		}
-		defer func() { _ = up.Close() }() // an end is an end
+		defer up.Close()
 		down, early, err := http.NewResponseController(w).Hijack()
 		if err != nil {
 			t.Error(err)
 			return
 		}
-		defer func() { _ = down.Close() }()
+		defer down.Close()
 		if _, err := io.WriteString(down, "HTTP/1.1 200 OK\r\n\r\n"); err != nil {
 			return // the client has left
 		}
-		go func() { _, _ = io.Copy(up, early); _ = up.Close() }() // the server may have read the client's first bytes
+		go func() { _, _ = io.Copy(up, early); up.Close() }() // the server may have read the client's first bytes
 		_, _ = io.Copy(down, up)
 	}))
 }

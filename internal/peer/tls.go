@@ -52,14 +52,14 @@ func ServeTLS(t *testing.T, protocols []string, serve func(*tls.Conn)) *TLS {
 			mu.Lock()
 			open = append(open, c)
 			mu.Unlock()
-			running.Go(func() { defer func() { _ = c.Close() }(); serve(c.(*tls.Conn)) })
+			running.Go(func() { defer c.Close(); serve(c.(*tls.Conn)) })
 		}
 	})
 	t.Cleanup(func() {
-		_ = l.Close()
+		l.Close()
 		mu.Lock()
 		for _, c := range open {
-			_ = c.(*tls.Conn).NetConn().Close() // with no word more, which may block
+			c.(*tls.Conn).NetConn().Close() // with no word more, which may block
 		}
 		mu.Unlock()
 		running.Wait()
