@@ -155,6 +155,7 @@ func TestReaderOfTheLogThatGoesAwayIsNoReasonToEnd(t *testing.T) {
 				t.Fatalf("%s: %v", level, err)
 			}
 		}
+		program.Await(l.T, "lines that are dropped", func() bool { return l.Metric(dropped) > 0 })
 		program.Await(l.T, "a renewal", func() bool { return l.sim.TokenRequests() > before && l.whoami() == nil })
 		l.Signal(syscall.SIGTERM)
 		if code := l.ExitWithin(time.Second + shutdownGrace + slack/2); code != 0 {

@@ -53,7 +53,7 @@ var Binary = sync.OnceValue(func() string {
 
 // Root returns the path of the repository.
 var Root = sync.OnceValue(func() string {
-	mod, err := exec.Command("go", "env", "GOMOD").Output() //nolint:noctx // it asks nobody
+	mod, err := exec.Command("go", "env", "GOMOD").Output()
 	if err != nil {
 		panic(fmt.Errorf("looking for the module: %w", err))
 	}

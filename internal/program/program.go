@@ -194,7 +194,7 @@ func (p *Program) AwaitServing() *Program {
 
 // Ready reports whether the program says that it is ready.
 func (p *Program) Ready() bool {
-	res, err := p.Client.Get(p.AdminURL + "/readyz")
+	res, err := p.Client.Get(p.AdminURL + "/readyz") //nolint:noctx // it answers or ends
 	if err != nil {
 		return false
 	}
@@ -311,7 +311,7 @@ func Dial(t testing.TB, address string) net.Conn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { conn.Close() })
+	t.Cleanup(func() { _ = conn.Close() }) // it may be closed by now
 	if err := conn.SetDeadline(time.Now().Add(Patience)); err != nil {
 		t.Fatal(err)
 	}
@@ -323,7 +323,7 @@ func Dial(t testing.TB, address string) net.Conn {
 func (p *Program) Send(raw string) (*http.Response, string) {
 	p.t.Helper()
 	conn := p.Dial()
-	defer conn.Close()
+	defer func() { _ = conn.Close() }() // all of the response was read
 	sent := make(chan struct{})
 	go func() {
 		defer close(sent)
@@ -345,7 +345,7 @@ func (p *Program) Send(raw string) (*http.Response, string) {
 // AdminGet returns what the admin listener responds.
 func (p *Program) AdminGet(path string) (*http.Response, string) {
 	p.t.Helper()
-	res, err := p.Client.Get(p.AdminURL + path)
+	res, err := p.Client.Get(p.AdminURL + path) //nolint:noctx // it answers or ends
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -366,7 +366,7 @@ func (p *Program) Metric(sample string) float64 {
 // Metrics returns every sample of /metrics.
 func (p *Program) Metrics() map[string]float64 {
 	p.t.Helper()
-	_, text := p.AdminGet("/metrics")
+	_, text := p.AdminGet("/metrics") //nolint:bodyclose // AdminGet has closed it
 	samples := map[string]float64{}
 	for line := range strings.Lines(text) {
 		line = strings.TrimSuffix(line, "\n")
