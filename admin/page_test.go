@@ -200,3 +200,16 @@ func BenchmarkPage(b *testing.B) {
 		b.ReportMetric(float64(w.Body.Len()), "B/page")
 	}
 }
+
+// What the summary and the remedy say is not said a second time.
+func TestLastErrorIsShownIfItSaysMoreThanItsCode(t *testing.T) {
+	explanation := event.MimecastError.Kind().Explanation()
+	for text, shown := range map[string]bool{explanation: false, "the certificate has expired": true} {
+		s := healthy()
+		s.Faults = []event.Fault{{Code: event.MimecastError, Component: event.ComponentMimecast, Window: 1, LastError: text}}
+		_, page := ask(t, serve(t, showing(s, goodToken())), "GET", "/")
+		if strings.Contains(page, html.EscapeString(text)) != shown || !strings.Contains(page, event.MimecastError.Kind().Summary) {
+			t.Errorf("%q: shown is %v", text, !shown)
+		}
+	}
+}

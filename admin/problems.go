@@ -34,8 +34,14 @@ func faultList(s *Status) g.Node {
 		return problemItem(f.Code,
 			textEl("b", "culprit "+string(f.Component), capitalize(string(f.Component))),
 			textEl("p", "when", fmt.Sprintf("%d in %d min, %d in the last one; most recently %s", f.Window, s.minutes(), f.LastMinute, formatAgo(s.Now, f.LastAt))),
-			g.If(f.LastError != "" && f.Component != event.ComponentTool, textEl("p", "detail", printable(f.LastError))))
+			g.If(saysMore(f), textEl("p", "detail", printable(f.LastError))))
 	}))
+}
+
+// saysMore reports whether the last error of a fault has to be shown beside its summary
+// and remedy. A client's own mistakes are for its own log.
+func saysMore(f event.Fault) bool {
+	return f.LastError != "" && f.LastError != f.Code.Kind().Explanation() && f.Component != event.ComponentTool
 }
 
 func denialList(s *Status) g.Node {

@@ -113,7 +113,7 @@ func failureImpact(t *TokenState) string {
 	case t.Refused:
 		return event.CredentialsRefused.Kind().Remedy
 	case t.Rejected:
-		return "The proxy keeps trying. Until it succeeds, requests get Mimecast's 401."
+		return "The proxy keeps trying. Until it succeeds, requests get 503, or Mimecast's 401 if its code does not name the token."
 	case t.Valid:
 		return "The proxy keeps trying. Until this one expires, requests pass."
 	default:

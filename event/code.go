@@ -134,6 +134,9 @@ func (c Code) Status() int { return c.Kind().Status }
 // client. Such requests say nothing of how others fare.
 func (k Kind) Rejected() bool { return k.Rejection && k.Component == ComponentTool }
 
+// Explanation is the code with its summary and remedy, in one line.
+func (k Kind) Explanation() string { return string(k.Code) + ": " + k.Summary + ". " + k.Remedy }
+
 // Unprocessed reports whether Mimecast certainly did not carry out a request that got
 // such a response.
 func (k Kind) Unprocessed() bool { return k.Status != 0 && k.Retry != RetryReads }

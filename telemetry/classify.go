@@ -15,7 +15,7 @@ var explanations = func() (all [event.Count]string) {
 	for i, k := range kinds {
 		passedOn := k.Status == 0 && (k.Component == event.ComponentToken || k.Component == event.ComponentMimecast)
 		if k.Rejection || passedOn {
-			all[i] = string(k.Code) + ": " + k.Summary + ". " + k.Remedy
+			all[i] = k.Explanation()
 		}
 	}
 	return all
