@@ -109,7 +109,7 @@ func connections(cfg config.Config) (*upstream.Connections, error) {
 }
 
 // roots returns the system's authorities and those of ca; nil, which means the
-// system's, where there are none.
+// system's, if there are none.
 func roots(ca config.Authorities) (*x509.CertPool, error) {
 	certificates := ca.Certificates()
 	if len(certificates) == 0 {

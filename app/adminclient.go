@@ -17,8 +17,7 @@ import (
 const (
 	maxTimeout    = 5 * time.Second
 	retryInterval = 250 * time.Millisecond
-	// minTimeout is what a proxy that runs needs at the most to say that it
-	// is not ready.
+	// minTimeout is long enough for a running proxy to say that it is not ready.
 	minTimeout = time.Second
 )
 

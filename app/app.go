@@ -35,7 +35,7 @@ type Env struct {
 	// Reread are signals that ask a running proxy to read all files at once; nil
 	// means that none does. See [RereadSignals].
 	Reread <-chan os.Signal
-	// Supervisor is whoever keeps Serve running. The other commands do not know it.
+	// Supervisor keeps Serve running. The other commands do not use it.
 	Supervisor server.Supervisor
 	// Listen opens a listener; nil means as net.ListenConfig does.
 	Listen func(ctx context.Context, network, address string) (net.Listener, error)

@@ -59,7 +59,7 @@ func (p Env) Check(ctx context.Context, o CheckOptions) error {
 	path := o.Path
 	ctx, stop := p.untilSignal(ctx)
 	defer stop()
-	log.SetOutput(io.Discard) // net/http tells it a peer's bytes
+	log.SetOutput(io.Discard) // net/http writes a peer's bytes to it
 	redactor := cmp.Or(p.Redactor, new(telemetry.Redactor))
 	report := reporter{w: p.Stdout, asJSON: o.JSON, redactor: redactor}
 	if !isTarget(path) {
@@ -138,7 +138,7 @@ func (r *reporter) add(s Step) error {
 	return err
 }
 
-// unconfigured tells machines what people read on stderr.
+// unconfigured reports to machines what people read on stderr.
 func (r *reporter) unconfigured(why error) error {
 	if !r.asJSON {
 		return nil

@@ -8,8 +8,8 @@ import (
 	"mimecast-proxy/guard"
 )
 
-// configure judges the environment. Routes are for the guard to judge, and what
-// it finds is told along with all the rest.
+// configure parses the environment. Routes are for the guard to parse, and its errors
+// are reported along with all others.
 func configure(environ []string) (config.Config, error) {
 	cfg, err := config.Parse(withMemoryLimit(environ, os.DirFS("/")))
 	if _, routeErr := guard.ParseRoutes(cfg.Allow); routeErr != nil {

@@ -27,7 +27,7 @@ func hosts(cfg config.Config) []string {
 }
 
 // tokenPath returns the path by which a client's request would reach the token
-// endpoint; empty where none would.
+// endpoint; empty if there is none.
 func tokenPath(cfg config.Config) string {
 	base, token := cfg.BaseURL, cfg.TokenURL
 	if base.Scheme != token.Scheme || authority(base) != authority(token) {

@@ -18,9 +18,9 @@ type Product struct {
 	Product string `json:"product"`
 	// Request is the function that was asked.
 	Request string `json:"request"`
-	// Allowed is yes, no, or unknown, where the response says neither.
+	// Allowed is yes, no, or unknown, if the response says neither.
 	Allowed string `json:"allowed"`
-	// Status is 0 where there was no response.
+	// Status is 0 if there was no response.
 	Status int    `json:"status,omitempty"`
 	Detail string `json:"detail,omitempty"`
 }

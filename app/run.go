@@ -101,7 +101,7 @@ func (s *instance) runCommand(ctx context.Context, p Env, more <-chan os.Signal,
 }
 
 // inheritable returns the file that w writes to, so that the command writes to it
-// by itself; w where it is none.
+// by itself; w if it is none.
 func inheritable(w io.Writer) io.Writer {
 	if log, ok := w.(*telemetry.LogWriter); ok {
 		if f, ok := log.Unwrap().(*os.File); ok {

@@ -35,7 +35,7 @@ func (p Env) Serve(ctx context.Context) error {
 // instance is a proxy that runs.
 type instance struct {
 	*components
-	data, admin       *server.Server // admin is nil where it is off
+	data, admin       *server.Server // admin is nil if it is off
 	dataAddr, adminAt net.Addr       // dataAddr is the main one; adminAt is nil likewise
 	dataListeners     []net.Listener // all of them are served by data
 	adminListener     net.Listener   // nil likewise

@@ -15,7 +15,7 @@ import (
 // on to its command.
 var forwardable = []os.Signal{syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2}
 
-// surviveBrokenPipes makes a write to stdout or stderr fail where nobody reads
+// surviveBrokenPipes makes a write to stdout or stderr fail if nobody reads
 // it any more, which else ends the process. A signal that is ignored would be so
 // in the command of Run too; one that is caught is not.
 func surviveBrokenPipes() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }

@@ -19,7 +19,7 @@ func socketWarning(variable string, l net.Listener, cfg config.Config) string {
 	}
 	info, err := os.Stat(addr.String())
 	if err != nil || info.Mode().Type() != fs.ModeSocket { // in another name space, or without a name
-		return fmt.Sprintf("%s is an inherited socket without a file here: whoever can connect to it uses the account; set PROXY_API_KEY_FILE", variable)
+		return fmt.Sprintf("%s is an inherited socket without a file here: anyone who can connect to it uses the account; set PROXY_API_KEY_FILE", variable)
 	}
 	const others = 0o002
 	if mode := info.Mode().Perm(); mode&others != 0 {

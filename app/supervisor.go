@@ -26,7 +26,7 @@ func addressOf(l net.Listener) config.Address {
 	return config.Address{Network: l.Addr().Network(), Address: l.Addr().String()}
 }
 
-// report tells the supervisor that the server is ready, once the first token is
+// report reports to the supervisor that the server is ready, once the first token is
 // held or was not to be had, and from then on that it answers.
 func (s *instance) report(ctx context.Context) {
 	first, cancel := context.WithTimeout(ctx, firstToken)
@@ -47,8 +47,8 @@ func (s *instance) report(ctx context.Context) {
 	}
 }
 
-// keepAlive tells the supervisor twice in each of its periods that the admin
-// listener answers. Without one it tells that the process runs.
+// keepAlive reports to the supervisor, twice in each of its periods, that the admin
+// listener responds; without one, that the process runs.
 func (s *instance) keepAlive(ctx context.Context) {
 	tick := time.NewTicker(s.supervisor.Watchdog / 2)
 	defer tick.Stop()

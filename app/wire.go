@@ -74,9 +74,9 @@ func (p Env) newTelemetry(cfg config.Config, routes []string, redactor *telemetr
 	if err != nil {
 		return nil, err
 	}
-	surviveBrokenPipes() // whoever reads the log may go
-	// net/http tells the standard logger what it has nobody else to tell, a
-	// peer's bytes among it.
+	surviveBrokenPipes() // the log's reader may go
+	// net/http writes to the standard logger what it can report nowhere else, with a
+	// peer's bytes in it.
 	log.SetFlags(0)
 	log.SetOutput(tel.StdLog("debug").Writer())
 	return tel, nil

@@ -15,18 +15,18 @@ import (
 	"mimecast-proxy/problem"
 )
 
-// Trace is told what happens to a request. Each func may be nil and must not block.
+// Trace reports what happens to a request. Each func may be nil and must not block.
 type Trace struct {
-	// Unauthorized is told of each 401, with the reason that its body names.
+	// Unauthorized reports each 401, with the reason that its body names.
 	Unauthorized func(ctx context.Context, reason event.UnauthorizedReason)
-	// Retried is told how a 401 ended.
+	// Retried reports how a 401 ended.
 	Retried func(ctx context.Context, outcome event.RetryOutcome)
-	// Answered is told of each response of the upstream's and how long its headers
+	// Answered reports each response of the upstream's and how long its headers
 	// took.
 	Answered func(ctx context.Context, status int, h http.Header, took time.Duration)
-	// Held is told how holding a request that got 429 ended.
+	// Held reports how holding a request that got 429 ended.
 	Held func(ctx context.Context, outcome event.HoldOutcome)
-	// Failed is told why the proxy sent an error response of its own.
+	// Failed reports why the proxy sent an error response of its own.
 	Failed func(ctx context.Context, p *problem.Problem)
 }
 

@@ -64,7 +64,7 @@ type function struct {
 // queue is who waits for one function. It is guarded by the limiter's mu.
 type queue struct {
 	tickets []*ticket // the first one goes next
-	// reset is the latest that any of them was told of: nobody goes before.
+	// reset is the latest that any of them got: none is sent before.
 	reset time.Time
 }
 
@@ -133,7 +133,7 @@ func (k *ticket) release() {
 	}
 }
 
-// limit tells the queue that Mimecast lets nobody through before a reset.
+// limit notes that Mimecast accepts none before a reset.
 func (k *ticket) limit(reset time.Time) {
 	k.limiter.mu.Lock()
 	defer k.limiter.mu.Unlock()
@@ -221,7 +221,7 @@ func (t *limit) resendWhenReady(req *http.Request, limited *http.Response) (*htt
 	return t.held(ctx, event.HoldStillLimited, limited), nil
 }
 
-// resetOf returns when the limit ends that a response tells of, if that is in
+// resetOf returns when the limit ends that a response names, if that is in
 // time.
 func resetOf(limited *http.Response, deadline time.Time) (reset time.Time, ok bool) {
 	now := time.Now()

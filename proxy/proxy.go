@@ -155,7 +155,7 @@ func forwards(r *http.Request) (left int, ok bool) {
 // the response.
 type responseFilter struct {
 	http.ResponseWriter
-	body   *clientBody // nil where there is none
+	body   *clientBody // nil if there is none
 	http10 bool        // the client's protocol knows no interim responses
 }
 

@@ -16,7 +16,7 @@ import (
 // Budget bounds what all kept bodies take together, in bytes.
 type Budget struct {
 	left atomic.Int64
-	// changed is told of each change, if set.
+	// changed gets each change; nil if nobody counts them.
 	changed func(delta int64)
 }
 
@@ -182,7 +182,7 @@ type replayBody struct {
 
 	mu      sync.Mutex
 	current *stream     // guarded by mu: the attempt that may read rest
-	unwatch func() bool // guarded by mu: ends watching its connection; nil where none is watched
+	unwatch func() bool // guarded by mu: ends watching its connection; nil if none is watched
 	err     error       // guarded by mu: what reading rest ended with, but io.EOF
 }
 
@@ -217,7 +217,7 @@ func bufferBody(r *http.Request, limit int64, budget *Budget) (*replayBody, erro
 }
 
 // nextSize returns how large a block to read next, of a body of so many bytes
-// in all; -1 where nobody knows: at most as many bytes as have come.
+// in all; -1 if nobody knows: at most as many bytes as have come.
 func (p *replayBody) nextSize(length int64) int64 {
 	size := min(max(p.size, firstBlock), maxBlock)
 	if length >= 0 {
@@ -255,7 +255,7 @@ func (p *replayBody) whole() bool { return p.rest == nil }
 // empty reports whether there is no body at all.
 func (p *replayBody) empty() bool { return p.whole() && p.size == 0 }
 
-// release is called by whoever has no further use for the body: once when no
+// release is called by each user of the body that needs it no more: once when no
 // more attempts will be made, and once for each attempt when its stream is
 // closed, which may be later. The last one gives back what the body took of the
 // budget.
@@ -357,7 +357,7 @@ func (s *stream) Read(b []byte) (int, error) {
 // read reads from the rest, if s is the attempt that may.
 func (p *replayBody) read(s *stream, b []byte) (int, error) {
 	p.mu.Lock()
-	if p.current != s || s.closed { // net/http reads on where it gave a body up
+	if p.current != s || s.closed { // net/http reads on after it gave a body up
 		p.mu.Unlock()
 		return 0, errBodyConsumed
 	}

@@ -92,7 +92,7 @@ type attempt struct {
 
 	gaveUp   atomic.Bool   // canceled by dials, since connections fail
 	failures int           // guarded by dials.mu: those of dials when the wait began
-	served   chan struct{} // guarded by dials.mu: closed when the wait ends; nil where nobody looks
+	served   chan struct{} // guarded by dials.mu: closed when the wait ends; nil if nobody looks
 }
 
 // attempt sends req once; net/http resends it if HTTP/2 says that it was not begun.

@@ -265,7 +265,7 @@ func (c *trackedConn) Close() error {
 	return c.Conn.Close()
 }
 
-// findConn returns the connection that c's TLS goes over; nil where it is not
+// findConn returns the connection that c's TLS goes over; nil if it is not
 // ours.
 func findConn(c net.Conn) *trackedConn {
 	for {

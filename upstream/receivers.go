@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	// unknownWindow is HTTP/2's receive window for a stream where no memory limit
+	// unknownWindow is HTTP/2's receive window for a stream if no memory limit
 	// is known, in bytes.
 	unknownWindow = 1 << 20
 	// minWindow and maxWindow bound it, minReceivers the streams that share an
@@ -50,7 +50,7 @@ var errStalled = errors.New("the client took nothing of the response while other
 // receivers bounds how many responses are received at once, since the upstream
 // fills a window for each, whether its client reads or not.
 type receivers struct {
-	free chan struct{} // nil where there is no bound
+	free chan struct{} // nil if there is no bound
 
 	mu   sync.Mutex
 	held map[*receiver]struct{} // responses that are being received
@@ -114,7 +114,7 @@ func (r *receivers) cutStalled(now time.Time) {
 }
 
 // receiver is a place for a response, and then that response's body. A nil
-// receiver stands for a place where there is no bound.
+// receiver stands for a place without a bound.
 type receiver struct {
 	of       *receivers
 	body     io.ReadCloser

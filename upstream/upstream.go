@@ -149,7 +149,7 @@ func (c *Connections) Trust(roots *x509.CertPool) {
 	c.transport.Swap(c.newTransport()).CloseIdleConnections()
 }
 
-// ForwardProxy returns the corporate proxy for a URL; nil where there is none.
+// ForwardProxy returns the corporate proxy for a URL; nil if there is none.
 func (c *Connections) ForwardProxy(u *url.URL) (*url.URL, error) {
 	forward := c.options.Load().Proxy
 	if forward == nil {
