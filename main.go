@@ -31,17 +31,17 @@ func main() {
 	os.Exit(code)
 }
 
-// runSupervised is what main does, whoever keeps it running.
-func runSupervised(k server.Supervisor) int {
+// runSupervised runs the command line under a supervisor.
+func runSupervised(s server.Supervisor) int {
 	return run(context.Background(), os.Args[1:], app.Env{
 		Environ:    os.Environ(),
 		Stdin:      os.Stdin,
 		Stdout:     os.Stdout,
-		Stderr:     k.Log,
-		Terminal:   isTerminal(k.Log),
-		Signals:    k.Signals,
+		Stderr:     s.Log,
+		Terminal:   isTerminal(s.Log),
+		Signals:    s.Signals,
 		Reread:     app.RereadSignals(),
-		Supervisor: k,
+		Supervisor: s,
 	})
 }
 

@@ -306,7 +306,8 @@ func TestSecondSignalCutsWithAnAnswer(t *testing.T) {
 func TestFirstSignalAfterQuitCutsNothing(t *testing.T) {
 	sim := program.Simulate(t, simulator.Options{})
 	p := program.Serve(t, sim, "PROXY_QUIT_ENDPOINT=true")
-	sim.AddFault(simulator.Fault{Path: "/identity/whoami", Delay: 3 * time.Second})
+	release := make(chan struct{})
+	sim.AddFault(simulator.Fault{Path: "/identity/whoami", Until: release})
 	answered := make(chan int, 1)
 	go func() {
 		res, _, err := p.Do("GET", "/identity/whoami", nil)
@@ -317,12 +318,14 @@ func TestFirstSignalAfterQuitCutsNothing(t *testing.T) {
 		answered <- res.StatusCode
 	}()
 	program.Await(t, "the request in flight", func() bool { return p.Metric("mimecast_proxy_requests_in_flight") == 1 })
-	quit := program.Start(t, []string{"PROXY_ADMIN_LISTEN=" + strings.TrimPrefix(p.Admin, "http://")}, "quit")
+	quit := program.Start(t, []string{"PROXY_ADMIN_LISTEN=" + p.Admin}, "quit")
 	if code := quit.Exit(); code != 0 {
 		t.Fatalf("quit: exit %d\n%s", code, quit.Stderr.String())
 	}
 	p.Stderr.Await(t, "the drain", func(text string) bool { return strings.Contains(text, "draining") })
 	p.Signal(syscall.SIGTERM)
+	p.Stderr.Await(t, "the signal", func(text string) bool { return strings.Contains(text, "signal while draining") })
+	close(release)
 	if got := <-answered; got != 200 {
 		t.Errorf("the client got %d", got)
 	}

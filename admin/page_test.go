@@ -207,6 +207,8 @@ func TestLastErrorIsShownIfItSaysMoreThanItsCode(t *testing.T) {
 	for text, shown := range map[string]bool{explanation: false, "the certificate has expired": true} {
 		s := healthy()
 		s.Faults = []event.Fault{{Code: event.MimecastError, Component: event.ComponentMimecast, Window: 1, LastError: text}}
+		r := &s.Requests[0]
+		r.Fault, r.Component, r.Error = event.MimecastError, event.ComponentMimecast, text
 		_, page := ask(t, serve(t, showing(s, goodToken())), "GET", "/")
 		if strings.Contains(page, html.EscapeString(text)) != shown || !strings.Contains(page, event.MimecastError.Kind().Summary) {
 			t.Errorf("%q: shown is %v", text, !shown)

@@ -71,7 +71,7 @@ func problemText(r event.Request) g.Node {
 	what := printable(r.Error)
 	if r.Fault != "" {
 		what = r.Fault.Kind().Summary
-		if r.Error != "" && r.Component != event.ComponentTool {
+		if r.Error != "" && r.Error != r.Fault.Kind().Explanation() && r.Component != event.ComponentTool {
 			what += " (" + printable(r.Error) + ")"
 		}
 	}

@@ -35,7 +35,7 @@ func (p Env) Demo(ctx context.Context) error {
 	out := telemetry.NewLogWriter(p.Stdout, nil) // nor does the demo wait for who reads this
 	defer out.Close()
 	if err := s.printIntro(out, sim, taken); err != nil {
-		return errors.Join(err, s.drain(nil, 0), sim.Close())
+		return errors.Join(err, s.drain(nil, true), sim.Close())
 	}
 	return errors.Join(s.run(ctx, p.Signals), sim.Close())
 }

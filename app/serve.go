@@ -170,17 +170,17 @@ func (s *instance) run(ctx context.Context, signals <-chan os.Signal) error {
 	}
 	s.announce()
 	var err error
-	signaled := 0
+	hurried := true // the next signal cuts
 	select {
 	case <-ctx.Done():
 	case <-signals:
-		signaled = 1
 	case <-s.quit:
+		hurried = false
 	case err = <-failed:
 		err = fmt.Errorf("serving: %w", err)
 		s.tel.Logger().Error("listener failed", "error", err)
 	}
-	return errors.Join(err, s.drain(signals, signaled))
+	return errors.Join(err, s.drain(signals, hurried))
 }
 
 func (s *instance) announce() {
@@ -200,11 +200,11 @@ func (s *instance) announce() {
 }
 
 // drain stops taking requests and waits for those in flight: not ready first, then
-// [server.Server.Drain]. What is left at its end, or at the second signal since the
-// start, is cut.
-func (s *instance) drain(signals <-chan os.Signal, signaled int) error {
+// [server.Server.Drain]. What is left at its end is cut, or before at a signal: at the
+// first one if hurried, else at the second.
+func (s *instance) drain(signals <-chan os.Signal, hurried bool) error {
 	s.draining.Store(true)
-	ctx, stopWatching := s.untilSecondSignal(signals, signaled)
+	ctx, stopWatching := s.untilCut(signals, hurried)
 	defer stopWatching()
 	if s.supervisor.Stopping != nil {
 		s.supervisor.Stopping()
@@ -231,20 +231,24 @@ func (s *instance) drain(signals <-chan os.Signal, signaled int) error {
 	return err
 }
 
-// untilSecondSignal returns a context that the second signal ends, of which so many
-// have come. A drain that /quitquitquit began gets SIGTERM too, from Kubernetes, which
-// must not cut it. Call stop when nothing is left to end.
-func (s *instance) untilSecondSignal(signals <-chan os.Signal, signaled int) (_ context.Context, stop func()) {
+// untilCut returns a context that ends at the signal that cuts. A drain that
+// /quitquitquit began gets SIGTERM too, from Kubernetes, which must not cut it. Call
+// stop when nothing is left to end.
+func (s *instance) untilCut(signals <-chan os.Signal, hurried bool) (_ context.Context, stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	watching := make(chan struct{})
 	go func() {
 		defer close(watching)
-		for ; signaled < 2; signaled++ {
+		for ; ; hurried = true {
 			select {
 			case <-signals:
 			case <-ctx.Done():
 				return
 			}
+			if hurried {
+				break
+			}
+			s.tel.Logger().Info("signal while draining; the next one cuts requests in flight")
 		}
 		cancel()
 		s.tel.Logger().Warn("second signal: cutting requests in flight")

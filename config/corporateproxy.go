@@ -13,8 +13,7 @@ import (
 )
 
 // corporateProxy is the URL of a corporate proxy. Go's parser silently ignores a value
-// that it does not understand, or takes another host for the
-// proxy's: traffic and secret would bypass the proxy, or go elsewhere. So a value that
+// that it does not understand, or takes another host for the proxy's: traffic and secret would bypass the proxy, or go elsewhere. So a value that
 // is ambiguous is invalid.
 type corporateProxy struct{ url secret.Text }
 

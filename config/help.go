@@ -79,7 +79,7 @@ func (v Variable) names() []string {
 	return []string{v.Name}
 }
 
-// helpNames and helpWidth lay the help text out, in columns.
+// nameColumnWidth and helpWidth lay the help text out, in columns.
 const (
 	nameColumnWidth = 29
 	helpWidth       = 80

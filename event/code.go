@@ -138,8 +138,10 @@ func (k Kind) Rejected() bool { return k.Rejection && k.Component == ComponentTo
 func (k Kind) Explanation() string { return string(k.Code) + ": " + k.Summary + ". " + k.Remedy }
 
 // Unprocessed reports whether Mimecast certainly did not carry out a request that got
-// such a response.
-func (k Kind) Unprocessed() bool { return k.Status != 0 && k.Retry != RetryReads }
+// such a response. A client can leave while Mimecast works.
+func (k Kind) Unprocessed() bool {
+	return k.Status != 0 && k.Retry != RetryReads && k.Code != ClientGone
+}
 
 // oneOf returns a value from outside as one of a closed set; other if it is in none.
 func oneOf[T ~string](value string, set []T, other T) T {

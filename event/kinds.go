@@ -14,7 +14,7 @@ var kinds = [...]Kind{
 	{OriginNotAllowed, http.StatusForbidden, RetryNever, "http_request_denied", ComponentTool, true, "A web page of another origin sent the request", "If the page may use the account, add its origin to PROXY_ALLOWED_ORIGINS."},
 	{RouteNotAllowed, http.StatusForbidden, RetryNever, "http_request_denied", ComponentTool, true, "The route is not allowed", "If the client needs the route, add it to PROXY_ALLOW."},
 	{HeadersTooLarge, http.StatusRequestHeaderFieldsTooLarge, RetryNever, "http_request_error", ComponentTool, true, "The request headers are too many or too large", "Send fewer, or raise PROXY_MAX_HEADER_FIELDS and PROXY_MAX_HEADER_BYTES."},
-	{ClientGone, 499, RetryReads, "http_request_error", ComponentTool, false, "The client disconnected before the response", "If its timeout is shorter than Mimecast takes, raise it."},
+	{ClientGone, 499, RetryNever, "http_request_error", ComponentTool, false, "The client disconnected before the response", "If its timeout is shorter than Mimecast takes, raise it."},
 	{UpgradeNotSupported, http.StatusNotImplemented, RetryNever, "http_upgrade_failed", ComponentTool, true, "The client asked for a protocol upgrade, which Mimecast does not have", "Turn off WebSockets and upgrades in the client."},
 	{UpstreamUnreachable, http.StatusBadGateway, RetryAlways, "destination_unavailable", ComponentMimecast, false, "Mimecast cannot be reached", "Check this machine's network, DNS and firewall. Behind a corporate proxy, set HTTPS_PROXY."},
 	{UpstreamTLS, http.StatusBadGateway, RetryNever, "tls_protocol_error", ComponentMimecast, false, "No trusted TLS connection to Mimecast can be made", "If TLS is inspected here, set MIMECAST_CA_FILE to the root certificate. Check the clock."},

@@ -119,7 +119,7 @@ var AbortedBySides = []AbortedBy{AbortedByClient, AbortedByUpstream, AbortedByPr
 // FileVariable is a variable that names a file which is read again while the proxy runs.
 type FileVariable string
 
-// The variables; FileOther is for one that nobody added here.
+// The variables; FileOther is for one that is not listed.
 const (
 	FileOther        FileVariable = "other"
 	FileClientID     FileVariable = "MIMECAST_CLIENT_ID_FILE"

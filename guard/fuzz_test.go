@@ -37,7 +37,7 @@ func passer(f *testing.F, p guard.Policy) func(method, target string) bool {
 	}
 }
 
-// interpretations returns the paths that somebody could read in a request target, split
+// readings returns the paths that somebody could read in a request target, split
 // into segments: decoded up to six times, by a strict reader or a lenient one,
 // with backslashes taken for slashes or not, with parameters or without.
 func readings(t *testing.T, target string) (all [][]string) {

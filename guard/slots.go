@@ -27,9 +27,9 @@ func (s *slots) take(displace func() bool) bool {
 
 func (s *slots) release() { s.taken.Add(-1) }
 
-// unauthenticatedSlots returns how many slots clients without a key may take by sending token
-// requests slowly: a quarter of all, but at most 64, so that the rest is for clients
-// with a key.
+// unauthenticatedSlots returns how many slots clients without a key may take by
+// sending token requests slowly: a quarter of all, but at most 64, so that the rest is
+// for clients with a key.
 func unauthenticatedSlots(all int) int64 {
 	const most = 64
 	if all == 0 {

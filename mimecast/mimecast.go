@@ -43,7 +43,8 @@ func Code(body []byte) string {
 // IsTokenCode reports whether an error code says that the token is the cause: it
 // has expired, or cannot be verified.
 func IsTokenCode(code string) bool {
-	return event.UnauthorizedReasonOf(code) != event.ReasonOther
+	reason := event.UnauthorizedReason(code)
+	return reason == event.ReasonTokenExpired || reason == event.ReasonTokenVerification
 }
 
 // LongestWait is the longest wait that a response can ask for.

@@ -68,7 +68,7 @@ func TestStatusAndEnvelopeOfTheContractsCodes(t *testing.T) {
 		event.TooBusy:             {503, true},
 		event.ShuttingDown:        {503, true},
 		event.UpstreamTimeout:     {504, true},
-		event.ClientGone:          {499, true},
+		event.ClientGone:          {499, false},
 	}
 	for code, w := range want {
 		res, body := get(t, "GET", problem.New(code, "do %s", "this"))

@@ -67,8 +67,8 @@ type conn struct {
 	net.Conn
 	table *connTable
 	state atomic.Int32
-	// changedAt is when state changed last, and reading when the Read under way
-	// began, both in Unix nanoseconds. reading is 0 while there is none.
+	// changedAt is when state changed last, and readStarted when the Read under way
+	// began, both in Unix nanoseconds. readStarted is 0 while there is none.
 	changedAt, readStarted atomic.Int64
 	requestStarted         atomic.Bool // a byte of the next request has come
 	readFailed             atomic.Bool // a Read has failed

@@ -22,6 +22,7 @@ type Drain struct {
 // Drain stops the server: it asks clients to close their connections, serves for the
 // delay, and then waits for in-flight requests. If the timeout or ctx ends first, it
 // aborts the rest and returns [context.DeadlineExceeded] or [context.Canceled].
+// So it does, with that error, if a listener cannot be closed.
 func (s *Server) Drain(ctx context.Context, d Drain) error {
 	s.CloseConnections()
 	delay := time.NewTimer(d.Delay)

@@ -167,7 +167,7 @@ type listener struct {
 	net.Listener
 	conns        *connTable
 	acceptFailed func(error)
-	lastFailed   time.Time // when failed was called
+	lastFailed   time.Time // when acceptFailed was called
 }
 
 // Accept is called by one goroutine alone.

@@ -53,7 +53,7 @@ type Telemetry struct {
 	rejected rejections
 	started  time.Time
 	version  string
-	// inFlight and expiry are read at each scrape, busy for the page.
+	// inFlight and expiry are read at each scrape, busySince for the page.
 	inFlight  atomic.Int64
 	busySince atomic.Int64 // since when there is always a request in flight, in Unix nanoseconds
 	expiry    atomic.Int64 // of the token held, in Unix nanoseconds; 0 before the first

@@ -73,9 +73,9 @@ type outcome struct {
 	fault     event.Code // what went wrong; empty for nothing
 }
 
-// end observes a request. why is what the handler panicked with, or nil.
+// end observes a request. recovered is what the handler panicked with, or nil.
 func (t *Telemetry) end(rec *record, recovered any) {
-	defer t.inFlight.Add(-1) // last: who sees none in flight sees all counted
+	defer t.inFlight.Add(-1) // last: if none is in flight, all are counted
 	o := t.outcome(rec, recovered)
 	o.fault = o.classify()
 	t.metrics.observe(rec.method, &o)

@@ -134,8 +134,8 @@ func compressed(encoding, body string) http.HandlerFunc {
 	}
 }
 
-// TestHostileAnswers holds that whatever the token endpoint answers, the error
-// says which kind it is, and holds no secret and nothing of the answer.
+// TestHostileResponses holds that whatever the token endpoint sends, the error says
+// which outcome it is, and has no secret and nothing of the response.
 func TestHostileResponses(t *testing.T) {
 	echo := "client_secret=" + marked
 	for name, c := range map[string]struct {

@@ -149,7 +149,7 @@ func (s *Source) usable(t *Token, now time.Time) bool {
 	return t.ValidAt(now) && s.expired.Load() != t
 }
 
-// waitError returns why waiting for a fetch is no use at now; nil if one is due.
+// waitError returns why waiting for a fetch is no use at now; nil outside a backoff.
 func (st *state) waitError(now time.Time) error {
 	if st.stopped {
 		return ErrStopped

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -54,6 +55,21 @@ func TestSignalEndsACommandThatWaits(t *testing.T) {
 	}
 }
 
+// The image's health check and the units rely on it.
+func TestHealthcheckFindsAProxyThatIsReady(t *testing.T) {
+	t.Parallel()
+	for network, address := range map[string]string{"tcp": "127.0.0.1:0", "unix": "unix:" + filepath.Join(program.ShortDir(t), "admin")} {
+		p := program.Serve(t, program.Simulate(t, simulator.Options{}), "PROXY_ADMIN_LISTEN="+address)
+		if network == "tcp" {
+			address = p.Admin
+		}
+		check := program.Start(t, []string{"PROXY_ADMIN_LISTEN=" + address}, "healthcheck", "--wait", program.Patience.String())
+		if code := check.Exit(); code != 0 || check.Stdout.String() != "ready\n" {
+			t.Errorf("%s: exit %d\n%s%s", network, code, check.Stdout.String(), check.Stderr.String())
+		}
+	}
+}
+
 func TestSignalEndsAHealthcheckThatWaits(t *testing.T) {
 	t.Parallel()
 	hangs, err := net.Listen("tcp", "127.0.0.1:0")
@@ -89,7 +105,7 @@ func TestRunForwardsWhatACommandMayWant(t *testing.T) {
 	}
 }
 
-func TestRunKeepsTheCommandsRequestsFromACompanyProxy(t *testing.T) {
+func TestRunKeepsTheCommandsRequestsFromACorporateProxy(t *testing.T) {
 	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	p := program.Start(t, program.Environ(t, sim, "TEST_CHILD=environ", "no_proxy=a.example", "PROXY_SHUTDOWN_DELAY=1h"), "run", "--", os.Args[0])

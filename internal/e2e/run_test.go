@@ -95,7 +95,7 @@ func TestRunsCommandReachesTheProxyDespiteACorporateOne(t *testing.T) {
 				t.Skipf("%s is not on this machine", tool)
 			}
 			for _, list := range []string{"NO_PROXY=blob.test", "no_proxy=blob.test", "NO_PROXY=*", "no_proxy=a.test b.test,c.test", "NO_PROXY=blob.test:80"} {
-				p := program.Start(t, program.Environ(t, sim, "PATH="+os.Getenv("PATH"), "HOME="+os.Getenv("HOME"), "http_proxy=http://"+unreachable(t), list), append([]string{"run", "--"}, argv...)...)
+				p := program.Start(t, program.Environ(t, sim, "PATH="+os.Getenv("PATH"), "HOME="+os.Getenv("HOME"), "http_proxy=http://"+unreachable, list), append([]string{"run", "--"}, argv...)...)
 				if code := p.Exit(); code != 0 || !strings.Contains(p.Stdout.String(), "CSIM22A104") {
 					t.Errorf("%s: exit %d\n%s%s", list, code, p.Stdout.String(), p.Stderr.String())
 				}

@@ -83,7 +83,7 @@ func TestSupportGoesOnWhereItsOwnConfigurationIsBadOrNoProxyRuns(t *testing.T) {
 	if code, text := bad.Exit(), bad.Stdout.String(); code != 0 || !strings.Contains(text, "token       valid") || !strings.Contains(text, "FAILED  ") || !strings.Contains(text, `"mars" is not one of them`) {
 		t.Errorf("exit %d\n%s%s", code, text, bad.Stderr.String())
 	}
-	none := program.Start(t, append(program.Environ(t, sim), "PROXY_ADMIN_LISTEN="+unreachable(t)), "support")
+	none := program.Start(t, append(program.Environ(t, sim), "PROXY_ADMIN_LISTEN="+unreachable), "support")
 	if code, text := none.Exit(), none.Stdout.String(); code != 1 || !strings.Contains(text, "is it running") || !strings.Contains(text, "ok      request ") {
 		t.Errorf("exit %d\n%s%s", code, text, none.Stderr.String())
 	}

@@ -150,16 +150,16 @@ func (s *stand) comesBackTo(before resources, bound time.Duration) {
 	})
 }
 
-// insist asks again if its connection is lost, in so many tries: on a busy machine a
+// insist asks again if its connection is lost, in so many tries, and returns how often: on a busy machine a
 // client may be silent for as long as a hostile one, and is then taken for one.
-func (s *stand) insist(tries int, ask func() error) (err error) {
-	for range tries {
+func (s *stand) insist(tries int, ask func() error) (again int, err error) {
+	for again = range tries {
 		if err = ask(); !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
-			return err
+			break
 		}
 		s.Logf("a connection was lost: %v", err)
 	}
-	return err
+	return again, err
 }
 
 // honest asks ten times a second, in turn by a connection that it keeps and by a
@@ -167,7 +167,7 @@ func (s *stand) insist(tries int, ask func() error) (err error) {
 func (s *stand) honest(tries int) (stop func()) {
 	ctx, cancel := context.WithCancel(s.Context())
 	var all sync.WaitGroup
-	var asked, lost atomic.Int64
+	var asked, repeated, lost atomic.Int64
 	for i, client := range []*http.Client{s.client, s.anew} {
 		all.Go(func() {
 			every := time.NewTicker(200 * time.Millisecond)
@@ -175,7 +175,8 @@ func (s *stand) honest(tries int) (stop func()) {
 			for ctx.Err() == nil {
 				asked.Add(1)
 				began := time.Now()
-				err := s.insist(tries, func() error { return ask(client, fmt.Sprintf("http://localhost/identity/whoami?honest=%d", i)) })
+				again, err := s.insist(tries, func() error { return ask(client, fmt.Sprintf("http://localhost/identity/whoami?honest=%d", i)) })
+				repeated.Add(int64(again))
 				if err != nil {
 					if lost.Add(1) <= 3 {
 						s.Errorf("an honest client after %v: %v", time.Since(began).Round(time.Millisecond), err)
@@ -188,7 +189,10 @@ func (s *stand) honest(tries int) (stop func()) {
 	stop = sync.OnceFunc(func() {
 		cancel()
 		all.Wait()
-		s.Logf("an honest client: %d requests, %d lost", asked.Load(), lost.Load())
+		s.Logf("an honest client: %d requests, %d repeated, %d lost", asked.Load(), repeated.Load(), lost.Load())
+		if repeated.Load() > asked.Load()/20+1 {
+			s.Error("it lost one connection in twenty")
+		}
 	})
 	s.Cleanup(stop)
 	return stop
@@ -204,7 +208,7 @@ func (s *stand) probed(path string) (stop func()) {
 		defer close(ended)
 		for ctx.Err() == nil {
 			began := time.Now()
-			err := s.insist(3, func() error { return s.admin(path) }) // as a kubelet does
+			_, err := s.insist(3, func() error { return s.admin(path) }) // as a kubelet does
 			slowest = max(slowest, time.Since(began))
 			if err != nil {
 				if failed++; failed <= 3 {

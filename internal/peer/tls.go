@@ -41,6 +41,7 @@ func ServeTLS(t *testing.T, protocols []string, serve func(*tls.Conn)) *TLS {
 	s.Roots.AddCert(certificate.Certificate())
 	var mu sync.Mutex
 	var open []net.Conn
+	closed := false
 	var running sync.WaitGroup
 	running.Go(func() {
 		for {
@@ -51,6 +52,9 @@ func ServeTLS(t *testing.T, protocols []string, serve func(*tls.Conn)) *TLS {
 			s.Accepted.Add(1)
 			mu.Lock()
 			open = append(open, c)
+			if closed {
+				c.(*tls.Conn).NetConn().Close()
+			}
 			mu.Unlock()
 			running.Go(func() { defer c.Close(); serve(c.(*tls.Conn)) })
 		}
@@ -58,6 +62,7 @@ func ServeTLS(t *testing.T, protocols []string, serve func(*tls.Conn)) *TLS {
 	t.Cleanup(func() {
 		l.Close()
 		mu.Lock()
+		closed = true
 		for _, c := range open {
 			c.(*tls.Conn).NetConn().Close() // with no word more, which may block
 		}

@@ -345,7 +345,13 @@ func (p *Program) Send(raw string) (*http.Response, string) {
 // AdminGet returns what the admin listener responds.
 func (p *Program) AdminGet(path string) (*http.Response, string) {
 	p.t.Helper()
-	res, err := p.Client.Get(p.AdminURL + path) //nolint:noctx // it answers or ends
+	ctx, cancel := context.WithTimeout(p.t.Context(), Patience)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.AdminURL+path, nil)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	res, err := p.Client.Do(req)
 	if err != nil {
 		p.t.Fatal(err)
 	}
