@@ -51,7 +51,12 @@ func response(_ *testing.T, k event.Kind) (string, []string) {
 	return text.String(), []string{" " + http.StatusText(k.Status), string(k.Code), "error=" + k.ErrorType}
 }
 
-// after returns the telemetry of a proxy that responded to one request with a problem.
+// passedOn are the statuses of Mimecast's responses whose codes explain them.
+var passedOn = map[event.Code]int{
+	event.MimecastUnauthorized: 401, event.MimecastForbidden: 403, event.MimecastRateLimited: 429, event.MimecastError: 500,
+}
+
+// after returns the telemetry of a proxy that had one request which ended so.
 func after(t *testing.T, k event.Kind) (tel *telemetry.Telemetry, log string) {
 	t.Helper()
 	var out bytes.Buffer
@@ -59,10 +64,14 @@ func after(t *testing.T, k event.Kind) (tel *telemetry.Telemetry, log string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tel.Wrap(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		if k.Rejection {
+	tel.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch status := passedOn[k.Code]; {
+		case k.Rejection:
 			tel.Denied(r.Context(), k.Code, false)
-		} else {
+		case status != 0:
+			tel.Answered(r.Context(), status, http.Header{}, 0)
+			w.WriteHeader(status)
+		default:
 			tel.Failed(r.Context(), problem.New(k.Code, "%s", k.Summary))
 		}
 	})).ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil))
@@ -72,7 +81,7 @@ func after(t *testing.T, k event.Kind) (tel *telemetry.Telemetry, log string) {
 func logLine(t *testing.T, k event.Kind) (string, []string) {
 	_, log := after(t, k)
 	want := []string{`"error":"` + string(k.Code) + ": " + k.Summary}
-	if k.Rejection {
+	if k.Rejection || passedOn[k.Code] != 0 {
 		want = append(want, k.Remedy)
 	}
 	return log, want

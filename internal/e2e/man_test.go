@@ -28,7 +28,7 @@ func help(t *testing.T, command ...string) string {
 }
 
 var (
-	commandLine = regexp.MustCompile(`(?m)^  (\w+) +(.+)$`)
+	commandLine = regexp.MustCompile(`(?m)^  ([\w-]+) +(.+)$`)
 	usageLine   = regexp.MustCompile(`(?m)^Usage:\n  mimecast-proxy (.+)$`)
 )
 
