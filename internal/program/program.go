@@ -345,7 +345,7 @@ func (p *Program) Send(raw string) (*http.Response, string) {
 // AdminGet returns what the admin listener responds.
 func (p *Program) AdminGet(path string) (*http.Response, string) {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.t.Context(), Patience)
+	ctx, cancel := context.WithTimeout(context.Background(), Patience) // also after the test, which ends its own
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.AdminURL+path, nil)
 	if err != nil {
