@@ -63,6 +63,9 @@ func TestRejectedUploadGetsItsResponse(t *testing.T) {
 // Clients that are rejected and go on to send nothing keep no slot and are not
 // waited for.
 func TestRejectedUploadHoldsNoSlot(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes too long for -short")
+	}
 	g, err := guard.New(guard.Policy{MaxRequests: 1})
 	if err != nil {
 		t.Fatal(err)

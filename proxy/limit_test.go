@@ -155,6 +155,9 @@ func TestHeldRequestsGoOneAfterTheOther(t *testing.T) {
 }
 
 func TestPlacesToWaitAreBounded(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes too long for -short")
+	}
 	t.Parallel()
 	const n = 80
 	r := newRig(t, setup{wait: time.Minute}, together(n, func(w http.ResponseWriter, _ *http.Request) {

@@ -141,6 +141,9 @@ func TestARejectingUpstreamThatRecoversIsUsedAtOnce(t *testing.T) {
 // A POST for which nothing was written is sent on another connection, or its
 // client learns that it may send it again.
 func TestAConnectionThatDiedBeforeItsFirstUseCostsNoDoubt(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes too long for -short")
+	}
 	t.Parallel()
 	for _, protocol := range []string{"h2", "http/1.1"} {
 		u, address, _ := rejector(t, protocol, func(net.Conn) {})

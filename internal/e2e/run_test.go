@@ -17,6 +17,7 @@ import (
 // The error of a command that cannot be started names what it is and what to type,
 // with the exit code of shells.
 func TestRunSaysWhyACommandDoesNotStart(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	dir := t.TempDir()
 	for name, content := range map[string]string{

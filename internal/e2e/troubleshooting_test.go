@@ -308,6 +308,7 @@ func block(name string) *regexp.Regexp {
 }
 
 func TestTroubleshootingShowsWhatIsSeen(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	if runtime.GOOS != "linux" {
 		t.Skip("other systems word their errors differently")
