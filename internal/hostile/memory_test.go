@@ -113,7 +113,7 @@ var assaults = map[string]func(g *siege){
 // endure attacks, looks on, and ends the program while it is under attack.
 func (g *siege) endure(names ...string) {
 	g.Helper()
-	stops := []func(){g.honest(3), g.probed("/livez"), g.probed("/metrics")}
+	stops := []func(){g.honest(), g.probed("/livez"), g.probed("/metrics")}
 	began := time.Now()
 	for _, name := range names {
 		assaults[name](g)

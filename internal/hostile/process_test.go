@@ -24,7 +24,7 @@ import (
 func TestHangupEndsNothing(t *testing.T) {
 	t.Parallel()
 	s := start(t)
-	stop := s.honest(1)
+	stop := s.honest()
 	for range 20 {
 		s.Signal(syscall.SIGHUP)
 		if err := s.whoami(); err != nil {
