@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"time"
 
+	"mimecast-proxy/resend"
+
 	"mimecast-proxy/account"
 	"mimecast-proxy/event"
 	"mimecast-proxy/mimecast"
@@ -59,7 +61,7 @@ func (t *authenticate) send(req *http.Request) (*http.Response, account.Token, e
 		if !errors.Is(err, account.ErrTokenExpired) {
 			return res, token, err
 		}
-		if req, err = rewind(req); err != nil {
+		if req, err = resend.Rewind(req); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -108,7 +110,7 @@ func (t *authenticate) retryUnauthorized(req *http.Request, rejected account.Tok
 		t.recordOutcome(ctx, event.RetryTokenFresh)
 		return res, nil
 	}
-	again, err := rewind(req)
+	again, err := resend.Rewind(req)
 	if err != nil {
 		t.recordOutcome(ctx, event.RetryNotReplayable)
 		return res, nil //nolint:nilerr // likewise

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"mimecast-proxy/resend"
+
 	"mimecast-proxy/account"
 	"mimecast-proxy/event"
 	"mimecast-proxy/mimecast"
@@ -193,12 +195,12 @@ func (t *limit) resendWhenReady(req *http.Request, limited *http.Response) (*htt
 	for ; ok; reset, ok = resetOf(limited, deadline) {
 		ticket.limit(reset)
 		bufferPrefix(limited)
-		again, err := rewind(req)
+		again, err := resend.Rewind(req)
 		if err != nil {
 			return t.held(ctx, event.HoldNotReplayable, limited), nil
 		}
 		if err := ticket.waitForReset(ctx, deadline); err != nil {
-			closeBody(again)
+			resend.CloseBody(again)
 			if errors.Is(err, errDeadline) {
 				break
 			}

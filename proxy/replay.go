@@ -128,20 +128,6 @@ func (p *replayBody) request(req *http.Request) (*http.Request, error) {
 	return &out, err
 }
 
-// rewind returns req with its body from the first byte on, to send it again.
-func rewind(req *http.Request) (*http.Request, error) {
-	if req.Body == nil || req.Body == http.NoBody {
-		return req, nil
-	}
-	body, err := req.GetBody()
-	if err != nil {
-		return nil, err
-	}
-	again := *req
-	again.Body = body
-	return &again, nil
-}
-
 // Blocks grow with what has come, so that a client that announces a body and
 // sends nothing takes next to no memory.
 const (
@@ -161,12 +147,6 @@ func (e *ClientBodyError) Error() string { return "reading the request body: " +
 
 // Unwrap returns the cause.
 func (e *ClientBodyError) Unwrap() error { return e.Err }
-
-func closeBody(req *http.Request) {
-	if req.Body != nil {
-		_ = req.Body.Close()
-	}
-}
 
 // replayBody is a request's body on its way: the part that is kept, and the rest
 // that is still with the client. While no byte of the rest was taken, all of

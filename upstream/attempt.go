@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"mimecast-proxy/resend"
+
 	"golang.org/x/net/http2"
 
 	"mimecast-proxy/account"
@@ -101,7 +103,7 @@ func (c *Connections) attempt(req *http.Request) (*http.Response, error) {
 	a := &attempt{dials: c.dials, cancel: cancel, expiry: account.Expiry(ctx)}
 	a.body, _ = req.Body.(ConnectionBody)
 	if !a.expiry.IsZero() && !time.Now().Before(a.expiry) {
-		closeBody(req)
+		resend.CloseBody(req)
 		cancel(account.ErrTokenExpired)
 		return nil, &attemptError{connecting, account.ErrTokenExpired}
 	}

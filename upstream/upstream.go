@@ -15,6 +15,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"mimecast-proxy/resend"
+
 	"golang.org/x/net/http2"
 )
 
@@ -169,7 +171,7 @@ func (c *Connections) CloseIdleConnections() { c.transport.Load().CloseIdleConne
 func (c *Connections) RoundTrip(req *http.Request) (*http.Response, error) {
 	place, err := c.receivers.acquire(req.Context())
 	if err != nil {
-		closeBody(req)
+		resend.CloseBody(req)
 		return nil, err
 	}
 	res, err := c.roundTrip(req)
@@ -197,7 +199,7 @@ func (c *Connections) roundTrip(req *http.Request) (*http.Response, error) {
 		case failed.phase != connected || unsent == maxUnsent:
 			return nil, err
 		}
-		again, rewindErr := rewind(req)
+		again, rewindErr := resend.Rewind(req)
 		if rewindErr != nil {
 			return nil, err
 		}
@@ -209,31 +211,6 @@ func (c *Connections) roundTrip(req *http.Request) (*http.Response, error) {
 // that would be gone.
 func onlyReads(req *http.Request) bool {
 	return (req.Method == http.MethodGet || req.Method == http.MethodHead) && (req.Body == nil || req.Body == http.NoBody)
-}
-
-var errNoGetBody = errors.New("the request body cannot be read again")
-
-// rewind returns req with its body from the first byte on.
-func rewind(req *http.Request) (*http.Request, error) {
-	if req.Body == nil || req.Body == http.NoBody {
-		return req, nil
-	}
-	if req.GetBody == nil {
-		return nil, errNoGetBody
-	}
-	body, err := req.GetBody()
-	if err != nil {
-		return nil, err
-	}
-	again := *req
-	again.Body = body
-	return &again, nil
-}
-
-func closeBody(req *http.Request) {
-	if req.Body != nil {
-		_ = req.Body.Close()
-	}
 }
 
 // checkConnectResponse is for a corporate proxy's response to CONNECT.
