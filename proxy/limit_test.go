@@ -53,6 +53,9 @@ func TestLimitedRequestIsHeldUntilTheReset(t *testing.T) {
 		header, reset string
 		after         time.Duration
 	}{{"X-RateLimit-Reset", "150", 150 * time.Millisecond}, {"X-Rate-Limit-Reset", "150", 150 * time.Millisecond}, {"Retry-After", "1", time.Second}} {
+		if testing.Short() && c.after >= time.Second {
+			continue // a Retry-After has no fractions
+		}
 		l := &limited{header: c.header, reset: c.reset, after: c.after, left: 2}
 		r := newRig(t, setup{wait: time.Minute}, l.ServeHTTP)
 		if res, body := r.do("POST", "/", strings.NewReader("sent")); res.StatusCode != 200 || body != "sent" || l.early != 0 {

@@ -56,6 +56,9 @@ func TestAnUpstreamThatRejectsEachConnectionIsDialedTenTimesASecond(t *testing.T
 		"closed after a while": {"http/1.1", func(net.Conn) { time.Sleep(20 * time.Millisecond) }},
 	} {
 		t.Run(name, func(t *testing.T) {
+			if testing.Short() && name != "GOAWAY at once" && name != "closed, HTTP/1.1" {
+				t.Skip("one case of each protocol is enough for -short")
+			}
 			t.Parallel()
 			u, address, accepted := rejector(t, c.protocol, c.reject)
 			connections := upstream.New(u)
@@ -104,6 +107,9 @@ func TestARequestThatIsTurnedAwayAgainAndAgainMayBeSentAgain(t *testing.T) {
 
 // Mimecast comes back: nobody waits for long.
 func TestARejectingUpstreamThatRecoversIsUsedAtOnce(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes too long for -short")
+	}
 	t.Parallel()
 	var rejects atomic.Bool
 	rejects.Store(true)
