@@ -1,0 +1,189 @@
+package connection
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+)
+
+// ErrOldCopy says that a connection moved to another store, and that the credentials in
+// the former store could not be removed.
+var ErrOldCopy = errors.New("the connection is stored, but its former copy remains")
+
+// Book is the list of one user's connections, with access to both stores.
+type Book struct {
+	// Dir is the folder of the list and of the file store, usually from the function Dir.
+	Dir string
+	// Environ is the process's environment, by which the keyring is found.
+	Environ []string
+	// Keyring is used in place of the system's keyring unless it is nil.
+	Keyring KeyringBackend
+}
+
+// vault is a store with credentials in it, by profile.
+type vault interface {
+	// Set stores a document in place of an older one.
+	Set(ctx context.Context, profile string, document []byte) error
+	// Get returns a document, or ErrNotFound.
+	Get(ctx context.Context, profile string) ([]byte, error)
+	// Delete removes a document if there is one.
+	Delete(ctx context.Context, profile string) error
+}
+
+func (b Book) vault(s Store) (vault, error) {
+	switch s {
+	case Keyring:
+		return b.keyring(), nil
+	case File:
+		return files{filepath.Join(b.Dir, "connections")}, nil
+	}
+	return nil, fmt.Errorf("unknown store %.40q: use %s or %s", string(s), Keyring, File)
+}
+
+// List returns all connections, sorted by profile. Without any it returns none and no
+// error.
+func (b Book) List() ([]Connection, error) {
+	path := filepath.Join(b.Dir, "connections.json")
+	text, err := readPrivate(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var list []Connection
+	if err := json.Unmarshal(text, &list); err != nil {
+		return nil, fmt.Errorf("%s is damaged: remove it and connect again", path)
+	}
+	for _, c := range list {
+		if _, err := b.vault(c.Store); err != nil || CheckProfile(c.Profile) != nil {
+			return nil, fmt.Errorf("%s is damaged at profile %.40q: remove it and connect again", path, c.Profile)
+		}
+	}
+	slices.SortFunc(list, func(c, d Connection) int { return cmp.Compare(c.Profile, d.Profile) })
+	return list, nil
+}
+
+// Find returns the connection of a profile, or ErrNotFound.
+func (b Book) Find(profile string) (Connection, error) {
+	list, err := b.List()
+	if err != nil {
+		return Connection{}, err
+	}
+	i := index(list, profile)
+	if i < 0 {
+		return Connection{}, fmt.Errorf("a connection with profile %.40q: %w", profile, ErrNotFound)
+	}
+	return list[i], nil
+}
+
+func index(list []Connection, profile string) int {
+	return slices.IndexFunc(list, func(c Connection) bool { return c.Profile == profile })
+}
+
+// Save stores credentials and then enters the connection into the list, in place of an
+// older one with the same profile. If that was in another store, its copy is removed;
+// where this fails, the error is ErrOldCopy.
+func (b Book) Save(ctx context.Context, c Connection, creds Credentials) error {
+	if err := CheckProfile(c.Profile); err != nil {
+		return err
+	}
+	if err := creds.Check(); err != nil {
+		return err
+	}
+	to, err := b.vault(c.Store)
+	if err != nil {
+		return err
+	}
+	c.IDStart = idStart(creds.ClientID.Reveal())
+	return b.locked(ctx, func() error { return b.save(ctx, c, creds, to) })
+}
+
+func (b Book) save(ctx context.Context, c Connection, creds Credentials, to vault) error {
+	list, err := b.List()
+	if err != nil {
+		return err
+	}
+	var old Connection
+	if i := index(list, c.Profile); i >= 0 {
+		old = list[i]
+		list = slices.Delete(list, i, i+1)
+	}
+	if err := to.Set(ctx, c.Profile, creds.Marshal()); err != nil {
+		return err
+	}
+	if err := b.write(append(list, c)); err != nil {
+		if old.Store != c.Store { // nothing else would lead to these credentials
+			err = errors.Join(err, to.Delete(ctx, c.Profile))
+		}
+		return err
+	}
+	if old.Store == "" || old.Store == c.Store {
+		return nil
+	}
+	from, err := b.vault(old.Store)
+	if err == nil {
+		err = from.Delete(ctx, c.Profile)
+	}
+	if err != nil {
+		return fmt.Errorf("%w in %s: %w", ErrOldCopy, old.Store, err)
+	}
+	return nil
+}
+
+func (b Book) write(list []Connection) error {
+	slices.SortFunc(list, func(c, d Connection) int { return cmp.Compare(c.Profile, d.Profile) })
+	text, err := json.MarshalIndent(list, "", "  ")
+	if err != nil {
+		return err
+	}
+	return writePrivate(filepath.Join(b.Dir, "connections.json"), append(text, '\n'))
+}
+
+// Read returns the document with a connection's credentials, which ParseCredentials
+// understands. It is ErrNotFound if they are gone.
+func (b Book) Read(ctx context.Context, c Connection) ([]byte, error) {
+	if err := CheckProfile(c.Profile); err != nil {
+		return nil, err
+	}
+	from, err := b.vault(c.Store)
+	if err != nil {
+		return nil, err
+	}
+	text, err := from.Get(ctx, c.Profile)
+	if errors.Is(err, ErrNotFound) {
+		return nil, fmt.Errorf("the credentials of profile %s in %s: %w; connect again", c.Profile, c.Store, ErrNotFound)
+	}
+	return text, err
+}
+
+// Remove deletes a connection with its credentials. It is ErrNotFound without one. The
+// connection stays in the list if its credentials cannot be deleted.
+func (b Book) Remove(ctx context.Context, profile string) error {
+	if err := CheckProfile(profile); err != nil {
+		return err
+	}
+	return b.locked(ctx, func() error {
+		c, err := b.Find(profile)
+		if err != nil {
+			return err
+		}
+		from, err := b.vault(c.Store)
+		if err != nil {
+			return err
+		}
+		if err := from.Delete(ctx, profile); err != nil {
+			return err
+		}
+		list, err := b.List()
+		if err != nil {
+			return err
+		}
+		return b.write(slices.DeleteFunc(list, func(c Connection) bool { return c.Profile == profile }))
+	})
+}

@@ -1,0 +1,66 @@
+//go:build darwin || windows
+
+package connection
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+
+	"github.com/zalando/go-keyring"
+)
+
+// native is the Keychain of macOS or the Credential Manager of Windows. On macOS
+// go-keyring hands the secret to /usr/bin/security on its standard input, not on its
+// command line.
+type native struct{}
+
+func systemKeyring([]string) KeyringBackend { return native{} }
+
+// State implements KeyringBackend. It asks for an entry that no profile can have.
+func (n native) State(ctx context.Context) error {
+	_, err := n.Get(ctx, "(none)")
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
+// Set implements KeyringBackend.
+func (native) Set(_ context.Context, profile string, document []byte) error {
+	return explain(keyring.Set(keyringService, profile, string(document)))
+}
+
+// Get implements KeyringBackend.
+func (native) Get(_ context.Context, profile string) ([]byte, error) {
+	document, err := keyring.Get(keyringService, profile)
+	return []byte(document), explain(err)
+}
+
+// Delete implements KeyringBackend.
+func (native) Delete(_ context.Context, profile string) error {
+	if err := explain(keyring.Delete(keyringService, profile)); !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	return nil
+}
+
+// interactionNotAllowed is how security exits if the Keychain is locked and nobody can be
+// asked: the last byte of errSecInteractionNotAllowed.
+const interactionNotAllowed = 36
+
+func explain(err error) error {
+	var exit *exec.ExitError
+	switch {
+	case errors.Is(err, keyring.ErrNotFound):
+		return ErrNotFound
+	case errors.Is(err, exec.ErrNotFound):
+		return ErrNoKeyring
+	case errors.As(err, &exit) && exit.ExitCode() == interactionNotAllowed:
+		return ErrKeyringLocked
+	case err != nil:
+		return fmt.Errorf("the keyring failed: %w", err)
+	}
+	return nil
+}

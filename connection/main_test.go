@@ -1,0 +1,20 @@
+package connection
+
+import (
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"mimecast-proxy/secret"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// marked is in every secret of these tests, so that a leak can be found.
+const marked = "s3cr3t-marked"
+
+func credentials(id, key string) Credentials {
+	return Credentials{secret.New(id), secret.New(key)}
+}
+
+var sample = credentials("abcdefgh-client-id", marked+"-0123456789")
