@@ -56,6 +56,7 @@ func header(s *Status, demo bool) g.Node {
 			definition("Account", text(cmp.Or(s.Account.ClientID, "unknown"))),
 			known("Region", s.Account.Region),
 			known("API", s.Account.BaseURL),
+			known("Credentials from", s.Account.Credentials),
 			known("Takes requests at", s.Listen),
 		),
 	)

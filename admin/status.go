@@ -33,6 +33,9 @@ type Account struct {
 	ClientID string `json:"client_id"`
 	Region   string `json:"region"`
 	BaseURL  string `json:"base_url"`
+	// Credentials says where the credentials come from: a variable, a file or a stored
+	// connection.
+	Credentials string `json:"credentials"`
 }
 
 // current returns the status as it is shown.

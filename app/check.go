@@ -65,7 +65,7 @@ func (p Env) Check(ctx context.Context, o CheckOptions) error {
 	if !isTarget(path) {
 		return &ExitError{ExitUsage, fmt.Errorf("--path %q is not a path such as %s", path, DefaultCheckPath)}
 	}
-	cfg, err := configure(p.Environ)
+	cfg, err := p.configure(p.Environ)
 	if err != nil {
 		return errors.Join(err, report.unconfigured(err))
 	}
@@ -245,13 +245,7 @@ func (c *check) token(ctx context.Context) (string, error) {
 // sentSecret says how long the secret is and where it comes from, which tells a
 // truncated one and the wrong file.
 func (c *check) sentSecret() string {
-	from := c.cfg.ClientSecret.Variable()
-	for _, f := range c.cfg.Files {
-		if f.Variable == from {
-			from = f.Path
-		}
-	}
-	return fmt.Sprintf("a secret of %d characters from %s", utf8.RuneCountInString(c.cfg.ClientSecret.Value().Reveal()), from)
+	return fmt.Sprintf("a secret of %d characters from %s", utf8.RuneCountInString(c.cfg.ClientSecret.Value().Reveal()), c.cfg.Origin(c.cfg.ClientSecret))
 }
 
 func (c *check) request(ctx context.Context) (string, error) {

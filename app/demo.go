@@ -45,7 +45,7 @@ func (p Env) Demo(ctx context.Context) error {
 func (p Env) demoServer(ctx context.Context, sim *simulator.Server) (s *instance, taken []string, err error) {
 	environ := slices.DeleteFunc(slices.Clone(p.Environ), func(v string) bool { return strings.HasPrefix(v, "MIMECAST_") })
 	environ = append(environ, "MIMECAST_CLIENT_ID="+simulator.DefaultClientID, "MIMECAST_CLIENT_SECRET="+simulator.DefaultClientSecret, "MIMECAST_BASE_URL="+sim.URL)
-	cfg, err := configure(environ)
+	cfg, err := p.configure(environ)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -76,7 +76,7 @@ func serveVariant(variant string) error {
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
 	p := Env{Environ: os.Environ(), Stderr: os.Stderr}
-	cfg, err := configure(p.Environ)
+	cfg, err := p.configure(p.Environ)
 	if err != nil {
 		return err
 	}

@@ -49,7 +49,7 @@ func (p *components) takeUp(variables []string) {
 			p.trust(pool)
 		}
 	}
-	if changed("MIMECAST_CLIENT_ID_FILE") || changed("MIMECAST_CLIENT_SECRET_FILE") {
+	if changed("MIMECAST_PROFILE") || changed("MIMECAST_CLIENT_ID_FILE") || changed("MIMECAST_CLIENT_SECRET_FILE") {
 		p.source.CredentialsChanged()
 	}
 }

@@ -39,7 +39,7 @@ func TestMemoryLimitOfTheContainerIsUsedWhereNoneIsSet(t *testing.T) {
 		"no container":            {fstest.MapFS{}, nil, 0, 64 << 20},
 		"kept bodies have a size": {limited, []string{"PROXY_REPLAY_MEMORY=1MiB"}, 96 << 20, 1 << 20},
 	} {
-		cfg, err := config.Parse(withMemoryLimit(append(c.environ, "MIMECAST_CLIENT_ID=i", "MIMECAST_CLIENT_SECRET=s"), c.root))
+		cfg, err := config.Parse(withMemoryLimit(append(c.environ, "MIMECAST_CLIENT_ID=i", "MIMECAST_CLIENT_SECRET=s"), c.root), nil)
 		if err != nil || cfg.MemoryLimit != c.memory || cfg.ReplayMemory != c.replay {
 			t.Errorf("%s: %v, a limit of %d and %d for kept bodies", name, err, cfg.MemoryLimit, cfg.ReplayMemory)
 		}
@@ -61,7 +61,7 @@ func TestTokenPathIsWhereAClientWouldReachTheTokenEndpoint(t *testing.T) {
 		{"https://gateway.example", "https://gateway.example/a%2Fb"}:           "/a/b",
 	} {
 		environ := []string{"MIMECAST_CLIENT_ID=i", "MIMECAST_CLIENT_SECRET=s", "MIMECAST_BASE_URL=" + urls[0], "MIMECAST_TOKEN_URL=" + urls[1]}
-		cfg, err := config.Parse(environ)
+		cfg, err := config.Parse(environ, nil)
 		if got := ""; err != nil {
 			t.Errorf("%v: %v", urls, err)
 		} else if got = tokenPath(cfg); got != want {
@@ -124,7 +124,7 @@ func TestNewAuthoritiesAreTrustedFromThenOn(t *testing.T) {
 		}
 	}
 	put(one)
-	cfg, err := configure([]string{"MIMECAST_CLIENT_ID=i", "MIMECAST_CLIENT_SECRET=s", "MIMECAST_CA_FILE=" + path})
+	cfg, err := Env{}.configure([]string{"MIMECAST_CLIENT_ID=i", "MIMECAST_CLIENT_SECRET=s", "MIMECAST_CA_FILE=" + path})
 	if err != nil {
 		t.Fatal(err)
 	}

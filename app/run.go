@@ -40,7 +40,7 @@ func (p Env) Run(ctx context.Context, argv []string) error {
 	if !slices.ContainsFunc(environ, named("PROXY_LOG_LEVEL")) {
 		environ = append(environ, "PROXY_LOG_LEVEL=warn") // stderr is the command's
 	}
-	cfg, err := configure(environ)
+	cfg, err := p.configure(environ)
 	if err != nil {
 		return err
 	}
@@ -142,9 +142,8 @@ func (s *instance) awaitToken(ctx context.Context, signals <-chan os.Signal) err
 // childEnviron is the command's environment: ours, less every secret, with the
 // proxy in Mimecast's place and no corporate proxy on the way to it.
 func childEnviron(environ []string, url string) []string {
-	child := slices.DeleteFunc(slices.Clone(environ), named(
-		"MIMECAST_CLIENT_ID", "MIMECAST_CLIENT_ID_FILE", "MIMECAST_CLIENT_SECRET", "MIMECAST_CLIENT_SECRET_FILE",
-		"PROXY_API_KEY", "PROXY_API_KEY_FILE", "MIMECAST_BASE_URL", "MIMECAST_TOKEN_URL", "MIMECAST_REGION", "MIMECAST_PROXY_URL"))
+	child := slices.DeleteFunc(slices.Clone(environ), named(append(credentialVariables[:len(credentialVariables):len(credentialVariables)],
+		"MIMECAST_PROFILE", "PROXY_API_KEY", "PROXY_API_KEY_FILE", "MIMECAST_BASE_URL", "MIMECAST_TOKEN_URL", "MIMECAST_REGION", "MIMECAST_PROXY_URL")...))
 	child = withoutCorporateProxy(child)
 	return append(child, "MIMECAST_BASE_URL="+url, "MIMECAST_PROXY_URL="+url)
 }

@@ -21,7 +21,7 @@ import (
 
 // Serve runs the proxy until a signal or ctx ends it.
 func (p Env) Serve(ctx context.Context) error {
-	cfg, err := configure(p.environWithActivatedSockets())
+	cfg, err := p.configure(p.environWithActivatedSockets())
 	if err != nil {
 		return err
 	}
@@ -185,10 +185,7 @@ func (s *instance) run(ctx context.Context, signals <-chan os.Signal) error {
 
 func (s *instance) announce() {
 	log := s.tel.Logger()
-	for _, w := range s.cfg.Warnings {
-		log.Warn(w)
-	}
-	attrs := []any{"listen", s.dataAddr.String(), "upstream", s.cfg.BaseURL.String()}
+	attrs := []any{"listen", s.dataAddr.String(), "upstream", s.cfg.BaseURL.String(), "credentials", s.cfg.Origin(s.cfg.ClientSecret)}
 	if more := s.dataListeners[1:]; len(more) > 0 {
 		addresses := convert(more, func(l net.Listener) string { return l.Addr().String() })
 		attrs = append(attrs, "also_listening", strings.Join(addresses, ","))
@@ -197,6 +194,9 @@ func (s *instance) announce() {
 		attrs = append(attrs, "admin", s.adminAt.String())
 	}
 	log.Info("serving", attrs...)
+	for _, w := range s.cfg.Warnings {
+		log.Warn(w)
+	}
 }
 
 // drain stops taking requests and waits for those in flight: not ready first, then

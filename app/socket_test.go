@@ -28,7 +28,7 @@ func TestInheritedSocketThatEveryUserCanOpenIsWarnedOf(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer tcp.Close()
-	keyed, err := config.Parse([]string{"MIMECAST_CLIENT_ID=i", "MIMECAST_CLIENT_SECRET=s", "PROXY_API_KEY=a key that is long enough"})
+	keyed, err := config.Parse([]string{"MIMECAST_CLIENT_ID=i", "MIMECAST_CLIENT_SECRET=s", "PROXY_API_KEY=a key that is long enough"}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

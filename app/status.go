@@ -29,7 +29,7 @@ func (s *instance) tokenState() admin.TokenState {
 func (s *instance) status() admin.Status {
 	return admin.Status{
 		Snapshot: s.tel.Snapshot(),
-		Account:  admin.Account{ClientID: s.cfg.ClientID.Value().Reveal(), Region: s.cfg.Region, BaseURL: s.cfg.BaseURL.String()},
+		Account:  admin.Account{ClientID: s.cfg.ClientID.Value().Reveal(), Region: s.cfg.Region, BaseURL: s.cfg.BaseURL.String(), Credentials: s.redactor.Redact(s.cfg.Origin(s.cfg.ClientSecret))},
 		Listen:   s.dataAddr.String(), MaxRequests: s.cfg.MaxRequests, ReportOnly: s.cfg.AllowReport, Warnings: s.warnings(),
 	}
 }

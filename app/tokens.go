@@ -56,6 +56,8 @@ func credentialsRemedy(cfg config.Config) string {
 	id, key := cfg.ClientID.Variable(), cfg.ClientSecret.Variable()
 	idFile, keyFile := strings.HasSuffix(id, "_FILE"), strings.HasSuffix(key, "_FILE")
 	switch {
+	case cfg.IsStored():
+		return "Run mimecast-proxy connect again; the proxy takes the new credentials up."
 	case idFile && keyFile:
 		return "Correct the file in " + id + " or " + key + "; the proxy reloads both."
 	case keyFile:

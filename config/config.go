@@ -25,8 +25,9 @@ import (
 // accepted values; help is the meaning. A variable with file:"true" may come from the
 // file that NAME_FILE names, and is read by [parser.readCredential].
 type variables struct {
-	ClientID        string          `env:"MIMECAST_CLIENT_ID" file:"true" required:"true" help:"client ID of the API 2.0 application"`
-	ClientSecret    string          `env:"MIMECAST_CLIENT_SECRET" file:"true" required:"true" help:"its secret"`
+	Profile         string          `env:"MIMECAST_PROFILE" envDefault:"default" accepts:"the name of a connection that mimecast-proxy connect stored" help:"stored connection to use if no variable names credentials"`
+	ClientID        string          `env:"MIMECAST_CLIENT_ID" file:"true" required:"true" shown:"required, unless a connection is stored" help:"client ID of the API 2.0 application"`
+	ClientSecret    string          `env:"MIMECAST_CLIENT_SECRET" file:"true" required:"true" shown:"required, unless a connection is stored" help:"its secret"`
 	Region          choice          `env:"MIMECAST_REGION" envDefault:"global" oneof:"global us uk" help:"which of Mimecast's API gateways to use"`
 	BaseURL         endpoint        `env:"MIMECAST_BASE_URL" shown:"the region's" accepts:"an https URL without user, query or fragment; http only to a loopback address" help:"base URL of the API, in place of the region; both together are an error"`
 	TokenURL        endpoint        `env:"MIMECAST_TOKEN_URL" shown:"base URL + /oauth/token" accepts:"an https URL without user, query or fragment; http only to a loopback address" help:"the token endpoint"`
@@ -125,18 +126,21 @@ type Config struct {
 	// and may be another program's.
 	Foreign []string
 
-	values map[string]string // for Settings
+	values map[string]Setting // those that are set, for Settings
 }
 
 // Parse parses the environment, in the format of os.Environ. If a name is repeated, the
-// last value counts. The error is an [*Error] with everything that is wrong; the Config
-// beside it must not be used except for further checks.
-func Parse(environ []string) (Config, error) {
+// last value counts. The profiles are asked if no variable names credentials; nil: there
+// are none. The error is an [*Error] with everything that is wrong; the Config beside it
+// must not be used except for further checks.
+func Parse(environ []string, profiles Profiles) (Config, error) {
 	p := newParser(environ)
+	p.useStored(profiles)
 	v := p.decode()
+	id, key := p.accountCredentials()
 	cfg := Config{
-		ClientID:        p.readCredential("MIMECAST_CLIENT_ID", parseSecret),
-		ClientSecret:    p.readCredential("MIMECAST_CLIENT_SECRET", parseSecret),
+		ClientID:        id,
+		ClientSecret:    key,
 		CA:              p.readAuthorities(v.CAFile),
 		HTTPSProxy:      v.HTTPSProxy.url,
 		HTTPProxy:       secret.New(p.environ["HTTP_PROXY"]),

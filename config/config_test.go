@@ -33,7 +33,7 @@ func environ(more ...string) []string {
 
 func parse(t *testing.T, more ...string) config.Config {
 	t.Helper()
-	cfg, err := config.Parse(environ(more...))
+	cfg, err := config.Parse(environ(more...), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +43,7 @@ func parse(t *testing.T, more ...string) config.Config {
 // faults returns what is wrong, a line each, without the words around.
 func faults(t *testing.T, environ []string) []string {
 	t.Helper()
-	_, err := config.Parse(environ)
+	_, err := config.Parse(environ, nil)
 	if err == nil {
 		return nil
 	}
@@ -189,7 +189,7 @@ func TestEmptyCountsAsNotSet(t *testing.T) {
 			all = append(all, v.Name+"_FILE=")
 		}
 	}
-	cfg, err := config.Parse(all)
+	cfg, err := config.Parse(all, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -230,7 +230,7 @@ func TestEveryFaultIsNamedAtOnceInTheManualsOrder(t *testing.T) {
 }
 
 func TestErrorHasALineAFaultAndWhatMayExplainIt(t *testing.T) {
-	_, err := config.Parse([]string{"MIMECAST_CLIENT_ID=x", "MIMECAST_CLIENT_SECRT=" + marked, "PROXY_MAX_REQUESTS=many"})
+	_, err := config.Parse([]string{"MIMECAST_CLIENT_ID=x", "MIMECAST_CLIENT_SECRT=" + marked, "PROXY_MAX_REQUESTS=many"}, nil)
 	if err == nil {
 		t.Fatal("no error")
 	}
@@ -488,7 +488,7 @@ func TestNamesOfOtherSoftwareDrawNone(t *testing.T) {
 func TestNoPrinterShowsASecret(t *testing.T) {
 	file := write(t, marked)
 	cfg, err := config.Parse([]string{"MIMECAST_CLIENT_ID=" + marked, "MIMECAST_CLIENT_SECRET_FILE=" + file, "PROXY_API_KEY=" + marked,
-		"HTTPS_PROXY=http://u:" + marked + "@p", "HTTP_PROXY=http://u:" + marked + "@p"})
+		"HTTPS_PROXY=http://u:" + marked + "@p", "HTTP_PROXY=http://u:" + marked + "@p"}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

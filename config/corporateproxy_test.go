@@ -44,7 +44,7 @@ func TestProxyURLThatWouldBeMisreadIsRejected(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), says) || strings.Contains(err.Error(), "jdoe") {
 			t.Errorf("%q: %v", value, err)
 		}
-		_, err = Parse([]string{"MIMECAST_CLIENT_ID=i", "MIMECAST_CLIENT_SECRET=s", "https_proxy=" + value})
+		_, err = Parse([]string{"MIMECAST_CLIENT_ID=i", "MIMECAST_CLIENT_SECRET=s", "https_proxy=" + value}, nil)
 		if err == nil || !strings.Contains(err.Error(), "HTTPS_PROXY: its value ") || strings.Contains(err.Error(), "jdoe") {
 			t.Errorf("%q: %v", value, err)
 		}

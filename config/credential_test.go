@@ -19,7 +19,7 @@ func secretFrom(t *testing.T, path string) (config.Credential, string) {
 		}
 		return config.Credential{}, all[0]
 	}
-	cfg, err := config.Parse(environ)
+	cfg, err := config.Parse(environ, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +95,7 @@ func keysFrom(t *testing.T, content string) (keys []string, fault string) {
 	if got := faults(t, all); len(got) > 0 {
 		return nil, got[0]
 	}
-	cfg, err := config.Parse(all)
+	cfg, err := config.Parse(all, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -32,7 +32,7 @@ func FuzzParse(f *testing.F) {
 
 func tryParse(t *testing.T, environ []string) {
 	t.Helper()
-	cfg, err := Parse(environ)
+	cfg, err := Parse(environ, nil)
 	if text := fmt.Sprintf("%v %v %#v", err, cfg.Warnings, cfg); strings.Contains(text, markedSecret) {
 		t.Fatal(text)
 	}

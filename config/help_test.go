@@ -15,7 +15,7 @@ func TestVariablesAreInTheContractsOrder(t *testing.T) {
 			t.Errorf("half a manual: %+v", v)
 		}
 	}
-	equal(t, "names", strings.Join(got, " "), "MIMECAST_CLIENT_ID MIMECAST_CLIENT_SECRET MIMECAST_REGION MIMECAST_BASE_URL MIMECAST_TOKEN_URL MIMECAST_CA_FILE "+
+	equal(t, "names", strings.Join(got, " "), "MIMECAST_PROFILE MIMECAST_CLIENT_ID MIMECAST_CLIENT_SECRET MIMECAST_REGION MIMECAST_BASE_URL MIMECAST_TOKEN_URL MIMECAST_CA_FILE "+
 		"HTTPS_PROXY NO_PROXY PROXY_LISTEN PROXY_SOCKET_MODE PROXY_ADMIN_LISTEN PROXY_API_KEY PROXY_TRUST_NETWORK PROXY_ALLOWED_HOSTS PROXY_ALLOWED_ORIGINS "+
 		"PROXY_ALLOW PROXY_ALLOW_MODE PROXY_TOKEN_STUB PROXY_REPLAY_LIMIT PROXY_REPLAY_MEMORY PROXY_RATE_LIMIT_WAIT PROXY_MAX_REQUESTS "+
 		"PROXY_MAX_HEADER_BYTES PROXY_MAX_HEADER_FIELDS GOMEMLIMIT PROXY_MAX_CONNECTIONS "+
@@ -58,7 +58,7 @@ func TestMarkdownIsATableOfThreeColumns(t *testing.T) {
 		}
 	}
 	for _, row := range []string{
-		"| `MIMECAST_CLIENT_SECRET`, `_FILE` | required | its secret |\n",
+		"| `MIMECAST_CLIENT_SECRET`, `_FILE` | required, unless a connection is stored | its secret |\n",
 		"| `PROXY_LOG_FORMAT` | `auto` | auto: console on a terminal, else JSON; gcp: JSON with the severity and message of Google Cloud Logging. Accepted: auto, console, json or gcp |\n",
 	} {
 		if !strings.Contains(table, row) {

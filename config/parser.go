@@ -73,10 +73,14 @@ type parser struct {
 	warnings []string
 	foreign  []string // warnings of names that resemble none of ours
 	files    []*File
+
+	stored                 *Stored // nil: none is used
+	storedID, storedSecret Credential
+	fromStored             map[string]bool // names of variables whose values are the stored connection's
 }
 
 func newParser(environ []string) *parser {
-	p := &parser{environ: map[string]string{}, empty: map[string]bool{}}
+	p := &parser{environ: map[string]string{}, empty: map[string]bool{}, fromStored: map[string]bool{}}
 	for _, v := range environ {
 		name, value, ok := strings.Cut(v, "=")
 		if !ok || name == "" { // Windows has names that begin with =

@@ -28,6 +28,10 @@ type File struct {
 	Path string
 
 	limit int64 // bytes
+	// read reads what is no file; nil: the file at Path is read. interval is the least
+	// time between two reads.
+	read     func() ([]byte, error)
+	interval time.Duration
 	// use applies the content, or returns what is wrong with it and changes nothing.
 	// It must not keep the slice.
 	use func(content []byte) error
@@ -38,6 +42,9 @@ type File struct {
 type fileState struct {
 	content     bytes.Buffer // kept, so that a check of what did not change allocates nothing
 	seen, inUse version
+	last        time.Time // of the last read, which found read and readErr
+	read        version
+	readErr     error
 }
 
 // version identifies what was read from a file: its content, or why there is none.
@@ -48,24 +55,48 @@ type version struct {
 
 // newFile reads a file for the first time. The error describes what is wrong with it.
 func newFile(variable, path string, limit int64, use func([]byte) error) (*File, error) {
+	f := &File{Variable: variable, Path: path, limit: limit, use: use}
+	return f, f.first()
+}
+
+// first reads the file for the first time.
+func (f *File) first() error {
 	state := new(fileState)
-	f := &File{Variable: variable, Path: path, limit: limit, use: use, state: func() *fileState { return state }}
+	f.state = func() *fileState { return state }
 	v, err := f.readVersion()
 	state.seen, state.inUse = v, v
 	if err != nil {
-		return f, err
+		return err
 	}
-	return f, use(state.content.Bytes())
+	return f.use(state.content.Bytes())
 }
 
-// readVersion reads the file. The content is kept until the next call.
+// readVersion reads the file. The content is kept until the next call. Within the
+// interval it returns what was read before.
 func (f *File) readVersion() (version, error) {
-	content := &f.state().content
-	content.Reset()
-	if err := readFile(f.Path, f.limit, content); err != nil {
-		return version{failure: err.Error()}, err
+	state := f.state()
+	now := time.Now()
+	if f.interval > 0 && now.Sub(state.last) < f.interval {
+		return state.read, state.readErr
 	}
-	return version{sum: sha256.Sum256(content.Bytes())}, nil
+	state.last, state.read = now, version{}
+	state.content.Reset()
+	if state.readErr = f.readContent(&state.content); state.readErr != nil {
+		state.read.failure = state.readErr.Error()
+	} else {
+		state.read.sum = sha256.Sum256(state.content.Bytes())
+	}
+	return state.read, state.readErr
+}
+
+// readContent appends the content to buf.
+func (f *File) readContent(buf *bytes.Buffer) error {
+	if f.read == nil {
+		return readFile(f.Path, f.limit, buf)
+	}
+	content, err := f.read()
+	buf.Write(content)
+	return err
 }
 
 // Watcher applies changes of files. It compares contents, since a change may leave the
@@ -91,6 +122,9 @@ func (w *Watcher) Run(ctx context.Context, reread <-chan struct{}) {
 		select {
 		case <-tick.C:
 		case <-reread:
+			for _, f := range w.Files {
+				f.state().last = time.Time{}
+			}
 		case <-ctx.Done():
 			return
 		}

@@ -38,7 +38,7 @@ func (w *watched) said() string {
 // watch runs f beside a Watcher of a configuration's files.
 func watch(t *testing.T, variables []string, f func(t *testing.T, w *watched)) {
 	t.Helper()
-	cfg, err := config.Parse(variables)
+	cfg, err := config.Parse(variables, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

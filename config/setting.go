@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"net/url"
-	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -15,7 +14,8 @@ type Setting struct {
 	Name string
 	// Value is never a secret, but the length of one.
 	Value string
-	// Origin is [OriginDefault], [OriginVariable], or "file " and the path.
+	// Origin is [OriginDefault], [OriginVariable], [OriginStored], or "file " and the
+	// path.
 	Origin string
 }
 
@@ -23,21 +23,26 @@ type Setting struct {
 const (
 	OriginDefault  = "default"  // the variable is not set
 	OriginVariable = "variable" // the value of the variable
+	OriginStored   = "stored connection"
 )
 
 // visibleValues returns the values that are set, without those that may contain a
 // secret; nil if there are none. In a configuration with errors any value may.
-func (p *parser) visibleValues() map[string]string {
+func (p *parser) visibleValues() map[string]Setting {
 	if len(p.errs) > 0 {
 		return nil
 	}
-	var given map[string]string
+	var given map[string]Setting
 	for _, v := range Variables() {
 		if value, ok := p.environ[v.Name]; ok && !v.File && v.Name != "HTTPS_PROXY" {
 			if given == nil {
-				given = map[string]string{}
+				given = map[string]Setting{}
 			}
-			given[v.Name] = value
+			origin := OriginVariable
+			if p.fromStored[v.Name] {
+				origin = OriginStored
+			}
+			given[v.Name] = Setting{v.Name, value, origin}
 		}
 	}
 	return given
@@ -49,7 +54,7 @@ func (c Config) Settings() []Setting {
 	for _, v := range Variables() {
 		s := Setting{v.Name, v.Default, OriginDefault}
 		if value, ok := c.values[v.Name]; ok {
-			s.Value, s.Origin = value, OriginVariable
+			s = value
 		} else if computed := c.dynamicDefault(v.Name); computed != "" {
 			s.Value = computed
 		}
@@ -100,8 +105,11 @@ func (c Config) credential(s Setting, from Credential) Setting {
 	if len(values) > 1 {
 		s.Value = fmt.Sprintf("set, %d keys", len(values))
 	}
-	if i := slices.IndexFunc(c.Files, func(f *File) bool { return f.Variable == from.Variable() }); i >= 0 {
-		s.Origin = "file " + c.Files[i].Path
+	switch origin := c.Origin(from); {
+	case from.Variable() == profileVariable:
+		s.Origin = origin
+	case origin != from.Variable():
+		s.Origin = "file " + origin
 	}
 	return s
 }

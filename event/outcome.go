@@ -122,6 +122,7 @@ type FileVariable string
 // The variables; FileOther is for one that is not listed.
 const (
 	FileOther        FileVariable = "other"
+	FileProfile      FileVariable = "MIMECAST_PROFILE" // a stored connection
 	FileClientID     FileVariable = "MIMECAST_CLIENT_ID_FILE"
 	FileClientSecret FileVariable = "MIMECAST_CLIENT_SECRET_FILE"
 	FileCA           FileVariable = "MIMECAST_CA_FILE"
@@ -129,7 +130,7 @@ const (
 )
 
 // FileVariables lists all of them but FileOther.
-var FileVariables = []FileVariable{FileClientID, FileClientSecret, FileCA, FileAPIKey}
+var FileVariables = []FileVariable{FileProfile, FileClientID, FileClientSecret, FileCA, FileAPIKey}
 
 // FileVariableOf returns the variable of that name.
 func FileVariableOf(name string) FileVariable { return oneOf(name, FileVariables, FileOther) }
