@@ -129,6 +129,7 @@ func Handler(o Options) http.Handler {
 
 // ServeHTTP implements http.Handler.
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	boundBody(w, r)
 	setHeaders(w.Header())
 	if p := h.checkOrigin(r); p != nil {
 		writePage(w, p.status, p.page())

@@ -21,7 +21,7 @@ const (
 	sessionField = "session"
 	// maxBody is far beyond what the form sends.
 	maxBody = 64 << 10
-	// bodyTimeout is how long a client may take to send it.
+	// bodyTimeout is how long a client may take to send a body.
 	bodyTimeout = 10 * time.Second
 )
 
@@ -61,20 +61,27 @@ func readForm(w http.ResponseWriter, r *http.Request) (url.Values, *problem) {
 	if err != nil || mediaType != "application/x-www-form-urlencoded" {
 		return nil, &wrongType
 	}
-	// Only a test's writer has no deadlines. One that passes after the body would end the
-	// request's context.
-	control := http.NewResponseController(w)
-	_ = control.SetReadDeadline(time.Now().Add(bodyTimeout))
 	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 	err = r.ParseForm()
-	_ = control.SetReadDeadline(time.Time{})
 	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
 		return nil, &bodyTooLarge
 	}
 	if err != nil {
 		return nil, &badForm
 	}
+	// A deadline that passes later would end the request's context. Without one net/http
+	// waits for the rest of a body, so it stays after an error.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 	return r.PostForm, nil
+}
+
+// boundBody limits the time in which a body may come. Even one that no handler reads is
+// read by net/http before it responds.
+func boundBody(w http.ResponseWriter, r *http.Request) {
+	if r.ContentLength != 0 {
+		// Only a test's writer has no deadlines.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
+	}
 }
 
 // mayHoldSecret reports whether the client ID may be, or contain, the secret: there are
