@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -106,11 +107,12 @@ func commands(p app.Env) *cobra.Command {
 	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { help(cmd, usage) })
 	root.AddCommand(
 		&cobra.Command{Use: "serve", Short: "run the proxy until SIGINT or SIGTERM (the default)", Args: cobra.NoArgs, RunE: serve},
+		demoCommand(p), connectCommand(p),
 		&cobra.Command{
-			Use: "demo", Short: "run the proxy in front of an embedded Mimecast; needs nothing", Args: cobra.NoArgs,
-			RunE: func(cmd *cobra.Command, _ []string) error { return p.Demo(cmd.Context()) },
+			Use: "connections", Short: "list the stored connections", Args: cobra.NoArgs,
+			RunE: func(*cobra.Command, []string) error { return p.Connections() },
 		},
-		runCommand(p), checkCommand(p), healthcheckCommand(p),
+		disconnectCommand(p), runCommand(p), checkCommand(p), healthcheckCommand(p),
 		&cobra.Command{
 			Use: "support", Short: "print a support bundle of the running proxy, without secrets", Args: cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error { return p.Support(cmd.Context()) },
@@ -129,6 +131,54 @@ func printVersion(cmd *cobra.Command, _ []string) error {
 	version, revision, goVersion := app.Build()
 	_, err := fmt.Fprintf(cmd.OutOrStdout(), "mimecast-proxy %s, revision %s, %s\n", version, revision, goVersion)
 	return err
+}
+
+func demoCommand(p app.Env) *cobra.Command {
+	demo := &cobra.Command{
+		Use: "demo", Short: "run the proxy in front of an embedded Mimecast; needs nothing", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return p.Demo(cmd.Context()) },
+	}
+	connect := &cobra.Command{Use: "connect", Short: "try connect with the demo's credentials, and then run the demo", Args: cobra.NoArgs}
+	var o app.ConnectOptions
+	pageFlags(connect, &o)
+	connect.RunE = func(cmd *cobra.Command, _ []string) error { return p.DemoConnect(cmd.Context(), o) }
+	demo.AddCommand(connect)
+	return demo
+}
+
+func pageFlags(cmd *cobra.Command, o *app.ConnectOptions) {
+	cmd.Flags().BoolVar(&o.Web, "web", false, "ask on a page in the browser of this machine")
+	cmd.Flags().BoolVar(&o.NoBrowser, "no-browser", false, "with --web: only print the address of the page")
+}
+
+func connectCommand(p app.Env) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "connect", Short: "enter, test and store the credentials of an account", Args: cobra.NoArgs,
+		Long: "Asks for region, client ID and secret, tests them at Mimecast, and stores them. The\nproxy uses the stored connection if no variable names credentials. MIMECAST_REGION,\nMIMECAST_BASE_URL, MIMECAST_CA_FILE and HTTPS_PROXY are heeded.",
+	}
+	var o app.ConnectOptions
+	f := cmd.Flags()
+	f.StringVar(&o.Profile, "profile", config.DefaultProfile, "name of the connection, for MIMECAST_PROFILE")
+	f.StringVar(&o.Region, "region", "", "region of API 2.0: global, us or uk")
+	f.StringVar(&o.Store, "store", "", strings.Join(app.ConnectStores, ", ")+" (default keyring, or file if there is none)")
+	f.StringVar(&o.Output, "output", "", "file of the store env-file, or folder of the store systemd")
+	f.StringVar(&o.Namespace, "namespace", "", "namespace of the store kubernetes")
+	f.StringVar(&o.ClientIDFile, "client-id-file", "", "file with the client ID, for scripts")
+	f.StringVar(&o.SecretFile, "secret-file", "", "file with the client secret, for scripts")
+	f.BoolVar(&o.SecretStdin, "secret-stdin", false, "read the client secret from standard input, for scripts")
+	f.BoolVar(&o.Rotate, "rotate", false, "replace the secret of a connection, once the new one works")
+	f.BoolVar(&o.Products, "products", false, "say which products the application may use")
+	f.BoolVar(&o.Force, "force", false, "overwrite the file of the store env-file")
+	pageFlags(cmd, &o)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return p.Connect(cmd.Context(), o) }
+	return cmd
+}
+
+func disconnectCommand(p app.Env) *cobra.Command {
+	cmd := &cobra.Command{Use: "disconnect", Short: "remove a stored connection from this machine", Args: cobra.NoArgs}
+	profile := cmd.Flags().String("profile", config.DefaultProfile, "name of the connection")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return p.Disconnect(cmd.Context(), *profile) }
+	return cmd
 }
 
 func runCommand(p app.Env) *cobra.Command {

@@ -17,6 +17,7 @@ import (
 
 	"mimecast-proxy/config"
 	"mimecast-proxy/event"
+	"mimecast-proxy/mimecast"
 	"mimecast-proxy/proxy"
 	"mimecast-proxy/telemetry"
 	"mimecast-proxy/token"
@@ -24,9 +25,8 @@ import (
 )
 
 const (
-	// DefaultCheckPath is asked by Check where nothing else is said: it only
-	// reads, and any application may call it.
-	DefaultCheckPath = "/identity/whoami"
+	// DefaultCheckPath is asked by Check where nothing else is said.
+	DefaultCheckPath = mimecast.IdentityPath
 	checkTimeout     = 30 * time.Second
 )
 
@@ -225,21 +225,34 @@ func (c *check) tls(ctx context.Context) (string, error) {
 }
 
 func (c *check) token(ctx context.Context) (string, error) {
-	clock := ""
-	grant := &token.ClientCredentials{
-		URL: c.cfg.TokenURL.String(), ID: c.cfg.ClientID.Value, Secret: c.cfg.ClientSecret.Value, Transport: c.upstream,
-		OnClockSkew: func(ahead time.Duration) { clock = clockSkewWarning(ahead) },
-	}
-	held, err := grant.Fetch(ctx)
+	clock, err := c.fetchToken(ctx)
 	if clock != "" {
 		clock = "; warning: " + clock
 	}
 	if err != nil {
 		return "", errors.New(tokenErrorDetail(err) + "; sent " + c.sentSecret() + clock)
 	}
-	c.held = held
-	redactToken(c.redactor, held)
-	return fmt.Sprintf("Mimecast gave a token for %v; sent %s%s", held.Expiry().Sub(held.Fetched()).Round(time.Second), c.sentSecret(), clock), nil
+	return fmt.Sprintf("Mimecast gave a token for %v; sent %s%s", c.lifetime(), c.sentSecret(), clock), nil
+}
+
+// fetchToken fetches the token that the check holds. It also returns a warning if this
+// machine's clock is wrong.
+func (c *check) fetchToken(ctx context.Context) (clock string, err error) {
+	grant := &token.ClientCredentials{
+		URL: c.cfg.TokenURL.String(), ID: c.cfg.ClientID.Value, Secret: c.cfg.ClientSecret.Value, Transport: c.upstream,
+		OnClockSkew: func(ahead time.Duration) { clock = clockSkewWarning(ahead) },
+	}
+	held, err := grant.Fetch(ctx)
+	if err == nil {
+		c.held = held
+		redactToken(c.redactor, held)
+	}
+	return clock, err
+}
+
+// lifetime is that of the token.
+func (c *check) lifetime() time.Duration {
+	return c.held.Expiry().Sub(c.held.Fetched()).Round(time.Second)
 }
 
 // sentSecret says how long the secret is and where it comes from, which tells a
@@ -248,16 +261,25 @@ func (c *check) sentSecret() string {
 	return fmt.Sprintf("a secret of %d characters from %s", utf8.RuneCountInString(c.cfg.ClientSecret.Value().Reveal()), c.cfg.Origin(c.cfg.ClientSecret))
 }
 
-func (c *check) request(ctx context.Context) (string, error) {
+// get requests the check's path with its token.
+func (c *check) get(ctx context.Context) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.cfg.BaseURL.String(), nil)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	req.URL = proxy.Target(c.cfg.BaseURL, c.path)
 	req.Header.Set("Authorization", c.held.Authorization())
 	res, err := c.upstream.RoundTrip(req)
 	if err != nil {
-		return "", explained(ctx, err)
+		return nil, explained(ctx, err)
+	}
+	return res, nil
+}
+
+func (c *check) request(ctx context.Context) (string, error) {
+	res, err := c.get(ctx)
+	if err != nil {
+		return "", err
 	}
 	defer res.Body.Close()
 	said := fmt.Sprintf("GET %s: status %d", c.path, res.StatusCode)

@@ -7,6 +7,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -14,6 +16,7 @@ import (
 
 	"mimecast-proxy/admin"
 	"mimecast-proxy/config"
+	"mimecast-proxy/connection"
 	"mimecast-proxy/server"
 	"mimecast-proxy/simulator"
 	"mimecast-proxy/telemetry"
@@ -23,12 +26,50 @@ import (
 // ends it. It needs no variable; PROXY_* ones are heeded, MIMECAST_* ones are
 // not, so that nothing of a real account is touched.
 func (p Env) Demo(ctx context.Context) error {
+	return p.demo(ctx, func(*simulator.Server, []string) ([]string, error) {
+		return []string{"MIMECAST_CLIENT_ID=" + simulator.DefaultClientID, "MIMECAST_CLIENT_SECRET=" + simulator.DefaultClientSecret}, nil
+	})
+}
+
+// DemoConnect is Demo after a Connect to the embedded Mimecast, which stores the
+// connection in a folder that is gone at the end.
+func (p Env) DemoConnect(ctx context.Context, o ConnectOptions) error {
+	dir, err := os.MkdirTemp("", "mimecast-proxy-demo-")
+	if err != nil {
+		return err
+	}
+	err = p.demo(ctx, func(sim *simulator.Server, environ []string) ([]string, error) {
+		ca := filepath.Join(dir, "ca.pem")
+		if err := os.WriteFile(ca, sim.CA, 0o600); err != nil {
+			return nil, err
+		}
+		// The folder for connections of each system.
+		home := []string{"MIMECAST_CA_FILE=" + ca, "HOME=" + dir, "XDG_CONFIG_HOME=" + dir, "AppData=" + dir}
+		connecting := p
+		connecting.Environ = append(append(slices.Clone(environ), home...), "MIMECAST_BASE_URL="+sim.URL)
+		o.Profile, o.Store = config.DefaultProfile, string(connection.File)
+		_, err := connecting.connect(ctx, o, demoHint)
+		return home, err
+	})
+	return errors.Join(err, os.RemoveAll(dir))
+}
+
+const demoHint = "This is the demo. Enter the client ID " + simulator.DefaultClientID + " and the client secret " + simulator.DefaultClientSecret + ".\n\n"
+
+// demo runs the proxy in front of an embedded Mimecast. The function returns the
+// variables with its credentials, in addition to an environment without any.
+func (p Env) demo(ctx context.Context, credentials func(*simulator.Server, []string) ([]string, error)) error {
 	p.Supervisor = server.Supervisor{} // who would take the listener for one of the account's
 	sim, err := simulator.Start(simulator.Options{})
 	if err != nil {
 		return fmt.Errorf("starting the simulator: %w", err)
 	}
-	s, taken, err := p.demoServer(ctx, sim)
+	environ := without(p.Environ, func(v string) bool { return strings.HasPrefix(v, "MIMECAST_") })
+	more, err := credentials(sim, environ)
+	if err != nil {
+		return errors.Join(err, sim.Close())
+	}
+	s, taken, err := p.demoServer(ctx, sim, append(environ, more...))
 	if err != nil {
 		return errors.Join(err, sim.Close())
 	}
@@ -42,10 +83,8 @@ func (p Env) Demo(ctx context.Context) error {
 
 // demoServer returns a proxy in front of sim. Where a port is taken it uses a
 // free one, and says which were taken.
-func (p Env) demoServer(ctx context.Context, sim *simulator.Server) (s *instance, taken []string, err error) {
-	environ := slices.DeleteFunc(slices.Clone(p.Environ), func(v string) bool { return strings.HasPrefix(v, "MIMECAST_") })
-	environ = append(environ, "MIMECAST_CLIENT_ID="+simulator.DefaultClientID, "MIMECAST_CLIENT_SECRET="+simulator.DefaultClientSecret, "MIMECAST_BASE_URL="+sim.URL)
-	cfg, err := p.configure(environ)
+func (p Env) demoServer(ctx context.Context, sim *simulator.Server, environ []string) (s *instance, taken []string, err error) {
+	cfg, err := p.configure(append(environ, "MIMECAST_BASE_URL="+sim.URL))
 	if err != nil {
 		return nil, nil, err
 	}

@@ -1,0 +1,219 @@
+package app
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"mimecast-proxy/config"
+	"mimecast-proxy/connection"
+	"mimecast-proxy/connectpage"
+	"mimecast-proxy/event"
+	"mimecast-proxy/mimecast"
+	"mimecast-proxy/secret"
+	"mimecast-proxy/telemetry"
+	"mimecast-proxy/token"
+	"mimecast-proxy/upstream"
+)
+
+// connector tests credentials that somebody enters, and stores those that work.
+type connector struct {
+	ConnectOptions
+	environ  []string // without credentials and without variables of the proxy
+	base     *url.URL // in place of a region; nil: a region is asked
+	book     connection.Book
+	target   target
+	previous *connection.Connection // of this profile; nil: there is none
+	known    connectpage.Input      // before anybody entered anything
+	redactor *telemetry.Redactor
+}
+
+// regions returns the regions of API 2.0, sorted.
+func regions() []string { return slices.Sorted(maps.Keys(mimecast.BaseURLs)) }
+
+func isRegion(name string) bool { return mimecast.BaseURLs[name] != "" }
+
+const wrongRegion = "API 2.0 has no such region. Accounts outside the US and the UK use global."
+
+// connect tests what was entered, and stores it if it works. The error is a
+// [*connectpage.Rejected] if other input may help.
+func (c *connector) connect(ctx context.Context, in connectpage.Input) (connectpage.Connected, error) {
+	in, err := c.clean(in)
+	if err != nil {
+		return connectpage.Connected{}, err
+	}
+	done, err := c.test(ctx, in)
+	if err != nil {
+		return done, err
+	}
+	entry := connection.Connection{Profile: c.Profile, Region: in.Region, Account: done.Account, Tested: time.Now().UTC()}
+	if c.base != nil {
+		entry.Region, entry.BaseURL, entry.TokenURL = "", c.base.String(), c.variable("MIMECAST_TOKEN_URL")
+	}
+	entry.CAFile = c.variable("MIMECAST_CA_FILE")
+	creds := connection.Credentials{ClientID: secret.New(in.ClientID), ClientSecret: in.ClientSecret}
+	err = c.target.store(ctx, entry, creds)
+	if errors.Is(err, connection.ErrOldCopy) {
+		done.Notes = append(done.Notes, err.Error()+".")
+		err = nil
+	}
+	if err != nil {
+		return done, fmt.Errorf("the credentials work, but cannot be stored: %w", err)
+	}
+	done.Stored, done.Next = c.target.where, c.target.next
+	return done, nil
+}
+
+// clean takes what was entered apart: a paste may hold both values, with what
+// surrounds them where they were copied from.
+func (c *connector) clean(in connectpage.Input) (connectpage.Input, error) {
+	id, key := connection.ParsePaste(in.ClientID)
+	pastedID, pastedKey := connection.ParsePaste(in.ClientSecret.Reveal())
+	switch {
+	case pastedKey != "": // both, in the place of the secret
+		id, key = cmp.Or(pastedID, id), pastedKey
+	case in.ClientSecret.Reveal() != "":
+		key = connection.Clean(in.ClientSecret.Reveal())
+	}
+	in.ClientID, in.ClientSecret = id, secret.New(key)
+	in.Region = strings.ToLower(strings.TrimSpace(in.Region))
+	c.redactor.Set("client secret", in.ClientSecret)
+	switch {
+	case c.base == nil && !isRegion(in.Region):
+		return in, reject(wrongRegion, connectpage.Region)
+	case id == "":
+		return in, reject("Enter the client ID.", connectpage.ClientID)
+	case key == "":
+		return in, reject("Enter the client secret.", connectpage.ClientSecret)
+	case id == key:
+		return in, reject("The client ID and the secret are the same text. Copy each from its own field.", connectpage.ClientID, connectpage.ClientSecret)
+	}
+	return in, nil
+}
+
+func reject(text string, fields ...connectpage.Field) error {
+	return &connectpage.Rejected{Text: text, Fields: fields}
+}
+
+// test fetches one token and asks whose it is.
+func (c *connector) test(ctx context.Context, in connectpage.Input) (done connectpage.Connected, err error) {
+	cfg, err := c.configure(in)
+	if err != nil {
+		return done, err
+	}
+	api, err := connections(cfg)
+	if err != nil {
+		return done, err
+	}
+	defer api.CloseIdleConnections()
+	k := &check{cfg: cfg, upstream: api, path: DefaultCheckPath, redactor: c.redactor}
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	clock, err := k.fetchToken(ctx)
+	if err != nil {
+		return done, c.rejectedBy(ctx, err)
+	}
+	if clock != "" {
+		done.Notes = append(done.Notes, "Warning: "+clock+".")
+	}
+	done.Lifetime = k.lifetime()
+	if err := k.identify(ctx, &done); err != nil {
+		return done, reject(c.redactor.Redact(err.Error()), connectpage.Region)
+	}
+	if c.Products {
+		done.Notes = append(done.Notes, k.productNotes(ctx)...)
+	}
+	return done, nil
+}
+
+// connectTimeout bounds a test of credentials.
+const connectTimeout = time.Minute
+
+// configure returns the configuration to test an input with.
+func (c *connector) configure(in connectpage.Input) (config.Config, error) {
+	environ := append(slices.Clone(c.environ), "MIMECAST_CLIENT_ID="+in.ClientID, "MIMECAST_CLIENT_SECRET="+in.ClientSecret.Reveal())
+	if c.base == nil {
+		environ = append(environ, "MIMECAST_REGION="+in.Region)
+	}
+	cfg, err := config.Parse(environ, nil)
+	faults, ok := errors.AsType[*config.Error](err)
+	if !ok {
+		return cfg, err
+	}
+	var texts []string
+	var fields []connectpage.Field
+	for _, f := range faults.Errors {
+		switch f.Variable {
+		case "MIMECAST_CLIENT_ID":
+			fields = append(fields, connectpage.ClientID)
+			texts = append(texts, "Client ID: "+f.Found+".")
+		case "MIMECAST_CLIENT_SECRET":
+			fields = append(fields, connectpage.ClientSecret)
+			texts = append(texts, "Client secret: "+f.Found+".")
+		default:
+			return cfg, err // nothing that is entered can help
+		}
+	}
+	return cfg, reject(strings.Join(texts, " "), fields...)
+}
+
+// rejectedBy explains why there is no token.
+func (c *connector) rejectedBy(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); errors.Is(ctx.Err(), context.Canceled) {
+		return cause
+	}
+	if e, ok := errors.AsType[*token.Error](err); ok && e.Outcome == event.TokenRefused {
+		return reject(fmt.Sprintf("Mimecast rejects the client ID or the secret (status %d). Check that both are complete, and of the same application.", e.Status),
+			connectpage.ClientID, connectpage.ClientSecret)
+	}
+	return reject(c.redactor.Redact(strings.TrimSuffix(tokenErrorDetail(err), "."))+".", connectpage.Region)
+}
+
+// variable returns the value of a variable; empty if it is not set.
+func (c *connector) variable(name string) string {
+	value := ""
+	for _, v := range c.environ {
+		if n, text, _ := strings.Cut(v, "="); n == name {
+			value = text
+		}
+	}
+	return value
+}
+
+// identify asks whose token it is. That the application may not ask is no failure.
+func (c *check) identify(ctx context.Context, done *connectpage.Connected) error {
+	res, err := c.get(ctx)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(res.Body, maxProductBody))
+	switch {
+	case err != nil:
+		return fmt.Errorf("reading the response of %s: %w", c.path, upstream.Explain(err))
+	case res.StatusCode == http.StatusForbidden:
+		done.Notes = append(done.Notes, "The credentials work, but the application's role does not allow "+c.path+", so the account's name is unknown.")
+		return nil
+	case res.StatusCode >= http.StatusMultipleChoices:
+		return fmt.Errorf("the token request succeeded, but GET %s got status %d %s. Try again", c.path, res.StatusCode, telemetry.Scrub(mimecast.Code(body)))
+	}
+	who := mimecast.ParseIdentity(body)
+	done.Account, done.Region = telemetry.Scrub(who.Name), telemetry.Scrub(who.Region)
+	return nil
+}
+
+// productNotes is a line for each product.
+func (c *check) productNotes(ctx context.Context) (notes []string) {
+	for _, p := range c.products(ctx).Products {
+		notes = append(notes, fmt.Sprintf("%-7s  %s", p.Allowed, p.Product))
+	}
+	return notes
+}

@@ -1,0 +1,124 @@
+package app
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"mimecast-proxy/config"
+	"mimecast-proxy/connection"
+)
+
+// ConnectStores are the values of ConnectOptions.Store.
+var ConnectStores = []string{"keyring", "file", "systemd", "kubernetes", "env-file"}
+
+// target is where a connection goes that works.
+type target struct {
+	// store is called with a connection whose Store is not set.
+	store func(context.Context, connection.Connection, connection.Credentials) error
+	// where says where it goes, and next what to run or do then; empty: nothing.
+	where, next string
+}
+
+// bookTarget stores what the proxy reads by itself.
+func bookTarget(book connection.Book, store connection.Store, o ConnectOptions) target {
+	where, next := "in "+placeOf(store)+", as profile "+o.Profile, profilePrefix(o.Profile)+"mimecast-proxy serve"
+	if o.Rotate {
+		where, next = where+". Running proxies use the new secret within 10 s", ""
+	}
+	return target{
+		store: func(ctx context.Context, c connection.Connection, creds connection.Credentials) error {
+			c.Store = store
+			return book.Save(ctx, c, creds)
+		},
+		where: where,
+		next:  next,
+	}
+}
+
+// profilePrefix selects a profile in a command line.
+func profilePrefix(profile string) string {
+	if profile == config.DefaultProfile {
+		return ""
+	}
+	return "MIMECAST_PROFILE=" + profile + " "
+}
+
+// Where systemd looks for what belongs to the unit.
+const (
+	systemdFolder = "/etc/mimecast-proxy/encrypted"
+	systemdDropIn = "/etc/systemd/system/mimecast-proxy.service.d/credentials.conf"
+)
+
+// systemdTarget encrypts the credentials for this machine, and writes a drop-in for the
+// unit that loads them.
+func systemdTarget(o ConnectOptions) (target, error) {
+	dir, file, next := systemdFolder, systemdDropIn, "systemctl daemon-reload && systemctl restart mimecast-proxy"
+	if o.Output != "" {
+		absolute, err := filepath.Abs(o.Output)
+		if err != nil {
+			return target{}, err
+		}
+		dir, file = absolute, filepath.Join(absolute, filepath.Base(systemdDropIn))
+		next = "install -D -m 644 " + quotePath(file) + " " + systemdDropIn + " && " + next
+	}
+	return target{
+		store: func(ctx context.Context, c connection.Connection, creds connection.Credentials) error {
+			if _, err := connection.SystemdCredentials(ctx, dir, creds); err != nil {
+				return err
+			}
+			if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+				return err
+			}
+			return os.WriteFile(file, []byte(connection.SystemdDropIn(dir)+environmentLines(c)), 0o644) //nolint:gosec // it has no secret, and systemd's tools read it
+		},
+		where: "encrypted for this machine in " + dir + ", with a drop-in for the unit in " + file,
+		next:  next,
+	}, nil
+}
+
+// environmentLines set the address of a connection's API in a unit.
+func environmentLines(c connection.Connection) string {
+	var lines strings.Builder
+	for _, v := range [][2]string{{"MIMECAST_REGION", c.Region}, {"MIMECAST_BASE_URL", c.BaseURL}, {"MIMECAST_TOKEN_URL", c.TokenURL}} {
+		if v[1] != "" {
+			fmt.Fprintf(&lines, "Environment=%s=%s\n", v[0], strings.ReplaceAll(v[1], "%", "%%")) // % begins a specifier
+		}
+	}
+	return lines.String()
+}
+
+// kubernetesTarget writes a manifest to out.
+func kubernetesTarget(out io.Writer, o ConnectOptions) target {
+	return target{
+		store: func(_ context.Context, c connection.Connection, creds connection.Credentials) error {
+			var manifest bytes.Buffer
+			if err := connection.WriteKubernetesSecret(&manifest, "mimecast", o.Namespace, creds); err != nil {
+				return err
+			}
+			_, err := out.Write(manifest.Bytes())
+			return err
+		},
+		where: "nowhere on this machine: the manifest of the Secret went to standard output",
+		next:  "pass standard output to kubectl apply -f -, and set the region in the proxy's manifest",
+	}
+}
+
+// envFileTarget writes a file of variables.
+func envFileTarget(o ConnectOptions) target {
+	path := o.Output
+	if path == "" {
+		path = "mimecast.env"
+	}
+	return target{
+		store: func(_ context.Context, c connection.Connection, creds connection.Credentials) error {
+			return connection.WriteEnvFile(path, o.Force || o.Rotate, c, creds)
+		},
+		where: "in " + path + ", which only you can read",
+		next:  "docker run --env-file " + quotePath(path) + " …; or in compose.yaml: env_file: " + path,
+	}
+}

@@ -1,0 +1,385 @@
+//go:build unix
+
+package e2e
+
+import (
+	"crypto/tls"
+	"encoding/pem"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"mimecast-proxy/internal/peer"
+	"mimecast-proxy/internal/program"
+	"mimecast-proxy/simulator"
+)
+
+const (
+	connectID     = "4f8c2b7a-client-id"
+	connectSecret = "S3cr3t/of+the=application"
+)
+
+// connectEnviron is the environment of a user who has no connection yet. home is the
+// user's folder.
+func connectEnviron(t *testing.T, sim *simulator.Server, more ...string) (environ []string, home string) {
+	t.Helper()
+	home = t.TempDir()
+	environ = program.Environ(t, sim, append([]string{"MIMECAST_CLIENT_ID=", "MIMECAST_CLIENT_SECRET=", "HOME=" + home, "XDG_CONFIG_HOME=" + filepath.Join(home, "config"), "TERM=xterm"}, more...)...)
+	return environ, home
+}
+
+func application(t *testing.T) *simulator.Server {
+	t.Helper()
+	return program.Simulate(t, simulator.Options{ClientID: connectID, ClientSecret: connectSecret})
+}
+
+// checkNothingLeaks looks for the secret wherever it does not belong.
+func checkNothingLeaks(t *testing.T, x *program.Terminal) {
+	t.Helper()
+	if screen := x.Screen.String(); strings.Contains(screen, connectSecret) || strings.Contains(screen, "S3cr3t") {
+		t.Errorf("the secret is on the screen: %q", screen)
+	}
+	if !x.ModesRestored() {
+		t.Error("the terminal is not as it was")
+	}
+}
+
+// checkProcess looks for the secret where other users of the machine could see it.
+func checkProcess(t *testing.T, x *program.Terminal) {
+	t.Helper()
+	for _, name := range []string{"cmdline", "environ"} {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", x.Cmd.Process.Pid, name))
+		if err != nil && !os.IsNotExist(err) && !os.IsPermission(err) {
+			t.Error(err)
+		}
+		if strings.Contains(string(text), "S3cr3t") {
+			t.Errorf("the secret is in %s", name)
+		}
+	}
+}
+
+// storedFile is the private file of a profile.
+func storedFile(home, profile string) string {
+	return filepath.Join(home, "config", "mimecast-proxy", "connections", profile+".json")
+}
+
+func TestConnectOnATerminalStoresWhatServeThenUses(t *testing.T) {
+	t.Parallel()
+	sim := application(t)
+	environ, home := connectEnviron(t, sim)
+	x := program.StartOnTerminal(t, environ, "connect")
+	x.AwaitText("The secret is shown once.")
+	x.Answer("Client ID: ", connectID)
+	x.AwaitText(connectID)
+	x.AwaitText("Client secret (not shown): ")
+	x.Type(connectSecret)
+	checkProcess(t, x)
+	x.Type("\r")
+	x.AwaitText("Connected to Harbour Mills Ltd, eu; token valid for 30 minutes.")
+	x.AwaitText("Stored in a private file, as profile default.")
+	x.AwaitText("Next: mimecast-proxy serve")
+	if code := x.Exit(); code != 0 {
+		t.Errorf("exit %d", code)
+	}
+	checkNothingLeaks(t, x)
+	if info, err := os.Stat(storedFile(home, "default")); err != nil || info.Mode().Perm() != 0o600 {
+		t.Error(info, err)
+	}
+
+	withoutAPI := slices.DeleteFunc(slices.Clone(environ), func(v string) bool { return strings.HasPrefix(v, "MIMECAST_") })
+	p := program.Start(t, withoutAPI).AwaitServing().AwaitReady()
+	first, _, _ := strings.Cut(p.Stderr.String(), "\n")
+	if !strings.Contains(first, `"credentials":"a private file, profile default"`) {
+		t.Errorf("the first line of the log: %s", first)
+	}
+	if res, _ := p.Must("GET", "/identity/whoami", ""); res.StatusCode != http.StatusOK {
+		t.Error(res.Status)
+	}
+	if _, page := p.AdminGet("/"); !strings.Contains(page, "a private file, profile default") { //nolint:bodyclose // AdminGet has closed it
+		t.Error("the page does not say where the credentials come from")
+	}
+	for _, c := range []struct{ command, says string }{
+		{"check", "characters from a private file, profile default"},
+		{"connections", "default  Harbour Mills Ltd  4f8c2b7a…"},
+	} {
+		q := program.Start(t, withoutAPI, c.command)
+		if code := q.Exit(); code != 0 || !strings.Contains(q.Stdout.String(), c.says) {
+			t.Errorf("%s: exit %d, %s%s", c.command, code, q.Stdout.String(), q.Stderr.String())
+		}
+	}
+	if q := program.Start(t, withoutAPI, "disconnect"); q.Exit() != 0 {
+		t.Error(q.Stderr.String())
+	}
+	if _, err := os.Stat(storedFile(home, "default")); !os.IsNotExist(err) {
+		t.Error(err)
+	}
+	if q := program.Start(t, withoutAPI, "disconnect"); q.Exit() != 2 {
+		t.Error("a connection that is gone was removed")
+	}
+}
+
+// pastes are what people paste in the place of the client ID.
+var pastes = map[string]string{
+	"both lines at once":    connectID + "\r" + connectSecret + "\r",
+	"one line, by a tab":    connectID + "\t" + connectSecret + "\r",
+	"quotes and blanks":     "  \"" + connectID + "\"\r '" + connectSecret + "' \r",
+	"a byte order mark":     "\ufeff" + connectID + "\r\ufeff" + connectSecret + "\r",
+	"variables":             "export MIMECAST_CLIENT_ID=" + connectID + "\rexport MIMECAST_CLIENT_SECRET=" + connectSecret + "\r",
+	"JSON on several lines": "{\r  \"client_id\": \"" + connectID + "\",\r  \"client_secret\": \"" + connectSecret + "\"\r}\r",
+	"JSON on one line":      `{"client_id":"` + connectID + `","client_secret":"` + connectSecret + `"}` + "\r",
+}
+
+func TestConnectUnderstandsWhatIsPasted(t *testing.T) {
+	t.Parallel()
+	sim := application(t)
+	for name, paste := range pastes {
+		t.Run(name, func(t *testing.T) {
+			environ, _ := connectEnviron(t, sim)
+			x := program.StartOnTerminal(t, environ, "connect")
+			x.AwaitText("Client ID: ")
+			x.Type(paste)
+			x.AwaitText("Connected to ")
+			if code := x.Exit(); code != 0 {
+				t.Errorf("exit %d", code)
+			}
+			checkNothingLeaks(t, x)
+		})
+	}
+}
+
+func TestConnectAsksAgainForWhatWasWrongAlone(t *testing.T) {
+	t.Parallel()
+	sim := application(t)
+	sim.AddFault(simulator.Fault{Path: "/oauth/token", Status: http.StatusServiceUnavailable, Count: 1})
+	environ, home := connectEnviron(t, sim)
+	x := program.StartOnTerminal(t, environ, "connect", "--profile", "emea", "--products")
+	x.Answer("Client ID: ", connectID)
+	x.Answer("Client secret (not shown): ", "S3cr3t-of-another-one")
+	x.AwaitText("503")
+	x.Answer("Press Enter to try again", "") // nothing is entered twice
+	x.AwaitText("Check that both are complete, and of the same application.")
+	x.Answer("Client ID [Enter keeps 4f8c2b7a…]: ", "")
+	x.Answer("Client secret (not shown) [Enter keeps it]: ", connectSecret)
+	x.AwaitText("Connected to Harbour Mills Ltd")
+	x.AwaitText("yes")
+	x.AwaitText("as profile emea")
+	x.AwaitText("Next: MIMECAST_PROFILE=emea mimecast-proxy serve")
+	if code := x.Exit(); code != 0 {
+		t.Errorf("exit %d", code)
+	}
+	checkNothingLeaks(t, x)
+	if _, err := os.Stat(storedFile(home, "emea")); err != nil {
+		t.Error(err)
+	}
+}
+
+// gateways is a corporate proxy that leads to Mimecast's global gateway alone, which is
+// the simulator. It returns the variables to use it.
+func gateways(t *testing.T, sim *simulator.Server) []string {
+	t.Helper()
+	certificate, _ := peer.Certificate(t, "api.services.mimecast.com")
+	global := httptest.NewUnstartedServer(sim.API())
+	global.TLS = &tls.Config{Certificates: []tls.Certificate{*certificate}}
+	global.StartTLS()
+	t.Cleanup(global.Close)
+	ca := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate.Certificate[0]}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	forward := peer.ConnectProxy(t, func(address string) (net.Conn, error) { return net.Dial("tcp", global.Listener.Addr().String()) })
+	tunnel := forward.Config.Handler
+	forward.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Host != "api.services.mimecast.com:443" {
+			http.Error(w, "no way", http.StatusBadGateway)
+			return
+		}
+		tunnel.ServeHTTP(w, r)
+	})
+	forward.Start()
+	t.Cleanup(forward.Close)
+	return []string{"MIMECAST_BASE_URL=", "MIMECAST_CA_FILE=" + ca, "HTTPS_PROXY=" + forward.URL}
+}
+
+func TestConnectAsksForTheRegionAgainWhereItCannotBeReached(t *testing.T) {
+	t.Parallel()
+	sim := application(t)
+	environ, _ := connectEnviron(t, sim, gateways(t, sim)...)
+	x := program.StartOnTerminal(t, environ, "connect")
+	x.Answer("Region (global, uk, us) [global]: ", "eu")
+	x.AwaitText("API 2.0 has no such region. Accounts outside the US and the UK use global.")
+	x.Answer("Region (global, uk, us) [global]: ", "uk")
+	x.Answer("Client ID: ", connectID)
+	x.Answer("Client secret (not shown): ", connectSecret)
+	x.AwaitText("502")
+	x.Answer("Region (global, uk, us) [uk]: ", "global")
+	x.AwaitText("Connected to Harbour Mills Ltd, eu")
+	if code := x.Exit(); code != 0 {
+		t.Errorf("exit %d", code)
+	}
+	checkNothingLeaks(t, x)
+	q := program.Start(t, environ, "connections")
+	if q.Exit(); !strings.Contains(q.Stdout.String(), "global") {
+		t.Error(q.Stdout.String())
+	}
+}
+
+func TestConnectThatIsStoppedStoresNothingAndRestoresTheTerminal(t *testing.T) {
+	t.Parallel()
+	const controlC, controlD = "\x03", "\x04"
+	sim := application(t)
+	sim.AddFault(simulator.Fault{Path: "/oauth/token", Delay: time.Hour})
+	for name, stop := range map[string]func(x *program.Terminal){
+		"Ctrl-C at the client ID":         func(x *program.Terminal) { x.AwaitText("Client ID: "); x.Type("4f8c" + controlC) },
+		"Ctrl-D at the client ID":         func(x *program.Terminal) { x.AwaitText("Client ID: "); x.Type(controlD) },
+		"Ctrl-C in the middle of a paste": func(x *program.Terminal) { x.AwaitText("Client ID: "); x.Type(connectID + "\rS3cr3t/o" + controlC) },
+		"a paste that ends before the line": func(x *program.Terminal) {
+			x.AwaitText("Client ID: ")
+			x.Type(connectID + "\tS3cr3t/o")
+			x.AwaitText(connectID)
+			x.Type(controlC)
+		},
+		"Ctrl-C at the secret": func(x *program.Terminal) {
+			x.Answer("Client ID: ", connectID)
+			x.AwaitText("secret (not shown): ")
+			x.Type("S3cr3t" + controlC)
+		},
+		"SIGTERM at the secret": func(x *program.Terminal) {
+			x.Answer("Client ID: ", connectID)
+			x.AwaitText("secret (not shown): ")
+			x.Type("S3cr3t")
+			x.Signal(syscall.SIGTERM)
+		},
+		"SIGINT at the client ID": func(x *program.Terminal) { x.AwaitText("Client ID: "); x.Signal(syscall.SIGINT) },
+		"Ctrl-C while the token is awaited": func(x *program.Terminal) {
+			x.AwaitText("Client ID: ")
+			x.Type(connectID + "\r" + connectSecret + "\r")
+			x.AwaitText("Testing")
+			x.Type(controlC)
+		},
+		"SIGTERM while the token is awaited": func(x *program.Terminal) {
+			x.AwaitText("Client ID: ")
+			x.Type(connectID + "\r" + connectSecret + "\r")
+			x.AwaitText("Testing")
+			x.Signal(syscall.SIGTERM)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			environ, home := connectEnviron(t, sim)
+			x := program.StartOnTerminal(t, environ, "connect")
+			stop(x)
+			x.AwaitText("stopped: nothing was stored")
+			if code := x.Exit(); code != 1 {
+				t.Errorf("exit %d", code)
+			}
+			checkNothingLeaks(t, x)
+			if left, err := os.ReadDir(filepath.Join(home, "config")); !os.IsNotExist(err) {
+				t.Error(left, err)
+			}
+		})
+	}
+}
+
+// A program that is killed by a crash leaves neither a core file nor the secret in its
+// stack trace.
+func TestConnectThatCrashesLeavesNoSecret(t *testing.T) {
+	t.Parallel()
+	environ, home := connectEnviron(t, application(t))
+	cmd := exec.Command("sh", "-c", `ulimit -c unlimited 2>/dev/null; exec "$0" connect`, program.Binary())
+	cmd.Env, cmd.Dir = environ, home
+	x := program.StartCmdOnTerminal(t, cmd)
+	x.Answer("Client ID: ", connectID)
+	x.AwaitText("secret (not shown): ")
+	x.Type("S3cr3t")
+	x.Signal(syscall.SIGABRT)
+	x.Exit()
+	if strings.Contains(x.Screen.String(), "S3cr3t") {
+		t.Error("the secret is on the screen")
+	}
+	left, err := os.ReadDir(home)
+	if err != nil || len(left) != 0 {
+		t.Error(left, err)
+	}
+}
+
+func TestConnectInAShellLeavesNothingInItsHistory(t *testing.T) {
+	t.Parallel()
+	bash, err := exec.LookPath("bash")
+	if err != nil {
+		t.Skip("there is no bash here")
+	}
+	environ, home := connectEnviron(t, application(t))
+	history := filepath.Join(home, "history")
+	cmd := exec.Command(bash, "--norc", "--noprofile", "-i")
+	cmd.Env, cmd.Dir = append(environ, "HISTFILE="+history, "PS1=ready>", "PATH=/usr/bin:/bin"), home
+	x := program.StartCmdOnTerminal(t, cmd)
+	x.Answer("ready>", program.Binary()+" connect")
+	x.AwaitText("Client ID: ")
+	x.Type(connectID + "\r" + connectSecret + "\r")
+	x.AwaitText("Connected to ")
+	x.Answer("ready>", "exit")
+	x.Exit()
+	text, err := os.ReadFile(history)
+	if err != nil || !strings.Contains(string(text), " connect") || strings.Contains(string(text), "S3cr3t") || strings.Contains(x.Screen.String(), "S3cr3t") {
+		t.Errorf("history %q, %v; screen %q", text, err, x.Screen.String())
+	}
+}
+
+func TestWithoutCredentialsOnATerminalTheWordIsConnect(t *testing.T) {
+	t.Parallel()
+	environ, _ := connectEnviron(t, application(t))
+	for _, args := range [][]string{{"serve"}, {"check"}, {"run", "--", "true"}} {
+		x := program.StartOnTerminal(t, environ, args...)
+		x.AwaitText("no credentials are set or stored; to enter the credentials once and store them, run: mimecast-proxy connect")
+		if code := x.Exit(); code != 2 {
+			t.Errorf("%v: exit %d", args, code)
+		}
+	}
+}
+
+func TestScriptConnectsAndRotates(t *testing.T) {
+	t.Parallel()
+	sim := application(t)
+	environ, home := connectEnviron(t, sim)
+	idFile := filepath.Join(home, "id")
+	if err := os.WriteFile(idFile, []byte("\ufeff"+connectID+"\r\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	connect := func(key string, args ...string) *program.Program {
+		cmd := exec.Command(program.Binary(), append([]string{"connect", "--secret-stdin"}, args...)...)
+		cmd.Env, cmd.Stdin = environ, strings.NewReader(key)
+		return program.StartCmd(t, cmd)
+	}
+	if p := connect("wrong", "--client-id-file", idFile); p.Exit() != 1 || !strings.Contains(p.Stderr.String(), "Check that both are complete") {
+		t.Error(p.Stdout.String(), p.Stderr.String())
+	}
+	if p := connect(connectSecret+"\n", "--client-id-file", idFile); p.Exit() != 0 || !strings.Contains(p.Stdout.String(), "Connected to Harbour Mills Ltd") {
+		t.Error(p.Stdout.String(), p.Stderr.String())
+	}
+	before, err := os.ReadFile(storedFile(home, "default"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p := connect("wrong", "--rotate"); p.Exit() != 1 {
+		t.Error("a secret that does not work was stored")
+	}
+	if after, err := os.ReadFile(storedFile(home, "default")); string(after) != string(before) || err != nil {
+		t.Error("the old secret was replaced by one that does not work", err)
+	}
+	if p := connect(connectSecret, "--rotate"); p.Exit() != 0 || !strings.Contains(p.Stdout.String(), "running proxies use the new secret") {
+		t.Error(p.Stdout.String(), p.Stderr.String())
+	}
+	for _, args := range [][]string{{"--rotate", "--profile", "none"}, {"--profile", "No/Name"}, {"--store", "nowhere"}, {"--region", "eu"}, {"--web"}} {
+		if p := connect(connectSecret, append(args, "--client-id-file", idFile)...); p.Exit() != 2 {
+			t.Errorf("%v: no usage error: %s%s", args, p.Stdout.String(), p.Stderr.String())
+		}
+	}
+}
