@@ -70,7 +70,7 @@ func envText(c Connection, creds Credentials) (string, error) {
 }
 
 // plainEnv are values that every reader of such files takes as they are.
-var plainEnv = regexp.MustCompile(`^[A-Za-z0-9_./:@%+=,~^?&*!-]+$`)
+var plainEnv = regexp.MustCompile(`^[A-Za-z0-9_./:@%+=,^-]+$`)
 
 // quoteEnv puts a value in single quotes if docker compose needs them. Within them it
 // takes a backslash before the last quote for an escape.

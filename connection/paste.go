@@ -8,9 +8,9 @@ import (
 )
 
 var (
-	// label is what stands before a value: a variable, or a console's words. The first
-	// group is "id" or "secret".
-	label = regexp.MustCompile(`(?i)(?:^|[\s,;{"'])(?:export\s+|set\s+|\$env:)?["']?(?:mimecast[ _-]?)?client[ _-]?(id|secret)["']?(?:[ \t]*[:=]|[ \t]*\r?\n|\t)`)
+	// label is what stands before a value: a variable, or a console's words. The
+	// groups are a quote before it, and "id" or "secret".
+	label = regexp.MustCompile(`(?i)(?:^|[\s,;{])(?:export\s+|set\s+|\$env:)?(["']?)(?:mimecast[ _-]?)?client[ _-]?(id|secret)["']?(?:[ \t]*[:=]|[ \t]*\r?\n|\t)`)
 	// variable is any other name of a variable, with its value. A secret of base64 may
 	// end in "=", so there has to be a value behind it.
 	variable = regexp.MustCompile(`^(?:export\s+|set\s+|\$env:)?[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+=([^=].*)$`)
@@ -66,7 +66,8 @@ func parseLabels(text string, labels [][]int) (id, secret string) {
 		if words := strings.FieldsFunc(value, invisible); len(words) > 0 {
 			value = Clean(words[0])
 		}
-		if strings.EqualFold(text[at[2]:at[3]], "id") {
+		value = strings.TrimSuffix(value, text[at[2]:at[3]]) // of quotes around name and value
+		if strings.EqualFold(text[at[4]:at[5]], "id") {
 			id = value
 		} else {
 			secret = value
