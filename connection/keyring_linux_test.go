@@ -2,14 +2,19 @@ package connection
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/godbus/dbus/v5"
+	ss "github.com/zalando/go-keyring/secret_service"
 
 	"mimecast-proxy/internal/keyringtest"
 )
@@ -110,12 +115,88 @@ func TestAbsentKeyring(t *testing.T) {
 	}
 }
 
-// A Secret Service that wants to ask the user first is taken as locked, and its prompt
-// stays closed.
-func TestPromptIsTakenAsALock(t *testing.T) {
-	for prompt, want := range map[dbus.ObjectPath]error{"/": nil, "/prompt/1": ErrKeyringLocked} {
-		if err := withoutPrompt(prompt, nil); !errors.Is(err, want) {
-			t.Errorf("prompt %s: %v", prompt, err)
+// prompting is a Secret Service that wants to ask the user before each change.
+type prompting struct{ prompted atomic.Bool }
+
+func (*prompting) Get(_, name string) (dbus.Variant, *dbus.Error) {
+	if name == "Collections" {
+		return dbus.MakeVariant([]dbus.ObjectPath{loginCollection}), nil
+	}
+	return dbus.MakeVariant(false), nil // it is not locked
+}
+
+func (*prompting) OpenSession(string, dbus.Variant) (dbus.Variant, dbus.ObjectPath, *dbus.Error) {
+	return dbus.MakeVariant(""), "/session", nil
+}
+
+func (*prompting) SearchItems(map[string]string) ([]dbus.ObjectPath, *dbus.Error) {
+	return []dbus.ObjectPath{"/item"}, nil
+}
+
+func (*prompting) CreateItem(map[string]dbus.Variant, ss.Secret, bool) (item, prompt dbus.ObjectPath, err *dbus.Error) {
+	return "/", "/prompt", nil
+}
+
+func (*prompting) Delete() (prompt dbus.ObjectPath, err *dbus.Error) { return "/prompt", nil }
+
+func (p *prompting) Prompt(string) *dbus.Error {
+	p.prompted.Store(true)
+	return nil
+}
+
+// serve offers the service on a bus until the test ends.
+func (p *prompting) serve(t *testing.T, environ []string) {
+	t.Helper()
+	conn, err := dbus.Connect(busAddress(environ))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	for _, path := range []dbus.ObjectPath{secretsPath, loginCollection, "/item", "/prompt"} {
+		for _, kind := range []string{"org.freedesktop.DBus.Properties", secretsService, secretsCollection, secretsItem, "org.freedesktop.Secret.Prompt"} {
+			if err := conn.Export(p, path, kind); err != nil {
+				t.Fatal(err)
+			}
 		}
+	}
+	if reply, err := conn.RequestName(secretsName, 0); err != nil || reply != dbus.RequestNameReplyPrimaryOwner {
+		t.Fatalf("reply %v, %v", reply, err)
+	}
+}
+
+func TestPromptStaysClosed(t *testing.T) {
+	book := Book{Dir: t.TempDir(), Environ: keyringtest.Bus(t)}
+	service := &prompting{}
+	service.serve(t, book.Environ)
+	if err := book.KeyringState(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := book.Save(t.Context(), Connection{Profile: "emea", Store: Keyring}, sample); !errors.Is(err, ErrKeyringLocked) {
+		t.Errorf("save: %v", err)
+	}
+	if err := book.keyring().Delete(t.Context(), "emea"); !errors.Is(err, ErrKeyringLocked) {
+		t.Errorf("delete: %v", err)
+	}
+	if service.prompted.Load() {
+		t.Error("a prompt was opened")
+	}
+}
+
+// A bus that accepts and never responds costs the call, and leaves nothing behind.
+func TestBusThatDoesNotRespond(t *testing.T) {
+	dir, err := os.MkdirTemp("", "bus")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	l, err := net.Listen("unix", filepath.Join(dir, "bus"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if err := (Book{Environ: []string{"XDG_RUNTIME_DIR=" + dir}}).KeyringState(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("state: %v", err)
 	}
 }
