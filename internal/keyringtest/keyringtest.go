@@ -51,7 +51,7 @@ func Bus(t testing.TB) (environ []string) {
 		t.Fatal(err)
 	}
 	environ = []string{"HOME=" + dir, "XDG_RUNTIME_DIR=" + dir, "PATH=/usr/bin:/bin", "DBUS_SESSION_BUS_ADDRESS=unix:path=" + filepath.Join(dir, "bus")}
-	cmd := exec.Command("dbus-daemon", "--config-file="+file, "--nofork", "--print-address")
+	cmd := command(t, "dbus-daemon", "--config-file="+file, "--nofork", "--print-address")
 	cmd.Env = environ
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -70,7 +70,7 @@ func Start(t testing.TB) (environ []string) {
 	t.Helper()
 	need(t, "gnome-keyring-daemon")
 	environ = Bus(t)
-	cmd := exec.Command("gnome-keyring-daemon", "--foreground", "--unlock", "--components=secrets")
+	cmd := command(t, "gnome-keyring-daemon", "--foreground", "--unlock", "--components=secrets")
 	cmd.Env = environ
 	cmd.Stdin = strings.NewReader(password)
 	start(t, cmd)
@@ -146,6 +146,11 @@ func need(t testing.TB, program string) {
 	if _, err := exec.LookPath(program); err != nil {
 		t.Skip(program + " is not installed")
 	}
+}
+
+// command outlives the test's context, so that what is cleaned up first has a keyring.
+func command(t testing.TB, name string, args ...string) *exec.Cmd {
+	return exec.CommandContext(context.WithoutCancel(t.Context()), name, args...)
 }
 
 // start starts a program that ends with the test.
