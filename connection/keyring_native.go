@@ -3,6 +3,7 @@
 package connection
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -27,9 +28,17 @@ func (n native) State(ctx context.Context) error {
 	return err
 }
 
-// Set implements KeyringBackend.
-func (native) Set(_ context.Context, profile string, document []byte) error {
-	return explain(keyring.Set(keyringService, profile, string(document)))
+// Set implements KeyringBackend. It reads the entry back, since security reports success
+// for commands on its standard input that failed.
+func (n native) Set(ctx context.Context, profile string, document []byte) error {
+	if err := explain(keyring.Set(keyringService, profile, string(document))); err != nil {
+		return err
+	}
+	stored, err := n.Get(ctx, profile)
+	if err == nil && bytes.Equal(stored, document) {
+		return nil
+	}
+	return errors.Join(errors.New("the keyring did not take the credentials: unlock it, or use another store"), err)
 }
 
 // Get implements KeyringBackend.
