@@ -18,3 +18,9 @@ func credentials(id, key string) Credentials {
 }
 
 var sample = credentials("abcdefgh-client-id", marked+"-0123456789")
+
+// awkward are texts that a careless writer of YAML or of variables would break.
+var awkward = []string{
+	"plain-0123", `back\slash`, `dou"ble`, "#comment", "a#b", "$HOME", "${HOME}", "%d", "a:b", "{a}", "[a]", "*a", "&a", "!a", "|", ">", "@a", "`a`",
+	"yes", "null", "~", "0x1f", "1e3", "<&>", "ünïcödé€", "🔑", "=a=", "a;b", "a,b",
+}
