@@ -153,7 +153,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (h *handler) open(w http.ResponseWriter, r *http.Request) {
 	code := r.URL.Query().Get("code")
 	switch {
-	case !equal(code, h.options.Code):
+	case code == "" || !equal(code, h.options.Code):
 		writePage(w, http.StatusForbidden, wrongCode.page())
 	case r.Header.Get("Sec-Purpose") != "":
 		// A browser that loads a page ahead may never show it.

@@ -38,10 +38,12 @@ type page struct {
 	*testing.T
 	address, code string
 	client        *http.Client
+	close         func() // waits for responses
 
 	mu     sync.Mutex
 	inputs []connectpage.Input // what Connect was called with
 	dones  int
+	visits []string        // method and Sec-Fetch-Site of every request
 	seen   strings.Builder // every response, with its headers
 }
 
@@ -92,7 +94,14 @@ func serve(t *testing.T, change func(*connectpage.Options)) *page {
 			done()
 		}
 	}
-	server := &http.Server{Handler: connectpage.Handler(o)}
+	h := connectpage.Handler(o)
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p.mu.Lock()
+		p.visits = append(p.visits, r.Method+" "+r.Header.Get("Sec-Fetch-Site"))
+		p.mu.Unlock()
+		h.ServeHTTP(w, r)
+	})}
+	p.close = func() { _ = server.Shutdown(context.Background()) }
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(listener) }()
 	t.Cleanup(func() {
