@@ -69,7 +69,7 @@ func readForm(w http.ResponseWriter, r *http.Request) (url.Values, *problem) {
 	if err != nil {
 		return nil, &badForm
 	}
-	// A deadline that passes later would end the request's context. Without one net/http
+	// A deadline that passes later may end the request's context. Without one net/http
 	// waits for the rest of a body, so it stays after an error.
 	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 	return r.PostForm, nil
