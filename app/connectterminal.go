@@ -41,7 +41,11 @@ func (p Env) connectOnTerminal(ctx context.Context, c *connector, hint string) (
 	}
 	defer func() { err = errors.Join(err, t.Close()) }()
 	t.print(c.guide() + hint)
-	return c.ask(ctx, t)
+	done, err = c.ask(ctx, t)
+	if ctx.Err() != nil {
+		err = errInterrupted
+	}
+	return done, err
 }
 
 func (c *connector) guide() string {

@@ -27,8 +27,9 @@ type console struct {
 	reading  sync.WaitGroup
 	stop     context.CancelFunc
 
-	concealed []rune // what conceal took from the line being read
-	conceals  bool
+	// What conceal took from the line being read, before and after what is shown.
+	before, after []rune
+	conceals      bool
 }
 
 const (
@@ -126,11 +127,13 @@ func isShown(r rune) bool {
 
 // conceal takes what may belong to a secret from the line as it is typed.
 func (c *console) conceal(line string, pos int, key rune) (string, int, bool) {
-	if !c.conceals || len(c.concealed) == 0 && isShown(key) {
+	switch {
+	case !c.conceals || len(c.after) == 0 && isShown(key):
 		return "", 0, false
-	}
-	if surrounds := strings.ContainsRune("\"'\ufeff \t", key); !surrounds || line != "" || len(c.concealed) > 0 {
-		c.concealed = append(c.concealed, key)
+	case line == "" && len(c.after) == 0 && strings.ContainsRune("\"'\ufeff \t", key):
+		c.before = append(c.before, key)
+	default:
+		c.after = append(c.after, key)
 	}
 	return line, pos, true
 }
@@ -138,14 +141,14 @@ func (c *console) conceal(line string, pos int, key rune) (string, int, bool) {
 // ask asks for a line, which is shown as far as it looks like an identifier. JSON is
 // read to its end.
 func (c *console) ask(prompt string) (string, error) {
-	c.conceals, c.concealed = true, nil
-	defer func() { c.conceals, c.concealed = false, nil }()
+	c.conceals = true
+	defer func() { c.conceals, c.before, c.after = false, nil, nil }()
 	c.SetPrompt(prompt)
 	line, err := c.ReadLine()
 	if err != nil {
 		return "", asInterrupted(err)
 	}
-	line += string(c.concealed)
+	line = string(c.before) + line + string(c.after)
 	if !strings.HasPrefix(strings.TrimSpace(line), "{") {
 		return line, nil
 	}

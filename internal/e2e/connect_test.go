@@ -374,7 +374,7 @@ func TestScriptConnectsAndRotates(t *testing.T) {
 	if after, err := os.ReadFile(storedFile(home, "default")); string(after) != string(before) || err != nil {
 		t.Error("the old secret was replaced by one that does not work", err)
 	}
-	if p := connect(connectSecret, "--rotate"); p.Exit() != 0 || !strings.Contains(p.Stdout.String(), "running proxies use the new secret") {
+	if p := connect(connectSecret, "--rotate"); p.Exit() != 0 || !strings.Contains(p.Stdout.String(), "Running proxies use the new secret") {
 		t.Error(p.Stdout.String(), p.Stderr.String())
 	}
 	for _, args := range [][]string{{"--rotate", "--profile", "none"}, {"--profile", "No/Name"}, {"--store", "nowhere"}, {"--region", "eu"}, {"--web"}} {

@@ -59,6 +59,9 @@ func StartCmdOnTerminal(t testing.TB, cmd *exec.Cmd) *Terminal {
 			t.Error(err)
 		}
 		<-shown
+		if t.Failed() {
+			t.Logf("the screen:\n%s", x.Screen.String())
+		}
 	})
 	x.Program = StartCmd(t, cmd)
 	return x
@@ -76,7 +79,7 @@ func (x *Terminal) currentModes() *term.State {
 // AwaitText waits until the terminal shows a text, after the one that was awaited last.
 func (x *Terminal) AwaitText(text string) {
 	x.t.Helper()
-	x.Screen.Await(x.t, fmt.Sprintf("%q after %q", text, x.Screen.String()[:x.seen]), func(shown string) bool {
+	x.Screen.Await(x.t, fmt.Sprintf("%q on the screen", text), func(shown string) bool {
 		at := strings.Index(shown[x.seen:], text)
 		if at < 0 {
 			return false
