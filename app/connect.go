@@ -61,6 +61,9 @@ func (p Env) connect(ctx context.Context, o ConnectOptions, hint string) (connec
 	if err != nil {
 		return connectpage.Connected{}, err
 	}
+	if hint != "" { // the demo goes on by itself
+		c.target.where, c.target.next = "in a folder that the demo removes. The demo starts now", ""
+	}
 	var done connectpage.Connected
 	switch {
 	case o.Web:

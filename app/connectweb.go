@@ -19,8 +19,8 @@ import (
 const (
 	// pageLifetime bounds how long the page waits for somebody.
 	pageLifetime = 10 * time.Minute
-	// pageGrace bounds the wait for the last response.
-	pageGrace = 5 * time.Second
+	// pageGrace bounds the wait for connections that a browser keeps for later.
+	pageGrace = time.Second
 )
 
 // connectOnPage asks on a page at a free loopback port, until what was entered works.
@@ -48,7 +48,7 @@ func (p Env) connectOnPage(ctx context.Context, c *connector, hint string) (done
 	o.Done = func() { close(finished) }
 	s := &http.Server{
 		Handler: connectpage.Handler(o), ErrorLog: log.New(p.Stderr, "", 0),
-		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, WriteTimeout: 2 * connectTimeout, MaxHeaderBytes: 16 << 10,
+		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, WriteTimeout: 2 * connectTimeout, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
 	}
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(l) }()

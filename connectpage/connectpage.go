@@ -38,7 +38,7 @@ type Connected struct {
 	Lifetime time.Duration
 	// Stored says where, such as "in the keyring, as profile default".
 	Stored string
-	// Next is the one command to run next.
+	// Next is the one command to run next; empty: none is needed.
 	Next string
 	// Notes are further sentences, such as what the application's role does not allow.
 	Notes []string

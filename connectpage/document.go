@@ -56,11 +56,17 @@ func connectedPage(o *Options, c *Connected) g.Node {
 			g.If(c.Stored != "", textEl("p", "advice", "Stored "+c.Stored+".")),
 			g.If(len(c.Notes) > 0, el("ul", class("notes"), g.Map(c.Notes, func(note string) g.Node { return el("li", text(note)) }))),
 		),
-		card("next", "Run this next",
-			el("pre", el("code", text(c.Next))),
-			textEl("p", "muted", "You can close this page."),
-		),
+		nextCard(c.Next),
 	)
+}
+
+// nextCard has the command to run next, if there is one.
+func nextCard(command string) g.Node {
+	closing := textEl("p", "muted", "You can close this page.")
+	if command == "" {
+		return closing
+	}
+	return card("next", "Run this next", el("pre", el("code", text(command))), closing)
 }
 
 // headline returns a sentence such as "Connected to Harbour Mills Ltd, eu; token valid

@@ -353,11 +353,7 @@ func TestScriptConnectsAndRotates(t *testing.T) {
 	if err := os.WriteFile(idFile, []byte("\ufeff"+connectID+"\r\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	connect := func(key string, args ...string) *program.Program {
-		cmd := exec.Command(program.Binary(), append([]string{"connect", "--secret-stdin"}, args...)...)
-		cmd.Env, cmd.Stdin = environ, strings.NewReader(key)
-		return program.StartCmd(t, cmd)
-	}
+	connect := func(key string, args ...string) *program.Program { return connectWith(t, environ, key, args...) }
 	if p := connect("wrong", "--client-id-file", idFile); p.Exit() != 1 || !strings.Contains(p.Stderr.String(), "Check that both are complete") {
 		t.Error(p.Stdout.String(), p.Stderr.String())
 	}
@@ -381,5 +377,54 @@ func TestScriptConnectsAndRotates(t *testing.T) {
 		if p := connect(connectSecret, append(args, "--client-id-file", idFile)...); p.Exit() != 2 {
 			t.Errorf("%v: no usage error: %s%s", args, p.Stdout.String(), p.Stderr.String())
 		}
+	}
+}
+
+func TestConnectExportsForComposeKubernetesAndSystemd(t *testing.T) {
+	t.Parallel()
+	environ, home := connectEnviron(t, application(t))
+	idFile, envFile, folder := filepath.Join(home, "id"), filepath.Join(home, "mimecast.env"), filepath.Join(home, "systemd")
+	if err := os.WriteFile(idFile, []byte(connectID), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	connect := func(args ...string) *program.Program {
+		return connectWith(t, environ, connectSecret, append(args, "--client-id-file", idFile)...)
+	}
+	p := connect("--store", "kubernetes", "--namespace", "mail")
+	code := p.Exit()
+	if manifest := p.Stdout.String(); code != 0 || !strings.HasPrefix(manifest, "apiVersion: v1\nkind: Secret\n") || !strings.Contains(manifest, connectSecret) ||
+		strings.Contains(manifest, "Connected") || !strings.Contains(p.Stderr.String(), "Connected to Harbour Mills Ltd") || strings.Contains(p.Stderr.String(), connectSecret) {
+		t.Error(manifest, p.Stderr.String())
+	}
+	p = connect("--store", "env-file", "--output", envFile)
+	code = p.Exit()
+	text, err := os.ReadFile(envFile)
+	if code != 0 || err != nil || !strings.Contains(string(text), "MIMECAST_CLIENT_SECRET="+connectSecret+"\n") {
+		t.Error(string(text), err, p.Stderr.String())
+	}
+	if info, err := os.Stat(envFile); err != nil || info.Mode().Perm() != 0o600 {
+		t.Error(info.Mode(), err)
+	}
+	if p = connect("--store", "env-file", "--output", envFile); p.Exit() != 1 || !strings.Contains(p.Stderr.String(), envFile) {
+		t.Error("a file was overwritten", p.Stderr.String())
+	}
+	if p = connect("--store", "env-file", "--output", envFile, "--force"); p.Exit() != 0 {
+		t.Error(p.Stderr.String())
+	}
+	if left, err := os.ReadDir(filepath.Join(home, "config")); !os.IsNotExist(err) {
+		t.Error("an export is listed as a connection", left, err)
+	}
+	if _, err := exec.LookPath("systemd-creds"); err != nil || os.Geteuid() != 0 {
+		t.Skip("encrypting for systemd needs systemd-creds and root")
+	}
+	p = connect("--store", "systemd", "--output", folder)
+	code = p.Exit()
+	dropIn, err := os.ReadFile(filepath.Join(folder, "credentials.conf"))
+	if code != 0 || err != nil || !strings.Contains(string(dropIn), "LoadCredentialEncrypted=client-secret:"+folder+"/client-secret\n") || !strings.Contains(string(dropIn), "Environment=MIMECAST_BASE_URL=") {
+		t.Error(string(dropIn), err, p.Stderr.String())
+	}
+	encrypted, err := os.ReadFile(filepath.Join(folder, "client-secret"))
+	if err != nil || strings.Contains(string(encrypted), connectSecret) || len(encrypted) == 0 {
+		t.Error(string(encrypted), err)
 	}
 }

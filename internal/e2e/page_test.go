@@ -107,7 +107,7 @@ func (b *browser) look(t *testing.T, address string, prepare ...chromedp.Action[
 			t.Errorf("the browser complains: %s", fault)
 		}
 		for _, asked := range v.asked() {
-			if !strings.HasPrefix(asked, address) {
+			if page, err := url.Parse(address); err != nil || !strings.HasPrefix(asked, page.Scheme+"://"+page.Host+"/") {
 				t.Errorf("the page asks for %s", asked)
 			}
 		}
