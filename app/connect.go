@@ -187,7 +187,7 @@ func (p Env) chooseTarget(ctx context.Context, c *connector, bookErr error) (tar
 	case "kubernetes":
 		return kubernetesTarget(p.Stdout, c.ConnectOptions), nil
 	case "env-file":
-		return envFileTarget(c.ConnectOptions), nil
+		return envFileTarget(c.ConnectOptions)
 	case "", "keyring", "file":
 	default:
 		return target{}, usageError("--store %q is not one of %s", store, strings.Join(ConnectStores, ", "))

@@ -2,10 +2,13 @@ package app
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 
@@ -57,6 +60,9 @@ const (
 // systemdTarget encrypts the credentials for this machine, and writes a drop-in for the
 // unit that loads them.
 func systemdTarget(o ConnectOptions) (target, error) {
+	if _, err := exec.LookPath("systemd-creds"); err != nil {
+		return target{}, errors.New("systemd-creds is not installed: it comes with systemd 250 and later")
+	}
 	dir, file, next := systemdFolder, systemdDropIn, "systemctl daemon-reload && systemctl restart mimecast-proxy"
 	if o.Output != "" {
 		absolute, err := filepath.Abs(o.Output)
@@ -109,16 +115,17 @@ func kubernetesTarget(out io.Writer, o ConnectOptions) target {
 }
 
 // envFileTarget writes a file of variables.
-func envFileTarget(o ConnectOptions) target {
-	path := o.Output
-	if path == "" {
-		path = "mimecast.env"
+func envFileTarget(o ConnectOptions) (target, error) {
+	path := cmp.Or(o.Output, "mimecast.env")
+	overwrite := o.Force || o.Rotate
+	if _, err := os.Lstat(path); err == nil && !overwrite {
+		return target{}, usageError("%s exists: choose another file with --output, or overwrite it with --force", path)
 	}
 	return target{
 		store: func(_ context.Context, c connection.Connection, creds connection.Credentials) error {
-			return connection.WriteEnvFile(path, o.Force || o.Rotate, c, creds)
+			return connection.WriteEnvFile(path, overwrite, c, creds)
 		},
 		where: "in " + path + ", which only you can read",
-		next:  "docker run --env-file " + quotePath(path) + " …; or in compose.yaml: env_file: " + path,
-	}
+		next:  "set env_file: " + path + " for the proxy in compose.yaml, and run docker compose up",
+	}, nil
 }

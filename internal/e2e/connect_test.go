@@ -387,6 +387,7 @@ func TestConnectExportsForComposeKubernetesAndSystemd(t *testing.T) {
 	if err := os.WriteFile(idFile, []byte(connectID), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	environ = append(environ, "PATH=/usr/bin:/bin")
 	connect := func(args ...string) *program.Program {
 		return connectWith(t, environ, connectSecret, append(args, "--client-id-file", idFile)...)
 	}
@@ -405,7 +406,7 @@ func TestConnectExportsForComposeKubernetesAndSystemd(t *testing.T) {
 	if info, err := os.Stat(envFile); err != nil || info.Mode().Perm() != 0o600 {
 		t.Error(info.Mode(), err)
 	}
-	if p = connect("--store", "env-file", "--output", envFile); p.Exit() != 1 || !strings.Contains(p.Stderr.String(), envFile) {
+	if p = connect("--store", "env-file", "--output", envFile); p.Exit() != 2 || !strings.Contains(p.Stderr.String(), envFile) {
 		t.Error("a file was overwritten", p.Stderr.String())
 	}
 	if p = connect("--store", "env-file", "--output", envFile, "--force"); p.Exit() != 0 {
