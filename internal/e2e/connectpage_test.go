@@ -20,6 +20,7 @@ var pageLink = regexp.MustCompile(`http://127\.0\.0\.1:\d+/\?code=\S+`)
 
 // The page of the whole program, from the link to the first response through the demo.
 func TestDemoConnectsOnThePageOfARealBrowser(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	b := openBrowser(t)
 	home := t.TempDir()

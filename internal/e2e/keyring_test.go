@@ -63,6 +63,7 @@ func duringAHundredASecond(t *testing.T, p *program.Program, f func()) {
 }
 
 func TestConnectionInTheKeyringIsServedFromAndRotatesWithoutALostRequest(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	sim := application(t)
 	environ := withSession(t, sim, keyringtest.Start(t))
