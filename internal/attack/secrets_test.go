@@ -130,6 +130,7 @@ func TestNoSecretShowsAnywhere(t *testing.T) {
 }
 
 func TestCommandsPrintNoSecret(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{ClientSecret: secretMark})
 	file := filepath.Join(t.TempDir(), "secret")

@@ -143,6 +143,9 @@ func TestConnectUnderstandsWhatIsPasted(t *testing.T) {
 	sim := application(t)
 	for name, paste := range pastes {
 		t.Run(name, func(t *testing.T) {
+			if name != "both lines at once" {
+				program.Slow(t)
+			}
 			environ, _ := connectEnviron(t, sim)
 			x := program.StartOnTerminal(t, environ, "connect")
 			x.AwaitText("Client ID: ")

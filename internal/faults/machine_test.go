@@ -395,6 +395,7 @@ func (p *proxy) warnings(text string) (n int) {
 // is a link to a directory with a date, and is replaced by a rename. Tokens outlive
 // the test, so that the swap alone causes the renewals.
 func secretSwapped(t *testing.T) {
+	program.Slow(t)
 	w := newWorld(t, simulator.Options{})
 	dir := t.TempDir()
 	version := func(n int, secret string) {
