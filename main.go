@@ -158,7 +158,7 @@ func connectCommand(p app.Env) *cobra.Command {
 	}
 	var o app.ConnectOptions
 	f := cmd.Flags()
-	f.StringVar(&o.Profile, "profile", config.DefaultProfile, "name of the connection, for MIMECAST_PROFILE")
+	f.StringVar(&o.Profile, "profile", "", "name of the connection (default MIMECAST_PROFILE, or default)")
 	f.StringVar(&o.Region, "region", "", "region of API 2.0: global, us or uk")
 	f.StringVar(&o.Store, "store", "", strings.Join(app.ConnectStores, ", ")+" (default keyring, or file if there is none)")
 	f.StringVar(&o.Output, "output", "", "file of the store env-file, or folder of the store systemd")
@@ -176,7 +176,7 @@ func connectCommand(p app.Env) *cobra.Command {
 
 func disconnectCommand(p app.Env) *cobra.Command {
 	cmd := &cobra.Command{Use: "disconnect", Short: "remove a stored connection from this machine", Args: cobra.NoArgs}
-	profile := cmd.Flags().String("profile", config.DefaultProfile, "name of the connection")
+	profile := cmd.Flags().String("profile", "", "name of the connection (default MIMECAST_PROFILE, or default)")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return p.Disconnect(cmd.Context(), *profile) }
 	return cmd
 }

@@ -23,7 +23,7 @@ import (
 
 // ConnectOptions are the flags of Connect. Empty texts mean that a flag is not set.
 type ConnectOptions struct {
-	// Profile names the connection.
+	// Profile names the connection; empty: as MIMECAST_PROFILE says.
 	Profile string
 	// Region is one of API 2.0.
 	Region string
@@ -100,6 +100,10 @@ func (c *connector) unchanged() string {
 
 // newConnector checks the options and finds out what is known already.
 func (p Env) newConnector(ctx context.Context, o ConnectOptions) (*connector, error) {
+	o.Profile = p.profile(o.Profile)
+	if err := connection.CheckProfile(o.Profile); err != nil {
+		return nil, usageError("--profile: %w", err)
+	}
 	c := &connector{ConnectOptions: o, redactor: cmp.Or(p.Redactor, new(telemetry.Redactor))}
 	c.environ = without(p.Environ, func(v string) bool {
 		return strings.HasPrefix(v, "PROXY_") || named(append(credentialVariables, "MIMECAST_PROFILE")...)(v)
@@ -113,9 +117,6 @@ func (p Env) newConnector(ctx context.Context, o ConnectOptions) (*connector, er
 		} else if !errors.Is(err, connection.ErrNotFound) {
 			return nil, err
 		}
-	}
-	if err := connection.CheckProfile(o.Profile); err != nil {
-		return nil, usageError("--profile: %w", err)
 	}
 	if o.Web && (o.SecretStdin || o.SecretFile != "") || o.SecretStdin && o.SecretFile != "" {
 		return nil, usageError("--web, --secret-stdin and --secret-file exclude each other")
@@ -132,6 +133,16 @@ func (p Env) newConnector(ctx context.Context, o ConnectOptions) (*connector, er
 	var err error
 	c.target, err = p.chooseTarget(ctx, c, bookErr)
 	return c, err
+}
+
+// profile returns a profile that was named, or else the one that serve would use.
+func (p Env) profile(name string) string {
+	for _, v := range p.Environ {
+		if value, ok := strings.CutPrefix(v, "MIMECAST_PROFILE="); ok && name == "" {
+			name = value
+		}
+	}
+	return cmp.Or(name, config.DefaultProfile)
 }
 
 func usageError(format string, args ...any) error {
@@ -312,12 +323,13 @@ func hostOf(base string) string {
 	return u.Host
 }
 
-// Disconnect removes a stored connection.
+// Disconnect removes a stored connection; without a name the one that serve would use.
 func (p Env) Disconnect(ctx context.Context, profile string) error {
 	book, err := newBook(p.Environ)
 	if err != nil {
 		return err
 	}
+	profile = p.profile(profile)
 	err = book.Remove(ctx, profile)
 	if errors.Is(err, connection.ErrNotFound) {
 		return usageError("no connection is stored as profile %q: run mimecast-proxy connections", profile)

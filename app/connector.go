@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -58,7 +59,11 @@ func (c *connector) connect(ctx context.Context, in connectpage.Input) (connectp
 	if c.base != nil {
 		entry.Region, entry.BaseURL, entry.TokenURL = "", c.base.String(), c.variable("MIMECAST_TOKEN_URL")
 	}
-	entry.CAFile = c.variable("MIMECAST_CA_FILE")
+	if ca := c.variable("MIMECAST_CA_FILE"); ca != "" {
+		if entry.CAFile, err = filepath.Abs(ca); err != nil {
+			return done, err
+		}
+	}
 	creds := connection.Credentials{ClientID: secret.New(in.ClientID), ClientSecret: in.ClientSecret}
 	err = c.target.store(ctx, entry, creds)
 	if errors.Is(err, connection.ErrOldCopy) {

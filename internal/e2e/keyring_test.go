@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"io/fs"
 	"net/http"
 	"os"
 	"os/exec"
@@ -36,6 +37,34 @@ func connectWith(t *testing.T, environ []string, key string, args ...string) *pr
 	return program.StartCmd(t, cmd)
 }
 
+// checkEncrypted looks for the secret in what the keyring has on disk.
+func checkEncrypted(t *testing.T, session []string) {
+	t.Helper()
+	files := 0
+	for _, v := range session {
+		home, ok := strings.CutPrefix(v, "HOME=")
+		if !ok {
+			continue
+		}
+		err := filepath.WalkDir(home, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || !d.Type().IsRegular() {
+				return err
+			}
+			text, err := os.ReadFile(path)
+			if files++; strings.Contains(string(text), connectSecret) {
+				t.Errorf("the secret is in plain text in %s", path)
+			}
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	if files == 0 {
+		t.Error("the keyring has nothing on disk")
+	}
+}
+
 // duringAHundredASecond sends requests until f is done, and reports every one that fails.
 func duringAHundredASecond(t *testing.T, p *program.Program, f func()) {
 	t.Helper()
@@ -66,7 +95,8 @@ func TestConnectionInTheKeyringIsServedFromAndRotatesWithoutALostRequest(t *test
 	program.Slow(t)
 	t.Parallel()
 	sim := application(t)
-	environ := withSession(t, sim, keyringtest.Start(t))
+	session := keyringtest.Start(t)
+	environ := withSession(t, sim, session)
 	x := program.StartOnTerminal(t, environ, "connect")
 	x.Answer("Client ID: ", connectID)
 	x.Answer("secret (not shown): ", connectSecret)
@@ -75,6 +105,7 @@ func TestConnectionInTheKeyringIsServedFromAndRotatesWithoutALostRequest(t *test
 		t.Error("exit")
 	}
 	checkNothingLeaks(t, x)
+	checkEncrypted(t, session)
 	p := program.Start(t, environ).AwaitServing().AwaitReady()
 	if text := p.Stderr.String(); !strings.Contains(text, `"credentials":"the keyring, profile default"`) {
 		t.Error(text)
