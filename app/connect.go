@@ -49,17 +49,16 @@ type ConnectOptions struct {
 
 // Connect asks for region, client ID and secret, tests them and stores them.
 func (p Env) Connect(ctx context.Context, o ConnectOptions) error {
-	_, err := p.connect(ctx, o, "")
-	return err
+	return p.connect(ctx, o, "")
 }
 
-// connect is Connect with a hint about what to enter. It returns how it ended.
-func (p Env) connect(ctx context.Context, o ConnectOptions, hint string) (connectpage.Connected, error) {
+// connect is Connect with a hint about what to enter, for the demo.
+func (p Env) connect(ctx context.Context, o ConnectOptions, hint string) error {
 	ctx, stop := p.untilSignal(ctx)
 	defer stop()
 	c, err := p.newConnector(ctx, o)
 	if err != nil {
-		return connectpage.Connected{}, err
+		return err
 	}
 	if hint != "" { // the demo goes on by itself
 		c.target.where, c.target.next = "in a folder that the demo removes. The demo starts now", ""
@@ -77,9 +76,9 @@ func (p Env) connect(ctx context.Context, o ConnectOptions, hint string) (connec
 		if ctx.Err() != nil || errors.Is(err, errInterrupted) {
 			err = fmt.Errorf("stopped: %s", c.unchanged())
 		}
-		return done, err
+		return err
 	}
-	return done, c.report(p.messages(o), done)
+	return c.report(p.messages(o), done)
 }
 
 // messages is where a person reads what happened: not where the manifest goes.
@@ -214,7 +213,7 @@ func (p Env) chooseTarget(ctx context.Context, c *connector, bookErr error) (tar
 		case store == string(connection.Keyring):
 			return target{}, fmt.Errorf("%w; or choose --store file, a file that only you can read", err)
 		case !errors.Is(err, connection.ErrNoKeyring):
-			fmt.Fprintf(p.messages(c.ConnectOptions), "The keyring is not used: %v.\n", err)
+			fmt.Fprintln(p.messages(c.ConnectOptions), "The keyring is not used: "+err.Error()+".")
 		}
 	}
 	return bookTarget(c.book, connection.File, c.ConnectOptions), nil
@@ -309,8 +308,8 @@ func (p Env) Connections() error {
 	w := tabwriter.NewWriter(p.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "PROFILE\tACCOUNT\tCLIENT ID\tREGION\tSTORE\tTESTED")
 	for _, c := range all {
-		fmt.Fprintf(w, "%s\t%s\t%s…\t%s\t%s\t%s\n", c.Profile, cmp.Or(c.Account, "unknown"), c.IDStart,
-			cmp.Or(c.Region, hostOf(c.BaseURL)), c.Store, c.Tested.UTC().Format("2006-01-02 15:04 UTC"))
+		fmt.Fprintln(w, strings.Join([]string{c.Profile, cmp.Or(c.Account, "unknown"), c.IDStart + "…",
+			cmp.Or(c.Region, hostOf(c.BaseURL)), string(c.Store), c.Tested.UTC().Format("2006-01-02 15:04 UTC")}, "\t"))
 	}
 	return w.Flush()
 }

@@ -96,7 +96,7 @@ func (p Env) showPage(c *connector, url string) {
 	if !c.NoBrowser && openBrowser(c.environ, url) == nil {
 		where = "The page to connect opens in your browser. If it does not, open:"
 	}
-	fmt.Fprintf(p.messages(c.ConnectOptions), "%s\n\n  %s\n\nThe link works once, within %d minutes. To stop, press Ctrl-C.\n", where, url, int(pageLifetime.Minutes()))
+	fmt.Fprintln(p.messages(c.ConnectOptions), fmt.Sprintf("%s\n\n  %s\n\nThe link works once, within %d minutes. To stop, press Ctrl-C.", where, url, int(pageLifetime.Minutes())))
 }
 
 // openBrowser opens a page in the user's browser, which gets no credentials from the

@@ -48,8 +48,7 @@ func (p Env) DemoConnect(ctx context.Context, o ConnectOptions) error {
 		connecting := p
 		connecting.Environ = append(append(slices.Clone(environ), home...), "MIMECAST_BASE_URL="+sim.URL)
 		o.Profile, o.Store = config.DefaultProfile, string(connection.File)
-		_, err := connecting.connect(ctx, o, demoHint)
-		return home, err
+		return home, connecting.connect(ctx, o, demoHint)
 	})
 	return errors.Join(err, os.RemoveAll(dir))
 }

@@ -101,7 +101,7 @@ func environmentLines(c connection.Connection) string {
 // kubernetesTarget writes a manifest to out.
 func kubernetesTarget(out io.Writer, o ConnectOptions) target {
 	return target{
-		store: func(_ context.Context, c connection.Connection, creds connection.Credentials) error {
+		store: func(_ context.Context, _ connection.Connection, creds connection.Credentials) error {
 			var manifest bytes.Buffer
 			if err := connection.WriteKubernetesSecret(&manifest, "mimecast", o.Namespace, creds); err != nil {
 				return err

@@ -104,7 +104,7 @@ func TestConnectOnATerminalStoresWhatServeThenUses(t *testing.T) {
 	if res, _ := p.Must("GET", "/identity/whoami", ""); res.StatusCode != http.StatusOK {
 		t.Error(res.Status)
 	}
-	if _, page := p.AdminGet("/"); !strings.Contains(page, "a private file, profile default") { //nolint:bodyclose // AdminGet has closed it
+	if _, page := p.AdminGet("/"); !strings.Contains(page, "a private file, profile default") {
 		t.Error("the page does not say where the credentials come from")
 	}
 	for _, c := range []struct{ command, says string }{

@@ -32,7 +32,7 @@ func withSession(t *testing.T, sim *simulator.Server, session []string) []string
 // connectWith runs connect with a secret on its standard input.
 func connectWith(t *testing.T, environ []string, key string, args ...string) *program.Program {
 	t.Helper()
-	cmd := exec.Command(program.Binary(), append([]string{"connect", "--secret-stdin"}, args...)...) //nolint:noctx // t's end kills it
+	cmd := exec.Command(program.Binary(), append([]string{"connect", "--secret-stdin"}, args...)...)
 	cmd.Env, cmd.Stdin = environ, strings.NewReader(key)
 	return program.StartCmd(t, cmd)
 }
