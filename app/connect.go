@@ -103,7 +103,7 @@ func (p Env) newConnector(ctx context.Context, o ConnectOptions) (*connector, er
 	if err := connection.CheckProfile(o.Profile); err != nil {
 		return nil, usageError("--profile: %w", err)
 	}
-	c := &connector{ConnectOptions: o, redactor: cmp.Or(p.Redactor, new(telemetry.Redactor))}
+	c := &connector{ConnectOptions: o, redactor: cmp.Or(p.Redactor, new(telemetry.Redactor)), lifetime: pageLifetime}
 	c.environ = without(p.Environ, func(v string) bool {
 		return strings.HasPrefix(v, "PROXY_") || named(append(credentialVariables, "MIMECAST_PROFILE")...)(v)
 	})

@@ -35,6 +35,7 @@ type connector struct {
 	previous *connection.Connection // of this profile; nil: there is none
 	known    connectpage.Input      // before anybody entered anything
 	redactor *telemetry.Redactor
+	lifetime time.Duration // of the page
 }
 
 // regions returns the regions of API 2.0, sorted.

@@ -25,7 +25,7 @@ const (
 
 // connectOnPage asks on a page at a free loopback port, until what was entered works.
 func (p Env) connectOnPage(ctx context.Context, c *connector, hint string) (done connectpage.Connected, err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, pageLifetime, fmt.Errorf("nobody connected within %v: %s", pageLifetime, c.unchanged()))
+	ctx, cancel := context.WithTimeoutCause(ctx, c.lifetime, fmt.Errorf("nobody connected within %v: %s", c.lifetime, c.unchanged()))
 	defer cancel()
 	l, err := p.listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -96,7 +96,7 @@ func (p Env) showPage(c *connector, url string) {
 	if !c.NoBrowser && openBrowser(c.environ, url) == nil {
 		where = "The page to connect opens in your browser. If it does not, open:"
 	}
-	fmt.Fprintln(p.messages(c.ConnectOptions), fmt.Sprintf("%s\n\n  %s\n\nThe link works once, within %d minutes. To stop, press Ctrl-C.", where, url, int(pageLifetime.Minutes())))
+	fmt.Fprintln(p.messages(c.ConnectOptions), where+"\n\n  "+url+"\n\nThe link works once, within "+formatMinutes(c.lifetime)+". To stop, press Ctrl-C.")
 }
 
 // openBrowser opens a page in the user's browser, which gets no credentials from the
