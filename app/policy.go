@@ -2,6 +2,7 @@ package app
 
 import (
 	"net/url"
+	"slices"
 	"strings"
 
 	"mimecast-proxy/config"
@@ -11,14 +12,15 @@ import (
 func hosts(cfg config.Config) []string {
 	names := append([]string{"localhost", "127.0.0.1", "::1"}, cfg.AllowedHosts...)
 	sockets := 0
-	for _, a := range cfg.Listen {
+	listen := slices.Concat(cfg.Listen, cfg.TLSListen)
+	for _, a := range listen {
 		if a.Network == "unix" {
 			sockets++
 		} else if u, err := url.Parse("http://" + a.Address); err == nil && u.Hostname() != "" {
 			names = append(names, u.Hostname())
 		}
 	}
-	if sockets == len(cfg.Listen) {
+	if sockets == len(listen) {
 		// Who can open a socket is for its mode to say, and a browser can't. Beside
 		// a port, any name would let web pages use that.
 		names = append(names, "*")

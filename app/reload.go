@@ -49,6 +49,11 @@ func (p *components) takeUp(variables []string) {
 			p.trust(pool)
 		}
 	}
+	if changed("PROXY_TLS_CERT_FILE") || changed("PROXY_TLS_KEY_FILE") {
+		if err := p.cfg.TLS.Mismatch(); err != nil {
+			p.tel.Logger().Warn("PROXY_TLS_CERT_FILE and PROXY_TLS_KEY_FILE do not fit together; the last good pair stays in force", "error", err)
+		}
+	}
 	if changed("MIMECAST_PROFILE") || changed("MIMECAST_CLIENT_ID_FILE") || changed("MIMECAST_CLIENT_SECRET_FILE") {
 		p.source.CredentialsChanged()
 	}

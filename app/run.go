@@ -35,7 +35,7 @@ const (
 // environment has no secret of Mimecast's.
 func (p Env) Run(ctx context.Context, argv []string) error {
 	p.Supervisor = server.Supervisor{} // whose program the command is, not the proxy
-	environ := slices.DeleteFunc(slices.Clone(p.Environ), named("PROXY_LISTEN", "PROXY_ADMIN_LISTEN"))
+	environ := slices.DeleteFunc(slices.Clone(p.Environ), named("PROXY_LISTEN", "PROXY_ADMIN_LISTEN", "PROXY_TLS_LISTEN", "PROXY_TLS_CERT_FILE", "PROXY_TLS_KEY_FILE"))
 	environ = append(environ, "PROXY_LISTEN=127.0.0.1:0", "PROXY_ADMIN_LISTEN=off")
 	if !slices.ContainsFunc(environ, named("PROXY_LOG_LEVEL")) {
 		environ = append(environ, "PROXY_LOG_LEVEL=warn") // stderr is the command's

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"mimecast-proxy/admin"
 	"mimecast-proxy/config"
@@ -37,13 +39,28 @@ type instance struct {
 	*components
 	data, admin       *server.Server // admin is nil if it is off
 	dataAddr, adminAt net.Addr       // dataAddr is the main one; adminAt is nil likewise
-	dataListeners     []net.Listener // all of them are served by data
+	dataListeners     []dataListener // all of them are served by data
 	adminListener     net.Listener   // nil likewise
 	draining          atomic.Bool
+	hintedAt          atomic.Int64  // when hintAtTLS logged last, in Unix nanoseconds
 	quit              chan struct{} // closed by POST /quitquitquit
 	cut               context.CancelCauseFunc
 	supervisor        server.Supervisor
 	environ           []string // what the process was given
+}
+
+// dataListener is one of the data port's.
+type dataListener struct {
+	net.Listener
+	tls bool
+}
+
+// String returns the address, marked if clients have to speak TLS.
+func (l dataListener) String() string {
+	if l.tls {
+		return "tls:" + l.Addr().String()
+	}
+	return l.Addr().String()
 }
 
 // newInstance builds a proxy and opens its listeners. The actions are buttons on
@@ -79,15 +96,12 @@ func (s *instance) openListeners(ctx context.Context, p Env) (err error) {
 		}
 	}()
 	if l := p.Supervisor.Data; l != nil {
-		s.dataListeners = []net.Listener{l}
-	} else {
-		for _, a := range s.cfg.Listen {
-			l, err := server.Listen(ctx, p.listen, "PROXY_LISTEN", a.Network, a.Address, s.cfg.SocketMode)
-			if err != nil {
-				return err
-			}
-			s.dataListeners = append(s.dataListeners, l)
-		}
+		s.dataListeners = []dataListener{{l, false}}
+	} else if err := s.listen(ctx, p, "PROXY_LISTEN", s.cfg.Listen, false); err != nil {
+		return err
+	}
+	if err := s.listen(ctx, p, "PROXY_TLS_LISTEN", s.cfg.TLSListen, true); err != nil {
+		return err
 	}
 	s.dataAddr = s.dataListeners[0].Addr()
 	if s.cfg.Admin.IsZero() {
@@ -102,9 +116,33 @@ func (s *instance) openListeners(ctx context.Context, p Env) (err error) {
 	return nil
 }
 
+// listen opens the listeners of a variable.
+func (s *instance) listen(ctx context.Context, p Env, variable string, addresses []config.Address, withTLS bool) error {
+	for _, a := range addresses {
+		l, err := server.Listen(ctx, p.listen, variable, a.Network, a.Address, s.cfg.SocketMode)
+		if err != nil {
+			return err
+		}
+		s.dataListeners = append(s.dataListeners, dataListener{l, withTLS})
+	}
+	return nil
+}
+
+// tlsConfig is that of PROXY_TLS_LISTEN; nil if it is not used. The certificate may
+// change at any time.
+func (s *instance) tlsConfig() *tls.Config {
+	if s.cfg.TLS.IsZero() {
+		return nil
+	}
+	return &tls.Config{
+		MinVersion:     tls.VersionTLS12,
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.cfg.TLS.Certificate(), nil },
+	}
+}
+
 func (s *instance) newServer(base context.Context, h http.Handler, limits server.Limits) *server.Server {
 	return server.New(server.Options{
-		Handler: h, Context: base, Limits: limits, ErrorLog: s.tel.StdLog("debug"),
+		Handler: h, Context: base, Limits: limits, TLS: s.tlsConfig(), ErrorLog: s.tel.StdLog("debug"),
 		Reject: func(r server.Rejection) []byte { return s.rejectMalformed(r, limits.MaxHeaderBytes) },
 		AcceptFailed: func(err error) {
 			s.tel.Logger().Warn(`cannot accept connections; if the error is "too many open files", raise ulimit -n`, "error", err)
@@ -117,18 +155,38 @@ func (s *instance) newServer(base context.Context, h http.Handler, limits server
 func (s *instance) rejectMalformed(r server.Rejection, maxHeaderBytes int) []byte {
 	var id string
 	var p *problem.Problem
-	switch r.Status {
-	case http.StatusBadRequest:
+	switch {
+	case r.SpeaksTLS:
+		p = problem.New(event.BadRequest, "This port speaks plain HTTP, and the client spoke TLS. Use http:// in the client's base URL, or set PROXY_TLS_LISTEN.")
+	case r.SpeaksPlain:
+		p = problem.New(event.BadRequest, "This port speaks TLS, and the client spoke plain HTTP. Use https:// in the client's base URL, or the port of PROXY_LISTEN.")
+	case r.Status == http.StatusBadRequest:
 		p = problem.New(event.BadRequest, "The request is not valid HTTP. Send one Host header, and escape spaces and percent signs in the path and query.")
-	case http.StatusRequestHeaderFieldsTooLarge:
+	case r.Status == http.StatusRequestHeaderFieldsTooLarge:
 		p = problem.New(event.HeadersTooLarge, "The request headers are larger than %d bytes. Send less; on the data port you can raise PROXY_MAX_HEADER_BYTES.", maxHeaderBytes)
 	default:
 		return nil
+	}
+	if r.SpeaksTLS || r.SpeaksPlain {
+		s.hintAtTLS(r, p.Detail)
 	}
 	if !r.ClientClosed { // else nobody asked for anything
 		id = s.tel.Malformed(r.Peer, p.Code)
 	}
 	return p.Wire(id)
+}
+
+// hintInterval is the least time between two hints.
+const hintInterval = time.Minute
+
+// hintAtTLS logs that a client and a port do not speak the same protocol. A client may
+// try again and again.
+func (s *instance) hintAtTLS(r server.Rejection, detail string) {
+	now, last := time.Now().UnixNano(), s.hintedAt.Load()
+	if last != 0 && now-last < int64(hintInterval) || !s.hintedAt.CompareAndSwap(last, now) {
+		return
+	}
+	s.tel.Logger().Warn("client and port do not speak the same protocol", "client", r.Peer.String(), "detail", detail)
 }
 
 func (s *instance) adminOptions(actions []admin.Action) admin.Options {
@@ -159,14 +217,15 @@ func (s *instance) run(ctx context.Context, signals <-chan os.Signal) error {
 	owned.Go(func() { s.reload(running) })
 	owned.Go(func() { tidy(running) })
 	failed := make(chan error, len(s.dataListeners)+1)
-	serve := func(srv *server.Server, l net.Listener) {
-		owned.Go(func() { failed <- srv.Serve(l) })
-	}
 	for _, l := range s.dataListeners {
-		serve(s.data, l)
+		serve := s.data.Serve
+		if l.tls {
+			serve = s.data.ServeTLS
+		}
+		owned.Go(func() { failed <- serve(l) })
 	}
 	if s.admin != nil {
-		serve(s.admin, s.adminListener)
+		owned.Go(func() { failed <- s.admin.Serve(s.adminListener) })
 	}
 	s.announce()
 	var err error
@@ -185,9 +244,9 @@ func (s *instance) run(ctx context.Context, signals <-chan os.Signal) error {
 
 func (s *instance) announce() {
 	log := s.tel.Logger()
-	attrs := []any{"listen", s.dataAddr.String(), "upstream", s.cfg.BaseURL.String(), "credentials", s.cfg.Origin(s.cfg.ClientSecret)}
+	attrs := []any{"listen", s.dataListeners[0].String(), "upstream", s.cfg.BaseURL.String(), "credentials", s.cfg.Origin(s.cfg.ClientSecret)}
 	if more := s.dataListeners[1:]; len(more) > 0 {
-		addresses := convert(more, func(l net.Listener) string { return l.Addr().String() })
+		addresses := convert(more, dataListener.String)
 		attrs = append(attrs, "also_listening", strings.Join(addresses, ","))
 	}
 	if s.adminAt != nil {

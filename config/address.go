@@ -79,11 +79,14 @@ func covers(host, other string) bool {
 	return host == other
 }
 
-// listenAddresses are addresses to listen at, at least one.
+// listenAddresses are addresses to listen at; none if they are off.
 type listenAddresses []Address
 
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (b *listenAddresses) UnmarshalText(text []byte) error {
+	if strings.EqualFold(string(text), "off") {
+		return nil
+	}
 	var l list
 	_ = l.UnmarshalText(text) // has no invalid values
 	if len(l) == 0 {
@@ -145,32 +148,54 @@ func parseSocket(path string) (Address, error) {
 // checkListeners checks the addresses against each other and against the variables
 // that protect them: no account is opened to a network by accident.
 func (p *parser) checkListeners(cfg Config) {
-	for i, a := range cfg.Listen {
-		p.checkDataListener(cfg, a, cfg.Listen[:i])
+	var all []Address
+	for _, a := range cfg.Listen {
+		p.checkDataListener("PROXY_LISTEN", cfg, a, all)
+		all = append(all, a)
 	}
+	for _, a := range cfg.TLSListen {
+		p.checkDataListener("PROXY_TLS_LISTEN", cfg, a, all)
+		all = append(all, a)
+	}
+	p.checkTLS(cfg)
 	p.checkSocketDir("PROXY_ADMIN_LISTEN", cfg.Admin)
-	if slices.ContainsFunc(cfg.Listen, cfg.Admin.overlaps) {
-		p.addError("PROXY_ADMIN_LISTEN", quoted(cfg.Admin.String())+" is in the way of PROXY_LISTEN", "another port, or off")
+	if slices.ContainsFunc(all, cfg.Admin.overlaps) {
+		p.addError("PROXY_ADMIN_LISTEN", quoted(cfg.Admin.String())+" is in the way of PROXY_LISTEN or PROXY_TLS_LISTEN", "another port, or off")
 	}
 	// A client's MIMECAST_BASE_URL is the proxy, and its environment may be the
 	// proxy's too.
-	if u := cfg.BaseURL; u != nil && isLoopback(u.Hostname()) && slices.ContainsFunc(cfg.Listen, Address{"tcp", u.Host}.overlaps) {
-		p.addError("MIMECAST_BASE_URL", quoted(u.String())+" is PROXY_LISTEN, and requests would go round in circles",
+	if u := cfg.BaseURL; u != nil && isLoopback(u.Hostname()) && slices.ContainsFunc(all, Address{"tcp", u.Host}.overlaps) {
+		p.addError("MIMECAST_BASE_URL", quoted(u.String())+" is where the proxy listens, and requests would go round in circles",
 			"Mimecast's URL; or leave it unset, if only the client needs it")
 	}
 }
 
-// checkDataListener checks one address of PROXY_LISTEN; before are the earlier ones.
-func (p *parser) checkDataListener(cfg Config, a Address, before []Address) {
+// checkTLS checks that a TLS listener and its certificate come together.
+func (p *parser) checkTLS(cfg Config) {
+	tlsFailed := p.hasError("PROXY_TLS_CERT") || p.hasError("PROXY_TLS_KEY")
+	switch {
+	case len(cfg.TLSListen) > 0 && cfg.TLS.IsZero() && !tlsFailed:
+		p.addError("PROXY_TLS_CERT_FILE", "not set, but PROXY_TLS_LISTEN is", "the file with the certificate that clients are to trust")
+	case len(cfg.TLSListen) == 0 && !cfg.TLS.IsZero() && !p.hasError("PROXY_TLS_LISTEN"):
+		p.addWarning("PROXY_TLS_CERT_FILE is set, but PROXY_TLS_LISTEN is not: the certificate is not used")
+	}
+	if len(cfg.Listen) == 0 && len(cfg.TLSListen) == 0 && !p.hasError("PROXY_LISTEN") && !p.hasError("PROXY_TLS_LISTEN") {
+		p.addError("PROXY_LISTEN", "off, and PROXY_TLS_LISTEN is not set, so that no client could reach the proxy", "an address in one of the two")
+	}
+}
+
+// checkDataListener checks one address of a variable; before are the earlier ones, of
+// both variables.
+func (p *parser) checkDataListener(variable string, cfg Config, a Address, before []Address) {
 	keyed := !cfg.APIKey.IsZero() || p.hasError("PROXY_API_KEY")
 	if !a.IsZero() && !a.Loopback() && !keyed && !cfg.TrustNetwork {
-		p.addError("PROXY_LISTEN", quoted(a.String())+" can be reached from other machines, and every client that reaches it could use the account",
+		p.addError(variable, quoted(a.String())+" can be reached from other machines, and every client that reaches it could use the account",
 			"a loopback address; or with it PROXY_API_KEY or PROXY_API_KEY_FILE, so that every request must carry a key; "+
 				"or PROXY_TRUST_NETWORK=true if only authorized clients can reach it, as in a container with a private compose network")
 	}
-	p.checkSocketDir("PROXY_LISTEN", a)
+	p.checkSocketDir(variable, a)
 	if i := slices.IndexFunc(before, a.overlaps); i >= 0 {
-		p.addError("PROXY_LISTEN", fmt.Sprintf("%s overlaps with %s", quoted(a.String()), quoted(before[i].String())), "addresses of which none includes another; :PORT and 0.0.0.0:PORT include all of the machine's")
+		p.addError(variable, fmt.Sprintf("%s overlaps with %s", quoted(a.String()), quoted(before[i].String())), "addresses of which none includes another; :PORT and 0.0.0.0:PORT include all of the machine's")
 	}
 }
 

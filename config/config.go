@@ -34,7 +34,10 @@ type variables struct {
 	CAFile          string          `env:"MIMECAST_CA_FILE" shown:"system roots" accepts:"a file with certificates in PEM form" help:"certificate authorities to trust in addition to the system's, for a corporate proxy that inspects TLS"`
 	HTTPSProxy      corporateProxy  `env:"HTTPS_PROXY" shown:"none" accepts:"host:port or a URL of http, https, socks5 or socks5h, with what is special in user and password escaped" help:"corporate proxy on the way to Mimecast; https_proxy takes precedence"`
 	NoProxy         string          `env:"NO_PROXY" shown:"none" accepts:"names, addresses and networks, separated by commas, as Go reads them" help:"hosts to reach without the corporate proxy; no_proxy takes precedence"`
-	Listen          listenAddresses `env:"PROXY_LISTEN" envDefault:"127.0.0.1:8080" accepts:"host:port or unix:/path, several separated by commas, such as 127.0.0.1:8080,[::1]:8080" help:"where clients reach the proxy; an address that is not loopback needs PROXY_API_KEY or PROXY_TRUST_NETWORK=true"`
+	Listen          listenAddresses `env:"PROXY_LISTEN" envDefault:"127.0.0.1:8080" accepts:"host:port or unix:/path, several separated by commas, such as 127.0.0.1:8080,[::1]:8080; or off" help:"where clients reach the proxy; an address that is not loopback needs PROXY_API_KEY or PROXY_TRUST_NETWORK=true"`
+	TLSListen       listenAddresses `env:"PROXY_TLS_LISTEN" shown:"none" accepts:"as for PROXY_LISTEN" help:"where clients reach the proxy over TLS 1.2 or later, with HTTP/1.1 or HTTP/2"`
+	TLSCertFile     string          `env:"PROXY_TLS_CERT_FILE" shown:"none" accepts:"a file in PEM form" help:"certificate of PROXY_TLS_LISTEN, with those of the authorities between it and the root"`
+	TLSKeyFile      string          `env:"PROXY_TLS_KEY_FILE" shown:"none" accepts:"a file in PEM form" help:"key of PROXY_TLS_CERT_FILE"`
 	SocketMode      fileMode        `env:"PROXY_SOCKET_MODE" envDefault:"0600" accepts:"an octal mode from 0600 to 0777" help:"mode of a unix socket"`
 	AdminListen     optionalAddress `env:"PROXY_ADMIN_LISTEN" envDefault:"127.0.0.1:9090" accepts:"host:port, unix:/path or off" help:"where probes, metrics and the status page are"`
 	APIKey          string          `env:"PROXY_API_KEY" file:"true" shown:"none" help:"key that every request must carry: Authorization: Bearer KEY, Basic with KEY as the password, or X-Proxy-Key. The file may hold several keys, one per line, all valid at once"`
@@ -78,8 +81,11 @@ type Config struct {
 	HTTPSProxy, HTTPProxy secret.Text
 	// NoProxy lists the hosts to reach without it, as Go reads NO_PROXY.
 	NoProxy string
-	// Listen has at least one address, the main one first.
-	Listen []Address
+	// Listen are the plain addresses, the main one first, and TLSListen those with
+	// TLS. One of both has an address.
+	Listen, TLSListen []Address
+	// TLS is zero if there is no TLSListen.
+	TLS KeyPair
 	// SocketMode is the mode of a unix socket.
 	SocketMode fs.FileMode
 	// Admin is zero if the admin listener is off.
@@ -146,6 +152,8 @@ func Parse(environ []string, profiles Profiles) (Config, error) {
 		HTTPProxy:       secret.New(p.environ["HTTP_PROXY"]),
 		NoProxy:         v.NoProxy,
 		Listen:          v.Listen,
+		TLSListen:       v.TLSListen,
+		TLS:             p.readKeyPair(v),
 		SocketMode:      fs.FileMode(v.SocketMode),
 		Admin:           v.AdminListen.Address,
 		APIKey:          p.readCredential("PROXY_API_KEY", parseKeys),

@@ -271,7 +271,7 @@ func TestFaults(t *testing.T) {
 		"MIMECAST_BASE_URL=https://uk-api.mimecast.com:443":                      "MIMECAST_REGION=uk",
 		"MIMECAST_TOKEN_URL=https://api.mimecast.com/oauth/token":                "MIMECAST_TOKEN_URL: ",
 		"MIMECAST_TOKEN_URL=http://api.example/oauth/token":                      "in the clear",
-		"MIMECAST_BASE_URL=http://localhost:8080":                                "is PROXY_LISTEN, and requests would go round in circles",
+		"MIMECAST_BASE_URL=http://localhost:8080":                                "is where the proxy listens, and requests would go round in circles",
 		"MIMECAST_CA_FILE=/nowhere":                                              "no such file",
 		"MIMECAST_CA_FILE=/":                                                     "not a regular file",
 		"PROXY_LISTEN=0.0.0.0:8080":                                              "or PROXY_TRUST_NETWORK=true",

@@ -31,6 +31,10 @@ const (
 	stalledAfter  = 50 * time.Millisecond
 )
 
+// tlsHandshake is the first byte of a TLS connection (RFC 8446, section 5.1), and of no
+// HTTP request.
+const tlsHandshake = 0x16
+
 // connTable tracks every connection of one server, and keeps their number within its
 // limits: a client that opens connections without sending requests loses the oldest of
 // them, and no other client notices.
@@ -71,12 +75,14 @@ type conn struct {
 	// began, both in Unix nanoseconds. readStarted is 0 while there is none.
 	changedAt, readStarted atomic.Int64
 	requestStarted         atomic.Bool // a byte of the next request has come
+	withTLS                bool        // it is of a TLS listener
+	speaksTLS              atomic.Bool // the first byte that came was that of a TLS handshake
 	readFailed             atomic.Bool // a Read has failed
 }
 
 // admit counts c. Beyond the limits it first closes an idle or rejected connection, or
 // if there is none closes c and returns nil.
-func (t *connTable) admit(c net.Conn) *conn {
+func (t *connTable) admit(c net.Conn, withTLS bool) *conn {
 	t.admitting.Lock()
 	defer t.admitting.Unlock()
 	t.makeRoom(waiting, t.limits.MaxWaiting, t.displaceSilent)
@@ -84,7 +90,7 @@ func (t *connTable) admit(c net.Conn) *conn {
 		_ = c.Close() // nothing was sent on it
 		return nil
 	}
-	own := &conn{Conn: c, table: t}
+	own := &conn{Conn: c, table: t, withTLS: withTLS}
 	own.changedAt.Store(time.Now().UnixNano())
 	t.counts[waiting].Add(1)
 	t.mu.Lock()
@@ -226,6 +232,9 @@ func (c *conn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	c.readStarted.Store(0)
 	if n > 0 {
+		if state == waiting && !c.requestStarted.Swap(true) {
+			c.speaksTLS.Store(b[0] == tlsHandshake)
+		}
 		c.requestStarted.Store(true)
 	}
 	if err != nil {

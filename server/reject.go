@@ -17,6 +17,9 @@ type Rejection struct {
 	// ClientClosed is true if the client closed the connection, or its sending half,
 	// before the request was complete.
 	ClientClosed bool
+	// SpeaksTLS is true if the client spoke TLS to a plain port, and SpeaksPlain if it
+	// spoke plain HTTP to a TLS port.
+	SpeaksTLS, SpeaksPlain bool
 }
 
 // replaceRejection returns the response to send in place of b, which is written while no
@@ -29,7 +32,8 @@ func (c *conn) replaceRejection(b []byte) (response []byte, ok bool) {
 	}
 	_ = res.Body.Close() // it is read from b
 	if c.table.reject != nil {
-		response = c.table.reject(Rejection{Status: res.StatusCode, Peer: c.RemoteAddr(), ClientClosed: c.readFailed.Load()})
+		response = c.table.reject(Rejection{Status: res.StatusCode, Peer: c.RemoteAddr(), ClientClosed: c.readFailed.Load(),
+			SpeaksTLS: !c.withTLS && c.speaksTLS.Load(), SpeaksPlain: c.withTLS && !c.speaksTLS.Load()})
 	}
 	if response == nil {
 		response = b

@@ -6,6 +6,7 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"log"
 	"net"
@@ -27,6 +28,11 @@ const (
 	drainWriteTimeout  = 5 * time.Second
 	drainHeaderTimeout = time.Second
 	drainInterval      = 100 * time.Millisecond
+	// maxStreams is how many requests a client may send at once on one HTTP/2
+	// connection, and maxStreamWindow how many bytes of their bodies before the handler
+	// reads them: what a connection of HTTP/1.1 holds.
+	maxStreams      = 64
+	maxStreamWindow = 64 << 10
 	// acceptReportInterval is the least time between two reports of a failed accept.
 	acceptReportInterval = 10 * time.Second
 )
@@ -58,6 +64,8 @@ type Options struct {
 	Context context.Context
 	// Limits bound what clients can occupy.
 	Limits Limits
+	// TLS is for ServeTLS, which sets its NextProtos; nil: it is not used.
+	TLS *tls.Config
 	// ErrorLog gets net/http's messages; nil: the log package's standard logger.
 	ErrorLog *log.Logger
 	// Reject returns the complete HTTP/1.1 response to a request that net/http rejects,
@@ -96,8 +104,21 @@ func New(o Options) *Server {
 		ErrorLog:          o.ErrorLog,
 		// OPTIONS * is for the guard to reject.
 		DisableGeneralOptionsHandler: true,
+		TLSConfig:                    withProtocols(o.TLS),
+		HTTP2:                        &http.HTTP2Config{MaxConcurrentStreams: maxStreams, MaxReceiveBufferPerConnection: 4*maxStreamWindow, MaxReceiveBufferPerStream: maxStreamWindow},
 	}
 	return s
+}
+
+// withProtocols offers HTTP/2. The first Serve or ServeTLS decides by it whether net/http
+// sets HTTP/2 up, whichever of them is first.
+func withProtocols(c *tls.Config) *tls.Config {
+	if c == nil {
+		return nil
+	}
+	c = c.Clone()
+	c.NextProtos = []string{"h2", "http/1.1"}
+	return c
 }
 
 type connKey struct{}
@@ -126,7 +147,19 @@ func (s *Server) markServing(next http.Handler) http.Handler {
 // Serve serves at l until Shutdown or Close, and then returns nil. It returns an error if
 // it fails before. It may be called several times at once, with different listeners.
 func (s *Server) Serve(l net.Listener) error {
-	err := s.http.Serve(&listener{Listener: l, conns: s.conns, acceptFailed: s.acceptFailed})
+	return serveError(s.http.Serve(s.counted(l, false)))
+}
+
+// ServeTLS is Serve with TLS, for HTTP/1.1 and HTTP/2.
+func (s *Server) ServeTLS(l net.Listener) error {
+	return serveError(s.http.ServeTLS(s.counted(l, true), "", ""))
+}
+
+func (s *Server) counted(l net.Listener, withTLS bool) net.Listener {
+	return &listener{Listener: l, withTLS: withTLS, conns: s.conns, acceptFailed: s.acceptFailed}
+}
+
+func serveError(err error) error {
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
@@ -165,6 +198,7 @@ func (s *Server) Close() error { return s.http.Close() }
 // listener hands out connections that are counted.
 type listener struct {
 	net.Listener
+	withTLS      bool
 	conns        *connTable
 	acceptFailed func(error)
 	lastFailed   time.Time // when acceptFailed was called
@@ -181,7 +215,7 @@ func (l *listener) Accept() (net.Conn, error) {
 			}
 			return nil, err
 		}
-		if own := l.conns.admit(c); own != nil {
+		if own := l.conns.admit(c, l.withTLS); own != nil {
 			return own, nil
 		}
 	}

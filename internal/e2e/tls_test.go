@@ -1,0 +1,234 @@
+//go:build unix
+
+package e2e
+
+import (
+	"crypto/ecdsa"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"mimecast-proxy/internal/peer"
+	"mimecast-proxy/internal/program"
+	"mimecast-proxy/simulator"
+)
+
+// keyPairFiles are a certificate and a key in files that are replaced one after the
+// other. Trust gets every certificate that was ever in them.
+type keyPairFiles struct {
+	cert, key string
+	trust     *x509.CertPool
+}
+
+func newKeyPairFiles(t *testing.T) *keyPairFiles {
+	t.Helper()
+	dir := t.TempDir()
+	f := &keyPairFiles{filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"), x509.NewCertPool()}
+	f.replace(t)
+	return f
+}
+
+func (f *keyPairFiles) replace(t *testing.T) {
+	t.Helper()
+	pair, _ := peer.Certificate(t, "proxy.test")
+	leaf, err := x509.ParseCertificate(pair.Certificate[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.trust.AddCert(leaf)
+	der, err := x509.MarshalECPrivateKey(pair.PrivateKey.(*ecdsa.PrivateKey))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, block := range map[string]*pem.Block{f.cert: {Type: "CERTIFICATE", Bytes: pair.Certificate[0]}, f.key: {Type: "EC PRIVATE KEY", Bytes: der}} {
+		if err := os.WriteFile(path+".new", pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(path+".new", path); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func (f *keyPairFiles) environ(more ...string) []string {
+	return append([]string{"PROXY_TLS_LISTEN=127.0.0.1:0", "PROXY_TLS_CERT_FILE=" + f.cert, "PROXY_TLS_KEY_FILE=" + f.key}, more...)
+}
+
+var tlsAddress = regexp.MustCompile(`"also_listening":"tls:([^"]+)"|"listen":"tls:([^"]+)"`)
+
+// tlsPort returns where p listens with TLS.
+func tlsPort(t *testing.T, p *program.Program) string {
+	t.Helper()
+	found := tlsAddress.FindStringSubmatch(p.Stderr.String())
+	if found == nil {
+		t.Fatal("there is no TLS port in the log")
+	}
+	return found[1] + found[2]
+}
+
+func tlsClient(f *keyPairFiles, http2 bool) *http.Client {
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: f.trust.Clone()}, ForceAttemptHTTP2: http2}
+	if !http2 {
+		transport.Protocols = new(http.Protocols)
+		transport.Protocols.SetHTTP1(true)
+	}
+	return &http.Client{Transport: transport}
+}
+
+func TestTLSPortServesHTTP1AndHTTP2AsThePlainOneDoes(t *testing.T) {
+	t.Parallel()
+	f := newKeyPairFiles(t)
+	p := program.Serve(t, program.Simulate(t, simulator.Options{}), f.environ("PROXY_ALLOW=GET /identity/")...)
+	base := "https://" + tlsPort(t, p)
+	for _, http2 := range []bool{false, true} {
+		client := tlsClient(f, http2)
+		for _, c := range []struct {
+			path, host, origin string
+			status             int
+		}{
+			{"/identity/whoami", "", "", 200}, {"/identity/whoami", "evil.example", "", 403}, {"/api/x", "", "", 403},
+			{"/identity/whoami", "", base, 200}, {"/identity/whoami", "", "https://evil.example", 403},
+		} {
+			req, err := http.NewRequestWithContext(t.Context(), "GET", base+c.path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Host = c.host
+			if c.origin != "" {
+				req.Header.Set("Origin", c.origin)
+			}
+			res, err := client.Do(req)
+			if err != nil {
+				t.Fatalf("%+v, HTTP/2 %v: %v", c, http2, err)
+			}
+			res.Body.Close()
+			if res.StatusCode != c.status || (res.ProtoMajor == 2) != http2 {
+				t.Errorf("%+v, HTTP/2 %v: %s %s", c, http2, res.Proto, res.Status)
+			}
+		}
+		client.CloseIdleConnections()
+	}
+	old, err := tls.Dial("tcp", tlsPort(t, p), &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10}) //nolint:gosec // what must fail
+	if err == nil {
+		old.Close()
+		t.Error("TLS 1.1 is accepted")
+	}
+}
+
+func TestProxyThatListensWithTLSAloneHasNoPlainPort(t *testing.T) {
+	t.Parallel()
+	f := newKeyPairFiles(t)
+	p := program.Start(t, program.Environ(t, program.Simulate(t, simulator.Options{}), f.environ("PROXY_LISTEN=off")...)).AwaitServing().AwaitReady()
+	res, err := tlsClient(f, false).Get("https://" + tlsPort(t, p) + "/identity/whoami")
+	if err != nil || res.StatusCode != 200 {
+		t.Fatal(res, err)
+	}
+	res.Body.Close()
+}
+
+func TestWrongProtocolIsNamedAndLoggedOnce(t *testing.T) {
+	t.Parallel()
+	f := newKeyPairFiles(t)
+	p := program.Serve(t, program.Simulate(t, simulator.Options{}), f.environ()...)
+	secure := tlsPort(t, p)
+	for range 3 {
+		if conn, err := tls.Dial("tcp", p.Listen, &tls.Config{InsecureSkipVerify: true}); err == nil { //nolint:gosec // it must fail
+			conn.Close()
+			t.Error("the plain port speaks TLS")
+		}
+		conn := program.Dial(t, secure)
+		if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(conn)
+		if err != nil || !strings.HasPrefix(string(text), "HTTP/1.1 400 ") || !strings.Contains(string(text), "X-Mimecast-Proxy-Error: bad_request") || !strings.Contains(string(text), "This port speaks TLS") {
+			t.Errorf("%q, %v", text, err)
+		}
+	}
+	const hint = `"msg":"client and port do not speak the same protocol"`
+	p.Stderr.Await(t, "the hint", func(text string) bool { return strings.Contains(text, hint) })
+	if n := strings.Count(p.Stderr.String(), hint); n != 1 {
+		t.Errorf("%d hints", n)
+	}
+}
+
+// A hundred certificates while clients come on new connections and stay on kept ones.
+func TestCertificatesRotateWithoutAFailedHandshake(t *testing.T) {
+	program.Slow(t)
+	t.Parallel()
+	const changes = 100
+	f := newKeyPairFiles(t)
+	p := program.Serve(t, program.Simulate(t, simulator.Options{}), f.environ()...)
+	secure := tlsPort(t, p)
+	var mu sync.Mutex // guards f.trust
+	kept := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: f.trust.Clone()}, ForceAttemptHTTP2: true}}
+	t.Cleanup(kept.CloseIdleConnections)
+	var served, different atomic.Int64
+	last := ""
+	ask := func(client *http.Client) {
+		res, err := client.Get("https://" + secure + "/identity/whoami")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer res.Body.Close()
+		if _, err := io.Copy(io.Discard, res.Body); err != nil || res.StatusCode != 200 {
+			t.Error(res.Status, err)
+		}
+		served.Add(1)
+	}
+	done := make(chan struct{})
+	var asking sync.WaitGroup
+	asking.Go(func() {
+		for tick := time.NewTicker(20 * time.Millisecond); ; <-tick.C { // 50 on new and 50 on kept connections a second
+			select {
+			case <-done:
+				tick.Stop()
+				return
+			default:
+			}
+			mu.Lock()
+			roots := f.trust.Clone()
+			mu.Unlock()
+			fresh := &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: roots, VerifyConnection: func(s tls.ConnectionState) error {
+				if seen := string(s.PeerCertificates[0].Raw); seen != last {
+					last = seen
+					different.Add(1)
+				}
+				return nil
+			}}}
+			ask(&http.Client{Transport: fresh})
+			ask(kept)
+		}
+	})
+	reread := func() {
+		seen := different.Load()
+		mu.Lock()
+		f.replace(t)
+		mu.Unlock()
+		if err := p.Cmd.Process.Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		program.Await(t, "the new certificate", func() bool { return different.Load() > seen })
+	}
+	for range changes {
+		reread()
+	}
+	close(done)
+	asking.Wait()
+	t.Logf("%d requests, %d certificates seen", served.Load(), different.Load())
+	if strings.Contains(p.Stderr.String(), "TLS handshake error") {
+		t.Error("a handshake failed")
+	}
+}
