@@ -15,17 +15,17 @@ import (
 	"time"
 )
 
-// blob is one file of events in the object store: those of a product and of
-// some types, in the nth quarter of an hour since 1970.
+// blob is one file of events in the object store: those of a product and of some
+// types, from first to before end, in milliseconds since 1970.
 type blob struct {
-	product string
-	n       int64
-	types   []string
+	product    string
+	first, end int64
+	types      []string
 }
 
 func (b blob) path() string {
 	types := strings.ReplaceAll(strings.Join(b.types, ","), " ", "-")
-	return fmt.Sprintf("/%s/%s/%d/%s.json.gz", accountCode, b.product, b.n, types)
+	return fmt.Sprintf("/%s/%s/%d-%d/%s.json.gz", accountCode, b.product, b.first, b.end, types)
 }
 
 func parseBlob(path string) (b blob, ok bool) {
@@ -34,8 +34,8 @@ func parseBlob(path string) (b blob, ok bool) {
 	if len(parts) != 5 || parts[1] != accountCode {
 		return b, false
 	}
-	n, err := strconv.ParseInt(parts[3], 10, 64)
-	b, types = blob{product: parts[2], n: n}, parts[4]
+	b, types = blob{product: parts[2]}, parts[4]
+	_, err := fmt.Sscanf(parts[3], "%d-%d", &b.first, &b.end)
 	for t := range strings.SplitSeq(types, ",") {
 		b.types = append(b.types, strings.ReplaceAll(t, "-", " "))
 	}
@@ -46,8 +46,8 @@ func parseBlob(path string) (b blob, ok bool) {
 // nil if there was no such event.
 func (s *Simulator) blobContent(b blob) []byte {
 	var lines bytes.Buffer
-	events := int64(batchEvery / eventEvery)
-	for n := b.n * events; n < (b.n+1)*events; n++ {
+	end := s.firstEvent(b.product, time.UnixMilli(b.end))
+	for n := s.firstEvent(b.product, time.UnixMilli(b.first)); n < end; n++ {
 		if slices.Contains(b.types, s.eventType(b.product, n)) {
 			lines.Write(encode(s.event(b.product, n)))
 		}

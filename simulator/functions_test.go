@@ -47,7 +47,7 @@ func TestLogsComeByPagesWholeAndOnce(t *testing.T) {
 		"/api/ttp/impersonation/get-logs":      {[]any{"data", 0, "impersonationLogs"}, 72, "eventTime"},
 		"/api/dlp/get-logs":                    {[]any{"data", 0, "dlpLogs"}, 96, "eventTime"},
 		"/api/archive/get-archive-search-logs": {[]any{"data", 0, "logs"}, 24, "createTime"},
-		"/api/message-finder/search":           {[]any{"data", 0, "trackedEmails"}, 2160, "received"},
+		"/api/message-finder/search":           {[]any{"data", 0, "trackedEmails"}, 2161, "received"}, // and one at noon sharp
 	} {
 		seen := map[string]bool{}
 		last := c.Now()

@@ -85,7 +85,7 @@ func FuzzFaultIsReadOrRejected(f *testing.F) {
 }
 
 func FuzzBlobPathIsReadOrRejected(f *testing.F) {
-	f.Add(blob{"cg", 5, []string{"receipt", "url protect"}}.path())
+	f.Add(blob{"cg", 5, 900_005, []string{"receipt", "url protect"}}.path())
 	f.Add("////")
 	f.Fuzz(func(t *testing.T, path string) {
 		if b, ok := parseBlob(path); ok && b.path() != path {

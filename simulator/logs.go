@@ -7,7 +7,7 @@ import (
 )
 
 // logRetention is how far back the logs go.
-const logRetention = 30 * 24 * time.Hour
+const logRetention = 30 * day
 
 // logbook is a log that grows by one entry every so often. An entry is made
 // when it is asked for.
@@ -17,7 +17,10 @@ type logbook struct {
 	// itself does.
 	list  string
 	every time.Duration
-	entry func(s *Simulator, n int64, at time.Time) object
+	// onTheDot says that an entry is at the beginning of its interval; else it is
+	// somewhere in it.
+	onTheDot bool
+	entry    func(s *Simulator, n int64, at time.Time) object
 	// tooOld is the code for a start beyond what is kept; "" if the log just
 	// begins later.
 	tooOld string
@@ -31,6 +34,35 @@ var (
 	dlpLog           = logbook{name: "dlp", list: "dlpLogs", every: 15 * time.Minute, entry: (*Simulator).dlpEvent}
 	archiveSearchLog = logbook{name: "search", list: "logs", every: time.Hour, entry: (*Simulator).archiveSearch}
 )
+
+// day is after how long the times of entries and events repeat, so that every 24 hours
+// hold as many.
+const day = 24 * time.Hour
+
+// at returns when the nth entry was made, in whole seconds, as a log tells it.
+func (b logbook) at(s *Simulator, n int64) time.Time {
+	at := n * int64(b.every)
+	if !b.onTheDot {
+		at += s.randFor(b.name+" time", n%int64(day/b.every)).Int64N(int64(b.every))
+	}
+	return time.Unix(0, at).UTC().Truncate(time.Second)
+}
+
+// first returns the number of the first entry at or after t.
+func (b logbook) first(s *Simulator, t time.Time) int64 {
+	return firstAt(t, b.every, func(n int64) time.Time { return b.at(s, n) })
+}
+
+// firstAt returns the number of the first of the things at or after t, where one
+// happens in each interval. Windows that follow each other thus share none and miss
+// none, however short they are.
+func firstAt(t time.Time, every time.Duration, at func(n int64) time.Time) int64 {
+	n := floor(t.UnixNano(), every)
+	if at(n).Before(t) {
+		n++
+	}
+	return n
+}
 
 // extent is what of a log a call is about: entries from first to before end.
 type extent struct{ first, end int64 }
@@ -59,7 +91,7 @@ func (s *Simulator) log(b logbook) function {
 
 func (s *Simulator) extent(b logbook, c *call) (extent, object) {
 	now := s.opts.Now()
-	from, to := now.Add(-24*time.Hour), now
+	from, to := now.Add(-day), now
 	for _, limit := range []struct {
 		text string
 		at   *time.Time
@@ -84,8 +116,11 @@ func (s *Simulator) extent(b logbook, c *call) (extent, object) {
 	if to.After(now) {
 		to = now
 	}
-	first := -floor(-from.UnixNano(), b.every)
-	return extent{first, max(first, floor(to.UnixNano(), b.every))}, nil
+	if from.After(now) {
+		from = now
+	}
+	first := b.first(s, from)
+	return extent{first, max(first, b.first(s, to))}, nil
 }
 
 // parseTime takes a time with or without a colon in the zone.
@@ -112,8 +147,7 @@ func (s *Simulator) page(b logbook, c *call, x extent, offset int64) result {
 	}
 	entry := func(i int64) object {
 		n := at(i)
-		shift := s.randFor(b.name+" time", n).Int64N(int64(b.every))
-		return b.entry(s, n, time.Unix(0, n*int64(b.every)+shift).UTC())
+		return b.entry(s, n, b.at(s, n))
 	}
 	size, total := int64(c.Meta.Pagination.PageSize), x.end-x.first
 	items, total := filterPage(entry, filterOf(c), offset, size, total)

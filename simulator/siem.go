@@ -18,8 +18,8 @@ const (
 	batchEvery = 15 * time.Minute
 	// The stream looks back a day, batches are kept for a week, and a page has
 	// 100 items at most: so Mimecast documents it.
-	streamRetention = 24 * time.Hour
-	batchRetention  = 7 * 24 * time.Hour
+	streamRetention = day
+	batchRetention  = 7 * day
 	siemPage        = 100
 )
 
@@ -30,8 +30,8 @@ var siemTypes = map[string][]string{
 	"ci": {"entities", "mailflow"},
 }
 
-// siemRequest is a request for events or batches: steps from next to before
-// end, of whatever length.
+// siemRequest is a request for events or batches: positions from next to before end,
+// which are numbers of events for the stream, and milliseconds for batches.
 type siemRequest struct {
 	product   string
 	types     []string
@@ -42,7 +42,8 @@ type siemRequest struct {
 // siemStream serves events inline.
 func (s *Simulator) siemStream(product string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		q, err := s.parseSIEMRequest(product, r.URL.Query(), eventEvery, streamRetention)
+		position := func(t time.Time) int64 { return s.firstEvent(product, t) }
+		q, err := s.parseSIEMRequest(product, r.URL.Query(), siemKind{back: streamRetention, position: position})
 		if err != nil {
 			s.reject(w, r, http.StatusBadRequest, "err_validation", err.Error())
 			return
@@ -57,17 +58,19 @@ func (s *Simulator) siemStream(product string) http.HandlerFunc {
 	}
 }
 
-// siemBatch serves the addresses of files with events.
+// siemBatch serves the addresses of files with events. A file has those of a quarter of
+// an hour, less what is outside of the window.
 func (s *Simulator) siemBatch(product string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		q, err := s.parseSIEMRequest(product, r.URL.Query(), batchEvery, batchRetention)
+		q, err := s.parseSIEMRequest(product, r.URL.Query(), siemKind{back: batchRetention, step: batchEvery, position: ceilMilli})
 		if err != nil {
 			s.reject(w, r, http.StatusBadRequest, "err_validation", err.Error())
 			return
 		}
 		files := []object{}
-		for ; q.next < q.end && len(files) < q.size; q.next++ {
-			b := blob{product, q.next, q.types}
+		for q.next < q.end && len(files) < q.size {
+			b := blob{product, q.next, min(nextBatch(q.next), q.end), q.types}
+			q.next = b.end
 			if content := s.blobContent(b); content != nil {
 				address, expiry := s.presign(b)
 				files = append(files, object{"url": address, "expiry": expiry.Format("2006-01-02T15:04:05.000Z"), "size": len(content)})
@@ -84,7 +87,24 @@ func (q siemRequest) page(items []object) object {
 	return object{"value": items, "@nextPage": token, "isCaughtUp": q.next >= q.end}
 }
 
-func (s *Simulator) parseSIEMRequest(product string, query url.Values, step, back time.Duration) (q siemRequest, err error) {
+// siemKind is what distinguishes the stream from the batches: how far it looks back,
+// of what length a window is where the client names no instant, and the position of an
+// instant.
+type siemKind struct {
+	back, step time.Duration
+	position   func(time.Time) int64
+}
+
+// ceilMilli is the first whole millisecond at or after t.
+func ceilMilli(t time.Time) int64 { return -floor(-t.UnixNano(), time.Millisecond) }
+
+// nextBatch is when the batch ends that a millisecond is in.
+func nextBatch(ms int64) int64 {
+	step := batchEvery.Milliseconds()
+	return (ms/step + 1) * step
+}
+
+func (s *Simulator) parseSIEMRequest(product string, query url.Values, kind siemKind) (q siemRequest, err error) {
 	q = siemRequest{product: product, size: siemPage}
 	if q.types, err = siemTypesOf(product, query); err != nil {
 		return q, err
@@ -94,25 +114,45 @@ func (s *Simulator) parseSIEMRequest(product string, query url.Values, step, bac
 			return q, fmt.Errorf("pageSize must be from 1 to %d", siemPage)
 		}
 	}
-	now := s.opts.Now()
-	from, to := now.Add(-24*time.Hour), now
-	if from, err = siemDate(query.Get("dateRangeStartsAt"), from, 0); err != nil {
+	from, to, err := s.siemWindow(query, kind)
+	if err != nil {
 		return q, err
 	}
-	if to, err = siemDate(query.Get("dateRangeEndsAt"), to, 24*time.Hour); err != nil {
-		return q, err
-	}
-	if oldest := now.Add(-back); from.Before(oldest) {
-		from = oldest
-	}
-	if to.After(now) {
-		to = now
-	}
-	q.next, q.end = floor(from.UnixNano(), step), floor(to.UnixNano(), step)
+	q.next, q.end = kind.position(from), kind.position(to)
 	if token := query.Get("nextPage"); token != "" {
 		q.next, err = siemToken(token)
 	}
 	return q, err
+}
+
+// siemWindow reads the window, within what is kept. Where the client names an instant
+// it is exact; else it has whole steps.
+func (s *Simulator) siemWindow(query url.Values, kind siemKind) (from, to time.Time, err error) {
+	now := s.opts.Now()
+	from, exactFrom, err := siemDate(query.Get("dateRangeStartsAt"), now.Add(-day), 0)
+	if err != nil {
+		return from, to, err
+	}
+	to, exactTo, err := siemDate(query.Get("dateRangeEndsAt"), now, day)
+	if err != nil {
+		return from, to, err
+	}
+	if oldest := now.Add(-kind.back); from.Before(oldest) {
+		from, exactFrom = oldest, false
+	}
+	if to.After(now) {
+		to = now
+	}
+	if from.After(now) {
+		from = now
+	}
+	if !exactFrom {
+		from = from.Truncate(kind.step)
+	}
+	if !exactTo {
+		to = to.Truncate(kind.step)
+	}
+	return from, to, nil
 }
 
 // siemTypesOf reads the types: separated by commas; all if none is named. The
@@ -136,18 +176,17 @@ func siemTypesOf(product string, query url.Values) ([]string, error) {
 
 // siemDate takes an instant, as the stream wants it, or a day, as the batches
 // do; wholeDay is added to a day.
-func siemDate(text string, otherwise time.Time, wholeDay time.Duration) (time.Time, error) {
+func siemDate(text string, otherwise time.Time, wholeDay time.Duration) (t time.Time, instant bool, err error) {
 	if text == "" {
-		return otherwise, nil
+		return otherwise, false, nil
 	}
 	if t, err := time.Parse(time.DateOnly, text); err == nil {
-		return t.Add(wholeDay), nil
+		return t.Add(wholeDay), false, nil
 	}
-	t, err := time.Parse(time.RFC3339, text)
-	if err != nil {
-		return t, fmt.Errorf("a date must look like 2006-01-02 or 2006-01-02T15:04:05Z")
+	if t, err = parseTime(text); err != nil {
+		return t, false, fmt.Errorf("a date must look like 2006-01-02 or 2006-01-02T15:04:05Z")
 	}
-	return t, nil
+	return t, true, nil
 }
 
 func siemToken(token string) (int64, error) {
@@ -175,13 +214,23 @@ func (s *Simulator) eventType(product string, n int64) string {
 	return pick(s.randFor("event type", n), types[3:])
 }
 
+// eventTime is when the nth event happened.
+func (s *Simulator) eventTime(product string, n int64) time.Time {
+	r := s.randFor(product+" event time", n%int64(day/eventEvery))
+	return time.UnixMilli(n*eventEvery.Milliseconds() + r.Int64N(eventEvery.Milliseconds()))
+}
+
+// firstEvent returns the number of the first event at or after t.
+func (s *Simulator) firstEvent(product string, t time.Time) int64 {
+	return firstAt(t, eventEvery, func(n int64) time.Time { return s.eventTime(product, n) })
+}
+
 // event is the nth event. Most numbers are text, as was observed.
 func (s *Simulator) event(product string, n int64) object {
 	kind := s.eventType(product, n)
 	r, m := s.randFor(product+" event", n), s.message(n/4)
-	at := n*eventEvery.Milliseconds() + r.Int64N(eventEvery.Milliseconds())
 	e := object{
-		"type": kind, "subtype": kind, "timestamp": at, "accountId": accountCode, "aggregateId": m.aggregate,
+		"type": kind, "subtype": kind, "timestamp": s.eventTime(product, n).UnixMilli(), "accountId": accountCode, "aggregateId": m.aggregate,
 		"processingId": fmt.Sprintf("%s_%d", hexText(r, 20), m.at.Unix()), "messageId": m.id, "subject": m.subject,
 		"senderEnvelope": m.sender, "recipients": m.recipient, "_offset": n % 1_000_000, "_partition": n % 137,
 	}

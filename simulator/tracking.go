@@ -7,7 +7,7 @@ import (
 
 // trackedMessages is what message-finder searches.
 var trackedMessages = logbook{
-	name: "tracked", list: "trackedEmails", every: messageEvery, entry: (*Simulator).tracked,
+	name: "tracked", list: "trackedEmails", every: messageEvery, onTheDot: true, entry: (*Simulator).tracked,
 	tooOld: "err_track_and_trace_invalid_start_date",
 }
 
