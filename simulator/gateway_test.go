@@ -188,13 +188,28 @@ func TestRoutesRespondAsAGatewayDoes(t *testing.T) {
 		{"GET", "/identity/../identity/whoami", 404, "not_found"},
 		{"GET", "/identity/whoami/", 404, "not_found"},
 		{"GET", "/partner/v1/customers/", 404, "not_found"},
+		{"POST", "/api/audit/get-siem-logs", 404, "not_found"}, // API 1.0 alone has it
+		{"POST", "/api/login/login", 404, "not_found"},
+		{"GET", "/human-risk/v1", 404, "not_found"},
+		{"GET", "/domain/cloud-gateway/v1/internal-domains//dns-records/mx", 404, "not_found"},
+		{"GET", "/human-risk/v1/departments", 501, "not_simulated"},
+		{"HEAD", "/human-risk/v1/departments", 501, ""},
+		{"POST", "/api/directory/create-group", 501, "not_simulated"},
+		{"PUT", "/dmarc-analyzer/v1/domain-groups/5", 501, "not_simulated"},
+		{"GET", "/domain/cloud-gateway/v1/internal-domains/5/dns-records/mx", 501, "not_simulated"},
+		{"POST", "/directory/cloud-gateway/v1/groups/5/remove-members", 501, "not_simulated"},
+		{"GET", "/api/directory/create-group", 405, "method_not_allowed"},
 		{"GET", "/api/audit/get-audit-events", 405, "method_not_allowed"},
 		{"DELETE", "/identity/whoami", 405, "method_not_allowed"},
 		{"GET", "/siem/v1/events/cg", 403, "app_forbidden"},
 		{"POST", "/api/dlp/get-logs", 403, "app_forbidden"},
 	} {
 		res, body := r.do(r.request(c.method, c.target, nil))
-		if got := code(decode(t, body)); res.StatusCode != c.status || got != c.code {
+		var got any = ""
+		if c.method != "HEAD" {
+			got = code(decode(t, body))
+		}
+		if res.StatusCode != c.status || got != c.code {
 			t.Errorf("%s %s: status %d, code %v", c.method, c.target, res.StatusCode, got)
 		}
 		if c.status == 405 && res.Header.Get("Allow") == "" {
@@ -314,4 +329,17 @@ func TestEchoTellsWhatArrived(t *testing.T) {
 			t.Errorf("echo %v", got)
 		}
 	})
+}
+
+// What Mimecast checks before a function, it checks before one that is not simulated.
+func TestNotSimulatedFunctionIsAFunction(t *testing.T) {
+	r := start(t, simulator.Options{})
+	const target = "/human-risk/v1/departments"
+	if res, _ := r.get(target); res.StatusCode != 401 {
+		t.Errorf("status %d without a token", res.StatusCode)
+	}
+	r.login().Forbid("/human-risk/")
+	if res, _ := r.get(target); res.StatusCode != 403 {
+		t.Errorf("status %d without the product", res.StatusCode)
+	}
 }

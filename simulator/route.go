@@ -22,19 +22,34 @@ func (m methods) find(method string) http.HandlerFunc {
 
 func (m methods) allow() string { return strings.Join(slices.Sorted(maps.Keys(m)), ", ") }
 
-// routes maps paths to handlers. A path that ends in "/" stands for what is
-// under it. It is not an http.ServeMux, which redirects a path that is not clean:
-// the simulator must see what the client sent.
+// routes maps paths to handlers. A path that ends in "/" stands for each segment
+// under it, and {} for one segment before others. It is not an http.ServeMux, which
+// redirects a path that is not clean: the simulator must see what the client sent.
 type routes map[string]methods
 
 func (rs routes) find(path string) methods {
-	if m, ok := rs[path]; ok && !strings.HasSuffix(path, "/") {
+	slash := strings.LastIndexByte(path, '/')
+	if slash < 0 || slash+1 == len(path) {
+		return nil
+	}
+	if m, ok := rs[path]; ok {
 		return m
 	}
-	if i := strings.LastIndexByte(path, '/'); i >= 0 && i+1 < len(path) {
-		return rs[path[:i+1]]
+	if m, ok := rs[path[:slash+1]]; ok {
+		return m
+	}
+	for _, pattern := range slices.Sorted(maps.Keys(rs)) {
+		if strings.Contains(pattern, "{}") && matches(pattern, path) {
+			return rs[pattern]
+		}
 	}
 	return nil
+}
+
+// matches reports whether a path is of a pattern with {} or an open end.
+func matches(pattern, path string) bool {
+	want, got := strings.Split(pattern, "/"), strings.Split(path, "/")
+	return slices.EqualFunc(want, got, func(w, g string) bool { return w == g || g != "" && (w == "{}" || w == "") })
 }
 
 // endpoints are the functions that the simulator has.
@@ -60,6 +75,7 @@ func (s *Simulator) endpoints() routes {
 	for path, f := range s.functions() {
 		rs[path] = methods{http.MethodPost: s.call(f)}
 	}
+	s.addNotSimulated(rs)
 	return rs
 }
 
