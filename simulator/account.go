@@ -22,12 +22,31 @@ func (s *Simulator) whoami(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
+// packages are what the account has bought.
+var packages = []string{"Email Security", "Targeted Threat Protection", "Archive"}
+
+func (s *Simulator) provisionedPackages(*call) result {
+	var res result
+	for i, name := range packages {
+		res.data = append(res.data, object{"products": object{"id": strconv.Itoa(1001 + i), "name": name}})
+	}
+	return res
+}
+
+func (s *Simulator) supportInfo(*call) result {
+	return result{data: []object{{
+		"partnerName": "", "supportPackage": "Basic", "customerDevelopmentManager": "", "mailtoLink": "mailto:support@mimecast.example",
+		"supportJurisdiction": "EU", "renewalDate": "2027-03-31", "hostingJurisdiction": "EU", "customerAdvocate": "",
+		"mainProduct": packages[0], "officePhone": "+44 20 7946 0000", // a number for fiction
+	}}}
+}
+
 func (s *Simulator) getAccount(*call) result {
 	return result{data: []object{{
 		"accountCode": accountCode, "accountName": accountName, "region": "eu", "type": "full", "archive": true, "gateway": true,
 		"passphrase": "", "supportCode": "4711-0815", "maxRetention": 3653, "maxRetentionConfirmed": true, "minRetentionEnabled": false,
 		"automatedSegmentPurge": true, "userCount": len(people), "mimecastId": "10-0104-00422", "contactEmail": "it@" + ownDomain, "domain": ownDomain,
-		"packages": []string{"Email Security", "Targeted Threat Protection", "Archive"}, "policyInheritance": false, "databaseCode": "eu",
+		"packages": packages, "policyInheritance": false, "databaseCode": "eu",
 	}}}
 }
 

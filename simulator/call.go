@@ -99,6 +99,8 @@ func failed(key any, code, message string) result {
 	return result{fail: []object{failure(key, code, message)}}
 }
 
+var invalidPageToken = failed(nil, "err_validation_invalid_page_token", "The page token is not one that was given for this function")
+
 // call makes a handler of a function: arguments from the body, the result in
 // the envelope whose meta.status is 200 even if everything failed.
 func (s *Simulator) call(f function) http.HandlerFunc {

@@ -9,6 +9,9 @@ import (
 	"time"
 )
 
+// holdPolicy is why each message is held.
+const holdPolicy = "Default Spam Scanning Definition"
+
 // heldEvery is how far apart the messages in the hold queue arrived.
 const heldEvery = 5 * time.Minute
 
@@ -17,6 +20,14 @@ const heldEvery = 5 * time.Minute
 type held struct {
 	mu   sync.Mutex
 	done map[int]string
+	log  []heldAction
+}
+
+// heldAction is what was done with one message.
+type heldAction struct {
+	message int
+	verb    string
+	at      time.Time
 }
 
 // HeldID returns the identifier of the ith message in the hold queue, counted
@@ -36,29 +47,38 @@ func (s *Simulator) heldMessage(i int) message {
 	return m
 }
 
-// holdList lists the queue as the members of data themselves. A page begins
-// at the end of the one before, even if messages were released meanwhile.
+// holdList lists the queue as the members of data themselves.
 func (s *Simulator) holdList(c *call) result {
-	first := 0
-	if token := c.Meta.Pagination.PageToken; token != "" {
-		text, ok := s.unseal("page of held", token)
-		var err error
-		if first, err = strconv.Atoi(text); !ok || err != nil {
-			return failed(nil, "err_validation_invalid_page_token", "The page token is not one that was given for this function")
-		}
+	page, meta, ok := s.pageOf("held", c, s.remaining(c))
+	if !ok {
+		return invalidPageToken
 	}
-	waiting := s.remaining(c)
-	at, _ := slices.BinarySearch(waiting, first)
-	size := c.Meta.Pagination.PageSize
-	end := min(at+size, len(waiting))
-	res := result{page: object{"pageSize": size, "totalCount": len(waiting)}}
-	if end < len(waiting) {
-		res.page["next"] = s.seal("page of held", strconv.Itoa(waiting[end]))
-	}
-	for _, i := range waiting[at:end] {
+	res := result{page: meta}
+	for _, i := range page {
 		res.data = append(res.data, s.heldEntry(i))
 	}
 	return res
+}
+
+// pageOf returns the page of ascending numbers that the call is about. It begins at the
+// end of the one before, even if some numbers are gone meanwhile.
+func (s *Simulator) pageOf(kind string, c *call, numbers []int) (page []int, meta object, ok bool) {
+	first := 0
+	if token := c.Meta.Pagination.PageToken; token != "" {
+		text, sealed := s.unseal("page of "+kind, token)
+		var err error
+		if first, err = strconv.Atoi(text); !sealed || err != nil {
+			return nil, nil, false
+		}
+	}
+	at, _ := slices.BinarySearch(numbers, first)
+	size := c.Meta.Pagination.PageSize
+	end := min(at+size, len(numbers))
+	meta = object{"pageSize": size, "totalCount": len(numbers)}
+	if end < len(numbers) {
+		meta["next"] = s.seal("page of "+kind, strconv.Itoa(numbers[end]))
+	}
+	return numbers[at:end], meta, true
 }
 
 // remaining returns the messages that still are in the queue and that the call is
@@ -105,8 +125,8 @@ func (s *Simulator) heldEntry(i int) object {
 	return object{
 		"id": s.HeldID(i), "dateReceived": m.at.Format(bodyTime), "from": person(m.sender), "fromHeader": person(m.sender),
 		"to": person(m.recipient), "subject": m.subject, "route": strings.ToUpper(m.route), "size": m.size, "hasAttachments": m.attachments > 0,
-		"reason": "Default Spam Scanning Definition", "reasonCode": "default_spam_scanning_definition", "reasonId": s.seal("reason", "spam"),
-		"policyInfo": "Default Spam Scanning Definition", "spamScore": m.spam,
+		"reason": holdPolicy, "reasonCode": "default_spam_scanning_definition", "reasonId": s.seal("reason", "spam"),
+		"policyInfo": holdPolicy, "spamScore": m.spam,
 	}
 }
 
@@ -152,5 +172,45 @@ func (s *Simulator) actOnHeld(name, verb, id string) (fail object) {
 		s.held.done = map[int]string{}
 	}
 	s.held.done[i] = verb
+	s.held.log = append(s.held.log, heldAction{i, verb, s.opts.Now().UTC().Truncate(time.Second)})
 	return nil
+}
+
+// holdSummary counts the queue by policy.
+func (s *Simulator) holdSummary(*call) result {
+	n := len(s.remaining(&call{}))
+	if n == 0 {
+		return result{}
+	}
+	return result{data: []object{{"policyInfo": holdPolicy, "numberOfItems": n}}}
+}
+
+// heldReleaseLog tells what was done with the queue.
+var heldReleaseLog = logbook{
+	name: "held release", list: "heldReleaseLogs", back: logRetention, entry: (*Simulator).heldRelease, recorded: (*Simulator).heldReleaseTimes,
+}
+
+func (s *Simulator) heldReleaseTimes() []time.Time {
+	s.held.mu.Lock()
+	defer s.held.mu.Unlock()
+	var times []time.Time
+	for _, a := range s.held.log {
+		times = append(times, a.at)
+	}
+	return times
+}
+
+func (s *Simulator) heldRelease(n int64, at time.Time) object {
+	s.held.mu.Lock()
+	a := s.held.log[n]
+	s.held.mu.Unlock()
+	m := s.heldMessage(a.message)
+	person := func(address string) object { return object{"displayableName": "", "emailAddress": address} }
+	return object{
+		"id": s.HeldID(a.message), "status": orElse(a.verb == "release", "released", "rejected"), "released": at.Format(bodyTime),
+		"operator": object{"displayableName": "", "emailAddress": people[0] + "@" + ownDomain}, "subject": m.subject, "route": m.route, "size": m.size,
+		"fromEnv": person(m.sender), "fromHdr": person(m.sender), "to": []object{person(m.recipient)}, "attachments": m.attachments > 0,
+		"policy": holdPolicy, "heldReason": holdPolicy, "heldGroup": "administrator", "rejectReason": "", "detectionLevel": "relaxed",
+		"spamScore": m.spam, "messageInfo": "",
+	}
 }

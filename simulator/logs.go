@@ -1,6 +1,7 @@
 package simulator
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -21,6 +22,10 @@ type logbook struct {
 	// somewhere in it.
 	onTheDot bool
 	entry    func(s *Simulator, n int64, at time.Time) object
+	// recorded returns when each entry was made, in a log that is not made up.
+	recorded func(*Simulator) []time.Time
+	// back is how far a call goes back that names no start; a day if 0.
+	back time.Duration
 	// tooOld is the code for a start beyond what is kept; "" if the log just
 	// begins later.
 	tooOld string
@@ -41,6 +46,9 @@ const day = 24 * time.Hour
 
 // at returns when the nth entry was made, in whole seconds, as a log tells it.
 func (b logbook) at(s *Simulator, n int64) time.Time {
+	if b.recorded != nil {
+		return b.recorded(s)[n]
+	}
 	at := n * int64(b.every)
 	if !b.onTheDot {
 		at += s.randFor(b.name+" time", n%int64(day/b.every)).Int64N(int64(b.every))
@@ -50,6 +58,10 @@ func (b logbook) at(s *Simulator, n int64) time.Time {
 
 // first returns the number of the first entry at or after t.
 func (b logbook) first(s *Simulator, t time.Time) int64 {
+	if b.recorded != nil {
+		n, _ := slices.BinarySearchFunc(b.recorded(s), t, time.Time.Compare)
+		return int64(n)
+	}
 	return firstAt(t, b.every, func(n int64) time.Time { return b.at(s, n) })
 }
 
@@ -77,7 +89,10 @@ func (s *Simulator) log(b logbook) function {
 		if token := c.Meta.Pagination.PageToken; token != "" {
 			text, ok := s.unseal("page of "+b.name, token)
 			if _, err := fmt.Sscanf(text, "%d %d %d", &x.first, &x.end, &offset); !ok || err != nil {
-				return failed(nil, "err_validation_invalid_page_token", "The page token is not one that was given for this function")
+				return invalidPageToken
+			}
+			if b.recorded != nil { // the token may be from another run
+				x.end = min(x.end, int64(len(b.recorded(s))))
 			}
 		} else {
 			var fail object
@@ -90,8 +105,8 @@ func (s *Simulator) log(b logbook) function {
 }
 
 func (s *Simulator) extent(b logbook, c *call) (extent, object) {
-	now := s.opts.Now()
-	from, to := now.Add(-day), now
+	now := s.opts.Now().Add(1) // what happens at this instant has happened
+	from, to := now.Add(-cmp.Or(b.back, day)), now
 	for _, limit := range []struct {
 		text string
 		at   *time.Time

@@ -66,7 +66,7 @@ func (s *Simulator) listRules(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Simulator) createRule(w http.ResponseWriter, r *http.Request) {
-	rule, ok := s.readRule(w, r)
+	rule, ok := s.readObject(w, r)
 	if !ok {
 		return
 	}
@@ -85,8 +85,8 @@ func (s *Simulator) createRule(w http.ResponseWriter, r *http.Request) {
 	s.respond(w, r, http.StatusCreated, made)
 }
 
-// readRule parses a policy, or rejects the request.
-func (s *Simulator) readRule(w http.ResponseWriter, r *http.Request) (rule object, ok bool) {
+// readObject parses a body, or rejects the request.
+func (s *Simulator) readObject(w http.ResponseWriter, r *http.Request) (rule object, ok bool) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxForm))
 	if err == nil {
 		err = json.Unmarshal(body, &rule)
@@ -113,7 +113,7 @@ func (s *Simulator) writeRule(w http.ResponseWriter, r *http.Request, rule objec
 }
 
 func (s *Simulator) patchRule(w http.ResponseWriter, r *http.Request) {
-	change, ok := s.readRule(w, r)
+	change, ok := s.readObject(w, r)
 	if !ok {
 		return
 	}

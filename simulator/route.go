@@ -67,6 +67,9 @@ func (s *Simulator) endpoints() routes {
 		"/partner/v1/customers/":         {http.MethodGet: s.customer},
 		rulesPath:                        {http.MethodGet: s.listRules, http.MethodPost: s.createRule},
 		rulesPath + "/":                  {http.MethodGet: s.getRule, http.MethodPatch: s.patchRule, http.MethodDelete: s.deleteRule},
+		contactPath:                      {http.MethodGet: s.getContact, http.MethodPatch: s.patchContact, http.MethodPut: s.putContact},
+		domainsPath:                      {http.MethodGet: s.listDomains},
+		domainsPath + "/":                {http.MethodGet: s.getDomain},
 		"/api/archive/get-file":          {http.MethodPost: s.getFile},
 		"/api/file/file-upload":          {http.MethodPost: s.fileUpload},
 		"/api/user/import-users":         {http.MethodPost: s.importUsers},
@@ -84,6 +87,10 @@ func (s *Simulator) endpoints() routes {
 func (s *Simulator) functions() map[string]function {
 	return map[string]function{
 		"/api/account/get-account":             s.getAccount,
+		"/api/account/get-support-info":        s.supportInfo,
+		"/api/provisioning/get-packages":       s.provisionedPackages,
+		"/api/domain/get-internal-domain":      s.internalDomains,
+		"/api/email/get-email-queues":          s.emailQueues,
 		"/api/audit/get-audit-events":          s.log(auditLog),
 		"/api/audit/get-categories":            s.auditCategories,
 		"/api/ttp/url/get-logs":                s.log(clickLog),
@@ -94,9 +101,14 @@ func (s *Simulator) functions() map[string]function {
 		"/api/message-finder/search":           s.log(trackedMessages),
 		"/api/message-finder/get-message-info": s.messageInfo,
 		"/api/gateway/get-hold-message-list":   s.holdList,
+		"/api/gateway/get-hold-summary-list":   s.holdSummary,
+		"/api/gateway/get-held-release-logs":   s.log(heldReleaseLog),
 		"/api/gateway/hold-release":            s.holdAction("hold-release"),
 		"/api/gateway/hold-reject":             s.holdAction("hold-reject"),
 		"/api/email/send-email":                s.sendEmail,
 		"/api/ttp/url/decode-url":              s.decodeURL,
+		"/api/ttp/url/get-all-managed-urls":    s.listManagedURLs,
+		"/api/ttp/url/create-managed-url":      s.createManagedURLs,
+		"/api/ttp/url/delete-managed-url":      s.deleteManagedURLs,
 	}
 }

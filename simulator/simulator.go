@@ -94,6 +94,8 @@ type Simulator struct {
 	journal journal
 	held    held
 	rules   rules
+	managed managedURLs
+	contact emergencyContact
 	routes  routes
 	blobKey []byte
 
