@@ -107,7 +107,7 @@ func commands(p app.Env) *cobra.Command {
 	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { help(cmd, usage) })
 	root.AddCommand(
 		&cobra.Command{Use: "serve", Short: "run the proxy until SIGINT or SIGTERM (the default)", Args: cobra.NoArgs, RunE: serve},
-		demoCommand(p), connectCommand(p),
+		demoCommand(p), simulateCommand(p), connectCommand(p),
 		&cobra.Command{
 			Use: "connections", Short: "list the stored connections", Args: cobra.NoArgs,
 			RunE: func(*cobra.Command, []string) error { return p.Connections() },
@@ -144,6 +144,21 @@ func demoCommand(p app.Env) *cobra.Command {
 	connect.RunE = func(cmd *cobra.Command, _ []string) error { return p.DemoConnect(cmd.Context(), o) }
 	demo.AddCommand(connect)
 	return demo
+}
+
+func simulateCommand(p app.Env) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "simulate", Short: "run a simulated Mimecast alone, to try serve without an account", Args: cobra.NoArgs,
+		Long: "Runs the simulated Mimecast of the demo until SIGINT or SIGTERM, and prints the\nvariables that serve needs in another terminal. Nothing leaves this machine.",
+	}
+	var o app.SimulateOptions
+	f := cmd.Flags()
+	f.StringVar(&o.Listen, "listen", app.DefaultSimulateListen, "address of the API: host:port of this machine")
+	f.StringVar(&o.CAFile, "ca-out", "", "file to write the CA certificate to, for MIMECAST_CA_FILE")
+	f.StringVar(&o.ClientID, "client-id", "", "client ID to accept (default the demo's)")
+	f.StringVar(&o.ClientSecret, "client-secret", "", "made-up client secret to accept, never a real one (default the demo's)")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return p.Simulate(cmd.Context(), o) }
+	return cmd
 }
 
 func pageFlags(cmd *cobra.Command, o *app.ConnectOptions) {
