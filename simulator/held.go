@@ -185,7 +185,7 @@ func (s *Simulator) holdSummary(*call) result {
 	return result{data: []object{{"policyInfo": holdPolicy, "numberOfItems": n}}}
 }
 
-// heldReleaseLog tells what was done with the queue.
+// heldReleaseLog has what was done with the queue.
 var heldReleaseLog = logbook{
 	name: "held release", list: "heldReleaseLogs", back: logRetention, entry: (*Simulator).heldRelease, recorded: (*Simulator).heldReleaseTimes,
 }

@@ -44,7 +44,7 @@ var (
 // hold as many.
 const day = 24 * time.Hour
 
-// at returns when the nth entry was made, in whole seconds, as a log tells it.
+// at returns when the nth entry was made, in whole seconds, which is what a log has.
 func (b logbook) at(s *Simulator, n int64) time.Time {
 	if b.recorded != nil {
 		return b.recorded(s)[n]

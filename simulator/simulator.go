@@ -2,9 +2,9 @@
 // behaves as Mimecast does, as far as that is documented or was observed, and that injects
 // faults on command.
 //
-// It stores what changes (held messages, policies, received requests) and generates the
-// rest on demand from a seed and a clock, so that a day of events takes no memory and is
-// the same every time.
+// It stores what changes (held messages, policies, managed URLs, the emergency contact,
+// received requests) and generates the rest on demand from a seed and a clock, so that a
+// day of events takes no memory and is the same every time.
 //
 // [New] returns the handlers; [Start] serves them on real listeners.
 package simulator
