@@ -3,6 +3,7 @@ package simulator
 import (
 	"bytes"
 	"encoding/json"
+	"net/url"
 	"testing"
 	"time"
 )
@@ -90,6 +91,27 @@ func FuzzBlobPathIsReadOrRejected(f *testing.F) {
 	f.Fuzz(func(t *testing.T, path string) {
 		if b, ok := parseBlob(path); ok && b.path() != path {
 			t.Fatalf("%q was read as %q", path, b.path())
+		}
+	})
+}
+
+func FuzzWindowIsWithinWhatIsKept(f *testing.F) {
+	for _, seed := range [][2]string{{"", ""}, {"2001-09-08", "2001-09-09"}, {"2001-09-09T01:00:00Z", "2001-09-09T01:00:30+0100"},
+		{"0001-01-01T00:00:00Z", "0001-01-02T00:00:00Z"}, {"9999-01-01T00:00:00Z", "9999-12-31T00:00:00Z"}, {"x", ""}} {
+		f.Add(seed[0], seed[1])
+	}
+	now := time.Unix(1e9, 0)
+	s := New(Options{Now: func() time.Time { return now }})
+	f.Fuzz(func(t *testing.T, from, to string) {
+		query := url.Values{"dateRangeStartsAt": {from}, "dateRangeEndsAt": {to}}
+		q, err := s.parseSIEMRequest("cg", query, siemKind{back: batchRetention, step: batchEvery, position: ceilMilli})
+		oldest := now.Add(-batchRetention - batchEvery).UnixMilli()
+		if err == nil && (q.next < oldest || q.next > now.UnixMilli() || q.end < q.next || q.end > now.UnixMilli()) {
+			t.Fatalf("from %q to %q: %d to %d", from, to, q.next, q.end)
+		}
+		x, fail := s.extent(auditLog, &call{Data: []object{{"from": from, "to": to}}})
+		if fail == nil && (x.end < x.first || x.end-x.first > int64(logRetention/auditLog.every)+1 || auditLog.at(s, x.end-1).After(now)) {
+			t.Fatalf("from %q to %q: entries from %d to %d", from, to, x.first, x.end)
 		}
 	})
 }

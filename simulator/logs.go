@@ -134,6 +134,9 @@ func (s *Simulator) extent(b logbook, c *call) (extent, object) {
 	if from.After(now) {
 		from = now
 	}
+	if to.Before(from) {
+		to = from
+	}
 	first := b.first(s, from)
 	return extent{first, max(first, b.first(s, to))}, nil
 }

@@ -152,6 +152,9 @@ func (s *Simulator) siemWindow(query url.Values, kind siemKind) (from, to time.T
 	if !exactTo {
 		to = to.Truncate(kind.step)
 	}
+	if to.Before(from) {
+		to = from
+	}
 	return from, to, nil
 }
 
