@@ -149,3 +149,27 @@ const (
 
 // ReloadOutcomes lists all of them.
 var ReloadOutcomes = []ReloadOutcome{ReloadChanged, ReloadFailed, ReloadRestored}
+
+// InterceptOutcome says how a client's use of the forward proxy ended.
+type InterceptOutcome string
+
+// The outcomes of a tunnel, and of a request that opened none.
+const (
+	InterceptTerminated      InterceptOutcome = "terminated"       // a tunnel to Mimecast, whose requests were served
+	InterceptTunneled        InterceptOutcome = "tunneled"         // a tunnel to another host, until one side ended it
+	InterceptIdle            InterceptOutcome = "idle_timeout"     // a tunnel to another host, closed because no byte came
+	InterceptHandshakeFailed InterceptOutcome = "handshake_failed" // a tunnel to Mimecast without TLS, or the client does not trust the CA
+	InterceptUnreachable     InterceptOutcome = "unreachable"      // the other host
+	InterceptUnauthorized    InterceptOutcome = "unauthorized"     // no password, or a wrong one
+	InterceptNotAllowed      InterceptOutcome = "not_allowed"      // a target that is malformed or not allowed
+	InterceptTooBusy         InterceptOutcome = "too_busy"         // too many tunnels
+	InterceptClientGone      InterceptOutcome = "client_gone"      // the client left before the tunnel was open
+	InterceptShutdown        InterceptOutcome = "shutdown"         // the proxy's, which cut or rejected the tunnel
+	InterceptFailed          InterceptOutcome = "failed"           // the proxy's own fault
+)
+
+// InterceptOutcomes lists all of them.
+var InterceptOutcomes = []InterceptOutcome{
+	InterceptTerminated, InterceptTunneled, InterceptIdle, InterceptHandshakeFailed, InterceptUnreachable, InterceptUnauthorized,
+	InterceptNotAllowed, InterceptTooBusy, InterceptClientGone, InterceptShutdown, InterceptFailed,
+}

@@ -78,6 +78,7 @@ func TestEveryConstantIsInItsListAndViceVersa(t *testing.T) {
 		"AbortedBy":          texts(event.AbortedBySides),
 		"FileVariable":       append(texts(event.FileVariables), string(event.FileOther)),
 		"ReloadOutcome":      texts(event.ReloadOutcomes),
+		"InterceptOutcome":   texts(event.InterceptOutcomes),
 	}
 	found := constants(t)
 	if got, want := slices.Sorted(maps.Keys(found)), slices.Sorted(maps.Keys(lists)); !slices.Equal(got, want) {

@@ -1,6 +1,10 @@
 package mimecast
 
-import "strings"
+import (
+	"net/url"
+	"slices"
+	"strings"
+)
 
 // TokenPath is the path of the token endpoint below a base URL.
 const TokenPath = "/oauth/token"
@@ -30,4 +34,35 @@ func RegionOfAPI1(host string) (region string, ok bool) {
 		return region, true
 	}
 	return "global", true
+}
+
+// api1Hosts are the hosts of API 1.0 that clients are known to have in their code.
+var api1Hosts = []string{
+	"api.mimecast.com", "au-api.mimecast.com", "ca-api.mimecast.com", "de-api.mimecast.com", "eu-api.mimecast.com",
+	"je-api.mimecast.com", "jer-api.mimecast.com", "offshore-api.mimecast.com", "sandbox-api.mimecast.com",
+	"uk-api.mimecast.com", "us-api.mimecast.com", "usb-api.mimecast.com", "za-api.mimecast.com",
+}
+
+// apiHosts are the hosts of API 1.0 and 2.0, sorted.
+var apiHosts = func() []string {
+	hosts := slices.Clone(api1Hosts)
+	for _, base := range BaseURLs {
+		u, err := url.Parse(base)
+		if err != nil { // the table is at fault
+			panic(err)
+		}
+		hosts = append(hosts, u.Hostname())
+	}
+	slices.Sort(hosts)
+	return hosts
+}()
+
+// APIHosts returns the host names of API 1.0 and 2.0, in lower case.
+func APIHosts() []string { return slices.Clone(apiHosts) }
+
+// IsAPIHost reports whether a host name, in lower case and without a final dot, is one of
+// [APIHosts].
+func IsAPIHost(host string) bool {
+	_, ok := slices.BinarySearch(apiHosts, host)
+	return ok
 }
