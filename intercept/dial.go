@@ -1,0 +1,229 @@
+package intercept
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+)
+
+// maxConnectResponse bounds a corporate proxy's response headers, in bytes.
+const maxConnectResponse = 64 << 10
+
+// errOwn says that a connection leads to the process itself.
+var errOwn = errors.New("the address is a listener of this process")
+
+// DialThrough returns a dialer for [Options.Dial] that connects through the corporate proxy
+// that forward names for the https URL of an address; directly if that is nil. It speaks to
+// proxies of the schemes http and https, the latter verified by roots; nil: the system's.
+func DialThrough(forward func(*url.URL) (*url.URL, error), roots *x509.CertPool) func(ctx context.Context, address string) (net.Conn, error) {
+	return func(ctx context.Context, address string) (net.Conn, error) {
+		var via *url.URL
+		if forward != nil {
+			var err error
+			if via, err = forward(&url.URL{Scheme: "https", Host: address}); err != nil {
+				return nil, fmt.Errorf("choosing the corporate proxy: %w", err)
+			}
+		}
+		if via == nil {
+			return dialTCP(ctx, address)
+		}
+		conn, err := dialProxy(ctx, via, roots)
+		if err != nil {
+			return nil, &corporateProxyError{cause: err}
+		}
+		through, err := connectThrough(ctx, conn, via, address)
+		if err != nil {
+			_ = conn.Close() // the first error is the one to report
+			return nil, err
+		}
+		return through, nil
+	}
+}
+
+func dialTCP(ctx context.Context, address string) (net.Conn, error) {
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	if err := rejectOwn(ctx, conn); err != nil {
+		return nil, err
+	}
+	return conn, nil
+}
+
+// proxyPorts are the ports of corporate proxies whose URLs have none.
+var proxyPorts = map[string]string{"http": "80", "https": "443"}
+
+// dialProxy connects to a corporate proxy.
+func dialProxy(ctx context.Context, via *url.URL, roots *x509.CertPool) (net.Conn, error) {
+	port := proxyPorts[via.Scheme]
+	if port == "" {
+		return nil, fmt.Errorf("the forward proxy cannot use a corporate proxy of the scheme %s, but http and https", via.Scheme)
+	}
+	if own := via.Port(); own != "" {
+		port = own
+	}
+	conn, err := dialTCP(ctx, net.JoinHostPort(via.Hostname(), port))
+	if err != nil || via.Scheme == "http" {
+		return conn, err
+	}
+	secure := tls.Client(conn, &tls.Config{ServerName: via.Hostname(), RootCAs: roots, MinVersion: tls.VersionTLS12})
+	if err := secure.HandshakeContext(ctx); err != nil {
+		_ = conn.Close() // the first error is the one to report
+		return nil, err
+	}
+	return secure, nil
+}
+
+// connectThrough asks a corporate proxy for a tunnel.
+func connectThrough(ctx context.Context, conn net.Conn, via *url.URL, address string) (net.Conn, error) {
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() }) // unblocks Write and Read
+	defer stop()
+	req := &http.Request{Method: http.MethodConnect, URL: &url.URL{Opaque: address}, Host: address, Header: make(http.Header)}
+	if via.User != nil {
+		password, _ := via.User.Password()
+		req.Header.Set("Proxy-Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(via.User.Username()+":"+password)))
+	}
+	if err := req.Write(conn); err != nil {
+		return nil, &corporateProxyError{cause: err}
+	}
+	buffered := bufio.NewReader(io.LimitReader(conn, maxConnectResponse))
+	res, err := http.ReadResponse(buffered, req)
+	if err != nil {
+		return nil, &corporateProxyError{cause: err}
+	}
+	if res.StatusCode != http.StatusOK {
+		_ = res.Body.Close() // the connection is closed
+		return nil, &corporateProxyError{status: res.StatusCode}
+	}
+	if !stop() {
+		return nil, ctx.Err()
+	}
+	early, err := buffered.Peek(buffered.Buffered())
+	return &earlyConn{Conn: conn, early: early}, err
+}
+
+// earlyConn is a connection of which the first bytes were read already.
+type earlyConn struct {
+	net.Conn
+	early []byte
+}
+
+func (c *earlyConn) Read(b []byte) (int, error) {
+	if len(c.early) > 0 {
+		n := copy(b, c.early)
+		c.early = c.early[n:]
+		return n, nil
+	}
+	return c.Conn.Read(b)
+}
+
+// CloseWrite closes the sending half.
+func (c *earlyConn) CloseWrite() error { return closeWrite(c.Conn) }
+
+// corporateProxyError says that the corporate proxy opened no tunnel.
+type corporateProxyError struct {
+	status int // of its response; 0 if there is none
+	cause  error
+}
+
+func (e *corporateProxyError) Error() string {
+	if e.status != 0 {
+		return fmt.Sprintf("the corporate proxy answered CONNECT with status %d", e.status)
+	}
+	return fmt.Sprintf("the corporate proxy cannot be used: %v", e.cause)
+}
+
+func (e *corporateProxyError) Unwrap() error { return e.cause }
+
+// explainDial says for the client why there is no connection to another host.
+func explainDial(err error) string {
+	if refused, ok := errors.AsType[*corporateProxyError](err); ok {
+		switch refused.status {
+		case 0:
+			return "The corporate proxy cannot be reached. Check HTTPS_PROXY."
+		case http.StatusProxyAuthRequired:
+			return "The corporate proxy asks for other credentials (407). Check user and password in HTTPS_PROXY."
+		}
+		return fmt.Sprintf("The corporate proxy rejected the tunnel with status %d. Ask its operator, or set NO_PROXY.", refused.status)
+	}
+	if dns, ok := errors.AsType[*net.DNSError](err); ok && dns.IsNotFound {
+		return "The host's name cannot be resolved. Check the name; behind a corporate proxy, set HTTPS_PROXY."
+	}
+	return "The host cannot be reached. Check the network and firewall; behind a corporate proxy, set HTTPS_PROXY."
+}
+
+type ownKey struct{}
+
+// withOwn returns a context whose dials reject addresses of the process.
+func withOwn(ctx context.Context, isOwn func(net.Addr) bool) context.Context {
+	return context.WithValue(ctx, ownKey{}, isOwn)
+}
+
+// rejectOwn closes a connection to the process itself, and returns errOwn.
+func rejectOwn(ctx context.Context, conn net.Conn) error {
+	if isOwn, ok := ctx.Value(ownKey{}).(func(net.Addr) bool); ok && isOwn(conn.RemoteAddr()) {
+		return errors.Join(errOwn, conn.Close())
+	}
+	return nil
+}
+
+// isOwn returns a func that reports whether an address belongs to a listener of the process:
+// the one that the request came to, and those that are known.
+func (p *Proxy) isOwn(ctx context.Context) func(net.Addr) bool {
+	var own []net.Addr
+	if here, ok := ctx.Value(http.LocalAddrContextKey).(net.Addr); ok {
+		own = append(own, here)
+	}
+	if p.o.Own != nil {
+		own = append(own, p.o.Own()...)
+	}
+	p.mu.Lock()
+	own = append(own, p.listeners...)
+	p.mu.Unlock()
+	return func(remote net.Addr) bool {
+		for _, listener := range own {
+			if reaches(remote, listener) {
+				return true
+			}
+		}
+		return false
+	}
+}
+
+// reaches reports whether a connection to remote may have been accepted by listener.
+func reaches(remote, listener net.Addr) bool {
+	to, err := netip.ParseAddrPort(remote.String())
+	at, failed := netip.ParseAddrPort(listener.String())
+	if err != nil || failed != nil || to.Port() != at.Port() {
+		return false
+	}
+	ip := to.Addr().Unmap().WithZone("")
+	return ip == at.Addr().Unmap().WithZone("") || at.Addr().IsUnspecified() && isLocal(ip)
+}
+
+// isLocal reports whether an address is one of this machine.
+func isLocal(ip netip.Addr) bool {
+	if ip.IsLoopback() {
+		return true
+	}
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return true // better no tunnel than a loop
+	}
+	for _, a := range addrs {
+		if prefix, err := netip.ParsePrefix(a.String()); err == nil && prefix.Addr().Unmap() == ip {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,239 @@
+package intercept
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"mimecast-proxy/event"
+)
+
+// relayBuffer is what one direction of a tunnel holds.
+const relayBuffer = 8 << 10
+
+// tunnel is a client's connection from its CONNECT on, and counts what passes.
+type tunnel struct {
+	net.Conn
+	proxy  *Proxy
+	report Tunnel
+	began  time.Time
+	// early is what the client sent right after CONNECT.
+	early io.Reader
+	// other is the connection to the other host; nil in a terminated tunnel.
+	other net.Conn
+	// serving reports whether a request inside is under way.
+	serving atomic.Bool
+	// open reports whether Conn and other are set, and secure whether the handshake of a
+	// terminated tunnel is done.
+	open, secure atomic.Bool
+	// wasCut reports whether the proxy ended it for a shutdown.
+	wasCut   atomic.Bool
+	in, out  atomic.Int64
+	lastByte atomic.Int64 // in Unix nanoseconds
+	finished sync.Once
+}
+
+// Read implements net.Conn.
+func (t *tunnel) Read(b []byte) (n int, err error) {
+	if t.early != nil {
+		if n, err = t.early.Read(b); err != nil {
+			t.early = nil
+		}
+	}
+	if n == 0 {
+		n, err = t.Conn.Read(b)
+	}
+	t.count(&t.in, n)
+	return n, err
+}
+
+// Write implements net.Conn. A client that does not read loses its connection.
+func (t *tunnel) Write(b []byte) (int, error) {
+	if err := t.SetWriteDeadline(time.Now().Add(t.proxy.o.IdleTimeout)); err != nil {
+		return 0, err
+	}
+	n, err := t.Conn.Write(b)
+	t.count(&t.out, n)
+	return n, err
+}
+
+// CloseWrite closes the sending half.
+func (t *tunnel) CloseWrite() error { return closeWrite(t.Conn) }
+
+// Close implements net.Conn. It ends a terminated tunnel, which [http.Server] closes.
+func (t *tunnel) Close() error {
+	err := t.Conn.Close()
+	if t.secure.Load() {
+		t.finish(event.InterceptTerminated, nil)
+	}
+	return err
+}
+
+func (t *tunnel) count(of *atomic.Int64, n int) {
+	if n > 0 {
+		of.Add(int64(n))
+		t.lastByte.Store(time.Now().UnixNano())
+	}
+}
+
+// quiet returns for how long no byte has passed.
+func (t *tunnel) quiet() time.Duration { return time.Since(time.Unix(0, t.lastByte.Load())) }
+
+// cut ends the tunnel because of a shutdown. One that is being opened ends once it is.
+func (t *tunnel) cut() {
+	t.wasCut.Store(true)
+	if t.open.Load() {
+		t.closeBoth()
+	}
+}
+
+// setOpen marks a tunnel whose connections are set.
+func (t *tunnel) setOpen() {
+	t.open.Store(true)
+	if t.wasCut.Load() {
+		t.closeBoth()
+	}
+}
+
+func (t *tunnel) closeBoth() {
+	if t.other != nil {
+		_ = t.other.Close()
+	}
+	_ = t.Close() // the peers see the end, and nothing is left to send
+}
+
+// finish gives back the tunnel's place and reports how it ended, once.
+func (t *tunnel) finish(outcome event.InterceptOutcome, err error) {
+	t.finished.Do(func() {
+		if t.wasCut.Load() {
+			outcome, err = event.InterceptShutdown, nil
+		}
+		t.proxy.remove(t)
+		t.report.In, t.report.Out = t.in.Load(), t.out.Load()
+		t.proxy.done(t.report, outcome, err, t.began)
+	})
+}
+
+func (p *Proxy) done(report Tunnel, outcome event.InterceptOutcome, err error, began time.Time) {
+	if p.o.Trace.TunnelDone == nil {
+		return
+	}
+	report.Outcome, report.Err, report.Duration = outcome, err, time.Since(began)
+	p.o.Trace.TunnelDone(report)
+}
+
+var errIdle = errors.New("no byte came within the idle timeout")
+
+// relay copies both ways until both sides have ended or one fails.
+func (t *tunnel) relay() {
+	results := make(chan error, 1)
+	go func() { results <- t.copy(t.other, t) }()
+	err := t.copy(t, t.other)
+	err = firstError(err, <-results)
+	t.closeBoth()
+	switch {
+	case errors.Is(err, errIdle):
+		t.finish(event.InterceptIdle, nil)
+	default: // a reset is an end, too
+		t.finish(event.InterceptTunneled, err)
+	}
+}
+
+func firstError(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// copy copies one direction to its end, and passes the end on. If it fails, it ends the
+// other direction too.
+func (t *tunnel) copy(to, from net.Conn) error {
+	buf := make([]byte, relayBuffer)
+	for {
+		n, err := t.readActive(from, buf)
+		if n > 0 {
+			if deadline := to.SetWriteDeadline(time.Now().Add(t.proxy.o.IdleTimeout)); deadline != nil {
+				err = deadline
+			} else if _, failed := to.Write(buf[:n]); failed != nil {
+				err = failed
+			}
+		}
+		switch {
+		case err == nil:
+		case errors.Is(err, io.EOF):
+			return closeWrite(to)
+		default:
+			t.closeBoth()
+			return err
+		}
+	}
+}
+
+// readActive reads, and fails once neither direction has carried a byte for the idle
+// timeout.
+func (t *tunnel) readActive(from net.Conn, buf []byte) (int, error) {
+	for {
+		left := t.proxy.o.IdleTimeout - t.quiet()
+		if left <= 0 {
+			return 0, errIdle
+		}
+		if err := from.SetReadDeadline(time.Now().Add(left)); err != nil {
+			return 0, err
+		}
+		n, err := from.Read(buf)
+		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return n, err
+		}
+	}
+}
+
+// handover is a listener whose connections are those that were put into it.
+type handover struct {
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func newHandover() *handover {
+	return &handover{conns: make(chan net.Conn), closed: make(chan struct{})}
+}
+
+// put hands a connection to whoever accepts, unless ctx ends or the listener is closed.
+func (h *handover) put(ctx context.Context, c net.Conn) error {
+	select {
+	case h.conns <- c:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-h.closed:
+		return http.ErrServerClosed
+	}
+}
+
+// Accept implements net.Listener.
+func (h *handover) Accept() (net.Conn, error) {
+	select {
+	case c := <-h.conns:
+		return c, nil
+	case <-h.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close implements net.Listener.
+func (h *handover) Close() error {
+	h.once.Do(func() { close(h.closed) })
+	return nil
+}
+
+// Addr implements net.Listener. The connections have addresses of their own.
+func (h *handover) Addr() net.Addr { return &net.TCPAddr{} }
