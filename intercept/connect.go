@@ -61,7 +61,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // respond sends an error response. A body that may still arrive is discarded, so that no
 // reset overtakes the response.
 func (p *Proxy) respond(w http.ResponseWriter, r *http.Request, with *problem.Problem) {
-	if r.Body == nil || r.Body == http.NoBody || http.NewResponseController(w).EnableFullDuplex() != nil {
+	if r.ProtoMajor > 1 || r.Body == nil || r.Body == http.NoBody || http.NewResponseController(w).EnableFullDuplex() != nil {
 		with.ServeHTTP(w, r)
 		return
 	}

@@ -64,8 +64,8 @@ type Options struct {
 	// IdleTimeout is how long a tunnel may carry no byte, and how long a peer may take
 	// to accept a write. 0: 5 minutes.
 	IdleTimeout time.Duration
-	// HandshakeTimeout is how long a client may take for the TLS handshake, and for
-	// the headers of its requests to the forward proxy. 0: 10 s.
+	// HandshakeTimeout is how long a client may take for the TLS handshake, for the
+	// headers of its requests to the forward proxy, and between two of these. 0: 10 s.
 	HandshakeTimeout time.Duration
 	// DialTimeout bounds Dial. 0: 20 s.
 	DialTimeout time.Duration
@@ -155,7 +155,7 @@ func New(o Options) *Proxy {
 	p.stopping, p.stop = context.WithCancel(context.Background())
 	p.outer = &http.Server{
 		Handler: p, Protocols: protocols(false), ErrorLog: o.ErrorLog, MaxHeaderBytes: maxHeaderBytes,
-		ReadHeaderTimeout: o.HandshakeTimeout, IdleTimeout: o.IdleTimeout, DisableGeneralOptionsHandler: true,
+		ReadHeaderTimeout: o.HandshakeTimeout, IdleTimeout: o.HandshakeTimeout, DisableGeneralOptionsHandler: true,
 	}
 	p.inner, p.tls = p.newInner(), p.tlsConfig()
 	return p

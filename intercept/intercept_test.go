@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"log"
 
 	"fmt"
 	"io"
@@ -261,3 +262,5 @@ func TestTunnelToAnotherHostIsUntouched(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+func discardLog() *log.Logger { return log.New(io.Discard, "", 0) }

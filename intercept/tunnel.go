@@ -135,23 +135,15 @@ func (t *tunnel) relay() {
 	results := make(chan error, 1)
 	go func() { results <- t.copy(t.other, t) }()
 	err := t.copy(t, t.other)
-	err = firstError(err, <-results)
+	if other := <-results; err == nil || errors.Is(err, net.ErrClosed) && other != nil {
+		err = other // which closed the first
+	}
 	t.closeBoth()
-	switch {
-	case errors.Is(err, errIdle):
+	if errors.Is(err, errIdle) {
 		t.finish(event.InterceptIdle, nil)
-	default: // a reset is an end, too
-		t.finish(event.InterceptTunneled, err)
+		return
 	}
-}
-
-func firstError(errs ...error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	t.finish(event.InterceptTunneled, err) // a reset is an end, too
 }
 
 // copy copies one direction to its end, and passes the end on. If it fails, it ends the
@@ -167,11 +159,13 @@ func (t *tunnel) copy(to, from net.Conn) error {
 				err = failed
 			}
 		}
-		switch {
-		case err == nil:
-		case errors.Is(err, io.EOF):
-			return closeWrite(to)
-		default:
+		if errors.Is(err, io.EOF) {
+			if closeWrite(to) != nil { // its peer is gone, or would never see the end
+				t.closeBoth()
+			}
+			return nil
+		}
+		if err != nil {
 			t.closeBoth()
 			return err
 		}

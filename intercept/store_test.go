@@ -1,0 +1,173 @@
+package intercept
+
+import (
+	"bytes"
+	"crypto/x509"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+func load(t *testing.T, dir string, names ...string) *Authority {
+	t.Helper()
+	a, err := LoadAuthority(dir, names, newTestAuthority(t, "root.example").PEM())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func read(t *testing.T, parts ...string) []byte {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(parts...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+func TestAuthorityIsKept(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "ca")
+	first := load(t, dir, host, "127.0.0.1")
+	again := load(t, dir, "127.0.0.1", strings.ToUpper(host))
+	if !bytes.Equal(first.PEM(), again.PEM()) || !bytes.Equal(read(t, dir, "ca.pem"), first.PEM()) {
+		t.Error("the second start made another authority")
+	}
+	leaf, err := again.Certificate(host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := leaf.Leaf.Verify(x509.VerifyOptions{Roots: pool(first), DNSName: host}); err != nil {
+		t.Error(err)
+	}
+	if bundle := read(t, dir, "bundle.pem"); !bytes.HasSuffix(bundle, first.PEM()) || len(bundle) <= len(first.PEM()) || bytes.Contains(bundle, []byte(keyPEM)) {
+		t.Errorf("bundle: %s", bundle)
+	}
+	if left, _ := filepath.Glob(filepath.Join(dir, ".*")); left != nil {
+		t.Errorf("files are left: %v", left)
+	}
+	if other := load(t, dir, host, "other.example"); bytes.Equal(other.PEM(), first.PEM()) || !bytes.Equal(read(t, dir, "ca.pem"), other.PEM()) {
+		t.Error("an authority for other names was kept")
+	}
+}
+
+func TestModesOfTheFiles(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("has no such modes")
+	}
+	dir := filepath.Join(t.TempDir(), "a", "ca")
+	load(t, dir, host)
+	for name, want := range map[string]fs.FileMode{"": 0o700, keyFile: 0o600, certificateFile: 0o644, bundleFile: 0o644} {
+		info, err := os.Stat(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := info.Mode().Perm(); got != want {
+			t.Errorf("%q: %04o, want %04o", name, got, want)
+		}
+	}
+	for _, mode := range []fs.FileMode{0o640, 0o604, 0o660, 0o620} {
+		if err := os.Chmod(filepath.Join(dir, keyFile), mode); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := LoadAuthority(dir, []string{host}); err == nil || !strings.Contains(err.Error(), "chmod 600") {
+			t.Errorf("%04o: %v", mode, err)
+		}
+	}
+}
+
+func TestAnAuthorityNearItsEndIsReplaced(t *testing.T) {
+	path := filepath.Join(t.TempDir(), keyFile)
+	permitted, err := newConstraint([]string{host})
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	first, err := loadOrMake(path, permitted, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		after time.Duration
+		kept  bool
+	}{{time.Hour, true}, {caLifetime - caRenewal - time.Hour, true}, {caLifetime - caRenewal + time.Hour, false}} {
+		a, err := loadOrMake(path, permitted, now.Add(c.after))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if kept := a.certificate.Equal(first.certificate); kept != c.kept {
+			t.Errorf("after %v: kept %t", c.after, kept)
+		}
+	}
+}
+
+func TestAKeyFileThatIsNotTheProxysIsLeftAlone(t *testing.T) {
+	good := t.TempDir()
+	load(t, good, host)
+	text := read(t, good, keyFile)
+	other := t.TempDir()
+	load(t, other, host)
+	key, _, _ := bytes.Cut(text, []byte("-----BEGIN CERTIFICATE"))
+	_, theirs, _ := bytes.Cut(read(t, other, keyFile), []byte("-----BEGIN CERTIFICATE"))
+	for what, text := range map[string][]byte{
+		"empty":          {},
+		"cut":            text[:len(text)/2],
+		"no certificate": key,
+		"another's":      append(append(bytes.Clone(key), "-----BEGIN CERTIFICATE"...), theirs...),
+		"text":           []byte("s3cr3t-marked"),
+	} {
+		dir := t.TempDir()
+		path := filepath.Join(dir, keyFile)
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := LoadAuthority(dir, []string{host})
+		if err == nil || !strings.Contains(err.Error(), "Delete the file") || strings.Contains(err.Error(), "marked") {
+			t.Errorf("%s: %v", what, err)
+		}
+		if !bytes.Equal(read(t, path), text) {
+			t.Errorf("%s: the file was changed", what)
+		}
+		if _, err := os.Stat(filepath.Join(dir, certificateFile)); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: ca.pem: %v", what, err)
+		}
+	}
+}
+
+func TestProcessesThatStartAtOnceShareAnAuthority(t *testing.T) {
+	dir := t.TempDir()
+	var mu sync.Mutex
+	made := map[string]bool{}
+	var running sync.WaitGroup
+	for range 8 {
+		running.Go(func() {
+			a, err := LoadAuthority(dir, []string{host})
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			made[string(a.PEM())] = true
+		})
+	}
+	running.Wait()
+	if len(made) != 1 || !made[string(read(t, dir, certificateFile))] {
+		t.Errorf("%d authorities", len(made))
+	}
+}
+
+func FuzzDecodeCA(f *testing.F) {
+	f.Add([]byte("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		if key, certificate, err := decodeCA(text); (err == nil) != (key != nil && certificate != nil) {
+			t.Errorf("%v, %v, %v", key != nil, certificate != nil, err)
+		}
+	})
+}
