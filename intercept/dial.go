@@ -13,6 +13,9 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"strings"
+
+	"golang.org/x/net/proxy"
 )
 
 // maxConnectResponse bounds a corporate proxy's response headers, in bytes.
@@ -22,8 +25,8 @@ const maxConnectResponse = 64 << 10
 var errOwn = errors.New("the address is a listener of this process")
 
 // DialThrough returns a dialer for [Options.Dial] that connects through the corporate proxy
-// that forward names for the https URL of an address; directly if that is nil. It speaks to
-// proxies of the schemes http and https, the latter verified by roots; nil: the system's.
+// that forward names for the https URL of an address; directly if that is nil. The proxy's
+// scheme is http, socks5, socks5h, or https, verified by roots; nil: the system's.
 func DialThrough(forward func(*url.URL) (*url.URL, error), roots *x509.CertPool) func(ctx context.Context, address string) (net.Conn, error) {
 	return func(ctx context.Context, address string) (net.Conn, error) {
 		var via *url.URL
@@ -40,7 +43,11 @@ func DialThrough(forward func(*url.URL) (*url.URL, error), roots *x509.CertPool)
 		if err != nil {
 			return nil, &corporateProxyError{cause: err}
 		}
-		through, err := connectThrough(ctx, conn, via, address)
+		ask := connectThrough
+		if strings.HasPrefix(via.Scheme, "socks5") {
+			ask = socksThrough
+		}
+		through, err := ask(ctx, conn, via, address)
 		if err != nil {
 			_ = conn.Close() // the first error is the one to report
 			return nil, err
@@ -61,19 +68,19 @@ func dialTCP(ctx context.Context, address string) (net.Conn, error) {
 }
 
 // proxyPorts are the ports of corporate proxies whose URLs have none.
-var proxyPorts = map[string]string{"http": "80", "https": "443"}
+var proxyPorts = map[string]string{"http": "80", "https": "443", "socks5": "1080", "socks5h": "1080"}
 
 // dialProxy connects to a corporate proxy.
 func dialProxy(ctx context.Context, via *url.URL, roots *x509.CertPool) (net.Conn, error) {
 	port := proxyPorts[via.Scheme]
 	if port == "" {
-		return nil, fmt.Errorf("the forward proxy cannot use a corporate proxy of the scheme %s, but http and https", via.Scheme)
+		return nil, fmt.Errorf("its scheme %q is not http, https, socks5 or socks5h", via.Scheme)
 	}
 	if own := via.Port(); own != "" {
 		port = own
 	}
 	conn, err := dialTCP(ctx, net.JoinHostPort(via.Hostname(), port))
-	if err != nil || via.Scheme == "http" {
+	if err != nil || via.Scheme != "https" {
 		return conn, err
 	}
 	secure := tls.Client(conn, &tls.Config{ServerName: via.Hostname(), RootCAs: roots, MinVersion: tls.VersionTLS12})
@@ -110,6 +117,29 @@ func connectThrough(ctx context.Context, conn net.Conn, via *url.URL, address st
 	}
 	early, err := buffered.Peek(buffered.Buffered())
 	return &earlyConn{Conn: conn, early: early}, err
+}
+
+// socksThrough asks a SOCKS5 proxy for a tunnel. The proxy resolves the name.
+func socksThrough(ctx context.Context, conn net.Conn, via *url.URL, address string) (net.Conn, error) {
+	var auth *proxy.Auth
+	if via.User != nil {
+		password, _ := via.User.Password()
+		auth = &proxy.Auth{User: via.User.Username(), Password: password}
+	}
+	dialer, err := proxy.SOCKS5("tcp", via.Host, auth, nil)
+	if err != nil {
+		return nil, &corporateProxyError{cause: err}
+	}
+	asker, ok := dialer.(interface {
+		DialWithConn(ctx context.Context, conn net.Conn, network, address string) (net.Addr, error)
+	})
+	if !ok {
+		return nil, &corporateProxyError{cause: errors.ErrUnsupported}
+	}
+	if _, err := asker.DialWithConn(ctx, conn, "tcp", address); err != nil {
+		return nil, &corporateProxyError{cause: err}
+	}
+	return conn, nil
 }
 
 // earlyConn is a connection of which the first bytes were read already.
