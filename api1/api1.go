@@ -1,0 +1,175 @@
+// Package api1 is a layer of the data port for clients of Mimecast's API 1.0. It
+// answers the calls that API 2.0 lacks: the login functions by itself, and
+// get-siem-logs by a translation of API 2.0's events. All other requests pass on as they
+// are.
+//
+// The field table and the shape of the responses were read in public clients and tried
+// on recorded events, not on an account of API 1.0.
+//
+// # How events are found
+//
+// API 2.0 has a stream, with a page of 100 events for each call and 300 calls an hour,
+// and batches, which are files of up to a week that appear every 15 minutes or so. Each
+// type of event is read from one of them at a time:
+//
+//   - A client without a usable token begins a day back, with the stream.
+//   - A type that is more than a page and two hours behind is read from the batches up
+//     to 45 minutes ago, then from the stream again.
+//   - A type that is caught up is not asked again for 150 seconds.
+//
+// Where the source changes, an instant divides the events: those before it come from one
+// source and the others from the other, by their own timestamps. So none comes twice,
+// and none is left out, in whatever order the sources have them.
+//
+// The position is in the client's token alone; see [Wrap] about what the process keeps.
+package api1
+
+import (
+	"context"
+	"net/http"
+	"sync"
+	"time"
+
+	"mimecast-proxy/mimecast"
+	"mimecast-proxy/problem"
+)
+
+// Header marks each response of this package. Its value is "translated".
+const Header = "X-Mimecast-Proxy-Api1"
+
+// Options say how calls of API 1.0 are treated. The zero value only reports them.
+type Options struct {
+	// Translate answers the calls that API 2.0 lacks. Otherwise they pass on as all
+	// others do, and are only reported.
+	Translate bool
+	// Download fetches the files of batches, from the addresses that Mimecast issues.
+	// It is another host than the API's: it gets neither the token nor a header of the
+	// client's. Redirects are not followed. nil means http.DefaultTransport.
+	Download http.RoundTripper
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
+	// Trace reports what happens; the zero value reports nothing.
+	Trace Trace
+}
+
+// Trace reports what happens. Each func may be nil, is called by many goroutines at once,
+// and must not block.
+type Trace struct {
+	// API1Only reports, once for each row of [mimecast.API1Calls], that a client made a
+	// call that API 2.0 lacks and got Mimecast's 404. The path is the row's, and the
+	// replacement may be empty.
+	API1Only func(path, replacement string)
+	// Translated reports a call that was answered: its path, how many events were in the
+	// response, and how many lines of batch files were no events and left out.
+	Translated func(ctx context.Context, path string, events, skipped int)
+	// StartedOver reports a token that was not issued by this package, such as one of
+	// API 1.0's. The client gets the events of the last day.
+	StartedOver func(ctx context.Context)
+	// Failed reports an error response of this package.
+	Failed func(ctx context.Context, p *problem.Problem)
+}
+
+// Wrap returns the layer. The handler that it wraps is the rest of the chain, which sends
+// requests to API 2.0 with the token of the account in the context. The translation
+// calls it with requests of its own: what is not 200 goes to the client as it came.
+//
+// The layer keeps no state that a second process would need. To save calls it
+// remembers for a short time which types of event were caught up.
+func Wrap(o Options) func(http.Handler) http.Handler {
+	if o.Download == nil {
+		o.Download = http.DefaultTransport
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return func(next http.Handler) http.Handler {
+		return &layer{Options: o, next: next, reported: map[string]bool{}}
+	}
+}
+
+type layer struct {
+	Options
+	next   http.Handler
+	caught caughtUp
+	files  fileClock
+
+	mu       sync.Mutex
+	reported map[string]bool // paths of mimecast.API1Calls
+}
+
+// ServeHTTP implements http.Handler.
+func (l *layer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	call, ok := mimecast.API1Only(r.URL.Path)
+	if !ok {
+		l.next.ServeHTTP(w, r)
+		return
+	}
+	if l.Translate && r.Method == http.MethodPost {
+		switch call.Path {
+		case mimecast.DiscoverPath:
+			l.answer(w, r, discover)
+			return
+		case mimecast.LoginPath:
+			l.answer(w, r, login)
+			return
+		case mimecast.LogoutPath:
+			l.answer(w, r, logout)
+			return
+		case mimecast.SIEMLogsPath:
+			l.serveSIEMLogs(w, r)
+			return
+		}
+	}
+	l.next.ServeHTTP(&notFoundWatcher{ResponseWriter: w, notFound: func() { l.report(call) }}, r)
+}
+
+// report reports a call once: a client that polls would fill the log.
+func (l *layer) report(call mimecast.API1Call) {
+	l.mu.Lock()
+	known := l.reported[call.Path]
+	l.reported[call.Path] = true
+	l.mu.Unlock()
+	if !known && l.Trace.API1Only != nil {
+		l.Trace.API1Only(call.Path, call.Replacement)
+	}
+}
+
+// notFoundWatcher calls a func if the response is a 404.
+type notFoundWatcher struct {
+	http.ResponseWriter
+	notFound func()
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (w *notFoundWatcher) WriteHeader(status int) {
+	if status == http.StatusNotFound {
+		w.notFound()
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Unwrap is for http.ResponseController.
+func (w *notFoundWatcher) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// mark sets the headers that each response of this package has.
+func mark(h http.Header) {
+	h.Set(Header, "translated")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+}
+
+// fail sends an error response.
+func (l *layer) fail(w http.ResponseWriter, r *http.Request, p *problem.Problem) {
+	mark(w.Header())
+	p.ServeHTTP(w, r)
+	if l.Trace.Failed != nil {
+		l.Trace.Failed(r.Context(), p)
+	}
+}
+
+// translated reports a call that was answered.
+func (l *layer) translated(r *http.Request, events, skipped int) {
+	if l.Trace.Translated != nil {
+		l.Trace.Translated(r.Context(), r.URL.Path, events, skipped)
+	}
+}
