@@ -44,7 +44,8 @@ type Options struct {
 	Translate bool
 	// Download fetches the files of batches, from the addresses that Mimecast issues.
 	// It is another host than the API's: it gets neither the token nor a header of the
-	// client's. Redirects are not followed. nil means http.DefaultTransport.
+	// client's. Redirects are not followed. nil means that events come from the stream
+	// alone, for a proxy that can reach no such host.
 	Download http.RoundTripper
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
@@ -76,9 +77,6 @@ type Trace struct {
 // The layer keeps no state that a second process would need. To save calls it
 // remembers for a short time which types of event were caught up.
 func Wrap(o Options) func(http.Handler) http.Handler {
-	if o.Download == nil {
-		o.Download = http.DefaultTransport
-	}
 	if o.Now == nil {
 		o.Now = time.Now
 	}

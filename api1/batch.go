@@ -2,6 +2,7 @@ package api1
 
 import (
 	"bufio"
+	"bytes"
 	"compress/gzip"
 	"errors"
 	"fmt"
@@ -39,7 +40,7 @@ func (t *translation) copyBatch(to *file, address string, p position) error {
 	lines := bufio.NewReaderSize(content, 64<<10)
 	for {
 		line, err := readLine(lines)
-		if len(line) > 0 {
+		if line = bytes.TrimSpace(line); len(line) > 0 {
 			e, parseErr := parseEvent(line)
 			switch {
 			case parseErr != nil:

@@ -100,7 +100,7 @@ func (t *translation) caughtKey(i int, p position) caughtKey {
 func (t *translation) read(i int) (responded bool) {
 	start := t.cursor.Positions[i]
 	for t.calls < maxCalls {
-		p := t.cursor.Positions[i].current(t.now)
+		p := t.position(i)
 		if p.Batch {
 			responded = t.readBatches(i, p)
 		} else {
@@ -115,6 +115,19 @@ func (t *translation) read(i int) (responded bool) {
 		}
 	}
 	return false
+}
+
+// position returns where to read a type from.
+func (t *translation) position(i int) position {
+	p := t.cursor.Positions[i]
+	switch {
+	case t.Download != nil:
+		return p.current(t.now)
+	case p.Batch: // of a proxy that has batches; what was read of them comes again
+		return position{From: p.From}
+	}
+	p.Until = 0
+	return p
 }
 
 // page is a page of the stream or of the list of batches.
@@ -156,7 +169,7 @@ func (t *translation) readStream(i int, p position) (responded bool) {
 	if !ok {
 		return true
 	}
-	if p.Token == "" && !page.CaughtUp && isFarBehind(p.From, t.now) { // nothing was delivered yet
+	if p.Token == "" && !page.CaughtUp && isFarBehind(p.From, t.now) && t.Download != nil { // nothing was delivered yet
 		t.cursor.Positions[i] = fromBatches(p.From, t.now)
 		return false
 	}

@@ -1,11 +1,17 @@
 package api1_test
 
 import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
 	"testing"
 	"time"
+
+	"mimecast-proxy/api1"
 )
 
-var day = 24 * time.Hour
+const day = 24 * time.Hour
 
 func TestEveryEventComesOnceInEachFormat(t *testing.T) {
 	for name, c := range map[string]collector{
@@ -13,10 +19,12 @@ func TestEveryEventComesOnceInEachFormat(t *testing.T) {
 		"Python": {python: true, compress: true}, "files' tokens only": {filesOnly: true},
 	} {
 		t.Run(name, func(t *testing.T) {
+			if testing.Short() && !c.python && !c.json {
+				t.Skip("a day of events takes seconds")
+			}
 			r := newRig(t)
 			c.t, c.base = t, r.instance()
-			since := r.clock.Now().Add(-day)
-			want := r.events(since)
+			want := r.events(r.clock.Now().Add(-day))
 			if len(want) != 8640 {
 				t.Fatalf("the simulator has %d events in a day", len(want))
 			}
@@ -30,5 +38,104 @@ func TestEveryEventComesOnceInEachFormat(t *testing.T) {
 				t.Errorf("%d new events, not 30", len(more))
 			}
 		})
+	}
+}
+
+// A collector that was off finds all that it missed, in whichever source has it.
+func TestEventsOfAnOutageComeOnce(t *testing.T) {
+	for _, outage := range []time.Duration{3 * time.Minute, time.Hour, 150 * time.Minute, 6 * time.Hour, 19 * time.Hour, 21 * time.Hour, 30 * time.Hour, 3 * day} {
+		t.Run(outage.String(), func(t *testing.T) {
+			if testing.Short() && outage != 6*time.Hour {
+				t.Skip("days of events take seconds")
+			}
+			r := newRig(t)
+			c := collector{t: t, base: r.instance()}
+			c.poll()
+			r.clock.Advance(outage)
+			c.base = r.instance() // it restarted, too
+			got := c.poll()
+			t.Logf("%d calls of the stream and %d of the batches", r.stream.Load(), r.batch.Load())
+			if outage < day {
+				same(t, got, r.events(r.clock.Now().Add(-outage)))
+			}
+			if n := int(outage / (10 * time.Second)); len(got) != n || len(slices.Compact(got)) != n {
+				t.Errorf("%d events, not %d", len(got), n)
+			}
+			r.clock.Advance(time.Hour)
+			same(t, c.poll(), r.events(r.clock.Now().Add(-time.Hour)))
+		})
+	}
+}
+
+// The simulator answers the 301st call of an hour with 429, at which the collector fails.
+func TestQuotaIsEnoughForAPollEachMinute(t *testing.T) {
+	for _, instances := range []int{1, 2} {
+		for _, filesOnly := range []bool{false, true} {
+			t.Run(fmt.Sprint(instances, " instances, tokens of files only: ", filesOnly), func(t *testing.T) {
+				if testing.Short() && instances == 1 {
+					t.Skip("hours of polls take seconds")
+				}
+				r := newRig(t)
+				bases := []string{r.instance(), r.instance()}[:instances]
+				c := collector{t: t, base: bases[0], filesOnly: filesOnly}
+				c.poll()
+				r.clock.Advance(time.Hour)
+				c.poll()
+				r.sim.SetQuota("/siem/v1/events/", 300, time.Hour)
+				began := r.clock.Now()
+				var got []string
+				for hour := range 3 {
+					before := r.stream.Load()
+					for minute := range 60 {
+						r.clock.Advance(time.Minute)
+						c.base = bases[(hour*60+minute)%len(bases)]
+						got = append(got, c.poll()...)
+					}
+					t.Logf("%d calls in an hour", r.stream.Load()-before)
+				}
+				r.clock.Advance(3 * time.Minute)
+				slices.Sort(got)
+				got = append(got, c.poll()...)
+				slices.Sort(got)
+				same(t, got, r.events(began))
+			})
+		}
+	}
+}
+
+// Without a host for downloads the stream has to do.
+func TestStreamAloneHasADay(t *testing.T) {
+	r := newRig(t)
+	c := collector{t: t, base: serve(t, api1.Wrap(api1.Options{Translate: true, Now: r.clock.Now})(r.proxy))}
+	same(t, c.poll(), r.events(r.clock.Now().Add(-day)))
+	if r.batch.Load() > 0 {
+		t.Errorf("%d calls of the batches", r.batch.Load())
+	}
+}
+
+// A token that the client did not replace, since a response was lost, brings the same
+// events again.
+func TestOldTokenStaysGood(t *testing.T) {
+	r := newRig(t)
+	c := collector{t: t, base: r.instance()}
+	c.poll()
+	old := c.token
+	r.clock.Advance(10 * time.Minute)
+	want := c.poll()
+	c.token = old
+	same(t, c.poll(), want)
+}
+
+// A client's last token from API 1.0 is none of the proxy's.
+func TestForeignTokenStartsOver(t *testing.T) {
+	r := newRig(t)
+	startedOver := 0
+	next := r.proxy
+	h := api1.Wrap(api1.Options{Translate: true, Now: r.clock.Now, Download: http.DefaultTransport,
+		Trace: api1.Trace{StartedOver: func(ctx context.Context) { startedOver++ }}})(next)
+	c := collector{t: t, base: serve(t, h), token: "eNoVjk0LgjAAQP_LzgZ-TKcdglIjCCUKPXTb3JZfc7..."}
+	same(t, c.poll(), r.events(r.clock.Now().Add(-day)))
+	if startedOver != 1 {
+		t.Errorf("started over %d times", startedOver)
 	}
 }

@@ -112,11 +112,7 @@ func text(v any) string {
 			return strings.Join(list, ", ")
 		}
 	}
-	b, err := json.Marshal(v)
-	if err != nil { // it was JSON
-		panic(err)
-	}
-	return string(b)
+	return string(encode(v))
 }
 
 func texts(list []any) (all []string, ok bool) {
@@ -138,13 +134,20 @@ func appendObject(b []byte, pairs []pair) []byte {
 			b = append(b, ',')
 		}
 		b = append(append(append(b, '"'), p.name...), '"', ':')
-		value, err := json.Marshal(p.typed())
-		if err != nil { // it was JSON
-			panic(err)
-		}
-		b = append(b, value...)
+		b = append(b, encode(p.typed())...)
 	}
 	return append(b, '}')
+}
+
+// encode returns a value that was JSON as JSON, with <, > and & as they are.
+func encode(v any) []byte {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		panic(err)
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 }
 
 // typed is the value as API 1.0's JSON has it. Text that does not fit stays text.
