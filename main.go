@@ -206,8 +206,9 @@ func runCommand(p app.Env) *cobra.Command {
 			}
 			return nil
 		},
-		RunE: func(cmd *cobra.Command, args []string) error { return p.Run(cmd.Context(), args) },
 	}
+	interception := cmd.Flags().Bool("intercept", false, "for a CMD with Mimecast's address in its code: sets HTTPS_PROXY, and the variables by which CMD trusts a CA of its own")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error { return p.Run(cmd.Context(), args, *interception) }
 	cmd.Flags().SetInterspersed(false) // what follows CMD is CMD's
 	return cmd
 }

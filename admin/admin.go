@@ -29,6 +29,9 @@ type Options struct {
 	// Support returns the build and the settings for /api/support; nil means that
 	// there is no such path.
 	Support func() Support
+	// CA returns the certificate of interception's authority in PEM form, for /ca.pem;
+	// nil means that there is no such path.
+	CA func() []byte
 	// Quit is called once, after the response to POST /quitquitquit; nil means that
 	// there is no such path.
 	Quit func()
@@ -77,6 +80,11 @@ func Handler(o Options) http.Handler {
 	h.add(get, "/readyz", h.readyz)
 	if o.Metrics != nil {
 		h.add(get, "/metrics", o.Metrics.ServeHTTP)
+	}
+	if o.CA != nil {
+		h.add(get, "/ca.pem", func(w http.ResponseWriter, _ *http.Request) {
+			write(w, http.StatusOK, "application/x-pem-file", o.CA())
+		})
 	}
 	if o.Local != nil {
 		h.addLocal()

@@ -94,9 +94,7 @@ func connections(cfg config.Config) (*upstream.Connections, error) {
 	if err != nil {
 		return nil, err
 	}
-	forward := (&httpproxy.Config{
-		HTTPProxy: cfg.HTTPProxy.Reveal(), HTTPSProxy: cfg.HTTPSProxy.Reveal(), NoProxy: cfg.NoProxy,
-	}).ProxyFunc()
+	forward := corporateProxy(cfg)
 	return upstream.New(upstream.Options{
 		Roots:           roots,
 		Proxy:           func(r *http.Request) (*url.URL, error) { return forward(r.URL) },
@@ -106,6 +104,13 @@ func connections(cfg config.Config) (*upstream.Connections, error) {
 		MaxConnections:  cfg.MaxConnections,
 		MemoryLimit:     cfg.MemoryLimit,
 	}), nil
+}
+
+// corporateProxy returns the corporate proxy on the way to a URL, or nil.
+func corporateProxy(cfg config.Config) func(*url.URL) (*url.URL, error) {
+	return (&httpproxy.Config{
+		HTTPProxy: cfg.HTTPProxy.Reveal(), HTTPSProxy: cfg.HTTPSProxy.Reveal(), NoProxy: cfg.NoProxy,
+	}).ProxyFunc()
 }
 
 // roots returns the system's authorities and those of ca; nil, which means the

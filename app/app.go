@@ -14,6 +14,7 @@ import (
 	"runtime/debug"
 
 	"mimecast-proxy/config"
+	"mimecast-proxy/secret"
 	"mimecast-proxy/server"
 	"mimecast-proxy/telemetry"
 )
@@ -37,6 +38,9 @@ type Env struct {
 	Reread <-chan os.Signal
 	// Supervisor keeps Serve running. The other commands do not use it.
 	Supervisor server.Supervisor
+	// tunnelPassword protects the forward proxy of Run; zero: an API key does, if one is
+	// required.
+	tunnelPassword secret.Text
 	// Listen opens a listener; nil means as net.ListenConfig does.
 	Listen func(ctx context.Context, network, address string) (net.Listener, error)
 }

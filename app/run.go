@@ -32,13 +32,21 @@ const (
 // Run starts the proxy on a free loopback port, runs a command with
 // MIMECAST_BASE_URL and MIMECAST_PROXY_URL leading to it, and returns when the
 // command has ended; an [*ExitError] carries its code. The command's
-// environment has no secret of Mimecast's.
-func (p Env) Run(ctx context.Context, argv []string) error {
+// environment has no secret of Mimecast's. With interception it also leads calls of
+// Mimecast's own addresses through the proxy.
+func (p Env) Run(ctx context.Context, argv []string, interception bool) error {
 	p.Supervisor = server.Supervisor{} // whose program the command is, not the proxy
-	environ := slices.DeleteFunc(slices.Clone(p.Environ), named("PROXY_LISTEN", "PROXY_ADMIN_LISTEN", "PROXY_TLS_LISTEN", "PROXY_TLS_CERT_FILE", "PROXY_TLS_KEY_FILE"))
+	environ := without(p.Environ, named("PROXY_LISTEN", "PROXY_ADMIN_LISTEN", "PROXY_TLS_LISTEN", "PROXY_TLS_CERT_FILE", "PROXY_TLS_KEY_FILE", "PROXY_INTERCEPT_LISTEN", "PROXY_INTERCEPT_CA_DIR"))
 	environ = append(environ, "PROXY_LISTEN=127.0.0.1:0", "PROXY_ADMIN_LISTEN=off")
 	if !slices.ContainsFunc(environ, named("PROXY_LOG_LEVEL")) {
 		environ = append(environ, "PROXY_LOG_LEVEL=warn") // stderr is the command's
+	}
+	if interception {
+		p.tunnelPassword = newPassword()
+		environ = append(environ, "PROXY_INTERCEPT_LISTEN=127.0.0.1:0")
+		if !slices.ContainsFunc(environ, named("PROXY_API1")) {
+			environ = append(environ, "PROXY_API1=true")
+		}
 	}
 	cfg, err := p.configure(environ)
 	if err != nil {
@@ -82,9 +90,14 @@ func (s *instance) runCommand(ctx context.Context, p Env, more <-chan os.Signal,
 	if err := s.awaitToken(ctx, p.Signals); err != nil {
 		return err
 	}
+	environ, forget, err := s.commandEnviron(p.Environ)
+	if err != nil {
+		return fmt.Errorf("the command was not started: %w", err)
+	}
+	defer forget()
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = p.Stdin, p.Stdout, inheritable(p.Stderr)
-	cmd.Env = childEnviron(p.Environ, "http://"+s.dataAddr.String())
+	cmd.Env = environ
 	if err := cmd.Start(); err != nil {
 		return notStarted(argv, err)
 	}
@@ -94,10 +107,30 @@ func (s *instance) runCommand(ctx context.Context, p Env, more <-chan os.Signal,
 		defer close(forwarded)
 		p.forward(cmd.Process, more, ended)
 	}()
-	err := cmd.Wait()
+	err = cmd.Wait()
 	close(ended)
 	<-forwarded
 	return exitOf(cmd, err)
+}
+
+// commandEnviron returns the command's environment, and a func that removes what it names.
+func (s *instance) commandEnviron(environ []string) (_ []string, forget func(), _ error) {
+	child := childEnviron(environ, "http://"+s.dataAddr.String())
+	if s.intercept.proxy == nil {
+		return child, func() {}, nil
+	}
+	trust, err := newTrustFolder(s.intercept.authority, environ)
+	if err != nil {
+		return nil, nil, err
+	}
+	if entry := exempted(child); entry != "" {
+		s.tel.Logger().Warn("NO_PROXY keeps the command from the proxy", "entry", entry)
+	}
+	return trust.environ(child, s.intercept.listeners[0].Addr().String(), s.intercept.password), func() {
+		if err := trust.remove(); err != nil {
+			s.tel.Logger().Warn("the certificates for the command cannot be removed", "folder", trust.dir, "error", err)
+		}
+	}, nil
 }
 
 // inheritable returns the file that w writes to, so that the command writes to it

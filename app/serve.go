@@ -41,6 +41,7 @@ type instance struct {
 	dataAddr, adminAt net.Addr       // dataAddr is the main one; adminAt is nil likewise
 	dataListeners     []dataListener // all of them are served by data
 	adminListener     net.Listener   // nil likewise
+	intercept         interception
 	draining          atomic.Bool
 	hintedAt          atomic.Int64  // when hintAtTLS logged last, in Unix nanoseconds
 	quit              chan struct{} // closed by POST /quitquitquit
@@ -74,12 +75,17 @@ func (p Env) newInstance(ctx context.Context, cfg config.Config, actions ...admi
 		relaxCollector()
 	}
 	s := &instance{components: c, quit: make(chan struct{}), supervisor: p.Supervisor, environ: p.Environ}
+	s.intercept.password = p.tunnelPassword
 	base, cut := context.WithCancelCause(context.WithoutCancel(ctx))
 	s.cut = cut
 	if err := s.openListeners(ctx, p); err != nil {
 		return nil, err
 	}
-	s.data = s.newServer(base, s.handler(), dataLimits(cfg))
+	handler := s.handler()
+	if err := s.openInterception(base, p, handler); err != nil {
+		return nil, errors.Join(err, s.closeListeners())
+	}
+	s.data = s.newServer(base, handler, dataLimits(cfg))
 	if s.adminAt != nil {
 		s.admin = s.newServer(base, s.tel.Recover(admin.Handler(s.adminOptions(actions))), adminLimits)
 	}
@@ -90,9 +96,7 @@ func (p Env) newInstance(ctx context.Context, cfg config.Config, actions ...admi
 func (s *instance) openListeners(ctx context.Context, p Env) (err error) {
 	defer func() {
 		if err != nil {
-			for _, l := range s.dataListeners {
-				err = errors.Join(err, l.Close())
-			}
+			err = errors.Join(err, s.closeListeners())
 		}
 	}()
 	if l := p.Supervisor.Data; l != nil {
@@ -116,6 +120,20 @@ func (s *instance) openListeners(ctx context.Context, p Env) (err error) {
 	return nil
 }
 
+// closeListeners closes what was opened before something failed.
+func (s *instance) closeListeners() (err error) {
+	for _, l := range s.dataListeners {
+		err = errors.Join(err, l.Close())
+	}
+	for _, l := range s.intercept.listeners {
+		err = errors.Join(err, l.Close())
+	}
+	if s.adminListener != nil {
+		err = errors.Join(err, s.adminListener.Close())
+	}
+	return err
+}
+
 // listen opens the listeners of a variable.
 func (s *instance) listen(ctx context.Context, p Env, variable string, addresses []config.Address, withTLS bool) error {
 	for _, a := range addresses {
@@ -131,8 +149,11 @@ func (s *instance) listen(ctx context.Context, p Env, variable string, addresses
 // tlsConfig is that of PROXY_TLS_LISTEN; nil if it is not used. The certificate may
 // change at any time.
 func (s *instance) tlsConfig() *tls.Config {
-	if s.cfg.TLS.IsZero() {
+	switch {
+	case len(s.cfg.TLSListen) == 0:
 		return nil
+	case s.cfg.TLS.IsZero():
+		return s.intercept.authority.TLSConfig(hosts(s.cfg)[0])
 	}
 	return &tls.Config{
 		MinVersion:     tls.VersionTLS12,
@@ -199,6 +220,9 @@ func (s *instance) adminOptions(actions []admin.Action) admin.Options {
 		Local:    s.guard.WrapAdmin,
 		Demo:     actions,
 	}
+	if s.intercept.authority != nil {
+		o.CA = s.intercept.authority.PEM
+	}
 	if s.cfg.QuitEndpoint {
 		o.Quit = sync.OnceFunc(func() { close(s.quit) })
 	}
@@ -216,13 +240,16 @@ func (s *instance) run(ctx context.Context, signals <-chan os.Signal) error {
 	owned.Go(func() { s.report(running) })
 	owned.Go(func() { s.reload(running) })
 	owned.Go(func() { tidy(running) })
-	failed := make(chan error, len(s.dataListeners)+1)
+	failed := make(chan error, len(s.dataListeners)+len(s.intercept.listeners)+1)
 	for _, l := range s.dataListeners {
 		serve := s.data.Serve
 		if l.tls {
 			serve = s.data.ServeTLS
 		}
 		owned.Go(func() { failed <- serve(l) })
+	}
+	for _, l := range s.intercept.listeners {
+		owned.Go(func() { failed <- s.intercept.proxy.Serve(l) })
 	}
 	if s.admin != nil {
 		owned.Go(func() { failed <- s.admin.Serve(s.adminListener) })
@@ -249,6 +276,10 @@ func (s *instance) announce() {
 		addresses := convert(more, dataListener.String)
 		attrs = append(attrs, "also_listening", strings.Join(addresses, ","))
 	}
+	if len(s.intercept.listeners) > 0 {
+		addresses := convert(s.intercept.listeners, func(l net.Listener) string { return l.Addr().String() })
+		attrs = append(attrs, "intercepting", strings.Join(addresses, ","))
+	}
 	if s.adminAt != nil {
 		attrs = append(attrs, "admin", s.adminAt.String())
 	}
@@ -270,11 +301,13 @@ func (s *instance) drain(signals <-chan os.Signal, hurried bool) error {
 	}
 	log := s.tel.Logger()
 	log.Info("draining", "in_flight", s.guard.InFlight(), "delay", s.cfg.ShutdownDelay.String(), "timeout", s.cfg.ShutdownTimeout.String())
+	tunnelsEnded := s.drainInterception(ctx)
 	inFlight := 0
 	err := s.data.Drain(ctx, server.Drain{Delay: s.cfg.ShutdownDelay, Timeout: s.cfg.ShutdownTimeout, Abort: func() {
 		inFlight = s.guard.InFlight()
 		s.cut(problem.New(event.ShuttingDown, "The proxy is shutting down and could not wait any longer."))
 	}})
+	tunnelsEnded()
 	if inFlight > 0 {
 		err = fmt.Errorf("%d requests were cut: %w", inFlight, err)
 	} else {

@@ -2,12 +2,15 @@ package app
 
 import (
 	"cmp"
+	"context"
 	"log"
 	"net/http"
+	"net/url"
 	"os"
 	"runtime/debug"
 	"slices"
 
+	"mimecast-proxy/api1"
 	"mimecast-proxy/config"
 	"mimecast-proxy/guard"
 	"mimecast-proxy/proxy"
@@ -52,7 +55,7 @@ func (p Env) assemble(cfg config.Config) (*components, error) {
 	g, err := guard.New(guard.Policy{
 		Hosts: hosts(cfg), Origins: cfg.AllowedOrigins, Keys: cfg.APIKey.Values(),
 		Routes: cfg.Allow, ReportOnly: cfg.AllowReport, TokenStub: cfg.TokenStub, TokenPath: tokenPath(cfg), MaxRequests: cfg.MaxRequests,
-		MaxHeaderFields: cfg.MaxHeaderFields, Account: a.forRequests(cfg, redactor),
+		MaxHeaderFields: cfg.MaxHeaderFields, Account: a.forRequests(cfg, redactor), Intercepted: isIntercepted,
 		Trace: guard.Trace{Denied: tel.Denied, Route: tel.Route},
 	})
 	if err != nil {
@@ -88,8 +91,9 @@ func (p *components) handler() http.Handler {
 	trace := proxy.Trace{Unauthorized: p.tel.Unauthorized, Retried: p.tel.Retried, Answered: p.tel.Answered, Failed: p.tel.Failed, Held: p.tel.RateLimitWait}
 	budget := proxy.NewBudget(p.cfg.ReplayMemory, p.tel.ReplayBytes)
 	return stack(
-		p.tel.Wrap,   // record, count and log
-		p.guard.Wrap, // reject what may not pass; set account and client
+		p.tel.Wrap,                 // record, count and log
+		p.guard.Wrap,               // reject what may not pass; set account and client
+		api1.Wrap(p.api1Options()), // answer what API 2.0 lacks of API 1.0
 	)(proxy.New(proxy.Options{ // ReverseProxy: target and headers
 		Transport: stack(
 			proxy.Replay(p.cfg.ReplayLimit, budget), // make the body repeatable
@@ -97,6 +101,30 @@ func (p *components) handler() http.Handler {
 		)(proxy.Authenticate(trace)), // add the token; on 401, renew and resend; then the account's connections
 		Trace: trace, ErrorLog: p.tel.StdLog("warn"),
 	}))
+}
+
+// api1Options say how calls of API 1.0 are treated.
+func (p *components) api1Options() api1.Options {
+	log := p.tel.Logger()
+	forward := corporateProxy(p.cfg)
+	return api1.Options{
+		Translate: p.cfg.API1,
+		// The files of batches are on another host, which gets no token.
+		Download: &http.Transport{
+			Proxy:               func(r *http.Request) (*url.URL, error) { return forward(r.URL) },
+			TLSHandshakeTimeout: p.cfg.DialTimeout, ResponseHeaderTimeout: p.cfg.ResponseTimeout, IdleConnTimeout: p.cfg.IdleTimeout,
+			DisableCompression: true, MaxConnsPerHost: p.cfg.MaxConnections, ForceAttemptHTTP2: true,
+		},
+		Trace: api1.Trace{
+			API1Only: func(path, replacement string) {
+				log.Warn("call exists in API 1.0 only", "path", path, "replacement", replacement)
+			},
+			StartedOver: func(context.Context) {
+				log.Info("get-siem-logs starts a day back: its token is not one of this proxy's")
+			},
+			Failed: p.tel.Failed,
+		},
+	}
 }
 
 // stack joins layers, of which the first is the outermost.

@@ -157,6 +157,13 @@ func (p *parser) checkListeners(cfg Config) {
 		p.checkDataListener("PROXY_TLS_LISTEN", cfg, a, all)
 		all = append(all, a)
 	}
+	for _, a := range cfg.InterceptListen {
+		if a.Network == "unix" {
+			p.addError("PROXY_INTERCEPT_LISTEN", quoted(a.String())+" is a unix socket, which HTTPS_PROXY cannot name", "host:port")
+		}
+		p.checkDataListener("PROXY_INTERCEPT_LISTEN", cfg, a, all)
+		all = append(all, a)
+	}
 	p.checkTLS(cfg)
 	p.checkSocketDir("PROXY_ADMIN_LISTEN", cfg.Admin)
 	if slices.ContainsFunc(all, cfg.Admin.overlaps) {
@@ -170,17 +177,17 @@ func (p *parser) checkListeners(cfg Config) {
 	}
 }
 
-// checkTLS checks that a TLS listener and its certificate come together.
+// checkTLS checks what only some listeners need, and that there is one.
 func (p *parser) checkTLS(cfg Config) {
-	tlsFailed := p.hasError("PROXY_TLS_CERT") || p.hasError("PROXY_TLS_KEY")
-	switch {
-	case len(cfg.TLSListen) > 0 && cfg.TLS.IsZero() && !tlsFailed:
-		p.addError("PROXY_TLS_CERT_FILE", "not set, but PROXY_TLS_LISTEN is", "the file with the certificate that clients are to trust")
-	case len(cfg.TLSListen) == 0 && !cfg.TLS.IsZero() && !p.hasError("PROXY_TLS_LISTEN"):
+	if len(cfg.TLSListen) == 0 && !cfg.TLS.IsZero() && !p.hasError("PROXY_TLS_LISTEN") {
 		p.addWarning("PROXY_TLS_CERT_FILE is set, but PROXY_TLS_LISTEN is not: the certificate is not used")
 	}
-	if len(cfg.Listen) == 0 && len(cfg.TLSListen) == 0 && !p.hasError("PROXY_LISTEN") && !p.hasError("PROXY_TLS_LISTEN") {
+	anyFailed := p.hasError("PROXY_LISTEN") || p.hasError("PROXY_TLS_LISTEN") || p.hasError("PROXY_INTERCEPT_LISTEN")
+	if len(cfg.Listen) == 0 && len(cfg.TLSListen) == 0 && !anyFailed {
 		p.addError("PROXY_LISTEN", "off, and PROXY_TLS_LISTEN is not set, so that no client could reach the proxy", "an address in one of the two")
+	}
+	if dir := cfg.InterceptCADir; dir != "" && !filepath.IsAbs(dir) {
+		p.addError("PROXY_INTERCEPT_CA_DIR", quoted(dir)+" is not an absolute path", "an absolute path")
 	}
 }
 

@@ -38,6 +38,9 @@ type variables struct {
 	TLSListen       listenAddresses `env:"PROXY_TLS_LISTEN" shown:"none" accepts:"as for PROXY_LISTEN" help:"where clients reach the proxy over TLS 1.2 or later, with HTTP/1.1 or HTTP/2"`
 	TLSCertFile     string          `env:"PROXY_TLS_CERT_FILE" shown:"none" accepts:"a file in PEM form" help:"certificate of PROXY_TLS_LISTEN, with those of the authorities between it and the root"`
 	TLSKeyFile      string          `env:"PROXY_TLS_KEY_FILE" shown:"none" accepts:"a file in PEM form" help:"key of PROXY_TLS_CERT_FILE"`
+	InterceptListen listenAddresses `env:"PROXY_INTERCEPT_LISTEN" shown:"none" accepts:"as for PROXY_LISTEN, without unix:" help:"forward proxy for clients with Mimecast's address in their code; clients set HTTPS_PROXY to it and trust its CA"`
+	InterceptCADir  string          `env:"PROXY_INTERCEPT_CA_DIR" shown:"none" accepts:"an absolute path" help:"folder that keeps the CA across restarts: ca.pem, bundle.pem and ca-key.pem; without it the CA is new at each start, and at /ca.pem of the admin listener"`
+	API1            boolean         `env:"PROXY_API1" envDefault:"false" accepts:"true or false" help:"answer and translate the calls of API 1.0 that API 2.0 lacks, such as get-siem-logs"`
 	SocketMode      fileMode        `env:"PROXY_SOCKET_MODE" envDefault:"0600" accepts:"an octal mode from 0600 to 0777" help:"mode of a unix socket"`
 	AdminListen     optionalAddress `env:"PROXY_ADMIN_LISTEN" envDefault:"127.0.0.1:9090" accepts:"host:port, unix:/path or off" help:"where probes, metrics and the status page are"`
 	APIKey          string          `env:"PROXY_API_KEY" file:"true" shown:"none" help:"key that every request must carry: Authorization: Bearer KEY, Basic with KEY as the password, or X-Proxy-Key. The file may hold several keys, one per line, all valid at once"`
@@ -84,8 +87,15 @@ type Config struct {
 	// Listen are the plain addresses, the main one first, and TLSListen those with
 	// TLS. One of both has an address.
 	Listen, TLSListen []Address
-	// TLS is zero if there is no TLSListen.
+	// TLS is zero if there is no TLSListen, or the CA of interception is to issue its
+	// certificate.
 	TLS KeyPair
+	// InterceptListen are the addresses of the forward proxy; none: there is none.
+	InterceptListen []Address
+	// InterceptCADir keeps the CA; empty: it is in memory.
+	InterceptCADir string
+	// API1 is PROXY_API1.
+	API1 bool
 	// SocketMode is the mode of a unix socket.
 	SocketMode fs.FileMode
 	// Admin is zero if the admin listener is off.
@@ -154,6 +164,9 @@ func Parse(environ []string, profiles Profiles) (Config, error) {
 		Listen:          v.Listen,
 		TLSListen:       v.TLSListen,
 		TLS:             p.readKeyPair(v),
+		InterceptListen: v.InterceptListen,
+		InterceptCADir:  v.InterceptCADir,
+		API1:            bool(v.API1),
 		SocketMode:      fs.FileMode(v.SocketMode),
 		Admin:           v.AdminListen.Address,
 		APIKey:          p.readCredential("PROXY_API_KEY", parseKeys),

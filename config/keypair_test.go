@@ -39,7 +39,6 @@ func TestListenersAndTheirCertificateComeTogether(t *testing.T) {
 		both + "PROXY_TLS_KEY_FILE=$KEY PROXY_LISTEN=off": "",
 		both:                                "PROXY_TLS_KEY_FILE: not set, but PROXY_TLS_CERT_FILE is",
 		"PROXY_TLS_KEY_FILE=$KEY":           "PROXY_TLS_CERT_FILE: not set, but PROXY_TLS_KEY_FILE is",
-		"PROXY_TLS_LISTEN=127.0.0.1:8443":   "PROXY_TLS_CERT_FILE: not set, but PROXY_TLS_LISTEN is",
 		"PROXY_LISTEN=off":                  "PROXY_LISTEN: off, and PROXY_TLS_LISTEN is not set",
 		both + "PROXY_TLS_KEY_FILE=$OTHER":  "does not fit the certificate",
 		both + "PROXY_TLS_KEY_FILE=$NONE":   "has no private key in PEM form",

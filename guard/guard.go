@@ -52,6 +52,10 @@ type Policy struct {
 	MaxHeaderFields int
 	// MaxRequests is the most in-flight requests; 0: no limit.
 	MaxRequests int
+	// Intercepted reports whether a request came through the forward proxy, which has
+	// checked its Host and, by Proxy-Authorization, its caller: see
+	// [Guard.AllowsTunnel]. nil: none does.
+	Intercepted func(*http.Request) bool
 	// Account is put into the context of each request that passes.
 	Account *account.Account
 	// Trace reports decisions; the zero value reports none.
@@ -80,7 +84,8 @@ type Guard struct {
 	routes          *routes                 // nil: everything
 	reportOnly      bool
 	tokenStub       bool
-	tokenPath       string // in lower case
+	tokenPath       string                   // in lower case
+	intercepts      func(*http.Request) bool // nil: none
 
 	maxHeaderFields int // 0: no bound
 	account         *account.Account
@@ -107,6 +112,7 @@ func New(p Policy) (*Guard, error) {
 		reportOnly:      p.ReportOnly,
 		tokenStub:       p.TokenStub,
 		maxHeaderFields: p.MaxHeaderFields,
+		intercepts:      p.Intercepted,
 		account:         p.Account,
 		trace:           p.Trace,
 	}
@@ -116,6 +122,9 @@ func New(p Policy) (*Guard, error) {
 	g.SetKeys(p.Keys)
 	return g, nil
 }
+
+// intercepted reports whether a request came through the forward proxy.
+func (g *Guard) intercepted(r *http.Request) bool { return g.intercepts != nil && g.intercepts(r) }
 
 // InFlight returns the number of in-flight requests on the data port.
 func (g *Guard) InFlight() int { return int(g.slots.taken.Load()) }

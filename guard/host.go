@@ -52,7 +52,7 @@ func (h hosts) knows(authority string) bool {
 // marks a browser. Names are matched whole; x.localhost is not localhost, since some
 // systems ask the network's DNS for it.
 func (g *Guard) checkHost(r *http.Request) *problem.Problem {
-	if g.hosts.accepts(r.Host) {
+	if g.hosts.accepts(r.Host) || g.intercepted(r) {
 		return nil
 	}
 	if r.Host == "" && !r.ProtoAtLeast(1, 1) {

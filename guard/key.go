@@ -102,6 +102,13 @@ func (k *keyring) findInHeader(h http.Header) *key {
 	return k.find(password, false)
 }
 
+// AllowsTunnel reports whether a request to the forward proxy carries a key in
+// Proxy-Authorization, as Bearer or as the password of Basic, or no key is required.
+func (g *Guard) AllowsTunnel(r *http.Request) bool {
+	k := g.keys.Load()
+	return k == nil || k.findInHeader(http.Header{"Authorization": r.Header["Proxy-Authorization"]}) != nil
+}
+
 // basicPassword returns the password of Basic credentials (RFC 7617, section 2).
 func basicPassword(encoded string) (string, bool) {
 	pair, err := base64.StdEncoding.DecodeString(encoded)
@@ -115,7 +122,7 @@ func basicPassword(encoded string) (string, bool) {
 // checkKey rejects a request without a valid key, in any of its forms.
 func (g *Guard) checkKey(r *http.Request) *problem.Problem {
 	k := g.keys.Load()
-	if k == nil || k.findInHeader(r.Header) != nil {
+	if k == nil || g.intercepted(r) || k.findInHeader(r.Header) != nil {
 		return nil
 	}
 	what := "requires its API key"

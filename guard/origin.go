@@ -61,5 +61,5 @@ func (g *Guard) isOwn(origin string, r *http.Request) bool {
 		scheme = "https://"
 	}
 	authority, ok := strings.CutPrefix(origin, scheme)
-	return ok && strings.EqualFold(authority, r.Host) && g.hosts.knows(r.Host)
+	return ok && strings.EqualFold(authority, r.Host) && (g.hosts.knows(r.Host) || g.intercepted(r))
 }

@@ -53,7 +53,7 @@ func badTarget(detail string, args ...any) *problem.Problem {
 func (g *Guard) originForm(r *http.Request) (string, *problem.Problem) {
 	uri := r.RequestURI
 	if r.Method == http.MethodConnect || r.Method == "PRI" || uri == "*" {
-		return "", badTarget("The proxy takes requests for a path over HTTP/1.1, as Mimecast does. It opens no tunnels.")
+		return "", badTarget("The proxy takes requests for a path over HTTP/1.1, as Mimecast does. It opens no tunnels: for a client that needs one, see PROXY_INTERCEPT_LISTEN.")
 	}
 	if strings.HasPrefix(uri, "/") {
 		return uri, nil
@@ -71,7 +71,7 @@ func (g *Guard) originForm(r *http.Request) (string, *problem.Problem) {
 			return rest, nil
 		}
 	}
-	return "", badTarget("The request is for another host. Use the proxy's address in place of Mimecast's base URL, not as HTTP_PROXY.")
+	return "", badTarget("The request is for another host. Use the proxy's address as base URL, not as HTTP_PROXY; or set PROXY_INTERCEPT_LISTEN.")
 }
 
 // mayBeAmbiguous reports whether a path has a character that servers interpret in

@@ -62,7 +62,7 @@ type metrics struct {
 
 	duration, upstream, tokenDuration prometheus.Histogram
 
-	denied, unauthorized, retries, aborted, tokens, waits, reloads *prometheus.CounterVec
+	denied, unauthorized, retries, aborted, tokens, waits, reloads, tunnels *prometheus.CounterVec
 
 	// byRoute is nil where no routes are configured.
 	byRoute *prometheus.CounterVec
@@ -86,6 +86,7 @@ func newMetrics(o Options, t *Telemetry) *metrics {
 	m.remaining = m.gauge("rate_limit_remaining", "Latest X-RateLimit-Remaining: requests left in that period.")
 	m.reset = m.gauge("rate_limit_reset_seconds", "Latest X-RateLimit-Reset: time until the quota resets, in seconds.")
 	m.waits = m.counter("rate_limit_waits_total", "Requests that waited after 429, by outcome.", labels(event.HoldOutcomes), "outcome")
+	m.tunnels = m.counter("intercept_connections_total", "Uses of the forward proxy that have ended, by outcome.", labels(event.InterceptOutcomes), "outcome")
 	m.replay = m.gauge("replay_buffer_bytes", "Size of all request bodies kept for a retry.")()
 	m.addFiles(o)
 	m.constantGauge("requests_in_flight_limit", "Limit of requests in flight; more get 503 too_busy.", o.MaxRequests)

@@ -1,0 +1,135 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"slices"
+	"time"
+
+	"mimecast-proxy/config"
+	"mimecast-proxy/intercept"
+	"mimecast-proxy/mimecast"
+	"mimecast-proxy/secret"
+	"mimecast-proxy/server"
+	"mimecast-proxy/telemetry"
+)
+
+// interception is the forward proxy of a running proxy, with its authority. The zero
+// value has neither.
+type interception struct {
+	authority *intercept.Authority
+	proxy     *intercept.Proxy // nil: no forward proxy
+	listeners []net.Listener
+	// password is asked for in place of an API key; zero: it is not.
+	password secret.Text
+}
+
+// needsAuthority reports whether certificates have to be issued.
+func needsAuthority(cfg config.Config) bool {
+	return len(cfg.InterceptListen) > 0 || len(cfg.TLSListen) > 0 && cfg.TLS.IsZero()
+}
+
+// newAuthority returns the authority of the configuration.
+func newAuthority(cfg config.Config) (*intercept.Authority, error) {
+	names := append(mimecast.APIHosts(), cfg.BaseURL.Hostname())
+	if len(cfg.TLSListen) > 0 && cfg.TLS.IsZero() {
+		names = slices.DeleteFunc(append(names, hosts(cfg)...), func(name string) bool { return name == "*" })
+	}
+	slices.Sort(names)
+	names = slices.Compact(names)
+	if cfg.InterceptCADir == "" {
+		return intercept.NewAuthority(names)
+	}
+	a, err := intercept.LoadAuthority(cfg.InterceptCADir, names)
+	if err != nil {
+		return nil, fmt.Errorf("PROXY_INTERCEPT_CA_DIR: %w", err)
+	}
+	return a, nil
+}
+
+// openInterception opens the forward proxy's listeners. The handler gets the requests to
+// Mimecast.
+func (s *instance) openInterception(ctx context.Context, p Env, h http.Handler) error {
+	if !needsAuthority(s.cfg) {
+		return nil
+	}
+	var err error
+	if s.intercept.authority, err = newAuthority(s.cfg); err != nil {
+		return err
+	}
+	for _, a := range s.cfg.InterceptListen {
+		l, err := server.Listen(ctx, p.listen, "PROXY_INTERCEPT_LISTEN", a.Network, a.Address, s.cfg.SocketMode)
+		if err != nil {
+			return err
+		}
+		s.intercept.listeners = append(s.intercept.listeners, l)
+	}
+	if len(s.intercept.listeners) > 0 {
+		s.intercept.proxy = s.newForwardProxy(ctx, h)
+	}
+	return nil
+}
+
+func (s *instance) newForwardProxy(ctx context.Context, h http.Handler) *intercept.Proxy {
+	o := intercept.Options{
+		Authority: s.intercept.authority, Handler: h,
+		Intercepted:  func(host string) bool { return mimecast.IsAPIHost(host) || host == s.cfg.BaseURL.Hostname() },
+		Password:     s.intercept.password,
+		MimecastOnly: slices.ContainsFunc(s.cfg.InterceptListen, func(a config.Address) bool { return !a.Loopback() }),
+		Dial:         intercept.DialThrough(corporateProxy(s.cfg), nil),
+		Own:          s.ownAddresses,
+		DialTimeout:  2 * s.cfg.DialTimeout,
+		MaxTunnels:   s.cfg.MaxRequests,
+		Server: func(h http.Handler) *http.Server {
+			return &http.Server{
+				Handler: h, ErrorLog: s.tel.StdLog("debug"), MaxHeaderBytes: s.cfg.MaxHeaderBytes,
+				ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, BaseContext: func(net.Listener) context.Context { return ctx },
+			}
+		},
+		ErrorLog: s.tel.StdLog("debug"),
+		NewID:    s.tel.NewID,
+		Trace:    intercept.Trace{TunnelDone: func(t intercept.Tunnel) { s.tel.TunnelDone(telemetry.Tunnel(t)) }},
+	}
+	if o.Password.IsZero() {
+		o.Authorize = s.guard.AllowsTunnel
+	}
+	return intercept.New(o)
+}
+
+// ownAddresses are where the proxy listens, which no tunnel may lead to.
+func (s *instance) ownAddresses() []net.Addr {
+	own := convert(s.dataListeners, func(l dataListener) net.Addr { return l.Addr() })
+	if s.adminAt != nil {
+		own = append(own, s.adminAt)
+	}
+	return own
+}
+
+// isIntercepted reports whether a request came through the forward proxy.
+func isIntercepted(r *http.Request) bool { return intercept.BaseURL(r.Context()) != "" }
+
+// drainInterception ends the tunnels, within the times of the data port. The returned
+// func waits until it has.
+func (s *instance) drainInterception(ctx context.Context) (wait func()) {
+	if s.intercept.proxy == nil {
+		return func() {}
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		delay := time.NewTimer(s.cfg.ShutdownDelay)
+		defer delay.Stop()
+		select {
+		case <-delay.C:
+		case <-ctx.Done():
+		}
+		bounded, cancel := context.WithTimeout(ctx, s.cfg.ShutdownTimeout)
+		defer cancel()
+		if s.intercept.proxy.Shutdown(bounded) != nil {
+			_ = s.intercept.proxy.Close() // what is left was cut
+		}
+	}()
+	return func() { <-done }
+}

@@ -1,0 +1,104 @@
+package app
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"mimecast-proxy/intercept"
+	"mimecast-proxy/secret"
+)
+
+// bundleVariables name the file of certificates that a program trusts: OpenSSL and what
+// uses it, Python's requests, curl, the AWS SDKs, git, Deno.
+var bundleVariables = []string{"SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE", "GIT_SSL_CAINFO", "DENO_CERT"}
+
+// nodeVariable names certificates that Node.js trusts in addition to its own.
+const nodeVariable = "NODE_EXTRA_CA_CERTS"
+
+// trustFolder holds the certificates for a command, in files that only this user can
+// read. They are gone with the command.
+type trustFolder struct{ dir string }
+
+func (f trustFolder) bundle() string { return filepath.Join(f.dir, "bundle.pem") }
+func (f trustFolder) ca() string     { return filepath.Join(f.dir, "ca.pem") }
+
+// newTrustFolder writes what a command needs to trust the authority, and what it trusts
+// already by its environment.
+func newTrustFolder(a *intercept.Authority, environ []string) (trustFolder, error) {
+	roots, err := intercept.SystemRootsPEM()
+	if err != nil && lookup(environ, "SSL_CERT_FILE") == "" {
+		return trustFolder{}, err
+	}
+	trusted := [][]byte{roots}
+	for _, name := range bundleVariables {
+		own, err := readNamed(environ, name)
+		if err != nil {
+			return trustFolder{}, err
+		}
+		trusted = append(trusted, own)
+	}
+	node, err := readNamed(environ, nodeVariable)
+	if err != nil {
+		return trustFolder{}, err
+	}
+	dir, err := os.MkdirTemp("", "mimecast-proxy-run-") // for this user alone
+	if err != nil {
+		return trustFolder{}, err
+	}
+	f := trustFolder{dir}
+	err = errors.Join(os.WriteFile(f.bundle(), a.Bundle(trusted...), 0o600), os.WriteFile(f.ca(), a.Bundle(node), 0o600))
+	if err != nil {
+		return f, errors.Join(err, f.remove())
+	}
+	return f, nil
+}
+
+func (f trustFolder) remove() error { return os.RemoveAll(f.dir) }
+
+// readNamed reads the file that a variable names; nothing if it names none.
+func readNamed(environ []string, name string) ([]byte, error) {
+	path := lookup(environ, name)
+	if path == "" {
+		return nil, nil
+	}
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return content, nil
+}
+
+// environ returns a command's environment with the variables that lead it through the
+// forward proxy.
+func (f trustFolder) environ(environ []string, address string, password secret.Text) []string {
+	forward := (&url.URL{Scheme: "http", Host: address, User: url.UserPassword("run", password.Reveal())}).String()
+	names := append([]string{"HTTPS_PROXY", "https_proxy", nodeVariable, "NODE_USE_ENV_PROXY"}, bundleVariables...)
+	environ = without(environ, named(names...))
+	for _, name := range bundleVariables {
+		environ = append(environ, name+"="+f.bundle())
+	}
+	return append(environ, nodeVariable+"="+f.ca(), "NODE_USE_ENV_PROXY=1", "HTTPS_PROXY="+forward, "https_proxy="+forward)
+}
+
+// exempted returns the entry of a NO_PROXY list that keeps a program from the forward
+// proxy; empty if there is none.
+func exempted(environ []string) string {
+	for _, name := range []string{"NO_PROXY", "no_proxy"} {
+		for entry := range strings.SplitSeq(lookup(environ, name), ",") {
+			entry = strings.TrimSpace(entry)
+			bare := strings.TrimLeft(strings.ToLower(entry), "*.")
+			if entry == "*" || bare != "" && (bare == "com" || strings.HasSuffix("api.services.mimecast.com", bare) || strings.HasSuffix("eu-api.mimecast.com", bare) || strings.HasSuffix(bare, "mimecast.com")) {
+				return entry
+			}
+		}
+	}
+	return ""
+}
+
+// newPassword returns a random password.
+func newPassword() secret.Text { return secret.New(rand.Text()) }
