@@ -232,16 +232,17 @@ func healthcheckCommand(p app.Env) *cobra.Command {
 }
 
 // usageErrors gives wrong arguments the exit code of a bad configuration.
-func usageErrors(root *cobra.Command) {
-	for _, cmd := range append(root.Commands(), root) {
-		if judge := cmd.Args; judge != nil {
-			cmd.Args = func(cmd *cobra.Command, args []string) error {
-				if err := judge(cmd, args); err != nil {
-					return usageError(err)
-				}
-				return nil
+func usageErrors(cmd *cobra.Command) {
+	if check := cmd.Args; check != nil {
+		cmd.Args = func(cmd *cobra.Command, args []string) error {
+			if err := check(cmd, args); err != nil {
+				return usageError(err)
 			}
+			return nil
 		}
+	}
+	for _, sub := range cmd.Commands() {
+		usageErrors(sub)
 	}
 }
 

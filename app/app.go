@@ -38,6 +38,9 @@ type Env struct {
 	Reread <-chan os.Signal
 	// Supervisor keeps Serve running. The other commands do not use it.
 	Supervisor server.Supervisor
+	// userEnviron is for programs of the user's, if Environ is changed for the demo; nil:
+	// Environ is.
+	userEnviron []string
 	// tunnelPassword protects the forward proxy of Run; zero: an API key does, if one is
 	// required.
 	tunnelPassword secret.Text

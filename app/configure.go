@@ -36,8 +36,7 @@ var credentialVariables = []string{"MIMECAST_CLIENT_ID", "MIMECAST_CLIENT_ID_FIL
 
 // lacksCredentials reports whether no variable names credentials or a stored connection.
 func lacksCredentials(environ []string) bool {
-	isSet := named(append([]string{"MIMECAST_PROFILE"}, credentialVariables...)...)
-	return !slices.ContainsFunc(environ, isSet)
+	return !slices.ContainsFunc(append([]string{"MIMECAST_PROFILE"}, credentialVariables...), func(name string) bool { return lookup(environ, name) != "" })
 }
 
 func isMissingCredential(e config.VariableError) bool {

@@ -54,23 +54,28 @@ func (p Env) Connect(ctx context.Context, o ConnectOptions) error {
 
 // connect is Connect with a hint about what to enter, for the demo.
 func (p Env) connect(ctx context.Context, o ConnectOptions, hint string) error {
+	surviveBrokenPipes() // the terminal has to be restored first
 	ctx, stop := p.untilSignal(ctx)
 	defer stop()
-	c, err := p.newConnector(ctx, o)
-	if err != nil {
+	ctx, stopWatching := p.untilHangup(ctx)
+	defer stopWatching()
+	if err := p.checkOptions(o); err != nil {
 		return err
 	}
-	if hint != "" { // the demo goes on by itself
-		c.target.where, c.target.next = "in a folder that the demo removes. The demo starts now", ""
-	}
+	var c *connector
 	var done connectpage.Connected
-	switch {
-	case o.Web:
-		done, err = p.connectOnPage(ctx, c, hint)
-	case o.SecretStdin || o.SecretFile != "":
-		done, err = p.connectFromFiles(ctx, c)
-	default:
-		done, err = p.connectOnTerminal(ctx, c, hint)
+	var err error
+	if o.Web || o.SecretStdin || o.SecretFile != "" {
+		c, err = p.newConnector(ctx, o, hint)
+		switch {
+		case err != nil:
+		case o.Web:
+			done, err = p.connectOnPage(ctx, c, hint)
+		default:
+			done, err = p.connectFromFiles(ctx, c)
+		}
+	} else {
+		c, done, err = p.connectOnTerminal(ctx, o, hint)
 	}
 	if err != nil {
 		if ctx.Err() != nil || errors.Is(err, errInterrupted) {
@@ -78,7 +83,48 @@ func (p Env) connect(ctx context.Context, o ConnectOptions, hint string) error {
 		}
 		return err
 	}
+	if _, err := p.Stdout.Write(c.manifest.Bytes()); err != nil {
+		return fmt.Errorf("writing the manifest: %w", err)
+	}
 	return c.report(p.messages(o), done)
+}
+
+// untilHangup returns a context that ends when the terminal is gone.
+func (p Env) untilHangup(ctx context.Context) (_ context.Context, stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	watching := make(chan struct{})
+	go func() {
+		defer close(watching)
+		select {
+		case <-p.Reread:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() { cancel(); <-watching }
+}
+
+// checkOptions returns an error for options that have no effect, or a dangerous one.
+func (p Env) checkOptions(o ConnectOptions) error {
+	switch {
+	case o.Web && (o.SecretStdin || o.SecretFile != "") || o.SecretStdin && o.SecretFile != "":
+		return usageError("--web, --secret-stdin and --secret-file exclude each other")
+	case o.SecretStdin && p.terminalInput() != nil:
+		return usageError("--secret-stdin would show what you type: leave it out, or pass a file with < FILE")
+	case o.Store == "kubernetes" && terminalOf(p.Stdout) != nil:
+		return usageError("--store kubernetes would show the secret: pass the output to kubectl apply -f -, or to a file")
+	case o.Rotate && o.Store != "" && o.Store != "keyring" && o.Store != "file":
+		return usageError("--rotate replaces a stored connection: for --store %s, run connect without it", o.Store)
+	case o.Rotate && o.Region != "":
+		return usageError("--rotate keeps the region: for another one, run connect without it")
+	case o.Output != "" && o.Store != "systemd" && o.Store != "env-file":
+		return usageError("--output is for --store systemd and env-file")
+	case o.Namespace != "" && o.Store != "kubernetes":
+		return usageError("--namespace is for --store kubernetes")
+	case o.Region != "" && !isRegion(o.Region):
+		return usageError("--region %q: %s", o.Region, wrongRegion)
+	}
+	return nil
 }
 
 // messages is where a person reads what happened: not where the manifest goes.
@@ -89,39 +135,26 @@ func (p Env) messages(o ConnectOptions) io.Writer {
 	return p.Stdout
 }
 
-// unchanged says what a connect that failed left.
+// unchanged says what a connect that failed left. c may be nil.
 func (c *connector) unchanged() string {
-	if c.previous != nil {
+	if c != nil && c.previous != nil {
 		return "the stored connection is as it was"
 	}
 	return "nothing was stored"
 }
 
-// newConnector checks the options and finds out what is known already.
-func (p Env) newConnector(ctx context.Context, o ConnectOptions) (*connector, error) {
+// newConnector finds out what is known already. The hint is the demo's.
+func (p Env) newConnector(ctx context.Context, o ConnectOptions, hint string) (*connector, error) {
 	o.Profile = p.profile(o.Profile)
 	if err := connection.CheckProfile(o.Profile); err != nil {
-		return nil, usageError("--profile: %w", err)
+		return nil, usageError("--profile or MIMECAST_PROFILE: %w", err)
 	}
 	c := &connector{ConnectOptions: o, redactor: cmp.Or(p.Redactor, new(telemetry.Redactor)), lifetime: pageLifetime}
 	c.environ = without(p.Environ, func(v string) bool {
 		return strings.HasPrefix(v, "PROXY_") || named(append(credentialVariables, "MIMECAST_PROFILE")...)(v)
 	})
-	book, bookErr := newBook(p.Environ)
-	c.book = book
-	if bookErr == nil {
-		entry, err := book.Find(o.Profile)
-		if err == nil {
-			c.previous = &entry
-		} else if !errors.Is(err, connection.ErrNotFound) {
-			return nil, err
-		}
-	}
-	if o.Web && (o.SecretStdin || o.SecretFile != "") || o.SecretStdin && o.SecretFile != "" {
-		return nil, usageError("--web, --secret-stdin and --secret-file exclude each other")
-	}
-	if o.Rotate && c.previous == nil {
-		return nil, usageError("no connection is stored as profile %q: run mimecast-proxy connections", o.Profile)
+	if err := c.findPrevious(p.Environ); err != nil {
+		return nil, err
 	}
 	if err := c.chooseAddress(); err != nil {
 		return nil, err
@@ -129,9 +162,41 @@ func (p Env) newConnector(ctx context.Context, o ConnectOptions) (*connector, er
 	if o.Rotate {
 		c.knowPrevious(ctx)
 	}
-	var err error
-	c.target, err = p.chooseTarget(ctx, c, bookErr)
-	return c, err
+	if o.ClientIDFile != "" {
+		text, err := readInput(ctx, func() (io.ReadCloser, error) { return os.Open(o.ClientIDFile) })
+		if err != nil {
+			return nil, usageError("--client-id-file: %w", err)
+		}
+		c.known.ClientID, _ = connection.ParsePaste(string(text))
+	}
+	if err := c.chooseTarget(ctx); err != nil {
+		return nil, err
+	}
+	if hint != "" { // the demo goes on by itself
+		c.target.where, c.target.next, c.notice = "in a folder that the demo removes. The demo starts now", "", ""
+	}
+	return c, nil
+}
+
+// findPrevious finds the connection of the profile that there is. A list that cannot be
+// read matters only to the stores that write it.
+func (c *connector) findPrevious(environ []string) error {
+	c.book, c.bookErr = newBook(environ)
+	if c.bookErr == nil {
+		entry, err := c.book.Find(c.Profile)
+		if err == nil {
+			c.previous = &entry
+		} else if !errors.Is(err, connection.ErrNotFound) {
+			c.bookErr = err
+		}
+	}
+	switch {
+	case c.Rotate && c.bookErr != nil:
+		return c.bookErr
+	case c.Rotate && c.previous == nil:
+		return usageError("no connection is stored as profile %q: run mimecast-proxy connections", c.Profile)
+	}
+	return nil
 }
 
 // profile returns a profile that was named, or else the one that serve would use.
@@ -148,20 +213,24 @@ func usageError(format string, args ...any) error {
 	return &ExitError{ExitUsage, fmt.Errorf(format, args...)}
 }
 
-// chooseAddress finds the region or base URL, and checks what else the test needs.
+// addressVariables say where the API is.
+var addressVariables = []string{"MIMECAST_REGION", "MIMECAST_BASE_URL", "MIMECAST_TOKEN_URL", "MIMECAST_CA_FILE"}
+
+// chooseAddress finds the region or base URL, and checks what else the test needs. A
+// rotation keeps what is stored.
 func (c *connector) chooseAddress() error {
 	if c.Rotate {
-		for name, value := range map[string]string{"MIMECAST_BASE_URL": c.previous.BaseURL, "MIMECAST_TOKEN_URL": c.previous.TokenURL, "MIMECAST_CA_FILE": c.previous.CAFile} {
+		c.environ = without(c.environ, named(addressVariables...))
+		for i, value := range []string{c.previous.Region, c.previous.BaseURL, c.previous.TokenURL, c.previous.CAFile} {
 			if value != "" {
-				c.environ = append(without(c.environ, named(name)), name+"="+value)
+				c.environ = append(c.environ, addressVariables[i]+"="+value)
 			}
 		}
-		c.Region = cmp.Or(c.Region, c.previous.Region)
 	}
-	c.known.Region = cmp.Or(c.Region, c.variable("MIMECAST_REGION"), "global")
 	if c.Region != "" {
 		c.environ = append(without(c.environ, named("MIMECAST_REGION")), "MIMECAST_REGION="+c.Region)
 	}
+	c.known.Region = cmp.Or(c.variable("MIMECAST_REGION"), "global")
 	cfg, err := config.Parse(append(slices.Clone(c.environ), "MIMECAST_CLIENT_ID=-", "MIMECAST_CLIENT_SECRET=-"), nil)
 	if err != nil {
 		return err
@@ -185,84 +254,95 @@ func (c *connector) knowPrevious(ctx context.Context) {
 	}
 }
 
-// chooseTarget returns the store that was asked for, or the best that there is.
-func (p Env) chooseTarget(ctx context.Context, c *connector, bookErr error) (target, error) {
+// chooseTarget chooses the store that was asked for, or the best that there is.
+func (c *connector) chooseTarget(ctx context.Context) (err error) {
 	store := c.Store
 	if store == "" && c.Rotate {
 		store = string(c.previous.Store)
 	}
 	switch store {
 	case "systemd":
-		return systemdTarget(c.ConnectOptions)
+		c.target, err = systemdTarget(c.ConnectOptions)
+		return err
 	case "kubernetes":
-		return kubernetesTarget(p.Stdout, c.ConnectOptions), nil
+		c.target = kubernetesTarget(&c.manifest, c.ConnectOptions)
+		return nil
 	case "env-file":
-		return envFileTarget(c.ConnectOptions)
+		c.target, err = envFileTarget(c.ConnectOptions)
+		return err
 	case "", "keyring", "file":
 	default:
-		return target{}, usageError("--store %q is not one of %s", store, strings.Join(ConnectStores, ", "))
+		return usageError("--store %q is not one of %s", store, strings.Join(ConnectStores, ", "))
 	}
-	if bookErr != nil {
-		return target{}, fmt.Errorf("finding the folder for connections: %w", bookErr)
+	if c.bookErr != nil {
+		return fmt.Errorf("reading the stored connections: %w", c.bookErr)
 	}
+	why := ""
 	if store != string(connection.File) {
 		err := c.book.KeyringState(ctx)
-		switch {
-		case err == nil:
-			return bookTarget(c.book, connection.Keyring, c.ConnectOptions), nil
-		case store == string(connection.Keyring):
-			return target{}, fmt.Errorf("%w; or choose --store file, a file that only you can read", err)
-		case !errors.Is(err, connection.ErrNoKeyring):
-			fmt.Fprintln(p.messages(c.ConnectOptions), "The keyring is not used: "+err.Error()+".")
+		if err == nil {
+			c.useBook(connection.Keyring, "")
+			return nil
 		}
+		if store == string(connection.Keyring) {
+			return fmt.Errorf("%w; or choose --store file, a file that only you can read", err)
+		}
+		why = ", since the keyring cannot be used: " + err.Error()
 	}
-	return bookTarget(c.book, connection.File, c.ConnectOptions), nil
+	c.useBook(connection.File, why)
+	return nil
+}
+
+// useBook stores the connection in the book. The notice says so before anything is asked.
+func (c *connector) useBook(store connection.Store, why string) {
+	c.target = bookTarget(c.book, store, c.ConnectOptions)
+	c.notice = "It is stored in " + placeOf(store) + why + ".\n"
+	if c.previous != nil && !c.Rotate {
+		c.notice += "It replaces the connection to " + cmp.Or(c.previous.Account, "an account") + " in profile " + c.Profile + ".\n"
+	}
 }
 
 // connectFromFiles connects with what files and the standard input hold.
-func (p Env) connectFromFiles(ctx context.Context, c *connector) (connectpage.Connected, error) {
+func (p Env) connectFromFiles(ctx context.Context, c *connector) (done connectpage.Connected, err error) {
 	in := c.known
-	if c.ClientIDFile != "" {
-		text, err := os.ReadFile(c.ClientIDFile)
-		if err != nil {
-			return connectpage.Connected{}, usageError("--client-id-file: %w", err)
-		}
-		in.ClientID = string(text)
+	open := func() (io.ReadCloser, error) { return io.NopCloser(p.Stdin), nil }
+	if c.SecretFile != "" {
+		open = func() (io.ReadCloser, error) { return os.Open(c.SecretFile) }
 	}
-	key, err := p.readSecret(ctx, c)
-	if err != nil {
-		return connectpage.Connected{}, err
+	key, err := readInput(ctx, open)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return done, err
+	case err != nil:
+		return done, usageError("reading the secret: %w", err)
 	}
 	in.ClientSecret = secret.New(string(key))
+	if _, err := fmt.Fprint(p.messages(c.ConnectOptions), c.notice); err != nil {
+		return done, err
+	}
 	return c.connect(ctx, in)
 }
 
-// maxSecretInput bounds what is read as a secret, in bytes.
-const maxSecretInput = 64 << 10
-
-func (p Env) readSecret(ctx context.Context, c *connector) ([]byte, error) {
-	if c.SecretFile != "" {
-		text, err := os.ReadFile(c.SecretFile)
-		if err != nil {
-			return nil, usageError("--secret-file: %w", err)
-		}
-		return text, nil
-	}
+// readInput reads what is opened, which may be a pipe that nobody writes to. Then the
+// read ends with the process.
+func readInput(ctx context.Context, open func() (io.ReadCloser, error)) ([]byte, error) {
 	type result struct {
 		text []byte
 		err  error
 	}
 	read := make(chan result, 1)
-	go func() { // it ends with the process, if nobody writes
-		text, err := io.ReadAll(io.LimitReader(p.Stdin, maxSecretInput))
-		read <- result{text, err}
+	go func() {
+		f, err := open()
+		if err != nil {
+			read <- result{nil, err}
+			return
+		}
+		text, err := io.ReadAll(io.LimitReader(f, maxLine))
+		read <- result{text, errors.Join(err, f.Close())}
 	}()
 	select {
 	case r := <-read:
-		if r.err != nil {
-			return nil, fmt.Errorf("reading the secret from the standard input: %w", r.err)
-		}
-		return r.text, nil
+		return r.text, r.err
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -31,9 +32,13 @@ type connector struct {
 	environ  []string // without credentials and without variables of the proxy
 	base     *url.URL // in place of a region; nil: a region is asked
 	book     connection.Book
+	bookErr  error // why the book cannot be used
 	target   target
 	previous *connection.Connection // of this profile; nil: there is none
 	known    connectpage.Input      // before anybody entered anything
+	// notice says, before anything is asked, where the connection goes.
+	notice   string
+	manifest bytes.Buffer // of the store kubernetes
 	redactor *telemetry.Redactor
 	lifetime time.Duration // of the page
 }
@@ -57,8 +62,9 @@ func (c *connector) connect(ctx context.Context, in connectpage.Input) (connectp
 		return done, err
 	}
 	entry := connection.Connection{Profile: c.Profile, Region: in.Region, Account: done.Account, Tested: time.Now().UTC()}
+	entry.TokenURL = c.variable("MIMECAST_TOKEN_URL")
 	if c.base != nil {
-		entry.Region, entry.BaseURL, entry.TokenURL = "", c.base.String(), c.variable("MIMECAST_TOKEN_URL")
+		entry.Region, entry.BaseURL = "", c.base.String()
 	}
 	if ca := c.variable("MIMECAST_CA_FILE"); ca != "" {
 		if entry.CAFile, err = filepath.Abs(ca); err != nil {
@@ -66,17 +72,29 @@ func (c *connector) connect(ctx context.Context, in connectpage.Input) (connectp
 		}
 	}
 	creds := connection.Credentials{ClientID: secret.New(in.ClientID), ClientSecret: in.ClientSecret}
-	err = c.target.store(ctx, entry, creds)
+	// Half of a store would be worse than one that ends a little later.
+	err = c.target.store(context.WithoutCancel(ctx), entry, creds)
 	if errors.Is(err, connection.ErrOldCopy) {
 		done.Notes = append(done.Notes, err.Error()+".")
 		err = nil
 	}
 	if err != nil {
-		return done, fmt.Errorf("the credentials work, but cannot be stored: %w", err)
+		return done, &notStoredError{err}
 	}
 	done.Stored, done.Next = c.target.where, c.target.next
 	return done, nil
 }
+
+// notStoredError is why credentials that work were not stored.
+type notStoredError struct{ err error }
+
+// Error implements error.
+func (e *notStoredError) Error() string {
+	return "the credentials work, but cannot be stored: " + e.err.Error()
+}
+
+// Unwrap returns the cause.
+func (e *notStoredError) Unwrap() error { return e.err }
 
 // clean takes what was entered apart: a paste may hold both values, with what
 // surrounds them where they were copied from.
@@ -101,6 +119,9 @@ func (c *connector) clean(in connectpage.Input) (connectpage.Input, error) {
 		return in, reject("Enter the client secret.", connectpage.ClientSecret)
 	case id == key:
 		return in, reject("The client ID and the secret are the same text. Copy each from its own field.", connectpage.ClientID, connectpage.ClientSecret)
+	}
+	if err := (connection.Credentials{ClientID: secret.New(id), ClientSecret: in.ClientSecret}).Check(); err != nil {
+		return in, reject("These cannot be credentials: "+err.Error()+".", connectpage.ClientID, connectpage.ClientSecret)
 	}
 	return in, nil
 }
@@ -177,10 +198,17 @@ func (c *connector) rejectedBy(ctx context.Context, err error) error {
 		return cause
 	}
 	if e, ok := errors.AsType[*token.Error](err); ok && e.Outcome == event.TokenRefused {
-		return reject(fmt.Sprintf("Mimecast rejects the client ID or the secret (status %d). Check that both are complete, and of the same application.", e.Status),
-			connectpage.ClientID, connectpage.ClientSecret)
+		return reject(fmt.Sprintf("Mimecast rejects the client ID or the secret (status %d). Check that both are complete, and of the same application.", e.Status), c.allFields()...)
 	}
 	return reject(c.redactor.Redact(strings.TrimSuffix(tokenErrorDetail(err), "."))+".", connectpage.Region)
+}
+
+// allFields are those that are asked.
+func (c *connector) allFields() []connectpage.Field {
+	if c.base != nil {
+		return []connectpage.Field{connectpage.ClientID, connectpage.ClientSecret}
+	}
+	return []connectpage.Field{connectpage.Region, connectpage.ClientID, connectpage.ClientSecret}
 }
 
 // variable returns the value of a variable; empty if it is not set.

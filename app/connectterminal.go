@@ -26,26 +26,29 @@ const rotateGuide = `Replace the secret of profile %s
 
 `
 
-// connectOnTerminal asks on the terminal until what was entered works.
-func (p Env) connectOnTerminal(ctx context.Context, c *connector, hint string) (done connectpage.Connected, err error) {
-	in := p.terminalInput()
-	out := terminalOf(p.messages(c.ConnectOptions), p.Stderr)
+// connectOnTerminal asks on the terminal until what was entered works. From its first
+// moment on the terminal shows nothing by itself.
+func (p Env) connectOnTerminal(ctx context.Context, o ConnectOptions, hint string) (c *connector, done connectpage.Connected, err error) {
+	in, out := p.terminalInput(), terminalOf(p.messages(o), p.Stderr)
 	if in == nil || out == nil {
-		return done, usageError("connect asks on a terminal; in a script, use --client-id-file and --secret-stdin")
+		return nil, done, usageError("connect asks on a terminal; in a script, use --client-id-file and --secret-stdin")
 	}
 	ctx, interrupt := context.WithCancel(ctx)
 	defer interrupt()
 	t, err := openConsole(ctx, in, out, interrupt)
 	if err != nil {
-		return done, fmt.Errorf("reading from the terminal: %w", err)
+		return nil, done, fmt.Errorf("reading from the terminal: %w", err)
 	}
 	defer func() { err = errors.Join(err, t.Close()) }()
-	t.print(c.guide() + hint)
+	if c, err = p.newConnector(ctx, o, hint); err != nil {
+		return c, done, err
+	}
+	t.print(c.guide() + hint + c.notice)
 	done, err = c.ask(ctx, t)
-	if ctx.Err() != nil {
+	if err != nil && ctx.Err() != nil {
 		err = errInterrupted
 	}
-	return done, err
+	return c, done, err
 }
 
 func (c *connector) guide() string {
@@ -53,10 +56,6 @@ func (c *connector) guide() string {
 		return fmt.Sprintf(rotateGuide, c.Profile)
 	}
 	return connectGuide
-}
-
-func (t *console) print(text string) {
-	_, _ = t.Write([]byte(text)) // what is read next reports a terminal that is gone
 }
 
 // ask asks for what is not known, and again for what was rejected.
@@ -67,53 +66,67 @@ func (c *connector) ask(ctx context.Context, t *console) (connectpage.Connected,
 		fields = []connectpage.Field{connectpage.ClientSecret}
 	}
 	for {
-		before := in.ClientSecret.Reveal()
-		for _, f := range fields {
-			if f == connectpage.ClientSecret && in.ClientSecret.Reveal() != before {
-				t.print("The client secret was pasted with the ID.\n")
-				continue
-			}
-			if err := c.question(t, f, &in); err != nil {
-				return connectpage.Connected{}, err
-			}
+		if err := c.askFields(t, fields, &in); err != nil {
+			return connectpage.Connected{}, err
 		}
 		t.print("Testing …\n")
 		done, err := c.connect(ctx, in)
-		rejected, ok := errors.AsType[*connectpage.Rejected](err)
-		if !ok {
+		rejected, again := errors.AsType[*connectpage.Rejected](err)
+		notStored, stuck := errors.AsType[*notStoredError](err)
+		switch {
+		case again:
+			fields = rejected.Fields
+			t.print("\n" + rejected.Text + "\n")
+		case stuck:
+			fields = nil
+			t.print("\n" + notStored.Error() + "\n")
+		default:
 			return done, err
 		}
-		t.print("\n" + rejected.Text + "\n")
-		if fields = rejected.Fields; len(fields) == 1 && fields[0] == connectpage.Region && c.base != nil {
-			if _, err := t.ask("Press Enter to try again, or Ctrl-C to stop. "); err != nil {
+		t.forget() // what was typed ahead was for another question
+		if stuck || len(fields) == 1 && fields[0] == connectpage.Region && c.base != nil {
+			if _, err := t.ask("Press Enter to try again, or Ctrl-C to stop. ", nil); err != nil {
 				return done, err
 			}
 		}
 	}
 }
 
-// question asks for one value. An empty answer keeps what is known.
-func (c *connector) question(t *console, f connectpage.Field, in *connectpage.Input) error {
-	switch f {
-	case connectpage.Region:
-		return c.askRegion(t, in)
-	case connectpage.ClientID:
-		return c.askID(t, in)
-	case connectpage.ClientSecret:
-		return c.askSecret(t, in)
+// askFields asks for values. An empty answer keeps what is known. What was pasted in the
+// place of another value is not asked.
+func (c *connector) askFields(t *console, fields []connectpage.Field, in *connectpage.Input) error {
+	before := *in
+	for _, f := range fields {
+		var err error
+		switch {
+		case f == connectpage.Region:
+			err = c.askRegion(t, in)
+		case f == connectpage.ClientID && in.ClientID == before.ClientID:
+			err = c.askID(t, in)
+		case f == connectpage.ClientSecret && in.ClientSecret.Equal(before.ClientSecret):
+			err = c.askSecret(t, in)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
 func (c *connector) askRegion(t *console, in *connectpage.Input) error {
 	for c.base == nil {
-		text, err := t.ask(fmt.Sprintf("Region (%s) [%s]: ", strings.Join(regions(), ", "), in.Region))
+		text, err := t.ask(fmt.Sprintf("Region (%s) [%s]: ", strings.Join(regions(), ", "), in.Region), mayBeRegion)
 		if err != nil {
 			return err
 		}
 		region := cmp.Or(strings.ToLower(strings.TrimSpace(text)), in.Region)
-		if isRegion(region) {
+		switch id, key := connection.ParsePaste(text); {
+		case isRegion(region):
 			in.Region = region
+			return nil
+		case id != "" && len(region) > maxRegion:
+			t.print("That is no region. It is taken for the client ID, and the region is " + in.Region + ".\n")
+			take(in, id, key)
 			return nil
 		}
 		t.print(wrongRegion + "\n")
@@ -121,29 +134,56 @@ func (c *connector) askRegion(t *console, in *connectpage.Input) error {
 	return nil
 }
 
+// maxRegion is more than the length of what people may take for a region.
+const maxRegion = 12
+
+// mayBeRegion reports whether a beginning is that of a region, or of a code such as eu.
+func mayBeRegion(beginning string) bool {
+	for _, region := range append(regions(), "eu", "de", "ca", "au", "za") {
+		if strings.HasPrefix(region, strings.ToLower(beginning)) {
+			return true
+		}
+	}
+	return false
+}
+
+// shownID is how many characters of a client ID are shown: what is entered in its place
+// may be the secret.
+const shownID = 4
+
+func mayShowID(beginning string) bool { return len(beginning) <= shownID }
+
 func (c *connector) askID(t *console, in *connectpage.Input) error {
-	prompt := "Client ID: "
+	prompt := "Client ID (its beginning is shown): "
 	if in.ClientID != "" {
 		prompt = "Client ID [Enter keeps " + shortID(in.ClientID) + "]: "
 	}
-	text, err := t.ask(prompt)
+	text, err := t.ask(prompt, mayShowID)
 	if err != nil {
 		return err
 	}
 	id, key := connection.ParsePaste(text)
+	if id == "" && key == "" && strings.TrimSpace(text) != "" {
+		t.print("There is no client ID in it.\n")
+	}
+	take(in, id, key)
+	return nil
+}
+
+// take takes up what was pasted.
+func take(in *connectpage.Input, id, key string) {
 	in.ClientID = cmp.Or(id, in.ClientID)
 	if key != "" {
 		in.ClientSecret = secret.New(key)
 	}
-	return nil
 }
 
 func (c *connector) askSecret(t *console, in *connectpage.Input) error {
 	prompt := "Client secret (not shown): "
-	if in.ClientSecret.Reveal() != "" {
+	if !in.ClientSecret.IsZero() {
 		prompt = "Client secret (not shown) [Enter keeps it]: "
 	}
-	text, err := t.askHidden(prompt)
+	text, err := t.ask(prompt, nil)
 	if err == nil && strings.TrimSpace(text) != "" {
 		in.ClientSecret = secret.New(text)
 	}
@@ -152,8 +192,11 @@ func (c *connector) askSecret(t *console, in *connectpage.Input) error {
 
 // shortID is the beginning of a client ID, by which people know it.
 func shortID(id string) string {
-	if len(id) <= 8 {
-		return id
+	runes := 0
+	for i := range id {
+		if runes++; runes > shownID {
+			return id[:i] + "…"
+		}
 	}
-	return id[:8] + "…"
+	return id
 }

@@ -93,7 +93,11 @@ func (c *connector) page(address, hint string) connectpage.Options {
 // showPage opens the page in a browser, and says where it is.
 func (p Env) showPage(c *connector, url string) {
 	where := "Open this page in a browser on this machine:"
-	if !c.NoBrowser && openBrowser(c.environ, url) == nil {
+	environ := without(p.Environ, named(credentialVariables...))
+	if p.userEnviron != nil {
+		environ = without(p.userEnviron, named(credentialVariables...))
+	}
+	if !c.NoBrowser && openBrowser(environ, url) == nil {
 		where = "The page to connect opens in your browser. If it does not, open:"
 	}
 	fmt.Fprintln(p.messages(c.ConnectOptions), where+"\n\n  "+url+"\n\nThe link works once, within "+formatMinutes(c.lifetime)+". To stop, press Ctrl-C.")

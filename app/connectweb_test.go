@@ -19,7 +19,7 @@ func TestPageThatNobodyUsesIsGone(t *testing.T) {
 		}
 		return l, err
 	}
-	c, err := p.newConnector(t.Context(), ConnectOptions{Web: true, NoBrowser: true})
+	c, err := p.newConnector(t.Context(), ConnectOptions{Web: true, NoBrowser: true}, "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -46,6 +46,7 @@ func (p Env) DemoConnect(ctx context.Context, o ConnectOptions) error {
 		// The folder for connections of each system.
 		home := []string{"MIMECAST_CA_FILE=" + ca, "HOME=" + dir, "XDG_CONFIG_HOME=" + dir, "AppData=" + dir}
 		connecting := p
+		connecting.userEnviron = p.Environ
 		connecting.Environ = append(append(slices.Clone(environ), home...), "MIMECAST_BASE_URL="+sim.URL)
 		o.Profile, o.Store = config.DefaultProfile, string(connection.File)
 		return home, connecting.connect(ctx, o, demoHint)

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -90,7 +89,7 @@ func systemdTarget(o ConnectOptions) (target, error) {
 // environmentLines set the address of a connection's API in a unit.
 func environmentLines(c connection.Connection) string {
 	var lines strings.Builder
-	for _, v := range [][2]string{{"MIMECAST_REGION", c.Region}, {"MIMECAST_BASE_URL", c.BaseURL}, {"MIMECAST_TOKEN_URL", c.TokenURL}} {
+	for _, v := range [][2]string{{"MIMECAST_REGION", c.Region}, {"MIMECAST_BASE_URL", c.BaseURL}, {"MIMECAST_TOKEN_URL", c.TokenURL}, {"MIMECAST_CA_FILE", c.CAFile}} {
 		if v[1] != "" {
 			fmt.Fprintf(&lines, "Environment=%s=%s\n", v[0], strings.ReplaceAll(v[1], "%", "%%")) // % begins a specifier
 		}
@@ -98,28 +97,27 @@ func environmentLines(c connection.Connection) string {
 	return lines.String()
 }
 
-// kubernetesTarget writes a manifest to out.
-func kubernetesTarget(out io.Writer, o ConnectOptions) target {
+// kubernetesTarget writes a manifest to out, which is printed at the end.
+func kubernetesTarget(out *bytes.Buffer, o ConnectOptions) target {
 	return target{
 		store: func(_ context.Context, _ connection.Connection, creds connection.Credentials) error {
-			var manifest bytes.Buffer
-			if err := connection.WriteKubernetesSecret(&manifest, "mimecast", o.Namespace, creds); err != nil {
-				return err
-			}
-			_, err := out.Write(manifest.Bytes())
-			return err
+			out.Reset()
+			return connection.WriteKubernetesSecret(out, "mimecast", o.Namespace, creds)
 		},
 		where: "nowhere on this machine: the manifest of the Secret went to standard output",
-		next:  "pass standard output to kubectl apply -f -, and set the region in the proxy's manifest",
+		next:  "pass standard output to kubectl apply -f -, and set MIMECAST_REGION or MIMECAST_BASE_URL in the proxy's manifest",
 	}
 }
 
 // envFileTarget writes a file of variables.
 func envFileTarget(o ConnectOptions) (target, error) {
 	path := cmp.Or(o.Output, "mimecast.env")
-	overwrite := o.Force || o.Rotate
+	overwrite := o.Force
 	if _, err := os.Lstat(path); err == nil && !overwrite {
 		return target{}, usageError("%s exists: choose another file with --output, or overwrite it with --force", path)
+	}
+	if _, err := os.Stat(filepath.Dir(path)); err != nil { // found out before the secret is asked
+		return target{}, usageError("--output: %w", err)
 	}
 	return target{
 		store: func(_ context.Context, c connection.Connection, creds connection.Credentials) error {

@@ -221,8 +221,7 @@ func (h *handler) state(err error) *formState {
 		s.asked = rejected.Fields
 	}
 	s.kept = h.kept
-	// What holds more than an ID may hold the secret: it is used again, but not shown.
-	s.hideID = mayHoldSecret(h.kept)
+	s.entered = true
 	if slices.Contains(s.asked, ClientSecret) {
 		h.kept.ClientSecret, s.kept.ClientSecret = secret.Text{}, secret.Text{}
 	}

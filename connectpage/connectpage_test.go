@@ -409,16 +409,16 @@ func TestARejectedInputIsAskedAgain(t *testing.T) {
 	session := p.open()
 
 	body := p.submit(session, "<unknown>", goodSecret)
-	has(t, body, "Mimecast does not know this client ID.", `role="alert"`, `value="<unknown>"`, `<option value="uk" selected>`, "kept; leave empty to use it again")
-	has(t, inputOf(t, body, "client_id"), `aria-invalid="true"`, `aria-describedby="problem"`, "autofocus")
+	has(t, body, "Mimecast does not know this client ID.", `role="alert"`, `<option value="uk" selected>`, "kept; leave empty to use it again")
+	has(t, inputOf(t, body, "client_id"), `aria-invalid="true"`, `aria-describedby="client_id-note problem"`, "autofocus")
 	has(t, inputOf(t, body, "client_secret"), `aria-describedby="client_secret-note"`)
 	hasNot(t, inputOf(t, body, "client_secret"), "required", "aria-invalid", "value=")
 
 	body = p.submit(session, goodID, "wrong-secret-0123456789")
 	has(t, body, "Mimecast rejects the secret.")
-	hasNot(t, body, "kept; leave empty")
+	hasNot(t, body, goodID)
 	has(t, inputOf(t, body, "client_secret"), "required", `aria-invalid="true"`, `aria-describedby="problem"`, "autofocus")
-	has(t, inputOf(t, body, "client_id"), `value="`+goodID+`"`)
+	has(t, inputOf(t, body, "client_id"), `aria-describedby="client_id-note"`)
 
 	body = p.submit(session, goodID, "") // the wrong one was forgotten
 	has(t, body, "Mimecast rejects the secret.")

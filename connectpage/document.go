@@ -130,7 +130,7 @@ type formState struct {
 	problem string
 	asked   []Field
 	kept    Input
-	hideID  bool // the client ID is kept but not shown
+	entered bool // the client ID was entered, and may be the secret: it is kept but not shown
 }
 
 // formPage is the guide and the form. After a failed attempt the form comes first: on a
@@ -223,7 +223,7 @@ const keptNote = "kept; leave empty to use it again"
 
 func clientIDField(s *formState) g.Node {
 	note, value := "", s.kept.ClientID
-	if s.hideID && value != "" {
+	if s.entered && value != "" {
 		note, value = keptNote, ""
 	}
 	return field(ClientID, "Client ID", note, s, "input", attr("type", "text"), attr("value", value),

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
-	"strings"
 	"time"
 
 	g "maragu.dev/gomponents"
@@ -82,12 +81,6 @@ func boundBody(w http.ResponseWriter, r *http.Request) {
 		// Only a test's writer has no deadlines.
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
 	}
-}
-
-// mayHoldSecret reports whether the client ID may be, or contain, the secret: there are
-// blanks in it, or the two were swapped, since a secret is longer than its ID.
-func mayHoldSecret(in Input) bool {
-	return strings.ContainsAny(in.ClientID, " \t\r\n\v\f") || len(in.ClientID) > len(in.ClientSecret.Reveal())
 }
 
 // equal compares in a time that depends only on the lengths.

@@ -5,7 +5,6 @@ package e2e
 import (
 	"crypto/tls"
 	"encoding/pem"
-	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -53,20 +52,6 @@ func checkNothingLeaks(t *testing.T, x *program.Terminal) {
 	}
 }
 
-// checkProcess looks for the secret where other users of the machine could see it.
-func checkProcess(t *testing.T, x *program.Terminal) {
-	t.Helper()
-	for _, name := range []string{"cmdline", "environ"} {
-		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", x.Cmd.Process.Pid, name))
-		if err != nil && !os.IsNotExist(err) && !os.IsPermission(err) {
-			t.Error(err)
-		}
-		if strings.Contains(string(text), "S3cr3t") {
-			t.Errorf("the secret is in %s", name)
-		}
-	}
-}
-
 // storedFile is the private file of a profile.
 func storedFile(home, profile string) string {
 	return filepath.Join(home, "config", "mimecast-proxy", "connections", profile+".json")
@@ -78,11 +63,9 @@ func TestConnectOnATerminalStoresWhatServeThenUses(t *testing.T) {
 	environ, home := connectEnviron(t, sim)
 	x := program.StartOnTerminal(t, environ, "connect")
 	x.AwaitText("The secret is shown once.")
-	x.Answer("Client ID: ", connectID)
-	x.AwaitText(connectID)
+	x.Answer("Client ID (its beginning is shown): ", connectID)
 	x.AwaitText("Client secret (not shown): ")
 	x.Type(connectSecret)
-	checkProcess(t, x)
 	x.Type("\r")
 	x.AwaitText("Connected to Harbour Mills Ltd, eu; token valid for 30 minutes.")
 	x.AwaitText("Stored in a private file, as profile default.")
@@ -130,6 +113,10 @@ func TestConnectOnATerminalStoresWhatServeThenUses(t *testing.T) {
 // pastes are what people paste in the place of the client ID.
 var pastes = map[string]string{
 	"both lines at once":    connectID + "\r" + connectSecret + "\r",
+	"bracketed":             "\x1b[200~" + connectID + "\r" + connectSecret + "\r\x1b[201~\r",
+	"bracketed, one line":   "\x1b[200~" + connectID + "\t" + connectSecret + "\x1b[201~\r",
+	"CR LF":                 connectID + "\r\n" + connectSecret + "\r\n",
+	"edited":                "x\x7fwrong wrong\x154f8c-\x1b[D\x7f\x1b[5~" + connectID[4:] + "\r" + connectSecret + "é\x7f\r",
 	"one line, by a tab":    connectID + "\t" + connectSecret + "\r",
 	"quotes and blanks":     "  \"" + connectID + "\"\r '" + connectSecret + "' \r",
 	"a byte order mark":     "\ufeff" + connectID + "\r\ufeff" + connectSecret + "\r",
@@ -148,7 +135,7 @@ func TestConnectUnderstandsWhatIsPasted(t *testing.T) {
 			}
 			environ, _ := connectEnviron(t, sim)
 			x := program.StartOnTerminal(t, environ, "connect")
-			x.AwaitText("Client ID: ")
+			x.AwaitText("Client ID (its beginning is shown): ")
 			x.Type(paste)
 			x.AwaitText("Connected to ")
 			if code := x.Exit(); code != 0 {
@@ -159,18 +146,97 @@ func TestConnectUnderstandsWhatIsPasted(t *testing.T) {
 	}
 }
 
+// Wherever a secret is pasted by mistake, and whatever it consists of, at most the first
+// four characters are shown.
+func TestConnectShowsNoSecretThatIsPastedElsewhere(t *testing.T) {
+	t.Parallel()
+	const plain = "Zq9fK2mWx7Lr4TvB8nYc1HdJ6sPgEa3U" // no character that an ID could not have
+	sim := program.Simulate(t, simulator.Options{ClientID: connectID, ClientSecret: plain})
+	for name, c := range map[string]struct {
+		variables []string
+		question  string
+		keys      string
+	}{
+		"at the region":               {gateways(t, sim), "[global]: ", connectID + "\r" + plain + "\r"},
+		"swapped":                     {nil, "shown): ", plain + "\r" + connectID + "\r"},
+		"at the question to go on":    {[]string{"MIMECAST_BASE_URL=http://127.0.0.1:1"}, "shown): ", connectID + "\r" + plain + "\r"},
+		"before the first question":   {nil, "", connectID + "\r" + plain + "\r"},
+		"JSON at the region":          {gateways(t, sim), "[global]: ", `{"client_id":"` + connectID + `","client_secret":"` + plain + "\"}\r"},
+		"bracketed, at the client ID": {nil, "shown): ", "\x1b[200~" + plain + "\x1b[201~\r"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			environ, _ := connectEnviron(t, sim, c.variables...)
+			x := program.StartOnTerminal(t, environ, "connect")
+			if c.question != "" {
+				x.AwaitText(c.question)
+			} else {
+				x.AwaitText("Connect to Mimecast") // the console is open
+			}
+			x.Type(c.keys)
+			switch name {
+			case "at the region", "JSON at the region", "before the first question":
+				x.AwaitText("Connected to")
+			case "at the question to go on":
+				x.AwaitText("Press Enter to try again")
+				x.Type(plain + "\r")
+				x.AwaitText("Press Enter to try again")
+				x.Type("\x03")
+			default:
+				x.AwaitText("lient")
+				x.Type("\x03")
+			}
+			x.Exit()
+			if screen := x.Screen.String(); strings.Contains(screen, plain[:5]) || strings.Contains(screen, plain[len(plain)-5:]) {
+				t.Errorf("the screen: %q", screen)
+			}
+			if !x.ModesRestored() {
+				t.Error("the terminal is not as it was")
+			}
+		})
+	}
+}
+
+func TestConnectEndsWithItsTerminalAndWhateverIsTyped(t *testing.T) {
+	t.Parallel()
+	sim := application(t)
+	sim.AddFault(simulator.Fault{Path: "/oauth/token", Delay: time.Hour})
+	for name, stop := range map[string]func(x *program.Terminal){
+		"SIGHUP":                   func(x *program.Terminal) { x.Signal(syscall.SIGHUP) },
+		"an escape without an end": func(x *program.Terminal) { x.Type("\x1b[" + strings.Repeat("1", 300)); x.Type("\x03") },
+		"much typed while testing": func(x *program.Terminal) {
+			x.Type(connectID + "\r" + connectSecret + "\r")
+			x.AwaitText("Testing")
+			for range 600 {
+				x.Type("k")
+			}
+			x.Type("\x03")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			environ, _ := connectEnviron(t, sim)
+			x := program.StartOnTerminal(t, environ, "connect")
+			x.AwaitText("Client ID")
+			stop(x)
+			x.AwaitText("stopped: nothing was stored")
+			if code := x.Exit(); code != 1 || !x.ModesRestored() {
+				t.Errorf("exit %d, restored %v", code, x.ModesRestored())
+			}
+		})
+	}
+}
+
 func TestConnectAsksAgainForWhatWasWrongAlone(t *testing.T) {
 	t.Parallel()
 	sim := application(t)
 	sim.AddFault(simulator.Fault{Path: "/oauth/token", Status: http.StatusServiceUnavailable, Count: 1})
 	environ, home := connectEnviron(t, sim)
 	x := program.StartOnTerminal(t, environ, "connect", "--profile", "emea", "--products")
-	x.Answer("Client ID: ", connectID)
+	x.Answer("Client ID (its beginning is shown): ", connectID)
 	x.Answer("Client secret (not shown): ", "S3cr3t-of-another-one")
 	x.AwaitText("503")
 	x.Answer("Press Enter to try again", "") // nothing is entered twice
 	x.AwaitText("Check that both are complete, and of the same application.")
-	x.Answer("Client ID [Enter keeps 4f8c2b7a…]: ", "")
+	x.Answer("Client ID [Enter keeps 4f8c…]: ", "")
 	x.Answer("Client secret (not shown) [Enter keeps it]: ", connectSecret)
 	x.AwaitText("Connected to Harbour Mills Ltd")
 	x.AwaitText("yes")
@@ -220,10 +286,10 @@ func TestConnectAsksForTheRegionAgainWhereItCannotBeReached(t *testing.T) {
 	x.Answer("Region (global, uk, us) [global]: ", "eu")
 	x.AwaitText("API 2.0 has no such region. Accounts outside the US and the UK use global.")
 	x.Answer("Region (global, uk, us) [global]: ", "uk")
-	x.Answer("Client ID: ", connectID)
+	x.Answer("Client ID (its beginning is shown): ", connectID)
 	x.Answer("Client secret (not shown): ", connectSecret)
 	x.AwaitText("502")
-	x.Answer("Region (global, uk, us) [uk]: ", "global")
+	x.Answer("Region (global, uk, us) [uk]: ", "global") // and nothing else
 	x.AwaitText("Connected to Harbour Mills Ltd, eu")
 	if code := x.Exit(); code != 0 {
 		t.Errorf("exit %d", code)
@@ -241,35 +307,43 @@ func TestConnectThatIsStoppedStoresNothingAndRestoresTheTerminal(t *testing.T) {
 	sim := application(t)
 	sim.AddFault(simulator.Fault{Path: "/oauth/token", Delay: time.Hour})
 	for name, stop := range map[string]func(x *program.Terminal){
-		"Ctrl-C at the client ID":         func(x *program.Terminal) { x.AwaitText("Client ID: "); x.Type("4f8c" + controlC) },
-		"Ctrl-D at the client ID":         func(x *program.Terminal) { x.AwaitText("Client ID: "); x.Type(controlD) },
-		"Ctrl-C in the middle of a paste": func(x *program.Terminal) { x.AwaitText("Client ID: "); x.Type(connectID + "\rS3cr3t/o" + controlC) },
+		"Ctrl-C at the client ID": func(x *program.Terminal) {
+			x.AwaitText("Client ID (its beginning is shown): ")
+			x.Type("4f8c" + controlC)
+		},
+		"Ctrl-D at the client ID": func(x *program.Terminal) { x.AwaitText("Client ID (its beginning is shown): "); x.Type(controlD) },
+		"Ctrl-C in the middle of a paste": func(x *program.Terminal) {
+			x.AwaitText("Client ID (its beginning is shown): ")
+			x.Type(connectID + "\rS3cr3t/o" + controlC)
+		},
 		"a paste that ends before the line": func(x *program.Terminal) {
-			x.AwaitText("Client ID: ")
+			x.AwaitText("Client ID (its beginning is shown): ")
 			x.Type(connectID + "\tS3cr3t/o")
-			x.AwaitText(connectID)
 			x.Type(controlC)
 		},
 		"Ctrl-C at the secret": func(x *program.Terminal) {
-			x.Answer("Client ID: ", connectID)
+			x.Answer("Client ID (its beginning is shown): ", connectID)
 			x.AwaitText("secret (not shown): ")
 			x.Type("S3cr3t" + controlC)
 		},
 		"SIGTERM at the secret": func(x *program.Terminal) {
-			x.Answer("Client ID: ", connectID)
+			x.Answer("Client ID (its beginning is shown): ", connectID)
 			x.AwaitText("secret (not shown): ")
 			x.Type("S3cr3t")
 			x.Signal(syscall.SIGTERM)
 		},
-		"SIGINT at the client ID": func(x *program.Terminal) { x.AwaitText("Client ID: "); x.Signal(syscall.SIGINT) },
+		"SIGINT at the client ID": func(x *program.Terminal) {
+			x.AwaitText("Client ID (its beginning is shown): ")
+			x.Signal(syscall.SIGINT)
+		},
 		"Ctrl-C while the token is awaited": func(x *program.Terminal) {
-			x.AwaitText("Client ID: ")
+			x.AwaitText("Client ID (its beginning is shown): ")
 			x.Type(connectID + "\r" + connectSecret + "\r")
 			x.AwaitText("Testing")
 			x.Type(controlC)
 		},
 		"SIGTERM while the token is awaited": func(x *program.Terminal) {
-			x.AwaitText("Client ID: ")
+			x.AwaitText("Client ID (its beginning is shown): ")
 			x.Type(connectID + "\r" + connectSecret + "\r")
 			x.AwaitText("Testing")
 			x.Signal(syscall.SIGTERM)
@@ -297,13 +371,15 @@ func TestConnectThatCrashesLeavesNoSecret(t *testing.T) {
 	t.Parallel()
 	environ, home := connectEnviron(t, application(t))
 	cmd := exec.Command("sh", "-c", `ulimit -c unlimited 2>/dev/null; exec "$0" connect`, program.Binary())
-	cmd.Env, cmd.Dir = environ, home
+	cmd.Env, cmd.Dir = append(environ, "GOTRACEBACK=crash"), home // else Go ends without a core file
 	x := program.StartCmdOnTerminal(t, cmd)
-	x.Answer("Client ID: ", connectID)
+	x.Answer("Client ID (its beginning is shown): ", connectID)
 	x.AwaitText("secret (not shown): ")
 	x.Type("S3cr3t")
 	x.Signal(syscall.SIGABRT)
-	x.Exit()
+	if code := x.Exit(); code != -1 {
+		t.Errorf("exit %d, not by a signal", code)
+	}
 	if strings.Contains(x.Screen.String(), "S3cr3t") {
 		t.Error("the secret is on the screen")
 	}
@@ -325,7 +401,7 @@ func TestConnectInAShellLeavesNothingInItsHistory(t *testing.T) {
 	cmd.Env, cmd.Dir = append(environ, "HISTFILE="+history, "PS1=ready>", "PATH=/usr/bin:/bin"), home
 	x := program.StartCmdOnTerminal(t, cmd)
 	x.Answer("ready>", program.Binary()+" connect")
-	x.AwaitText("Client ID: ")
+	x.AwaitText("Client ID (its beginning is shown): ")
 	x.Type(connectID + "\r" + connectSecret + "\r")
 	x.AwaitText("Connected to ")
 	x.Answer("ready>", "exit")
@@ -376,7 +452,7 @@ func TestScriptConnectsAndRotates(t *testing.T) {
 	if p := connect(connectSecret, "--rotate"); p.Exit() != 0 || !strings.Contains(p.Stdout.String(), "Running proxies use the new secret") {
 		t.Error(p.Stdout.String(), p.Stderr.String())
 	}
-	for _, args := range [][]string{{"--rotate", "--profile", "none"}, {"--profile", "No/Name"}, {"--store", "nowhere"}, {"--region", "eu"}, {"--web"}} {
+	for _, args := range [][]string{{"--rotate", "--profile", "none"}, {"--profile", "No/Name"}, {"--store", "nowhere"}, {"--region", "eu"}, {"--web"}, {"--rotate", "--store", "env-file"}, {"--rotate", "--region", "us"}, {"--output", "x"}, {"--namespace", "x"}} {
 		if p := connect(connectSecret, append(args, "--client-id-file", idFile)...); p.Exit() != 2 {
 			t.Errorf("%v: no usage error: %s%s", args, p.Stdout.String(), p.Stderr.String())
 		}
@@ -393,6 +469,11 @@ func TestConnectExportsForComposeKubernetesAndSystemd(t *testing.T) {
 	environ = append(environ, "PATH=/usr/bin:/bin")
 	connect := func(args ...string) *program.Program {
 		return connectWith(t, environ, connectSecret, append(args, "--client-id-file", idFile)...)
+	}
+	x := program.StartOnTerminal(t, environ, "connect", "--store", "kubernetes")
+	x.AwaitText("--store kubernetes would show the secret")
+	if x.Exit() != 2 {
+		t.Error("the manifest may go to a terminal")
 	}
 	p := connect("--store", "kubernetes", "--namespace", "mail")
 	code := p.Exit()

@@ -61,7 +61,7 @@ func TestDemoConnectsOnATerminal(t *testing.T) {
 	environ := []string{"HOME=" + home, "TMPDIR=" + home, "TERM=xterm", "PROXY_LISTEN=127.0.0.1:0", "PROXY_ADMIN_LISTEN=127.0.0.1:0", "PROXY_LOG_FORMAT=json"}
 	x := program.StartOnTerminal(t, environ, "demo", "connect")
 	x.AwaitText("Enter the client ID " + simulator.DefaultClientID + " and the client secret " + simulator.DefaultClientSecret)
-	x.Answer("Client ID: ", simulator.DefaultClientID)
+	x.Answer("Client ID (its beginning is shown): ", simulator.DefaultClientID)
 	x.Answer("secret (not shown): ", simulator.DefaultClientSecret)
 	x.AwaitText("Connected to Harbour Mills Ltd, eu")
 	x.AwaitText("The demo starts now.")
