@@ -27,7 +27,7 @@ func TestPageThatNobodyUsesIsGone(t *testing.T) {
 	if _, err = p.connectOnPage(t.Context(), c, ""); err == nil || !strings.Contains(err.Error(), "nobody connected within 50ms: nothing was stored") {
 		t.Error(err)
 	}
-	if conn, err := net.Dial("tcp", address); err == nil { //nolint:noctx // it is this machine
+	if conn, err := net.Dial("tcp", address); err == nil {
 		_ = conn.Close()
 		t.Error("the page is still there")
 	}

@@ -7,9 +7,11 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
+
+	"golang.org/x/net/http/httpproxy"
 
 	"mimecast-proxy/intercept"
+	"mimecast-proxy/mimecast"
 	"mimecast-proxy/secret"
 )
 
@@ -85,15 +87,14 @@ func (f trustFolder) environ(environ []string, address string, password secret.T
 	return append(environ, nodeVariable+"="+f.ca(), "NODE_USE_ENV_PROXY=1", "HTTPS_PROXY="+forward, "https_proxy="+forward)
 }
 
-// exempted returns the entry of a NO_PROXY list that keeps a program from the forward
-// proxy; empty if there is none.
+// exempted returns the variable whose list keeps a program from the forward proxy; empty
+// if none does.
 func exempted(environ []string) string {
 	for _, name := range []string{"NO_PROXY", "no_proxy"} {
-		for entry := range strings.SplitSeq(lookup(environ, name), ",") {
-			entry = strings.TrimSpace(entry)
-			bare := strings.TrimLeft(strings.ToLower(entry), "*.")
-			if entry == "*" || bare != "" && (bare == "com" || strings.HasSuffix("api.services.mimecast.com", bare) || strings.HasSuffix("eu-api.mimecast.com", bare) || strings.HasSuffix(bare, "mimecast.com")) {
-				return entry
+		forward := (&httpproxy.Config{HTTPSProxy: "http://proxy.invalid", NoProxy: lookup(environ, name)}).ProxyFunc()
+		for _, host := range mimecast.APIHosts() {
+			if via, err := forward(&url.URL{Scheme: "https", Host: host}); err != nil || via == nil {
+				return name
 			}
 		}
 	}
