@@ -20,8 +20,10 @@ import (
 )
 
 const (
-	// caName is the subject of every authority.
-	caName = "Mimecast Proxy interception CA"
+	// caName and issuerName begin the subjects of every authority. The rest is random,
+	// since clients look for an issuer by its subject.
+	caName     = "Mimecast Proxy interception CA"
+	issuerName = "Mimecast Proxy interception issuer"
 	// caLifetime is how long an authority is valid, and caRenewal how long before its
 	// end a stored one is replaced: a process may run for so long without a restart.
 	caLifetime = 2 * 365 * 24 * time.Hour
@@ -35,15 +37,25 @@ const (
 )
 
 // Authority issues certificates for the names that it was made for, and for no others: its
-// own certificate carries a critical name constraint (RFC 5280, section 4.2.1.10), so that
-// clients that trust it do not believe it for another name, even if its key is stolen.
+// certificates carry a critical name constraint (RFC 5280, section 4.2.1.10), so that clients
+// that trust it do not believe it for another name, even if its key is stolen.
+//
+// It has two certificates, since some clients, Java among them, do not read the constraint of
+// the one that they are told to trust. That is the root, whose key signs the issuer and is
+// then forgotten. The issuer's key signs the rest.
 type Authority struct {
-	certificate *x509.Certificate
-	names       constraint
-	// sign holds the key in a closure, where no printer or encoder finds it.
+	root, issuer *x509.Certificate
+	names        constraint
+	// sign holds the issuer's key in a closure, where no printer or encoder finds it.
 	sign   func(template *x509.Certificate, public crypto.PublicKey) (der []byte, err error)
 	leaves leafCache
 	now    func() time.Time
+}
+
+// chain is what an authority consists of.
+type chain struct {
+	key          *ecdsa.PrivateKey // the issuer's
+	issuer, root *x509.Certificate
 }
 
 // NewAuthority returns an authority whose key exists in memory only. It is valid for two
@@ -53,51 +65,68 @@ func NewAuthority(names []string) (*Authority, error) {
 	if err != nil {
 		return nil, err
 	}
-	key, certificate, err := newCA(permitted, time.Now())
+	c, err := newChain(permitted, time.Now())
 	if err != nil {
 		return nil, err
 	}
-	return newAuthority(key, certificate, permitted), nil
+	return newAuthority(c, permitted), nil
 }
 
-func newAuthority(key *ecdsa.PrivateKey, certificate *x509.Certificate, permitted constraint) *Authority {
+func newAuthority(c *chain, permitted constraint) *Authority {
 	return &Authority{
-		certificate: certificate,
-		names:       permitted,
+		root: c.root, issuer: c.issuer, names: permitted, now: time.Now,
 		sign: func(template *x509.Certificate, public crypto.PublicKey) ([]byte, error) {
-			return x509.CreateCertificate(rand.Reader, template, certificate, public, key)
+			return x509.CreateCertificate(rand.Reader, template, c.issuer, public, c.key)
 		},
-		now: time.Now,
 	}
 }
 
-// newCA makes a key and its certificate, which signs itself.
-func newCA(permitted constraint, now time.Time) (*ecdsa.PrivateKey, *x509.Certificate, error) {
+// newChain makes the root, which signs itself, and the issuer.
+func newChain(permitted constraint, now time.Time) (*chain, error) {
+	rootKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("making the interception CA's key: %w", err)
+	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return nil, nil, fmt.Errorf("making the CA's key: %w", err)
+		return nil, fmt.Errorf("making the interception CA's key: %w", err)
 	}
+	template := newCA(caName, 1, permitted, now)
+	root, err := signCA(template, template, &rootKey.PublicKey, rootKey)
+	if err != nil {
+		return nil, err
+	}
+	issuer, err := signCA(newCA(issuerName, 0, permitted, now), root, &key.PublicKey, rootKey)
+	return &chain{key, issuer, root}, err
+}
+
+// newCA returns the certificate of an authority below which there may be so many others.
+func newCA(name string, below int, permitted constraint, now time.Time) *x509.Certificate {
 	template := &x509.Certificate{
-		Subject:               pkix.Name{CommonName: caName},
+		Subject:               pkix.Name{CommonName: name + " " + rand.Text()[:8]},
 		NotBefore:             now.Add(-clockTolerance),
 		NotAfter:              now.Add(caLifetime),
 		KeyUsage:              x509.KeyUsageCertSign,
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		BasicConstraintsValid: true,
 		IsCA:                  true,
-		MaxPathLenZero:        true,
+		MaxPathLen:            below,
+		MaxPathLenZero:        below == 0,
 	}
 	permitted.apply(template)
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		return nil, nil, fmt.Errorf("making the CA's certificate: %w", err)
-	}
-	certificate, err := x509.ParseCertificate(der)
-	return key, certificate, err
+	return template
 }
 
-// PEM returns the authority's certificate.
-func (a *Authority) PEM() []byte { return encodeCertificate(a.certificate.Raw) }
+func signCA(template, parent *x509.Certificate, public, signer any) (*x509.Certificate, error) {
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, public, signer)
+	if err != nil {
+		return nil, fmt.Errorf("signing the interception CA: %w", err)
+	}
+	return x509.ParseCertificate(der)
+}
+
+// PEM returns the certificate that clients have to trust.
+func (a *Authority) PEM() []byte { return encodeCertificate(a.root.Raw) }
 
 // Bundle returns the certificates of PEM texts, followed by the authority's: what a client
 // needs to trust its usual servers and the proxy. Anything but certificates is left out.
@@ -140,7 +169,7 @@ func (a *Authority) Certificate(name string) (*tls.Certificate, error) {
 		return nil, fmt.Errorf("the interception CA issues no certificate for %s: it is not a host of Mimecast's API", host)
 	}
 	now := a.now()
-	if now.After(a.certificate.NotAfter) {
+	if now.After(a.root.NotAfter) {
 		return nil, errors.New("the interception CA has expired: restart the proxy, and give the clients its new certificate")
 	}
 	return a.leaves.get(host, now, func() (*tls.Certificate, error) { return a.issue(host, now) })
@@ -155,7 +184,7 @@ func (a *Authority) issue(host string, now time.Time) (*tls.Certificate, error) 
 	template := &x509.Certificate{
 		Subject:               pkix.Name{CommonName: host},
 		NotBefore:             now.Add(-clockTolerance),
-		NotAfter:              earlier(now.Add(leafLifetime), a.certificate.NotAfter),
+		NotAfter:              earlier(now.Add(leafLifetime), a.root.NotAfter),
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		BasicConstraintsValid: true,
@@ -173,7 +202,7 @@ func (a *Authority) issue(host string, now time.Time) (*tls.Certificate, error) 
 	if err != nil {
 		return nil, err
 	}
-	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, nil
+	return &tls.Certificate{Certificate: [][]byte{der, a.issuer.Raw}, PrivateKey: key, Leaf: leaf}, nil
 }
 
 func earlier(a, b time.Time) time.Time {

@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -49,7 +50,7 @@ func TestLeavesAreForPermittedNamesOnly(t *testing.T) {
 		if err != nil {
 			continue
 		}
-		if _, err := leaf.Leaf.Verify(x509.VerifyOptions{Roots: pool(a), DNSName: strings.TrimSuffix(name, ".")}); err != nil {
+		if err := verify(a, leaf, strings.TrimSuffix(name, ".")); err != nil {
 			t.Errorf("%q: %v", name, err)
 		}
 		if life := leaf.Leaf.NotAfter.Sub(time.Now()); life > leafLifetime || leaf.Leaf.IsCA {
@@ -65,15 +66,14 @@ func TestNamesOfAnAuthority(t *testing.T) {
 		}
 	}
 	a := newTestAuthority(t, "b.example", "A.example", "b.example.", "::1", "::0001")
-	if got := fmt.Sprint(a.certificate.PermittedDNSDomains, a.certificate.PermittedIPRanges); got != "[a.example b.example] [::1/128]" {
-		t.Error(got)
-	}
-	critical := false
-	for _, e := range a.certificate.Extensions {
-		critical = critical || e.Critical && e.Id.String() == "2.5.29.30"
-	}
-	if !critical || !a.certificate.IsCA || !a.certificate.MaxPathLenZero {
-		t.Error("the name constraint is not critical, or others can be made authorities")
+	for _, ca := range []*x509.Certificate{a.root, a.issuer} {
+		if got := fmt.Sprint(ca.PermittedDNSDomains, ca.PermittedIPRanges); got != "[a.example b.example] [::1/128]" {
+			t.Error(got)
+		}
+		critical := slices.ContainsFunc(ca.Extensions, func(e pkix.Extension) bool { return e.Critical && e.Id.String() == "2.5.29.30" })
+		if !critical || !ca.IsCA || ca.MaxPathLenZero != (ca == a.issuer) {
+			t.Errorf("%s: constraint critical %t, path length %d", ca.Subject, critical, ca.MaxPathLen)
+		}
 	}
 }
 
@@ -90,7 +90,7 @@ func forge(t *testing.T, a *Authority, template *x509.Certificate) tls.Certifica
 	if err != nil {
 		t.Fatal(err)
 	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+	return tls.Certificate{Certificate: [][]byte{der, a.issuer.Raw}, PrivateKey: key}
 }
 
 // serveCertificate starts a TLS server with a certificate.
@@ -107,6 +107,7 @@ func serveCertificate(t *testing.T, certificate tls.Certificate) string {
 // verifiers are clients that connect to an address, and want to see a name there, vouched
 // for by the CA in a file alone. Each returns what it says about the certificate.
 var verifiers = map[string]func(t *testing.T, ca, address, name string) (string, error){
+	"java": verifyByJava,
 	"openssl": func(t *testing.T, ca, address, name string) (string, error) {
 		return run(t, nil, "openssl", "s_client", "-connect", address, "-servername", name, "-verify_hostname", name, "-CAfile", ca, "-verify_return_error", "-brief")
 	},
@@ -122,6 +123,31 @@ var verifiers = map[string]func(t *testing.T, ca, address, name string) (string,
 		_, port, _ := net.SplitHostPort(address)
 		return run(t, nil, "python3", "-c", `import socket, ssl; ssl.create_default_context(cafile="`+ca+`").wrap_socket(socket.create_connection(("127.0.0.1", `+port+`)), server_hostname="`+name+`")`)
 	},
+}
+
+// javaClient prints why a handshake failed.
+const javaClient = `import javax.net.ssl.*; import java.net.*; import java.util.*;
+public class Client { public static void main(String[] a) throws Exception {
+	int port = Integer.parseInt(a[0]);
+	SSLSocket s = (SSLSocket) ((SSLSocketFactory) SSLSocketFactory.getDefault()).createSocket(new Socket("127.0.0.1", port), a[1], port, true);
+	SSLParameters p = s.getSSLParameters();
+	p.setEndpointIdentificationAlgorithm("HTTPS");
+	p.setServerNames(List.of(new SNIHostName(a[1])));
+	s.setSSLParameters(p);
+	try { s.startHandshake(); } catch (SSLException e) { System.out.println(e); System.exit(1); }
+} }`
+
+func verifyByJava(t *testing.T, ca, address, name string) (string, error) {
+	dir := t.TempDir()
+	source, store := filepath.Join(dir, "Client.java"), filepath.Join(dir, "store")
+	if err := os.WriteFile(source, []byte(javaClient), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if said, err := run(t, nil, "keytool", "-importcert", "-noprompt", "-keystore", store, "-storepass", "changeit", "-file", ca); err != nil {
+		t.Skip(said, err)
+	}
+	_, port, _ := net.SplitHostPort(address)
+	return run(t, nil, "java", "-Djavax.net.ssl.trustStore="+store, "-Djavax.net.ssl.trustStorePassword=changeit", source, port, name)
 }
 
 func run(t *testing.T, environ []string, name string, args ...string) (string, error) {
@@ -153,7 +179,7 @@ func TestForgedLeavesAreRejected(t *testing.T) {
 			}
 			for _, name := range names {
 				forged := forge(t, a, &x509.Certificate{Subject: pkix.Name{CommonName: name}, DNSNames: []string{name}})
-				if said, err := verify(t, ca, serveCertificate(t, forged), name); err == nil || !strings.Contains(said, "permitted subtree violation") {
+				if said, err := verify(t, ca, serveCertificate(t, forged), name); err == nil || !strings.Contains(said, "permitted subtree violation") && !strings.Contains(said, "name constraints") {
 					t.Errorf("%s: %v\n%s", name, err, said)
 				}
 			}
@@ -165,6 +191,10 @@ func TestForgedCertificatesOfEveryFormAreRejected(t *testing.T) {
 	a := newTestAuthority(t, mimecast.APIHosts()...)
 	ca := filepath.Join(t.TempDir(), "ca.pem")
 	if err := os.WriteFile(ca, a.PEM(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	issuer := filepath.Join(t.TempDir(), "issuer.pem")
+	if err := os.WriteFile(issuer, encodeCertificate(a.issuer.Raw), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	_, noOpenSSL := exec.LookPath("openssl")
@@ -183,10 +213,8 @@ func TestForgedCertificatesOfEveryFormAreRejected(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if form != "common name" { // which Go does not read
-			if _, err := leaf.Verify(x509.VerifyOptions{Roots: pool(a)}); err == nil {
-				t.Errorf("%s: Go accepts it", form)
-			}
+		if form != "common name" && verify(a, &forged, "") == nil { // which Go does not read
+			t.Errorf("%s: Go accepts it", form)
 		}
 		if noOpenSSL != nil {
 			continue
@@ -195,7 +223,7 @@ func TestForgedCertificatesOfEveryFormAreRejected(t *testing.T) {
 		if err := os.WriteFile(file, encodeCertificate(leaf.Raw), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if said, err := run(t, nil, "openssl", "verify", "-CAfile", ca, file); err == nil || !strings.Contains(said, "subtree violation") {
+		if said, err := run(t, nil, "openssl", "verify", "-CAfile", ca, "-untrusted", issuer, file); err == nil || !strings.Contains(said, "subtree violation") {
 			t.Errorf("%s: openssl: %v\n%s", form, err, said)
 		}
 	}
@@ -212,13 +240,14 @@ func TestNoFurtherAuthorityCanBeMade(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	below := newAuthority(second.PrivateKey.(*ecdsa.PrivateKey), parent, permitted)
+	below := newAuthority(&chain{second.PrivateKey.(*ecdsa.PrivateKey), parent, a.root}, permitted)
 	leaf, err := below.Certificate(host)
 	if err != nil {
 		t.Fatal(err)
 	}
 	between := x509.NewCertPool()
 	between.AddCert(parent)
+	between.AddCert(a.issuer)
 	if _, err := leaf.Leaf.Verify(x509.VerifyOptions{Roots: pool(a), Intermediates: between}); err == nil {
 		t.Error("an authority made by the authority is accepted")
 	}
@@ -229,15 +258,15 @@ func TestNoPrinterShowsTheKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	key, certificate, err := newCA(permitted, time.Now())
+	c, err := newChain(permitted, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := newAuthority(key, certificate, permitted)
+	a := newAuthority(c, permitted)
 	if _, err := a.Certificate(host); err != nil {
 		t.Fatal(err)
 	}
-	raw, err := key.Bytes()
+	raw, err := c.key.Bytes()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -259,7 +288,7 @@ func TestNoPrinterShowsTheKey(t *testing.T) {
 			t.Errorf("the key was printed as %s", form)
 		}
 	}
-	if d := key.D.String(); strings.Contains(out.String(), d) { //nolint:staticcheck // is how fmt would print it
+	if d := c.key.D.String(); strings.Contains(out.String(), d) { //nolint:staticcheck // is how fmt would print it
 		t.Error("the key was printed as a number")
 	}
 }
@@ -291,8 +320,8 @@ func TestLeavesAreKeptRenewedAndBounded(t *testing.T) {
 	if got := len(a.leaves.recent); got != maxLeaves || serial("a.example") != first {
 		t.Errorf("%d certificates are kept, and the last used is not among them", got)
 	}
-	now = a.certificate.NotAfter.Add(-time.Hour)
-	if leaf, err := a.Certificate("late.example"); err != nil || leaf.Leaf.NotAfter.After(a.certificate.NotAfter) {
+	now = a.root.NotAfter.Add(-time.Hour)
+	if leaf, err := a.Certificate("late.example"); err != nil || leaf.Leaf.NotAfter.After(a.root.NotAfter) {
 		t.Error("a certificate outlives the authority", err)
 	}
 	now = now.Add(2 * time.Hour)

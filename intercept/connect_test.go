@@ -410,9 +410,16 @@ func TestWhatTheCorporateProxyRejects(t *testing.T) {
 		status int
 		scheme string
 		want   string
-	}{{407, "http", "credentials (407)"}, {403, "http", "status 403"}, {200, "socks5", "Check HTTPS_PROXY"}, {200, "ftp", "Check HTTPS_PROXY"}, {200, "https", "Check HTTPS_PROXY"}} {
+	}{
+		{407, "http", "credentials (407)"}, {403, "http", "status 403"}, {200, "socks5", "Check HTTPS_PROXY"},
+		{200, "ftp", "Check HTTPS_PROXY"}, {200, "https", "Check HTTPS_PROXY"},
+	} {
 		status, via.Scheme = c.status, c.scheme
-		f := start(t, Options{Dial: DialThrough(func(*url.URL) (*url.URL, error) { return via, nil }, nil)})
+		timeout := time.Minute
+		if c.scheme == "socks5" { // the other end waits for a request
+			timeout = 200 * time.Millisecond
+		}
+		f := start(t, Options{DialTimeout: timeout, Dial: DialThrough(func(*url.URL) (*url.URL, error) { return via, nil }, nil)})
 		_, res := f.connect(t, "files.example:443")
 		body, _ := io.ReadAll(res.Body)
 		if res.StatusCode != 502 || code(res) != event.TunnelFailed || !strings.Contains(string(body), c.want) {

@@ -168,13 +168,14 @@ func setDefault[T int | time.Duration](value *T, to T) {
 }
 
 // Serve serves at l until Shutdown or Close, and then returns nil. It returns an error if it
-// fails before. It bounds the connections to twice MaxTunnels; a server of the caller's with
-// the Proxy as its handler can bound them better.
+// fails before. It bounds the connections so that both kinds of tunnels can reach MaxTunnels,
+// and as many connections can be without one. A server of the caller's with the Proxy as its
+// handler can bound them better.
 func (p *Proxy) Serve(l net.Listener) error {
 	p.mu.Lock()
 	p.listeners = append(p.listeners, l.Addr())
 	p.mu.Unlock()
-	err := p.outer.Serve(&countingListener{l, &p.conns, int64(2 * p.o.MaxTunnels)})
+	err := p.outer.Serve(&countingListener{l, &p.conns, int64(3 * p.o.MaxTunnels)})
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}

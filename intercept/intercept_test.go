@@ -132,11 +132,23 @@ var testAuthority = sync.OnceValue(func() *Authority {
 
 func pool(a *Authority, more ...*x509.Certificate) *x509.CertPool {
 	roots := x509.NewCertPool()
-	roots.AddCert(a.certificate)
+	roots.AddCert(a.root)
 	for _, c := range more {
 		roots.AddCert(c)
 	}
 	return roots
+}
+
+// verify checks a certificate as a client that trusts the authority does.
+func verify(a *Authority, certificate *tls.Certificate, name string) error {
+	leaf, err := x509.ParseCertificate(certificate.Certificate[0])
+	if err != nil {
+		return err
+	}
+	between := x509.NewCertPool()
+	between.AddCert(a.issuer)
+	_, err = leaf.Verify(x509.VerifyOptions{Roots: pool(a), Intermediates: between, DNSName: name})
+	return err
 }
 
 // client returns a client that uses the proxy with a password, as HTTPS_PROXY would make it.

@@ -9,9 +9,11 @@ import (
 	"net/http"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"mimecast-proxy/event"
+	"mimecast-proxy/server"
 )
 
 // silent starts a server that accepts connections and says nothing until the client leaves.
@@ -62,9 +64,7 @@ func TestIdleTunnelsAndHalfHandshakesEnd(t *testing.T) {
 			t.Fatalf("tunnel %d: %d, %d", i, res.StatusCode, intercepted.StatusCode)
 		}
 		if i%2 == 0 { // the head of a record that never comes
-			if _, err := half.Write([]byte{22, 3, 1, 2, 0}); err != nil {
-				t.Fatal(err)
-			}
+			half.Write([]byte{22, 3, 1, 2, 0})
 		}
 		slow := f.dial(t)
 		if _, err := io.WriteString(slow, "CONNECT "); err != nil {
@@ -98,27 +98,35 @@ func TestIdleTunnelsAndHalfHandshakesEnd(t *testing.T) {
 }
 
 func TestATunnelIsIdleOnlyIfBothDirectionsAre(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	const idle = 400 * time.Millisecond
-	f := start(t, Options{IdleTimeout: idle})
-	client, _ := f.connect(t, l.Addr().String())
-	server, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer server.Close()
-	began := time.Now()
-	for tick := time.NewTicker(idle / 20); time.Since(began) < 3*idle; <-tick.C {
-		if _, err := server.Write([]byte("x")); err != nil {
-			t.Fatalf("after %v: %v", time.Since(began), err)
+	synctest.Test(t, func(t *testing.T) {
+		var got []Tunnel
+		p := New(Options{Authority: testAuthority(), IdleTimeout: time.Minute, Trace: Trace{TunnelDone: func(done Tunnel) { got = append(got, done) }}})
+		client, near := net.Pipe()
+		far, server := net.Pipe()
+		tunnel := &tunnel{proxy: p, began: time.Now(), Conn: near, other: far}
+		if rejected := p.add(tunnel); rejected != nil {
+			t.Fatal(rejected)
 		}
-	}
-	ended(t, client)
-	f.outcome(t, event.InterceptIdle)
+		tunnel.setOpen()
+		go tunnel.relay()
+		for range 10 { // the client is silent all the time
+			time.Sleep(50 * time.Second)
+			if _, err := server.Write([]byte("x")); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := client.Read(make([]byte, 1)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		last := time.Now()
+		if _, err := client.Read(make([]byte, 1)); err != io.EOF {
+			t.Error(err)
+		}
+		synctest.Wait()
+		if after := time.Since(last); after != time.Minute || len(got) != 1 || got[0].Outcome != event.InterceptIdle || got[0].Out != 10 {
+			t.Errorf("after %v: %+v", after, got)
+		}
+	})
 }
 
 func TestAPeerThatDoesNotReadLosesItsTunnel(t *testing.T) {
@@ -165,10 +173,10 @@ func TestTunnelsAreBoundedByKind(t *testing.T) {
 
 func TestConnectionsAreBounded(t *testing.T) {
 	f := start(t, Options{MaxTunnels: 2})
-	for range 4 {
+	for range 6 {
 		f.dial(t)
 	}
-	eventually(t, "four connections", func() bool { return f.conns.Load() == 4 })
+	eventually(t, "six connections", func() bool { return f.conns.Load() == 6 })
 	ended(t, f.dial(t))
 }
 
@@ -299,19 +307,40 @@ func TestShutdownLetsABusyTunnelEndAndRejectsNewOnes(t *testing.T) {
 	f.outcome(t, event.InterceptShutdown)
 }
 
-func TestAServerOfTheCallersServesTheProxy(t *testing.T) {
+func TestTheDataPortsServerServesTheProxy(t *testing.T) {
 	f := start(t, Options{})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &http.Server{Handler: f.Proxy, ReadHeaderTimeout: time.Minute}
+	s := server.New(server.Options{Handler: f.Proxy, Context: t.Context(), Limits: server.Limits{MaxConnections: 8, MaxWaiting: 4, MaxPartial: 4, MaxIdle: 4, WriteTimeout: time.Minute}})
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(l) }()
-	defer func() { s.Close(); <-served }()
 	f.address = l.Addr().String()
-	if res, _ := get(t, f.client(t, ""), "https://"+host+"/"); res.StatusCode != 200 {
-		t.Error(res.StatusCode)
+	foreign := echo(t)
+	for range 20 { // more than there may be connections at once
+		c := f.client(t, "")
+		if res, _ := get(t, c, "https://"+host+"/"); res.StatusCode != 200 || res.Proto != "HTTP/2.0" {
+			t.Error(res.StatusCode, res.Proto)
+		}
+		c.CloseIdleConnections()
+		conn, _ := f.connect(t, foreign)
+		if _, err := io.WriteString(conn, "x"); err != nil {
+			t.Fatal(err)
+		}
+		conn.(*net.TCPConn).CloseWrite()
+		if got, err := io.ReadAll(conn); string(got) != "x" {
+			t.Errorf("%q, %v", got, err)
+		}
+	}
+	if err := s.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+	if err := <-f.shutDown(time.Minute); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -12,16 +12,19 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strings"
 	"time"
 )
 
-// The files of a stored authority. The key's file has the certificate too, so that no crash
+// The files of a stored authority. The key's file has the certificates too, so that no crash
 // and no second process can leave a key with another's certificate.
 const (
 	keyFile         = "ca-key.pem"
 	certificateFile = "ca.pem"
 	bundleFile      = "bundle.pem"
 	keyPEM          = "PRIVATE KEY"
+	maxKeyFile      = 64 << 10
 )
 
 const (
@@ -54,18 +57,18 @@ func LoadAuthority(dir string, names []string, roots ...[]byte) (*Authority, err
 
 // loadOrMake reads the authority, and makes one if it cannot be used further.
 func loadOrMake(path string, permitted constraint, now time.Time) (*Authority, error) {
-	key, certificate, err := readCA(path)
+	c, err := readChain(path)
 	missing := errors.Is(err, fs.ErrNotExist)
 	if err != nil && !missing {
 		return nil, err
 	}
-	if !missing && permitted.equal(certificate) && now.Add(caRenewal).Before(certificate.NotAfter) {
-		return newAuthority(key, certificate, permitted), nil
+	if !missing && permitted.equal(c.root) && permitted.equal(c.issuer) && now.Add(caRenewal).Before(c.root.NotAfter) {
+		return newAuthority(c, permitted), nil
 	}
-	if key, certificate, err = newCA(permitted, now); err != nil {
+	if c, err = newChain(permitted, now); err != nil {
 		return nil, err
 	}
-	text, err := encodeCA(key, certificate)
+	text, err := c.encode()
 	if err != nil {
 		return nil, err
 	}
@@ -80,7 +83,7 @@ func loadOrMake(path string, permitted constraint, now time.Time) (*Authority, e
 	if err != nil {
 		return nil, err
 	}
-	return newAuthority(key, certificate, permitted), nil
+	return newAuthority(c, permitted), nil
 }
 
 // linkNew gives a file another name, and fails if that exists: another process was faster.
@@ -92,56 +95,65 @@ func linkNew(from, to string) error {
 	return err
 }
 
-// readCA reads a key and its certificate.
-func readCA(path string) (*ecdsa.PrivateKey, *x509.Certificate, error) {
+// readChain reads a stored authority.
+func readChain(path string) (*chain, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if mode := info.Mode().Perm(); mode&0o077 != 0 && runtime.GOOS != "windows" { // which has no such modes
-		return nil, nil, fmt.Errorf("%s has mode %04o: others can read the key. Run chmod 600, or delete the file for a new CA", path, mode)
+		return nil, fmt.Errorf("%s has mode %04o: others can read the key. Run chmod 600, or delete the file for a new CA", path, mode)
 	}
-	text, err := io.ReadAll(io.LimitReader(f, 1<<16))
-	if err != nil {
-		return nil, nil, err
-	}
-	key, certificate, err := decodeCA(text)
-	if err != nil {
-		return nil, nil, fmt.Errorf("%s is not a key that the proxy made: %w. Delete the file for a new CA", path, err)
-	}
-	return key, certificate, nil
-}
-
-func encodeCA(key *ecdsa.PrivateKey, certificate *x509.Certificate) ([]byte, error) {
-	der, err := x509.MarshalPKCS8PrivateKey(key)
+	text, err := io.ReadAll(io.LimitReader(f, maxKeyFile))
 	if err != nil {
 		return nil, err
 	}
-	return append(pem.EncodeToMemory(&pem.Block{Type: keyPEM, Bytes: der}), encodeCertificate(certificate.Raw)...), nil
+	c, err := decodeChain(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s is not from the proxy: %w. Delete the file for a new CA", path, err)
+	}
+	return c, nil
 }
 
-// decodeCA reads what encodeCA wrote. Its errors contain nothing of the text.
-func decodeCA(text []byte) (*ecdsa.PrivateKey, *x509.Certificate, error) {
-	first, rest := pem.Decode(text)
-	second, _ := pem.Decode(rest)
-	if first == nil || second == nil || first.Type != keyPEM || second.Type != certificatePEM {
-		return nil, nil, errors.New("it is not a private key and a certificate")
+// encode returns the key and the certificates in PEM form.
+func (c *chain) encode() ([]byte, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(c.key)
+	if err != nil {
+		return nil, err
 	}
-	parsed, err := x509.ParsePKCS8PrivateKey(first.Bytes)
+	text := pem.EncodeToMemory(&pem.Block{Type: keyPEM, Bytes: der})
+	return slices.Concat(text, encodeCertificate(c.issuer.Raw), encodeCertificate(c.root.Raw)), nil
+}
+
+// decodeChain reads what encode wrote. Its errors contain nothing of the text.
+func decodeChain(text []byte) (*chain, error) {
+	var blocks [3][]byte
+	for i, want := range []string{keyPEM, certificatePEM, certificatePEM} {
+		var block *pem.Block
+		if block, text = pem.Decode(text); block == nil || block.Type != want {
+			return nil, errors.New("it is not a private key with two certificates")
+		}
+		blocks[i] = block.Bytes
+	}
+	parsed, err := x509.ParsePKCS8PrivateKey(blocks[0])
 	key, ok := parsed.(*ecdsa.PrivateKey)
 	if err != nil || !ok {
-		return nil, nil, errors.New("the private key is malformed")
+		return nil, errors.New("the private key is malformed")
 	}
-	certificate, err := x509.ParseCertificate(second.Bytes)
-	if err != nil || !key.PublicKey.Equal(certificate.PublicKey) || certificate.Subject.CommonName != caName {
-		return nil, nil, errors.New("the certificate is malformed or another's")
+	issuer, err := x509.ParseCertificate(blocks[1])
+	if err != nil || !key.PublicKey.Equal(issuer.PublicKey) {
+		return nil, errors.New("the certificate is malformed or another key's")
 	}
-	return key, certificate, nil
+	root, err := x509.ParseCertificate(blocks[2])
+	if err != nil || issuer.CheckSignatureFrom(root) != nil || !strings.HasPrefix(root.Subject.CommonName, caName) {
+		return nil, errors.New("the root certificate is malformed or another's")
+	}
+	return &chain{key, issuer, root}, nil
 }
 
 // publish writes what clients read.

@@ -2,12 +2,12 @@ package intercept
 
 import (
 	"bytes"
-	"crypto/x509"
 	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -43,7 +43,7 @@ func TestAuthorityIsKept(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := leaf.Leaf.Verify(x509.VerifyOptions{Roots: pool(first), DNSName: host}); err != nil {
+	if err := verify(first, leaf, host); err != nil {
 		t.Error(err)
 	}
 	if bundle := read(t, dir, "bundle.pem"); !bytes.HasSuffix(bundle, first.PEM()) || len(bundle) <= len(first.PEM()) || bytes.Contains(bundle, []byte(keyPEM)) {
@@ -101,7 +101,7 @@ func TestAnAuthorityNearItsEndIsReplaced(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if kept := a.certificate.Equal(first.certificate); kept != c.kept {
+		if kept := a.root.Equal(first.root); kept != c.kept {
 			t.Errorf("after %v: kept %t", c.after, kept)
 		}
 	}
@@ -113,14 +113,16 @@ func TestAKeyFileThatIsNotTheProxysIsLeftAlone(t *testing.T) {
 	text := read(t, good, keyFile)
 	other := t.TempDir()
 	load(t, other, host)
-	key, _, _ := bytes.Cut(text, []byte("-----BEGIN CERTIFICATE"))
-	_, theirs, _ := bytes.Cut(read(t, other, keyFile), []byte("-----BEGIN CERTIFICATE"))
+	parts := bytes.SplitAfter(text, []byte("-----\n")) // begin and end of key, issuer and root
+	theirs := bytes.SplitAfter(read(t, other, keyFile), []byte("-----\n"))
 	for what, text := range map[string][]byte{
-		"empty":          {},
-		"cut":            text[:len(text)/2],
-		"no certificate": key,
-		"another's":      append(append(bytes.Clone(key), "-----BEGIN CERTIFICATE"...), theirs...),
-		"text":           []byte("s3cr3t-marked"),
+		"empty":            {},
+		"cut":              text[:len(text)/2],
+		"no certificate":   bytes.Join(parts[:2], nil),
+		"no root":          bytes.Join(parts[:4], nil),
+		"another's issuer": slices.Concat(bytes.Join(parts[:2], nil), bytes.Join(theirs[2:], nil)),
+		"another's root":   slices.Concat(bytes.Join(parts[:4], nil), bytes.Join(theirs[4:], nil)),
+		"text":             []byte("s3cr3t-marked"),
 	} {
 		dir := t.TempDir()
 		path := filepath.Join(dir, keyFile)
@@ -163,11 +165,11 @@ func TestProcessesThatStartAtOnceShareAnAuthority(t *testing.T) {
 	}
 }
 
-func FuzzDecodeCA(f *testing.F) {
+func FuzzDecodeChain(f *testing.F) {
 	f.Add([]byte("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		if key, certificate, err := decodeCA(text); (err == nil) != (key != nil && certificate != nil) {
-			t.Errorf("%v, %v, %v", key != nil, certificate != nil, err)
+		if c, err := decodeChain(text); (err == nil) != (c != nil) {
+			t.Errorf("%v, %v", c, err)
 		}
 	})
 }

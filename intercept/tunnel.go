@@ -37,6 +37,10 @@ type tunnel struct {
 	in, out  atomic.Int64
 	lastByte atomic.Int64 // in Unix nanoseconds
 	finished sync.Once
+	// failure is the first error of a tunnel to another host. It may be read once both
+	// directions have ended.
+	failure error
+	failed  sync.Once
 }
 
 // Read implements net.Conn.
@@ -132,44 +136,49 @@ var errIdle = errors.New("no byte came within the idle timeout")
 
 // relay copies both ways until both sides have ended or one fails.
 func (t *tunnel) relay() {
-	results := make(chan error, 1)
-	go func() { results <- t.copy(t.other, t) }()
-	err := t.copy(t, t.other)
-	if other := <-results; err == nil || errors.Is(err, net.ErrClosed) && other != nil {
-		err = other // which closed the first
-	}
+	var sending sync.WaitGroup
+	sending.Go(func() { t.copy(t.other, t) })
+	t.copy(t, t.other)
+	sending.Wait()
 	t.closeBoth()
-	if errors.Is(err, errIdle) {
+	if errors.Is(t.failure, errIdle) {
 		t.finish(event.InterceptIdle, nil)
 		return
 	}
-	t.finish(event.InterceptTunneled, err) // a reset is an end, too
+	t.finish(event.InterceptTunneled, t.failure) // a reset is an end, too
 }
 
 // copy copies one direction to its end, and passes the end on. If it fails, it ends the
 // other direction too.
-func (t *tunnel) copy(to, from net.Conn) error {
+func (t *tunnel) copy(to, from net.Conn) {
 	buf := make([]byte, relayBuffer)
 	for {
 		n, err := t.readActive(from, buf)
 		if n > 0 {
-			if deadline := to.SetWriteDeadline(time.Now().Add(t.proxy.o.IdleTimeout)); deadline != nil {
-				err = deadline
-			} else if _, failed := to.Write(buf[:n]); failed != nil {
+			if failed := t.write(to, buf[:n]); failed != nil {
 				err = failed
 			}
 		}
-		if errors.Is(err, io.EOF) {
-			if closeWrite(to) != nil { // its peer is gone, or would never see the end
-				t.closeBoth()
-			}
-			return nil
-		}
-		if err != nil {
+		switch {
+		case err == nil:
+			continue
+		case !errors.Is(err, io.EOF):
+			t.failed.Do(func() { t.failure = err })
 			t.closeBoth()
-			return err
+		case closeWrite(to) != nil: // its peer is gone, or would never see the end
+			t.closeBoth()
 		}
+		return
 	}
+}
+
+// write gives the peer the idle timeout to accept b.
+func (t *tunnel) write(to net.Conn, b []byte) error {
+	if err := to.SetWriteDeadline(time.Now().Add(t.proxy.o.IdleTimeout)); err != nil {
+		return err
+	}
+	_, err := to.Write(b)
+	return err
 }
 
 // readActive reads, and fails once neither direction has carried a byte for the idle
