@@ -219,7 +219,7 @@ func (t *tunnel) hijack(w http.ResponseWriter) error {
 	if err != nil {
 		return err
 	}
-	early, err := buffered.Reader.Peek(buffered.Reader.Buffered())
+	early, err := buffered.Peek(buffered.Reader.Buffered())
 	t.early = bytes.NewReader(bytes.Clone(early))
 	t.Conn = conn
 	t.setOpen()

@@ -187,22 +187,25 @@ func (p *Proxy) Serve(l net.Listener) error {
 // first, it cuts the rest and returns the context's error.
 func (p *Proxy) Shutdown(ctx context.Context) error {
 	p.stop()
-	done := make(chan error, 1)
-	go func() { done <- errors.Join(p.outer.Shutdown(ctx), p.inner.Shutdown(ctx)) }()
+	var err error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		err = errors.Join(p.outer.Shutdown(ctx), p.inner.Shutdown(ctx))
+	}()
 	tick := time.NewTicker(drainInterval)
 	defer tick.Stop()
-	for {
+	for p.closeQuiet() > 0 {
 		select {
-		case <-ctx.Done():
-			err := errors.Join(ctx.Err(), p.Close())
-			<-done
-			return err
 		case <-tick.C:
-		}
-		if p.closeQuiet() == 0 {
-			return <-done
+		case <-ctx.Done():
+			_ = p.Close() // the listeners are closed already
+			<-done
+			return ctx.Err()
 		}
 	}
+	<-done
+	return err
 }
 
 // Close closes the listeners and every tunnel at once.

@@ -119,7 +119,7 @@ func TestATunnelIsIdleOnlyIfBothDirectionsAre(t *testing.T) {
 			}
 		}
 		last := time.Now()
-		if _, err := client.Read(make([]byte, 1)); err != io.EOF {
+		if _, err := client.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 			t.Error(err)
 		}
 		synctest.Wait()
@@ -148,6 +148,20 @@ func TestAPeerThatDoesNotReadLosesItsTunnel(t *testing.T) {
 	}
 	if got := f.reported(t, 1)[0]; got.In == 0 {
 		t.Errorf("%+v", got)
+	}
+}
+
+func TestTerminatedTunnelsWithoutARequestEnd(t *testing.T) {
+	const http2Preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + "\x00\x00\x00\x04\x00\x00\x00\x00\x00" // and empty SETTINGS
+	for protocol, begin := range map[string]string{"http/1.1": "GET / HTTP/1.1\r\nHost: ", "h2": http2Preface} {
+		f := start(t, Options{IdleTimeout: 200 * time.Millisecond, HandshakeTimeout: time.Second})
+		conn, _ := f.connect(t, host+":443")
+		secure := tls.Client(conn, &tls.Config{ServerName: host, RootCAs: pool(f.o.Authority), NextProtos: []string{protocol}})
+		if _, err := io.WriteString(secure, begin); err != nil {
+			t.Fatal(err)
+		}
+		ended(t, conn)
+		f.outcome(t, event.InterceptTerminated)
 	}
 }
 
