@@ -139,7 +139,7 @@ public class Client { public static void main(String[] a) throws Exception {
 
 func verifyByJava(t *testing.T, ca, address, name string) (string, error) {
 	if testing.Short() {
-		t.Skip("starts three virtual machines")
+		t.Skip("starts two virtual machines")
 	}
 	dir := t.TempDir()
 	source, store := filepath.Join(dir, "Client.java"), filepath.Join(dir, "store")
@@ -174,17 +174,15 @@ func TestForgedLeavesAreRejected(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	names := []string{"evil.test", "login.mimecast.com"}
+	const name = "login.mimecast.com" // for which no leaf is issued either
 	for program, verify := range verifiers {
 		t.Run(program, func(t *testing.T) {
 			if said, err := verify(t, ca, serveCertificate(t, *good), host); err != nil {
 				t.Fatalf("a good certificate: %v\n%s", err, said)
 			}
-			for _, name := range names {
-				forged := forge(t, a, &x509.Certificate{Subject: pkix.Name{CommonName: name}, DNSNames: []string{name}})
-				if said, err := verify(t, ca, serveCertificate(t, forged), name); err == nil || !strings.Contains(said, "permitted subtree violation") && !strings.Contains(said, "name constraints") {
-					t.Errorf("%s: %v\n%s", name, err, said)
-				}
+			forged := forge(t, a, &x509.Certificate{Subject: pkix.Name{CommonName: name}, DNSNames: []string{name}})
+			if said, err := verify(t, ca, serveCertificate(t, forged), name); err == nil || !strings.Contains(said, "permitted subtree violation") && !strings.Contains(said, "name constraints") {
+				t.Errorf("a forged certificate: %v\n%s", err, said)
 			}
 		})
 	}

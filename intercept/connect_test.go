@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -483,5 +485,25 @@ func TestSOCKSProxy(t *testing.T) {
 	}
 	if got := <-asked; got != "jdoe:p@ss@files.example" {
 		t.Error(got)
+	}
+}
+
+func TestUnmodifiedProgramsUseTheProxyByTheirVariables(t *testing.T) {
+	f := start(t, Options{Password: secret.New(password)})
+	bundle := filepath.Join(t.TempDir(), "bundle.pem")
+	if err := os.WriteFile(bundle, f.o.Authority.Bundle(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	via := "http://any:" + password + "@" + f.address
+	environ := []string{"HTTPS_PROXY=" + via, "https_proxy=" + via, "NO_PROXY=", "no_proxy=", "SSL_CERT_FILE=" + bundle, "CURL_CA_BUNDLE=" + bundle}
+	for name, args := range map[string][]string{
+		"curl":    {"-sS", "https://" + host + "/x"},
+		"python3": {"-c", `import urllib.request; print(urllib.request.urlopen("https://` + host + `/x").read().decode())`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if said, err := run(t, environ, name, args...); err != nil || !strings.Contains(said, " /x host="+host) {
+				t.Errorf("%v\n%s", err, said)
+			}
+		})
 	}
 }

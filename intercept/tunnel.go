@@ -210,7 +210,7 @@ func newHandover() *handover {
 	return &handover{conns: make(chan net.Conn), closed: make(chan struct{})}
 }
 
-// put hands a connection to whoever accepts, unless ctx ends or the listener is closed.
+// put hands a connection to Accept, unless ctx ends or the listener is closed.
 func (h *handover) put(ctx context.Context, c net.Conn) error {
 	select {
 	case h.conns <- c:
