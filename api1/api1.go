@@ -44,7 +44,8 @@ type Options struct {
 	Translate bool
 	// Download fetches the files of batches, from the addresses that Mimecast issues.
 	// It is another host than the API's: it gets neither the token nor a header of the
-	// client's. Redirects are not followed. nil means that events come from the stream
+	// client's. Redirects are not followed. Set time limits for connections and response
+	// headers in it. nil means that events come from the stream
 	// alone, for a proxy that can reach no such host.
 	Download http.RoundTripper
 	// Now is the clock; nil means time.Now.
@@ -72,7 +73,9 @@ type Trace struct {
 
 // Wrap returns the layer. The handler that it wraps is the rest of the chain, which sends
 // requests to API 2.0 with the token of the account in the context. The translation
-// calls it with requests of its own: what is not 200 goes to the client as it came.
+// calls it with requests of its own: what is not 200 goes to the client as it came. No
+// guard checks these again: a client that may call get-siem-logs may read the events of
+// the cloud gateway.
 //
 // The layer keeps no state that a second process would need. To save calls it
 // remembers for a short time which types of event were caught up.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -129,9 +130,11 @@ type cursor struct {
 
 const (
 	cursorVersion = 1
-	// maxCursor bounds a token, in bytes, and so the response header that it is sent in.
+	// maxToken bounds a token of Mimecast's, in bytes; real ones have some 10.
+	maxToken = 2 << 10
+	// maxCursor bounds a token of ours: it has ten of Mimecast's, and fits into a
+	// response header and a request body.
 	maxCursor = 32 << 10
-	maxToken  = 2 << 10
 )
 
 var errCursor = errors.New("not a token of this proxy")
@@ -147,11 +150,7 @@ func newCursor(now time.Time) cursor {
 
 // String returns the token.
 func (c cursor) String() string {
-	b, err := json.Marshal(c)
-	if err != nil { // texts, numbers and bools always marshal
-		panic(err)
-	}
-	return base64.RawURLEncoding.EncodeToString(b)
+	return base64.RawURLEncoding.EncodeToString(encode(c))
 }
 
 // parseCursor reads a token.
@@ -183,5 +182,11 @@ func (p position) isSane() bool {
 			return false
 		}
 	}
-	return len(p.Token) <= maxToken && p.Skip >= 0 && p.Skip <= pageSize && (!p.Batch || p.Until > 0)
+	return isToken(p.Token) && p.Skip >= 0 && p.Skip <= pageSize && (!p.Batch || p.Until > 0)
+}
+
+// isToken reports whether a token of Mimecast's can be kept in a cursor: in whatever
+// encoding, it is plain text.
+func isToken(token string) bool {
+	return len(token) <= maxToken && !strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' })
 }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"mimecast-proxy/api1"
 	"mimecast-proxy/event"
@@ -115,6 +116,27 @@ func TestPageMayBeCompressedButNotHuge(t *testing.T) {
 				t.Errorf("code %q", code)
 			}
 		})
+	}
+}
+
+// A cursor with such a token would start over for ever.
+func TestTokenThatFitsNoCursorIsAnError(t *testing.T) {
+	for token, want := range map[string]int{"NDU1NA==": 200, "a.b-c_d~e": 200, strings.Repeat("x", 2<<10): 200, strings.Repeat("x", 2<<10+1): 502, "a\\u0000": 502, "é": 502} {
+		f := newFake(t)
+		f.page = func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = fmt.Fprintf(w, `{"value":[],"@nextPage":"%s","isCaughtUp":true}`, token)
+		}
+		c := f.collector()
+		res, body, err := ask(&c)
+		if err != nil || res.StatusCode != want {
+			t.Errorf("%.10s: %v %d %s", token, err, res.StatusCode, body)
+		}
+		if c.token = res.Header.Get("mc-siem-token"); want == 200 {
+			f.clock.Advance(time.Hour)
+			f.trace.StartedOver = func(context.Context) { t.Errorf("%.10s: started over", token) }
+			c.base = (f.collector()).base
+			c.poll()
+		}
 	}
 }
 

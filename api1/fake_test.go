@@ -35,7 +35,7 @@ type fake struct {
 func newFake(t *testing.T) *fake {
 	f := &fake{t: t, clock: newClock(), stream: map[string][]string{}, batches: map[string][]string{}, files: map[string]http.HandlerFunc{}}
 	f.store = serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		for _, name := range []string{"Authorization", "X-Mc-App-Id", "X-Mc-Accountcode", "Cookie"} {
+		for _, name := range []string{"Authorization", "X-Mc-App-Id", "X-Mc-Accountcode", "Cookie", "Referer"} {
 			if r.Header.Get(name) != "" {
 				t.Errorf("the object store got %s", name)
 			}
@@ -65,6 +65,9 @@ func (f *fake) serveAPI(w http.ResponseWriter, r *http.Request) {
 	defer f.mu.Unlock()
 	if r.ContentLength != 0 || r.Header.Get("X-Mc-Date") != "" || !strings.HasPrefix(r.RequestURI, "/siem/") {
 		f.t.Errorf("%s %s has a body or the client's headers: %v", r.Method, r.RequestURI, r.Header)
+	}
+	if got := r.Header.Get("X-Mc-Accountcode"); got != "" && got != "C1" || r.Header.Get("User-Agent") == "" {
+		f.t.Errorf("headers %v", r.Header)
 	}
 	if f.page != nil {
 		f.page(w, r)

@@ -2,7 +2,6 @@ package api1
 
 import (
 	"bytes"
-	"encoding/json"
 	"strconv"
 	"unicode/utf8"
 )
@@ -57,20 +56,19 @@ func pythonString(in []byte) (text, rest []byte, ok bool) {
 	quote := in[0]
 	var value []byte
 	for in = in[1:]; len(in) > 0; {
-		switch c := in[0]; {
-		case c == quote:
-			text, err := json.Marshal(string(value))
-			return text, in[1:], err == nil
-		case c == '\n' || c == '\r':
+		switch in[0] {
+		case quote:
+			return encode(string(value)), in[1:], true
+		case '\n', '\r':
 			return nil, nil, false
-		case c == '\\':
+		case '\\':
 			r, n := pythonEscape(in)
 			if n == 0 {
 				return nil, nil, false
 			}
 			value, in = utf8.AppendRune(value, r), in[n:]
 		default:
-			value, in = append(value, c), in[1:]
+			value, in = append(value, in[0]), in[1:]
 		}
 	}
 	return nil, nil, false

@@ -130,6 +130,11 @@ func (r *rig) instance() string {
 	return serve(r.t, api1.Wrap(api1.Options{Translate: true, Now: r.clock.Now, Download: download})(r.proxy))
 }
 
+// withoutBatches is one that can reach no object store.
+func (r *rig) withoutBatches() string {
+	return serve(r.t, api1.Wrap(api1.Options{Translate: true, Now: r.clock.Now})(r.proxy))
+}
+
 func serve(t *testing.T, h http.Handler) string {
 	s := httptest.NewServer(h)
 	t.Cleanup(s.Close)
@@ -216,6 +221,7 @@ func (c *collector) post(path string, body []byte) *http.Response {
 	req.Header.Set("x-mc-app-id", "app-id")
 	req.Header.Set("x-mc-date", date)
 	req.Header.Set("x-mc-req-id", id)
+	req.Header.Set("x-mc-accountcode", "C1")
 	req.Header.Set("Content-Type", "application/json")
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {

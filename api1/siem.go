@@ -155,6 +155,10 @@ func (t *translation) page(path string, query url.Values) (p page, ok bool) {
 		c.forward() // 200 with a failure in it
 		return p, false
 	}
+	if !isToken(p.Next) { // a cursor with it would be rejected
+		t.fail(t.w, t.r, problem.New(event.UpstreamReset, "Mimecast's page of events has a token that cannot be used."))
+		return p, false
+	}
 	return p, true
 }
 

@@ -139,7 +139,8 @@ func appendObject(b []byte, pairs []pair) []byte {
 	return append(b, '}')
 }
 
-// encode returns a value that was JSON as JSON, with <, > and & as they are.
+// encode returns texts, numbers and bools, and what is made of them, as JSON, with <, >
+// and & as they are.
 func encode(v any) []byte {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)

@@ -1,7 +1,6 @@
 package mimecast_test
 
 import (
-	"slices"
 	"testing"
 
 	"mimecast-proxy/mimecast"
@@ -20,17 +19,6 @@ func TestAPI1OnlyKnowsTheCallsThatAPI2Lacks(t *testing.T) {
 	} {
 		if call, ok := mimecast.API1Only(path); call.Path != want || ok != (want != "") {
 			t.Errorf("%s: %q, %t", path, call.Path, ok)
-		}
-	}
-}
-
-// A call that a preset lets through exists in API 2.0.
-func TestNoPresetNamesACallOfAPI1(t *testing.T) {
-	for name, routes := range mimecast.Presets {
-		for _, call := range mimecast.API1Calls {
-			if slices.Contains(routes, "POST "+call.Path) {
-				t.Errorf("%s has %s, which exists in API 1.0 only", name, call.Path)
-			}
 		}
 	}
 }
