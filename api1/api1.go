@@ -19,7 +19,9 @@
 //
 // Where the source changes, an instant divides the events: those before it come from one
 // source and the others from the other, by their own timestamps. So none comes twice,
-// and none is left out, in whatever order the sources have them.
+// and none is left out, in whatever order the sources have them: up to 15 minutes late
+// in the stream, and 30 in a batch. A client that was off for more than 20 hours goes on
+// from the batches at the instant of its last call, and misses what came late then.
 //
 // The position is in the client's token alone; see [Wrap] about what the process keeps.
 package api1

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -234,5 +235,28 @@ func TestLargeBatchesComeInSeveralResponses(t *testing.T) {
 	c := f.collector()
 	if got := c.poll(); len(got) != 7 || c.responses != 5 { // 2, 2, 2 and 1, and that there is no more
 		t.Errorf("%d responses: %q", c.responses, got)
+	}
+}
+
+// HTTP/1.0 ends a response with the connection, so that half of one looks complete.
+func TestHTTP10HasNoBatches(t *testing.T) {
+	f := newFake(t)
+	f.batches["receipt"] = []string{"/never"}
+	f.page = func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/siem/v1/events/cg" {
+			t.Error(r.URL)
+		}
+		_, _ = io.WriteString(w, `{"value":[`+f.event(nil)+`],"@nextPage":"more","isCaughtUp":false}`)
+	}
+	c := f.collector()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(c.base, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_, _ = fmt.Fprintf(conn, "POST /api/audit/get-siem-logs HTTP/1.0\r\nContent-Length: 0\r\n\r\n")
+	res, err := io.ReadAll(conn)
+	if err != nil || !strings.Contains(string(res), "aCode=code") {
+		t.Errorf("%v %s", err, res)
 	}
 }

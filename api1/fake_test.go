@@ -66,7 +66,7 @@ func (f *fake) serveAPI(w http.ResponseWriter, r *http.Request) {
 	if r.ContentLength != 0 || r.Header.Get("X-Mc-Date") != "" || !strings.HasPrefix(r.RequestURI, "/siem/") {
 		f.t.Errorf("%s %s has a body or the client's headers: %v", r.Method, r.RequestURI, r.Header)
 	}
-	if got := r.Header.Get("X-Mc-Accountcode"); got != "" && got != "C1" || r.Header.Get("User-Agent") == "" {
+	if got := r.Header.Get("X-Mc-Accountcode"); got != "" && got != "C1" {
 		f.t.Errorf("headers %v", r.Header)
 	}
 	if f.page != nil {

@@ -117,11 +117,15 @@ func (t *translation) read(i int) (responded bool) {
 	return false
 }
 
+// hasBatches reports whether batches can be read. HTTP/1.0 has no sign of a response that
+// was broken off, as that of a download that fails.
+func (t *translation) hasBatches() bool { return t.Download != nil && t.r.ProtoAtLeast(1, 1) }
+
 // position returns where to read a type from.
 func (t *translation) position(i int) position {
 	p := t.cursor.Positions[i]
 	switch {
-	case t.Download != nil:
+	case t.hasBatches():
 		return p.current(t.now)
 	case p.Batch: // of a proxy that has batches; what was read of them comes again
 		return position{From: p.From}
@@ -173,7 +177,7 @@ func (t *translation) readStream(i int, p position) (responded bool) {
 	if !ok {
 		return true
 	}
-	if p.Token == "" && !page.CaughtUp && isFarBehind(p.From, t.now) && t.Download != nil { // nothing was delivered yet
+	if p.Token == "" && !page.CaughtUp && isFarBehind(p.From, t.now) && t.hasBatches() { // nothing was delivered yet
 		t.cursor.Positions[i] = fromBatches(p.From, t.now)
 		return false
 	}
