@@ -17,7 +17,7 @@ import (
 func TestMemoryIsBoundedWhateverABatchHolds(t *testing.T) {
 	files := 100
 	if testing.Short() {
-		files = 20
+		files = 10
 	}
 	for _, c := range []collector{{}, {json: true, compress: true}} {
 		t.Run(fmt.Sprintf("JSON %t, zipped %t", c.json, c.compress), func(t *testing.T) {
