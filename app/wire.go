@@ -5,7 +5,6 @@ import (
 	"context"
 	"log"
 	"net/http"
-	"net/url"
 	"os"
 	"runtime/debug"
 	"slices"
@@ -106,15 +105,9 @@ func (p *components) handler() http.Handler {
 // api1Options say how calls of API 1.0 are treated.
 func (p *components) api1Options() api1.Options {
 	log := p.tel.Logger()
-	forward := corporateProxy(p.cfg)
 	return api1.Options{
 		Translate: p.cfg.API1,
-		// The files of batches are on another host, which gets no token.
-		Download: &http.Transport{
-			Proxy:               func(r *http.Request) (*url.URL, error) { return forward(r.URL) },
-			TLSHandshakeTimeout: p.cfg.DialTimeout, ResponseHeaderTimeout: p.cfg.ResponseTimeout, IdleConnTimeout: p.cfg.IdleTimeout,
-			DisableCompression: true, MaxConnsPerHost: p.cfg.MaxConnections, ForceAttemptHTTP2: true,
-		},
+		Download:  newDownload(p.cfg),
 		Trace: api1.Trace{
 			API1Only: func(path, replacement string) {
 				log.Warn("call exists in API 1.0 only", "path", path, "replacement", replacement)

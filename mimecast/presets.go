@@ -13,7 +13,7 @@ import (
 // such as get-verification-code, is not listed. GET needs no list, since none of
 // Mimecast's GETs changes anything, apart from the exceptions.
 var Presets = map[string][]string{
-	"@siem":     {"GET /siem/"},
+	"@siem":     {"GET /siem/", "POST " + SIEMLogsPath, "POST " + DiscoverPath, "POST " + LoginPath, "POST " + LogoutPath}, // collectors of API 1.0 too
 	"@ttp-logs": ttpLogs,
 	"@audit":    audit,
 	"@read":     slices.Concat([]string{EveryGET}, ttpLogs, audit, reads),

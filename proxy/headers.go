@@ -95,6 +95,7 @@ var withheld = []string{
 	"Access-Control-Expose-Headers",
 	"Access-Control-Max-Age",
 	"X-Mimecast-Proxy-Error",
+	"X-Mimecast-Proxy-Api1",
 	"Proxy-Status",
 }
 
