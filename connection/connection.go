@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"sync"
 	"time"
 )
 
@@ -48,12 +49,12 @@ type Connection struct {
 	Tested time.Time `json:"tested"`
 }
 
-var profileName = regexp.MustCompile(`^[a-z0-9-]{1,40}$`)
+var profileName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z0-9-]{1,40}$`) })
 
 // CheckProfile returns an error unless the name can be a profile's. What it accepts is
 // also safe as a file name.
 func CheckProfile(name string) error {
-	if !profileName.MatchString(name) {
+	if !profileName().MatchString(name) {
 		return fmt.Errorf("the profile %.40q cannot be used: 1 to 40 of a-z, 0-9 and '-' are allowed", name)
 	}
 	return nil

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 )
 
 // WriteEnvFile writes a file of variables for docker compose, which only this user can
@@ -70,12 +71,12 @@ func envText(c Connection, creds Credentials) (string, error) {
 }
 
 // plainEnv are values that every reader of such files takes as they are.
-var plainEnv = regexp.MustCompile(`^[A-Za-z0-9_./:@%+=,^-]+$`)
+var plainEnv = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9_./:@%+=,^-]+$`) })
 
 // quoteEnv puts a value in single quotes if docker compose needs them. Within them it
 // takes a backslash before the last quote for an escape.
 func quoteEnv(value string) (string, error) {
-	if plainEnv.MatchString(value) {
+	if plainEnv().MatchString(value) {
 		return value, nil
 	}
 	if strings.ContainsAny(value, "'\r\n\x00") || strings.HasSuffix(value, `\`) {

@@ -4,16 +4,22 @@ import (
 	"encoding/json"
 	"regexp"
 	"strings"
+	"sync"
 	"unicode"
 )
 
+// They are compiled when connect needs them: a proxy that serves does not.
 var (
 	// label is what stands before a value: a variable, or a console's words. The
 	// groups are a quote before it, and "id" or "secret".
-	label = regexp.MustCompile(`(?i)(?:^|[\s,;{])(?:export\s+|set\s+|\$env:)?(["']?)(?:mimecast[ _-]?)?client[ _-]?(id|secret)["']?(?:[ \t]*[:=]|[ \t]*\r?\n|\t)`)
+	label = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`(?i)(?:^|[\s,;{])(?:export\s+|set\s+|\$env:)?(["']?)(?:mimecast[ _-]?)?client[ _-]?(id|secret)["']?(?:[ \t]*[:=]|[ \t]*\r?\n|\t)`)
+	})
 	// variable is any other name of a variable, with its value. A secret of base64 may
 	// end in "=", so there has to be a value behind it.
-	variable = regexp.MustCompile(`^(?:export\s+|set\s+|\$env:)?[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+=([^=].*)$`)
+	variable = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^(?:export\s+|set\s+|\$env:)?[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+=([^=].*)$`)
+	})
 )
 
 // ParsePaste finds a client ID and secret in what a user pasted: one value or two, with
@@ -23,7 +29,7 @@ func ParsePaste(text string) (id, secret string) {
 	if id, secret, ok := parseJSON(text); ok {
 		return id, secret
 	}
-	if labels := label.FindAllStringSubmatchIndex(text, -1); labels != nil {
+	if labels := label().FindAllStringSubmatchIndex(text, -1); labels != nil {
 		return parseLabels(text, labels)
 	}
 	values := strings.FieldsFunc(text, invisible)
@@ -107,10 +113,10 @@ func cleanOnce(text string) string {
 			}
 		}
 	}
-	if at := label.FindStringIndex(text); at != nil && at[0] == 0 && at[1] < len(text) {
+	if at := label().FindStringIndex(text); at != nil && at[0] == 0 && at[1] < len(text) {
 		return text[at[1]:]
 	}
-	if parts := variable.FindStringSubmatch(text); parts != nil {
+	if parts := variable().FindStringSubmatch(text); parts != nil {
 		return parts[1]
 	}
 	return text
