@@ -106,6 +106,9 @@ func TestQuotaIsEnoughForAPollEachMinute(t *testing.T) {
 
 // Without a host for downloads the stream has to do.
 func TestStreamAloneHasADay(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes too long for -short")
+	}
 	r := newRig(t)
 	c := collector{t: t, base: r.withoutBatches()}
 	same(t, c.poll(), r.events(r.clock.Now().Add(-day)))

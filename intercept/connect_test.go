@@ -489,6 +489,9 @@ func TestSOCKSProxy(t *testing.T) {
 }
 
 func TestUnmodifiedProgramsUseTheProxyByTheirVariables(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes too long for -short")
+	}
 	f := start(t, Options{Password: secret.New(password)})
 	bundle := filepath.Join(t.TempDir(), "bundle.pem")
 	if err := os.WriteFile(bundle, f.o.Authority.Bundle(), 0o600); err != nil {

@@ -50,6 +50,9 @@ func ended(t *testing.T, c net.Conn) {
 }
 
 func TestIdleTunnelsAndHalfHandshakesEnd(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes too long for -short")
+	}
 	n := 1000
 	if testing.Short() {
 		n = 100
