@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -75,7 +76,7 @@ func (s *instance) openInterception(ctx context.Context, p Env, h http.Handler) 
 func (s *instance) newForwardProxy(ctx context.Context, h http.Handler) *intercept.Proxy {
 	o := intercept.Options{
 		Authority: s.intercept.authority, Handler: h,
-		Intercepted:  func(host string) bool { return mimecast.IsAPIHost(host) || host == s.cfg.BaseURL.Hostname() },
+		Intercepted:  s.isIntercepted,
 		Password:     s.intercept.password,
 		MimecastOnly: slices.ContainsFunc(s.cfg.InterceptListen, func(a config.Address) bool { return !a.Loopback() }),
 		Dial:         intercept.DialThrough(corporateProxy(s.cfg), nil),
@@ -98,6 +99,15 @@ func (s *instance) newForwardProxy(ctx context.Context, h http.Handler) *interce
 	return intercept.New(o)
 }
 
+// isIntercepted reports whether calls of a host are Mimecast's. A base URL on this machine
+// is a simulator's, beside which there may be other servers.
+func (s *instance) isIntercepted(host string) bool {
+	base := s.cfg.BaseURL.Hostname()
+	ip, err := netip.ParseAddr(base)
+	loopback := base == "localhost" || err == nil && ip.IsLoopback()
+	return mimecast.IsAPIHost(host) || host == base && !loopback
+}
+
 // ownAddresses are where the proxy listens, which no tunnel may lead to.
 func (s *instance) ownAddresses() []net.Addr {
 	own := convert(s.dataListeners, func(l dataListener) net.Addr { return l.Addr() })
@@ -107,8 +117,8 @@ func (s *instance) ownAddresses() []net.Addr {
 	return own
 }
 
-// isIntercepted reports whether a request came through the forward proxy.
-func isIntercepted(r *http.Request) bool { return intercept.BaseURL(r.Context()) != "" }
+// cameByTunnel reports whether a request came through the forward proxy.
+func cameByTunnel(r *http.Request) bool { return intercept.BaseURL(r.Context()) != "" }
 
 // drainInterception ends the tunnels, within the times of the data port. The returned
 // func waits until it has.

@@ -123,8 +123,8 @@ func (s *instance) commandEnviron(environ []string) (_ []string, forget func(), 
 	if err != nil {
 		return nil, nil, err
 	}
-	if variable := exempted(child); variable != "" {
-		s.tel.Logger().Warn("calls of Mimecast's address may pass by the proxy; remove its names from the list", "variable", variable)
+	if entry := exempted(child); entry != "" {
+		s.tel.Logger().Warn("NO_PROXY keeps the command from the proxy", "entry", entry)
 	}
 	return trust.environ(child, s.intercept.listeners[0].Addr().String(), s.intercept.password), func() {
 		if err := trust.remove(); err != nil {

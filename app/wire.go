@@ -54,7 +54,7 @@ func (p Env) assemble(cfg config.Config) (*components, error) {
 	g, err := guard.New(guard.Policy{
 		Hosts: hosts(cfg), Origins: cfg.AllowedOrigins, Keys: cfg.APIKey.Values(),
 		Routes: cfg.Allow, ReportOnly: cfg.AllowReport, TokenStub: cfg.TokenStub, TokenPath: tokenPath(cfg), MaxRequests: cfg.MaxRequests,
-		MaxHeaderFields: cfg.MaxHeaderFields, Account: a.forRequests(cfg, redactor), Intercepted: isIntercepted,
+		MaxHeaderFields: cfg.MaxHeaderFields, Account: a.forRequests(cfg, redactor), Intercepted: cameByTunnel,
 		Trace: guard.Trace{Denied: tel.Denied, Route: tel.Route},
 	})
 	if err != nil {

@@ -3,11 +3,14 @@
 package e2e
 
 import (
+	"bufio"
 	"crypto/ecdsa"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -230,5 +233,75 @@ func TestCertificatesRotateWithoutAFailedHandshake(t *testing.T) {
 	t.Logf("%d requests, %d certificates seen", served.Load(), different.Load())
 	if strings.Contains(p.Stderr.String(), "TLS handshake error") {
 		t.Error("a handshake failed")
+	}
+}
+
+// Without a certificate of its own the TLS port presents one of the CA of interception.
+func TestTLSPortWithoutACertificateUsesTheCA(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "ca")
+	for _, more := range [][]string{nil, {"PROXY_INTERCEPT_CA_DIR=" + dir}} {
+		p := program.Serve(t, program.Simulate(t, simulator.Options{}), append(more, "PROXY_TLS_LISTEN=127.0.0.1:0", "PROXY_ALLOWED_HOSTS=proxy.test")...)
+		res, text := p.AdminGet("/ca.pem")
+		roots := x509.NewCertPool()
+		if res.StatusCode != http.StatusOK || !roots.AppendCertsFromPEM([]byte(text)) {
+			t.Fatalf("/ca.pem: %s %q", res.Status, text)
+		}
+		for name, fits := range map[string]bool{"proxy.test": true, "localhost": true, "other.test": false} {
+			conn, err := tls.Dial("tcp", tlsPort(t, p), &tls.Config{RootCAs: roots, ServerName: name})
+			if (err == nil) != fits {
+				t.Errorf("%s: %v", name, err)
+			}
+			if err == nil {
+				conn.Close()
+			}
+		}
+		if more == nil {
+			continue
+		}
+		kept, err := os.ReadFile(filepath.Join(dir, "ca.pem"))
+		if err != nil || string(kept) != text {
+			t.Errorf("ca.pem is not what the admin listener has: %v", err)
+		}
+		if info, err := os.Stat(filepath.Join(dir, "ca-key.pem")); err != nil || info.Mode().Perm() != 0o600 {
+			t.Error(info, err)
+		}
+	}
+}
+
+// A drain ends tunnels, idle ones at once.
+func TestDrainEndsTunnels(t *testing.T) {
+	t.Parallel()
+	other, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { other.Close() })
+	p := program.Serve(t, program.Simulate(t, simulator.Options{}), "PROXY_INTERCEPT_LISTEN=127.0.0.1:0")
+	found := regexp.MustCompile(`"intercepting":"([^"]+)"`).FindStringSubmatch(p.Stderr.String())
+	if found == nil {
+		t.Fatal("the log does not say where the forward proxy is")
+	}
+	conn := program.Dial(t, found[1])
+	if _, err := io.WriteString(conn, "CONNECT "+other.Addr().String()+" HTTP/1.1\r\nHost: "+other.Addr().String()+"\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil || res.StatusCode != http.StatusOK {
+		t.Fatal(res, err)
+	}
+	began := time.Now()
+	p.Signal(os.Interrupt)
+	if code := p.Exit(); code != 0 {
+		t.Errorf("exit %d", code)
+	}
+	if took := time.Since(began); took > 20*time.Second { // PROXY_SHUTDOWN_TIMEOUT is 25 s
+		t.Errorf("it took %v", took)
+	}
+	if _, err := io.ReadAll(conn); err != nil && !errors.Is(err, syscall.ECONNRESET) {
+		t.Error(err)
+	}
+	if text := p.Stderr.String(); !strings.Contains(text, `"msg":"tunnel"`) {
+		t.Error("the tunnel has no line in the log")
 	}
 }
