@@ -81,6 +81,7 @@ func (c *client) do() (int64, error) {
 // load is what is asked of a proxy.
 type load struct {
 	address     string
+	dial        func(context.Context) (net.Conn, error) // in place of address, if set
 	request     []byte
 	body        int64
 	connections int
@@ -111,7 +112,7 @@ func (s sample) percentile(p float64) time.Duration {
 func (l load) run(ctx context.Context, measure func(part func())) (sample, error) {
 	clients := make([]*client, l.connections)
 	for i := range clients {
-		c, err := dial(ctx, l.address, l.request, l.body)
+		c, err := l.open(ctx)
 		if err != nil {
 			return sample{}, err
 		}
@@ -124,6 +125,18 @@ func (l load) run(ctx context.Context, measure func(part func())) (sample, error
 	var s sample
 	measure(func() { s = l.runFor(clients, l.duration, 0) })
 	return s, nil
+}
+
+// open opens one connection.
+func (l load) open(ctx context.Context) (*client, error) {
+	if l.dial == nil {
+		return dial(ctx, l.address, l.request, l.body)
+	}
+	conn, err := l.dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &client{conn: conn, in: bufio.NewReaderSize(conn, 64<<10), request: l.request, body: l.body}, nil
 }
 
 // runFor has the clients ask for as long as length. With a rate, each request has

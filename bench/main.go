@@ -41,7 +41,7 @@ func run(ctx context.Context) error {
 		binary   = flag.String("binary", "", "the proxy's binary; built if it is empty")
 		with     = flag.String("with", "", "another build of the proxy to measure beside it")
 		subjects = flag.String("subjects", strings.Join([]string{ours, naive, nginx, haproxy}, ","), "proxies to measure; those not installed are left out")
-		only     = flag.String("only", "cost,latency,renewals,bulk,start,rest", "what to measure; curves and profile only if asked for")
+		only     = flag.String("only", "cost,latency,renewals,bulk,start,rest", "what to measure; curves, ways and profile only if asked for")
 		rounds   = flag.Int("rounds", 3, "rounds, of which the median is taken")
 		length   = flag.Duration("for", 4*time.Second, "length of one measurement")
 		conns    = flag.String("connections", "1,16,64,256", "numbers of connections at which the cost is measured")
@@ -124,7 +124,7 @@ func (b *bench) all(ctx context.Context, what []string, out string) (err error) 
 	}
 	measurements := map[string]func(context.Context) error{
 		"cost": b.cost, "latency": b.latency, "renewals": b.renewals, "bulk": b.bulk, "start": b.start, "rest": b.idleMemory,
-		"curves": b.curves, "profile": b.profile,
+		"curves": b.curves, "ways": b.measureWays, "profile": b.profile,
 	}
 	for _, name := range what {
 		measure, ok := measurements[name]

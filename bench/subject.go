@@ -97,7 +97,7 @@ func (b *bench) environment() []string {
 	return []string{
 		"MIMECAST_CLIENT_ID=id", "MIMECAST_CLIENT_SECRET=secret", "MIMECAST_BASE_URL=https://" + upstreamAddress,
 		"MIMECAST_CA_FILE=" + filepath.Join(b.dir, "ca.pem"), "PROXY_LISTEN=" + proxyAddress,
-		"PROXY_ADMIN_LISTEN=127.0.0.1:18190", "PROXY_MAX_REQUESTS=20000",
+		"PROXY_ADMIN_LISTEN=" + adminAddress, "PROXY_MAX_REQUESTS=20000",
 	}
 }
 
