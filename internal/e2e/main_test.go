@@ -5,6 +5,7 @@
 package e2e
 
 import (
+	"encoding/base64"
 	"fmt"
 	"net/http"
 	"os"
@@ -23,6 +24,27 @@ func TestMain(m *testing.M) {
 	os.Exit(program.Main(m))
 }
 
+// whoamiURL and foreignURL are in the code of the clients that TestUnmodifiedClientsReachMimecastThroughRun runs.
+const (
+	whoamiURL   = "https://eu-api.mimecast.com/identity/whoami"
+	foreignHost = "foreign.test"
+	foreignURL  = "https://" + foreignHost + "/"
+)
+
+// goClient is one of them.
+func goClient() int {
+	for name, address := range map[string]string{"mimecast": whoamiURL, "foreign": foreignURL} {
+		res, err := http.Get(address)
+		if err != nil {
+			fmt.Println(err)
+			return 1
+		}
+		res.Body.Close()
+		fmt.Println(name, res.StatusCode, base64.StdEncoding.EncodeToString(res.TLS.PeerCertificates[0].Raw))
+	}
+	return 0
+}
+
 // child is the command that TestRunLendsACommandTheProxy runs.
 func child() int {
 	base := os.Getenv("MIMECAST_BASE_URL")
@@ -33,6 +55,9 @@ func child() int {
 	if os.Getenv("TEST_CHILD") == "environ" {
 		fmt.Println(strings.Join(os.Environ(), "\n"))
 		return 0
+	}
+	if os.Getenv("TEST_CHILD") == "intercept" {
+		return goClient()
 	}
 	res, err := http.Get(base + "/identity/whoami")
 	if err != nil {

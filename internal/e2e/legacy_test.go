@@ -1,0 +1,132 @@
+package e2e
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"mimecast-proxy/api1"
+	"mimecast-proxy/internal/program"
+	"mimecast-proxy/simulator"
+)
+
+const legacy = "docs/legacy.md"
+
+func TestLegacyFieldTable(t *testing.T) {
+	const begin, end = "<!-- fields: kept by a test -->\n\n", "\n<!-- end of fields -->"
+	doc := program.ReadFile(t, legacy)
+	before, rest, found := strings.Cut(doc, begin)
+	table, after, ended := strings.Cut(rest, end)
+	if !found || !ended {
+		t.Fatalf("%s has no place for the fields", legacy)
+	}
+	if table == api1.FieldTable() {
+		return
+	}
+	if !*update {
+		t.Fatalf("%s has another table; run go test ./internal/e2e -run TestLegacyFieldTable -update", legacy)
+	}
+	doc = before + begin + api1.FieldTable() + end + after
+	if err := os.WriteFile(filepath.Join(program.Root(), legacy), []byte(doc), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// collector is a collector of API 1.0 as the public ones are: it signs each call, sends a
+// dict as Python prints it, unpacks files, and keeps the token in a file. It prints one
+// line for each event.
+const collector = `
+import base64, datetime, hashlib, hmac, io, json, os, sys, urllib.request, uuid, zipfile
+base, uri, state = "https://eu-api.mimecast.com", "/api/audit/get-siem-logs", sys.argv[1]
+access_key, secret_key, app_id, app_key = "AccessKey", base64.b64encode(b"secret").decode(), "app-id", "app-key"
+
+def post(uri, body):
+    request_id = str(uuid.uuid4())
+    date = datetime.datetime.utcnow().strftime("%a, %d %b %Y %H:%M:%S") + " UTC"
+    text = ":".join([date, request_id, uri, app_key])
+    signature = base64.b64encode(hmac.new(base64.b64decode(secret_key), text.encode(), hashlib.sha1).digest()).decode()
+    headers = {"Authorization": "MC " + access_key + ":" + signature, "x-mc-app-id": app_id, "x-mc-date": date,
+               "x-mc-req-id": request_id, "Content-Type": "application/json"}
+    return urllib.request.urlopen(urllib.request.Request(base + uri, body.encode(), headers), timeout=60)
+
+found = json.load(post("/api/login/discover-authentication", json.dumps({"data": [{"emailAddress": "a@b.test"}]})))
+base = found["data"][0]["region"]["api"]
+if base != "https://eu-api.mimecast.com":
+    raise SystemExit("discovered " + base)
+token = open(state).read() if os.path.exists(state) else ""
+while True:
+    data = {"type": "MTA", "compress": True, "fileFormat": "key_value"}
+    if token:
+        data["token"] = token
+    r = post(uri, str({"data": [data]}))
+    content, token = r.read(), r.headers["mc-siem-token"]
+    if r.headers["Content-Type"] == "application/json":
+        break
+    if r.headers["Content-Type"] != "application/octet-stream":
+        raise SystemExit(r.headers["Content-Type"])
+    name = r.headers["Content-Disposition"].split('="')[1][:-1]
+    archive = zipfile.ZipFile(io.BytesIO(content))
+    for member in archive.namelist():
+        for line in archive.read(member).decode().splitlines():
+            fields = dict(field.split("=", 1) for field in line.split("|"))
+            print("event", member.rsplit("_", 1)[0], fields["datetime"], fields["aCode"])
+open(state, "w").write(token)
+`
+
+// collect runs the collector, and returns the lines that it printed, sorted.
+func collect(t *testing.T, sim *simulator.Server, state string) []string {
+	t.Helper()
+	environ := program.Environ(t, sim, "PATH="+os.Getenv("PATH"), "HOME="+os.Getenv("HOME"))
+	p := program.Start(t, environ, "run", "--intercept", "--", "python3", "-c", collector, state)
+	if code := p.Exit(); code != 0 {
+		t.Fatalf("exit %d", code)
+	}
+	events := strings.Split(strings.TrimSpace(p.Stdout.String()), "\n")
+	slices.Sort(events)
+	return events
+}
+
+func TestCollectorOfAPI1GetsEachEventOnceThroughRun(t *testing.T) {
+	program.Slow(t)
+	t.Parallel()
+	if why := missingPython(); why != "" {
+		t.Skip(why)
+	}
+	const every = 10 * time.Second // the simulator's events
+	began := time.Now()
+	var behind atomic.Int64 // the simulator's clock
+	behind.Store(int64(5 * time.Minute))
+	sim := program.Simulate(t, simulator.Options{Now: func() time.Time { return time.Now().Add(-time.Duration(behind.Load())) }, RequestLog: 5000})
+	state := filepath.Join(t.TempDir(), "token")
+	first := collect(t, sim, state)
+	if n := len(first); n < 8640 || len(slices.Compact(slices.Clone(first))) != n {
+		t.Errorf("%d events of a day, %d of them different", n, len(slices.Compact(slices.Clone(first))))
+	}
+	for _, r := range sim.Requests() {
+		if h := r.Header; strings.HasPrefix(h.Get("Authorization"), "MC ") || h.Get("x-mc-app-id")+h.Get("x-mc-date")+h.Get("x-mc-req-id") != "" {
+			t.Fatalf("Mimecast got %v", h)
+		}
+	}
+	behind.Store(0)
+	second := collect(t, sim, state)
+	if n, least := len(second), int(5*time.Minute/every)-1; n < least || n > least+2+int(time.Since(began)/every) {
+		t.Errorf("%d new events", n)
+	}
+	all := append(first, second...)
+	slices.Sort(all)
+	if n := len(all); len(slices.Compact(all)) != n {
+		t.Error("an event came in both runs")
+	}
+}
+
+func missingPython() string {
+	if _, err := exec.LookPath("python3"); err != nil {
+		return "python3 is not on this machine"
+	}
+	return ""
+}
