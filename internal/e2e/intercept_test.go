@@ -69,7 +69,7 @@ const get = (name, host, path) => new Promise((done, fail) => {
   if (proxy.username) headers['Proxy-Authorization'] = 'Basic ' + Buffer.from(proxy.username + ':' + proxy.password).toString('base64');
   http.request({host: proxy.hostname, port: proxy.port, method: 'CONNECT', path: host + ':443', headers}).on('connect', (r, socket) => {
     if (r.statusCode != 200) return fail(new Error('CONNECT: ' + r.statusCode));
-    https.get({host, path, createConnection: () => tls.connect({socket, servername: host})}, (res) => {
+    https.get({host, path, port: 443, defaultPort: 443, createConnection: () => tls.connect({socket, servername: host})}, (res) => {
       console.log(name, res.statusCode, res.socket.getPeerCertificate().raw.toString('base64'));
       res.resume().on('end', () => { socket.destroy(); done(); });
     }).on('error', fail);
