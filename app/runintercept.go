@@ -22,12 +22,17 @@ var bundleVariables = []string{"SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_B
 // nodeVariable names certificates that Node.js trusts in addition to its own.
 const nodeVariable = "NODE_EXTRA_CA_CERTS"
 
+// phpVariable names folders with settings for PHP, whose curl extension reads no variable for
+// certificates. An empty name in it stands for PHP's own folder.
+const phpVariable = "PHP_INI_SCAN_DIR"
+
 // trustFolder holds the certificates for a command, in files that only this user can
 // read. They are gone with the command.
 type trustFolder struct{ dir string }
 
 func (f trustFolder) bundle() string { return filepath.Join(f.dir, "bundle.pem") }
 func (f trustFolder) ca() string     { return filepath.Join(f.dir, "ca.pem") }
+func (f trustFolder) php() string    { return filepath.Join(f.dir, "php.ini") }
 
 // newTrustFolder writes what a command needs to trust the authority, and what it trusts
 // already by its environment.
@@ -53,7 +58,8 @@ func newTrustFolder(a *intercept.Authority, environ []string) (trustFolder, erro
 		return trustFolder{}, err
 	}
 	f := trustFolder{dir}
-	err = errors.Join(os.WriteFile(f.bundle(), a.Bundle(trusted...), 0o600), os.WriteFile(f.ca(), a.Bundle(node), 0o600))
+	php := fmt.Appendf(nil, "curl.cainfo='%s'\nopenssl.cafile='%[1]s'\n", f.bundle())
+	err = errors.Join(os.WriteFile(f.bundle(), a.Bundle(trusted...), 0o600), os.WriteFile(f.ca(), a.Bundle(node), 0o600), os.WriteFile(f.php(), php, 0o600))
 	if err != nil {
 		return f, errors.Join(err, f.remove())
 	}
@@ -79,12 +85,13 @@ func readNamed(environ []string, name string) ([]byte, error) {
 // forward proxy.
 func (f trustFolder) environ(environ []string, address string, password secret.Text) []string {
 	forward := (&url.URL{Scheme: "http", Host: address, User: url.UserPassword("run", password.Reveal())}).String()
-	names := append([]string{"HTTPS_PROXY", "https_proxy", nodeVariable, "NODE_USE_ENV_PROXY"}, bundleVariables...)
+	php := lookup(environ, phpVariable) + string(os.PathListSeparator) + f.dir
+	names := append([]string{"HTTPS_PROXY", "https_proxy", nodeVariable, "NODE_USE_ENV_PROXY", phpVariable}, bundleVariables...)
 	environ = without(environ, named(names...))
 	for _, name := range bundleVariables {
 		environ = append(environ, name+"="+f.bundle())
 	}
-	return append(environ, nodeVariable+"="+f.ca(), "NODE_USE_ENV_PROXY=1", "HTTPS_PROXY="+forward, "https_proxy="+forward)
+	return append(environ, phpVariable+"="+php, nodeVariable+"="+f.ca(), "NODE_USE_ENV_PROXY=1", "HTTPS_PROXY="+forward, "https_proxy="+forward)
 }
 
 // exempted returns the variable whose list keeps a program from the forward proxy; empty
