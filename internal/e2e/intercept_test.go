@@ -5,6 +5,7 @@ package e2e
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
@@ -676,5 +677,30 @@ func TestForwardProxyBeyondLoopbackReachesMimecastAlone(t *testing.T) {
 		if strings.Contains(fmt.Sprint(r.Header), key) {
 			t.Error("Mimecast got the key")
 		}
+	}
+}
+
+// A client that ignores HTTPS_PROXY reaches the TLS port by a line in the hosts file, and
+// trusts the CA.
+func TestTLSPortOfTheCAServesARedirectedName(t *testing.T) {
+	t.Parallel()
+	sim := program.Simulate(t, simulator.Options{})
+	p := program.Serve(t, sim, "PROXY_TLS_LISTEN=127.0.0.1:0", "PROXY_ALLOWED_HOSTS=eu-api.mimecast.com")
+	_, certificate := p.AdminGet("/ca.pem") //nolint:bodyclose // AdminGet has closed it
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM([]byte(certificate)) {
+		t.Fatalf("/ca.pem is %q", certificate)
+	}
+	for name, want := range map[string]int{"eu-api.mimecast.com": 200, "us-api.mimecast.com": 403, "localhost": 200} {
+		transport := &http.Transport{
+			TLSClientConfig: &tls.Config{RootCAs: roots}, //nolint:gosec // Go's minimum is right
+			DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) { // the hosts file
+				return (&net.Dialer{}).DialContext(ctx, network, tlsPort(t, p))
+			},
+		}
+		if status, code := get(t, &http.Client{Transport: transport}, "https://"+name+"/identity/whoami", nil); status != want {
+			t.Errorf("%s: %d %s", name, status, code)
+		}
+		transport.CloseIdleConnections()
 	}
 }
