@@ -7,8 +7,8 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-
-	"golang.org/x/net/http/httpproxy"
+	"slices"
+	"strings"
 
 	"mimecast-proxy/intercept"
 	"mimecast-proxy/mimecast"
@@ -94,14 +94,14 @@ func (f trustFolder) environ(environ []string, address string, password secret.T
 	return append(environ, phpVariable+"="+php, nodeVariable+"="+f.ca(), "NODE_USE_ENV_PROXY=1", "HTTPS_PROXY="+forward, "https_proxy="+forward)
 }
 
-// exempted returns the variable whose list keeps a program from the forward proxy; empty
-// if none does.
+// exempted returns the entry of a NO_PROXY list that keeps a program from the forward
+// proxy; empty if there is none.
 func exempted(environ []string) string {
 	for _, name := range []string{"NO_PROXY", "no_proxy"} {
-		forward := (&httpproxy.Config{HTTPSProxy: "http://proxy.invalid", NoProxy: lookup(environ, name)}).ProxyFunc()
-		for _, host := range mimecast.APIHosts() {
-			if via, err := forward(&url.URL{Scheme: "https", Host: host}); err != nil || via == nil {
-				return name
+		for _, entry := range strings.FieldsFunc(lookup(environ, name), func(c rune) bool { return c == ',' || c == ' ' }) {
+			host, _, _ := strings.Cut(strings.TrimLeft(strings.ToLower(entry), "*."), ":")
+			if entry == "*" || slices.ContainsFunc(mimecast.APIHosts(), func(h string) bool { return strings.HasSuffix("."+h, "."+host) && host != "" }) {
+				return entry
 			}
 		}
 	}
