@@ -651,25 +651,28 @@ func TestForwardProxyBeyondLoopbackReachesMimecastAlone(t *testing.T) {
 		t.Errorf("without a key: exit %d\n%s", code, open.Stderr.String())
 	}
 	const key = "0123456789abcdef0123456789abcdef"
-	p := program.Serve(t, sim, "PROXY_INTERCEPT_LISTEN=0.0.0.0:0", "PROXY_API_KEY="+key)
-	_, port, err := net.SplitHostPort(forwardProxy(t, p))
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := net.JoinHostPort("127.0.0.1", port)
+	keyed := program.Serve(t, sim, "PROXY_INTERCEPT_LISTEN=0.0.0.0:0", "PROXY_API_KEY="+key)
+	trusting := program.Serve(t, sim, "PROXY_INTERCEPT_LISTEN=0.0.0.0:0", "PROXY_TRUST_NETWORK=true")
 	for _, c := range []struct {
+		p                     *program.Program
 		target, authorization string
 		status                int
 		code                  string
 	}{
-		{"eu-api.mimecast.com:443", "", 407, "proxy_auth_required"},
-		{"eu-api.mimecast.com:443", basic("any", "wrong"), 407, "proxy_auth_required"},
-		{"eu-api.mimecast.com:443", basic("any", key), 200, ""},
-		{foreignHost + ":443", basic("any", key), 403, "tunnel_not_allowed"},
-		{"169.254.169.254:443", basic("any", key), 403, "tunnel_not_allowed"},
-		{strings.TrimPrefix(p.AdminURL, "http://"), basic("any", key), 403, "tunnel_not_allowed"},
+		{keyed, "eu-api.mimecast.com:443", "", 407, "proxy_auth_required"},
+		{keyed, "eu-api.mimecast.com:443", basic("any", "wrong"), 407, "proxy_auth_required"},
+		{keyed, "eu-api.mimecast.com:443", basic("any", key), 200, ""},
+		{keyed, foreignHost + ":443", basic("any", key), 403, "tunnel_not_allowed"},
+		{keyed, "169.254.169.254:443", basic("any", key), 403, "tunnel_not_allowed"},
+		{keyed, strings.TrimPrefix(keyed.AdminURL, "http://"), basic("any", key), 403, "tunnel_not_allowed"},
+		{trusting, "eu-api.mimecast.com:443", "", 200, ""},
+		{trusting, foreignHost + ":443", "", 403, "tunnel_not_allowed"},
 	} {
-		if status, code := askTunnel(t, address, c.target, c.authorization); status != c.status || code != c.code {
+		_, port, err := net.SplitHostPort(forwardProxy(t, c.p))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if status, code := askTunnel(t, net.JoinHostPort("127.0.0.1", port), c.target, c.authorization); status != c.status || code != c.code {
 			t.Errorf("%s with %q: %d %s", c.target, c.authorization, status, code)
 		}
 	}
