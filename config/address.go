@@ -161,6 +161,10 @@ func (p *parser) checkListeners(cfg Config) {
 		if a.Network == "unix" {
 			p.addError("PROXY_INTERCEPT_LISTEN", quoted(a.String())+" is a unix socket, which HTTPS_PROXY cannot name", "host:port")
 		}
+		if !a.Loopback() && cfg.TrustNetwork && cfg.APIKey.IsZero() && !p.hasError("PROXY_API_KEY") {
+			p.addError("PROXY_INTERCEPT_LISTEN", quoted(a.String())+" can be reached from other machines, and PROXY_TRUST_NETWORK does not cover a forward proxy",
+				"a loopback address; or with it PROXY_API_KEY or PROXY_API_KEY_FILE, as the password of the client's HTTPS_PROXY")
+		}
 		p.checkDataListener("PROXY_INTERCEPT_LISTEN", cfg, a, all)
 		all = append(all, a)
 	}
