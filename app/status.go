@@ -34,12 +34,14 @@ func (s *instance) status() admin.Status {
 	}
 }
 
-// warnings are the configuration's, and that the clock is wrong.
+// warnings are the configuration's, that the clock is wrong, and which calls exist in API
+// 1.0 only.
 func (s *instance) warnings() []string {
 	all := append([]string{}, s.cfg.Warnings...)
 	if fault := clockSkewWarning(time.Duration(s.clockSkew.Load())); fault != "" {
 		all = append(all, fault)
 	}
+	all = append(all, s.api1Only.all()...)
 	return convert(all, s.redactor.Redact)
 }
 

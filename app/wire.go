@@ -23,6 +23,7 @@ type components struct {
 	tel      *telemetry.Telemetry
 	redactor *telemetry.Redactor
 	guard    *guard.Guard
+	api1Only api1Warnings
 	// reread is for signals that ask to read all files at once.
 	reread <-chan os.Signal
 }
@@ -111,6 +112,7 @@ func (p *components) api1Options() api1.Options {
 		Trace: api1.Trace{
 			API1Only: func(path, replacement string) {
 				log.Warn("call exists in API 1.0 only", "path", path, "replacement", replacement)
+				p.api1Only.add(path, replacement)
 			},
 			StartedOver: func(context.Context) {
 				log.Info("get-siem-logs starts a day back: its token is not one of this proxy's")

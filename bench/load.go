@@ -24,6 +24,8 @@ type client struct {
 	in      *bufio.Reader
 	request []byte
 	body    int64 // bytes sent after the request's header
+	// ask makes a request in place of what is above, for HTTP/2.
+	ask func() (int64, error)
 }
 
 func dial(ctx context.Context, address string, request []byte, body int64) (*client, error) {
@@ -46,6 +48,9 @@ var errUnexpectedResponse = errors.New("not the answer that was asked for")
 
 // do makes one request and returns the size of the response's body.
 func (c *client) do() (int64, error) {
+	if c.ask != nil {
+		return c.ask()
+	}
 	if _, err := c.conn.Write(c.request); err != nil {
 		return 0, err
 	}
@@ -81,7 +86,7 @@ func (c *client) do() (int64, error) {
 // load is what is asked of a proxy.
 type load struct {
 	address     string
-	dial        func(context.Context) (net.Conn, error) // in place of address, if set
+	open        func(context.Context) (*client, error) // in place of address, if set
 	request     []byte
 	body        int64
 	connections int
@@ -112,7 +117,7 @@ func (s sample) percentile(p float64) time.Duration {
 func (l load) run(ctx context.Context, measure func(part func())) (sample, error) {
 	clients := make([]*client, l.connections)
 	for i := range clients {
-		c, err := l.open(ctx)
+		c, err := l.connect(ctx)
 		if err != nil {
 			return sample{}, err
 		}
@@ -127,16 +132,12 @@ func (l load) run(ctx context.Context, measure func(part func())) (sample, error
 	return s, nil
 }
 
-// open opens one connection.
-func (l load) open(ctx context.Context) (*client, error) {
-	if l.dial == nil {
-		return dial(ctx, l.address, l.request, l.body)
+// connect opens one connection.
+func (l load) connect(ctx context.Context) (*client, error) {
+	if l.open != nil {
+		return l.open(ctx)
 	}
-	conn, err := l.dial(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return &client{conn: conn, in: bufio.NewReaderSize(conn, 64<<10), request: l.request, body: l.body}, nil
+	return dial(ctx, l.address, l.request, l.body)
 }
 
 // runFor has the clients ask for as long as length. With a rate, each request has

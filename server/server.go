@@ -105,7 +105,7 @@ func New(o Options) *Server {
 		// OPTIONS * is for the guard to reject.
 		DisableGeneralOptionsHandler: true,
 		TLSConfig:                    withProtocols(o.TLS),
-		HTTP2:                        &http.HTTP2Config{MaxConcurrentStreams: maxStreams, MaxReceiveBufferPerConnection: 4*maxStreamWindow, MaxReceiveBufferPerStream: maxStreamWindow},
+		HTTP2:                        &http.HTTP2Config{MaxConcurrentStreams: maxStreams, MaxReceiveBufferPerConnection: 4 * maxStreamWindow, MaxReceiveBufferPerStream: maxStreamWindow},
 	}
 	return s
 }

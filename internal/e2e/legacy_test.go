@@ -157,3 +157,22 @@ func missingPython() string {
 	}
 	return ""
 }
+
+// Without PROXY_API1 a call that API 2.0 lacks gets Mimecast's 404, and one warning.
+func TestCallThatExistsInAPI1OnlyDrawsOneWarning(t *testing.T) {
+	t.Parallel()
+	p := program.Serve(t, program.Simulate(t, simulator.Options{}))
+	for range 3 {
+		if res, _ := p.Must("POST", "/api/audit/get-siem-logs", `{"data":[{"type":"MTA"}]}`); res.StatusCode != 404 {
+			t.Error(res.Status)
+		}
+	}
+	const warning = `"msg":"call exists in API 1.0 only"`
+	p.Stderr.Await(t, "the warning", func(text string) bool { return strings.Contains(text, warning) })
+	if n := strings.Count(p.Stderr.String(), warning); n != 1 {
+		t.Errorf("%d warnings", n)
+	}
+	if _, status := p.AdminGet("/api/status"); strings.Count(status, "/api/audit/get-siem-logs, which exists in API 1.0 only") != 1 || !strings.Contains(status, "PROXY_API1=true") {
+		t.Error("the page does not say so")
+	}
+}
