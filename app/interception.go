@@ -85,7 +85,7 @@ func (s *instance) newForwardProxy(ctx context.Context, h http.Handler) *interce
 		MaxTunnels:   s.cfg.MaxRequests,
 		Server: func(h http.Handler) *http.Server {
 			return &http.Server{
-				Handler: h, ErrorLog: s.tel.StdLog("debug"), MaxHeaderBytes: s.cfg.MaxHeaderBytes,
+				Handler: server.BoundWrites(writeTimeout, h), ErrorLog: s.tel.StdLog("debug"), MaxHeaderBytes: s.cfg.MaxHeaderBytes,
 				ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, BaseContext: func(net.Listener) context.Context { return ctx },
 			}
 		},

@@ -70,7 +70,7 @@ type Options struct {
 	// DialTimeout bounds Dial. 0: 20 s.
 	DialTimeout time.Duration
 	// Server returns the server of the requests inside terminated tunnels, with its
-	// limits, parent context and error log. Its Handler must be h. ConnContext,
+	// limits, parent context and error log. Its Handler must lead to h. ConnContext,
 	// ConnState and Protocols are replaced, and IdleTimeout and ReadHeaderTimeout if
 	// they are 0. Nil: a server with net/http's other defaults.
 	Server func(h http.Handler) *http.Server

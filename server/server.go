@@ -92,7 +92,7 @@ func New(o Options) *Server {
 	}
 	s := &Server{conns: newConnTable(o.Limits, o.Reject), acceptFailed: o.AcceptFailed}
 	s.http = http.Server{
-		Handler:     s.markServing(o.Handler),
+		Handler:     s.markServing(BoundWrites(o.Limits.WriteTimeout, o.Handler)),
 		BaseContext: func(net.Listener) context.Context { return o.Context },
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			return context.WithValue(ctx, connKey{}, asConn(c))
