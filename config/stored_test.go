@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -114,39 +115,45 @@ func TestConnectionThatCannotBeUsedIsNamed(t *testing.T) {
 
 func TestStoredConnectionIsReadAgainAfterItsInterval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex // guards document, reads and reports
 		document, reads := "id1 secret1", 0
+		var reports []string
+		store := func(text string) { mu.Lock(); defer mu.Unlock(); document = text }
 		stored := storing(&document, func(s *config.Stored) {
 			read := s.Read
 			s.Interval = 6 * time.Second
-			s.Read = func() ([]byte, error) { reads++; return read() }
+			s.Read = func() ([]byte, error) { mu.Lock(); defer mu.Unlock(); reads++; return read() }
 		})
 		cfg, err := config.Parse(nil, profiles{"default": stored})
 		do(t, err)
-		var reports []string
 		reread := make(chan struct{})
 		w := &config.Watcher{Files: cfg.Files, Report: func(f *config.File, o event.ReloadOutcome, _ error) {
+			mu.Lock()
+			defer mu.Unlock()
 			reports = append(reports, f.Variable+" "+string(o))
 		}}
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { defer close(done); w.Run(ctx, reread) }()
 		time.Sleep(time.Minute)
+		mu.Lock()
 		if reads < 9 || reads > 12 {
 			t.Errorf("%d reads in a minute", reads)
 		}
-		document = "id2 secret2"
+		mu.Unlock()
+		store("id2 secret2")
 		time.Sleep(10 * time.Second)
 		equal(t, "client ID", cfg.ClientID.Value().Reveal(), "id2")
 		equal(t, "secret", cfg.ClientSecret.Value().Reveal(), "secret2")
-		document = "" // locked meanwhile
+		store("") // locked meanwhile
 		time.Sleep(10 * time.Second)
 		equal(t, "secret", cfg.ClientSecret.Value().Reveal(), "secret2")
-		document = "id3 secret3"
+		store("id3 secret3")
 		reread <- struct{}{} // a signal does not wait for the interval
 		time.Sleep(time.Second)
 		equal(t, "secret", cfg.ClientSecret.Value().Reveal(), "secret3")
-		equal(t, "reports", strings.Join(reports, ", "), "MIMECAST_PROFILE changed, MIMECAST_PROFILE failed, MIMECAST_PROFILE changed")
 		stop()
 		<-done
+		equal(t, "reports", strings.Join(reports, ", "), "MIMECAST_PROFILE changed, MIMECAST_PROFILE failed, MIMECAST_PROFILE changed")
 	})
 }
