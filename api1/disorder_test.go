@@ -113,7 +113,7 @@ func TestEventsOutOfOrderComeOnce(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes too long for -short")
 	}
-	seeds := uint64(4)
+	seeds := uint64(2)
 	if testing.Short() {
 		seeds = 1
 	}

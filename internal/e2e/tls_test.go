@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"flag"
 	"io"
 	"net"
 	"net/http"
@@ -166,11 +167,12 @@ func TestWrongProtocolIsNamedAndLoggedOnce(t *testing.T) {
 	}
 }
 
-// A hundred certificates while clients come on new connections and stay on kept ones.
+var certificateChanges = flag.Int("certificate-changes", 20, "how many certificates TestCertificatesRotateWithoutAFailedHandshake goes through")
+
+// Many certificates while clients come on new connections and stay on kept ones.
 func TestCertificatesRotateWithoutAFailedHandshake(t *testing.T) {
 	program.Slow(t)
 	t.Parallel()
-	const changes = 100
 	f := newKeyPairFiles(t)
 	p := program.Serve(t, program.Simulate(t, simulator.Options{}), f.environ()...)
 	secure := tlsPort(t, p)
@@ -225,7 +227,7 @@ func TestCertificatesRotateWithoutAFailedHandshake(t *testing.T) {
 		}
 		program.Await(t, "the new certificate", func() bool { return different.Load() > seen })
 	}
-	for range changes {
+	for range *certificateChanges {
 		reread()
 	}
 	close(done)
