@@ -23,6 +23,7 @@ type mimecastAccount struct {
 	upstream *upstream.Connections
 	// endpoint leads to the token endpoint; it is upstream if both have one host.
 	endpoint *upstream.Connections
+	download *download // of batch files
 	grant    *token.ClientCredentials
 	source   *token.Source
 	// clockSkew is how far this machine's clock is ahead of Mimecast's, as a
@@ -38,6 +39,11 @@ func newAccount(cfg config.Config, tel *telemetry.Telemetry, redactor *telemetry
 		return nil, err
 	}
 	a := &mimecastAccount{upstream: api, endpoint: api}
+	trusted, err := roots(cfg.CA)
+	if err != nil {
+		return nil, err
+	}
+	a.download = newDownload(cfg, trusted)
 	if cfg.TokenURL.Host != cfg.BaseURL.Host { // so that they share no limit
 		if a.endpoint, err = connections(cfg); err != nil {
 			return nil, err
@@ -78,6 +84,7 @@ func (a *mimecastAccount) forRequests(cfg config.Config, redactor *telemetry.Red
 // trust makes new connections verify by other roots.
 func (a *mimecastAccount) trust(roots *x509.CertPool) {
 	a.upstream.Trust(roots)
+	a.download.trust(roots)
 	if a.endpoint != a.upstream {
 		a.endpoint.Trust(roots)
 	}
@@ -85,6 +92,7 @@ func (a *mimecastAccount) trust(roots *x509.CertPool) {
 
 func (a *mimecastAccount) closeIdleConnections() {
 	a.upstream.CloseIdleConnections()
+	a.download.closeIdleConnections()
 	a.endpoint.CloseIdleConnections()
 }
 

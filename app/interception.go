@@ -2,6 +2,8 @@ package app
 
 import (
 	"context"
+	"crypto/x509"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -22,6 +24,7 @@ import (
 type interception struct {
 	authority *intercept.Authority
 	proxy     *intercept.Proxy // nil: no forward proxy
+	server    *server.Server   // of the forward proxy itself
 	listeners []net.Listener
 	// password is asked for in place of an API key; zero: it is not.
 	password secret.Text
@@ -68,24 +71,32 @@ func (s *instance) openInterception(ctx context.Context, p Env, h http.Handler) 
 		s.intercept.listeners = append(s.intercept.listeners, l)
 	}
 	if len(s.intercept.listeners) > 0 {
-		s.intercept.proxy = s.newForwardProxy(ctx, h)
+		limits := dataLimits(s.cfg)
+		tunnels := min(s.cfg.MaxRequests, 2*limits.MaxPartial)
+		limits.MaxConnections += 2 * tunnels
+		trusted, err := roots(s.cfg.CA)
+		if err != nil {
+			return err
+		}
+		s.intercept.proxy = s.newForwardProxy(ctx, h, tunnels, trusted)
+		s.intercept.server = s.newServer(ctx, s.intercept.proxy, limits)
 	}
 	return nil
 }
 
-func (s *instance) newForwardProxy(ctx context.Context, h http.Handler) *intercept.Proxy {
+func (s *instance) newForwardProxy(ctx context.Context, h http.Handler, tunnels int, trusted *x509.CertPool) *intercept.Proxy {
 	o := intercept.Options{
 		Authority: s.intercept.authority, Handler: h,
 		Intercepted:  s.isIntercepted,
 		Password:     s.intercept.password,
 		MimecastOnly: slices.ContainsFunc(s.cfg.InterceptListen, func(a config.Address) bool { return !a.Loopback() }),
-		Dial:         intercept.DialThrough(corporateProxy(s.cfg), nil),
+		Dial:         intercept.DialThrough(corporateProxy(s.cfg), trusted),
 		Own:          s.ownAddresses,
 		DialTimeout:  2 * s.cfg.DialTimeout,
-		MaxTunnels:   s.cfg.MaxRequests,
+		MaxTunnels:   tunnels,
 		Server: func(h http.Handler) *http.Server {
 			return &http.Server{
-				Handler: server.BoundWrites(writeTimeout, h), ErrorLog: s.tel.StdLog("debug"), MaxHeaderBytes: s.cfg.MaxHeaderBytes,
+				Handler: h, ErrorLog: s.tel.StdLog("debug"), MaxHeaderBytes: s.cfg.MaxHeaderBytes, HTTP2: server.HTTP2Config(),
 				ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, BaseContext: func(net.Listener) context.Context { return ctx },
 			}
 		},
@@ -120,26 +131,35 @@ func (s *instance) ownAddresses() []net.Addr {
 // cameByTunnel reports whether a request came through the forward proxy.
 func cameByTunnel(r *http.Request) bool { return intercept.BaseURL(r.Context()) != "" }
 
-// drainInterception ends the tunnels, within the times of the data port. The returned
-// func waits until it has.
-func (s *instance) drainInterception(ctx context.Context) (wait func()) {
+// drainInterception ends the tunnels, within the times of the data port. It calls abort for
+// what remains, and returns an error then.
+func (s *instance) drainInterception(ctx context.Context, abort func()) error {
 	if s.intercept.proxy == nil {
-		return func() {}
+		return nil
 	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		delay := time.NewTimer(s.cfg.ShutdownDelay)
-		defer delay.Stop()
-		select {
-		case <-delay.C:
-		case <-ctx.Done():
-		}
-		bounded, cancel := context.WithTimeout(ctx, s.cfg.ShutdownTimeout)
-		defer cancel()
-		if s.intercept.proxy.Shutdown(bounded) != nil {
-			_ = s.intercept.proxy.Close() // what is left was cut
-		}
-	}()
-	return func() { <-done }
+	delay := time.NewTimer(s.cfg.ShutdownDelay)
+	defer delay.Stop()
+	select {
+	case <-delay.C:
+	case <-ctx.Done():
+	}
+	end := func(ctx context.Context) error {
+		return errors.Join(s.intercept.server.Shutdown(ctx), s.intercept.proxy.Shutdown(ctx))
+	}
+	bounded, release := context.WithTimeout(ctx, s.cfg.ShutdownTimeout)
+	defer release()
+	err := end(bounded)
+	if err == nil {
+		return nil
+	}
+	abort()
+	grace, stop := context.WithTimeout(context.WithoutCancel(ctx), tunnelGrace)
+	defer stop()
+	_ = end(grace) // what has not ended by then is cut
+	_ = s.intercept.proxy.Close()
+	_ = s.intercept.server.Close()
+	return err
 }
+
+// tunnelGrace is how long aborted requests in tunnels have to send their error response.
+const tunnelGrace = time.Second

@@ -30,48 +30,63 @@ const phpVariable = "PHP_INI_SCAN_DIR"
 // read. They are gone with the command.
 type trustFolder struct{ dir string }
 
-func (f trustFolder) bundle() string { return filepath.Join(f.dir, "bundle.pem") }
-func (f trustFolder) ca() string     { return filepath.Join(f.dir, "ca.pem") }
-func (f trustFolder) php() string    { return filepath.Join(f.dir, "php.ini") }
+func (f trustFolder) bundle(variable string) string {
+	return filepath.Join(f.dir, strings.ToLower(variable)+".pem")
+}
+func (f trustFolder) ca() string  { return filepath.Join(f.dir, "ca.pem") }
+func (f trustFolder) php() string { return filepath.Join(f.dir, "php.ini") }
 
-// newTrustFolder writes what a command needs to trust the authority, and what it trusts
-// already by its environment.
-func newTrustFolder(a *intercept.Authority, environ []string) (trustFolder, error) {
+// newTrustFolder writes what a command needs to trust the authority. A variable that
+// names certificates already keeps those, and gets no others: a tool may trust a private
+// authority alone.
+func newTrustFolder(a *intercept.Authority, environ []string) (f trustFolder, err error) {
 	roots, err := intercept.SystemRootsPEM()
 	if err != nil && lookup(environ, "SSL_CERT_FILE") == "" {
-		return trustFolder{}, err
+		return f, err
 	}
-	trusted := [][]byte{roots}
+	usual, err := readNamed(environ, "SSL_CERT_FILE")
+	if err != nil {
+		return f, err
+	}
+	if f.dir, err = os.MkdirTemp("", "mimecast-proxy-run-"); err != nil { // for this user alone
+		return f, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, f.remove())
+		}
+	}()
 	for _, name := range bundleVariables {
 		own, err := readNamed(environ, name)
 		if err != nil {
-			return trustFolder{}, err
+			return f, err
 		}
-		trusted = append(trusted, own)
+		trusted := [][]byte{own}
+		if own == nil {
+			trusted = [][]byte{roots, usual}
+		}
+		if err := os.WriteFile(f.bundle(name), a.Bundle(trusted...), 0o600); err != nil {
+			return f, err
+		}
 	}
 	node, err := readNamed(environ, nodeVariable)
 	if err != nil {
-		return trustFolder{}, err
+		return f, err
 	}
-	dir, err := os.MkdirTemp("", "mimecast-proxy-run-") // for this user alone
-	if err != nil {
-		return trustFolder{}, err
-	}
-	f := trustFolder{dir}
-	php := fmt.Appendf(nil, "curl.cainfo='%s'\nopenssl.cafile='%[1]s'\n", f.bundle())
-	err = errors.Join(os.WriteFile(f.bundle(), a.Bundle(trusted...), 0o600), os.WriteFile(f.ca(), a.Bundle(node), 0o600), os.WriteFile(f.php(), php, 0o600))
-	if err != nil {
-		return f, errors.Join(err, f.remove())
-	}
-	return f, nil
+	php := fmt.Appendf(nil, "curl.cainfo='%s'\nopenssl.cafile='%s'\n", f.bundle("CURL_CA_BUNDLE"), f.bundle("SSL_CERT_FILE"))
+	return f, errors.Join(os.WriteFile(f.ca(), a.Bundle(node), 0o600), os.WriteFile(f.php(), php, 0o600))
 }
 
 func (f trustFolder) remove() error { return os.RemoveAll(f.dir) }
 
-// readNamed reads the file that a variable names; nothing if it names none.
+// readNamed reads the file that a variable names; nothing if it names none, or a folder,
+// as some programs accept.
 func readNamed(environ []string, name string) ([]byte, error) {
 	path := lookup(environ, name)
 	if path == "" {
+		return nil, nil
+	}
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
 		return nil, nil
 	}
 	content, err := os.ReadFile(path)
@@ -89,7 +104,7 @@ func (f trustFolder) environ(environ []string, address string, password secret.T
 	names := append([]string{"HTTPS_PROXY", "https_proxy", nodeVariable, "NODE_USE_ENV_PROXY", phpVariable}, bundleVariables...)
 	environ = without(environ, named(names...))
 	for _, name := range bundleVariables {
-		environ = append(environ, name+"="+f.bundle())
+		environ = append(environ, name+"="+f.bundle(name))
 	}
 	return append(environ, phpVariable+"="+php, nodeVariable+"="+f.ca(), "NODE_USE_ENV_PROXY=1", "HTTPS_PROXY="+forward, "https_proxy="+forward)
 }

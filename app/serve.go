@@ -82,7 +82,7 @@ func (p Env) newInstance(ctx context.Context, cfg config.Config, actions ...admi
 		return nil, err
 	}
 	handler := s.handler()
-	if err := s.openInterception(base, p, handler); err != nil {
+	if err := s.openInterception(base, p, server.BoundWrites(writeTimeout, handler)); err != nil {
 		return nil, errors.Join(err, s.closeListeners())
 	}
 	s.data = s.newServer(base, handler, dataLimits(cfg))
@@ -153,12 +153,28 @@ func (s *instance) tlsConfig() *tls.Config {
 	case len(s.cfg.TLSListen) == 0:
 		return nil
 	case s.cfg.TLS.IsZero():
-		return s.intercept.authority.TLSConfig(hosts(s.cfg)[0])
+		return s.authorityTLS()
 	}
 	return &tls.Config{
 		MinVersion:     tls.VersionTLS12,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.cfg.TLS.Certificate(), nil },
 	}
+}
+
+// authorityTLS has the CA of interception issue certificates: for a client that names no
+// host, one for the address that it called.
+func (s *instance) authorityTLS() *tls.Config {
+	c := s.intercept.authority.TLSConfig("localhost")
+	byName := c.GetCertificate
+	c.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		if address, ok := hello.Conn.LocalAddr().(*net.TCPAddr); ok && hello.ServerName == "" {
+			if certificate, err := s.intercept.authority.Certificate(address.IP.String()); err == nil {
+				return certificate, nil
+			}
+		}
+		return byName(hello)
+	}
+	return c
 }
 
 func (s *instance) newServer(base context.Context, h http.Handler, limits server.Limits) *server.Server {
@@ -249,7 +265,7 @@ func (s *instance) run(ctx context.Context, signals <-chan os.Signal) error {
 		owned.Go(func() { failed <- serve(l) })
 	}
 	for _, l := range s.intercept.listeners {
-		owned.Go(func() { failed <- s.intercept.proxy.Serve(l) })
+		owned.Go(func() { failed <- s.intercept.server.Serve(l) })
 	}
 	if s.admin != nil {
 		owned.Go(func() { failed <- s.admin.Serve(s.adminListener) })
@@ -301,13 +317,15 @@ func (s *instance) drain(signals <-chan os.Signal, hurried bool) error {
 	}
 	log := s.tel.Logger()
 	log.Info("draining", "in_flight", s.guard.InFlight(), "delay", s.cfg.ShutdownDelay.String(), "timeout", s.cfg.ShutdownTimeout.String())
-	tunnelsEnded := s.drainInterception(ctx)
 	inFlight := 0
-	err := s.data.Drain(ctx, server.Drain{Delay: s.cfg.ShutdownDelay, Timeout: s.cfg.ShutdownTimeout, Abort: func() {
+	abort := sync.OnceFunc(func() {
 		inFlight = s.guard.InFlight()
 		s.cut(problem.New(event.ShuttingDown, "The proxy is shutting down and could not wait any longer."))
-	}})
-	tunnelsEnded()
+	})
+	tunnels := make(chan error, 1)
+	go func() { tunnels <- s.drainInterception(ctx, abort) }()
+	err := s.data.Drain(ctx, server.Drain{Delay: s.cfg.ShutdownDelay, Timeout: s.cfg.ShutdownTimeout, Abort: abort})
+	err = errors.Join(err, <-tunnels)
 	if inFlight > 0 {
 		err = fmt.Errorf("%d requests were cut: %w", inFlight, err)
 	} else {

@@ -108,7 +108,7 @@ func (p *components) api1Options() api1.Options {
 	log := p.tel.Logger()
 	return api1.Options{
 		Translate: p.cfg.API1,
-		Download:  newDownload(p.cfg),
+		Download:  p.download,
 		Trace: api1.Trace{
 			API1Only: func(path, replacement string) {
 				log.Warn("call exists in API 1.0 only", "path", path, "replacement", replacement)
@@ -116,6 +116,11 @@ func (p *components) api1Options() api1.Options {
 			},
 			StartedOver: func(context.Context) {
 				log.Info("get-siem-logs starts a day back: its token is not one of this proxy's")
+			},
+			Translated: func(_ context.Context, path string, events, skipped int) {
+				if skipped > 0 {
+					log.Warn("lines of a batch file are no events and were left out", "path", path, "lines", skipped, "events", events)
+				}
 			},
 			Failed: p.tel.Failed,
 		},

@@ -105,9 +105,14 @@ func New(o Options) *Server {
 		// OPTIONS * is for the guard to reject.
 		DisableGeneralOptionsHandler: true,
 		TLSConfig:                    withProtocols(o.TLS),
-		HTTP2:                        &http.HTTP2Config{MaxConcurrentStreams: maxStreams, MaxReceiveBufferPerConnection: 4 * maxStreamWindow, MaxReceiveBufferPerStream: maxStreamWindow},
+		HTTP2:                        HTTP2Config(),
 	}
 	return s
+}
+
+// HTTP2Config returns the bounds of a client's HTTP/2 connection.
+func HTTP2Config() *http.HTTP2Config {
+	return &http.HTTP2Config{MaxConcurrentStreams: maxStreams, MaxReceiveBufferPerConnection: 4 * maxStreamWindow, MaxReceiveBufferPerStream: maxStreamWindow}
 }
 
 // withProtocols offers HTTP/2. The first Serve or ServeTLS decides by it whether net/http

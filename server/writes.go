@@ -13,10 +13,13 @@ func BoundWrites(timeout time.Duration, next http.Handler) http.Handler {
 		return next
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.ProtoMajor >= 2 {
-			w = &boundWriter{w, http.NewResponseController(w), timeout}
+		if r.ProtoMajor < 2 {
+			next.ServeHTTP(w, r)
+			return
 		}
-		next.ServeHTTP(w, r)
+		bound := &boundWriter{w, http.NewResponseController(w), timeout}
+		next.ServeHTTP(bound, r)
+		bound.begin() // net/http writes what is left
 	})
 }
 
@@ -28,19 +31,22 @@ type boundWriter struct {
 
 // Write implements http.ResponseWriter.
 func (w *boundWriter) Write(b []byte) (int, error) {
-	w.extend()
+	w.begin()
+	defer w.end()
 	return w.ResponseWriter.Write(b)
 }
 
 // FlushError is for http.ResponseController.
 func (w *boundWriter) FlushError() error {
-	w.extend()
+	w.begin()
+	defer w.end()
 	return w.control.Flush()
 }
 
-func (w *boundWriter) extend() {
-	_ = w.control.SetWriteDeadline(time.Now().Add(w.timeout)) // a stream has one
-}
+// begin and end bound what is between them. A deadline that passes in a pause between two
+// writes would end the stream.
+func (w *boundWriter) begin() { _ = w.control.SetWriteDeadline(time.Now().Add(w.timeout)) }
+func (w *boundWriter) end()   { _ = w.control.SetWriteDeadline(time.Time{}) }
 
 // Unwrap is for http.ResponseController.
 func (w *boundWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

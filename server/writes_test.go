@@ -70,6 +70,21 @@ func TestHTTP2ClientThatGrantsNoWindowIsCutAfterTheWriteTimeout(t *testing.T) {
 			}
 		}
 	}))
+	ask(t, conn)
+	reading := make(chan struct{})
+	go func() { defer close(reading); _, _ = io.Copy(io.Discard, conn) }() // all that comes, and no WINDOW_UPDATE
+	select {
+	case <-failed:
+	case <-time.After(patience):
+		t.Fatal("the handler is blocked for good")
+	}
+	_ = conn.Close()
+	<-reading
+}
+
+// ask sends a request as the first stream, and grants no window for its response.
+func ask(t *testing.T, conn net.Conn) {
+	t.Helper()
 	var block bytes.Buffer
 	e := hpack.NewEncoder(&block)
 	for _, f := range [][2]string{{":method", "GET"}, {":scheme", "https"}, {":authority", "127.0.0.1"}, {":path", "/"}} {
@@ -87,13 +102,45 @@ func TestHTTP2ClientThatGrantsNoWindowIsCutAfterTheWriteTimeout(t *testing.T) {
 	if err := f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: true}); err != nil {
 		t.Fatal(err)
 	}
-	reading := make(chan struct{})
-	go func() { defer close(reading); _, _ = io.Copy(io.Discard, conn) }() // all that comes, and no WINDOW_UPDATE
-	select {
-	case <-failed:
-	case <-time.After(patience):
-		t.Fatal("the handler is blocked for good")
+}
+
+// A response may pause for longer than a write may take.
+func TestHTTP2ResponseMayPauseForLongerThanTheWriteTimeout(t *testing.T) {
+	const timeout = 50 * time.Millisecond
+	conn := serveTLS(t, Limits{WriteTimeout: timeout}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for range 3 {
+			io.WriteString(w, "part ")
+			if err := http.NewResponseController(w).Flush(); err != nil {
+				t.Error(err)
+			}
+			select { // longer than the timeout, unless the stream was ended
+			case <-time.After(4 * timeout):
+			case <-r.Context().Done():
+				t.Error("the stream was ended in the pause")
+				return
+			}
+		}
+		io.WriteString(w, "end")
+	}))
+	ask(t, conn)
+	f := http2.NewFramer(conn, conn)
+	text := ""
+	for {
+		frame, err := f.ReadFrame()
+		if err != nil {
+			t.Fatalf("after %q: %v", text, err)
+		}
+		switch frame := frame.(type) {
+		case *http2.DataFrame:
+			text += string(frame.Data())
+			if frame.StreamEnded() {
+				if text != "part part part end" {
+					t.Errorf("%q", text)
+				}
+				return
+			}
+		case *http2.RSTStreamFrame:
+			t.Fatalf("after %q: %v", text, frame.ErrCode)
+		}
 	}
-	_ = conn.Close()
-	<-reading
 }

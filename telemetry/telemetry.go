@@ -50,6 +50,7 @@ type Telemetry struct {
 	redactor *Redactor
 	metrics  *metrics
 	recent   recent
+	tunnels  tunnelLog
 	rejected rejections
 	started  time.Time
 	version  string

@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -27,12 +28,42 @@ type Tunnel struct {
 	Duration time.Duration
 }
 
+// tunnelLog bounds the lines of tunnels that were not opened: strangers can cause any
+// number of them.
+type tunnelLog struct {
+	mu   sync.Mutex // guards last
+	last map[event.InterceptOutcome]time.Time
+}
+
+// logs reports whether a tunnel with this outcome gets a line: each that carried something
+// does, and of the others one a second for each outcome.
+func (l *tunnelLog) logs(o event.InterceptOutcome, now time.Time) bool {
+	switch o {
+	case event.InterceptTerminated, event.InterceptTunneled, event.InterceptIdle, event.InterceptShutdown:
+		return true
+	default:
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if now.Sub(l.last[o]) < time.Second {
+		return false
+	}
+	if l.last == nil {
+		l.last = map[event.InterceptOutcome]time.Time{}
+	}
+	l.last[o] = now
+	return true
+}
+
 // NewID returns an identifier for a log line and an error response.
 func (t *Telemetry) NewID() string { return newRequestID() }
 
 // TunnelDone logs and counts a tunnel that has ended.
 func (t *Telemetry) TunnelDone(done Tunnel) {
 	t.metrics.tunnels.WithLabelValues(string(done.Outcome)).Inc()
+	if !t.tunnels.logs(done.Outcome, time.Now()) {
+		return
+	}
 	level := zerolog.InfoLevel
 	if done.Outcome == event.InterceptHandshakeFailed || done.Outcome == event.InterceptFailed {
 		level = zerolog.WarnLevel // the client does not trust the CA, or it is our fault
