@@ -31,6 +31,9 @@ const (
 	// closed by a shutdown, and drainInterval how often that is checked.
 	drainQuiet    = time.Second
 	drainInterval = 50 * time.Millisecond
+	// drainWriteTimeout is how long a client may take to accept a write in a terminated
+	// tunnel once a shutdown has begun.
+	drainWriteTimeout = 5 * time.Second
 )
 
 // Options configure a Proxy. Authority and Handler must be set.
@@ -61,9 +64,12 @@ type Options struct {
 	// MaxTunnels bounds the terminated tunnels, and apart from them the others. Each
 	// of the latter costs 16 KiB and some more. 0: 1024.
 	MaxTunnels int
-	// IdleTimeout is how long a tunnel may carry no byte, and how long a peer may take
-	// to accept a write. 0: 5 minutes.
+	// IdleTimeout is how long a tunnel may carry no byte, and how long a peer of a
+	// tunnel to another host may take to accept a write. 0: 5 minutes.
 	IdleTimeout time.Duration
+	// WriteTimeout is how long a client may take to accept one write of a terminated
+	// tunnel; at most 5 s once Shutdown has begun. 0: IdleTimeout.
+	WriteTimeout time.Duration
 	// HandshakeTimeout is how long a client may take for the TLS handshake, for the
 	// headers of its requests to the forward proxy, and between two of these. 0: 10 s.
 	HandshakeTimeout time.Duration
@@ -149,6 +155,7 @@ func New(o Options) *Proxy {
 	}
 	setDefault(&o.MaxTunnels, defaultMaxTunnels)
 	setDefault(&o.IdleTimeout, defaultIdleTimeout)
+	setDefault(&o.WriteTimeout, o.IdleTimeout)
 	setDefault(&o.HandshakeTimeout, defaultHandshakeTimeout)
 	setDefault(&o.DialTimeout, defaultDialTimeout)
 	p := &Proxy{o: o, terminated: newHandover(), tunnels: make(map[*tunnel]struct{}), counts: make(map[bool]int)}
@@ -187,6 +194,11 @@ func (p *Proxy) Serve(l net.Listener) error {
 // first, it cuts the rest and returns the context's error.
 func (p *Proxy) Shutdown(ctx context.Context) error {
 	p.stop()
+	for _, t := range p.open() {
+		if t.open.Load() && t.report.Intercepted {
+			_ = t.limitWrite(time.Now()) // one that is closed needs none
+		}
+	}
 	var err error
 	done := make(chan struct{})
 	go func() {

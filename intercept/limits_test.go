@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"mimecast-proxy/event"
+	"mimecast-proxy/mimecast"
 	"mimecast-proxy/server"
 )
 
@@ -387,4 +388,62 @@ func TestRequestsAfterCloseAndCloseWithoutServe(t *testing.T) {
 	if BaseURL(t.Context()) != "" {
 		t.Error("a context from elsewhere has a base URL")
 	}
+}
+
+func TestAClientThatDoesNotReadLosesItsTerminatedTunnel(t *testing.T) {
+	for name, c := range map[string]struct {
+		o        Options
+		shutdown bool
+		want     time.Duration
+	}{
+		"default":              {Options{IdleTimeout: time.Minute}, false, time.Minute},
+		"its timeout":          {Options{IdleTimeout: time.Hour, WriteTimeout: 20 * time.Second}, false, 20 * time.Second},
+		"shutdown":             {Options{WriteTimeout: time.Minute}, true, 5 * time.Second},
+		"shutdown, less given": {Options{WriteTimeout: 2 * time.Second}, true, 2 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				if got := untilCut(t, c.o, c.shutdown); got != c.want {
+					t.Errorf("after %v, want %v", got, c.want)
+				}
+			})
+		})
+	}
+}
+
+// untilCut returns how long a proxy keeps a client that never reads, in a bubble.
+func untilCut(t *testing.T, o Options, shutdown bool) time.Duration {
+	a, err := NewAuthority(mimecast.APIHosts()) // by the bubble's clock
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan time.Time, 1)
+	o.Authority = a
+	o.Trace.TunnelDone = func(Tunnel) { ended <- time.Now() }
+	o.Handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		for _, err := w.Write(make([]byte, 1<<20)); err == nil; {
+			_, err = w.Write(make([]byte, 1<<20))
+		}
+	})
+	p := New(o)
+	defer p.Close()
+	client, near := net.Pipe()
+	tunnel := &tunnel{proxy: p, began: time.Now(), Conn: near, report: Tunnel{Host: host, Intercepted: true}}
+	if rejected := p.add(tunnel); rejected != nil {
+		t.Fatal(rejected)
+	}
+	tunnel.setOpen()
+	go p.terminate(tunnel)
+	secure := tls.Client(client, &tls.Config{ServerName: host, RootCAs: pool(a)})
+	if _, err := io.WriteString(secure, "GET / HTTP/1.1\r\nHost: "+host+"\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	synctest.Wait() // the response is blocked
+	began := time.Now()
+	if shutdown {
+		if err := p.Shutdown(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	return (<-ended).Sub(began)
 }

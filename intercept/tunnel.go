@@ -59,12 +59,28 @@ func (t *tunnel) Read(b []byte) (n int, err error) {
 
 // Write implements net.Conn. A client that does not read loses its connection.
 func (t *tunnel) Write(b []byte) (int, error) {
-	if err := t.SetWriteDeadline(time.Now().Add(t.proxy.o.IdleTimeout)); err != nil {
+	if err := t.limitWrite(time.Now()); err != nil {
 		return 0, err
 	}
 	n, err := t.Conn.Write(b)
 	t.count(&t.out, n)
+	if err != nil && t.report.Intercepted {
+		_ = t.Conn.Close() // else TLS would wait as long again to say that it closes
+	}
 	return n, err
+}
+
+// limitWrite sets until when the client may take to accept a write that begins now.
+func (t *tunnel) limitWrite(now time.Time) error {
+	if !t.report.Intercepted {
+		return t.SetWriteDeadline(now.Add(t.proxy.o.IdleTimeout))
+	}
+	timeout := t.proxy.o.WriteTimeout
+	err := t.SetWriteDeadline(now.Add(timeout))
+	if t.proxy.stopping.Err() != nil { // asked last: else Shutdown's deadline could be undone
+		err = t.SetWriteDeadline(now.Add(min(timeout, drainWriteTimeout)))
+	}
+	return err
 }
 
 // CloseWrite closes the sending half.
