@@ -43,16 +43,13 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if rejected == nil {
-		rejected = p.connect(w, r, &tunnel{proxy: p, report: report, began: began}, to)
+		rejected = p.connect(w, r, &tunnel{proxy: p, report: report, began: began, authorized: p.reauthorize(r)}, to)
 	}
 	if rejected == nil {
 		return // the tunnel reports its end
 	}
 	if report.ID != "" {
 		w.Header().Set("X-Request-Id", report.ID)
-	}
-	if rejected.Code == event.ProxyAuthRequired {
-		w.Header().Set("Proxy-Authenticate", `Basic realm="mimecast-proxy"`)
 	}
 	p.respond(w, r, rejected.Problem)
 	p.done(report, rejected.outcome, rejected.Problem, began)
@@ -61,6 +58,9 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // respond sends an error response. A body that may still arrive is discarded, so that no
 // reset overtakes the response.
 func (p *Proxy) respond(w http.ResponseWriter, r *http.Request, with *problem.Problem) {
+	if with.Code == event.ProxyAuthRequired {
+		w.Header().Set("Proxy-Authenticate", `Basic realm="mimecast-proxy"`)
+	}
 	if r.ProtoMajor > 1 || r.Body == nil || r.Body == http.NoBody || http.NewResponseController(w).EnableFullDuplex() != nil {
 		with.ServeHTTP(w, r)
 		return
@@ -126,6 +126,19 @@ func (p *Proxy) authorized(r *http.Request) bool {
 	credentials, err := base64.StdEncoding.DecodeString(strings.TrimSpace(encoded))
 	_, password, found := strings.Cut(string(credentials), ":")
 	return err == nil && found && strings.EqualFold(scheme, "Basic") && p.o.Password.Equal(secret.New(password))
+}
+
+// reauthorize returns a func that asks authorized about a CONNECT again. Little of the
+// request is kept, since a tunnel can be open for days.
+func (p *Proxy) reauthorize(connect *http.Request) func(context.Context) bool {
+	kept := &http.Request{
+		Method: connect.Method, URL: connect.URL, Host: connect.Host, RequestURI: connect.RequestURI, RemoteAddr: connect.RemoteAddr,
+		Header: http.Header{},
+	}
+	if credentials := connect.Header["Proxy-Authorization"]; credentials != nil {
+		kept.Header["Proxy-Authorization"] = credentials
+	}
+	return func(ctx context.Context) bool { return p.authorized(kept.WithContext(ctx)) }
 }
 
 // connect opens a tunnel and serves it. The tunnel to another host has ended when it

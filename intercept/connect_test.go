@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -508,5 +509,39 @@ func TestUnmodifiedProgramsUseTheProxyByTheirVariables(t *testing.T) {
 				t.Errorf("%v\n%s", err, said)
 			}
 		})
+	}
+}
+
+func TestARevokedKeyEndsOpenTunnels(t *testing.T) {
+	for _, h2 := range []bool{false, true} {
+		var revoked atomic.Bool
+		want := "Basic " + base64.StdEncoding.EncodeToString([]byte("any:"+password))
+		f := start(t, Options{Authorize: func(r *http.Request) bool {
+			return !revoked.Load() && slices.Equal(r.Header["Proxy-Authorization"], []string{want}) && r.Method == http.MethodConnect && r.Host == host+":443"
+		}})
+		c := f.client(t, password)
+		c.Transport.(*http.Transport).ForceAttemptHTTP2 = h2
+		for _, status := range []int{200, 200, 407} {
+			revoked.Store(status == 407)
+			req, err := http.NewRequest("POST", "https://"+host+"/", strings.NewReader("x"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Header.Set("Proxy-Authorization", "Basic b3RoZXI6b3RoZXI=") // is not CONNECT's
+			res, err := c.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			io.Copy(io.Discard, res.Body)
+			res.Body.Close()
+			denied := status == 407
+			if res.StatusCode != status || denied != (code(res) == event.ProxyAuthRequired) || denied != (res.Header.Get("Proxy-Authenticate") != "") || denied == (res.Header.Get("X-Token") != "") {
+				t.Errorf("HTTP/2 %t: %d %v", h2, res.StatusCode, res.Header)
+			}
+			if !h2 && res.Close != denied {
+				t.Errorf("%d: the last response of its connection: %t", status, res.Close)
+			}
+		}
+		f.outcome(t, event.InterceptTerminated)
 	}
 }

@@ -50,8 +50,9 @@ type Options struct {
 	// Password must be in each request's Proxy-Authorization, as the password of Basic
 	// with any user. Zero: none is asked for.
 	Password secret.Text
-	// Authorize decides in place of Password whether a request may use the proxy. Nil:
-	// Password does.
+	// Authorize decides in place of Password whether a request may use the proxy. It is
+	// asked again for each request inside a terminated tunnel, with a copy of CONNECT
+	// that has no header but Proxy-Authorization. Nil: Password decides.
 	Authorize func(*http.Request) bool
 	// MimecastOnly rejects tunnels to other hosts. It must be set where others than the
 	// machine's users can connect.

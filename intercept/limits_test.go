@@ -428,7 +428,7 @@ func untilCut(t *testing.T, o Options, shutdown bool) time.Duration {
 	p := New(o)
 	defer p.Close()
 	client, near := net.Pipe()
-	tunnel := &tunnel{proxy: p, began: time.Now(), Conn: near, report: Tunnel{Host: host, Intercepted: true}}
+	tunnel := &tunnel{proxy: p, began: time.Now(), Conn: near, report: Tunnel{Host: host, Intercepted: true}, authorized: func(context.Context) bool { return true }}
 	if rejected := p.add(tunnel); rejected != nil {
 		t.Fatal(rejected)
 	}

@@ -90,6 +90,11 @@ func (p *Proxy) terminate(t *tunnel) {
 // serveTerminated serves a request that came through a terminated tunnel.
 func (p *Proxy) serveTerminated(w http.ResponseWriter, r *http.Request) {
 	t := r.Context().Value(tunnelKey).(*tunnel)
+	if !t.authorized(r.Context()) {
+		w.Header().Set("Connection", "close") // ends HTTP/2 connections, too
+		p.respond(w, r, problem.New(event.ProxyAuthRequired, "The forward proxy no longer accepts this tunnel's password. Give the client the current proxy URL."))
+		return
+	}
 	want := target{t.report.Host, httpsPort}
 	if got, err := parseTarget(r.Host, httpsPort); err != nil || got != want {
 		p.respond(w, r, problem.New(event.MisdirectedRequest, "This connection is for %s, and the request's Host is another. Use one connection per host.", want.host))
