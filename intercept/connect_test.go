@@ -545,3 +545,20 @@ func TestARevokedKeyEndsOpenTunnels(t *testing.T) {
 		f.outcome(t, event.InterceptTerminated)
 	}
 }
+
+func TestOptionsOfTheWholeServerReachTheHandler(t *testing.T) {
+	for _, h2 := range []bool{false, true} {
+		f := start(t, Options{})
+		c := f.client(t, "")
+		c.Transport.(*http.Transport).ForceAttemptHTTP2 = h2
+		res, err := c.Do(&http.Request{Method: http.MethodOptions, URL: &url.URL{Scheme: "https", Host: host, Opaque: "*"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(res.Body)
+		res.Body.Close()
+		if res.StatusCode != 200 || res.Header.Get("X-Token") == "" || !strings.Contains(string(body), " * host="+host) {
+			t.Errorf("HTTP/2 %t: %d %q, %v", h2, res.StatusCode, body, err)
+		}
+	}
+}

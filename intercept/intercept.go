@@ -78,8 +78,9 @@ type Options struct {
 	DialTimeout time.Duration
 	// Server returns the server of the requests inside terminated tunnels, with its
 	// limits, parent context and error log. Its Handler must lead to h. ConnContext,
-	// ConnState and Protocols are replaced, and IdleTimeout and ReadHeaderTimeout if
-	// they are 0. Nil: a server with net/http's other defaults.
+	// ConnState, Protocols and DisableGeneralOptionsHandler are replaced, and
+	// IdleTimeout and ReadHeaderTimeout if they are 0. Nil: a server with net/http's
+	// other defaults.
 	Server func(h http.Handler) *http.Server
 	// ErrorLog gets net/http's messages from the forward proxy's own server; nil: the
 	// log package's standard logger.

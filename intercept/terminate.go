@@ -53,6 +53,7 @@ const (
 func (p *Proxy) newInner() *http.Server {
 	s := p.o.Server(http.HandlerFunc(p.serveTerminated))
 	s.Protocols = protocols(true)
+	s.DisableGeneralOptionsHandler = true // OPTIONS * is the handler's, as on the data port
 	s.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
 		return context.WithValue(ctx, tunnelKey, tunnelOf(c))
 	}
