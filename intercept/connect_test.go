@@ -235,7 +235,10 @@ func TestHostInsideATunnelMustBeItsName(t *testing.T) {
 
 func TestAbsoluteFormInsideATunnel(t *testing.T) {
 	f := start(t, Options{})
-	for uri, status := range map[string]int{"https://" + host + "/x?y": 200, "https://us-api.mimecast.com/x": 421} {
+	for uri, status := range map[string]int{
+		"https://" + host + "/x?y": 200, "https://us-api.mimecast.com/x": 421,
+		"https:foo": 400, "https:" + host: 400, "https:/x?y": 400, "https:///x?y": 400, "https:": 400, "https:?y": 400,
+	} {
 		conn, _ := f.connect(t, host+":443")
 		secure := tls.Client(conn, &tls.Config{ServerName: host, RootCAs: pool(f.o.Authority)})
 		res, _ := send(t, secure, "GET", "GET "+uri+" HTTP/1.1\r\nHost: "+host+"\r\n\r\n")
@@ -245,6 +248,9 @@ func TestAbsoluteFormInsideATunnel(t *testing.T) {
 		}
 		if res.StatusCode != status || status == 200 && !strings.HasPrefix(string(body), "HTTP/1.1 /x?y host="+host) {
 			t.Errorf("%s: %d %s", uri, res.StatusCode, body)
+		}
+		if status == 400 && code(res) != event.BadRequestTarget {
+			t.Errorf("%s: %v", uri, res.Header)
 		}
 	}
 }

@@ -111,13 +111,13 @@ func (p *Proxy) serve(w http.ResponseWriter, r *http.Request, scheme, host strin
 	r.Header.Del("Proxy-Authorization")
 	r.Header.Del("Proxy-Connection")
 	if r.URL.IsAbs() && r.Method != http.MethodConnect {
-		r.RequestURI = originForm(r.RequestURI)
-		u, err := url.ParseRequestURI(r.RequestURI)
-		if err != nil {
+		origin := originForm(r.RequestURI)
+		u, err := url.ParseRequestURI(origin)
+		if err != nil || r.URL.Host == "" {
 			p.respond(w, r, problem.New(event.BadRequestTarget, "The request target is malformed."))
 			return
 		}
-		r.URL = u
+		r.RequestURI, r.URL = origin, u
 	}
 	p.o.Handler.ServeHTTP(w, r)
 }
