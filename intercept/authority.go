@@ -50,6 +50,8 @@ type Authority struct {
 	sign   func(template *x509.Certificate, public crypto.PublicKey) (der []byte, err error)
 	leaves leafCache
 	now    func() time.Time
+	// renewed is why it replaced a stored one.
+	renewed string
 }
 
 // chain is what an authority consists of.
@@ -127,6 +129,11 @@ func signCA(template, parent *x509.Certificate, public, signer any) (*x509.Certi
 
 // PEM returns the certificate that clients have to trust.
 func (a *Authority) PEM() []byte { return encodeCertificate(a.root.Raw) }
+
+// Renewed returns why the authority replaced the one that [LoadAuthority] found, such as
+// "the names changed": clients have to be given the new certificate. It is empty if the
+// stored authority was kept or there was none.
+func (a *Authority) Renewed() string { return a.renewed }
 
 // Bundle returns the certificates of PEM texts, followed by the authority's: what a client
 // needs to trust its usual servers and the proxy. Anything but certificates is left out.

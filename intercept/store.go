@@ -35,7 +35,7 @@ const (
 
 // LoadAuthority returns the authority that dir keeps, for the names of [NewAuthority]. If
 // there is none, or it ends within 90 days, or is for other names, it makes a new one, which
-// clients have to be given. It writes ca.pem for clients that add it to their own roots, and
+// clients have to be given: see [Authority.Renewed]. It writes ca.pem for clients that add it to their own roots, and
 // bundle.pem for those that take one file: the certificates of roots, or of the system if
 // there are none, and the authority's. Without either there is no bundle.pem.
 //
@@ -62,8 +62,11 @@ func loadOrMake(path string, permitted constraint, now time.Time) (*Authority, e
 	if err != nil && !missing {
 		return nil, err
 	}
-	if !missing && permitted.equal(c.root) && permitted.equal(c.issuer) && now.Add(caRenewal).Before(c.root.NotAfter) {
-		return newAuthority(c, permitted), nil
+	renewed := ""
+	if !missing {
+		if renewed = c.unusable(permitted, now); renewed == "" {
+			return newAuthority(c, permitted), nil
+		}
 	}
 	if c, err = newChain(permitted, now); err != nil {
 		return nil, err
@@ -83,7 +86,20 @@ func loadOrMake(path string, permitted constraint, now time.Time) (*Authority, e
 	if err != nil {
 		return nil, err
 	}
-	return newAuthority(c, permitted), nil
+	a := newAuthority(c, permitted)
+	a.renewed = renewed
+	return a, nil
+}
+
+// unusable returns why a stored authority has to be replaced; empty: it need not be.
+func (c *chain) unusable(permitted constraint, now time.Time) string {
+	switch {
+	case !permitted.equal(c.root) || !permitted.equal(c.issuer):
+		return "the names changed"
+	case !now.Add(caRenewal).Before(c.root.NotAfter):
+		return "it ends on " + c.root.NotAfter.UTC().Format(time.DateOnly)
+	}
+	return ""
 }
 
 // linkNew gives a file another name, and fails if that exists: another process was faster.

@@ -36,6 +36,9 @@ func TestAuthorityIsKept(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "ca")
 	first := load(t, dir, host, "127.0.0.1")
 	again := load(t, dir, "127.0.0.1", strings.ToUpper(host))
+	if first.Renewed() != "" || again.Renewed() != "" {
+		t.Errorf("new: %q, kept: %q", first.Renewed(), again.Renewed())
+	}
 	if !bytes.Equal(first.PEM(), again.PEM()) || !bytes.Equal(read(t, dir, "ca.pem"), first.PEM()) {
 		t.Error("the second start made another authority")
 	}
@@ -52,7 +55,7 @@ func TestAuthorityIsKept(t *testing.T) {
 	if left, _ := filepath.Glob(filepath.Join(dir, ".*")); left != nil {
 		t.Errorf("files are left: %v", left)
 	}
-	if other := load(t, dir, host, "other.example"); bytes.Equal(other.PEM(), first.PEM()) || !bytes.Equal(read(t, dir, "ca.pem"), other.PEM()) {
+	if other := load(t, dir, host, "other.example"); other.Renewed() != "the names changed" || bytes.Equal(other.PEM(), first.PEM()) || !bytes.Equal(read(t, dir, "ca.pem"), other.PEM()) {
 		t.Error("an authority for other names was kept")
 	}
 }
@@ -103,6 +106,13 @@ func TestAnAuthorityNearItsEndIsReplaced(t *testing.T) {
 		}
 		if kept := a.root.Equal(first.root); kept != c.kept {
 			t.Errorf("after %v: kept %t", c.after, kept)
+		}
+		why := "it ends on " + now.Add(caLifetime).UTC().Format(time.DateOnly)
+		if c.kept {
+			why = ""
+		}
+		if a.Renewed() != why {
+			t.Errorf("after %v: %q, want %q", c.after, a.Renewed(), why)
 		}
 	}
 }
