@@ -11,7 +11,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -39,7 +38,7 @@ const (
 // bundle.pem for those that take one file: the certificates of roots, or of the system if
 // there are none, and the authority's. Without either there is no bundle.pem.
 //
-// It returns an error if others than the owner may read the key.
+// It returns an error if the key belongs to another user, or others may read it.
 func LoadAuthority(dir string, names []string, roots ...[]byte) (*Authority, error) {
 	permitted, err := newConstraint(names)
 	if err != nil {
@@ -122,8 +121,8 @@ func readChain(path string) (*chain, error) {
 	if err != nil {
 		return nil, err
 	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 && runtime.GOOS != "windows" { // which has no such modes
-		return nil, fmt.Errorf("%s has mode %04o: others can read the key. Run chmod 600, or delete the file for a new CA", path, mode)
+	if err := checkPrivate(path, info); err != nil {
+		return nil, err
 	}
 	text, err := io.ReadAll(io.LimitReader(f, maxKeyFile))
 	if err != nil {

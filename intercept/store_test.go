@@ -85,6 +85,21 @@ func TestModesOfTheFiles(t *testing.T) {
 	}
 }
 
+func TestAKeyOfAnotherUserIsRejected(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give a file away")
+	}
+	dir := t.TempDir()
+	load(t, dir, host)
+	if err := os.Chown(filepath.Join(dir, keyFile), 65534, 65534); err != nil {
+		t.Fatal(err)
+	}
+	_, err := LoadAuthority(dir, []string{host})
+	if err == nil || !strings.Contains(err.Error(), "belongs to user 65534") || !strings.Contains(err.Error(), "delete the file") {
+		t.Error(err)
+	}
+}
+
 func TestAnAuthorityNearItsEndIsReplaced(t *testing.T) {
 	path := filepath.Join(t.TempDir(), keyFile)
 	permitted, err := newConstraint([]string{host})
