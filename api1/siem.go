@@ -109,12 +109,23 @@ func (t *translation) read(i int) (responded bool) {
 		if responded {
 			return true
 		}
-		if t.cursor.Positions[i].CaughtUp {
+		if t.isCaughtUp(i) {
 			t.caught.add(t.caughtKey(i, start), t.now)
 			return false
 		}
 	}
 	return false
+}
+
+// advance sets the position of a type after a page. If it is the same as before, the next
+// call would bring the same page and use up the quota. Such a type counts as caught up for
+// a while.
+func (t *translation) advance(i int, before, after position) {
+	t.cursor.Positions[i] = after
+	before.CaughtUp = false // a stale one is no progress
+	if after == before {
+		t.caught.add(t.caughtKey(i, after), t.now)
+	}
 }
 
 // hasBatches reports whether batches can be read. HTTP/1.0 has no sign of a response that
@@ -178,11 +189,11 @@ func (t *translation) readStream(i int, p position) (responded bool) {
 		return true
 	}
 	if p.Token == "" && !page.CaughtUp && isFarBehind(p.From, t.now) && t.hasBatches() { // nothing was delivered yet
-		t.cursor.Positions[i] = fromBatches(p.From, t.now)
+		t.advance(i, p, fromBatches(p.From, t.now))
 		return false
 	}
 	events, oldest, newest := t.events(page)
-	t.cursor.Positions[i] = p.afterPage(page.Next, page.CaughtUp, oldest, newest, t.now)
+	t.advance(i, p, p.afterPage(page.Next, page.CaughtUp, oldest, newest, t.now))
 	return t.respond(i, func(f *file) error {
 		for _, e := range events {
 			if !p.contains(e.timestamp()) {
@@ -243,16 +254,16 @@ func (t *translation) readBatches(i int, p position) (responded bool) {
 	}
 	files = files[min(p.Skip, len(files)):]
 	n := fitting(files)
+	after := p
 	switch {
 	case n < len(files):
-		t.cursor.Positions[i] = p
-		t.cursor.Positions[i].Skip = p.Skip + n
+		after.Skip = p.Skip + n
 	case page.CaughtUp || page.Next == "":
-		t.cursor.Positions[i] = p.afterBatches(t.now)
+		after = p.afterBatches(t.now)
 	default:
-		t.cursor.Positions[i] = p
-		t.cursor.Positions[i].Skip, t.cursor.Positions[i].Token = 0, page.Next
+		after.Skip, after.Token = 0, page.Next
 	}
+	t.advance(i, p, after)
 	return t.respond(i, func(f *file) error { return t.copyBatches(f, files[:n], p) })
 }
 
