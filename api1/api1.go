@@ -30,6 +30,7 @@ import (
 	"context"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"mimecast-proxy/mimecast"
@@ -50,6 +51,9 @@ type Options struct {
 	// headers in it. nil means that events come from the stream
 	// alone, for a proxy that can reach no such host.
 	Download http.RoundTripper
+	// MaxTranslations bounds the calls of get-siem-logs at a time; 0 means no bound. Each
+	// keeps a page of events in memory while its client reads. Calls beyond it get 503.
+	MaxTranslations int
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 	// Trace reports what happens; the zero value reports nothing.
@@ -95,6 +99,8 @@ type layer struct {
 	next   http.Handler
 	caught caughtUp
 	files  fileClock
+	// translations is how many calls of get-siem-logs there are.
+	translations atomic.Int64
 
 	mu       sync.Mutex
 	reported map[string]bool // paths of mimecast.API1Calls

@@ -26,6 +26,8 @@ const (
 	maxBatchBytes = 8 << 20
 	// unknownSize counts for a file whose size Mimecast does not tell.
 	unknownSize = 1 << 20
+	// busyRetryAfter is the Retry-After for a call beyond MaxTranslations.
+	busyRetryAfter = time.Second
 )
 
 // translation is one call of get-siem-logs.
@@ -51,9 +53,21 @@ func (l *layer) serveSIEMLogs(w http.ResponseWriter, r *http.Request) {
 		l.fail(w, r, p)
 		return
 	}
+	defer l.translations.Add(-1)
+	if n := l.translations.Add(1); l.MaxTranslations > 0 && n > int64(l.MaxTranslations) {
+		l.fail(w, r, l.tooBusy())
+		return
+	}
 	t := &translation{layer: l, w: w, r: r, request: req, now: l.Now()}
 	t.cursor = t.startingPoint()
 	t.serve()
+}
+
+// tooBusy is the error response for a call beyond MaxTranslations.
+func (l *layer) tooBusy() *problem.Problem {
+	p := problem.New(event.TooBusy, "The proxy answers %d calls of get-siem-logs and accepts no more. Retry later.", l.MaxTranslations)
+	p.RetryAfter = busyRetryAfter
+	return p
 }
 
 // startingPoint is where the client's token leads. One that this package did not issue,
