@@ -12,10 +12,10 @@ import (
 	"time"
 )
 
-// A page of batches with 100 files of 1 MiB each takes no more memory than one of small
+// A page of batches with 40 files of 1 MiB each takes no more memory than one of small
 // files. They are announced as small, so that all come in one response.
 func TestMemoryIsBoundedWhateverABatchHolds(t *testing.T) {
-	files := 100
+	files := 40
 	if testing.Short() {
 		files = 10
 	}

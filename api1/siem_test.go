@@ -12,61 +12,60 @@ import (
 const day = 24 * time.Hour
 
 func TestEveryEventComesOnceInEachFormat(t *testing.T) {
-	for name, c := range map[string]collector{
-		"lines": {}, "lines, zipped": {compress: true}, "JSON": {json: true}, "JSON, zipped": {json: true, compress: true},
-		"Python": {python: true, compress: true}, "files' tokens only": {filesOnly: true},
-	} {
-		t.Run(name, func(t *testing.T) {
-			if testing.Short() && (!c.json || !c.compress) {
-				t.Skip("a day of events takes seconds")
-			}
-			r := newRig(t)
-			c.t, c.base = t, r.instance()
-			want := r.events(r.clock.Now().Add(-day))
-			if len(want) != 8640 {
-				t.Fatalf("the simulator has %d events in a day", len(want))
-			}
+	r := newRig(t)
+	base := r.instance()
+	began := r.clock.Now()
+	want := r.events(began.Add(-day))
+	if len(want) != 8640 {
+		t.Fatalf("the simulator has %d events in a day", len(want))
+	}
+	formats := []*collector{{json: true, compress: true}}
+	if !testing.Short() { // a day of events takes seconds
+		formats = append(formats, &collector{}, &collector{compress: true}, &collector{json: true})
+	}
+	for _, c := range formats {
+		t.Run(fmt.Sprintf("a day, JSON %t, zipped %t", c.json, c.compress), func(t *testing.T) {
+			r.sim.SetQuota("/siem/v1/batch/events/", 50, 15*time.Minute) // none is used yet
+			c.t, c.base = t, base
 			same(t, c.poll(), want)
 			t.Logf("%d responses, %d calls of the stream and %d of the batches", c.responses, r.stream.Load(), r.batch.Load())
-
-			r.clock.Advance(5 * time.Minute)
-			more := c.poll()
-			same(t, more, r.events(r.clock.Now().Add(-5*time.Minute)))
-			if len(more) != 30 {
-				t.Errorf("%d new events, not 30", len(more))
-			}
+		})
+	}
+	r.clock.Advance(time.Hour)
+	want = r.events(began)
+	if len(want) != 360 {
+		t.Fatalf("the simulator has %d events in an hour", len(want))
+	}
+	for _, c := range append(formats, &collector{python: true, compress: true, token: formats[0].token}, &collector{filesOnly: true, token: formats[0].token}) {
+		t.Run(fmt.Sprintf("an hour, JSON %t, zipped %t, Python %t, files' tokens only %t", c.json, c.compress, c.python, c.filesOnly), func(t *testing.T) {
+			c.t, c.base = t, base
+			same(t, c.poll(), want)
 		})
 	}
 }
 
 // A collector that was off finds all that it missed, in whichever source has it.
 func TestEventsOfAnOutageComeOnce(t *testing.T) {
-	for _, outage := range []time.Duration{3 * time.Minute, 30 * time.Hour} {
-		t.Run(outage.String(), func(t *testing.T) {
-			if testing.Short() {
-				t.Skip("days of events take seconds")
-			}
-			r := newRig(t)
-			c := collector{t: t, base: r.instance()}
-			c.poll()
-			r.clock.Advance(outage)
-			old := c.token
-			c.base = r.instance() // it restarted, too
-			got := c.poll()
-			t.Logf("%d calls of the stream and %d of the batches", r.stream.Load(), r.batch.Load())
-			if outage < day {
-				same(t, got, r.events(r.clock.Now().Add(-outage)))
-			}
-			if n := int(outage / (10 * time.Second)); len(got) != n || len(slices.Compact(got)) != n {
-				t.Errorf("%d events, not %d", len(got), n)
-			}
-			r.clock.Advance(time.Hour)
-			same(t, c.poll(), r.events(r.clock.Now().Add(-time.Hour)))
-			if outage == time.Hour { // an old token stays good, as for a client that lost the responses
-				c.token = old
-				same(t, c.poll(), r.events(r.clock.Now().Add(-2*time.Hour)))
-			}
-		})
+	if testing.Short() {
+		t.Skip("days of events take seconds")
+	}
+	r := newRig(t)
+	c := collector{t: t, base: r.withoutBatches()}
+	c.poll()
+	for _, outage := range []time.Duration{3 * time.Minute, 25 * time.Hour, time.Hour} {
+		r.clock.Advance(outage)
+		old := c.token
+		c.base = r.instance() // it restarted, too
+		got := c.poll()
+		t.Logf("%v: %d calls of the stream and %d of the batches", outage, r.stream.Load(), r.batch.Load())
+		if outage < day {
+			same(t, got, r.events(r.clock.Now().Add(-outage)))
+			c.token = old // it stays good, as for a client that lost the responses
+			same(t, c.poll(), got)
+		}
+		if n := int(outage / (10 * time.Second)); len(got) != n || len(slices.Compact(got)) != n {
+			t.Errorf("%v: %d events, not %d", outage, len(got), n)
+		}
 	}
 }
 
@@ -85,7 +84,7 @@ func TestQuotaIsEnoughForAPollEachMinute(t *testing.T) {
 				r.sim.SetQuota("/siem/v1/events/", 300, time.Hour)
 				began := r.clock.Now()
 				var got []string
-				for hour := range 3 {
+				for hour := range 2 {
 					before := r.stream.Load()
 					for minute := range 60 {
 						r.clock.Advance(time.Minute)
