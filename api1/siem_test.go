@@ -44,14 +44,18 @@ func TestEveryEventComesOnceInEachFormat(t *testing.T) {
 	}
 }
 
-// A collector that was off finds all that it missed, in whichever source has it.
+// Without a host for downloads the stream has a day, too. With one, a collector that was
+// off finds all that it missed, in whichever source has it.
 func TestEventsOfAnOutageComeOnce(t *testing.T) {
 	if testing.Short() {
 		t.Skip("days of events take seconds")
 	}
 	r := newRig(t)
 	c := collector{t: t, base: r.withoutBatches()}
-	c.poll()
+	same(t, c.poll(), r.events(r.clock.Now().Add(-day)))
+	if r.batch.Load() > 0 {
+		t.Errorf("%d calls of the batches without a host for downloads", r.batch.Load())
+	}
 	for _, outage := range []time.Duration{3 * time.Minute, 25 * time.Hour, time.Hour} {
 		r.clock.Advance(outage)
 		old := c.token
@@ -71,17 +75,19 @@ func TestEventsOfAnOutageComeOnce(t *testing.T) {
 
 // The simulator answers the 301st call of an hour with 429, at which the collector fails.
 func TestQuotaIsEnoughForAPollEachMinute(t *testing.T) {
+	r := newRig(t)
+	first := collector{t: t, base: r.withoutBatches()}
+	first.poll()
+	token := first.token
 	for _, instances := range []int{1, 2} {
 		for _, filesOnly := range []bool{false, true} {
 			t.Run(fmt.Sprint(instances, " instances, tokens of files only: ", filesOnly), func(t *testing.T) {
 				if testing.Short() && (instances == 1 || filesOnly) {
 					t.Skip("hours of polls take seconds")
 				}
-				r := newRig(t)
 				bases := []string{r.instance(), r.instance()}[:instances]
-				c := collector{t: t, base: r.withoutBatches(), filesOnly: filesOnly}
-				c.poll()
-				r.sim.SetQuota("/siem/v1/events/", 300, time.Hour)
+				c := collector{t: t, filesOnly: filesOnly, token: token}
+				r.sim.SetQuota("/siem/v1/events/", 300, time.Hour) // none is used yet
 				began := r.clock.Now()
 				var got []string
 				for hour := range 2 {
@@ -94,25 +100,12 @@ func TestQuotaIsEnoughForAPollEachMinute(t *testing.T) {
 					t.Logf("%d calls in an hour", r.stream.Load()-before)
 				}
 				r.clock.Advance(3 * time.Minute)
-				slices.Sort(got)
 				got = append(got, c.poll()...)
 				slices.Sort(got)
 				same(t, got, r.events(began))
+				token = c.token
 			})
 		}
-	}
-}
-
-// Without a host for downloads the stream has to do.
-func TestStreamAloneHasADay(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes too long for -short")
-	}
-	r := newRig(t)
-	c := collector{t: t, base: r.withoutBatches()}
-	same(t, c.poll(), r.events(r.clock.Now().Add(-day)))
-	if r.batch.Load() > 0 {
-		t.Errorf("%d calls of the batches", r.batch.Load())
 	}
 }
 
