@@ -75,6 +75,9 @@ func TestEventsOfAnOutageComeOnce(t *testing.T) {
 
 // The simulator answers the 301st call of an hour with 429, at which the collector fails.
 func TestQuotaIsEnoughForAPollEachMinute(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes too long for -short")
+	}
 	r := newRig(t)
 	first := collector{t: t, base: r.withoutBatches()}
 	first.poll()

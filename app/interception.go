@@ -63,6 +63,9 @@ func (s *instance) openInterception(ctx context.Context, p Env, h http.Handler) 
 	if s.intercept.authority, err = newAuthority(s.cfg); err != nil {
 		return err
 	}
+	if why := s.intercept.authority.Renewed(); why != "" {
+		s.tel.Logger().Warn("new CA of interception: give its certificate to the clients", "folder", s.cfg.InterceptCADir, "reason", why)
+	}
 	for _, a := range s.cfg.InterceptListen {
 		l, err := server.Listen(ctx, p.listen, "PROXY_INTERCEPT_LISTEN", a.Network, a.Address, s.cfg.SocketMode)
 		if err != nil {
@@ -93,6 +96,7 @@ func (s *instance) newForwardProxy(ctx context.Context, h http.Handler, tunnels 
 		Dial:         intercept.DialThrough(corporateProxy(s.cfg), trusted),
 		Own:          s.ownAddresses,
 		DialTimeout:  2 * s.cfg.DialTimeout,
+		WriteTimeout: writeTimeout,
 		MaxTunnels:   tunnels,
 		Server: func(h http.Handler) *http.Server {
 			return &http.Server{

@@ -109,6 +109,8 @@ func (p *components) api1Options() api1.Options {
 	return api1.Options{
 		Translate: p.cfg.API1,
 		Download:  p.download,
+		// Each holds a page of events, of at most 8 MiB but usually 100 KiB.
+		MaxTranslations: max(4, dataLimits(p.cfg).MaxPartial/16),
 		Trace: api1.Trace{
 			API1Only: func(path, replacement string) {
 				log.Warn("call exists in API 1.0 only", "path", path, "replacement", replacement)

@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -28,6 +29,9 @@ type Tunnel struct {
 	Duration time.Duration
 }
 
+// carried are the outcomes of tunnels that carried something.
+var carried = []event.InterceptOutcome{event.InterceptTerminated, event.InterceptTunneled, event.InterceptIdle, event.InterceptShutdown}
+
 // tunnelLog bounds the lines of tunnels that were not opened: strangers can cause any
 // number of them.
 type tunnelLog struct {
@@ -38,10 +42,8 @@ type tunnelLog struct {
 // logs reports whether a tunnel with this outcome gets a line: each that carried something
 // does, and of the others one a second for each outcome.
 func (l *tunnelLog) logs(o event.InterceptOutcome, now time.Time) bool {
-	switch o {
-	case event.InterceptTerminated, event.InterceptTunneled, event.InterceptIdle, event.InterceptShutdown:
+	if slices.Contains(carried, o) {
 		return true
-	default:
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -416,7 +416,7 @@ func checkPrivate(t *testing.T, folder string) {
 		t.Fatal(info, err)
 	}
 	files, err := os.ReadDir(folder)
-	if err != nil || len(files) != 3 {
+	if err != nil || len(files) != 8 { // one for each variable, ca.pem and php.ini
 		t.Fatal(files, err)
 	}
 	for _, f := range files {
