@@ -152,7 +152,10 @@ func TestBinaryIsSmallAndStatic(t *testing.T) {
 	}
 	// A template that is executed anywhere calls methods by their names. Then the
 	// linker keeps every exported method of every type, which is 2 MiB.
-	const most = 14 << 20
+	most := int64(14 << 20)
+	if !strings.HasPrefix(runtime.Version(), "go1.26") {
+		most = 15 << 20 // the next runtime is larger
+	}
 	info, err := os.Stat(program.Binary())
 	if err != nil {
 		t.Fatal(err)
