@@ -201,12 +201,7 @@ func (c *connector) findPrevious(environ []string) error {
 
 // profile returns a profile that was named, or else the one that serve would use.
 func (p Env) profile(name string) string {
-	for _, v := range p.Environ {
-		if value, ok := strings.CutPrefix(v, "MIMECAST_PROFILE="); ok && name == "" {
-			name = value
-		}
-	}
-	return cmp.Or(name, config.DefaultProfile)
+	return cmp.Or(name, lookup(p.Environ, "MIMECAST_PROFILE"), config.DefaultProfile)
 }
 
 func usageError(format string, args ...any) error {
@@ -230,7 +225,7 @@ func (c *connector) chooseAddress() error {
 	if c.Region != "" {
 		c.environ = append(without(c.environ, named("MIMECAST_REGION")), "MIMECAST_REGION="+c.Region)
 	}
-	c.known.Region = cmp.Or(c.variable("MIMECAST_REGION"), "global")
+	c.known.Region = cmp.Or(lookup(c.environ, "MIMECAST_REGION"), "global")
 	cfg, err := config.Parse(append(slices.Clone(c.environ), "MIMECAST_CLIENT_ID=-", "MIMECAST_CLIENT_SECRET=-"), nil)
 	if err != nil {
 		return err

@@ -62,11 +62,11 @@ func (c *connector) connect(ctx context.Context, in connectpage.Input) (connectp
 		return done, err
 	}
 	entry := connection.Connection{Profile: c.Profile, Region: in.Region, Account: done.Account, Tested: time.Now().UTC()}
-	entry.TokenURL = c.variable("MIMECAST_TOKEN_URL")
+	entry.TokenURL = lookup(c.environ, "MIMECAST_TOKEN_URL")
 	if c.base != nil {
 		entry.Region, entry.BaseURL = "", c.base.String()
 	}
-	if ca := c.variable("MIMECAST_CA_FILE"); ca != "" {
+	if ca := lookup(c.environ, "MIMECAST_CA_FILE"); ca != "" {
 		if entry.CAFile, err = filepath.Abs(ca); err != nil {
 			return done, err
 		}
@@ -209,17 +209,6 @@ func (c *connector) allFields() []connectpage.Field {
 		return []connectpage.Field{connectpage.ClientID, connectpage.ClientSecret}
 	}
 	return []connectpage.Field{connectpage.Region, connectpage.ClientID, connectpage.ClientSecret}
-}
-
-// variable returns the value of a variable; empty if it is not set.
-func (c *connector) variable(name string) string {
-	value := ""
-	for _, v := range c.environ {
-		if n, text, _ := strings.Cut(v, "="); n == name {
-			value = text
-		}
-	}
-	return value
 }
 
 // identify asks whose token it is. That the application may not ask is no failure.

@@ -30,7 +30,7 @@ func withoutCorporateProxy(environ []string) []string {
 	if lower == "" {
 		lower = upper
 	}
-	environ = slices.DeleteFunc(slices.Clone(environ), named("NO_PROXY", "no_proxy"))
+	environ = without(environ, named("NO_PROXY", "no_proxy"))
 	return append(environ, "NO_PROXY="+withOwnHosts(upper), "no_proxy="+withOwnHosts(lower))
 }
 

@@ -175,7 +175,7 @@ func (s *instance) awaitToken(ctx context.Context, signals <-chan os.Signal) err
 // childEnviron is the command's environment: ours, less every secret, with the
 // proxy in Mimecast's place and no corporate proxy on the way to it.
 func childEnviron(environ []string, url string) []string {
-	child := slices.DeleteFunc(slices.Clone(environ), named(append(credentialVariables[:len(credentialVariables):len(credentialVariables)],
+	child := without(environ, named(append(credentialVariables[:len(credentialVariables):len(credentialVariables)],
 		"MIMECAST_PROFILE", "PROXY_API_KEY", "PROXY_API_KEY_FILE", "MIMECAST_BASE_URL", "MIMECAST_TOKEN_URL", "MIMECAST_REGION", "MIMECAST_PROXY_URL")...))
 	child = withoutCorporateProxy(child)
 	return append(child, "MIMECAST_BASE_URL="+url, "MIMECAST_PROXY_URL="+url)
