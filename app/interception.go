@@ -118,9 +118,13 @@ func (s *instance) newForwardProxy(ctx context.Context, h http.Handler, tunnels 
 // is a simulator's, beside which there may be other servers.
 func (s *instance) isIntercepted(host string) bool {
 	base := s.cfg.BaseURL.Hostname()
-	ip, err := netip.ParseAddr(base)
-	loopback := base == "localhost" || err == nil && ip.IsLoopback()
-	return mimecast.IsAPIHost(host) || host == base && !loopback
+	return mimecast.IsAPIHost(host) || host == base && !isLoopback(base)
+}
+
+// isLoopback reports whether a host is this machine.
+func isLoopback(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
 // ownAddresses are where the proxy listens, which no tunnel may lead to.

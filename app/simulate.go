@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -55,7 +54,7 @@ func (o SimulateOptions) check() error {
 	if err != nil {
 		return fmt.Errorf("--listen %q is not host:port; use %s", o.Listen, DefaultSimulateListen)
 	}
-	if ip, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !ip.IsLoopback()) {
+	if !isLoopback(host) {
 		return fmt.Errorf("--listen %q is not an address of this machine alone; use %s", o.Listen, DefaultSimulateListen)
 	}
 	if o.CAFile == "" {
