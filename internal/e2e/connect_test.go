@@ -365,6 +365,22 @@ func TestConnectThatIsStoppedStoresNothingAndRestoresTheTerminal(t *testing.T) {
 	}
 }
 
+func TestConnectIsStoppedAtTheRegion(t *testing.T) {
+	t.Parallel()
+	sim := application(t)
+	for _, keys := range []string{"\x03", "\x04", "glo\x03"} {
+		environ, _ := connectEnviron(t, sim, gateways(t, sim)...)
+		x := program.StartOnTerminal(t, environ, "connect")
+		x.AwaitText("[global]: ")
+		x.Type(keys)
+		x.AwaitText("stopped: nothing was stored")
+		if code := x.Exit(); code != 1 {
+			t.Errorf("%q: exit %d", keys, code)
+		}
+		checkNothingLeaks(t, x)
+	}
+}
+
 // A program that is killed by a crash leaves neither a core file nor the secret in its
 // stack trace.
 func TestConnectThatCrashesLeavesNoSecret(t *testing.T) {
