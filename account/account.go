@@ -1,5 +1,5 @@
 // Package account carries with a request's context which Mimecast account it uses
-// and whose request it is. Guard sets both, once the request may pass; proxy and
+// and which client it is from. Guard sets both, once the request may pass; proxy and
 // upstream read them.
 package account
 
@@ -9,19 +9,50 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"sync/atomic"
 	"time"
+
+	"mimecast-proxy/secret"
 )
 
 // Account is an account at Mimecast: where its requests go, by which token, and
-// over which connections.
+// over which connections. It must not be copied.
 type Account struct {
+	// Name is a label for log, metrics and error responses, such as [Default].
+	Name string
 	// BaseURL is the API's. A path in it is put before each request's.
 	BaseURL *url.URL
 	Tokens  TokenSource
 	// Transport carries the requests. Its errors are problems, but for those of a
 	// request whose context has ended.
 	Transport http.RoundTripper
+	// MaxRequests is the most in-flight requests; 0: no limit. It must not change.
+	MaxRequests int
+	// SealKeys returns the client secrets that batch URLs are sealed with, newest
+	// first. nil: there are none.
+	SealKeys func() []secret.Text
+
+	inFlight atomic.Int64
 }
+
+// Default is the name of the account of the MIMECAST_ variables.
+const Default = "default"
+
+// Enter counts a request as in flight until [Account.Leave] is called, or reports that
+// MaxRequests are in flight already.
+func (a *Account) Enter() bool {
+	if n := a.inFlight.Add(1); a.MaxRequests > 0 && n > int64(a.MaxRequests) {
+		a.inFlight.Add(-1)
+		return false
+	}
+	return true
+}
+
+// Leave ends what [Account.Enter] began.
+func (a *Account) Leave() { a.inFlight.Add(-1) }
+
+// InFlight returns the number of in-flight requests.
+func (a *Account) InFlight() int { return int(a.inFlight.Load()) }
 
 // Token is a bearer token.
 type Token interface {

@@ -2,6 +2,8 @@ package account_test
 
 import (
 	"net/http"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"mimecast-proxy/account"
@@ -17,5 +19,30 @@ func TestAClientIsItsNameOrItsAddress(t *testing.T) {
 	}
 	if c := account.ClientOf(&http.Request{RemoteAddr: "@"}); c != "@" {
 		t.Error(c)
+	}
+}
+
+func TestNoMoreRequestsEnterThanTheAccountMayHave(t *testing.T) {
+	for limit, want := range map[int]int64{0: 40, 1: 1, 7: 7} {
+		a := account.Account{MaxRequests: limit}
+		var entered atomic.Int64
+		var all sync.WaitGroup
+		for range 40 {
+			all.Go(func() {
+				if a.Enter() {
+					entered.Add(1)
+				}
+			})
+		}
+		all.Wait()
+		if n := entered.Load(); n != want || a.InFlight() != int(n) {
+			t.Errorf("%d at most: %d entered, %d in flight", limit, n, a.InFlight())
+		}
+		for range entered.Load() {
+			a.Leave()
+		}
+		if a.InFlight() != 0 || !a.Enter() {
+			t.Errorf("%d at most: %d in flight after the end", limit, a.InFlight())
+		}
 	}
 }
