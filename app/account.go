@@ -76,7 +76,7 @@ func newAccount(cfg config.Config, tel *telemetry.Telemetry, redactor *telemetry
 // forRequests returns the account as requests use it.
 func (a *mimecastAccount) forRequests(cfg config.Config, redactor *telemetry.Redactor) *account.Account {
 	return &account.Account{
-		BaseURL: cfg.BaseURL, Transport: a.upstream,
+		Name: account.Default, BaseURL: cfg.BaseURL, Transport: a.upstream,
 		Tokens: tokens{source: a.source, redactor: redactor, remedy: credentialsRemedy(cfg)},
 	}
 }

@@ -136,8 +136,10 @@ func (s *instance) ownAddresses() []net.Addr {
 	return own
 }
 
-// cameByTunnel reports whether a request came through the forward proxy.
-func cameByTunnel(r *http.Request) bool { return intercept.BaseURL(r.Context()) != "" }
+// tunnelAuthorization is the guard's Policy.Tunnel.
+func tunnelAuthorization(r *http.Request) ([]string, bool) {
+	return intercept.Authorization(r.Context())
+}
 
 // drainInterception ends the tunnels, within the times of the data port. It calls abort for
 // what remains, and returns an error then.

@@ -40,7 +40,9 @@ func (p *components) takeUp(variables []string) {
 	changed := func(name string) bool { return slices.Contains(variables, name) }
 	redactSecrets(p.redactor, p.cfg)
 	if changed("PROXY_API_KEY_FILE") {
-		p.guard.SetKeys(p.cfg.APIKey.Values())
+		if err := p.guard.SetClients(keyClients(p.cfg, p.requests)); err != nil {
+			p.tel.Logger().Warn("the new keys are not used", "error", err)
+		}
 	}
 	if changed("MIMECAST_CA_FILE") {
 		if pool, err := roots(p.cfg.CA); err != nil {

@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 	"slices"
 
+	"mimecast-proxy/account"
 	"mimecast-proxy/api1"
 	"mimecast-proxy/config"
 	"mimecast-proxy/guard"
@@ -23,6 +24,7 @@ type components struct {
 	tel      *telemetry.Telemetry
 	redactor *telemetry.Redactor
 	guard    *guard.Guard
+	requests *account.Account // as requests use it
 	api1Only api1Warnings
 	// reread is for signals that ask to read all files at once.
 	reread <-chan os.Signal
@@ -52,16 +54,22 @@ func (p Env) assemble(cfg config.Config) (*components, error) {
 	if err != nil {
 		return nil, &ExitError{ExitUsage, err}
 	}
+	requests := a.forRequests(cfg, redactor)
 	g, err := guard.New(guard.Policy{
-		Hosts: hosts(cfg), Origins: cfg.AllowedOrigins, Keys: cfg.APIKey.Values(),
+		Hosts: hosts(cfg), Origins: cfg.AllowedOrigins, Clients: keyClients(cfg, requests),
 		Routes: cfg.Allow, ReportOnly: cfg.AllowReport, TokenStub: cfg.TokenStub, TokenPath: tokenPath(cfg), MaxRequests: cfg.MaxRequests,
-		MaxHeaderFields: cfg.MaxHeaderFields, Account: a.forRequests(cfg, redactor), Intercepted: cameByTunnel,
+		MaxHeaderFields: cfg.MaxHeaderFields, Tunnel: tunnelAuthorization, TunnelPassword: !p.tunnelPassword.IsZero(),
 		Trace: guard.Trace{Denied: tel.Denied, Route: tel.Route},
 	})
 	if err != nil {
 		return nil, &ExitError{ExitUsage, err}
 	}
-	return &components{mimecastAccount: a, cfg: cfg, tel: tel, redactor: redactor, guard: g, reread: p.Reread}, nil
+	return &components{mimecastAccount: a, cfg: cfg, tel: tel, redactor: redactor, guard: g, requests: requests, reread: p.Reread}, nil
+}
+
+// keyClients returns the only client: whoever knows PROXY_API_KEY.
+func keyClients(cfg config.Config, a *account.Account) []guard.Client {
+	return []guard.Client{{Keys: cfg.APIKey.Values(), Account: a}}
 }
 
 // newTelemetry returns the log and the metrics, with what else writes to stderr led

@@ -23,8 +23,8 @@ import (
 // sends it a request and returns the status and code of the answer.
 func adminOn(t *testing.T, network, address string, denied *[]string) func(method string, headers ...string) (int, string) {
 	t.Helper()
-	g, err := guard.New(guard.Policy{
-		Hosts: []string{"*", "mimecast.internal"}, Origins: []string{"https://tool.example"}, Keys: keysOf("k"), Routes: []string{"GET /siem/"},
+	g, err := newGuard(guard.Policy{
+		Hosts: []string{"*", "mimecast.internal"}, Origins: []string{"https://tool.example"}, Clients: keyed("k"), Routes: []string{"GET /siem/"},
 		Trace: guard.Trace{Denied: func(_ context.Context, reason event.Code, _ bool) { *denied = append(*denied, string(reason)) }},
 	})
 	if err != nil {
@@ -114,7 +114,7 @@ func TestAdminSocketTakesAnyHostAndNoPage(t *testing.T) {
 // A peer from elsewhere cannot be had in a test that keeps to loopback, so this
 // one makes its requests up.
 func TestAdminPageIsForLoopbackPeersAlone(t *testing.T) {
-	g, err := guard.New(guard.Policy{Hosts: []string{"*"}})
+	g, err := newGuard(guard.Policy{Hosts: []string{"*"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -164,7 +164,7 @@ func TestAdminPageIsNotForARelaysPeers(t *testing.T) {
 // TestAdminPageIsNotForIstiosInboundRelay connects as that does, which is possible
 // where all of 127.0.0.0/8 is this machine's.
 func TestAdminPageIsNotForIstiosInboundRelay(t *testing.T) {
-	g, err := guard.New(guard.Policy{})
+	g, err := newGuard(guard.Policy{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,13 +12,12 @@ import (
 	"mimecast-proxy/guard"
 	"mimecast-proxy/internal/peer"
 	"mimecast-proxy/problem"
-	"mimecast-proxy/secret"
 )
 
 // TestRejectedUploadGetsItsResponse holds that no reset overtakes the response to a
 // rejected upload, and that the upload holds no slot meanwhile.
 func TestRejectedUploadGetsItsResponse(t *testing.T) {
-	g, err := guard.New(guard.Policy{MaxRequests: 4, TokenStub: true, Keys: []secret.Text{secret.New("key-of-the-proxy")}, Routes: []string{"POST /api/"}})
+	g, err := newGuard(guard.Policy{MaxRequests: 4, TokenStub: true, Clients: keyed("key-of-the-proxy"), Routes: []string{"POST /api/"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +65,7 @@ func TestRejectedUploadHoldsNoSlot(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes too long for -short")
 	}
-	g, err := guard.New(guard.Policy{MaxRequests: 1})
+	g, err := newGuard(guard.Policy{MaxRequests: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +100,7 @@ func TestRejectedUploadHoldsNoSlot(t *testing.T) {
 }
 
 func TestShortRejectedBodyKeepsTheConnection(t *testing.T) {
-	g, err := guard.New(guard.Policy{})
+	g, err := newGuard(guard.Policy{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,7 +16,7 @@ import (
 // policy, and reports whether it got through.
 func passer(f *testing.F, p guard.Policy) func(method, target string) bool {
 	f.Helper()
-	g, err := guard.New(p)
+	g, err := newGuard(p)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -148,7 +148,7 @@ func FuzzHost(f *testing.F) {
 	for _, s := range []string{"localhost", "localhost:80", "[::1]:80", "127.0.0.1", "evil.example", "a.internal", "A.INTERNAL.:1", "x@localhost", "[::ffff:127.0.0.1]", "localhost:80:80", "", "[", "[]:", ".", "[::1%251]"} {
 		f.Add(s)
 	}
-	g, err := guard.New(guard.Policy{Hosts: []string{"a.internal"}})
+	g, err := newGuard(guard.Policy{Hosts: []string{"a.internal"}})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -180,7 +180,7 @@ func FuzzTokenRequest(f *testing.F) {
 		f.Add([]byte(s), "")
 	}
 	f.Add([]byte(nil), "Basic eDp0aGUta2V5")
-	g, err := guard.New(guard.Policy{TokenStub: true, Keys: keysOf("the-key")})
+	g, err := newGuard(guard.Policy{TokenStub: true, Clients: keyed("the-key")})
 	if err != nil {
 		f.Fatal(err)
 	}

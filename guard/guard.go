@@ -1,5 +1,5 @@
 // Package guard is the access control of the data port and the status page: an
-// [http.Handler] that checks each request's target, Host, browser origin, API key
+// [http.Handler] that checks each request's target, Host, browser origin, client
 // and route, and rejects it or passes it on.
 //
 // A proxy that adds a credential to every request is a confused deputy. So it is
@@ -16,17 +16,17 @@ import (
 	"net/http"
 	"path"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
-	"mimecast-proxy/account"
 	"mimecast-proxy/event"
 	"mimecast-proxy/problem"
-	"mimecast-proxy/secret"
 )
 
-// Policy is the access control list. The zero value lets clients that use a loopback
-// name make every request, and web pages none.
+// Policy is the access control list. The zero value has no client, so that nobody may
+// call. With a zero [Client], programs that use a loopback name may make every request,
+// and web pages none.
 type Policy struct {
 	// Hosts are the names that requests may call the proxy by, without port;
 	// "*" for any. Those of loopback are always among them.
@@ -34,14 +34,18 @@ type Policy struct {
 	// Origins are the browser origins that may call, such as
 	// https://tool.example.
 	Origins []string
-	// Keys are the API keys of which every request must carry one; none: no key is
-	// required. See also [Guard.SetKeys].
-	Keys []secret.Text
-	// Routes are the only ones that pass: patterns of http.ServeMux, and presets
-	// such as @read; none: every route passes.
+	// Clients are who may call. See also [Guard.SetClients].
+	Clients []Client
+	// Routes are the only ones that pass, for each client: patterns of http.ServeMux,
+	// and presets such as @read; none: every route passes.
 	Routes []string
-	// ReportOnly lets requests pass that Routes would reject, and reports them.
+	// ReportOnly lets requests pass that Routes or the client's would reject, and
+	// reports them.
 	ReportOnly bool
+	// RouteAs returns the path that routes are checked for in place of a request's own
+	// one, such as that of the listing of batch files for the files; empty: the
+	// request's own. It gets no path with escapes. nil: it is always the own one.
+	RouteAs func(path string) string
 	// TokenStub makes the guard respond to POST /oauth/token with a token that only
 	// the proxy knows; else such a request is rejected.
 	TokenStub bool
@@ -52,12 +56,14 @@ type Policy struct {
 	MaxHeaderFields int
 	// MaxRequests is the most in-flight requests; 0: no limit.
 	MaxRequests int
-	// Intercepted reports whether a request came through the forward proxy, which has
-	// checked its Host and, by Proxy-Authorization, its caller: see
-	// [Guard.AllowsTunnel]. nil: none does.
-	Intercepted func(*http.Request) bool
-	// Account is put into the context of each request that passes.
-	Account *account.Account
+	// Tunnel returns the Proxy-Authorization that a request came with through the
+	// forward proxy, or that its tunnel was opened with; ok is false if it came another
+	// way. It identifies the client in place of the request's own headers. The forward
+	// proxy has checked the Host. nil: no request comes that way.
+	Tunnel func(*http.Request) (authorization []string, ok bool)
+	// TunnelPassword says that the forward proxy asks for a password of its own and not
+	// for a key: its requests are those of the client without a name.
+	TunnelPassword bool
 	// Trace reports decisions; the zero value reports none.
 	Trace Trace
 }
@@ -68,7 +74,11 @@ type Trace struct {
 	// Denied gets the code of a rejection; passed is true if ReportOnly let the
 	// request pass.
 	Denied func(ctx context.Context, code event.Code, passed bool)
-	// Route gets the pattern of Routes that matches a request that passes.
+	// Client gets the names of a request's client and of its account, as soon as they
+	// are known. What is rejected later is theirs, too.
+	Client func(ctx context.Context, client, account string)
+	// Route gets the pattern that matches a request that passes: of Policy.Routes or, if
+	// there are none, of the client's.
 	Route func(ctx context.Context, pattern string)
 }
 
@@ -80,20 +90,23 @@ type Guard struct {
 	unauthenticated slots // token requests whose body is read before a key is known
 	hosts           hosts
 	origins         map[string]bool
-	keys            atomic.Pointer[keyring] // nil: none is required
-	routes          *routes                 // nil: everything
+	roster          atomic.Pointer[roster]
+	routes          *routes // nil: everything
 	reportOnly      bool
+	routeAs         func(path string) string // nil: none
 	tokenStub       bool
-	tokenPath       string                   // in lower case
-	intercepts      func(*http.Request) bool // nil: none
-
+	tokenPath       string // in lower case
+	tunnel          func(*http.Request) (authorization []string, ok bool)
+	tunnelPassword  bool
 	maxHeaderFields int // 0: no bound
-	account         *account.Account
 	trace           Trace
+
+	setting sync.Mutex               // guards the rest; no request takes it
+	taken   map[string]*atomic.Int64 // slots by the client's name
 }
 
-// New returns a guard. The error names an origin, or every route, that cannot be
-// used.
+// New returns a guard. The error names an origin, every route, or every client that
+// cannot be used.
 func New(p Policy) (*Guard, error) {
 	origins, err := originSet(p.Origins)
 	if err != nil {
@@ -104,33 +117,33 @@ func New(p Policy) (*Guard, error) {
 		return nil, err
 	}
 	g := &Guard{
-		slots:           slots{max: int64(p.MaxRequests)},
-		unauthenticated: slots{max: unauthenticatedSlots(p.MaxRequests)},
+		slots:           newSlots(int64(p.MaxRequests)),
+		unauthenticated: newSlots(unauthenticatedSlots(p.MaxRequests)),
 		hosts:           newHosts(p.Hosts),
 		origins:         origins,
 		routes:          routes,
 		reportOnly:      p.ReportOnly,
 		tokenStub:       p.TokenStub,
 		maxHeaderFields: p.MaxHeaderFields,
-		intercepts:      p.Intercepted,
-		account:         p.Account,
+		routeAs:         p.RouteAs,
+		tunnel:          p.Tunnel,
+		tunnelPassword:  p.TunnelPassword,
 		trace:           p.Trace,
 	}
 	if p.TokenPath != "" {
 		g.tokenPath = strings.ToLower(path.Clean("/" + p.TokenPath))
 	}
-	g.SetKeys(p.Keys)
+	if err := g.SetClients(p.Clients); err != nil {
+		return nil, err
+	}
 	return g, nil
 }
-
-// intercepted reports whether a request came through the forward proxy.
-func (g *Guard) intercepted(r *http.Request) bool { return g.intercepts != nil && g.intercepts(r) }
 
 // InFlight returns the number of in-flight requests on the data port.
 func (g *Guard) InFlight() int { return int(g.slots.taken.Load()) }
 
 // Wrap returns the handler of the data port: it rejects a request with an error
-// response, or passes it to next with the account in its context.
+// response, or passes it to next with its account and its client's name in the context.
 func (g *Guard) Wrap(next http.Handler) http.Handler { return &dataPort{g, next} }
 
 type dataPort struct {
@@ -188,29 +201,31 @@ func (g *Guard) serve(w http.ResponseWriter, r *http.Request, next http.Handler)
 	if g.isTokenEndpoint(t) {
 		return g.serveTokenStub(w, r, t)
 	}
-	if p = g.checkCaller(r, t); p != nil {
+	c, p := g.checkCaller(r, t)
+	if p != nil {
 		g.reject(w, r, p)
 		return true
 	}
-	const client = "" // known by its address alone
-	next.ServeHTTP(w, r.WithContext(account.NewContext(r.Context(), g.account, client)))
-	return false
+	return c.serve(g, w, r, next)
 }
 
 // checkCaller makes the checks that follow those against hostile web pages: key,
-// upgrade, method and route.
-func (g *Guard) checkCaller(r *http.Request, t target) *problem.Problem {
-	p := g.checkKey(r)
-	if p == nil {
-		p = checkUpgrade(r)
+// upgrade, method and route. It returns the client if all of them pass.
+func (g *Guard) checkCaller(r *http.Request, t target) (*client, *problem.Problem) {
+	ro := g.roster.Load()
+	c := ro.client(g, r)
+	if c == nil {
+		return nil, ro.keyRequired(g, r)
 	}
+	g.reportClient(r, c)
+	p := checkUpgrade(r)
 	if p == nil && r.Method == http.MethodTrace {
 		p = problem.New(event.RouteNotAllowed, "TRACE is never passed on: its response would show the token.")
 	}
 	if p == nil {
-		p = g.checkRoute(r, t)
+		p = g.checkRoute(r, t, c)
 	}
-	return p
+	return c, p
 }
 
 // bodyTimeout is how long a client may take to send a body before its key is
@@ -255,5 +270,11 @@ func (g *Guard) reject(w http.ResponseWriter, r *http.Request, p *problem.Proble
 func (g *Guard) reportDenied(r *http.Request, p *problem.Problem, passed bool) {
 	if g.trace.Denied != nil {
 		g.trace.Denied(r.Context(), p.Code, passed)
+	}
+}
+
+func (g *Guard) reportClient(r *http.Request, c *client) {
+	if g.trace.Client != nil {
+		g.trace.Client(r.Context(), c.name, c.account.Name)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"testing"
 
 	"mimecast-proxy/guard"
-	"mimecast-proxy/secret"
 )
 
 // nowhere is a ResponseWriter that costs nothing, so that what is measured is
@@ -37,9 +36,9 @@ func newRequest(tb testing.TB, method, target string) *http.Request {
 func TestPlainRequestAllocatesItsContextAlone(t *testing.T) {
 	for name, p := range map[string]guard.Policy{
 		"open":  {MaxRequests: 1024, Hosts: []string{"mimecast.internal"}, Origins: []string{"https://tool.example"}},
-		"keyed": {Keys: keysOf("key")},
+		"keyed": {Clients: keyed("key")},
 	} {
-		g, err := guard.New(p)
+		g, err := newGuard(p)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -55,9 +54,9 @@ func TestPlainRequestAllocatesItsContextAlone(t *testing.T) {
 // BenchmarkGuard measures what the guard adds to a request that passes, by what
 // it is asked to look at.
 func BenchmarkGuard(b *testing.B) {
-	text := secret.New("0123456789abcdef0123456789abcdef")
-	key := []secret.Text{text}
-	proof := http.Header{"Authorization": {"Bearer " + text.Reveal()}, "Accept": {"*/*"}, "User-Agent": {"siem/1"}}
+	const text = "0123456789abcdef0123456789abcdef"
+	key := keyed(text)
+	proof := http.Header{"Authorization": {"Bearer " + text}, "Accept": {"*/*"}, "User-Agent": {"siem/1"}}
 	for _, c := range []struct {
 		name, target string
 		policy       guard.Policy
@@ -67,13 +66,13 @@ func BenchmarkGuard(b *testing.B) {
 		{"escaped", "/a%2Fb/v1/events/cg?types=x", guard.Policy{}, http.Header{}},
 		{"named", "/siem/v1/events/cg?types=x", guard.Policy{Hosts: []string{"mimecast.internal"}}, http.Header{}},
 		{"page", "/siem/v1/events/cg", guard.Policy{Origins: []string{"https://tool.example"}}, http.Header{"Origin": {"https://tool.example"}}},
-		{"key", "/siem/v1/events/cg", guard.Policy{Keys: key}, proof},
+		{"key", "/siem/v1/events/cg", guard.Policy{Clients: key}, proof},
 		{"routes", "/siem/v1/events/cg", guard.Policy{Routes: []string{"@read"}}, http.Header{}},
-		{"everything", "/siem/v1/events/cg", guard.Policy{MaxRequests: 1024, Keys: key, Routes: []string{"@read"}}, proof},
+		{"everything", "/siem/v1/events/cg", guard.Policy{MaxRequests: 1024, Clients: key, Routes: []string{"@read"}}, proof},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			passed := 0
-			g, err := guard.New(c.policy)
+			g, err := newGuard(c.policy)
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -53,7 +53,7 @@ func newGate(t *testing.T, p guard.Policy) *gate {
 		},
 		Route: func(_ context.Context, pattern string) { g.note(func() { g.routes = append(g.routes, pattern) }) },
 	}
-	guarded, err := guard.New(p)
+	guarded, err := newGuard(p)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,6 +182,24 @@ func (g *gate) never(request string) {
 	}
 }
 
+// newGuard returns a guard that anybody may call if the policy has no client.
+func newGuard(p guard.Policy) (*guard.Guard, error) {
+	if p.Clients == nil {
+		p.Clients = keyed()
+	}
+	return guard.New(p)
+}
+
+// keyed returns the client of PROXY_API_KEY with these keys.
+func keyed(keys ...string) []guard.Client { return []guard.Client{{Keys: keysOf(keys...)}} }
+
+func (g *gate) setClients(clients []guard.Client) {
+	g.t.Helper()
+	if err := g.guard.SetClients(clients); err != nil {
+		g.t.Error(err)
+	}
+}
+
 func keysOf(all ...string) []secret.Text {
 	var texts []secret.Text
 	for _, s := range all {
@@ -191,7 +209,7 @@ func keysOf(all ...string) []secret.Text {
 }
 
 func TestQuestionsAreAskedInTheContractsOrder(t *testing.T) {
-	g := newGate(t, guard.Policy{Keys: keysOf("k"), Routes: []string{"GET /siem/"}})
+	g := newGate(t, guard.Policy{Clients: keyed("k"), Routes: []string{"GET /siem/"}})
 	const (
 		host   = "Host: evil.example"
 		origin = "Origin: https://evil.example"
@@ -217,7 +235,7 @@ func TestPolicyWithNothingInItLetsLoopbackCallEverything(t *testing.T) {
 }
 
 func TestGuardNeedsNoTrace(t *testing.T) {
-	g, err := guard.New(guard.Policy{Routes: []string{"GET /a"}, ReportOnly: true})
+	g, err := newGuard(guard.Policy{Routes: []string{"GET /a"}, ReportOnly: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -243,7 +261,7 @@ func TestRequestsPastTheLimitAreTurnedAwayAndTheirSlotsComeBack(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := newSlow()
 			denied := make(chan event.Code, 1)
-			g, err := guard.New(guard.Policy{MaxRequests: 2, Trace: guard.Trace{
+			g, err := newGuard(guard.Policy{MaxRequests: 2, Trace: guard.Trace{
 				Denied: func(_ context.Context, reason event.Code, _ bool) { denied <- reason },
 			}})
 			if err != nil {
@@ -302,7 +320,7 @@ func TestAbortedResponseStaysAborted(t *testing.T) {
 
 func TestNoLimitCountsAllTheSame(t *testing.T) {
 	s := newSlow()
-	g, err := guard.New(guard.Policy{})
+	g, err := newGuard(guard.Policy{})
 	if err != nil {
 		t.Fatal(err)
 	}

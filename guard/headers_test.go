@@ -12,7 +12,7 @@ import (
 
 // TestTooManyHeaderFieldsAreRejected holds that fields are counted, and not names.
 func TestTooManyHeaderFieldsAreRejected(t *testing.T) {
-	g, err := guard.New(guard.Policy{MaxHeaderFields: 20})
+	g, err := newGuard(guard.Policy{MaxHeaderFields: 20})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,134 +2,148 @@ package guard
 
 import (
 	"crypto/hmac"
+	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
+	"fmt"
 	"net/http"
 	"strings"
 
-	"mimecast-proxy/event"
-	"mimecast-proxy/problem"
 	"mimecast-proxy/secret"
 )
 
 type digest [sha256.Size]byte
 
-// key is an API key and its stub token, as digests. Digests are compared, in constant
-// time, so that the time reveals neither the key nor its length.
-type key struct {
+// entry is a key, or a token that the stub issues for one. Digests are compared, in
+// constant time, so that the time reveals neither the key nor its length.
+type entry struct {
 	digest digest
+	client *client
 	// token is what the token stub issues to clients that know the key. It is
 	// derived from the key, so that every replica accepts it, also after a restart,
-	// for as long as the key is valid.
-	token       secret.Text
-	tokenDigest digest
+	// for as long as the key is valid. Zero: the key itself.
+	token secret.Text
+	// isToken marks a token, which is valid as Bearer alone.
+	isToken bool
+}
+
+// keyring finds keys in a time that depends neither on how many there are nor on which
+// one matches.
+type keyring struct {
+	// seed is random. Nobody can choose a text by where the map would look for it.
+	seed    digest
+	entries map[digest]*entry // by tag
+}
+
+func newKeyring() *keyring {
+	k := &keyring{entries: make(map[digest]*entry)}
+	_, _ = rand.Read(k.seed[:]) // never fails
+	return k
+}
+
+// tag returns the keyed hash of a digest. As every input has the same length, SHA-256 is
+// one with the seed before the input.
+func (k *keyring) tag(d digest) digest {
+	var input [2 * sha256.Size]byte
+	copy(input[:], k.seed[:])
+	copy(input[sha256.Size:], d[:])
+	return sha256.Sum256(input[:])
 }
 
 // tokenLabel separates this use of the key from others.
 const tokenLabel = "mimecast-proxy token stub, version 1"
 
-func newKey(text secret.Text) key {
-	mac := hmac.New(sha256.New, []byte(text.Reveal()))
-	mac.Write([]byte(tokenLabel))
-	token := base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
-	return key{sha256.Sum256([]byte(text.Reveal())), secret.New(token), sha256.Sum256([]byte(token))}
+// addText adds a key and its token.
+func (k *keyring) addText(c *client, key secret.Text) error {
+	token := StubToken(key)
+	of := func(text secret.Text) digest { return sha256.Sum256([]byte(text.Reveal())) }
+	if err := k.add(&entry{digest: of(key), client: c, token: token}); err != nil {
+		return err
+	}
+	return k.add(&entry{digest: of(token), client: c, token: token, isToken: true})
 }
 
-// keyring holds the keys of which each request must carry one; nil: no key is
-// required.
-type keyring struct{ keys []key }
-
-// SetKeys replaces the keys, of which each request must carry one from now on. With
-// none, or empty ones alone, no key is required.
-func (g *Guard) SetKeys(texts []secret.Text) {
-	var ring *keyring
-	for _, text := range texts {
-		if text.IsZero() {
-			continue
-		}
-		if ring == nil {
-			ring = new(keyring)
-		}
-		ring.keys = append(ring.keys, newKey(text))
+// add adds an entry, unless the client has it already.
+func (k *keyring) add(e *entry) error {
+	tag := k.tag(e.digest)
+	other := k.entries[tag]
+	switch {
+	case other == nil:
+		k.entries[tag] = e
+	case other.client != e.client:
+		return fmt.Errorf("one of its keys is client %q's, too; give each client keys of its own", other.client.name)
 	}
-	g.keys.Store(ring)
+	return nil
 }
 
-// find returns the key that equals s, or whose token does if tokens is set; nil if
-// there is none. It takes the same time in each case.
-func (k *keyring) find(s string, tokens bool) *key {
-	d, found := sha256.Sum256([]byte(s)), -1
-	for i := range k.keys {
-		same := subtle.ConstantTimeCompare(d[:], k.keys[i].digest[:])
-		if tokens {
-			same |= subtle.ConstantTimeCompare(d[:], k.keys[i].tokenDigest[:])
-		}
-		found = subtle.ConstantTimeSelect(same, i, found)
+// noEntry is compared where there is none.
+var noEntry entry
+
+// find returns the entry of a key, or of a token if tokens is set; nil if there is
+// none.
+func (k *keyring) find(text string, tokens bool) *entry {
+	d := digest(sha256.Sum256([]byte(text)))
+	e, ok := k.entries[k.tag(d)]
+	if !ok {
+		e = &noEntry
 	}
-	if found < 0 {
+	same := subtle.ConstantTimeCompare(d[:], e.digest[:]) == 1
+	if !same || !ok || text == "" || e.isToken && !tokens {
 		return nil
 	}
-	return &k.keys[found]
+	return e
 }
 
-// findInHeader returns the key that a request's headers carry, or nil. X-Proxy-Key
-// takes precedence over Authorization, which a client may need for the token that it
-// believes to be Mimecast's. A repeated header carries no key.
-func (k *keyring) findInHeader(h http.Header) *key {
+// client returns the client of a key, or of a token if tokens is set; nil if there
+// is none.
+func (k *keyring) client(text string, tokens bool) *client {
+	if e := k.find(text, tokens); e != nil {
+		return e.client
+	}
+	return nil
+}
+
+// credential returns what a request's headers carry as key, and whether it may be a
+// token; empty if they carry none. X-Proxy-Key takes precedence over Authorization,
+// which a client may need for the token that it believes to be Mimecast's. A repeated
+// header carries no key.
+func credential(h http.Header) (text string, mayBeToken bool) {
 	if values := h["X-Proxy-Key"]; len(values) > 0 {
 		if len(values) > 1 {
-			return nil
+			return "", false
 		}
-		return k.find(values[0], false)
+		return values[0], false
 	}
-	values := h["Authorization"]
+	return parseAuthorization(h["Authorization"])
+}
+
+// parseAuthorization returns what an Authorization or Proxy-Authorization carries:
+// the token of Bearer, or the password of Basic, which is none of the stub's tokens.
+func parseAuthorization(values []string) (text string, mayBeToken bool) {
 	if len(values) != 1 {
-		return nil
+		return "", false
 	}
 	scheme, value, _ := strings.Cut(values[0], " ")
 	value = strings.TrimLeft(value, " ")
 	if strings.EqualFold(scheme, "Bearer") {
-		return k.find(value, true)
+		return value, true
 	}
-	if !strings.EqualFold(scheme, "Basic") {
-		return nil
+	if strings.EqualFold(scheme, "Basic") {
+		return basicPassword(value), false
 	}
-	password, ok := basicPassword(value)
-	if !ok {
-		return nil
-	}
-	return k.find(password, false)
+	return "", false
 }
 
-// AllowsTunnel reports whether a request to the forward proxy carries a key in
-// Proxy-Authorization, as Bearer or as the password of Basic, or no key is required.
-func (g *Guard) AllowsTunnel(r *http.Request) bool {
-	k := g.keys.Load()
-	return k == nil || k.findInHeader(http.Header{"Authorization": r.Header["Proxy-Authorization"]}) != nil
-}
-
-// basicPassword returns the password of Basic credentials (RFC 7617, section 2).
-func basicPassword(encoded string) (string, bool) {
+// basicPassword returns the password of Basic credentials (RFC 7617, section 2); empty
+// if there is none.
+func basicPassword(encoded string) string {
 	pair, err := base64.StdEncoding.DecodeString(encoded)
 	if err != nil {
-		return "", false
+		return ""
 	}
-	_, password, ok := strings.Cut(string(pair), ":")
-	return password, ok
-}
-
-// checkKey rejects a request without a valid key, in any of its forms.
-func (g *Guard) checkKey(r *http.Request) *problem.Problem {
-	k := g.keys.Load()
-	if k == nil || g.intercepted(r) || k.findInHeader(r.Header) != nil {
-		return nil
-	}
-	what := "requires its API key"
-	if len(r.Header["X-Proxy-Key"])+len(r.Header["Authorization"]) > 0 {
-		what = "got something else than its API key"
-	}
-	return problem.New(event.APIKeyRequired, "The proxy %s. Send PROXY_API_KEY's value once, as Authorization: Bearer KEY, as the password of Basic, or as X-Proxy-Key.", what)
+	_, password, _ := strings.Cut(string(pair), ":")
+	return password
 }
 
 // addChallenge lists the schemes that carry a key (RFC 9110, section 11.6.1).
@@ -137,6 +151,10 @@ func addChallenge(h http.Header) {
 	h["Www-Authenticate"] = []string{`Bearer realm="mimecast-proxy"`, `Basic realm="mimecast-proxy", charset="UTF-8"`}
 }
 
-// StubToken returns the token that the token stub issues to clients that know a key.
-// It is as secret as the key.
-func StubToken(key secret.Text) secret.Text { return newKey(key).token }
+// StubToken returns the token that the token stub issues to clients that know a key. It
+// is as secret as the key. One that is known by its digest alone has no such token.
+func StubToken(key secret.Text) secret.Text {
+	mac := hmac.New(sha256.New, []byte(key.Reveal()))
+	mac.Write([]byte(tokenLabel))
+	return secret.New(base64.RawURLEncoding.EncodeToString(mac.Sum(nil)))
+}

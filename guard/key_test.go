@@ -19,7 +19,7 @@ func basic(credentials string) string {
 }
 
 func TestKeyProvesItselfInEachForm(t *testing.T) {
-	g := newGate(t, guard.Policy{Keys: keysOf(theKey)})
+	g := newGate(t, guard.Policy{Clients: keyed(theKey)})
 	for _, proof := range [][]string{
 		{"Authorization: Bearer " + theKey}, {"Authorization: bearer " + theKey}, {"authorization: BEARER   " + theKey},
 		{basic("user:" + theKey)}, {basic(":" + theKey)}, {strings.Replace(basic("user:"+theKey), "Basic", "bAsIc", 1)},
@@ -32,7 +32,7 @@ func TestKeyProvesItselfInEachForm(t *testing.T) {
 }
 
 func TestWhatIsNotTheKeyIsRejected(t *testing.T) {
-	g := newGate(t, guard.Policy{Keys: keysOf(theKey)})
+	g := newGate(t, guard.Policy{Clients: keyed(theKey)})
 	right := "Authorization: Bearer " + theKey
 	for _, proof := range [][]string{
 		{}, {"Authorization: "}, {"Authorization: Bearer"}, {"Authorization: Bearer "}, {"Authorization: " + theKey}, {"Authorization: Bearer " + theKey + "x"}, {"Authorization: Bearer " + theKey[:len(theKey)-1]},
@@ -56,14 +56,14 @@ func TestWhatIsNotTheKeyIsRejected(t *testing.T) {
 
 func TestNoKeyIsAskedForWhereThereIsNone(t *testing.T) {
 	for _, keys := range [][]secret.Text{nil, {}, keysOf("")} {
-		g := newGate(t, guard.Policy{Keys: keys})
+		g := newGate(t, guard.Policy{Clients: []guard.Client{{Keys: keys}}})
 		g.passes("GET", "/")
 		g.passes("GET", "/", "Authorization: Bearer whatever", "X-Proxy-Key: whatever")
 	}
 }
 
 func TestEachOfSeveralKeysIsValid(t *testing.T) {
-	g := newGate(t, guard.Policy{Keys: keysOf("first", "second", "third"), TokenStub: true})
+	g := newGate(t, guard.Policy{Clients: keyed("first", "second", "third"), TokenStub: true})
 	tokens := map[string]bool{}
 	for _, key := range []string{"first", "second", "third"} {
 		g.passes("GET", "/", "X-Proxy-Key: "+key)
@@ -80,7 +80,7 @@ func TestEachOfSeveralKeysIsValid(t *testing.T) {
 	for _, wrong := range []string{"first\tsecond", "firstsecond", "first,second", "fourth", ""} {
 		g.rejects(event.APIKeyRequired, "GET", "/", "X-Proxy-Key: "+wrong)
 	}
-	g.guard.SetKeys(keysOf("second", "fourth"))
+	g.setClients(keyed("second", "fourth"))
 	second := g.token(200, "client_secret=second")
 	for token := range tokens {
 		if a := g.ask("GET", "/", "Authorization: Bearer "+token); (a.status == 200) != (token == second) {
@@ -93,24 +93,24 @@ func TestEachOfSeveralKeysIsValid(t *testing.T) {
 }
 
 func TestRotatedKeyCountsAtOnce(t *testing.T) {
-	g := newGate(t, guard.Policy{TokenStub: true, Keys: keysOf("first")})
+	g := newGate(t, guard.Policy{TokenStub: true, Clients: keyed("first")})
 	token := g.token(200, "client_secret=first")
 	g.passes("GET", "/", "X-Proxy-Key: first")
-	g.guard.SetKeys(keysOf("second"))
+	g.setClients(keyed("second"))
 	g.passes("GET", "/", "X-Proxy-Key: second")
 	g.rejects(event.APIKeyRequired, "GET", "/", "X-Proxy-Key: first")
 	g.rejects(event.APIKeyRequired, "GET", "/", "Authorization: Bearer "+token)
 	g.passes("GET", "/", "Authorization: Bearer "+g.token(200, "client_secret=second"))
-	g.guard.SetKeys(keysOf("first"))
+	g.setClients(keyed("first"))
 	g.passes("GET", "/", "Authorization: Bearer "+token)
 }
 
 func TestKeyMayRotateAmongManyRequests(t *testing.T) {
-	g := newGate(t, guard.Policy{Keys: keysOf("one")})
+	g := newGate(t, guard.Policy{Clients: keyed("one")})
 	var all sync.WaitGroup
 	for i := range 20 {
 		all.Go(func() {
-			g.guard.SetKeys(keysOf([]string{"one", "two"}[i%2], "both"))
+			g.setClients(keyed([]string{"one", "two"}[i%2], "both"))
 			key := []string{"both", "none"}[i%2]
 			if a := g.ask("GET", "/", "X-Proxy-Key: "+key); key == "none" && a.status != 401 {
 				t.Errorf("%d for a wrong key", a.status)
@@ -123,7 +123,7 @@ func TestKeyMayRotateAmongManyRequests(t *testing.T) {
 }
 
 func TestGuardIsNotPrintedWithItsKey(t *testing.T) {
-	g, err := guard.New(guard.Policy{Keys: keysOf("s3cr3t-marked")})
+	g, err := newGuard(guard.Policy{Clients: keyed("s3cr3t-marked")})
 	if err != nil {
 		t.Fatal(err)
 	}

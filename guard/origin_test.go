@@ -82,7 +82,7 @@ func TestAnAllowedOriginMayCallAndReadTheResponse(t *testing.T) {
 }
 
 func TestAnAllowedOriginCanReadWhyItWasRejected(t *testing.T) {
-	g := newGate(t, guard.Policy{Origins: []string{"https://tool.example"}, Keys: keysOf("k"), Routes: []string{"GET /siem/"}})
+	g := newGate(t, guard.Policy{Origins: []string{"https://tool.example"}, Clients: keyed("k"), Routes: []string{"GET /siem/"}})
 	for _, a := range []answer{
 		g.rejects(event.APIKeyRequired, "GET", "/siem/", tool),
 		g.rejects(event.RouteNotAllowed, "GET", "/x", tool, "X-Proxy-Key: k"),
@@ -95,7 +95,7 @@ func TestAnAllowedOriginCanReadWhyItWasRejected(t *testing.T) {
 }
 
 func TestPreflightOfAnAllowedOriginNeedsNoKey(t *testing.T) {
-	g := newGate(t, guard.Policy{Origins: []string{"https://tool.example"}, Keys: keysOf("k"), Routes: []string{"GET /siem/"}})
+	g := newGate(t, guard.Policy{Origins: []string{"https://tool.example"}, Clients: keyed("k"), Routes: []string{"GET /siem/"}})
 	a := g.ask("OPTIONS", "/x", tool, "Sec-Fetch-Site: cross-site", "Access-Control-Request-Method: PATCH",
 		"Access-Control-Request-Headers: authorization,x-mc-arg", "Access-Control-Request-Private-Network: true")
 	for name, want := range map[string]string{
@@ -163,7 +163,7 @@ func TestCORSHeadersOutliveWhatReverseProxyDoes(t *testing.T) {
 
 func TestOriginsThatNameNoneAreNotTaken(t *testing.T) {
 	for _, origin := range []string{"*", "null", "", "tool.example", "https://", "https://tool.example/", "https://tool.example/x", "https://user@tool.example", "https://*.example", "//tool.example", "https://tool.example?"} {
-		if _, err := guard.New(guard.Policy{Origins: []string{origin}}); err == nil || !strings.Contains(err.Error(), "origin") {
+		if _, err := newGuard(guard.Policy{Origins: []string{origin}}); err == nil || !strings.Contains(err.Error(), "origin") {
 			t.Errorf("%q: %v", origin, err)
 		}
 	}
@@ -172,7 +172,7 @@ func TestOriginsThatNameNoneAreNotTaken(t *testing.T) {
 func TestRejectionsReachTheTraceWithTheRequestsContext(t *testing.T) {
 	type key struct{}
 	var got any
-	g, err := guard.New(guard.Policy{Trace: guard.Trace{Denied: func(ctx context.Context, _ event.Code, _ bool) { got = ctx.Value(key{}) }}})
+	g, err := newGuard(guard.Policy{Trace: guard.Trace{Denied: func(ctx context.Context, _ event.Code, _ bool) { got = ctx.Value(key{}) }}})
 	if err != nil {
 		t.Fatal(err)
 	}

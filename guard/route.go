@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -144,14 +145,21 @@ func describeConflict(pattern string, before []string, err error) error {
 	return fmt.Errorf("%q is no pattern of http.ServeMux: %w", pattern, err)
 }
 
-// checkRoute rejects a request that no route allows.
-func (g *Guard) checkRoute(r *http.Request, t target) *problem.Problem {
-	if g.routes == nil {
-		return nil
+// checkRoute rejects a request that the policy's routes or the client's do not allow.
+func (g *Guard) checkRoute(r *http.Request, t target, c *client) *problem.Problem {
+	if g.routeAs != nil && t.decodings == nil {
+		if as := g.routeAs(t.path); as != "" {
+			t.path = as
+		}
 	}
-	pattern, p := g.routes.check(r, t)
+	pattern, p := g.routes.check(r, t, "")
+	if p == nil {
+		var own string
+		own, p = c.routes.check(r, t, c.name)
+		pattern = cmp.Or(pattern, own)
+	}
 	switch {
-	case p == nil && g.trace.Route != nil:
+	case p == nil && pattern != "" && g.trace.Route != nil:
 		g.trace.Route(r.Context(), pattern)
 	case p != nil && g.reportOnly:
 		g.reportDenied(r, p, true)
@@ -165,19 +173,30 @@ func (g *Guard) checkRoute(r *http.Request, t target) *problem.Problem {
 var overrideHeaders = []string{"X-Http-Method", "X-Http-Method-Override", "X-Method-Override", "X-Original-Url", "X-Rewrite-Url"}
 
 // check returns the pattern that allows a request, which must be the same for every
-// interpretation of its path.
-func (rs *routes) check(r *http.Request, t target) (string, *problem.Problem) {
+// interpretation of its path; empty if there are no routes. A rejection says that the
+// routes are those of the client with that name; of PROXY_ALLOW, if it is empty.
+func (rs *routes) check(r *http.Request, t target, client string) (string, *problem.Problem) {
+	if rs == nil {
+		return "", nil
+	}
+	reject := func(code event.Code, detail string, args ...any) (string, *problem.Problem) {
+		setting := "PROXY_ALLOW"
+		if client != "" {
+			setting = "The allow of client " + client + " in PROXY_CLIENTS_FILE"
+		}
+		return "", problem.New(code, setting+" "+detail, args...)
+	}
 	for _, name := range overrideHeaders {
 		if len(r.Header[name]) > 0 {
-			return "", problem.New(event.RouteNotAllowed, "PROXY_ALLOW is set, so the header %s is not allowed: it could turn this request into another one.", name)
+			return reject(event.RouteNotAllowed, "limits routes, so the header %s is not allowed: it could turn this request into another one.", name)
 		}
 	}
 	pattern, same := rs.match(r, t)
 	if !same {
-		return "", badTarget("PROXY_ALLOW matches the path differently, depending on how it is decoded. Send it without escaped slashes, backslashes, doubled slashes and parameters.")
+		return reject(event.BadRequestTarget, "matches the path differently, depending on how it is decoded. Send it without escaped slashes, backslashes, doubled slashes and parameters.")
 	}
 	if pattern == "" || pattern == mimecast.EveryGET && rs.isException(t) {
-		return "", problem.New(event.RouteNotAllowed, "PROXY_ALLOW does not let %s %.200s pass.", r.Method, t.path)
+		return reject(event.RouteNotAllowed, "does not let %s %.200s pass.", r.Method, t.path)
 	}
 	return pattern, nil
 }

@@ -210,7 +210,7 @@ func TestUnusableRoutesAreAllNamedAtOnce(t *testing.T) {
 			strings.Contains(err.Error(), "/fine/") || strings.Contains(err.Error(), ".go") {
 			t.Errorf("%q: %v", item, err)
 		}
-		if _, err := guard.New(guard.Policy{Routes: []string{item}}); err == nil {
+		if _, err := newGuard(guard.Policy{Routes: []string{item}}); err == nil {
 			t.Errorf("%q: a guard was made of it", item)
 		}
 	}

@@ -8,12 +8,14 @@ import (
 	"mimecast-proxy/problem"
 )
 
-// slots bounds the in-flight requests. It comes before every check: past the limit
-// even a check is too much work.
+// slots bounds in-flight requests. Those of all clients are bounded before every check:
+// past the limit even a check is too much work.
 type slots struct {
 	max   int64 // 0: no bound
-	taken atomic.Int64
+	taken *atomic.Int64
 }
+
+func newSlots(limit int64) slots { return slots{limit, new(atomic.Int64)} }
 
 // take takes a slot, or reports that there is none. displace ends a request that has
 // one, whose slot then counts as free, and reports whether it did; it may be nil.
@@ -42,7 +44,12 @@ func unauthenticatedSlots(all int) int64 {
 const busyRetryAfter = time.Second
 
 func (s *slots) tooBusy() *problem.Problem {
-	p := problem.New(event.TooBusy, "The proxy has %d in-flight requests and accepts no more. Retry later, or raise PROXY_MAX_REQUESTS.", s.max)
+	return tooBusy("The proxy has %d in-flight requests and accepts no more. Retry later, or raise PROXY_MAX_REQUESTS.", s.max)
+}
+
+// tooBusy returns the response to a client that found no slot.
+func tooBusy(detail string, args ...any) *problem.Problem {
+	p := problem.New(event.TooBusy, detail, args...)
 	p.RetryAfter = busyRetryAfter
 	return p
 }

@@ -57,40 +57,71 @@ func (g *Guard) serveTokenStub(w http.ResponseWriter, r *http.Request, t target)
 		g.reject(w, r, problem.New(event.RouteNotAllowed, "The proxy adds the token itself, and PROXY_TOKEN_STUB is false. Send the request without a token, or set PROXY_TOKEN_STUB=true for clients that insist on one."))
 		return true
 	}
-	token := dummyToken
-	if ring := g.keys.Load(); ring != nil && !g.intercepted(r) {
-		k, p := g.checkTokenRequest(ring, w, r)
-		if p != nil {
-			g.reject(w, r, p)
-			return true
-		}
-		token = k.token.Reveal()
+	token, p := g.checkTokenRequest(w, r)
+	if p != nil {
+		g.reject(w, r, p)
+		return true
 	}
 	writeToken(w, token)
 	return false
 }
 
-// checkTokenRequest requires that the client secret is a key, and returns that key.
-// The client ID, the grant type and the rest may be anything.
-func (g *Guard) checkTokenRequest(ring *keyring, w http.ResponseWriter, r *http.Request) (*key, *problem.Problem) {
-	if k := ring.findInHeader(r.Header); k != nil {
-		return k, nil
+// checkTokenRequest requires that the client secret is a key, if one is required, and
+// returns the token to issue. The client ID, the grant type and the rest may be
+// anything.
+func (g *Guard) checkTokenRequest(w http.ResponseWriter, r *http.Request) (token string, p *problem.Problem) {
+	ro := g.roster.Load()
+	if c, ok := ro.clientWithoutKey(g, r); ok {
+		if c == nil {
+			return "", ro.keyRequired(g, r)
+		}
+		g.reportClient(r, c)
+		return dummyToken, nil
 	}
+	text, mayBeToken := credential(r.Header)
+	e := ro.keys.find(text, mayBeToken)
+	if e == nil {
+		if text, e, p = g.findInTokenRequest(ro.keys, w, r); p != nil {
+			return "", p
+		}
+	}
+	if e == nil {
+		return "", ro.clientSecretRequired()
+	}
+	g.reportClient(r, e.client)
+	if e.token.IsZero() {
+		return text, nil
+	}
+	return e.token.Reveal(), nil
+}
+
+// clientSecretRequired is why a token request without a valid client secret is rejected.
+func (ro *roster) clientSecretRequired() *problem.Problem {
+	must := "the proxy's API key, the value of PROXY_API_KEY"
+	if ro.named {
+		must = "a key of PROXY_CLIENTS_FILE"
+	}
+	return problem.New(event.APIKeyRequired, "The client secret must be %s. The client ID may be anything.", must)
+}
+
+// findInTokenRequest returns the client secret of a token request with its entry; nil
+// if it is no key.
+func (g *Guard) findInTokenRequest(keys *keyring, w http.ResponseWriter, r *http.Request) (string, *entry, *problem.Problem) {
 	if !g.unauthenticated.take(nil) {
-		return nil, g.unauthenticated.tooBusy()
+		return "", nil, g.unauthenticated.tooBusy()
 	}
 	defer g.unauthenticated.release()
 	setBodyDeadline(w)
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxTokenRequest))
 	if err != nil {
-		return nil, problem.New(event.BadRequestBody, "The token request cannot be read. Send a form with client_id and client_secret, and no more.").Because(err)
+		return "", nil, problem.New(event.BadRequestBody, "The token request cannot be read. Send a form with client_id and client_secret, and no more.").Because(err)
 	}
-	for _, s := range append(headerSecrets(r), bodySecrets(body)...) {
-		if k := ring.find(s, false); k != nil {
-			return k, nil
+	for _, text := range append(headerSecrets(r), bodySecrets(body)...) {
+		if e := keys.find(text, false); e != nil {
+			return text, e, nil
 		}
 	}
-	return nil, problem.New(event.APIKeyRequired, "The client secret must be the proxy's API key, the value of PROXY_API_KEY. The client ID may be anything.")
+	return "", nil, nil
 }
 
 // headerSecrets returns the client secret in Basic credentials, which a client

@@ -58,7 +58,7 @@ func TestStubGivesAnyoneAHarmlessTokenWhereNoKeyIsWanted(t *testing.T) {
 }
 
 func TestClientLibraryGetsItsTokenAndItsRequestThrough(t *testing.T) {
-	g := newGate(t, guard.Policy{TokenStub: true, Keys: keysOf(theKey)})
+	g := newGate(t, guard.Policy{TokenStub: true, Clients: keyed(theKey)})
 	for _, style := range []oauth2.AuthStyle{oauth2.AuthStyleInParams, oauth2.AuthStyleInHeader, oauth2.AuthStyleAutoDetect} {
 		config := clientcredentials.Config{ClientID: "any", ClientSecret: theKey, TokenURL: g.srv.URL + "/oauth/token", AuthStyle: style}
 		ctx := context.WithValue(t.Context(), oauth2.HTTPClient, g.srv.Client())
@@ -74,7 +74,7 @@ func TestClientLibraryGetsItsTokenAndItsRequestThrough(t *testing.T) {
 }
 
 func TestStubTakesTheKeyAsTheClientSecret(t *testing.T) {
-	g := newGate(t, guard.Policy{TokenStub: true, Keys: keysOf(theKey)})
+	g := newGate(t, guard.Policy{TokenStub: true, Clients: keyed(theKey)})
 	quoted, err := json.Marshal(theKey)
 	if err != nil {
 		t.Fatal(err)
@@ -103,13 +103,13 @@ func TestStubTakesTheKeyAsTheClientSecret(t *testing.T) {
 
 func TestStubTakesAKeyThatTheClientForgotToEscape(t *testing.T) {
 	const key = "base64+like/key=="
-	g := newGate(t, guard.Policy{TokenStub: true, Keys: keysOf(key)})
+	g := newGate(t, guard.Policy{TokenStub: true, Clients: keyed(key)})
 	g.token(200, "client_id=x&client_secret="+key)
 	g.token(200, "client_secret="+url.QueryEscape(key)+"&client_id=x")
 }
 
 func TestStubRejectsWhoDoesNotKnowTheKey(t *testing.T) {
-	g := newGate(t, guard.Policy{TokenStub: true, Keys: keysOf("the-key")})
+	g := newGate(t, guard.Policy{TokenStub: true, Clients: keyed("the-key")})
 	for _, c := range []struct {
 		body    string
 		headers []string
@@ -131,7 +131,7 @@ func TestStubRejectsWhoDoesNotKnowTheKey(t *testing.T) {
 }
 
 func TestTokenRequestIsBounded(t *testing.T) {
-	g := newGate(t, guard.Policy{TokenStub: true, Keys: keysOf("the-key")})
+	g := newGate(t, guard.Policy{TokenStub: true, Clients: keyed("the-key")})
 	g.token(200, "x="+strings.Repeat("x", 60<<10)+"&client_secret=the-key")
 	a := g.raw("POST /oauth/token HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000\r\n\r\n" + strings.Repeat("x", 70<<10))
 	if a.status != 400 || a.code != "bad_request_body" {
@@ -163,7 +163,7 @@ func (l one) Addr() net.Addr { return &net.TCPAddr{} }
 func TestBodyThatDawdlesIsCutAfterTenSeconds(t *testing.T) {
 	for line, want := range map[string]int{"POST /oauth/token": 400, "POST /": 401, "GET //": 400, "OPTIONS *": 400} {
 		synctest.Test(t, func(t *testing.T) {
-			g, err := guard.New(guard.Policy{TokenStub: true, Keys: keysOf("the-key")})
+			g, err := newGuard(guard.Policy{TokenStub: true, Clients: keyed("the-key")})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -188,7 +188,7 @@ func TestBodyThatDawdlesIsCutAfterTenSeconds(t *testing.T) {
 }
 
 func TestTokenRequestsThatDawdleLeaveRoomForOthers(t *testing.T) {
-	g := newGate(t, guard.Policy{TokenStub: true, MaxRequests: 8, Keys: keysOf("the-key")})
+	g := newGate(t, guard.Policy{TokenStub: true, MaxRequests: 8, Clients: keyed("the-key")})
 	const request = "POST /oauth/token HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\nclient_secret="
 	var dawdlers []net.Conn
 	for range 2 {
@@ -225,7 +225,7 @@ func TestTokenRequestsThatDawdleLeaveRoomForOthers(t *testing.T) {
 }
 
 func TestTokenOfTheStubProvesTheKeyOnEveryReplica(t *testing.T) {
-	policy := guard.Policy{TokenStub: true, Keys: keysOf("the-key")}
+	policy := guard.Policy{TokenStub: true, Clients: keyed("the-key")}
 	token := newGate(t, policy).token(200, "client_secret=the-key")
 	if strings.Contains(token, "the-key") || len(token) < 40 {
 		t.Errorf("token %q", token)
@@ -234,7 +234,7 @@ func TestTokenOfTheStubProvesTheKeyOnEveryReplica(t *testing.T) {
 	replica.passes("GET", "/", "Authorization: Bearer "+token)
 	replica.rejects(event.APIKeyRequired, "GET", "/", "X-Proxy-Key: "+token)
 	replica.rejects(event.APIKeyRequired, "GET", "/", "Authorization: Bearer "+token[1:])
-	other := newGate(t, guard.Policy{TokenStub: true, Keys: keysOf("other-key")})
+	other := newGate(t, guard.Policy{TokenStub: true, Clients: keyed("other-key")})
 	other.rejects(event.APIKeyRequired, "GET", "/", "Authorization: Bearer "+token)
 	if other.token(200, "client_secret=other-key") == token {
 		t.Error("two keys, one token")
@@ -271,7 +271,7 @@ func TestNoTokenRequestGetsThrough(t *testing.T) {
 
 func TestNoRequestReachesATokenEndpointOfAnotherPath(t *testing.T) {
 	for _, path := range []string{"/auth/Token", "auth/token/", "//auth/./token"} {
-		g := newGate(t, guard.Policy{TokenStub: true, TokenPath: path, Keys: keysOf("k")})
+		g := newGate(t, guard.Policy{TokenStub: true, TokenPath: path, Clients: keyed("k")})
 		for _, target := range []string{
 			"/auth/token", "/auth/token/", "/auth/token/x", "/AUTH/token?x=y", "/auth/to%6ben", "/auth%2Ftoken", "/auth%252ftoken", "/auth//token", `/auth\token`, "/auth/token;x", "/auth;y/token", "/auth/token%3fx", "http://localhost/auth/token",
 		} {

@@ -87,7 +87,7 @@ func TestUnusualButClearTargetsPassByteForByte(t *testing.T) {
 }
 
 func TestTargetIsCheckedAsItCameAndNotAsItWasRepaired(t *testing.T) {
-	g, err := guard.New(guard.Policy{})
+	g, err := newGuard(guard.Policy{})
 	if err != nil {
 		t.Fatal(err)
 	}

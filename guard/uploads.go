@@ -6,9 +6,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"mimecast-proxy/event"
-	"mimecast-proxy/problem"
 )
 
 // How long a client must have sent nothing before its slot can be given to another
@@ -98,9 +95,7 @@ func (b *upload) Read(p []byte) (int, error) {
 		b.started.Store(true)
 	}
 	if err != nil && b.displaced.Load() {
-		busy := problem.New(event.TooBusy, "The proxy was full, and no part of the request body arrived. Resend the request, or raise PROXY_MAX_REQUESTS.")
-		busy.RetryAfter = busyRetryAfter
-		return n, busy.Because(err)
+		return n, tooBusy("The proxy was full, and no part of the request body arrived. Resend the request, or raise PROXY_MAX_REQUESTS.").Because(err)
 	}
 	return n, err
 }

@@ -18,7 +18,7 @@ import (
 // TestSilentUploadGivesItsSlotToAnother holds that a client which begins uploads
 // and sends nothing keeps no other from being served.
 func TestSilentUploadGivesItsSlotToAnother(t *testing.T) {
-	g, err := guard.New(guard.Policy{MaxRequests: 2})
+	g, err := newGuard(guard.Policy{MaxRequests: 2})
 	if err != nil {
 		t.Fatal(err)
 	}

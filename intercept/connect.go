@@ -39,11 +39,11 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	report.Host, report.Port = to.host, to.port
 	report.Intercepted = to.host != "" && p.o.Intercepted(to.host)
 	if rejected == nil && r.Method != http.MethodConnect {
-		p.serve(w, r, r.URL.Scheme, to.host)
+		p.serve(w, r, r.URL.Scheme, to.host, credentialsOf(r))
 		return
 	}
 	if rejected == nil {
-		rejected = p.connect(w, r, &tunnel{proxy: p, report: report, began: began, authorized: p.reauthorize(r)}, to)
+		rejected = p.connect(w, r, &tunnel{proxy: p, report: report, began: began, authorized: p.reauthorize(r), credentials: credentialsOf(r)}, to)
 	}
 	if rejected == nil {
 		return // the tunnel reports its end
@@ -128,6 +128,15 @@ func (p *Proxy) authorized(r *http.Request) bool {
 	return err == nil && found && strings.EqualFold(scheme, "Basic") && p.o.Password.Equal(secret.New(password))
 }
 
+// credentials are the values of a Proxy-Authorization. They are in a closure, where no
+// printer finds them.
+type credentials func() []string
+
+func credentialsOf(r *http.Request) credentials {
+	values := r.Header["Proxy-Authorization"]
+	return func() []string { return values }
+}
+
 // reauthorize returns a func that asks authorized about a CONNECT again. Little of the
 // request is kept, since a tunnel can be open for days.
 func (p *Proxy) reauthorize(connect *http.Request) func(context.Context) bool {
@@ -135,8 +144,8 @@ func (p *Proxy) reauthorize(connect *http.Request) func(context.Context) bool {
 		Method: connect.Method, URL: connect.URL, Host: connect.Host, RequestURI: connect.RequestURI, RemoteAddr: connect.RemoteAddr,
 		Header: http.Header{},
 	}
-	if credentials := connect.Header["Proxy-Authorization"]; credentials != nil {
-		kept.Header["Proxy-Authorization"] = credentials
+	if values := connect.Header["Proxy-Authorization"]; values != nil {
+		kept.Header["Proxy-Authorization"] = values
 	}
 	return func(ctx context.Context) bool { return p.authorized(kept.WithContext(ctx)) }
 }

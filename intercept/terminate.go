@@ -47,6 +47,7 @@ type contextKey int
 const (
 	tunnelKey contextKey = iota
 	baseURLKey
+	credentialsKey
 )
 
 // newInner returns the server of the requests inside terminated tunnels.
@@ -101,12 +102,14 @@ func (p *Proxy) serveTerminated(w http.ResponseWriter, r *http.Request) {
 		p.respond(w, r, problem.New(event.MisdirectedRequest, "This connection is for %s, and the request's Host is another. Use one connection per host.", want.host))
 		return
 	}
-	p.serve(w, r, "https", want.host)
+	p.serve(w, r, "https", want.host, t.credentials)
 }
 
-// serve hands a request to the handler, as one for host.
-func (p *Proxy) serve(w http.ResponseWriter, r *http.Request, scheme, host string) {
-	r = r.WithContext(context.WithValue(r.Context(), baseURLKey, scheme+"://"+host))
+// serve hands a request to the handler, as one for host of the client with these
+// credentials.
+func (p *Proxy) serve(w http.ResponseWriter, r *http.Request, scheme, host string, from credentials) {
+	ctx := context.WithValue(r.Context(), baseURLKey, scheme+"://"+host)
+	r = r.WithContext(context.WithValue(ctx, credentialsKey, from))
 	r.Host = host
 	r.Header.Del("Proxy-Authorization")
 	r.Header.Del("Proxy-Connection")
@@ -140,4 +143,14 @@ func originForm(absolute string) string {
 func BaseURL(ctx context.Context) string {
 	base, _ := ctx.Value(baseURLKey).(string)
 	return base
+}
+
+// Authorization returns the Proxy-Authorization that a request came with, or that its
+// tunnel was opened with; ok is false for a request that did not come through a Proxy.
+func Authorization(ctx context.Context) (values []string, ok bool) {
+	from, ok := ctx.Value(credentialsKey).(credentials)
+	if from == nil {
+		return nil, ok
+	}
+	return from(), ok
 }

@@ -23,9 +23,9 @@ type tunnel struct {
 	proxy  *Proxy
 	report Tunnel
 	began  time.Time
-	// authorized reports whether CONNECT's credentials are still accepted. They are in
-	// a closure, where no printer finds them.
-	authorized func(context.Context) bool
+	// authorized reports whether CONNECT's credentials are still accepted.
+	authorized  func(context.Context) bool
+	credentials credentials
 	// early is what the client sent right after CONNECT.
 	early io.Reader
 	// other is the connection to the other host; nil in a terminated tunnel.

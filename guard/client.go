@@ -1,0 +1,226 @@
+package guard
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"mimecast-proxy/account"
+	"mimecast-proxy/event"
+	"mimecast-proxy/problem"
+	"mimecast-proxy/secret"
+)
+
+// Client is a caller that its keys identify, with what it may do.
+type Client struct {
+	// Name is for log, metrics and error responses. The client of PROXY_API_KEY has
+	// none. If it has no key either and is the only client, no key is required;
+	// beside others it serves those that Policy.TunnelPassword lets in.
+	Name string
+	// Keys are the client's keys, all of them valid. Empty ones do not count. A
+	// client with a name and without a key can never call.
+	Keys []secret.Text
+	// Digests are the SHA-256 digests of further keys. The stub's token for such a key
+	// is the key itself, since nothing else is known of it.
+	Digests [][sha256.Size]byte
+	// Routes are the only ones that pass, of those that Policy.Routes let pass; none:
+	// all of them.
+	Routes []string
+	// MaxRequests is the most in-flight requests; 0: no limit.
+	MaxRequests int
+	// Account is what the requests use; nil: one without anything.
+	Account *account.Account
+}
+
+// client is a Client as requests meet it.
+type client struct {
+	name    string
+	slots   slots // shared with the client's earlier versions
+	routes  *routes
+	account *account.Account
+}
+
+// roster has the clients of one moment. It never changes.
+type roster struct {
+	// open is the client of every request, if no key is required; else nil.
+	open *client
+	// nameless is the client without a name; nil if there is none.
+	nameless *client
+	// named reports whether any client has a name.
+	named bool
+	keys  *keyring
+}
+
+// SetClients replaces the clients, for all requests from now on. In-flight requests
+// go on, and count for the client that has their client's name. The error names
+// every client that cannot be used; then nothing changes.
+func (g *Guard) SetClients(clients []Client) error {
+	g.setting.Lock()
+	defer g.setting.Unlock()
+	ro := &roster{keys: newKeyring()}
+	compiled := make(map[string]*routes) // most clients have the routes of another
+	taken := make(map[string]*atomic.Int64, len(clients))
+	var errs []error
+	for _, c := range clients {
+		if taken[c.Name] != nil {
+			errs = append(errs, fmt.Errorf("client %q is there twice", c.Name))
+			continue
+		}
+		taken[c.Name] = g.takenBy(c.Name)
+		rs, err := compileOnce(compiled, c.Routes)
+		if err == nil {
+			err = ro.add(c, rs, taken[c.Name])
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("client %q: %w", c.Name, err))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	if len(clients) == 1 && ro.nameless != nil && len(ro.keys.entries) == 0 {
+		ro.open = ro.nameless
+	}
+	g.keepCounts(taken)
+	g.roster.Store(ro)
+	return nil
+}
+
+// takenBy returns the count of a client's in-flight requests.
+func (g *Guard) takenBy(name string) *atomic.Int64 {
+	if n := g.taken[name]; n != nil {
+		return n
+	}
+	return new(atomic.Int64)
+}
+
+// keepCounts takes up the counts of the clients. Those of clients that are gone stay
+// while requests are in flight, since a client may come back.
+func (g *Guard) keepCounts(taken map[string]*atomic.Int64) {
+	for name, n := range g.taken {
+		if taken[name] == nil && n.Load() > 0 {
+			taken[name] = n
+		}
+	}
+	g.taken = taken
+}
+
+func compileOnce(compiled map[string]*routes, items []string) (*routes, error) {
+	id := strings.Join(items, "\n")
+	if rs, ok := compiled[id]; ok {
+		return rs, nil
+	}
+	rs, err := newRoutes(items)
+	if err == nil {
+		compiled[id] = rs
+	}
+	return rs, err
+}
+
+// add adds a client. The error says that a key of its is another one's.
+func (ro *roster) add(from Client, rs *routes, taken *atomic.Int64) error {
+	c := &client{name: from.Name, slots: slots{max: int64(from.MaxRequests), taken: taken}, routes: rs, account: from.Account}
+	if c.account == nil {
+		c.account = new(account.Account)
+	}
+	if c.name == "" {
+		ro.nameless = c
+	} else {
+		ro.named = true
+	}
+	var errs []error
+	for _, text := range from.Keys {
+		if !text.IsZero() {
+			errs = append(errs, ro.keys.addText(c, text))
+		}
+	}
+	for _, d := range from.Digests {
+		errs = append(errs, ro.keys.add(&entry{digest: d, client: c}))
+	}
+	return errors.Join(slices.DeleteFunc(errs, func(err error) bool { return err == nil })...)
+}
+
+// client returns the client of a request; nil if it is no client's.
+func (ro *roster) client(g *Guard, r *http.Request) *client {
+	if c, ok := ro.clientWithoutKey(g, r); ok {
+		return c
+	}
+	return ro.keys.client(credential(r.Header))
+}
+
+// clientWithoutKey returns the client of a request that needs no key in its headers,
+// and reports whether it needs none: it came through a tunnel, whose own key counts,
+// or no key is required. The client is nil if the tunnel's key is none.
+func (ro *roster) clientWithoutKey(g *Guard, r *http.Request) (_ *client, ok bool) {
+	authorization, tunneled := g.tunnelOf(r)
+	switch {
+	case ro.open != nil:
+		return ro.open, true
+	case tunneled && g.tunnelPassword:
+		return ro.nameless, true
+	case tunneled:
+		return ro.keys.client(parseAuthorization(authorization)), true
+	}
+	return nil, false
+}
+
+// tunnelOf returns the Proxy-Authorization of a request's tunnel, and reports whether
+// the request came through the forward proxy.
+func (g *Guard) tunnelOf(r *http.Request) (authorization []string, ok bool) {
+	if g.tunnel == nil {
+		return nil, false
+	}
+	return g.tunnel(r)
+}
+
+// intercepted reports whether a request came through the forward proxy.
+func (g *Guard) intercepted(r *http.Request) bool {
+	_, ok := g.tunnelOf(r)
+	return ok
+}
+
+// AllowsTunnel reports whether a request to the forward proxy carries a key in
+// Proxy-Authorization, as Bearer or as the password of Basic, or no key is required.
+func (g *Guard) AllowsTunnel(r *http.Request) bool {
+	ro := g.roster.Load()
+	return ro.open != nil || ro.keys.client(parseAuthorization(r.Header["Proxy-Authorization"])) != nil
+}
+
+// keyRequired is why a request without a valid key is rejected.
+func (ro *roster) keyRequired(g *Guard, r *http.Request) *problem.Problem {
+	if g.intercepted(r) {
+		return problem.New(event.APIKeyRequired, "The proxy does not accept the tunnel's key. Give the client the whole proxy URL, with a current key as password.")
+	}
+	what, source := "requires its API key", "PROXY_API_KEY's value once"
+	sent := len(r.Header["X-Proxy-Key"])+len(r.Header["Authorization"]) > 0
+	switch {
+	case ro.named && sent:
+		what, source = "knows no such key", "one of PROXY_CLIENTS_FILE"
+	case ro.named:
+		what, source = "requires a client's key", "one of PROXY_CLIENTS_FILE"
+	case sent:
+		what = "got something else than its API key"
+	}
+	return problem.New(event.APIKeyRequired, "The proxy %s. Send %s, as Authorization: Bearer KEY, as the password of Basic, or as X-Proxy-Key.", what, source)
+}
+
+// serve passes a request on, within the limits of the client and of its account. It
+// reports whether it rejected the request.
+func (c *client) serve(g *Guard, w http.ResponseWriter, r *http.Request, next http.Handler) (rejected bool) {
+	if !c.slots.take(nil) {
+		g.reject(w, r, tooBusy("Client %s has %d in-flight requests, its max_requests in PROXY_CLIENTS_FILE. Retry later, or raise it.", c.name, c.slots.max))
+		return true
+	}
+	defer c.slots.release()
+	if !c.account.Enter() {
+		g.reject(w, r, tooBusy("Account %s has %d in-flight requests and accepts no more. Retry later.", c.account.Name, c.account.MaxRequests))
+		return true
+	}
+	defer c.account.Leave()
+	next.ServeHTTP(w, r.WithContext(account.NewContext(r.Context(), c.account, c.name)))
+	return false
+}
