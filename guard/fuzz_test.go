@@ -1,14 +1,17 @@
 package guard_test
 
 import (
+	"crypto/sha256"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
 	"path"
+	"slices"
 	"strings"
 	"testing"
 
+	"mimecast-proxy/account"
 	"mimecast-proxy/guard"
 )
 
@@ -210,4 +213,48 @@ func knowsKey(r *http.Request, body string) bool {
 	basic, _ := url.QueryUnescape(password)
 	authorization := r.Header.Get("Authorization")
 	return strings.Contains(body+form+password+basic+authorization, "the-key") || strings.HasPrefix(strings.TrimSpace(body), "{") && strings.Contains(body, `\u`) || strings.Contains(body, "%") && strings.Contains(body, "key")
+}
+
+// FuzzKeyHeaders holds that a request is a client's only if it carries that client's key,
+// and that no other headers name a client.
+func FuzzKeyHeaders(f *testing.F) {
+	digests := [][sha256.Size]byte{sha256.Sum256([]byte("key-of-b"))}
+	token := guard.StubToken(keysOf("key-of-a")[0]).Reveal()
+	for _, s := range []string{"Bearer key-of-a", "Bearer key-of-b", "bearer  " + token, "Basic a2V5LW9mLWE6a2V5LW9mLWI=", "Basic Og==", "Bearer ", "key-of-a", "a", "Bearer b"} {
+		f.Add(s, "")
+		f.Add("", s)
+	}
+	f.Add("", "key-of-a")
+	f.Add("Bearer key-of-b", "key-of-a")
+	f.Add("", token)
+	g, err := guard.New(guard.Policy{Clients: []guard.Client{named("a", "key-of-a"), {Name: "b", Digests: digests}, named("c"), named("d", "")}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	client := ""
+	h := g.Wrap(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { client = account.ClientOf(r) }))
+	f.Fuzz(func(t *testing.T, authorization, key string) {
+		client = ""
+		r := newRequest(t, "GET", "/")
+		r.Header = http.Header{"Authorization": {authorization}}
+		if key != "" {
+			r.Header.Set("X-Proxy-Key", key)
+		}
+		h.ServeHTTP(nowhere{http.Header{}}, r)
+		want := ""
+		scheme, value, _ := strings.Cut(authorization, " ")
+		_, password, _ := r.BasicAuth()
+		for name, accepted := range map[string][]string{"a": {"key-of-a", token}, "b": {"key-of-b"}} {
+			bearer := strings.EqualFold(scheme, "Bearer") && slices.Contains(accepted, strings.TrimLeft(value, " "))
+			if key == accepted[0] || key == "" && (bearer || password == accepted[0]) {
+				want = name
+			}
+		}
+		if client != want && strings.TrimSpace(authorization) == authorization { // BasicAuth takes one space alone
+			t.Fatalf("%q %q is of client %q, want %q", authorization, key, client, want)
+		}
+		if client != "" && client != "a" && client != "b" {
+			t.Fatalf("%q %q is of client %q", authorization, key, client)
+		}
+	})
 }

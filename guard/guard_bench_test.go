@@ -1,11 +1,14 @@
 package guard_test
 
 import (
+	"fmt"
 	"net/http"
 	"net/url"
 	"testing"
 
+	"mimecast-proxy/account"
 	"mimecast-proxy/guard"
+	"mimecast-proxy/secret"
 )
 
 // nowhere is a ResponseWriter that costs nothing, so that what is measured is
@@ -34,9 +37,11 @@ func newRequest(tb testing.TB, method, target string) *http.Request {
 // A request that passes gets a context with its account and client, and that takes a
 // copy of the request.
 func TestPlainRequestAllocatesItsContextAlone(t *testing.T) {
+	hundred, _ := manyClients(100)
 	for name, p := range map[string]guard.Policy{
 		"open":  {MaxRequests: 1024, Hosts: []string{"mimecast.internal"}, Origins: []string{"https://tool.example"}},
 		"keyed": {Clients: keyed("key")},
+		"named": {Clients: append(hundred, guard.Client{Name: "key", Keys: keysOf("key"), MaxRequests: 9, Account: &account.Account{MaxRequests: 9}})},
 	} {
 		g, err := newGuard(p)
 		if err != nil {
@@ -92,5 +97,33 @@ func BenchmarkGuard(b *testing.B) {
 				b.Fatalf("%d of %d passed", passed, b.N)
 			}
 		})
+	}
+}
+
+// BenchmarkClients measures what a request costs by how many clients there are, and by
+// which of their keys it has.
+func BenchmarkClients(b *testing.B) {
+	for _, n := range []int{1, 100} {
+		clients, keys := manyClients(n)
+		g, err := guard.New(guard.Policy{Clients: clients})
+		if err != nil {
+			b.Fatal(err)
+		}
+		h := g.Wrap(nowhereHandler{})
+		for name, key := range map[string]string{"first": keys[0][0], "last": keys[n-1][1], "token": guard.StubToken(secret.New(keys[n/2][0])).Reveal()} {
+			b.Run(fmt.Sprintf("%d/%s", n, name), func(b *testing.B) {
+				r := newRequest(b, "GET", "/siem/v1/events/cg")
+				r.Header.Set("Authorization", "Bearer "+key)
+				w := nowhere{http.Header{}}
+				b.ReportAllocs()
+				for b.Loop() {
+					clear(w.h)
+					h.ServeHTTP(w, r)
+				}
+				if len(w.h) > 0 {
+					b.Fatalf("the request was rejected: %v", w.h)
+				}
+			})
+		}
 	}
 }

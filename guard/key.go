@@ -83,7 +83,8 @@ var noEntry entry
 // find returns the entry of a key, or of a token if tokens is set; nil if there is
 // none.
 func (k *keyring) find(text string, tokens bool) *entry {
-	d := digest(sha256.Sum256([]byte(text)))
+	var buf [128]byte // so that a key of a usual length is not copied to the heap
+	d := digest(sha256.Sum256(append(buf[:0], text...)))
 	e, ok := k.entries[k.tag(d)]
 	if !ok {
 		e = &noEntry
