@@ -552,6 +552,46 @@ func TestARevokedKeyEndsOpenTunnels(t *testing.T) {
 	}
 }
 
+func TestHandlerLearnsTheTunnelsCredentials(t *testing.T) {
+	f := start(t, Options{Password: secret.New(password), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		values, ok := Authorization(r.Context())
+		fmt.Fprintf(w, "%t %q %q", ok, values, r.Header["Proxy-Authorization"])
+	})})
+	want := fmt.Sprintf(`true ["Basic %s"] []`, base64.StdEncoding.EncodeToString([]byte("any:"+password)))
+	for _, scheme := range []string{"http", "https"} {
+		for _, h2 := range []bool{false, true} {
+			c := f.client(t, password)
+			c.Transport.(*http.Transport).ForceAttemptHTTP2 = h2
+			req, err := http.NewRequest("GET", scheme+"://"+host+"/", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if scheme == "https" {
+				req.Header.Set("Proxy-Authorization", "Basic b3RoZXI6b3RoZXI=") // is not CONNECT's
+			}
+			res, err := c.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, err := io.ReadAll(res.Body)
+			res.Body.Close()
+			if err != nil || string(body) != want {
+				t.Errorf("%s, HTTP/2 %t: %s, want %s", scheme, h2, body, want)
+			}
+		}
+	}
+	if values, ok := Authorization(t.Context()); ok || values != nil {
+		t.Errorf("%q for a request of another way", values)
+	}
+	f = start(t, Options{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		values, ok := Authorization(r.Context())
+		fmt.Fprintf(w, "%t %q", ok, values)
+	})})
+	if _, body := get(t, f.client(t, ""), "https://"+host+"/"); body != "true []" {
+		t.Error(body)
+	}
+}
+
 func TestOptionsOfTheWholeServerReachTheHandler(t *testing.T) {
 	for _, h2 := range []bool{false, true} {
 		f := start(t, Options{})
