@@ -43,8 +43,9 @@ type Policy struct {
 	// reports them.
 	ReportOnly bool
 	// RouteAs returns the path that routes are checked for in place of a request's own
-	// one, such as that of the listing of batch files for the files; empty: the
-	// request's own. It gets no path with escapes. nil: it is always the own one.
+	// one, such as that of the listing of batch files for the files; empty: the own one.
+	// It gets every interpretation of a path, in lower case too. A path with several, of
+	// which one is replaced, is rejected. nil: none is replaced.
 	RouteAs func(path string) string
 	// TokenStub makes the guard respond to POST /oauth/token with a token that only
 	// the proxy knows; else such a request is rejected.

@@ -64,12 +64,13 @@ func (k *keyring) addText(c *client, key secret.Text) error {
 	return k.add(&entry{digest: of(token), client: c, token: token, isToken: true})
 }
 
-// add adds an entry, unless the client has it already.
+// add adds an entry, unless the client has it already. What is both a key and a token is
+// a key.
 func (k *keyring) add(e *entry) error {
 	tag := k.tag(e.digest)
 	other := k.entries[tag]
 	switch {
-	case other == nil:
+	case other == nil, other.client == e.client && other.isToken:
 		k.entries[tag] = e
 	case other.client != e.client:
 		return fmt.Errorf("one of its keys is client %q's, too; give each client keys of its own", other.client.name)

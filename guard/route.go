@@ -147,14 +147,12 @@ func describeConflict(pattern string, before []string, err error) error {
 
 // checkRoute rejects a request that the policy's routes or the client's do not allow.
 func (g *Guard) checkRoute(r *http.Request, t target, c *client) *problem.Problem {
-	if g.routeAs != nil && t.decodings == nil {
-		if as := g.routeAs(t.path); as != "" {
-			t.path = as
-		}
-	}
-	pattern, p := g.routes.check(r, t, "")
+	t, p := g.routeTarget(t)
+	var pattern, own string
 	if p == nil {
-		var own string
+		pattern, p = g.routes.check(r, t, "")
+	}
+	if p == nil {
 		own, p = c.routes.check(r, t, c.name)
 		pattern = cmp.Or(pattern, own)
 	}
@@ -166,6 +164,17 @@ func (g *Guard) checkRoute(r *http.Request, t target, c *client) *problem.Proble
 		return nil
 	}
 	return p
+}
+
+// routeTarget returns the target that routes are checked for.
+func (g *Guard) routeTarget(t target) (target, *problem.Problem) {
+	if g.routeAs == nil || !t.anyInterpretation(func(path string) bool { return g.routeAs(path) != "" }) {
+		return t, nil
+	}
+	if t.decodings != nil {
+		return t, badTarget("The path could be read as one of the proxy's own. Send it as the proxy wrote it.")
+	}
+	return target{path: cmp.Or(g.routeAs(t.path), t.path)}, nil
 }
 
 // overrideHeaders are headers that make some servers use another method or path than
