@@ -161,9 +161,9 @@ func (p *parser) checkListeners(cfg Config) {
 		if a.Network == "unix" {
 			p.addError("PROXY_INTERCEPT_LISTEN", quoted(a.String())+" is a unix socket, which HTTPS_PROXY cannot name", "host:port")
 		}
-		if !a.Loopback() && cfg.TrustNetwork && cfg.APIKey.IsZero() && !p.hasError("PROXY_API_KEY") {
+		if !a.Loopback() && cfg.TrustNetwork && !p.keyRequired(cfg) {
 			p.addError("PROXY_INTERCEPT_LISTEN", quoted(a.String())+" can be reached from other machines, and PROXY_TRUST_NETWORK does not cover a forward proxy",
-				"a loopback address; or with it PROXY_API_KEY or PROXY_API_KEY_FILE, as the password of the client's HTTPS_PROXY")
+				"a loopback address; or with it PROXY_API_KEY, PROXY_API_KEY_FILE or PROXY_CLIENTS_FILE, as the password of the client's HTTPS_PROXY")
 		}
 		p.checkDataListener("PROXY_INTERCEPT_LISTEN", cfg, a, all)
 		all = append(all, a)
@@ -198,16 +198,21 @@ func (p *parser) checkTLS(cfg Config) {
 // checkDataListener checks one address of a variable; before are the earlier ones, of
 // both variables.
 func (p *parser) checkDataListener(variable string, cfg Config, a Address, before []Address) {
-	keyed := !cfg.APIKey.IsZero() || p.hasError("PROXY_API_KEY")
-	if !a.IsZero() && !a.Loopback() && !keyed && !cfg.TrustNetwork {
+	if !a.IsZero() && !a.Loopback() && !p.keyRequired(cfg) && !cfg.TrustNetwork {
 		p.addError(variable, quoted(a.String())+" can be reached from other machines, and every client that reaches it could use the account",
-			"a loopback address; or with it PROXY_API_KEY or PROXY_API_KEY_FILE, so that every request must carry a key; "+
+			"a loopback address; or with it PROXY_API_KEY, PROXY_API_KEY_FILE or PROXY_CLIENTS_FILE, so that every request must carry a key; "+
 				"or PROXY_TRUST_NETWORK=true if only authorized clients can reach it, as in a container with a private compose network")
 	}
 	p.checkSocketDir(variable, a)
 	if i := slices.IndexFunc(before, a.overlaps); i >= 0 {
 		p.addError(variable, fmt.Sprintf("%s overlaps with %s", quoted(a.String()), quoted(before[i].String())), "addresses of which none includes another; :PORT and 0.0.0.0:PORT include all of the machine's")
 	}
+}
+
+// keyRequired reports whether every request must carry a key, or whether that is to be
+// so once the errors are fixed.
+func (p *parser) keyRequired(cfg Config) bool {
+	return cfg.KeyRequired() || p.hasError("PROXY_API_KEY")
 }
 
 // checkSocketDir checks that the directory of a unix socket exists. One that cannot be

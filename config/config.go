@@ -26,15 +26,15 @@ import (
 // file that NAME_FILE names, and is read by [parser.readCredential].
 type variables struct {
 	Profile         string          `env:"MIMECAST_PROFILE" envDefault:"default" accepts:"the name of a connection that mimecast-proxy connect stored" help:"stored connection to use if no variable names credentials"`
-	ClientID        string          `env:"MIMECAST_CLIENT_ID" file:"true" required:"true" shown:"required, unless a connection is stored" help:"client ID of the API 2.0 application"`
-	ClientSecret    string          `env:"MIMECAST_CLIENT_SECRET" file:"true" required:"true" shown:"required, unless a connection is stored" help:"its secret"`
+	ClientID        string          `env:"MIMECAST_CLIENT_ID" file:"true" required:"true" shown:"required, unless a connection is stored or every client in the clients file names an account" help:"client ID of the API 2.0 application"`
+	ClientSecret    string          `env:"MIMECAST_CLIENT_SECRET" file:"true" required:"true" shown:"required, unless a connection is stored or every client in the clients file names an account" help:"its secret"`
 	Region          choice          `env:"MIMECAST_REGION" envDefault:"global" oneof:"global us uk" help:"which of Mimecast's API gateways to use"`
 	BaseURL         endpoint        `env:"MIMECAST_BASE_URL" shown:"the region's" accepts:"an https URL without user, query or fragment; http only to a loopback address" help:"base URL of the API, in place of the region; both together are an error"`
 	TokenURL        endpoint        `env:"MIMECAST_TOKEN_URL" shown:"base URL + /oauth/token" accepts:"an https URL without user, query or fragment; http only to a loopback address" help:"the token endpoint"`
 	CAFile          string          `env:"MIMECAST_CA_FILE" shown:"system roots" accepts:"a file with certificates in PEM form" help:"certificate authorities to trust in addition to the system's, for a corporate proxy that inspects TLS"`
 	HTTPSProxy      corporateProxy  `env:"HTTPS_PROXY" shown:"none" accepts:"host:port or a URL of http, https, socks5 or socks5h, with what is special in user and password escaped" help:"corporate proxy on the way to Mimecast; https_proxy takes precedence"`
 	NoProxy         string          `env:"NO_PROXY" shown:"none" accepts:"names, addresses and networks, separated by commas, as Go reads them" help:"hosts to reach without the corporate proxy; no_proxy takes precedence"`
-	Listen          listenAddresses `env:"PROXY_LISTEN" envDefault:"127.0.0.1:8080" accepts:"host:port or unix:/path, several separated by commas, such as 127.0.0.1:8080,[::1]:8080; or off" help:"where clients reach the proxy; an address that is not loopback needs PROXY_API_KEY or PROXY_TRUST_NETWORK=true"`
+	Listen          listenAddresses `env:"PROXY_LISTEN" envDefault:"127.0.0.1:8080" accepts:"host:port or unix:/path, several separated by commas, such as 127.0.0.1:8080,[::1]:8080; or off" help:"where clients reach the proxy; an address that is not loopback needs PROXY_API_KEY, PROXY_CLIENTS_FILE or PROXY_TRUST_NETWORK=true"`
 	TLSListen       listenAddresses `env:"PROXY_TLS_LISTEN" shown:"none" accepts:"as for PROXY_LISTEN" help:"where clients reach the proxy over TLS 1.2 or later, with HTTP/1.1 or HTTP/2"`
 	TLSCertFile     string          `env:"PROXY_TLS_CERT_FILE" shown:"none" accepts:"a file in PEM form" help:"certificate of PROXY_TLS_LISTEN, with those of the authorities between it and the root"`
 	TLSKeyFile      string          `env:"PROXY_TLS_KEY_FILE" shown:"none" accepts:"a file in PEM form" help:"key of PROXY_TLS_CERT_FILE"`
@@ -44,6 +44,7 @@ type variables struct {
 	SocketMode      fileMode        `env:"PROXY_SOCKET_MODE" envDefault:"0600" accepts:"an octal mode from 0600 to 0777" help:"mode of a unix socket"`
 	AdminListen     optionalAddress `env:"PROXY_ADMIN_LISTEN" envDefault:"127.0.0.1:9090" accepts:"host:port, unix:/path or off" help:"where probes, metrics and the status page are"`
 	APIKey          string          `env:"PROXY_API_KEY" file:"true" shown:"none" help:"key that every request must carry: Authorization: Bearer KEY, Basic with KEY as the password, or X-Proxy-Key. The file may hold several keys, one per line, all valid at once"`
+	ClientsFile     string          `env:"PROXY_CLIENTS_FILE" shown:"none" accepts:"a file in YAML or JSON" help:"named clients with their keys, routes, limits and accounts; excludes PROXY_API_KEY"`
 	TrustNetwork    boolean         `env:"PROXY_TRUST_NETWORK" envDefault:"false" accepts:"true or false" help:"true: every client that can reach the proxy may use the account, without a key"`
 	AllowedHosts    hostNames       `env:"PROXY_ALLOWED_HOSTS" shown:"none" accepts:"host names without port, separated by commas; * for any" help:"names accepted in Host, in addition to the loopback names and PROXY_LISTEN's hosts"`
 	AllowedOrigins  origins         `env:"PROXY_ALLOWED_ORIGINS" shown:"none" accepts:"origins such as https://tool.example, separated by commas" help:"browser origins that may call"`
@@ -53,6 +54,8 @@ type variables struct {
 	ReplayLimit     size            `env:"PROXY_REPLAY_LIMIT" envDefault:"8MiB" accepts:"a size such as 8MiB, 512KiB or 65536" help:"largest request body that is kept for a retry"`
 	ReplayMemory    *size           `env:"PROXY_REPLAY_MEMORY" shown:"64MiB, or half of GOMEMLIMIT if that is less" accepts:"a size such as 64MiB" help:"total memory for kept bodies; beyond it bodies are sent without a retry"`
 	RateLimitWait   delay           `env:"PROXY_RATE_LIMIT_WAIT" envDefault:"0s" accepts:"a duration such as 30s" help:"how long a request that got 429 may wait to be resent; 0s passes 429 on"`
+	RateLimitPace   choice          `env:"PROXY_RATE_LIMIT_PACE" envDefault:"off" oneof:"off observe on" help:"on: spread the calls to a function over the window of Mimecast's rate limit, and share it fairly among clients; observe: only report what on would do"`
+	BatchRelay      boolean         `env:"PROXY_BATCH_RELAY" envDefault:"false" accepts:"true or false" help:"serve the files of SIEM batches through the proxy, for clients without a way to the internet"`
 	MaxRequests     number          `env:"PROXY_MAX_REQUESTS" envDefault:"1024" accepts:"a number from 1 to 1000000" help:"most in-flight requests; beyond it 503"`
 	MaxHeaderBytes  headerSize      `env:"PROXY_MAX_HEADER_BYTES" envDefault:"16KiB" accepts:"a size from 1KiB to 1MiB" help:"largest header of a request; beyond it 431"`
 	MaxHeaderFields number          `env:"PROXY_MAX_HEADER_FIELDS" envDefault:"200" accepts:"a number from 1 to 1000000" help:"most fields in the header of a request; beyond it 431"`
@@ -71,7 +74,8 @@ type variables struct {
 // Config is a checked configuration. No fmt verb, encoder or logger prints a secret in
 // it. Make it with [Parse].
 type Config struct {
-	// ClientID and ClientSecret are the account's credentials.
+	// ClientID and ClientSecret are the account's credentials. They are zero if the
+	// clients file needs none: see [Config.HasDefaultAccount].
 	ClientID, ClientSecret Credential
 	// Region is empty if MIMECAST_BASE_URL is set.
 	Region string
@@ -102,6 +106,9 @@ type Config struct {
 	Admin Address
 	// APIKey has every valid key. It is zero if no key is required.
 	APIKey Credential
+	// Clients is zero if PROXY_CLIENTS_FILE is not set. Then APIKey may be set, and
+	// otherwise it is not.
+	Clients Clients
 	// TrustNetwork allows a Listen address that is not loopback without a key.
 	TrustNetwork bool
 	// AllowedHosts and AllowedOrigins are in lower case. IPv6 addresses among
@@ -117,6 +124,10 @@ type Config struct {
 	ReplayLimit, ReplayMemory int64
 	// RateLimitWait is 0 if 429 is passed on.
 	RateLimitWait time.Duration
+	// RateLimitPace is "off", "observe" or "on".
+	RateLimitPace string
+	// BatchRelay is PROXY_BATCH_RELAY.
+	BatchRelay bool
 	// MaxRequests bounds the in-flight requests.
 	MaxRequests int
 	// MaxHeaderBytes and MaxHeaderFields bound the header of a request on the data
@@ -153,6 +164,7 @@ func Parse(environ []string, profiles Profiles) (Config, error) {
 	p := newParser(environ)
 	p.useStored(profiles)
 	v := p.decode()
+	clients := p.readClients(v.ClientsFile)
 	id, key := p.accountCredentials()
 	cfg := Config{
 		ClientID:        id,
@@ -170,6 +182,7 @@ func Parse(environ []string, profiles Profiles) (Config, error) {
 		SocketMode:      fs.FileMode(v.SocketMode),
 		Admin:           v.AdminListen.Address,
 		APIKey:          p.readCredential("PROXY_API_KEY", parseKeys),
+		Clients:         clients,
 		TrustNetwork:    bool(v.TrustNetwork),
 		AllowedHosts:    v.AllowedHosts,
 		AllowedOrigins:  v.AllowedOrigins,
@@ -179,6 +192,8 @@ func Parse(environ []string, profiles Profiles) (Config, error) {
 		ReplayLimit:     int64(v.ReplayLimit),
 		ReplayMemory:    replayMemory(v),
 		RateLimitWait:   time.Duration(v.RateLimitWait),
+		RateLimitPace:   string(v.RateLimitPace),
+		BatchRelay:      bool(v.BatchRelay),
 		MaxRequests:     int(v.MaxRequests),
 		MaxHeaderBytes:  int(v.MaxHeaderBytes),
 		MaxHeaderFields: int(v.MaxHeaderFields),

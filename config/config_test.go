@@ -90,7 +90,7 @@ func TestDefaultsAreTheContracts(t *testing.T) {
 	equal(t, "rest", cfg, config.Config{
 		Region: "global", Listen: []config.Address{{Network: "tcp", Address: "127.0.0.1:8080"}},
 		Admin: config.Address{Network: "tcp", Address: "127.0.0.1:9090"}, SocketMode: 0o600, TokenStub: true,
-		ReplayLimit: 8 << 20, ReplayMemory: 64 << 20, MaxRequests: 1024, MaxConnections: 128, MaxHeaderBytes: 16 << 10, MaxHeaderFields: 200,
+		ReplayLimit: 8 << 20, ReplayMemory: 64 << 20, RateLimitPace: "off", MaxRequests: 1024, MaxConnections: 128, MaxHeaderBytes: 16 << 10, MaxHeaderFields: 200,
 		DialTimeout: 10 * time.Second, ResponseTimeout: 2 * time.Minute, IdleTimeout: 90 * time.Second,
 		ShutdownTimeout: 25 * time.Second, LogLevel: "info", LogFormat: "auto",
 	})

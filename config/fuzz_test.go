@@ -1,10 +1,12 @@
 package config
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -111,4 +113,65 @@ func FuzzEndpoint(f *testing.F) {
 			t.Fatalf("%q is %v, which is %v: %v", s, u, again.URL, err)
 		}
 	})
+}
+
+// FuzzClientsFile holds an accepted clients file to what its types promise, and every
+// error to one line without a secret.
+func FuzzClientsFile(f *testing.F) {
+	digest := strings.Repeat("ab", 32)
+	for _, s := range []string{
+		"clients:\n  a: {keys: [{file: x}, {sha256: " + digest + "}], allow: [\"@siem\"], max_requests: 3, account: b}\naccounts:\n  b: {region: uk, client_id: c, client_secret_file: y}\n",
+		`{"clients": {"a": {"keys": [{"sha256": "` + digest + `"}]}}}`,
+		"accounts:\n  b: {base_url: https://h/x/, token_url: http://127.0.0.1:1, client_id_file: x, client_secret_file: y}\nclients:\n  a: {keys: [{file: x}], account: b}",
+		"clients: &a\n  <<: *a\n", "clients: {a: {keys: [" + markedSecret + "]}}", "---\n---\n", "a: [\n{", "clients:\n  a: b: c\n", "? {a: b}\n: |\n  x\n", "\xef\xbb\xbf{}", "a: \"\\q\"",
+	} {
+		f.Add([]byte(s), longFuzzKey)
+	}
+	f.Fuzz(func(t *testing.T, content []byte, key string) {
+		d, errs := parseClients("clients.yaml", content, func(string) ([]byte, error) { return []byte(key), nil })
+		lines := 1 + strings.Count(string(content), "\n") + strings.Count(string(content), "\r") + strings.Count(string(content), "\u0085") + strings.Count(string(content), "\u2028") + strings.Count(string(content), "\u2029")
+		for _, e := range errs {
+			if text := e.String(); strings.ContainsAny(text, "\r\n") || strings.Contains(text, markedSecret) || e.line < 1 || e.line > lines {
+				t.Fatalf("%q, line %d of %d", text, e.line, lines)
+			}
+		}
+		if len(errs) == 0 {
+			checkDirectory(t, d)
+		}
+	})
+}
+
+const longFuzzKey = "0123456789abcdef"
+
+// checkDirectory holds a clients file that was accepted to its invariants.
+func checkDirectory(t *testing.T, d *Directory) {
+	t.Helper()
+	accounts, owners := map[string]bool{"": true}, map[[sha256.Size]byte]bool{}
+	for _, a := range d.Accounts {
+		if accounts[a.Name] || !IsClientName(a.Name) || a.Name == DefaultAccount || a.BaseURL == nil || a.TokenURL == nil || a.ClientID.IsZero() || a.ClientSecret.IsZero() {
+			t.Fatalf("account %+v", a)
+		}
+		accounts[a.Name] = true
+	}
+	names := map[string]bool{}
+	for _, c := range d.Clients {
+		n := len(c.Keys) + len(c.Digests)
+		if names[c.Name] || !IsClientName(c.Name) || !accounts[c.Account] || n == 0 || n > maxKeys || c.MaxRequests < 0 || c.MaxRequests > maxCount || (c.AllowLine > 0) != (len(c.Allow) > 0) {
+			t.Fatalf("client %+v", c)
+		}
+		names[c.Name] = true
+		digests := slices.Clone(c.Digests)
+		for _, key := range c.Keys {
+			digests = append(digests, sha256.Sum256([]byte(key.Reveal())))
+		}
+		for _, digest := range digests {
+			if owners[digest] {
+				t.Fatalf("a key of %+v is there twice", c)
+			}
+			owners[digest] = true
+		}
+	}
+	if len(d.Clients) == 0 || len(d.Clients) > maxClients || len(d.Accounts) > maxAccounts {
+		t.Fatalf("%d clients, %d accounts", len(d.Clients), len(d.Accounts))
+	}
 }

@@ -73,6 +73,7 @@ type parser struct {
 	warnings []string
 	foreign  []string // warnings of names that resemble none of ours
 	files    []*File
+	clients  Clients // zero: none are read
 
 	stored                 *Stored // nil: none is used
 	storedID, storedSecret Credential

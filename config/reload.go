@@ -28,8 +28,8 @@ type File struct {
 	Path string
 
 	limit int64 // bytes
-	// read reads what is no file; nil: the file at Path is read. interval is the least
-	// time between two reads.
+	// read reads what is not one file; nil: the file at Path is read. interval is the
+	// least time between two reads.
 	read     func() ([]byte, error)
 	interval time.Duration
 	// use applies the content, or returns what is wrong with it and changes nothing.

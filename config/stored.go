@@ -115,6 +115,10 @@ func (p *parser) accountCredentials() (id, key Credential) {
 	if p.stored != nil || p.hasError(profileVariable) {
 		return p.storedID, p.storedSecret
 	}
+	if p.needsNoDefault() {
+		p.clients.state().needsAccount = true
+		return Credential{}, Credential{}
+	}
 	return p.readCredential("MIMECAST_CLIENT_ID", parseSecret), p.readCredential("MIMECAST_CLIENT_SECRET", parseSecret)
 }
 

@@ -127,12 +127,13 @@ const (
 	FileClientSecret FileVariable = "MIMECAST_CLIENT_SECRET_FILE"
 	FileCA           FileVariable = "MIMECAST_CA_FILE"
 	FileAPIKey       FileVariable = "PROXY_API_KEY_FILE"
+	FileClients      FileVariable = "PROXY_CLIENTS_FILE"
 	FileTLSCert      FileVariable = "PROXY_TLS_CERT_FILE"
 	FileTLSKey       FileVariable = "PROXY_TLS_KEY_FILE"
 )
 
 // FileVariables lists all of them but FileOther.
-var FileVariables = []FileVariable{FileProfile, FileClientID, FileClientSecret, FileCA, FileAPIKey, FileTLSCert, FileTLSKey}
+var FileVariables = []FileVariable{FileProfile, FileClientID, FileClientSecret, FileCA, FileAPIKey, FileClients, FileTLSCert, FileTLSKey}
 
 // FileVariableOf returns the variable of that name.
 func FileVariableOf(name string) FileVariable { return oneOf(name, FileVariables, FileOther) }
