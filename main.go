@@ -112,7 +112,7 @@ func commands(p app.Env) *cobra.Command {
 			Use: "connections", Short: "list the stored connections", Args: cobra.NoArgs,
 			RunE: func(*cobra.Command, []string) error { return p.Connections() },
 		},
-		disconnectCommand(p), runCommand(p), checkCommand(p), healthcheckCommand(p),
+		disconnectCommand(p), keygenCommand(p), runCommand(p), checkCommand(p), healthcheckCommand(p),
 		&cobra.Command{
 			Use: "support", Short: "print a support bundle of the running proxy, without secrets", Args: cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error { return p.Support(cmd.Context()) },
@@ -194,6 +194,15 @@ func disconnectCommand(p app.Env) *cobra.Command {
 	profile := cmd.Flags().String("profile", "", "name of the connection (default MIMECAST_PROFILE, or default)")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return p.Disconnect(cmd.Context(), *profile) }
 	return cmd
+}
+
+func keygenCommand(p app.Env) *cobra.Command {
+	return &cobra.Command{
+		Use: "keygen NAME", Short: "make a key for a client of PROXY_CLIENTS_FILE",
+		Long: "Prints a new random key on standard output, and on standard error the lines for the\nclients file, with the key's SHA-256. Redirect standard output to make a key file:\nmimecast-proxy keygen splunk > keys/splunk",
+		Args: cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error { return p.Keygen(args[0]) },
+	}
 }
 
 func runCommand(p app.Env) *cobra.Command {

@@ -13,6 +13,10 @@ import (
 // are reported along with all others.
 func (p Env) configure(environ []string) (config.Config, error) {
 	cfg, err := config.Parse(withMemoryLimit(environ, os.DirFS("/")), newProfiles(environ))
+	if err == nil && !cfg.Clients.IsZero() {
+		// Without this a listener would be open to all, since the guard knows no clients yet.
+		return cfg, &ExitError{ExitUsage, errors.New("PROXY_CLIENTS_FILE is valid, but this build cannot apply it yet; set PROXY_API_KEY_FILE instead")}
+	}
 	faults, failed := errors.AsType[*config.Error](err)
 	if _, routeErr := guard.ParseRoutes(cfg.Allow); routeErr != nil {
 		if !failed {
