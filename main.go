@@ -226,9 +226,10 @@ func checkCommand(p app.Env) *cobra.Command {
 	cmd := &cobra.Command{Use: "check", Short: "test configuration, DNS, TLS, credentials and one request", Args: cobra.NoArgs}
 	path := cmd.Flags().String("path", app.DefaultCheckPath, "the path to request, with GET")
 	asJSON := cmd.Flags().Bool("json", false, "report as JSON")
+	account := cmd.Flags().String("account", "", "test this account only: default, or one of PROXY_CLIENTS_FILE")
 	products := cmd.Flags().Bool("products", false, "ask one harmless function per product, and list which ones the application may use")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return p.Check(cmd.Context(), app.CheckOptions{Path: *path, JSON: *asJSON, Products: *products})
+		return p.Check(cmd.Context(), app.CheckOptions{Path: *path, JSON: *asJSON, Products: *products, Account: *account})
 	}
 	return cmd
 }

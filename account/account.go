@@ -26,33 +26,60 @@ type Account struct {
 	// Transport carries the requests. Its errors are problems, but for those of a
 	// request whose context has ended.
 	Transport http.RoundTripper
-	// MaxRequests is the most in-flight requests; 0: no limit. It must not change.
-	MaxRequests int
+	// TokenPath is the path, unescaped, by which requests to BaseURL would reach the token
+	// endpoint; empty: none would.
+	TokenPath string
 	// SealKeys returns the client secrets that batch URLs are sealed with, newest
 	// first. nil: there are none.
 	SealKeys func() []secret.Text
 
-	inFlight atomic.Int64
+	// inFlight and kept are what the account uses, and the others its share; 0: it has
+	// none, and may use all.
+	inFlight, maxRequests, kept, maxKept atomic.Int64
 }
 
 // Default is the name of the account of the MIMECAST_ variables.
 const Default = "default"
 
-// Enter counts a request as in flight until [Account.Leave] is called, or reports that
-// MaxRequests are in flight already.
-func (a *Account) Enter() bool {
-	if n := a.inFlight.Add(1); a.MaxRequests > 0 && n > int64(a.MaxRequests) {
-		a.inFlight.Add(-1)
-		return false
-	}
-	return true
+// SetShare bounds what the account may use of what all accounts share: in-flight requests,
+// and bytes of kept request bodies. 0: no bound.
+func (a *Account) SetShare(requests int, bytes int64) {
+	a.maxRequests.Store(int64(requests))
+	a.maxKept.Store(bytes)
 }
+
+// MaxRequests returns the most in-flight requests; 0: no bound.
+func (a *Account) MaxRequests() int { return int(a.maxRequests.Load()) }
+
+// Enter counts a request as in flight until [Account.Leave] is called, or reports that as
+// many as may be are in flight.
+func (a *Account) Enter() bool { return take(&a.inFlight, 1, a.maxRequests.Load()) }
 
 // Leave ends what [Account.Enter] began.
 func (a *Account) Leave() { a.inFlight.Add(-1) }
 
 // InFlight returns the number of in-flight requests.
 func (a *Account) InFlight() int { return int(a.inFlight.Load()) }
+
+// Keep counts n bytes of a request body as kept until [Account.Drop] is called, or reports
+// that they are not left. A nil account has no bound.
+func (a *Account) Keep(n int64) bool { return a == nil || take(&a.kept, n, a.maxKept.Load()) }
+
+// Drop ends what [Account.Keep] began.
+func (a *Account) Drop(n int64) {
+	if a != nil {
+		a.kept.Add(-n)
+	}
+}
+
+// take adds n to used, unless that is more than most; 0: there is no most.
+func take(used *atomic.Int64, n, most int64) bool {
+	if total := used.Add(n); most > 0 && total > most {
+		used.Add(-n)
+		return false
+	}
+	return true
+}
 
 // Token is a bearer token.
 type Token interface {

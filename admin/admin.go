@@ -12,13 +12,14 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // Options are what the handler shows.
 type Options struct {
-	// Token returns the state of the token.
-	Token func() TokenState
+	// Accounts returns the accounts that clients use.
+	Accounts func() []Account
 	// Draining reports whether the proxy has begun to stop; nil means never.
 	Draining func() bool
 	// Metrics serves /metrics; nil means that there is none.
@@ -68,10 +69,13 @@ type TokenState struct {
 // handler holds the routes, each by its one exact path.
 type handler struct {
 	options Options
-	routes  map[string]http.Handler
+	// everReady is whether every account has held a token, at one time: an account that
+	// is added later does not take a proxy out that serves others.
+	everReady atomic.Bool
+	routes    map[string]http.Handler
 }
 
-// Handler returns the handler of the admin listener. Options.Token must be set.
+// Handler returns the handler of the admin listener. Options.Accounts must be set.
 func Handler(o Options) http.Handler {
 	h := &handler{options: o, routes: make(map[string]http.Handler)}
 	h.add(get, "/livez", livez)

@@ -22,8 +22,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // serve serves the handler on a real listener.
 func serve(t *testing.T, o admin.Options) *httptest.Server {
 	t.Helper()
-	if o.Token == nil {
-		o.Token = func() admin.TokenState { return admin.TokenState{Held: true, Valid: true, EverHeld: true} }
+	if o.Accounts == nil {
+		o.Accounts = having(admin.TokenState{Held: true, Valid: true, EverHeld: true})
 	}
 	s := httptest.NewServer(admin.Handler(o))
 	t.Cleanup(func() {
@@ -31,6 +31,13 @@ func serve(t *testing.T, o admin.Options) *httptest.Server {
 		s.Close()
 	})
 	return s
+}
+
+// having returns one account, with the token.
+func having(t admin.TokenState) func() []admin.Account {
+	return func() []admin.Account {
+		return []admin.Account{{Name: "default", ClientID: "abcdefghijkl", Region: "global", BaseURL: "https://api.services.mimecast.com", Token: t}}
+	}
 }
 
 func ask(t *testing.T, s *httptest.Server, method, path string, header ...string) (*http.Response, string) {

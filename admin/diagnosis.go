@@ -45,7 +45,22 @@ func checkDrain(s *Status) *Diagnosis {
 
 // checkToken looks for a token that is missing, has expired or is rejected.
 func checkToken(s *Status) *Diagnosis {
-	t := s.Token
+	d := tokenFault(s.Token)
+	if d != nil {
+		d.Text = s.accountPrefix() + d.Text
+	}
+	return d
+}
+
+// accountPrefix names the account that a text is about, if there are several.
+func (s *Status) accountPrefix() string {
+	if len(s.Accounts) < 2 {
+		return ""
+	}
+	return "Account " + s.Account.Name + ": "
+}
+
+func tokenFault(t TokenState) *Diagnosis {
 	usable := t.Valid && !t.Rejected
 	switch {
 	case usable:
@@ -232,7 +247,7 @@ func checkRenewal(s *Status) *Diagnosis {
 	if s.Token.LastError == "" {
 		return nil
 	}
-	text := fmt.Sprintf("Requests succeed, but the token cannot be renewed. It expires in %s.", formatDuration(s.Token.Expiry.Sub(s.Now)))
+	text := s.accountPrefix() + fmt.Sprintf("Requests succeed, but the token cannot be renewed. It expires in %s.", formatDuration(s.Token.Expiry.Sub(s.Now)))
 	advice := sentence(s.Token.LastError)
 	if s.Token.Refused {
 		advice = event.CredentialsRefused.Kind().Remedy

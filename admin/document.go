@@ -25,6 +25,8 @@ func document(s *Status, f filter, actions []Action) g.Node {
 				demoCard(actions),
 				trafficCard(s),
 				el("div", class("pair"), tokenCard(s), problemsCard(s)),
+				accountsCard(s),
+				clientsCard(s),
 				requestsCard(s, f),
 			),
 			footer(s),

@@ -23,7 +23,6 @@ var now = time.Date(2026, 3, 1, 3, 0, 0, 0, time.UTC)
 func healthy() admin.Status {
 	s := admin.Status{
 		Listen: "127.0.0.1:8080", MaxRequests: 1024,
-		Account: admin.Account{ClientID: "abcdefghijkl", Region: "global", BaseURL: "https://api.services.mimecast.com"},
 		Snapshot: event.Snapshot{
 			Now: now, Started: now.Add(-2 * time.Hour), Version: "v1.2.3",
 			LastMinute: 100, Total: 5000, WindowSeconds: 900, StepSeconds: 5,
@@ -48,7 +47,7 @@ func goodToken() admin.TokenState {
 func showing(s admin.Status, t admin.TokenState, actions ...admin.Action) admin.Options {
 	o := full()
 	o.Status = func() admin.Status { return s }
-	o.Token = func() admin.TokenState { return t }
+	o.Accounts = having(t)
 	o.Demo = actions
 	return o
 }

@@ -1,6 +1,9 @@
 package admin
 
-import "net/http"
+import (
+	"net/http"
+	"strings"
+)
 
 // livez reports that the process serves, and checks nothing else. If it depended on the
 // credentials or on Mimecast, a bad secret would cause a crash loop.
@@ -10,16 +13,36 @@ func writeOK(w http.ResponseWriter) {
 	write(w, http.StatusOK, "text/plain; charset=utf-8", []byte("ok\n"))
 }
 
-// startupz reports whether there has been a token.
+// startupz reports whether every account has held a token.
 func (h *handler) startupz(w http.ResponseWriter, _ *http.Request) {
-	if reason := notReadyReason(h.options.Token()); reason != "" {
-		write(w, http.StatusServiceUnavailable, "text/plain; charset=utf-8", []byte(reason+"\n"))
+	if reasons := h.notReadyReasons(h.options.Accounts()); len(reasons) > 0 {
+		write(w, http.StatusServiceUnavailable, "text/plain; charset=utf-8", []byte(strings.Join(reasons, "\n")+"\n"))
 		return
 	}
 	writeOK(w)
 }
 
-// notReadyReason returns why requests cannot be served yet; empty if they can.
+// notReadyReasons returns why requests cannot be served yet; none if they can.
+func (h *handler) notReadyReasons(all []Account) []string {
+	reasons := []string{}
+	if h.everReady.Load() {
+		return reasons
+	}
+	for _, a := range all {
+		if reason := notReadyReason(a.Token); reason != "" {
+			if len(all) > 1 {
+				reason = "account " + a.Name + ": " + reason
+			}
+			reasons = append(reasons, reason)
+		}
+	}
+	if len(reasons) == 0 {
+		h.everReady.Store(true)
+	}
+	return reasons
+}
+
+// notReadyReason returns why an account cannot serve requests yet; empty if it can.
 func notReadyReason(t TokenState) string {
 	switch {
 	case t.EverHeld:
@@ -35,17 +58,21 @@ func notReadyReason(t TokenState) string {
 type readiness struct {
 	Ready bool `json:"ready"`
 	// Reasons say why it is not ready.
-	Reasons []string   `json:"reasons"`
-	Token   TokenState `json:"token"`
+	Reasons []string `json:"reasons"`
+	// Token is that of the account to look at, and Tokens are those of all accounts, by
+	// name.
+	Token  TokenState            `json:"token"`
+	Tokens map[string]TokenState `json:"tokens"`
 }
 
-// readyz reports whether to send requests here: there has been a token, and no drain has
-// begun. A later failure of the token endpoint or Mimecast does not matter, since neither a
+// readyz reports whether to send requests here: every account has held a token, and no
+// drain has begun. A later failure of the token endpoint or Mimecast does not matter, since neither a
 // restart nor another instance would fix it.
 func (h *handler) readyz(w http.ResponseWriter, _ *http.Request) {
-	state := readiness{Reasons: []string{}, Token: h.options.Token()}
-	if reason := notReadyReason(state.Token); reason != "" {
-		state.Reasons = append(state.Reasons, reason)
+	all := h.options.Accounts()
+	state := readiness{Reasons: h.notReadyReasons(all), Token: worstAccount(all).Token, Tokens: map[string]TokenState{}}
+	for _, a := range all {
+		state.Tokens[a.Name] = a.Token
 	}
 	if h.draining() {
 		state.Reasons = append(state.Reasons, "the proxy is shutting down")

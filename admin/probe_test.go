@@ -10,7 +10,7 @@ import (
 
 func TestLivenessAsksNothing(t *testing.T) {
 	s := serve(t, admin.Options{
-		Token:    func() admin.TokenState { panic("asked for the token") },
+		Accounts: func() []admin.Account { panic("asked for the token") },
 		Draining: func() bool { panic("asked for the drain") },
 	})
 	for _, path := range []string{"/livez", "/healthz"} {
@@ -38,7 +38,7 @@ func TestReadyMeansATokenWasHeldAndNoDrainBegan(t *testing.T) {
 		{later, true, 200, 503, []string{"the proxy is shutting down"}},
 		{never, true, 503, 503, []string{"no token was held yet: check the secret", "the proxy is shutting down"}},
 	} {
-		s := serve(t, admin.Options{Token: func() admin.TokenState { return c.token }, Draining: func() bool { return c.draining }})
+		s := serve(t, admin.Options{Accounts: having(c.token), Draining: func() bool { return c.draining }})
 		if res, _ := ask(t, s, "GET", "/startupz"); res.StatusCode != c.startup {
 			t.Errorf("%+v: startup %d", c, res.StatusCode)
 		}
@@ -46,6 +46,7 @@ func TestReadyMeansATokenWasHeldAndNoDrainBegan(t *testing.T) {
 		var got struct {
 			Ready   bool
 			Reasons []string
+			Tokens  map[string]struct{ Held bool }
 			Token   struct {
 				Held      bool
 				LastError string `json:"last_error"`
@@ -55,8 +56,32 @@ func TestReadyMeansATokenWasHeldAndNoDrainBegan(t *testing.T) {
 			t.Fatal(err)
 		}
 		if res.StatusCode != c.ready || got.Ready != (c.ready == 200) || strings.Join(got.Reasons, "; ") != strings.Join(c.reasons, "; ") ||
-			got.Token.Held != c.token.Held || got.Token.LastError != c.token.LastError || !strings.Contains(body, `"reasons":[`) {
+			got.Token.Held != c.token.Held || got.Tokens["default"].Held != c.token.Held || got.Token.LastError != c.token.LastError || !strings.Contains(body, `"reasons":[`) {
 			t.Errorf("%+v: %d %s", c, res.StatusCode, body)
+		}
+	}
+}
+
+func TestReadyMeansThatEachAccountHeldATokenOnce(t *testing.T) {
+	held := admin.TokenState{Held: true, EverHeld: true, Valid: true}
+	var all []admin.Account
+	s := serve(t, admin.Options{Accounts: func() []admin.Account { return all }})
+	for _, step := range []struct {
+		name   string
+		all    []admin.Account
+		status int
+		want   string
+	}{
+		{"one of two", []admin.Account{{Name: "default", Token: held}, {Name: "emea", Token: admin.TokenState{LastError: "down"}}}, 503, "account emea: no token was held yet: down"},
+		{"both", []admin.Account{{Name: "default", Token: held}, {Name: "emea", Token: held}}, 200, `"emea":{"held":true`},
+		{"an account that was added later", []admin.Account{{Name: "default", Token: held}, {Name: "new"}}, 200, `"new":{"held":false`},
+	} {
+		all = step.all
+		if res, body := ask(t, s, "GET", "/readyz"); res.StatusCode != step.status || !strings.Contains(body, step.want) {
+			t.Errorf("%s: %d %s", step.name, res.StatusCode, body)
+		}
+		if res, body := ask(t, s, "GET", "/startupz"); res.StatusCode != step.status {
+			t.Errorf("%s: startup: %d %s", step.name, res.StatusCode, body)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"net/http"
+	"slices"
 
 	"mimecast-proxy/event"
 )
@@ -13,7 +14,10 @@ type Status struct {
 	// Diagnosis is made by this package.
 	Diagnosis Diagnosis `json:"verdict"`
 	event.Snapshot
-	Account Account `json:"account"`
+	// Account is the one to look at: the first whose token is not as it should be, or
+	// else the first. Token is its token, and Accounts are all.
+	Account  Account   `json:"account"`
+	Accounts []Account `json:"accounts"`
 	// Listen is the address of the data port.
 	Listen   string `json:"listen"`
 	Draining bool   `json:"draining"`
@@ -27,8 +31,9 @@ type Status struct {
 	Warnings []string `json:"warnings"`
 }
 
-// Account is the account that the proxy uses.
+// Account is an account that clients use.
 type Account struct {
+	Name string `json:"name"`
 	// ClientID is shortened before it is shown.
 	ClientID string `json:"client_id"`
 	Region   string `json:"region"`
@@ -36,13 +41,43 @@ type Account struct {
 	// Credentials says where the credentials come from: a variable, a file or a stored
 	// connection.
 	Credentials string `json:"credentials"`
+	// InFlight is the number of its in-flight requests.
+	InFlight int        `json:"in_flight"`
+	Token    TokenState `json:"token"`
+}
+
+// accounts returns the accounts as they are shown.
+func (h *handler) accounts() []Account {
+	all := h.options.Accounts()
+	for i := range all {
+		all[i].ClientID = shorten(all[i].ClientID)
+	}
+	return all
+}
+
+// worstAccount returns the account to look at.
+func worstAccount(all []Account) Account {
+	if len(all) == 0 { // a clients file without a client
+		return Account{}
+	}
+	for _, wrong := range []func(TokenState) bool{
+		func(t TokenState) bool { return t.Refused },
+		func(t TokenState) bool { return !t.Valid || t.Rejected },
+		func(t TokenState) bool { return t.LastError != "" },
+	} {
+		if i := slices.IndexFunc(all, func(a Account) bool { return wrong(a.Token) }); i >= 0 {
+			return all[i]
+		}
+	}
+	return all[0]
 }
 
 // current returns the status as it is shown.
 func (h *handler) current() Status {
 	s := h.options.Status()
-	s.Account.ClientID = shorten(s.Account.ClientID)
-	s.Token = h.options.Token()
+	s.Accounts = h.accounts()
+	s.Account = worstAccount(s.Accounts)
+	s.Token = s.Account.Token
 	s.Draining = h.draining()
 	s.Diagnosis = diagnose(&s)
 	return s

@@ -11,12 +11,10 @@ import (
 
 func TestStatusIsJSONWithTheTokenAndAShortClientID(t *testing.T) {
 	o := full()
-	o.Token = func() admin.TokenState {
-		return admin.TokenState{Held: true, EverHeld: true, Expiry: time.Unix(1e9, 0)}
-	}
+	o.Accounts = having(admin.TokenState{Held: true, EverHeld: true, Expiry: time.Unix(1e9, 0)})
 	o.Draining = func() bool { return true }
 	o.Status = func() admin.Status {
-		return admin.Status{Account: admin.Account{ClientID: "abcdefghijkl"}, Snapshot: event.Snapshot{Version: "v1"}}
+		return admin.Status{Snapshot: event.Snapshot{Version: "v1"}}
 	}
 	s := serve(t, o)
 	res, body := ask(t, s, "GET", "/api/status")

@@ -1,10 +1,13 @@
 package app
 
 import (
+	"context"
 	"crypto/x509"
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -13,44 +16,62 @@ import (
 	"mimecast-proxy/account"
 	"mimecast-proxy/config"
 	"mimecast-proxy/event"
+	"mimecast-proxy/secret"
 	"mimecast-proxy/telemetry"
 	"mimecast-proxy/token"
 	"mimecast-proxy/upstream"
 )
 
+// accountSpec says which account one is.
+type accountSpec struct {
+	name, region      string
+	baseURL, tokenURL *url.URL
+	// id and secret return the current credentials; origin says where they come from,
+	// and remedy what to do if they are refused.
+	id, secret     func() secret.Text
+	origin, remedy string
+}
+
+// defaultAccount is the account of the MIMECAST_ variables.
+func defaultAccount(cfg config.Config) accountSpec {
+	return accountSpec{
+		name: account.Default, region: cfg.Region, baseURL: cfg.BaseURL, tokenURL: cfg.TokenURL,
+		id: cfg.ClientID.Value, secret: cfg.ClientSecret.Value,
+		origin: cfg.Origin(cfg.ClientSecret), remedy: credentialsRemedy(cfg),
+	}
+}
+
 // mimecastAccount is one account at Mimecast with what runs for it.
 type mimecastAccount struct {
+	accountSpec
+	*account.Account // as requests use it
+
 	upstream *upstream.Connections
 	// endpoint leads to the token endpoint; it is upstream if both have one host.
 	endpoint *upstream.Connections
-	download *download // of batch files
-	grant    *token.ClientCredentials
 	source   *token.Source
+	sealed   secretHistory
+	// credentials are nil for the account of the variables.
+	credentials *atomic.Pointer[fileCredentials]
 	// clockSkew is how far this machine's clock is ahead of Mimecast's, as a
 	// time.Duration; 0 before that is known.
 	clockSkew atomic.Int64
+
+	// stop ends the goroutine that renews the token, and ended is closed when it has.
+	stop  context.CancelFunc
+	ended chan struct{}
 }
 
-// newAccount returns the account of the MIMECAST_ variables. It reports to telemetry,
-// and makes its tokens known to the redactor.
-func newAccount(cfg config.Config, tel *telemetry.Telemetry, redactor *telemetry.Redactor) (*mimecastAccount, error) {
-	api, err := connections(cfg)
-	if err != nil {
-		return nil, err
+// newAccount returns an account whose token is not renewed yet. It reports to telemetry,
+// and makes its tokens known to the redactor. Its connections verify by the roots.
+func newAccount(spec accountSpec, cfg config.Config, trusted *x509.CertPool, tel *telemetry.Telemetry, redactor *telemetry.Redactor) *mimecastAccount {
+	api := connections(cfg, trusted)
+	a := &mimecastAccount{accountSpec: spec, upstream: api, endpoint: api}
+	if spec.tokenURL.Host != spec.baseURL.Host { // so that they share no limit
+		a.endpoint = connections(cfg, trusted)
 	}
-	a := &mimecastAccount{upstream: api, endpoint: api}
-	trusted, err := roots(cfg.CA)
-	if err != nil {
-		return nil, err
-	}
-	a.download = newDownload(cfg, trusted)
-	if cfg.TokenURL.Host != cfg.BaseURL.Host { // so that they share no limit
-		if a.endpoint, err = connections(cfg); err != nil {
-			return nil, err
-		}
-	}
-	a.grant = &token.ClientCredentials{
-		URL: cfg.TokenURL.String(), ID: cfg.ClientID.Value, Secret: cfg.ClientSecret.Value, Transport: a.endpoint,
+	grant := &token.ClientCredentials{
+		URL: spec.tokenURL.String(), ID: spec.id, Secret: spec.secret, Transport: a.endpoint,
 		OnClockSkew: func(skew time.Duration) {
 			a.clockSkew.Store(int64(skew))
 			tel.Clock(skew)
@@ -59,32 +80,45 @@ func newAccount(cfg config.Config, tel *telemetry.Telemetry, redactor *telemetry
 			}
 		},
 	}
-	a.source = &token.Source{Fetcher: a.grant, Trace: token.Trace{
-		Start: tel.TokenStart,
+	a.source = &token.Source{Fetcher: grant, Trace: token.Trace{
+		Start: func(event.TokenTrigger) { tel.TokenStart(spec.name) },
 		Done: func(t event.TokenTrigger, took time.Duration, tok *token.Token, err error) {
 			expiry := time.Time{}
 			if err == nil {
 				expiry = tok.Expiry()
-				redactToken(redactor, tok)
+				redactToken(redactor, spec.name, tok)
 			}
-			tel.TokenDone(t, outcomeOf(err), took, expiry, withDetail(err))
+			tel.TokenDone(spec.name, t, outcomeOf(err), took, expiry, withDetail(err))
 		},
 	}}
-	return a, nil
+	a.Account = &account.Account{
+		Name: spec.name, BaseURL: spec.baseURL, Transport: api, TokenPath: tokenPath(spec.baseURL, spec.tokenURL),
+		Tokens:   tokens{source: a.source, redactor: redactor, remedy: spec.remedy},
+		SealKeys: func() []secret.Text { return a.sealed.with(spec.secret()) },
+	}
+	a.SealKeys() // the first of the history
+	return a
 }
 
-// forRequests returns the account as requests use it.
-func (a *mimecastAccount) forRequests(cfg config.Config, redactor *telemetry.Redactor) *account.Account {
-	return &account.Account{
-		Name: account.Default, BaseURL: cfg.BaseURL, Transport: a.upstream,
-		Tokens: tokens{source: a.source, redactor: redactor, remedy: credentialsRemedy(cfg)},
-	}
+// start renews the token until ctx ends or the account is retired.
+func (a *mimecastAccount) start(ctx context.Context) {
+	ctx, a.stop = context.WithCancel(ctx)
+	a.ended = make(chan struct{})
+	go func() {
+		defer close(a.ended)
+		a.source.Run(ctx)
+	}()
+}
+
+// credentialsChanged requests a token with them.
+func (a *mimecastAccount) credentialsChanged() {
+	a.SealKeys()
+	a.source.CredentialsChanged()
 }
 
 // trust makes new connections verify by other roots.
 func (a *mimecastAccount) trust(roots *x509.CertPool) {
 	a.upstream.Trust(roots)
-	a.download.trust(roots)
 	if a.endpoint != a.upstream {
 		a.endpoint.Trust(roots)
 	}
@@ -92,16 +126,28 @@ func (a *mimecastAccount) trust(roots *x509.CertPool) {
 
 func (a *mimecastAccount) closeIdleConnections() {
 	a.upstream.CloseIdleConnections()
-	a.download.closeIdleConnections()
 	a.endpoint.CloseIdleConnections()
 }
 
-// connections returns the connections to one host of Mimecast's.
-func connections(cfg config.Config) (*upstream.Connections, error) {
-	roots, err := roots(cfg.CA)
-	if err != nil {
-		return nil, err
+// secretHistory remembers the secret before the current one, which opens what other
+// replicas sealed just before it changed.
+type secretHistory struct {
+	mu                sync.Mutex // guards the rest
+	current, previous secret.Text
+}
+
+// with returns the current secret and the one before, if there was one.
+func (h *secretHistory) with(current secret.Text) []secret.Text {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if current.Reveal() != h.current.Reveal() {
+		h.current, h.previous = current, h.current
 	}
+	return slices.DeleteFunc([]secret.Text{h.current, h.previous}, secret.Text.IsZero)
+}
+
+// connections returns the connections to one host of Mimecast's.
+func connections(cfg config.Config, roots *x509.CertPool) *upstream.Connections {
 	forward := corporateProxy(cfg)
 	return upstream.New(upstream.Options{
 		Roots:           roots,
@@ -111,7 +157,7 @@ func connections(cfg config.Config) (*upstream.Connections, error) {
 		IdleTimeout:     cfg.IdleTimeout,
 		MaxConnections:  cfg.MaxConnections,
 		MemoryLimit:     cfg.MemoryLimit,
-	}), nil
+	})
 }
 
 // corporateProxy returns the corporate proxy on the way to a URL, or nil.

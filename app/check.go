@@ -11,7 +11,9 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -33,7 +35,10 @@ const (
 // Step is one line of Check's report.
 type Step struct {
 	Step string `json:"step"`
-	OK   bool   `json:"ok"`
+	// Account is the name of the account that the step is about; empty if it is about
+	// none.
+	Account string `json:"account,omitempty"`
+	OK      bool   `json:"ok"`
 	// Detail says what was found, or what is wrong and what to do.
 	Detail string `json:"detail"`
 	// Milliseconds is how long it took.
@@ -50,11 +55,13 @@ type CheckOptions struct {
 	JSON bool
 	// Products asks, once all steps passed, which products the application may use.
 	Products bool
+	// Account is the name of the only account to test; empty: all are tested.
+	Account string
 }
 
-// Check tests, one after the other, the configuration, DNS, TLS, the
-// credentials and one request. It prints a line a step, or JSON, and stops at
-// the first that fails.
+// Check tests, one after the other, the configuration, and for each account DNS, TLS, the
+// credentials and one request. It prints a line a step, or JSON. The first step that fails
+// is the account's last.
 func (p Env) Check(ctx context.Context, o CheckOptions) error {
 	path := o.Path
 	ctx, stop := p.untilSignal(ctx)
@@ -70,17 +77,42 @@ func (p Env) Check(ctx context.Context, o CheckOptions) error {
 		return errors.Join(err, report.unconfigured(err))
 	}
 	redactSecrets(redactor, cfg)
-	api, err := connections(cfg)
+	specs, err := accountsToCheck(cfg, o.Account)
 	if err != nil {
 		return &ExitError{ExitUsage, err}
 	}
-	defer api.CloseIdleConnections()
-	c := &check{cfg: cfg, upstream: api, path: path, redactor: redactor}
-	failed := false
+	trusted, err := roots(cfg.CA)
+	if err != nil {
+		return &ExitError{ExitUsage, err}
+	}
+	if err := report.add(Step{Step: "configuration", OK: true, Detail: configurationDetail(cfg, specs)}); err != nil {
+		return err
+	}
+	report.severalAccounts = len(specs) > 1
+	for _, spec := range specs {
+		redactor.Set("client secret of "+spec.name, spec.secret())
+		c := &check{spec: spec, upstream: connections(cfg, trusted), path: path, redactor: redactor}
+		err := c.run(ctx, &report, o.Products)
+		c.upstream.CloseIdleConnections()
+		if err != nil {
+			return err
+		}
+	}
+	if err := report.end(); err != nil {
+		return err
+	}
+	if report.failed {
+		return &ExitError{Code: ExitFailed}
+	}
+	return nil
+}
+
+// run makes the steps of one account until one fails. The error is that of the output.
+func (c *check) run(ctx context.Context, report *reporter, products bool) error {
 	for _, s := range []struct {
 		name string
 		do   func(context.Context) (string, error)
-	}{{"configuration", c.configuration}, {"dns", c.dns}, {"tls", c.tls}, {"token", c.token}, {"request", c.request}} {
+	}{{"dns", c.dns}, {"tls", c.tls}, {"token", c.token}, {"request", c.request}} {
 		ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 		began := time.Now()
 		detail, err := s.do(ctx)
@@ -88,26 +120,37 @@ func (p Env) Check(ctx context.Context, o CheckOptions) error {
 		if err != nil {
 			detail = err.Error()
 		}
-		failed = failed || err != nil
-		if err := report.add(Step{Step: s.name, OK: err == nil, Detail: detail, Milliseconds: time.Since(began).Milliseconds()}); err != nil {
-			return err
-		}
-		if failed {
-			break
+		step := Step{Step: s.name, Account: c.spec.name, OK: err == nil, Detail: detail, Milliseconds: time.Since(began).Milliseconds()}
+		if outputErr := report.add(step); outputErr != nil || err != nil {
+			return outputErr
 		}
 	}
-	if o.Products && !failed {
-		if err := report.addProducts(c.products(ctx)); err != nil {
-			return err
-		}
+	if !products {
+		return nil
 	}
-	if err := report.end(); err != nil {
-		return err
+	return report.addProducts(c.products(ctx))
+}
+
+// accountsToCheck returns all accounts of a configuration, or that of the name.
+func accountsToCheck(cfg config.Config, name string) ([]accountSpec, error) {
+	var all []accountSpec
+	if cfg.HasDefaultAccount() {
+		all = append(all, defaultAccount(cfg))
 	}
-	if failed {
-		return &ExitError{Code: ExitFailed}
+	if !cfg.Clients.IsZero() {
+		all = append(all, convert(cfg.Clients.Current().Accounts, func(a config.Account) accountSpec {
+			return fileAccount(a, new(atomic.Pointer[fileCredentials]))
+		})...)
 	}
-	return nil
+	if name == "" {
+		return all, nil
+	}
+	i := slices.IndexFunc(all, func(a accountSpec) bool { return a.name == name })
+	if i < 0 {
+		names := convert(all, func(a accountSpec) string { return a.name })
+		return nil, fmt.Errorf("--account %s: there is no such account; choose one of: %s", name, strings.Join(names, ", "))
+	}
+	return all[i : i+1], nil
 }
 
 // isTarget reports whether path can be sent as it is (RFC 9112, section 3.2.1).
@@ -122,17 +165,24 @@ type reporter struct {
 	asJSON   bool
 	redactor *telemetry.Redactor
 	steps    []Step
+	// severalAccounts makes lines name their account.
+	severalAccounts bool
+	failed          bool
 }
 
 func (r *reporter) add(s Step) error {
 	s.Detail = r.redactor.Redact(s.Detail)
 	r.steps = append(r.steps, s)
+	r.failed = r.failed || !s.OK
 	if r.asJSON {
 		return nil
 	}
 	verdict := "ok    "
 	if !s.OK {
 		verdict = "FAILED"
+	}
+	if r.severalAccounts {
+		verdict += "  " + s.Account
 	}
 	_, err := fmt.Fprintf(r.w, "%s  %-13s  %s (%d ms)\n", verdict, s.Step, s.Detail, s.Milliseconds)
 	return err
@@ -147,7 +197,7 @@ func (r *reporter) unconfigured(why error) error {
 }
 
 func (r *reporter) end() error {
-	ok := r.steps[len(r.steps)-1].OK
+	ok := !r.failed
 	switch {
 	case !r.asJSON && ok:
 		_, err := fmt.Fprintln(r.w, "All steps passed. Start the proxy with: mimecast-proxy")
@@ -165,26 +215,29 @@ func (r *reporter) end() error {
 
 // check holds what its steps share.
 type check struct {
-	cfg      config.Config
+	spec     accountSpec
 	upstream *upstream.Connections
 	path     string
 	held     *token.Token
 	redactor *telemetry.Redactor
 }
 
-func (c *check) configuration(context.Context) (string, error) {
-	detail := "base URL " + c.cfg.BaseURL.String()
-	for _, w := range c.cfg.Warnings {
+func configurationDetail(cfg config.Config, specs []accountSpec) string {
+	detail := fmt.Sprintf("%d accounts", len(specs))
+	if len(specs) == 1 {
+		detail = "base URL " + specs[0].baseURL.String()
+	}
+	for _, w := range cfg.Warnings {
 		detail += "; warning: " + w
 	}
-	return detail, nil
+	return detail
 }
 
 func (c *check) dns(ctx context.Context) (string, error) {
 	if via, err := c.forwardProxy(); err != nil || via != "" {
 		return "left to the corporate proxy " + via, err
 	}
-	host := c.cfg.BaseURL.Hostname()
+	host := c.spec.baseURL.Hostname()
 	addrs, err := net.DefaultResolver.LookupHost(ctx, host)
 	if err != nil {
 		return "", explained(ctx, err)
@@ -194,7 +247,7 @@ func (c *check) dns(ctx context.Context) (string, error) {
 
 // forwardProxy returns the host of the corporate proxy on the way, if any.
 func (c *check) forwardProxy() (string, error) {
-	via, err := c.upstream.ForwardProxy(c.cfg.BaseURL)
+	via, err := c.upstream.ForwardProxy(c.spec.baseURL)
 	if err != nil {
 		return "", fmt.Errorf("HTTPS_PROXY: %w", err)
 	}
@@ -207,7 +260,7 @@ func (c *check) forwardProxy() (string, error) {
 // tls asks for the bare base URL without a token: any answer at all shows that
 // a trusted connection can be made.
 func (c *check) tls(ctx context.Context) (string, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodHead, c.cfg.BaseURL.String(), nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodHead, c.spec.baseURL.String(), nil)
 	if err != nil {
 		return "", err
 	}
@@ -239,13 +292,13 @@ func (c *check) token(ctx context.Context) (string, error) {
 // machine's clock is wrong.
 func (c *check) fetchToken(ctx context.Context) (clock string, err error) {
 	grant := &token.ClientCredentials{
-		URL: c.cfg.TokenURL.String(), ID: c.cfg.ClientID.Value, Secret: c.cfg.ClientSecret.Value, Transport: c.upstream,
+		URL: c.spec.tokenURL.String(), ID: c.spec.id, Secret: c.spec.secret, Transport: c.upstream,
 		OnClockSkew: func(ahead time.Duration) { clock = clockSkewWarning(ahead) },
 	}
 	held, err := grant.Fetch(ctx)
 	if err == nil {
 		c.held = held
-		redactToken(c.redactor, held)
+		redactToken(c.redactor, c.spec.name, held)
 	}
 	return clock, err
 }
@@ -258,16 +311,16 @@ func (c *check) lifetime() time.Duration {
 // sentSecret says how long the secret is and where it comes from, which tells a
 // truncated one and the wrong file.
 func (c *check) sentSecret() string {
-	return fmt.Sprintf("a secret of %d characters from %s", utf8.RuneCountInString(c.cfg.ClientSecret.Value().Reveal()), c.cfg.Origin(c.cfg.ClientSecret))
+	return fmt.Sprintf("a secret of %d characters from %s", utf8.RuneCountInString(c.spec.secret().Reveal()), c.spec.origin)
 }
 
 // get requests the check's path with its token.
 func (c *check) get(ctx context.Context) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.cfg.BaseURL.String(), nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.spec.baseURL.String(), nil)
 	if err != nil {
 		return nil, err
 	}
-	req.URL = proxy.Target(c.cfg.BaseURL, c.path)
+	req.URL = proxy.Target(c.spec.baseURL, c.path)
 	req.Header.Set("Authorization", c.held.Authorization())
 	res, err := c.upstream.RoundTrip(req)
 	if err != nil {

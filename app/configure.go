@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"slices"
+	"strings"
 
 	"mimecast-proxy/config"
 	"mimecast-proxy/guard"
@@ -13,16 +14,12 @@ import (
 // are reported along with all others.
 func (p Env) configure(environ []string) (config.Config, error) {
 	cfg, err := config.Parse(withMemoryLimit(environ, os.DirFS("/")), newProfiles(environ))
-	if err == nil && !cfg.Clients.IsZero() {
-		// Without this a listener would be open to all, since the guard knows no clients yet.
-		return cfg, &ExitError{ExitUsage, errors.New("PROXY_CLIENTS_FILE is valid, but this build cannot apply it yet; set PROXY_API_KEY_FILE instead")}
-	}
 	faults, failed := errors.AsType[*config.Error](err)
-	if _, routeErr := guard.ParseRoutes(cfg.Allow); routeErr != nil {
+	if wrong := routeErrors(cfg); len(wrong) > 0 {
 		if !failed {
 			faults = &config.Error{}
 		}
-		faults.Errors = append(faults.Errors, config.VariableError{Variable: "PROXY_ALLOW", Found: routeErr.Error(), Accepted: "patterns such as GET /siem/, and presets"})
+		faults.Errors = append(faults.Errors, wrong...)
 		return cfg, faults
 	}
 	if failed && p.Terminal && lacksCredentials(environ) {
@@ -33,6 +30,25 @@ func (p Env) configure(environ []string) (config.Config, error) {
 		faults.Warnings = append(faults.Warnings, connect)
 	}
 	return cfg, err
+}
+
+// routeErrors returns what is wrong with the routes of a configuration.
+func routeErrors(cfg config.Config) []config.VariableError {
+	const accepted = "patterns such as GET /siem/, and presets"
+	var wrong []config.VariableError
+	if _, err := guard.ParseRoutes(cfg.Allow); err != nil {
+		wrong = append(wrong, config.VariableError{Variable: "PROXY_ALLOW", Found: err.Error(), Accepted: accepted})
+	}
+	if cfg.Clients.IsZero() {
+		return wrong
+	}
+	for _, c := range cfg.Clients.Current().Clients {
+		if _, err := guard.ParseRoutes(c.Allow); err != nil {
+			found := cfg.Clients.Position(c.AllowLine) + ": " + strings.ReplaceAll(err.Error(), "\n", "; ")
+			wrong = append(wrong, config.VariableError{Variable: "PROXY_CLIENTS_FILE", Found: found, Accepted: accepted})
+		}
+	}
+	return wrong
 }
 
 // credentialVariables name the account's credentials.

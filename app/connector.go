@@ -136,12 +136,13 @@ func (c *connector) test(ctx context.Context, in connectpage.Input) (done connec
 	if err != nil {
 		return done, err
 	}
-	api, err := connections(cfg)
+	trusted, err := roots(cfg.CA)
 	if err != nil {
 		return done, err
 	}
+	api := connections(cfg, trusted)
 	defer api.CloseIdleConnections()
-	k := &check{cfg: cfg, upstream: api, path: DefaultCheckPath, redactor: c.redactor}
+	k := &check{spec: defaultAccount(cfg), upstream: api, path: DefaultCheckPath, redactor: c.redactor}
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	clock, err := k.fetchToken(ctx)

@@ -23,6 +23,8 @@ import (
 // value has neither.
 type interception struct {
 	authority *intercept.Authority
+	// baseHosts are those of the accounts at the start: the CA's constraint has them.
+	baseHosts []string
 	proxy     *intercept.Proxy // nil: no forward proxy
 	server    *server.Server   // of the forward proxy itself
 	listeners []net.Listener
@@ -36,8 +38,10 @@ func needsAuthority(cfg config.Config) bool {
 }
 
 // newAuthority returns the authority of the configuration.
-func newAuthority(cfg config.Config) (*intercept.Authority, error) {
-	names := append(mimecast.APIHosts(), cfg.BaseURL.Hostname())
+func (s *instance) newAuthority() (*intercept.Authority, error) {
+	cfg, names := s.cfg, mimecast.APIHosts()
+	s.intercept.baseHosts = convert(s.accounts.list(), func(one *mimecastAccount) string { return one.baseURL.Hostname() })
+	names = append(names, s.intercept.baseHosts...)
 	if len(cfg.TLSListen) > 0 && cfg.TLS.IsZero() {
 		names = slices.DeleteFunc(append(names, hosts(cfg)...), func(name string) bool { return name == "*" })
 	}
@@ -60,7 +64,7 @@ func (s *instance) openInterception(ctx context.Context, p Env, h http.Handler) 
 		return nil
 	}
 	var err error
-	if s.intercept.authority, err = newAuthority(s.cfg); err != nil {
+	if s.intercept.authority, err = s.newAuthority(); err != nil {
 		return err
 	}
 	if why := s.intercept.authority.Renewed(); why != "" {
@@ -117,8 +121,7 @@ func (s *instance) newForwardProxy(ctx context.Context, h http.Handler, tunnels 
 // isIntercepted reports whether calls of a host are Mimecast's. A base URL on this machine
 // is a simulator's, beside which there may be other servers.
 func (s *instance) isIntercepted(host string) bool {
-	base := s.cfg.BaseURL.Hostname()
-	return mimecast.IsAPIHost(host) || host == base && !isLoopback(base)
+	return mimecast.IsAPIHost(host) || !isLoopback(host) && slices.Contains(s.intercept.baseHosts, host)
 }
 
 // isLoopback reports whether a host is this machine.

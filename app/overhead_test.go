@@ -84,7 +84,7 @@ func serveVariant(variant string) error {
 	if err != nil {
 		return err
 	}
-	go parts.source.Run(ctx)
+	go parts.accounts.run(ctx)
 	h := parts.handler()
 	switch variant {
 	case mute:
@@ -130,7 +130,7 @@ func (p *components) transport(trace proxy.Trace, replaying func(int64)) http.Ro
 // and proxy: every request passes, with every header.
 func (p *components) unguarded() http.Handler {
 	trace := proxy.Trace{Unauthorized: p.tel.Unauthorized, Retried: p.tel.Retried, Answered: p.tel.Answered, Failed: p.tel.Failed, Held: p.tel.RateLimitWait}
-	a := &account.Account{BaseURL: p.cfg.BaseURL, Tokens: tokens{source: p.source}, Transport: p.upstream}
+	a := p.accounts.list()[0].Account
 	next := &httputil.ReverseProxy{
 		Rewrite:       func(r *httputil.ProxyRequest) { r.SetURL(p.cfg.BaseURL) },
 		Transport:     p.transport(trace, p.tel.ReplayBytes),

@@ -28,10 +28,9 @@ func hosts(cfg config.Config) []string {
 	return names
 }
 
-// tokenPath returns the path by which a client's request would reach the token
-// endpoint; empty if there is none.
-func tokenPath(cfg config.Config) string {
-	base, token := cfg.BaseURL, cfg.TokenURL
+// tokenPath returns the path by which a client's request to the base URL would reach the
+// token endpoint; empty if there is none.
+func tokenPath(base, token *url.URL) string {
 	if base.Scheme != token.Scheme || authority(base) != authority(token) {
 		return ""
 	}

@@ -44,7 +44,7 @@ func (c *check) products(ctx context.Context) Step {
 	if n := counts["unknown"]; n > 0 {
 		detail += fmt.Sprintf(", %d unknown", n)
 	}
-	return Step{Step: "products", OK: ctx.Err() == nil, Detail: detail, Milliseconds: time.Since(began).Milliseconds(), Products: all}
+	return Step{Step: "products", Account: c.spec.name, OK: ctx.Err() == nil, Detail: detail, Milliseconds: time.Since(began).Milliseconds(), Products: all}
 }
 
 func (c *check) product(ctx context.Context, f mimecast.Function) Product {
@@ -52,12 +52,12 @@ func (c *check) product(ctx context.Context, f mimecast.Function) Product {
 	defer cancel()
 	path, _, _ := strings.Cut(f.Path, "?")
 	p := Product{Product: f.Product, Request: f.Method + " " + path, Allowed: "unknown"}
-	req, err := http.NewRequestWithContext(ctx, f.Method, c.cfg.BaseURL.String(), strings.NewReader(f.Body))
+	req, err := http.NewRequestWithContext(ctx, f.Method, c.spec.baseURL.String(), strings.NewReader(f.Body))
 	if err != nil {
 		p.Detail = err.Error()
 		return p
 	}
-	req.URL = proxy.Target(c.cfg.BaseURL, f.Path)
+	req.URL = proxy.Target(c.spec.baseURL, f.Path)
 	req.Header.Set("Authorization", c.held.Authorization())
 	if f.Body != "" {
 		req.Header.Set("Content-Type", "application/json")

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"mimecast-proxy/account"
 	"mimecast-proxy/config"
 	"mimecast-proxy/guard"
 	"mimecast-proxy/secret"
@@ -16,7 +17,6 @@ import (
 // cannot be read is reported where its secret is needed.
 func redactSecrets(r *telemetry.Redactor, cfg config.Config) {
 	r.Set("client secret", cfg.ClientSecret.Values()...)
-	redactKeys(r, cfg.APIKey.Values()...)
 	var passwords []secret.Text
 	for _, raw := range []secret.Text{cfg.HTTPProxy, cfg.HTTPSProxy} {
 		text := raw.Reveal()
@@ -40,8 +40,13 @@ func redactKeys(r *telemetry.Redactor, keys ...secret.Text) {
 	r.Set("API key", texts...)
 }
 
-// redactToken makes a token known to a redactor, before any request bears it.
-func redactToken(r *telemetry.Redactor, tok *token.Token) {
+// redactToken makes an account's token known to a redactor, before any request bears it.
+// Of further accounts, of which there may be many, it knows the token before that too.
+func redactToken(r *telemetry.Redactor, name string, tok *token.Token) {
 	_, text, _ := strings.Cut(tok.Authorization(), " ")
-	r.Add(secret.New(text))
+	if name == account.Default {
+		r.Add(secret.New(text))
+	} else {
+		r.Set("token of "+name, secret.New(text))
+	}
 }

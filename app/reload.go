@@ -40,15 +40,16 @@ func (p *components) takeUp(variables []string) {
 	changed := func(name string) bool { return slices.Contains(variables, name) }
 	redactSecrets(p.redactor, p.cfg)
 	if changed("PROXY_API_KEY_FILE") {
-		if err := p.guard.SetClients(keyClients(p.cfg, p.requests)); err != nil {
-			p.tel.Logger().Warn("the new keys are not used", "error", err)
+		if err := p.accounts.apply(directoryOf(p.cfg)); err != nil {
+			p.tel.Logger().Warn("the new API keys are not used", "error", err)
 		}
 	}
 	if changed("MIMECAST_CA_FILE") {
 		if pool, err := roots(p.cfg.CA); err != nil {
 			p.tel.Logger().Warn("the new certificate authorities are not used", "error", err)
 		} else {
-			p.trust(pool)
+			p.accounts.trust(pool)
+			p.download.trust(pool)
 		}
 	}
 	if changed("PROXY_TLS_CERT_FILE") || changed("PROXY_TLS_KEY_FILE") {
@@ -57,7 +58,7 @@ func (p *components) takeUp(variables []string) {
 		}
 	}
 	if changed("MIMECAST_PROFILE") || changed("MIMECAST_CLIENT_ID_FILE") || changed("MIMECAST_CLIENT_SECRET_FILE") {
-		p.source.CredentialsChanged()
+		p.accounts.credentialsChanged()
 	}
 }
 

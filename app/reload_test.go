@@ -64,7 +64,7 @@ func TestTokenPathIsWhereAClientWouldReachTheTokenEndpoint(t *testing.T) {
 		cfg, err := config.Parse(environ, nil)
 		if got := ""; err != nil {
 			t.Errorf("%v: %v", urls, err)
-		} else if got = tokenPath(cfg); got != want {
+		} else if got = tokenPath(cfg.BaseURL, cfg.TokenURL); got != want {
 			t.Errorf("%v: %q, want %q", urls, got, want)
 		}
 	}
@@ -134,13 +134,13 @@ func TestNewAuthoritiesAreTrustedFromThenOn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer p.closeIdleConnections()
+	defer p.accounts.closeIdleConnections()
 	trusted := func() bool {
 		req, err := http.NewRequestWithContext(t.Context(), "GET", two.URL, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		res, err := p.upstream.RoundTrip(req)
+		res, err := p.accounts.list()[0].upstream.RoundTrip(req)
 		if err == nil {
 			res.Body.Close()
 		}

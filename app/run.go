@@ -52,6 +52,9 @@ func (p Env) Run(ctx context.Context, argv []string, interception bool) error {
 	if err != nil {
 		return err
 	}
+	if !cfg.Clients.IsZero() {
+		return &ExitError{ExitUsage, errors.New("PROXY_CLIENTS_FILE is for a gateway, and run serves one command with the account of the MIMECAST_ variables; unset it")}
+	}
 	cfg.ShutdownDelay = 0 // nobody routes to it
 	// Names that only the command knows.
 	cfg.Warnings = slices.DeleteFunc(cfg.Warnings, func(w string) bool { return slices.Contains(cfg.Foreign, w) })
@@ -154,7 +157,7 @@ func (s *instance) awaitToken(ctx context.Context, signals <-chan os.Signal) err
 	asked := make(chan struct{})
 	go func() {
 		defer close(asked)
-		_, err = s.source.Token(ctx)
+		err = s.accounts.awaitTokens(ctx)
 	}()
 	select {
 	case <-asked:

@@ -223,12 +223,12 @@ func (s *instance) hintAtTLS(r server.Rejection, detail string) {
 	if last != 0 && now-last < int64(hintInterval) || !s.hintedAt.CompareAndSwap(last, now) {
 		return
 	}
-	s.tel.Logger().Warn("client and port do not speak the same protocol", "client", r.Peer.String(), "detail", detail)
+	s.tel.Logger().Warn("client and port do not speak the same protocol", "peer", r.Peer.String(), "detail", detail)
 }
 
 func (s *instance) adminOptions(actions []admin.Action) admin.Options {
 	o := admin.Options{
-		Token:    s.tokenState,
+		Accounts: s.accountStates,
 		Draining: s.draining.Load,
 		Metrics:  s.tel.Metrics(),
 		Status:   s.status,
@@ -252,7 +252,7 @@ func (s *instance) run(ctx context.Context, signals <-chan os.Signal) error {
 	defer owned.Wait()
 	defer stop()
 	defer s.cut(nil)
-	owned.Go(func() { s.source.Run(running) })
+	owned.Go(func() { s.accounts.run(running) })
 	owned.Go(func() { s.report(running) })
 	owned.Go(func() { s.reload(running) })
 	owned.Go(func() { tidy(running) })
@@ -287,7 +287,15 @@ func (s *instance) run(ctx context.Context, signals <-chan os.Signal) error {
 
 func (s *instance) announce() {
 	log := s.tel.Logger()
-	attrs := []any{"listen", s.dataListeners[0].String(), "upstream", s.cfg.BaseURL.String(), "credentials", s.cfg.Origin(s.cfg.ClientSecret)}
+	attrs := []any{"listen", s.dataListeners[0].String()}
+	if all := s.accounts.list(); len(all) == 1 {
+		attrs = append(attrs, "upstream", all[0].baseURL.String(), "credentials", all[0].origin)
+	} else {
+		attrs = append(attrs, "accounts", strings.Join(convert(all, func(one *mimecastAccount) string { return one.name }), ","))
+	}
+	if !s.cfg.Clients.IsZero() {
+		attrs = append(attrs, "clients", len(s.cfg.Clients.Current().Clients))
+	}
 	if more := s.dataListeners[1:]; len(more) > 0 {
 		addresses := convert(more, dataListener.String)
 		attrs = append(attrs, "also_listening", strings.Join(addresses, ","))
@@ -334,7 +342,8 @@ func (s *instance) drain(signals <-chan os.Signal, hurried bool) error {
 	if s.admin != nil {
 		err = errors.Join(err, s.admin.Close())
 	}
-	s.closeIdleConnections()
+	s.accounts.closeIdleConnections()
+	s.download.closeIdleConnections()
 	if err == nil {
 		log.Info("drained")
 	}

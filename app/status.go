@@ -9,9 +9,19 @@ import (
 	"mimecast-proxy/token"
 )
 
-// tokenState is what the token source knows, as the admin listener shows it.
-func (s *instance) tokenState() admin.TokenState {
-	st := s.source.Status()
+// accountStates are what is known of the accounts, as the admin listener shows it.
+func (s *instance) accountStates() []admin.Account {
+	return convert(s.accounts.list(), func(one *mimecastAccount) admin.Account {
+		return admin.Account{
+			Name: one.name, ClientID: one.id().Reveal(), Region: one.region, BaseURL: one.baseURL.String(),
+			Credentials: s.redactor.Redact(one.origin), InFlight: one.InFlight(), Token: s.tokenState(one),
+		}
+	})
+}
+
+// tokenState is what an account's token source knows.
+func (s *instance) tokenState(one *mimecastAccount) admin.TokenState {
+	st := one.source.Status()
 	state := admin.TokenState{
 		Held: st.Held, Valid: st.Valid, EverHeld: st.Held, Rejected: st.Rejected,
 		FetchedAt: st.Fetched, Expiry: st.Expiry, NextRenewal: st.NextRenewal,
@@ -29,7 +39,6 @@ func (s *instance) tokenState() admin.TokenState {
 func (s *instance) status() admin.Status {
 	return admin.Status{
 		Snapshot: s.tel.Snapshot(),
-		Account:  admin.Account{ClientID: s.cfg.ClientID.Value().Reveal(), Region: s.cfg.Region, BaseURL: s.cfg.BaseURL.String(), Credentials: s.redactor.Redact(s.cfg.Origin(s.cfg.ClientSecret))},
 		Listen:   s.dataAddr.String(), MaxRequests: s.cfg.MaxRequests, ReportOnly: s.cfg.AllowReport, Warnings: s.warnings(),
 	}
 }
@@ -38,8 +47,11 @@ func (s *instance) status() admin.Status {
 // 1.0 only.
 func (s *instance) warnings() []string {
 	all := append([]string{}, s.cfg.Warnings...)
-	if fault := clockSkewWarning(time.Duration(s.clockSkew.Load())); fault != "" {
-		all = append(all, fault)
+	for _, one := range s.accounts.list() {
+		if fault := clockSkewWarning(time.Duration(one.clockSkew.Load())); fault != "" {
+			all = append(all, fault)
+			break // it is the same clock
+		}
 	}
 	all = append(all, s.api1Only.all()...)
 	return convert(all, s.redactor.Redact)

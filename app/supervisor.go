@@ -30,7 +30,7 @@ func addressOf(l net.Listener) config.Address {
 // held or was not to be had, and from then on that it answers.
 func (s *instance) report(ctx context.Context) {
 	first, cancel := context.WithTimeout(ctx, firstToken)
-	_, err := s.source.Token(first)
+	err := s.accounts.awaitTokens(first)
 	cancel()
 	if ctx.Err() != nil {
 		return

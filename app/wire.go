@@ -19,7 +19,8 @@ import (
 
 // components are what a running proxy is made of.
 type components struct {
-	*mimecastAccount
+	accounts *accounts
+	download *download // of batch files
 	cfg      config.Config
 	tel      *telemetry.Telemetry
 	redactor *telemetry.Redactor
@@ -50,26 +51,25 @@ func (p Env) assemble(cfg config.Config) (*components, error) {
 	if err != nil {
 		return nil, &ExitError{ExitUsage, err}
 	}
-	a, err := newAccount(cfg, tel, redactor)
+	trusted, err := roots(cfg.CA)
 	if err != nil {
 		return nil, &ExitError{ExitUsage, err}
 	}
-	requests := a.forRequests(cfg, redactor)
 	g, err := guard.New(guard.Policy{
-		Hosts: hosts(cfg), Origins: cfg.AllowedOrigins, Clients: keyClients(cfg, requests),
-		Routes: cfg.Allow, ReportOnly: cfg.AllowReport, TokenStub: cfg.TokenStub, TokenPath: tokenPath(cfg), MaxRequests: cfg.MaxRequests,
+		Hosts: hosts(cfg), Origins: cfg.AllowedOrigins,
+		Routes: cfg.Allow, ReportOnly: cfg.AllowReport, TokenStub: cfg.TokenStub, MaxRequests: cfg.MaxRequests,
 		MaxHeaderFields: cfg.MaxHeaderFields, Tunnel: tunnelAuthorization, TunnelPassword: !p.tunnelPassword.IsZero(),
-		Trace: guard.Trace{Denied: tel.Denied, Route: tel.Route},
+		Trace: guard.Trace{Client: tel.Client, Denied: tel.Denied, Route: tel.Route},
 	})
 	if err != nil {
 		return nil, &ExitError{ExitUsage, err}
 	}
-	return &components{mimecastAccount: a, cfg: cfg, tel: tel, redactor: redactor, guard: g, requests: requests, reread: p.Reread}, nil
-}
-
-// keyClients returns the only client: whoever knows PROXY_API_KEY.
-func keyClients(cfg config.Config, a *account.Account) []guard.Client {
-	return []guard.Client{{Keys: cfg.APIKey.Values(), Account: a}}
+	a := &accounts{cfg: cfg, tel: tel, redactor: redactor, setClients: g.SetClients, roots: trusted}
+	if err := a.apply(directoryOf(cfg)); err != nil {
+		return nil, &ExitError{ExitUsage, err}
+	}
+	cfg.Clients.OnChange(a.apply)
+	return &components{accounts: a, download: newDownload(cfg, trusted), cfg: cfg, tel: tel, redactor: redactor, guard: g, reread: p.Reread}, nil
 }
 
 // newTelemetry returns the log and the metrics, with what else writes to stderr led
@@ -79,7 +79,7 @@ func (p Env) newTelemetry(cfg config.Config, routes []string, redactor *telemetr
 	tel, err := telemetry.New(telemetry.Options{
 		Output: p.Stderr, Redactor: redactor,
 		Level: cfg.LogLevel, Format: cfg.LogFormat, Terminal: p.Terminal,
-		Version: version, Revision: revision, Routes: routes,
+		Version: version, Revision: revision, Routes: routes, Clients: !cfg.Clients.IsZero(),
 		MaxRequests: int64(cfg.MaxRequests), ReplayMemory: cfg.ReplayMemory,
 	})
 	if err != nil {

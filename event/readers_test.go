@@ -112,7 +112,9 @@ func snapshot(t *testing.T, k event.Kind) (string, []string) {
 func page(t *testing.T, k event.Kind) (string, []string) {
 	tel, _ := after(t, k)
 	h := admin.Handler(admin.Options{
-		Token:  func() admin.TokenState { return admin.TokenState{Held: true, Valid: true, EverHeld: true} },
+		Accounts: func() []admin.Account {
+			return []admin.Account{{Token: admin.TokenState{Held: true, Valid: true, EverHeld: true}}}
+		},
 		Status: func() admin.Status { return admin.Status{Snapshot: tel.Snapshot()} },
 		Local:  func(next http.Handler) http.Handler { return next },
 	})

@@ -37,6 +37,8 @@ type Snapshot struct {
 	Denials []Denial `json:"denials"`
 	// Retries counts how Mimecast's 401 responses ended, by outcome.
 	Retries map[RetryOutcome]uint64 `json:"retries"`
+	// Clients are the clients with names that have sent a request, by name.
+	Clients []Client `json:"clients"`
 	// RateLimit is what Mimecast last said of its quota; null before it did.
 	RateLimit *RateLimit `json:"rate_limit"`
 }
@@ -53,13 +55,17 @@ type Request struct {
 	// DurationMS is the whole time; OwnMS what the proxy took of it until the
 	// response began, UpstreamMS what Mimecast took until its response began. The
 	// rest is transfer.
-	DurationMS float64   `json:"duration_ms"`
-	OwnMS      float64   `json:"own_ms"`
-	UpstreamMS float64   `json:"upstream_ms"`
-	BytesIn    int64     `json:"bytes_in"`
-	BytesOut   int64     `json:"bytes_out"`
-	Retried    bool      `json:"retried,omitempty"`
+	DurationMS float64 `json:"duration_ms"`
+	OwnMS      float64 `json:"own_ms"`
+	UpstreamMS float64 `json:"upstream_ms"`
+	BytesIn    int64   `json:"bytes_in"`
+	BytesOut   int64   `json:"bytes_out"`
+	Retried    bool    `json:"retried,omitempty"`
+	// Client is the name of the client or, without one, its address; Peer is its address
+	// in either case. Account is empty for a client without a name.
 	Client     string    `json:"client"`
+	Peer       string    `json:"peer"`
+	Account    string    `json:"account,omitempty"`
 	Route      string    `json:"route,omitempty"`
 	MimecastID string    `json:"mimecast_request_id,omitempty"`
 	TraceID    string    `json:"trace_id,omitempty"`
@@ -134,10 +140,24 @@ type RateLimit struct {
 // TokenEvent is a token request that has ended.
 type TokenEvent struct {
 	Time       time.Time    `json:"time"`
+	Account    string       `json:"account"`
 	Trigger    TokenTrigger `json:"trigger"`
 	Outcome    TokenOutcome `json:"outcome"`
 	DurationMS float64      `json:"duration_ms"`
 	// Expiry is that of the token; zero if there is none.
 	Expiry time.Time `json:"expiry,omitzero"`
 	Error  string    `json:"error,omitempty"`
+}
+
+// Client is what a client with a name has sent since the start.
+type Client struct {
+	Name     string `json:"name"`
+	Account  string `json:"account"`
+	Requests uint64 `json:"requests"`
+	// Failed are those that went wrong, but for those that the proxy rejected.
+	Failed   uint64    `json:"failed"`
+	Rejected uint64    `json:"rejected"`
+	LastAt   time.Time `json:"last_at"`
+	// P95MS is the time that 95 % of its remembered requests took, in milliseconds.
+	P95MS float64 `json:"p95_ms"`
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"path"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -53,6 +54,8 @@ type roster struct {
 	// named reports whether any client has a name.
 	named bool
 	keys  *keyring
+	// tokenPaths lead to the accounts' token endpoints, in lower case.
+	tokenPaths []string
 }
 
 // SetClients replaces the clients, for all requests from now on. In-flight requests
@@ -126,6 +129,11 @@ func (ro *roster) add(from Client, rs *routes, taken *atomic.Int64) error {
 	c := &client{name: from.Name, slots: slots{max: int64(from.MaxRequests), taken: taken}, routes: rs, account: from.Account}
 	if c.account == nil {
 		c.account = new(account.Account)
+	}
+	if p := c.account.TokenPath; p != "" {
+		if p = strings.ToLower(path.Clean("/" + p)); !slices.Contains(ro.tokenPaths, p) {
+			ro.tokenPaths = append(ro.tokenPaths, p)
+		}
 	}
 	if c.name == "" {
 		ro.nameless = c
@@ -217,7 +225,7 @@ func (c *client) serve(g *Guard, w http.ResponseWriter, r *http.Request, next ht
 	}
 	defer c.slots.release()
 	if !c.account.Enter() {
-		g.reject(w, r, tooBusy("Account %s has %d in-flight requests and accepts no more. Retry later.", c.account.Name, c.account.MaxRequests))
+		g.reject(w, r, tooBusy("Account %s has %d in-flight requests and accepts no more. Retry later.", c.account.Name, c.account.MaxRequests()))
 		return true
 	}
 	defer c.account.Leave()

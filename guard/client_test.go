@@ -316,7 +316,8 @@ func TestAClientPastItsLimitIsTurnedAwayAlone(t *testing.T) {
 }
 
 func TestAnAccountPastItsLimitTurnsItsClientsAway(t *testing.T) {
-	one, two := &account.Account{Name: "emea", MaxRequests: 2}, &account.Account{Name: "us"}
+	one, two := &account.Account{Name: "emea"}, &account.Account{Name: "us"}
+	one.SetShare(2, 0)
 	of := func(name string, a *account.Account) guard.Client {
 		return guard.Client{Name: name, Keys: keysOf("k-" + name), Account: a, MaxRequests: 2}
 	}

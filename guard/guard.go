@@ -14,8 +14,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"path"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -50,9 +48,6 @@ type Policy struct {
 	// TokenStub makes the guard respond to POST /oauth/token with a token that only
 	// the proxy knows; else such a request is rejected.
 	TokenStub bool
-	// TokenPath is a further path, unescaped, that leads to Mimecast's token
-	// endpoint; empty if /oauth/token is the only one. It is rejected too.
-	TokenPath string
 	// MaxHeaderFields is the most header fields a request may have; 0: no limit.
 	MaxHeaderFields int
 	// MaxRequests is the most in-flight requests; 0: no limit.
@@ -96,7 +91,6 @@ type Guard struct {
 	reportOnly      bool
 	routeAs         func(path string) string // nil: none
 	tokenStub       bool
-	tokenPath       string // in lower case
 	tunnel          func(*http.Request) (authorization []string, ok bool)
 	tunnelPassword  bool
 	maxHeaderFields int // 0: no bound
@@ -130,9 +124,6 @@ func New(p Policy) (*Guard, error) {
 		tunnel:          p.Tunnel,
 		tunnelPassword:  p.TunnelPassword,
 		trace:           p.Trace,
-	}
-	if p.TokenPath != "" {
-		g.tokenPath = strings.ToLower(path.Clean("/" + p.TokenPath))
 	}
 	if err := g.SetClients(p.Clients); err != nil {
 		return nil, err

@@ -38,10 +38,12 @@ func newRequest(tb testing.TB, method, target string) *http.Request {
 // copy of the request.
 func TestPlainRequestAllocatesItsContextAlone(t *testing.T) {
 	hundred, _ := manyClients(100)
+	shared := new(account.Account)
+	shared.SetShare(9, 0)
 	for name, p := range map[string]guard.Policy{
 		"open":  {MaxRequests: 1024, Hosts: []string{"mimecast.internal"}, Origins: []string{"https://tool.example"}},
 		"keyed": {Clients: keyed("key")},
-		"named": {Clients: append(hundred, guard.Client{Name: "key", Keys: keysOf("key"), MaxRequests: 9, Account: &account.Account{MaxRequests: 9}})},
+		"named": {Clients: append(hundred, guard.Client{Name: "key", Keys: keysOf("key"), MaxRequests: 9, Account: shared})},
 	} {
 		g, err := newGuard(p)
 		if err != nil {

@@ -28,7 +28,7 @@ const (
 // endpoint, or as one below it: no client's credentials may reach the real one.
 func (g *Guard) isTokenEndpoint(t target) bool {
 	return t.anyInterpretation(func(path string) bool {
-		return isBelow(path, mimecast.TokenPath) || g.tokenPath != "" && isBelow(path, g.tokenPath)
+		return isBelow(path, mimecast.TokenPath) || slices.ContainsFunc(g.roster.Load().tokenPaths, func(root string) bool { return isBelow(path, root) })
 	})
 }
 

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/oauth2"
 	"golang.org/x/oauth2/clientcredentials"
 
+	"mimecast-proxy/account"
 	"mimecast-proxy/event"
 	"mimecast-proxy/guard"
 )
@@ -271,7 +272,7 @@ func TestNoTokenRequestGetsThrough(t *testing.T) {
 
 func TestNoRequestReachesATokenEndpointOfAnotherPath(t *testing.T) {
 	for _, path := range []string{"/auth/Token", "auth/token/", "//auth/./token"} {
-		g := newGate(t, guard.Policy{TokenStub: true, TokenPath: path, Clients: keyed("k")})
+		g := newGate(t, guard.Policy{TokenStub: true, Clients: []guard.Client{{Keys: keysOf("k"), Account: &account.Account{TokenPath: path}}}})
 		for _, target := range []string{
 			"/auth/token", "/auth/token/", "/auth/token/x", "/AUTH/token?x=y", "/auth/to%6ben", "/auth%2Ftoken", "/auth%252ftoken", "/auth//token", `/auth\token`, "/auth/token;x", "/auth;y/token", "/auth/token%3fx", "http://localhost/auth/token",
 		} {
@@ -284,7 +285,7 @@ func TestNoRequestReachesATokenEndpointOfAnotherPath(t *testing.T) {
 			g.passes("GET", target, "X-Proxy-Key: k")
 		}
 	}
-	root := newGate(t, guard.Policy{TokenPath: "/"})
+	root := newGate(t, guard.Policy{Clients: []guard.Client{{Account: &account.Account{TokenPath: "/"}}}})
 	root.rejects(event.RouteNotAllowed, "POST", "/", "Content-Length: 0")
 	root.passes("GET", "/x")
 }

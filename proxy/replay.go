@@ -27,17 +27,23 @@ func NewBudget(bytes int64, changed func(delta int64)) *Budget {
 	return b
 }
 
-// take reserves n bytes, or none where so many are not left.
-func (b *Budget) take(n int64) bool {
+// take reserves n bytes for a request of an account, or none if so many are not left, or
+// not in the account's share.
+func (b *Budget) take(a *account.Account, n int64) bool {
+	if !a.Keep(n) {
+		return false
+	}
 	if b.left.Add(-n) < 0 {
 		b.left.Add(n)
+		a.Drop(n)
 		return false
 	}
 	b.tell(n)
 	return true
 }
 
-func (b *Budget) give(n int64) {
+func (b *Budget) give(a *account.Account, n int64) {
+	a.Drop(n)
 	b.left.Add(n)
 	b.tell(-n)
 }
@@ -152,11 +158,12 @@ func (e *ClientBodyError) Unwrap() error { return e.Err }
 // that is still with the client. While no byte of the rest was taken, all of
 // it can be sent again.
 type replayBody struct {
-	budget *Budget
-	blocks [][]byte
-	size   int64 // of what is kept
-	taken  int64 // from the budget
-	users  atomic.Int64
+	budget  *Budget
+	account *account.Account
+	blocks  [][]byte
+	size    int64 // of what is kept
+	taken   int64 // from the budget
+	users   atomic.Int64
 
 	rest io.ReadCloser // nil where all of it is kept
 
@@ -169,7 +176,7 @@ type replayBody struct {
 // bufferBody reads the body of r as far as limit and budget allow. Past them, what was
 // read is kept as the head of a stream.
 func bufferBody(r *http.Request, limit int64, budget *Budget) (*replayBody, error) {
-	p := &replayBody{budget: budget, rest: r.Body}
+	p := &replayBody{budget: budget, account: account.Of(r.Context()), rest: r.Body}
 	p.users.Store(1)
 	limit = min(limit, math.MaxInt64-1)
 	if r.ContentLength > limit {
@@ -178,7 +185,7 @@ func bufferBody(r *http.Request, limit int64, budget *Budget) (*replayBody, erro
 	for p.size <= limit {
 		// One byte over the limit tells a body at the limit from a larger one.
 		room := min(p.nextSize(r.ContentLength), limit+1-p.size)
-		if !budget.take(room) {
+		if !budget.take(p.account, room) {
 			return p, nil
 		}
 		p.taken += room
@@ -241,7 +248,7 @@ func (p *replayBody) empty() bool { return p.whole() && p.size == 0 }
 // budget.
 func (p *replayBody) release() {
 	if p.users.Add(-1) == 0 {
-		p.budget.give(p.taken)
+		p.budget.give(p.account, p.taken)
 	}
 }
 

@@ -34,7 +34,9 @@ func (t *Telemetry) writeAccess(rec *record, o *outcome, suppressed int) {
 		Int64("bytes_out", o.out).
 		Float64("upstream_ms", milliseconds(o.upstream)).
 		Bool("retried", o.retried()).
-		Str("client", rec.client)
+		Str("peer", rec.peer)
+	optional(e, "client", o.client)
+	optional(e, "account", o.account)
 	optional(e, "error", o.explanation())
 	optional(e, "route", o.route)
 	optional(e, "trace_id", rec.trace)

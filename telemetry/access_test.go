@@ -27,7 +27,7 @@ func TestAccessLineHasTheContractsFields(t *testing.T) {
 	line := r.line()
 	want := map[string]any{
 		"level": "info", "msg": "request", "request_id": "abc-1", "method": "POST", "path": "/a/b%2Fc", "status": 200.0,
-		"bytes_in": 4.0, "bytes_out": 6.0, "upstream_ms": 2.0, "retried": false, "client": "127.0.0.1",
+		"bytes_in": 4.0, "bytes_out": 6.0, "upstream_ms": 2.0, "retried": false, "peer": "127.0.0.1",
 	}
 	for field, value := range want {
 		if line[field] != value {

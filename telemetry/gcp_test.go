@@ -26,8 +26,8 @@ func TestGCPFormatHasSeverityAndMessage(t *testing.T) {
 	log.With("a", 1).WithGroup("g").Warn("a warning", "level", "fatal")
 	log.Error("an error")
 	tel.StdLog("warn").Print("http: of the standard library")
-	tel.TokenDone("startup", "ok", time.Second, time.Now().Add(time.Hour), nil)
-	tel.TokenDone("expiry", "refused", time.Second, time.Time{}, errors.New("refused"))
+	tel.TokenDone("default", "startup", "ok", time.Second, time.Now().Add(time.Hour), nil)
+	tel.TokenDone("default", "expiry", "refused", time.Second, time.Time{}, errors.New("refused"))
 	served := func(status int, do func()) {
 		h := tel.Wrap(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(status)

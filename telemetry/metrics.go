@@ -60,9 +60,15 @@ type metrics struct {
 	requests *prometheus.CounterVec
 	counters [][]atomic.Pointer[prometheus.Counter]
 
-	duration, upstream, tokenDuration prometheus.Histogram
+	duration, upstream prometheus.Histogram
+	tokenDuration      *prometheus.HistogramVec
 
 	denied, unauthorized, retries, aborted, tokens, waits, reloads, tunnels *prometheus.CounterVec
+
+	// byClient and deniedClients are nil if no clients have names.
+	byClient, deniedClients *prometheus.CounterVec
+	// clients are their names; KeepClients alone uses it.
+	clients []string
 
 	// byRoute is nil where no routes are configured.
 	byRoute *prometheus.CounterVec
@@ -70,7 +76,7 @@ type metrics struct {
 
 	replay prometheus.Gauge
 	// The rate limit's gauges have no value before Mimecast names one.
-	limit, remaining, reset func() prometheus.Gauge
+	limit, remaining, reset *prometheus.GaugeVec
 	// The same holds for this one before Mimecast's clock is known.
 	clock func() prometheus.Gauge
 }
@@ -82,9 +88,9 @@ func newMetrics(o Options, t *Telemetry) *metrics {
 	}
 	m.addRequests(o)
 	m.addTokens(t)
-	m.limit = m.gauge("rate_limit_limit", "Latest X-RateLimit-Limit: requests that Mimecast allows in a period.")
-	m.remaining = m.gauge("rate_limit_remaining", "Latest X-RateLimit-Remaining: requests left in that period.")
-	m.reset = m.gauge("rate_limit_reset_seconds", "Latest X-RateLimit-Reset: time until the quota resets, in seconds.")
+	m.limit = m.gauges("rate_limit_limit", "Latest X-RateLimit-Limit: requests that Mimecast allows in a period.", "account")
+	m.remaining = m.gauges("rate_limit_remaining", "Latest X-RateLimit-Remaining: requests left in that period.", "account")
+	m.reset = m.gauges("rate_limit_reset_seconds", "Latest X-RateLimit-Reset: time until the quota resets, in seconds.", "account")
 	m.waits = m.counter("rate_limit_waits_total", "Requests that waited after 429, by outcome.", labels(event.HoldOutcomes), "outcome")
 	m.tunnels = m.counter("intercept_connections_total", "Uses of the forward proxy that have ended, by outcome.", labels(event.InterceptOutcomes), "outcome")
 	m.replay = m.gauge("replay_buffer_bytes", "Size of all request bodies kept for a retry.")()
@@ -134,6 +140,10 @@ func (m *metrics) addRequests(o Options) {
 	m.denied = m.counter("requests_denied_total", "Requests rejected before anything was sent to Mimecast, by code; in report mode, requests that would be.", deniedReasons(), "reason")
 	m.unauthorized = m.counter("unauthorized_total", "Responses with 401 from Mimecast, by the code in their body.", labels(event.UnauthorizedReasons), "reason")
 	m.retries = m.counter("unauthorized_retries_total", "Responses with 401 from Mimecast, by outcome.", labels(event.RetryOutcomes), "outcome")
+	if o.Clients {
+		m.byClient = m.counter("client_requests_total", "Requests of named clients, by client and status of the response.", nil, "client", "code")
+		m.deniedClients = m.counter("client_denied_total", "Requests of named clients that were rejected, by client and code; in report mode, those that would be.", nil, "client", "reason")
+	}
 	if len(o.Routes) > 0 {
 		m.routes = o.Routes
 		m.byRoute = m.counter("route_requests_total", "Requests, by route of PROXY_ALLOW and status of the response.", nil, "route", "code")
@@ -141,26 +151,10 @@ func (m *metrics) addRequests(o Options) {
 }
 
 func (m *metrics) addTokens(t *Telemetry) {
-	m.tokens = m.counter("token_requests_total", "Token requests, by trigger and outcome.", nil, "trigger", "outcome")
-	for _, trigger := range event.TokenTriggers {
-		for _, outcome := range event.TokenOutcomes {
-			m.tokens.WithLabelValues(string(trigger), string(outcome)) // for rate(), as those of one label
-		}
-	}
+	m.tokens = m.counter("token_requests_total", "Token requests, by account, trigger and outcome.", nil, "account", "trigger", "outcome")
 	m.clock = m.gauge("clock_skew_seconds", "This machine's clock minus the token endpoint's; negative if this clock is behind.")
-	m.tokenDuration = m.histogram("token_request_duration_seconds", "Duration of token requests.")
-	m.registry.MustRegister(
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Namespace: namespace, Name: "token_expiry_timestamp_seconds", Help: "When the current token expires; 0 before the first.",
-		}, func() float64 { return float64(t.expiry.Load()) / float64(time.Second) }),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Namespace: namespace, Name: "token_valid", Help: "1 if the proxy has a token that has not expired, else 0.",
-		}, func() float64 {
-			if t.expiry.Load() > time.Now().UnixNano() {
-				return 1
-			}
-			return 0
-		}))
+	m.tokenDuration = prometheus.NewHistogramVec(histogramOptions("token_request_duration_seconds", "Duration of token requests."), []string{"account"})
+	m.registry.MustRegister(m.tokenDuration, &t.expiries)
 }
 
 func deniedReasons() []string {
@@ -194,10 +188,16 @@ func (m *metrics) counter(name, help string, values []string, labels ...string) 
 	return vec
 }
 
+// gauges makes gauges with labels.
+func (m *metrics) gauges(name, help string, labels ...string) *prometheus.GaugeVec {
+	vec := prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help}, labels)
+	m.registry.MustRegister(vec)
+	return vec
+}
+
 // gauge returns a func for a gauge that has no value before the func is first called.
 func (m *metrics) gauge(name, help string) func() prometheus.Gauge {
-	vec := prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help}, nil)
-	m.registry.MustRegister(vec)
+	vec := m.gauges(name, help)
 	return sync.OnceValue(func() prometheus.Gauge { return vec.WithLabelValues() })
 }
 
@@ -211,15 +211,19 @@ func (m *metrics) constantGauge(name, help string, value int64) {
 // histogram makes a histogram of seconds, both classic and native. Mimecast
 // may take minutes to find a message.
 func (m *metrics) histogram(name, help string) prometheus.Histogram {
-	h := prometheus.NewHistogram(prometheus.HistogramOpts{
+	h := prometheus.NewHistogram(histogramOptions(name, help))
+	m.registry.MustRegister(h)
+	return h
+}
+
+func histogramOptions(name, help string) prometheus.HistogramOpts {
+	return prometheus.HistogramOpts{
 		Namespace: namespace, Name: name, Help: help,
 		Buckets:                         []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120},
 		NativeHistogramBucketFactor:     1.1,
 		NativeHistogramMaxBucketNumber:  160,
 		NativeHistogramMinResetDuration: time.Hour,
-	})
-	m.registry.MustRegister(h)
-	return h
+	}
 }
 
 // observe counts a request that has ended.
@@ -228,6 +232,9 @@ func (m *metrics) observe(method string, o *outcome) {
 	m.request(method, o.status).Inc()
 	if o.aborted != "" {
 		m.aborted.WithLabelValues(string(o.aborted)).Inc()
+	}
+	if m.byClient != nil && o.client != "" {
+		m.byClient.WithLabelValues(o.client, statusLabels[statusIndex(o.status)]).Inc()
 	}
 	if m.byRoute != nil {
 		route := other
@@ -249,15 +256,15 @@ func (m *metrics) request(method string, status int) prometheus.Counter {
 	return c
 }
 
-func (m *metrics) setRateLimit(q quota) {
+func (m *metrics) setRateLimit(account string, q quota) {
 	if q.limit != notStated {
-		m.limit().Set(q.limit)
+		m.limit.WithLabelValues(account).Set(q.limit)
 	}
 	if q.remaining != notStated {
-		m.remaining().Set(q.remaining)
+		m.remaining.WithLabelValues(account).Set(q.remaining)
 	}
 	if q.reset != notStated {
-		m.reset().Set(q.reset / 1000)
+		m.reset.WithLabelValues(account).Set(q.reset / 1000)
 	}
 }
 

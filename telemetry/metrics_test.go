@@ -33,9 +33,9 @@ func busy(t *testing.T) *telemetry.Telemetry {
 			tel.ReplayBytes(7)
 		}
 	})
-	r.TokenStart("startup")
+	r.TokenStart("default")
 	r.Clock(-90 * time.Second)
-	r.TokenDone("startup", "ok", time.Second, time.Now().Add(time.Hour), nil)
+	r.TokenDone("default", "startup", "ok", time.Second, time.Now().Add(time.Hour), nil)
 	if _, err := r.get("/siem/x"); err != nil {
 		t.Fatal(err)
 	}
@@ -55,19 +55,19 @@ func TestMetricsOfTheContractExist(t *testing.T) {
 		`unauthorized_total{reason="token_verification_failed"} 0`,
 		`unauthorized_retries_total{outcome="recovered"} 1`,
 		`unauthorized_retries_total{outcome="token_fresh"} 0`,
-		`token_requests_total{outcome="ok",trigger="startup"} 1`,
-		"token_request_duration_seconds_count 1",
-		"token_valid 1",
-		"rate_limit_limit 50",
+		`token_requests_total{account="default",outcome="ok",trigger="startup"} 1`,
+		`token_request_duration_seconds_count{account="default"} 1`,
+		`token_valid{account="default"} 1`,
+		`rate_limit_limit{account="default"} 50`,
 		"clock_skew_seconds -90",
-		"rate_limit_remaining 49",
+		`rate_limit_remaining{account="default"} 49`,
 		`rate_limit_waits_total{outcome="recovered"} 1`,
 		"replay_buffer_bytes 7",
 		`route_requests_total{code="200",route="GET /siem/"} 1`,
 		"upstream_duration_seconds_count 1",
 	)
 	for _, part := range []string{"\nmimecast_proxy_build_info{goversion=\"go", `revision="abc",version="v1"} 1`, "\ngo_goroutines ", "\nprocess_cpu_seconds_total ",
-		"\nmimecast_proxy_token_expiry_timestamp_seconds 1", "\nmimecast_proxy_request_duration_seconds_bucket{le=\"0.005\"} "} {
+		"\nmimecast_proxy_token_expiry_timestamp_seconds{account=\"default\"} 1", "\nmimecast_proxy_request_duration_seconds_bucket{le=\"0.005\"} "} {
 		if !strings.Contains(text, part) {
 			t.Errorf("no %q", part)
 		}
@@ -111,7 +111,7 @@ func TestHistogramsAreClassicAndNative(t *testing.T) {
 
 func TestEveryTokenCounterIsThereFromTheStart(t *testing.T) {
 	text := scrape(t, newTelemetry(t, telemetry.Options{MaxRequests: 7, ReplayMemory: 9}))
-	hasSeries(t, text, `token_requests_total{outcome="refused",trigger="expiry"} 0`, `token_requests_total{outcome="ok",trigger="startup"} 0`,
+	hasSeries(t, text, `token_requests_total{account="default",outcome="refused",trigger="expiry"} 0`, `token_requests_total{account="default",outcome="ok",trigger="startup"} 0`,
 		"requests_in_flight_limit 7", "replay_buffer_limit_bytes 9")
 	if n := strings.Count(text, "\nmimecast_proxy_token_requests_total{"); n != 12 {
 		t.Errorf("%d series", n)

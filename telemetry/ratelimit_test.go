@@ -19,7 +19,7 @@ func TestRateLimitIsReadInAllSpellings(t *testing.T) {
 		h.Set(prefix+"Remaining", "0")
 		h.Set(prefix+"Reset", "1750")
 		tel.Answered(t.Context(), 200, h, 0)
-		hasSeries(t, scrape(t, tel), "rate_limit_limit 300", "rate_limit_remaining 0", "rate_limit_reset_seconds 1.75")
+		hasSeries(t, scrape(t, tel), `rate_limit_limit{account="default"} 300`, `rate_limit_remaining{account="default"} 0`, `rate_limit_reset_seconds{account="default"} 1.75`)
 		if l := tel.Snapshot().RateLimit; l == nil || *l.ResetMS != 1750 {
 			t.Errorf("%s: %+v", prefix, l)
 		}

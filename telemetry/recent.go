@@ -1,6 +1,8 @@
 package telemetry
 
 import (
+	"cmp"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -48,11 +50,12 @@ type recent struct {
 	latest      [event.Count]occurrence
 	denials     [event.Count]event.Denial
 	retries     map[event.RetryOutcome]uint64
+	clients     map[string]*event.Client // by name
 	quota       quota
 	quotaAt     time.Time          // zero before the first
 	tokenEvents []event.TokenEvent // oldest first
 	lastFailure *event.TokenEvent
-	renewing    bool
+	renewing    map[string]bool // the accounts for which a token request is under way
 }
 
 func (s *recent) addRequest(rec *record, o *outcome) {
@@ -60,7 +63,7 @@ func (s *recent) addRequest(rec *record, o *outcome) {
 	r := event.Request{
 		Time: now.UTC().Truncate(time.Millisecond), RequestID: rec.id, Method: rec.method, Path: truncate(rec.path, maxShownPath), Status: o.status,
 		DurationMS: milliseconds(o.took), OwnMS: milliseconds(o.proxyTime), UpstreamMS: milliseconds(o.upstream),
-		BytesIn: o.in, BytesOut: o.out, Retried: o.retried(), Client: rec.client, Route: o.route,
+		BytesIn: o.in, BytesOut: o.out, Retried: o.retried(), Client: cmp.Or(o.client, rec.peer), Peer: rec.peer, Account: o.account, Route: o.route,
 		MimecastID: o.mimecast, TraceID: rec.trace, Aborted: o.aborted,
 		Fault: o.fault, Error: truncate(o.explanation(), maxShownText),
 	}
@@ -78,6 +81,7 @@ func (s *recent) addRequest(rec *record, o *outcome) {
 	} else {
 		s.requests.add(r, maxRequests)
 	}
+	s.countClient(&r, o)
 	sec := s.second(now.Unix())
 	sec.requests++
 	if o.attempts > 0 {
@@ -89,6 +93,36 @@ func (s *recent) addRequest(rec *record, o *outcome) {
 		sec.faults[row]++
 		s.latest[row] = occurrence{r.Time, r.Error}
 	}
+}
+
+// countClient counts a request of a client with a name. Its mutex is held by the caller.
+func (s *recent) countClient(r *event.Request, o *outcome) {
+	if o.client == "" {
+		return
+	}
+	c := s.clients[o.client]
+	if c == nil {
+		if s.clients == nil {
+			s.clients = make(map[string]*event.Client)
+		}
+		c = &event.Client{Name: o.client}
+		s.clients[o.client] = c
+	}
+	c.Requests++
+	c.LastAt, c.Account = r.Time, o.account
+	switch {
+	case o.rejected():
+		c.Rejected++
+	case o.fault != "":
+		c.Failed++
+	}
+}
+
+// keepClients forgets the clients that names does not have.
+func (s *recent) keepClients(names []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.DeleteFunc(s.clients, func(name string, _ *event.Client) bool { return !slices.Contains(names, name) })
 }
 
 // ring holds the last requests of a kind.
@@ -141,16 +175,23 @@ func (s *recent) setRateLimit(now time.Time, q quota) {
 	s.quota, s.quotaAt = q, now
 }
 
-func (s *recent) setRenewing(renewing bool) {
+func (s *recent) setRenewing(account string, renewing bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.renewing = renewing
+	if s.renewing == nil {
+		s.renewing = make(map[string]bool)
+	}
+	if renewing {
+		s.renewing[account] = true
+	} else {
+		delete(s.renewing, account)
+	}
 }
 
 func (s *recent) addToken(ev event.TokenEvent) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.renewing = false
+	delete(s.renewing, ev.Account)
 	if len(s.tokenEvents) == maxTokenEvents {
 		s.tokenEvents = slices.Delete(s.tokenEvents, 0, 1)
 	}

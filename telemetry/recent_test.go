@@ -29,13 +29,13 @@ func TestDenialsAreRemembered(t *testing.T) {
 
 func TestTokenEventsAreRememberedNewestFirst(t *testing.T) {
 	tel := newTelemetry(t, telemetry.Options{})
-	tel.TokenDone("startup", "refused", 0, time.Time{}, errors.New("why"))
+	tel.TokenDone("default", "startup", "refused", 0, time.Time{}, errors.New("why"))
 	for range 30 {
-		tel.TokenStart("expiry")
+		tel.TokenStart("default")
 		if !tel.Snapshot().Renewing {
 			t.Error("not renewing")
 		}
-		tel.TokenDone("expiry", "ok", 0, time.Now().Add(time.Hour), nil)
+		tel.TokenDone("default", "expiry", "ok", 0, time.Now().Add(time.Hour), nil)
 	}
 	snap := tel.Snapshot()
 	if len(snap.TokenEvents) != 20 || snap.TokenEvents[0].Outcome != "ok" || snap.TokenFailure.Error != "why" || snap.Renewing {

@@ -19,7 +19,7 @@ type record struct {
 	body           countingBody
 	start          time.Time
 	// What the request was, noted before any handler can change it.
-	id, method, path, client, trace string
+	id, method, path, peer, trace string
 
 	mu     sync.Mutex
 	events events // guarded by mu
@@ -27,6 +27,10 @@ type record struct {
 
 // events is what the hooks reported.
 type events struct {
+	// client is the name of the client, and account that of its account; both are empty
+	// for a client without a name.
+	client, account string
+
 	route      string
 	denied     event.Code
 	passed     bool       // denied, but let through
@@ -64,12 +68,23 @@ func withRecord(ctx context.Context, f func(*record)) {
 // Denied counts a request that the guard rejected, or would have.
 func (t *Telemetry) Denied(ctx context.Context, reason event.Code, passed bool) {
 	t.metrics.denied.WithLabelValues(string(reason)).Inc()
-	method, path := "", ""
+	method, path, client := "", "", ""
 	withRecord(ctx, func(r *record) {
 		r.events.denied, r.events.passed = reason, passed
-		method, path = r.method, r.path
+		method, path, client = r.method, r.path, r.events.client
 	})
+	if t.metrics.deniedClients != nil && client != "" {
+		t.metrics.deniedClients.WithLabelValues(client, string(reason)).Inc()
+	}
 	t.recent.addDenial(time.Now(), reason, passed, method, path)
+}
+
+// Client notes whose request it is, and which account it uses.
+func (t *Telemetry) Client(ctx context.Context, client, account string) {
+	if client == "" {
+		return
+	}
+	withRecord(ctx, func(r *record) { r.events.client, r.events.account = client, account })
 }
 
 // Route notes the pattern that let a request pass.
@@ -93,7 +108,7 @@ func (t *Telemetry) Retried(ctx context.Context, outcome event.RetryOutcome) {
 func (t *Telemetry) Answered(ctx context.Context, status int, h http.Header, took time.Duration) {
 	t.metrics.upstream.Observe(took.Seconds())
 	if q, ok := readQuota(h); ok {
-		t.metrics.setRateLimit(q)
+		t.metrics.setRateLimit(accountName(ctx), q)
 		t.recent.setRateLimit(time.Now(), q)
 	}
 	id := h.Get("X-Request-Id")

@@ -78,7 +78,7 @@ func (t *Telemetry) logRejected() {
 // id.
 func (t *Telemetry) Malformed(peer net.Addr, reason event.Code) (id string) {
 	now := time.Now()
-	rec := &record{Context: context.Background(), start: now, id: newRequestID(), client: peerHost(peer.String())}
+	rec := &record{Context: context.Background(), start: now, id: newRequestID(), peer: peerHost(peer.String())}
 	rec.events.denied = reason
 	o := outcome{events: rec.events, status: reason.Status(), fault: reason}
 	t.metrics.denied.WithLabelValues(string(reason)).Inc()

@@ -44,7 +44,7 @@ func tellAll(t *testing.T, text, level, format string) (log, shown string) {
 	logger.With("with", text).WithGroup("group").Error("m", "error", errors.New(text), "text", text)
 	tel.StdLog("debug").Print(text)
 	tel.StdLog("error").Print(text)
-	tel.TokenDone("expiry", "unavailable", time.Second, time.Time{}, errors.New(text))
+	tel.TokenDone("default", "expiry", "unavailable", time.Second, time.Time{}, errors.New(text))
 	h := tel.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		shown += telemetry.RequestID(r.Context()) + "\n"
 		tel.Answered(r.Context(), 200, http.Header{"X-Request-Id": {text}}, time.Second)

@@ -25,6 +25,9 @@ func (t *Telemetry) Snapshot() event.Snapshot {
 	snap.Points = points(seconds, now.Unix())
 	snap.Faults, snap.LastMinute = count(seconds, now.Unix(), snap.Faults)
 	snap.Latency = latency(snap.Requests)
+	for i := range snap.Clients {
+		snap.Clients[i].P95MS = slowest(snap.Requests, snap.Clients[i].Name)
+	}
 	return snap
 }
 
@@ -45,6 +48,10 @@ func (s *recent) copyTo(snap *event.Snapshot, seconds *[windowSeconds]second) {
 			snap.Denials = append(snap.Denials, d)
 		}
 	}
+	snap.Clients = []event.Client{}
+	for _, name := range slices.Sorted(maps.Keys(s.clients)) {
+		snap.Clients = append(snap.Clients, *s.clients[name])
+	}
 	snap.Retries = map[event.RetryOutcome]uint64{}
 	maps.Copy(snap.Retries, s.retries)
 	if !s.quotaAt.IsZero() {
@@ -52,7 +59,7 @@ func (s *recent) copyTo(snap *event.Snapshot, seconds *[windowSeconds]second) {
 	}
 	snap.TokenEvents = append([]event.TokenEvent{}, s.tokenEvents...)
 	slices.Reverse(snap.TokenEvents)
-	snap.TokenFailure, snap.Renewing = s.lastFailure, s.renewing
+	snap.TokenFailure, snap.Renewing = s.lastFailure, len(s.renewing) > 0
 	*seconds = s.seconds
 }
 
@@ -144,6 +151,18 @@ func latency(requests []event.Request) event.Latency {
 		OwnP50MS: quantile(proxyTime, 50), OwnP95MS: quantile(proxyTime, 95),
 		UpstreamP50MS: quantile(upstream, 50), UpstreamP95MS: quantile(upstream, 95),
 	}
+}
+
+// slowest returns the time that 95 % of a client's requests took, in milliseconds.
+func slowest(requests []event.Request, client string) float64 {
+	var took []float64
+	for _, r := range requests {
+		if r.Client == client {
+			took = append(took, r.DurationMS)
+		}
+	}
+	slices.Sort(took)
+	return quantile(took, 95)
 }
 
 // quantile returns the value that percent of the sorted values do not exceed.

@@ -37,6 +37,8 @@ type Options struct {
 	// Routes are the route patterns that requests are counted by, presets
 	// expanded. None means that nothing is counted by route.
 	Routes []string
+	// Clients reports whether clients have names, by which requests are counted.
+	Clients bool
 	// MaxRequests and ReplayMemory, in bytes, are the limits of requests_in_flight
 	// and replay_buffer_bytes. They are metrics too, so that an alert can compute a
 	// share; 0 adds no metric.
@@ -54,10 +56,10 @@ type Telemetry struct {
 	rejected rejections
 	started  time.Time
 	version  string
-	// inFlight and expiry are read at each scrape, busySince for the page.
+	expiries expiries
+	// inFlight is read at each scrape, busySince for the page.
 	inFlight  atomic.Int64
 	busySince atomic.Int64 // since when there is always a request in flight, in Unix nanoseconds
-	expiry    atomic.Int64 // of the token held, in Unix nanoseconds; 0 before the first
 }
 
 // New returns a Telemetry with a new metrics registry. The error names

@@ -55,6 +55,7 @@ func newTelemetry(t testing.TB, o telemetry.Options) *telemetry.Telemetry {
 	if err != nil {
 		t.Fatal(err)
 	}
+	tel.AddAccount("default")
 	return tel
 }
 
@@ -199,8 +200,8 @@ func TestNothingOfTheClientsShows(t *testing.T) {
 			tel.Answered(ctx, 200, http.Header{"X-Request-Id": {"MARKED MARKED"}, "X-Ratelimit-Limit": {mark}, "X-Secret": {mark}}, time.Millisecond)
 			tel.Unauthorized(ctx, event.UnauthorizedReasonOf(mark))
 			tel.Failed(ctx, problem.New(event.UpstreamReset, "x").Because(errors.New("Get \"https://user:MARKED@h/p?q=MARKED\": Authorization: Bearer MARKED")))
-			tel.TokenStart(event.TriggerExpiry)
-			tel.TokenDone(event.TriggerExpiry, event.TokenFailed, time.Second, time.Time{}, errors.New("sent bearer MARKED to http://h/?client_secret=MARKED"))
+			tel.TokenStart("default")
+			tel.TokenDone("default", event.TriggerExpiry, event.TokenFailed, time.Second, time.Time{}, errors.New("sent bearer MARKED to http://h/?client_secret=MARKED"))
 			tel.StdLog("warn").Printf("malformed HTTP response \"MARKED\"")
 			tel.Logger().Error("x", "error", errors.New("Bearer MARKED"))
 			w.Header().Set("X-Secret", mark)

@@ -8,26 +8,26 @@ import (
 	"mimecast-proxy/event"
 )
 
-// TokenStart notes that a token is being asked for.
-func (t *Telemetry) TokenStart(event.TokenTrigger) { t.recent.setRenewing(true) }
+// TokenStart notes that a token of an account is being asked for.
+func (t *Telemetry) TokenStart(account string) { t.recent.setRenewing(account, true) }
 
 // Clock notes how far this machine's clock is ahead of the token endpoint's.
 func (t *Telemetry) Clock(ahead time.Duration) { t.metrics.clock().Set(ahead.Seconds()) }
 
-// TokenDone logs and counts a token request.
-func (t *Telemetry) TokenDone(trigger event.TokenTrigger, outcome event.TokenOutcome, took time.Duration, expiry time.Time, err error) {
+// TokenDone logs and counts a token request of an account.
+func (t *Telemetry) TokenDone(account string, trigger event.TokenTrigger, outcome event.TokenOutcome, took time.Duration, expiry time.Time, err error) {
 	ev := event.TokenEvent{
-		Time: time.Now().UTC().Truncate(time.Millisecond), Trigger: trigger, Outcome: outcome,
+		Time: time.Now().UTC().Truncate(time.Millisecond), Account: account, Trigger: trigger, Outcome: outcome,
 		DurationMS: milliseconds(took),
 	}
 	if err != nil {
 		ev.Error = t.scrub(err.Error())
 	} else if !expiry.IsZero() {
 		ev.Expiry = expiry.UTC().Truncate(time.Millisecond)
-		t.expiry.Store(expiry.UnixNano())
+		t.expiries.renew(account, expiry)
 	}
-	t.metrics.tokens.WithLabelValues(string(trigger), string(outcome)).Inc()
-	t.metrics.tokenDuration.Observe(took.Seconds())
+	t.metrics.tokens.WithLabelValues(account, string(trigger), string(outcome)).Inc()
+	t.metrics.tokenDuration.WithLabelValues(account).Observe(took.Seconds())
 	t.recent.addToken(ev)
 	t.logToken(ev)
 }
@@ -46,7 +46,7 @@ func (t *Telemetry) logToken(ev event.TokenEvent) {
 	if e == nil {
 		return
 	}
-	e.Str(timeField, formatTime(ev.Time)).Str(t.msgField, msg).
+	e.Str(timeField, formatTime(ev.Time)).Str(t.msgField, msg).Str("account", ev.Account).
 		Str("trigger", string(ev.Trigger)).Str("outcome", string(ev.Outcome)).Float64("duration_ms", ev.DurationMS)
 	if !ev.Expiry.IsZero() {
 		e.Str("expiry", formatTime(ev.Expiry))

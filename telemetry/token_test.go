@@ -12,26 +12,26 @@ import (
 
 func TestTokenIsValidUntilItExpires(t *testing.T) {
 	tel := newTelemetry(t, telemetry.Options{})
-	hasSeries(t, scrape(t, tel), "token_valid 0", "token_expiry_timestamp_seconds 0")
-	tel.TokenDone("startup", "ok", 0, time.Now().Add(time.Hour), nil)
-	tel.TokenDone("expiry", "unavailable", 0, time.Time{}, errors.New("x"))
-	hasSeries(t, scrape(t, tel), "token_valid 1")
-	tel.TokenDone("unauthorized", "ok", 0, time.Now().Add(-time.Second), nil)
-	hasSeries(t, scrape(t, tel), "token_valid 0")
+	hasSeries(t, scrape(t, tel), `token_valid{account="default"} 0`, `token_expiry_timestamp_seconds{account="default"} 0`)
+	tel.TokenDone("default", "startup", "ok", 0, time.Now().Add(time.Hour), nil)
+	tel.TokenDone("default", "expiry", "unavailable", 0, time.Time{}, errors.New("x"))
+	hasSeries(t, scrape(t, tel), `token_valid{account="default"} 1`)
+	tel.TokenDone("default", "unauthorized", "ok", 0, time.Now().Add(-time.Second), nil)
+	hasSeries(t, scrape(t, tel), `token_valid{account="default"} 0`)
 }
 
 func TestTokenEventIsOneLine(t *testing.T) {
 	log := &buffer{}
 	tel := newTelemetry(t, telemetry.Options{Output: log})
-	tel.TokenStart("startup")
-	tel.TokenDone("startup", "refused", 1500*time.Microsecond, time.Time{}, errors.New("check the secret"))
-	tel.TokenDone("startup", "unavailable", 0, time.Time{}, errors.New("down"))
-	tel.TokenDone("startup", "ok", 0, time.Unix(1e9, 0), nil)
+	tel.TokenStart("default")
+	tel.TokenDone("default", "startup", "refused", 1500*time.Microsecond, time.Time{}, errors.New("check the secret"))
+	tel.TokenDone("default", "startup", "unavailable", 0, time.Time{}, errors.New("down"))
+	tel.TokenDone("default", "startup", "ok", 0, time.Unix(1e9, 0), nil)
 	lines := slices.Collect(strings.Lines(log.String()))
 	for i, want := range []string{
-		`"level":"error","time":"*","msg":"token refused","trigger":"startup","outcome":"refused","duration_ms":1.5,"error":"check the secret"`,
-		`"level":"warn","time":"*","msg":"no token","trigger":"startup","outcome":"unavailable","duration_ms":0,"error":"down"`,
-		`"level":"info","time":"*","msg":"token renewed","trigger":"startup","outcome":"ok","duration_ms":0,"expiry":"2001-09-09T01:46:40.000Z"`,
+		`"level":"error","time":"*","msg":"token refused","account":"default","trigger":"startup","outcome":"refused","duration_ms":1.5,"error":"check the secret"`,
+		`"level":"warn","time":"*","msg":"no token","account":"default","trigger":"startup","outcome":"unavailable","duration_ms":0,"error":"down"`,
+		`"level":"info","time":"*","msg":"token renewed","account":"default","trigger":"startup","outcome":"ok","duration_ms":0,"expiry":"2001-09-09T01:46:40.000Z"`,
 	} {
 		before, after, _ := strings.Cut(want, "*")
 		if i >= len(lines) || !strings.Contains(lines[i], before) || !strings.Contains(lines[i], after) {

@@ -75,7 +75,7 @@ func (t *Telemetry) TunnelDone(done Tunnel) {
 		return
 	}
 	e.Str(timeField, formatTime(time.Now().UTC())).Str(t.msgField, "tunnel").
-		Str("request_id", done.ID).Str("client", peerHost(done.Peer)).
+		Str("request_id", done.ID).Str("peer", peerHost(done.Peer)).
 		Str("host", t.scrub(done.Host)).Int("port", done.Port).Bool("intercepted", done.Intercepted).
 		Str("outcome", string(done.Outcome)).Int64("bytes_in", done.In).Int64("bytes_out", done.Out).
 		Float64("duration_ms", milliseconds(done.Duration))

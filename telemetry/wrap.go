@@ -53,7 +53,7 @@ func (t *Telemetry) newRecord(w http.ResponseWriter, r *http.Request) *record {
 		id:      t.requestID(r),
 		method:  truncate(t.redactor.Redact(r.Method), maxMethod),
 		path:    truncate(t.redactor.Redact(r.URL.EscapedPath()), maxPath),
-		client:  peerHost(r.RemoteAddr),
+		peer:    peerHost(r.RemoteAddr),
 		trace:   t.redactor.Redact(traceID(r.Header["Traceparent"])),
 	}
 	rec.responseWriter.ResponseWriter, rec.responseWriter.request, rec.responseWriter.id = w, r.Context(), rec.id

@@ -366,7 +366,20 @@ func (p *Program) AdminGet(path string) (*http.Response, string) {
 // Metric returns the value of one sample of /metrics; 0 if there is none.
 func (p *Program) Metric(sample string) float64 {
 	p.t.Helper()
-	return p.Metrics()[sample]
+	name, labels, _ := strings.Cut(strings.TrimSuffix(sample, "}"), "{")
+	wanted := strings.Split(labels, ",")
+	sum := 0.0
+	for has, v := range p.Metrics() {
+		hasName, hasLabels, _ := strings.Cut(strings.TrimSuffix(has, "}"), "{")
+		if hasName == name && (labels == "" || containsAll(strings.Split(hasLabels, ","), wanted)) {
+			sum += v
+		}
+	}
+	return sum
+}
+
+func containsAll(texts, wanted []string) bool {
+	return !slices.ContainsFunc(wanted, func(text string) bool { return !slices.Contains(texts, text) })
 }
 
 // Metrics returns every sample of /metrics.

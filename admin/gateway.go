@@ -1,0 +1,66 @@
+package admin
+
+import (
+	"cmp"
+	"strconv"
+
+	g "maragu.dev/gomponents"
+
+	"mimecast-proxy/event"
+)
+
+// accountsCard has a row for each account; none if there is one account, which the rest
+// of the page is about.
+func accountsCard(s *Status) g.Node {
+	if len(s.Accounts) < 2 {
+		return nil
+	}
+	return tableCard("accounts", "Accounts", []string{"Account", "Client ID", "API", "Token", "In flight"}, s.Accounts, func(a Account) []string {
+		return []string{a.Name, a.ClientID, cmp.Or(a.Region, a.BaseURL), tokenSummary(s, a.Token), strconv.Itoa(a.InFlight)}
+	})
+}
+
+// tokenSummary says in a few words how a token is.
+func tokenSummary(s *Status, t TokenState) string {
+	switch {
+	case t.Refused:
+		return "credentials refused"
+	case t.LastError != "" && t.Valid:
+		return "not renewed, expires " + formatUntil(t.Expiry, s.Now)
+	case t.LastError != "":
+		return "none: " + printable(t.LastError)
+	case t.Rejected:
+		return "rejected by Mimecast"
+	case t.Valid:
+		return "expires " + formatUntil(t.Expiry, s.Now)
+	case t.Held:
+		return "expired"
+	default:
+		return "none yet"
+	}
+}
+
+// clientsCard has a row for each client with a name that has sent a request.
+func clientsCard(s *Status) g.Node {
+	if len(s.Clients) == 0 {
+		return nil
+	}
+	return tableCard("clients", "Clients since the start", []string{"Client", "Account", "Requests", "Failed", "Rejected", "95 % within", "Last request"}, s.Clients, func(c event.Client) []string {
+		return []string{
+			c.Name, c.Account, strconv.FormatUint(c.Requests, 10), strconv.FormatUint(c.Failed, 10), strconv.FormatUint(c.Rejected, 10),
+			formatMS(c.P95MS), formatAgo(s.Now, c.LastAt),
+		}
+	})
+}
+
+// tableCard is a card with a table, of which the first column names the row.
+func tableCard[T any](name, title string, columns []string, rows []T, cells func(T) []string) g.Node {
+	return card(name, "card", title, el("div", class("scroll"), attr("tabindex", "0"), attr("role", "group"), attr("aria-labelledby", name+"-title"),
+		el("table", class("plain"), attr("aria-labelledby", name+"-title"),
+			el("thead", el("tr", g.Map(columns, func(column string) g.Node { return el("th", attr("scope", "col"), text(column)) }))),
+			el("tbody", g.Map(rows, func(row T) g.Node {
+				texts := cells(row)
+				return el("tr", el("th", attr("scope", "row"), text(texts[0])), g.Map(texts[1:], func(cell string) g.Node { return el("td", text(cell)) }))
+			})),
+		)))
+}
