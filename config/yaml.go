@@ -113,15 +113,14 @@ func yamlReason(err error) string {
 
 // nodeKind names what a node is.
 func nodeKind(n *yaml.Node) string {
-	switch n.Kind {
-	case yaml.MappingNode:
+	switch {
+	case n.Kind == yaml.MappingNode:
 		return "a mapping"
-	case yaml.SequenceNode:
+	case n.Kind == yaml.SequenceNode:
 		return "a list"
-	case yaml.AliasNode:
+	case n.Kind == yaml.AliasNode:
 		return "an alias"
-	}
-	if n.ShortTag() == "!!null" {
+	case n.ShortTag() == "!!null":
 		return "nothing"
 	}
 	return "a single value"
