@@ -88,6 +88,9 @@ func (p Env) demoServer(ctx context.Context, sim *simulator.Server, environ []st
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := rejectClients(cfg, "the demo sends a request of its own"); err != nil {
+		return nil, nil, err
+	}
 	if cfg.CA, err = config.ParseAuthorities(sim.CA); err != nil {
 		return nil, nil, fmt.Errorf("reading the simulator's authority: %w", err)
 	}

@@ -67,16 +67,3 @@ func TestKeygenRejectsABadName(t *testing.T) {
 		}
 	}
 }
-
-// As long as the guard knows no clients, a listener that they are to protect must not open.
-func TestClientsFileThatIsNotAppliedEndsTheStart(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, "clients.yaml")
-	if err := os.WriteFile(path, []byte("clients: {a: {keys: [{sha256: "+strings.Repeat("ab", 32)+"}]}}"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	_, err := Env{}.configure([]string{"MIMECAST_CLIENT_ID=id", "MIMECAST_CLIENT_SECRET=secret", "PROXY_CLIENTS_FILE=" + path, "PROXY_LISTEN=0.0.0.0:0"})
-	if ExitCode(err) != ExitUsage {
-		t.Error(err)
-	}
-}

@@ -44,6 +44,11 @@ func (p *components) takeUp(variables []string) {
 			p.tel.Logger().Warn("the new API keys are not used", "error", err)
 		}
 	}
+	if changed("PROXY_CLIENTS_FILE") {
+		for _, w := range p.cfg.Clients.Current().Warnings {
+			p.tel.Logger().Warn(w)
+		}
+	}
 	if changed("MIMECAST_CA_FILE") {
 		if pool, err := roots(p.cfg.CA); err != nil {
 			p.tel.Logger().Warn("the new certificate authorities are not used", "error", err)

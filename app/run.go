@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"mimecast-proxy/config"
 	"mimecast-proxy/event"
 	"mimecast-proxy/server"
 	"mimecast-proxy/telemetry"
@@ -52,8 +53,8 @@ func (p Env) Run(ctx context.Context, argv []string, interception bool) error {
 	if err != nil {
 		return err
 	}
-	if !cfg.Clients.IsZero() {
-		return &ExitError{ExitUsage, errors.New("PROXY_CLIENTS_FILE is for a gateway, and run serves one command with the account of the MIMECAST_ variables; unset it")}
+	if err := rejectClients(cfg, "run serves one command"); err != nil {
+		return err
 	}
 	cfg.ShutdownDelay = 0 // nobody routes to it
 	// Names that only the command knows.
@@ -87,6 +88,15 @@ func (p Env) Run(ctx context.Context, argv []string, interception bool) error {
 			return ended
 		}
 	}
+}
+
+// rejectClients returns an error if there are named clients, who have keys that the
+// command's only caller does not.
+func rejectClients(cfg config.Config, because string) error {
+	if cfg.Clients.IsZero() {
+		return nil
+	}
+	return &ExitError{ExitUsage, errors.New("PROXY_CLIENTS_FILE is for a gateway, and " + because + "; unset it")}
 }
 
 func (s *instance) runCommand(ctx context.Context, p Env, more <-chan os.Signal, argv []string) error {
@@ -179,7 +189,7 @@ func (s *instance) awaitToken(ctx context.Context, signals <-chan os.Signal) err
 // proxy in Mimecast's place and no corporate proxy on the way to it.
 func childEnviron(environ []string, url string) []string {
 	child := without(environ, named(append(credentialVariables[:len(credentialVariables):len(credentialVariables)],
-		"MIMECAST_PROFILE", "PROXY_API_KEY", "PROXY_API_KEY_FILE", "MIMECAST_BASE_URL", "MIMECAST_TOKEN_URL", "MIMECAST_REGION", "MIMECAST_PROXY_URL")...))
+		"MIMECAST_PROFILE", "PROXY_API_KEY", "PROXY_API_KEY_FILE", "PROXY_CLIENTS_FILE", "MIMECAST_BASE_URL", "MIMECAST_TOKEN_URL", "MIMECAST_REGION", "MIMECAST_PROXY_URL")...))
 	child = withoutCorporateProxy(child)
 	return append(child, "MIMECAST_BASE_URL="+url, "MIMECAST_PROXY_URL="+url)
 }

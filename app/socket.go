@@ -14,7 +14,7 @@ import (
 // nothing where that is not so. variable names the listener.
 func socketWarning(variable string, l net.Listener, cfg config.Config) string {
 	addr := l.Addr()
-	if addr.Network() != "unix" || !cfg.APIKey.IsZero() || cfg.TrustNetwork {
+	if addr.Network() != "unix" || cfg.KeyRequired() || cfg.TrustNetwork {
 		return ""
 	}
 	info, err := os.Stat(addr.String())
