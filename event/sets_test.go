@@ -79,6 +79,7 @@ func TestEveryConstantIsInItsListAndViceVersa(t *testing.T) {
 		"FileVariable":       append(texts(event.FileVariables), string(event.FileOther)),
 		"ReloadOutcome":      texts(event.ReloadOutcomes),
 		"InterceptOutcome":   texts(event.InterceptOutcomes),
+		"PaceOutcome":        texts(event.PaceOutcomes),
 	}
 	found := constants(t)
 	if got, want := slices.Sorted(maps.Keys(found)), slices.Sorted(maps.Keys(lists)); !slices.Equal(got, want) {
