@@ -171,9 +171,7 @@ func (a *accounts) retire(one *mimecastAccount, nameless bool) {
 		one.stop()
 		<-one.ended
 		one.closeIdleConnections()
-		if a.forget != nil {
-			a.forget(one.Account)
-		}
+		a.forget(one.Account)
 		if nameless {
 			a.removeMetrics(one.name)
 		}

@@ -122,14 +122,14 @@ func (p *components) mute() http.Handler {
 func (p *components) transport(trace proxy.Trace, replaying func(int64)) http.RoundTripper {
 	return stack(
 		proxy.Replay(p.cfg.ReplayLimit, proxy.NewBudget(p.cfg.ReplayMemory, replaying)),
-		proxy.Limit(p.cfg.RateLimitWait, trace),
+		p.quota.Wrap,
 	)(proxy.Authenticate(trace))
 }
 
 // unguarded is handler with net/http's own ReverseProxy in the place of guard
 // and proxy: every request passes, with every header.
 func (p *components) unguarded() http.Handler {
-	trace := proxy.Trace{Unauthorized: p.tel.Unauthorized, Retried: p.tel.Retried, Answered: p.tel.Answered, Failed: p.tel.Failed, Held: p.tel.RateLimitWait}
+	trace := proxy.Trace{Unauthorized: p.tel.Unauthorized, Retried: p.tel.Retried, Answered: p.tel.Answered, Failed: p.tel.Failed}
 	a := p.accounts.list()[0].Account
 	next := &httputil.ReverseProxy{
 		Rewrite:       func(r *httputil.ProxyRequest) { r.SetURL(p.cfg.BaseURL) },

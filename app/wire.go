@@ -9,11 +9,11 @@ import (
 	"runtime/debug"
 	"slices"
 
-	"mimecast-proxy/account"
 	"mimecast-proxy/api1"
 	"mimecast-proxy/config"
 	"mimecast-proxy/guard"
 	"mimecast-proxy/proxy"
+	"mimecast-proxy/quota"
 	"mimecast-proxy/telemetry"
 )
 
@@ -25,7 +25,7 @@ type components struct {
 	tel      *telemetry.Telemetry
 	redactor *telemetry.Redactor
 	guard    *guard.Guard
-	requests *account.Account // as requests use it
+	quota    *quota.Model
 	api1Only api1Warnings
 	// reread is for signals that ask to read all files at once.
 	reread <-chan os.Signal
@@ -64,12 +64,13 @@ func (p Env) assemble(cfg config.Config) (*components, error) {
 	if err != nil {
 		return nil, &ExitError{ExitUsage, err}
 	}
-	a := &accounts{cfg: cfg, tel: tel, redactor: redactor, setClients: g.SetClients, roots: trusted}
+	model := quota.New(quota.Options{Wait: cfg.RateLimitWait, Trace: quota.Trace{Held: tel.RateLimitWait}})
+	a := &accounts{cfg: cfg, tel: tel, redactor: redactor, setClients: g.SetClients, forget: model.Forget, roots: trusted}
 	if err := a.apply(directoryOf(cfg)); err != nil {
 		return nil, &ExitError{ExitUsage, err}
 	}
 	cfg.Clients.OnChange(a.apply)
-	return &components{accounts: a, download: newDownload(cfg, trusted), cfg: cfg, tel: tel, redactor: redactor, guard: g, reread: p.Reread}, nil
+	return &components{accounts: a, download: newDownload(cfg, trusted), cfg: cfg, tel: tel, redactor: redactor, guard: g, quota: model, reread: p.Reread}, nil
 }
 
 // newTelemetry returns the log and the metrics, with what else writes to stderr led
@@ -96,7 +97,7 @@ func (p Env) newTelemetry(cfg config.Config, routes []string, redactor *telemetr
 // handler returns the data port. It is the way of a request, in order: each layer
 // hands it to the next, and no layer is added anywhere else.
 func (p *components) handler() http.Handler {
-	trace := proxy.Trace{Unauthorized: p.tel.Unauthorized, Retried: p.tel.Retried, Answered: p.tel.Answered, Failed: p.tel.Failed, Held: p.tel.RateLimitWait}
+	trace := proxy.Trace{Unauthorized: p.tel.Unauthorized, Retried: p.tel.Retried, Answered: p.tel.Answered, Failed: p.tel.Failed}
 	budget := proxy.NewBudget(p.cfg.ReplayMemory, p.tel.ReplayBytes)
 	return stack(
 		p.tel.Wrap,                 // record, count and log
@@ -105,7 +106,7 @@ func (p *components) handler() http.Handler {
 	)(proxy.New(proxy.Options{ // ReverseProxy: target and headers
 		Transport: stack(
 			proxy.Replay(p.cfg.ReplayLimit, budget), // make the body repeatable
-			proxy.Limit(p.cfg.RateLimitWait, trace), // on 429, wait and resend
+			p.quota.Wrap,                            // pace calls; on 429, wait and resend
 		)(proxy.Authenticate(trace)), // add the token; on 401, renew and resend; then the account's connections
 		Trace: trace, ErrorLog: p.tel.StdLog("warn"),
 	}))

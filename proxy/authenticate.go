@@ -1,10 +1,8 @@
 package proxy
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"io"
 	"maps"
 	"net/http"
 	"time"
@@ -26,8 +24,6 @@ type Trace struct {
 	// Answered reports each response of the upstream's and how long its headers
 	// took.
 	Answered func(ctx context.Context, status int, h http.Header, took time.Duration)
-	// Held reports how holding a request that got 429 ended.
-	Held func(ctx context.Context, outcome event.HoldOutcome)
 	// Failed reports why the proxy sent an error response of its own.
 	Failed func(ctx context.Context, p *problem.Problem)
 }
@@ -81,7 +77,7 @@ func (t *authenticate) sendWith(req *http.Request, token account.Token) (*http.R
 		t.trace.Answered(req.Context(), res.StatusCode, res.Header, time.Since(began))
 	}
 	if res.StatusCode == http.StatusUnauthorized {
-		code := mimecast.Code(bufferPrefix(res))
+		code := mimecast.Code(resend.BufferPrefix(res))
 		if t.trace.Unauthorized != nil {
 			t.trace.Unauthorized(req.Context(), event.UnauthorizedReasonOf(code))
 		}
@@ -96,10 +92,10 @@ func (t *authenticate) retryUnauthorized(req *http.Request, rejected account.Tok
 	token, err := tokens.Renew(ctx, rejected)
 	switch {
 	case ctx.Err() != nil:
-		drainAndClose(res)
+		resend.DrainAndClose(res)
 		return nil, context.Cause(ctx)
 	case err != nil && namesToken(res):
-		drainAndClose(res)
+		resend.DrainAndClose(res)
 		tokens.Expire(rejected)
 		t.recordOutcome(ctx, event.RetryRenewalFailed)
 		return nil, err
@@ -115,7 +111,7 @@ func (t *authenticate) retryUnauthorized(req *http.Request, rejected account.Tok
 		t.recordOutcome(ctx, event.RetryNotReplayable)
 		return res, nil //nolint:nilerr // likewise
 	}
-	drainAndClose(res)
+	resend.DrainAndClose(res)
 	next, _, err := t.send(again)
 	switch {
 	case err != nil:
@@ -134,56 +130,7 @@ func (t *authenticate) recordOutcome(ctx context.Context, o event.RetryOutcome) 
 	}
 }
 
-const (
-	// maxCode bounds what is read of a 401's or a 429's body to find its code or
-	// to free its connection.
-	maxCode = 8 << 10
-	// drainTimeout bounds how long such a body is waited for.
-	drainTimeout = 2 * time.Second
-)
-
-// bufferPrefix reads the body of an answer, so that its connection can be used by
-// others or closed, and leaves it as it was. It returns what there is, up to
-// maxCode bytes.
-func bufferPrefix(res *http.Response) []byte {
-	head, err := readSome(res.Body)
-	res.Body = &prefixed{io.MultiReader(bytes.NewReader(head), errReader{err}, res.Body), res.Body, head}
-	return head
-}
-
-// prefixed is a body whose beginning was read.
-type prefixed struct {
-	io.Reader
-	io.Closer
-	head []byte
-}
-
 // namesToken reports whether a 401 says that its token is the cause.
 func namesToken(res *http.Response) bool {
-	body, ok := res.Body.(*prefixed)
-	return ok && mimecast.IsTokenCode(mimecast.Code(body.head))
-}
-
-// readSome reads up to maxCode bytes, for as long as drainTimeout lasts: a body
-// that has not arrived by then is cut off.
-func readSome(body io.ReadCloser) ([]byte, error) {
-	impatient := time.AfterFunc(drainTimeout, func() { _ = body.Close() })
-	defer impatient.Stop()
-	return io.ReadAll(io.LimitReader(body, maxCode))
-}
-
-// errReader is a reader that gives an error, or nothing at all.
-type errReader struct{ err error }
-
-func (f errReader) Read([]byte) (int, error) {
-	if f.err == nil {
-		return 0, io.EOF
-	}
-	return 0, f.err
-}
-
-// drainAndClose ends with an answer that nobody gets.
-func drainAndClose(res *http.Response) {
-	_, _ = readSome(res.Body) // only so that the connection can be used again
-	_ = res.Body.Close()
+	return mimecast.IsTokenCode(mimecast.Code(resend.BufferPrefix(res)))
 }

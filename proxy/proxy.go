@@ -1,5 +1,5 @@
 // Package proxy sends an allowed request on to Mimecast and the response back:
-// httputil.ReverseProxy over the layers [Replay], [Limit] and [Authenticate].
+// httputil.ReverseProxy over the layers [Replay] and [Authenticate], between which package quota has its own.
 //
 // A client's request is stripped of every header that could speak for the client or
 // for the proxy. Path, query and body pass byte for byte, and so does the response. A
@@ -25,8 +25,7 @@ import (
 
 // Options say how requests are sent on.
 type Options struct {
-	// Transport carries the requests: a chain such as [Replay], [Limit] and
-	// [Authenticate].
+	// Transport carries the requests: a chain such as [Replay] and [Authenticate].
 	Transport http.RoundTripper
 	Trace     Trace
 	// ErrorLog gets what ReverseProxy has to say; nil means the standard logger.

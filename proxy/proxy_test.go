@@ -108,7 +108,6 @@ type rig struct {
 	mu       sync.Mutex
 	outcomes []string
 	codes    []string
-	holds    []string
 	failures []error
 	kept     atomic.Int64
 }
@@ -119,7 +118,6 @@ type setup struct {
 	prefix string // of the upstream's base URL
 	limit  int64
 	memory int64
-	wait   time.Duration
 }
 
 func newRig(t *testing.T, s setup, h http.HandlerFunc) *rig {
@@ -150,8 +148,7 @@ func newRig(t *testing.T, s setup, h http.HandlerFunc) *rig {
 	}
 	r.budget = proxy.NewBudget(s.memory, func(d int64) { r.kept.Add(d) })
 	r.front = httptest.NewUnstartedServer(handler(
-		&account.Account{BaseURL: base, Tokens: r.tokens, Transport: r.base}, s.limit, r.budget, s.wait, proxy.Trace{
-			Held: func(_ context.Context, o event.HoldOutcome) { r.note(func() { r.holds = append(r.holds, string(o)) }) },
+		&account.Account{BaseURL: base, Tokens: r.tokens, Transport: r.base}, s.limit, r.budget, proxy.Trace{
 			Retried: func(_ context.Context, o event.RetryOutcome) {
 				r.note(func() { r.outcomes = append(r.outcomes, string(o)) })
 			},
@@ -170,9 +167,9 @@ func newRig(t *testing.T, s setup, h http.HandlerFunc) *rig {
 
 // handler returns the proxy as the program wires it, with every request in the same
 // account.
-func handler(a *account.Account, limit int64, budget *proxy.Budget, wait time.Duration, trace proxy.Trace) http.Handler {
+func handler(a *account.Account, limit int64, budget *proxy.Budget, trace proxy.Trace) http.Handler {
 	next := proxy.New(proxy.Options{
-		Transport: proxy.Replay(limit, budget)(proxy.Limit(wait, trace)(proxy.Authenticate(trace))),
+		Transport: proxy.Replay(limit, budget)(proxy.Authenticate(trace)),
 		Trace:     trace, ErrorLog: log.New(io.Discard, "", 0),
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -855,7 +852,7 @@ func BenchmarkProxy(b *testing.B) {
 	base, _ := url.Parse(server.URL)
 	t := upstream.New(upstream.Options{Roots: server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs})
 	defer t.CloseIdleConnections()
-	front := httptest.NewServer(handler(&account.Account{BaseURL: base, Tokens: &tokens{}, Transport: t}, 1<<20, proxy.NewBudget(64<<20, nil), 0, proxy.Trace{}))
+	front := httptest.NewServer(handler(&account.Account{BaseURL: base, Tokens: &tokens{}, Transport: t}, 1<<20, proxy.NewBudget(64<<20, nil), proxy.Trace{}))
 	defer front.Close()
 	client := front.Client()
 	b.ReportAllocs()

@@ -22,7 +22,7 @@ import (
 // proxied returns a proxy in front of f, and what closes it.
 func proxied(f *peer.Frames) (*httptest.Server, func()) {
 	up := upstream.New(upstream.Options{Roots: f.Roots, ResponseTimeout: time.Minute})
-	front := httptest.NewServer(handler(&account.Account{BaseURL: f.URL, Tokens: &tokens{}, Transport: up}, 1<<20, proxy.NewBudget(1<<20, nil), 0, proxy.Trace{}))
+	front := httptest.NewServer(handler(&account.Account{BaseURL: f.URL, Tokens: &tokens{}, Transport: up}, 1<<20, proxy.NewBudget(1<<20, nil), proxy.Trace{}))
 	return front, func() { front.Close(); up.CloseIdleConnections() }
 }
 

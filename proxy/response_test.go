@@ -50,7 +50,7 @@ func TestEachLocationIsRewrittenForTheClientsScheme(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	secure := httptest.NewTLSServer(handler(&account.Account{BaseURL: base, Tokens: r.tokens, Transport: r.base}, 0, r.budget, 0, proxy.Trace{}))
+	secure := httptest.NewTLSServer(handler(&account.Account{BaseURL: base, Tokens: r.tokens, Transport: r.base}, 0, r.budget, proxy.Trace{}))
 	defer secure.Close()
 	client := secure.Client()
 	client.CheckRedirect = r.client.CheckRedirect

@@ -1,4 +1,5 @@
-// Package resend has what every layer that sends a request again does with its body.
+// Package resend has what every layer that sends a request again does with its body, and
+// with the response that the client does not get.
 // The layers share one contract, which is net/http's own: [http.Request.GetBody] returns
 // the body from its first byte on.
 package resend

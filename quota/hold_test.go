@@ -1,4 +1,4 @@
-package proxy_test
+package quota_test
 
 import (
 	"context"
@@ -105,7 +105,7 @@ func TestHeldRequestWhoseTokenDiedMeanwhileIsSentWithAnother(t *testing.T) {
 		over := l.left == 0
 		l.mu.Unlock()
 		if over {
-			rejecting(1, echo)(w, req)
+			rejecting(echo)(w, req)
 			return
 		}
 		l.ServeHTTP(w, req)

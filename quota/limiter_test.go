@@ -1,4 +1,4 @@
-package proxy
+package quota
 
 import (
 	"context"
@@ -11,12 +11,12 @@ import (
 
 func TestTurnsGoInTheOrderOfArrivalAndAfterTheLatestReset(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var l limiter
+		l := limiter{places: new(places)}
 		began := time.Now()
 		deadline := began.Add(time.Hour)
 		went := make(chan int, 10)
 		for i := range 10 {
-			p := l.enqueue(function{path: "/siem"}, "c")
+			p := l.enqueue(functionKey{path: "/siem"}, "c")
 			// Each is told of another reset, the first of the latest.
 			p.limit(began.Add(time.Duration(10-i) * time.Second))
 			go func() {
@@ -38,17 +38,17 @@ func TestTurnsGoInTheOrderOfArrivalAndAfterTheLatestReset(t *testing.T) {
 			t.Errorf("they went in the order %v", order)
 		}
 		synctest.Wait()
-		if len(l.queues)+len(l.clients) != 0 || l.held != 0 {
-			t.Errorf("%d queues and %d places are left", len(l.queues), l.held)
+		if len(l.queues)+len(l.places.clients)+len(l.places.functions) != 0 || l.places.held != 0 {
+			t.Errorf("%d queues and %d places are left", len(l.queues), l.places.held)
 		}
 	})
 }
 
 func TestWhoIsFirstWaitsForAResetThatComesToLightMeanwhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var l limiter
+		l := limiter{places: new(places)}
 		began := time.Now()
-		first, second := l.enqueue(function{path: "/siem"}, "c"), l.enqueue(function{path: "/siem"}, "c")
+		first, second := l.enqueue(functionKey{path: "/siem"}, "c"), l.enqueue(functionKey{path: "/siem"}, "c")
 		defer second.release()
 		first.limit(began.Add(time.Second))
 		time.AfterFunc(500*time.Millisecond, func() { second.limit(began.Add(3 * time.Second)) })
@@ -64,8 +64,8 @@ func TestWhoIsFirstWaitsForAResetThatComesToLightMeanwhile(t *testing.T) {
 
 func TestOneQueueDoesNotHoldUpAnother(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var l limiter
-		slow, other := l.enqueue(function{path: "/siem"}, "c"), l.enqueue(function{path: "/api"}, "c")
+		l := limiter{places: new(places)}
+		slow, other := l.enqueue(functionKey{path: "/siem"}, "c"), l.enqueue(functionKey{path: "/api"}, "c")
 		defer slow.release()
 		defer other.release()
 		slow.limit(time.Now().Add(time.Minute))
@@ -78,8 +78,8 @@ func TestOneQueueDoesNotHoldUpAnother(t *testing.T) {
 
 func TestWaitEndsWithTheDeadlineOrTheClient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var l limiter
-		first, second := l.enqueue(function{path: "/siem"}, "c"), l.enqueue(function{path: "/siem"}, "c")
+		l := limiter{places: new(places)}
+		first, second := l.enqueue(functionKey{path: "/siem"}, "c"), l.enqueue(functionKey{path: "/siem"}, "c")
 		defer first.release()
 		if err := second.waitForReset(t.Context(), time.Now().Add(time.Second)); !errors.Is(err, errDeadline) {
 			t.Error(err)
@@ -91,7 +91,7 @@ func TestWaitEndsWithTheDeadlineOrTheClient(t *testing.T) {
 		}
 		second.release()
 		// Who leaves from the middle is not waited for.
-		third := l.enqueue(function{path: "/siem"}, "c")
+		third := l.enqueue(functionKey{path: "/siem"}, "c")
 		defer third.release()
 		if !first.ready() || third.ready() {
 			t.Error("the turn went astray")
@@ -100,9 +100,9 @@ func TestWaitEndsWithTheDeadlineOrTheClient(t *testing.T) {
 }
 
 func TestOneClientLeavesPlacesInTheQueuesToOthers(t *testing.T) {
-	var l limiter
+	l := limiter{places: new(places)}
 	count := func(path, client string) (n int) {
-		for l.enqueue(function{path: path}, client) != nil {
+		for l.enqueue(functionKey{path: path}, client) != nil {
 			n++
 		}
 		return n

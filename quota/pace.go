@@ -1,0 +1,137 @@
+package quota
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"time"
+
+	"mimecast-proxy/account"
+	"mimecast-proxy/event"
+	"mimecast-proxy/problem"
+)
+
+// admit waits until a request may be sent, and returns for how long that was. The error is
+// a problem, or the context's.
+func (m *Model) admit(req *http.Request) (c call, waited time.Duration, err error) {
+	ctx := req.Context()
+	m.mu.Lock()
+	f := m.functions[account.Of(ctx)][req.URL.Opaque]
+	if f == nil {
+		m.mu.Unlock()
+		return call{}, 0, nil
+	}
+	began := time.Now()
+	c, w, wait, outcome := f.enter(account.ClientOf(req), began)
+	m.mu.Unlock()
+	switch outcome {
+	case goesNow:
+		return c, 0, nil
+	case event.PaceWouldWait:
+		m.report(ctx, f, wait, outcome)
+		return c, 0, nil
+	case event.PaceTooLong, event.PaceTooMany:
+		m.report(ctx, f, 0, outcome)
+		return c, 0, tooEarly(wait)
+	}
+	defer m.places.release(f.key(), account.ClientOf(req))
+	c, outcome, err = m.await(ctx, f, w, began.Add(m.opts.Wait))
+	waited = time.Since(began)
+	m.report(ctx, f, waited, outcome)
+	return c, waited, err
+}
+
+// goesNow is the outcome of a call that is not too early.
+const goesNow event.PaceOutcome = ""
+
+// enter lets a call go or makes it wait, unless that is of no use. Wait is the estimate of
+// how long that will be.
+func (f *function) enter(name string, now time.Time) (c call, w *waiter, wait time.Duration, outcome event.PaceOutcome) {
+	m, client := f.model, f.client(name)
+	f.pump(now)
+	if m.opts.Pace == Off {
+		return f.take(client, passes, now), nil, 0, goesNow
+	}
+	if d := f.decide(client, now); d != waits {
+		return f.take(client, d, now), nil, 0, goesNow
+	}
+	if m.opts.Pace == Observe {
+		turn := f.turn(now, 0)
+		f.next = turn.Add(f.window.interval(now)) // as if it had waited
+		return f.take(client, passes, now), nil, turn.Sub(now), event.PaceWouldWait
+	}
+	wait = f.turn(now, f.ahead(client)).Sub(now)
+	if wait > m.opts.Wait {
+		return c, nil, wait, event.PaceTooLong
+	}
+	if !m.places.take(f.key(), name) {
+		return c, nil, wait, event.PaceTooMany
+	}
+	w = &waiter{client: client, turn: make(chan call, 1)}
+	client.waiting++
+	f.waiters = append(f.waiters, w)
+	f.setTimer(now)
+	return c, w, wait, event.PaceWaited
+}
+
+// await waits for a call's turn.
+func (m *Model) await(ctx context.Context, f *function, w *waiter, deadline time.Time) (call, event.PaceOutcome, error) {
+	timer := time.NewTimer(time.Until(deadline))
+	defer timer.Stop()
+	select {
+	case c := <-w.turn:
+		return c, event.PaceWaited, nil
+	case <-timer.C:
+		return m.leave(f, w, nil)
+	case <-ctx.Done():
+		return m.leave(f, w, context.Cause(ctx))
+	}
+}
+
+// leave gives a call's place up, because of a cause or the time. If it got its turn in the
+// meantime, it goes, or gives the turn to the next.
+func (m *Model) leave(f *function, w *waiter, cause error) (c call, outcome event.PaceOutcome, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := time.Now()
+	i := slices.Index(f.waiters, w)
+	switch {
+	case i < 0 && cause == nil:
+		return <-w.turn, event.PaceWaited, nil
+	case i < 0: // the next response says that the call was not made
+		f.window.land((<-w.turn).number)
+		w.client.calls -= min(1, w.client.calls)
+	default:
+		f.remove(i)
+	}
+	f.pump(now)
+	if cause != nil {
+		return c, event.PaceAbandoned, cause
+	}
+	return c, event.PaceTooLong, tooEarly(f.turn(now, f.ahead(w.client)).Sub(now))
+}
+
+// report counts how pacing a call ended.
+func (m *Model) report(ctx context.Context, f *function, waited time.Duration, outcome event.PaceOutcome) {
+	m.mu.Lock()
+	if f.paced == nil {
+		f.paced = map[event.PaceOutcome]uint64{}
+	}
+	f.paced[outcome]++
+	f.waited += waited
+	m.mu.Unlock()
+	if m.opts.Trace.Paced != nil {
+		m.opts.Trace.Paced(ctx, f.label, waited, outcome)
+	}
+}
+
+// tooEarly is the problem of a call whose turn comes after as long as that.
+func tooEarly(turn time.Duration) *problem.Problem {
+	turn = max(turn, time.Second)
+	p := problem.New(event.TooBusy, "Mimecast's quota for this function is in use: the next turn is in %s. Send fewer requests, or raise PROXY_RATE_LIMIT_WAIT.",
+		turn.Round(time.Second))
+	p.RetryAfter = turn
+	return p
+}
+
+func (f *function) key() functionKey { return functionKey{f.account, f.path} }

@@ -1,0 +1,59 @@
+package quota
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"mimecast-proxy/event"
+)
+
+// maxListed bounds the clients that a snapshot lists of a function.
+const maxListed = 10
+
+// Snapshot returns what is known of each function that has a quota, by account and path.
+func (m *Model) Snapshot() []event.Quota {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := time.Now()
+	quotas := []event.Quota{}
+	for _, functions := range m.functions {
+		for _, f := range functions {
+			quotas = append(quotas, f.snapshot(now))
+		}
+	}
+	slices.SortFunc(quotas, func(a, b event.Quota) int {
+		return cmp.Or(strings.Compare(a.Account, b.Account), strings.Compare(a.Path, b.Path))
+	})
+	return quotas
+}
+
+func (f *function) snapshot(now time.Time) event.Quota {
+	f.advance(now)
+	w := &f.window
+	q := event.Quota{
+		Function: f.label, Path: f.path, Limit: w.limit, Remaining: w.remaining, SeenAt: f.seen,
+		Others: uint64(w.foreign()), Waiting: len(f.waiters), Clients: []event.QuotaClient{}, //nolint:gosec // never negative
+		Paced: maps.Clone(f.paced), WaitedMS: float64(f.waited) / float64(time.Millisecond),
+	}
+	if f.account != nil {
+		q.Account = f.account.Name
+	}
+	if w.known() {
+		q.Reset = now.Add(w.latest.Sub(now)).UTC() // by the clock of now
+	}
+	for _, c := range f.clients {
+		q.Calls += c.calls
+		q.Limited += c.limited
+		if c.calls > 0 {
+			q.Clients = append(q.Clients, event.QuotaClient{Client: c.name, Calls: c.calls, Limited: c.limited})
+		}
+	}
+	slices.SortFunc(q.Clients, func(a, b event.QuotaClient) int {
+		return cmp.Or(cmp.Compare(b.Calls, a.Calls), strings.Compare(a.Client, b.Client))
+	})
+	q.Clients = q.Clients[:min(len(q.Clients), maxListed)]
+	return q
+}
