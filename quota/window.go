@@ -14,7 +14,7 @@ const (
 	burst = 0.2
 	// reserveShare of a window's calls, and at least one, is kept to its end for clients
 	// that have had none.
-	reserveShare = 0.02
+	reserveShare = 0.01
 	// margin is how long before a window's end what is left is used up.
 	margin = 50 * time.Millisecond
 	// maxWindow bounds what is believed of a reset.
@@ -37,6 +37,8 @@ type window struct {
 	// The window ends between earliest and latest: a response that says when was on its
 	// way for a time that is not known.
 	earliest, latest time.Time
+	// trip is how long the slowest of the last calls took.
+	trip time.Duration
 	// began is when the window was first seen, room what was left then, and first the
 	// number of the last call before.
 	began time.Time
@@ -143,7 +145,7 @@ type response struct {
 // resets returns the earliest and the latest end of the window.
 func (r response) resets() (earliest, latest time.Time) {
 	reset := time.Duration(r.quota.ResetMS) * time.Millisecond
-	return r.sent.Add(reset), r.received.Add(reset + time.Millisecond) // which may have been rounded
+	return r.sent.Add(reset), r.received.Add(reset)
 }
 
 // usable reports whether the response says all that pacing needs, in believable numbers.
@@ -158,6 +160,7 @@ func (w *window) observe(r response) (began bool) {
 	if !r.usable() {
 		return false
 	}
+	w.trip = max(r.received.Sub(r.sent), w.trip*15/16)
 	earliest, latest := r.resets()
 	tolerance := max(100*time.Millisecond, w.length/20)
 	switch {
@@ -271,15 +274,25 @@ func (w *window) reserve() float64 {
 // before the window ends.
 func (w *window) end() time.Time { return w.earliest.Add(-margin) }
 
+// paced is when what is not in reserve is to be used up, so that the slowest call arrives
+// in time. A function that takes long to respond says nothing about that.
+func (w *window) paced() time.Time {
+	paced := w.latest.Add(-margin - min(w.trip, w.length/50))
+	if end := w.end(); end.Before(paced) {
+		return end
+	}
+	return paced
+}
+
 // floor is how many calls must be left after one that goes as soon as it comes.
 func (w *window) floor(now time.Time) float64 {
-	end := w.end()
-	if !now.Before(end) {
+	if !now.Before(w.end()) {
 		// Others do the same, and so have as many calls under way in proportion.
 		return (1/w.others.share() - 1) * (1 + float64(w.sent-w.counted))
 	}
 	reserve, spread := w.spread()
-	return reserve + spread*float64(end.Sub(now))/float64(max(end.Sub(w.began), 1))
+	paced := w.paced()
+	return reserve + spread*float64(max(paced.Sub(now), 0))/float64(max(paced.Sub(w.began), 1))
 }
 
 // spread returns the reserve, and how many calls are spread over the window. A window that
@@ -296,7 +309,7 @@ func (w *window) spread() (reserve, spread float64) {
 // interval is the time between two calls, if the proxy's share of what is left is spread
 // over the rest of the window; the whole rest if nothing is.
 func (w *window) interval(now time.Time) time.Duration {
-	rest := max(w.end().Sub(now), 0)
+	rest := max(w.paced().Sub(now), 0)
 	return time.Duration(float64(rest) / max((w.left(now)-w.reserve())*w.others.share(), 1))
 }
 
@@ -310,7 +323,8 @@ func (w *window) opens(now, next time.Time) time.Time {
 	reserve, spread := w.spread()
 	at := end
 	if left-1 > reserve && spread > 0 { // when the floor will be low enough
-		at = end.Add(-time.Duration((left - 1 - reserve) / spread * float64(end.Sub(w.began))))
+		paced := w.paced()
+		at = paced.Add(-time.Duration((left - 1 - reserve) / spread * float64(paced.Sub(w.began))))
 	}
 	if left-reserve >= 1 && next.Before(at) {
 		at = next
