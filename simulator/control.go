@@ -77,7 +77,7 @@ Faults strike until they are removed, or count times:
   curl {here}/faults
   curl -X DELETE {here}/faults            all of them; one by ?id=1
 
-A fault says path, method, skip, count; then status, code, message, body, size,
+A fault says path, application, method, skip, count; then status, code, message, body, size,
 early; hints, delay, header, trailer, token, pace; cut (request, answer, header,
 body, short) and cutAfter. Without a status the request is carried out first.
 By name:

@@ -52,6 +52,8 @@ type Fault struct {
 	// Path is the beginning of the paths that it applies to. None means the whole
 	// API, the token endpoint apart; "/" means both.
 	Path string `json:"path,omitempty"`
+	// Application is the client ID of the application that it applies to; none means any.
+	Application string `json:"application,omitempty"`
 	// Method is the method that it applies to; none means any.
 	Method string `json:"method,omitempty"`
 	// Skip is how many such requests it lets pass before the first.
@@ -111,7 +113,10 @@ func (f Fault) validate() error {
 	return nil
 }
 
-func (f Fault) matches(r *http.Request) bool {
+func (f Fault) matches(r *http.Request, application string) bool {
+	if f.Application != "" && f.Application != application {
+		return false
+	}
 	if f.Method != "" && f.Method != r.Method {
 		return false
 	}
@@ -174,14 +179,21 @@ func (s *Simulator) Faults() []ArmedFault {
 	return slices.Clone(s.faults.armed)
 }
 
+// byApplication reports whether a fault applies to one application alone.
+func (fs *faults) byApplication() bool {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	return slices.ContainsFunc(fs.armed, func(a ArmedFault) bool { return a.Application != "" })
+}
+
 // next returns the fault that applies to r: the first that matches and lets no
 // more pass.
-func (fs *faults) next(r *http.Request) (Fault, bool) {
+func (fs *faults) next(r *http.Request, application string) (Fault, bool) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	for i := range fs.armed {
 		a := &fs.armed[i]
-		if !a.matches(r) {
+		if !a.matches(r, application) {
 			continue
 		}
 		if a.Passed < a.Skip {

@@ -1,6 +1,7 @@
 package simulator
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -25,6 +26,9 @@ type Request struct {
 	Target string
 	Host   string
 	Header http.Header
+	// Application is the client ID whose token came with the request, even if that has
+	// expired or was revoked, or that a token request names; "" if there is none.
+	Application string
 	// Trailer is what came after the body.
 	Trailer http.Header
 	// BodyLength is how much of the body was read.
@@ -47,6 +51,11 @@ type Counts struct {
 	// Ambiguous those with more.
 	Authorized int `json:"authorized"`
 	Ambiguous  int `json:"ambiguous"`
+	// Misplaced counts the requests of the API that came without a token of the application
+	// that their [ApplicationHeader] names.
+	Misplaced int `json:"misplaced"`
+	// Applications counts the API's requests by the application whose token they had.
+	Applications map[string]int `json:"applications,omitempty"`
 	// Statuses counts the API's responses.
 	Statuses map[int]int `json:"statuses"`
 }
@@ -57,7 +66,8 @@ const maxExecutions = 100_000
 
 // journal records the received requests: the last ones, and the counts of all.
 type journal struct {
-	limit int
+	limit       int
+	application func(*http.Request) string // whose token a request has
 
 	mu         sync.Mutex
 	log        []*Request
@@ -74,7 +84,7 @@ func (s *Simulator) Counts() Counts {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	c := j.counts
-	c.Statuses = maps.Clone(c.Statuses)
+	c.Statuses, c.Applications = maps.Clone(c.Statuses), maps.Clone(c.Applications)
 	return c
 }
 
@@ -147,7 +157,7 @@ func (j *journal) record(listener string, h http.Handler) http.Handler {
 		}
 		// A copy: with another body in its own request, net/http no longer knows
 		// that the client waits for 100 Continue, and asks for what is never sent.
-		in := r.WithContext(r.Context())
+		in := r.WithContext(context.WithValue(r.Context(), entryKey{}, e))
 		in.Body = body
 		defer j.end(e, r)
 		h.ServeHTTP(&statusRecorder{ResponseWriter: w, journal: j, entry: e}, in)
@@ -156,6 +166,9 @@ func (j *journal) record(listener string, h http.Handler) http.Handler {
 
 func (j *journal) begin(listener string, r *http.Request) *Request {
 	e := &Request{Time: time.Now(), Listener: listener, Proto: r.Proto, Method: r.Method, Target: r.RequestURI, Host: r.Host, Header: r.Header.Clone()}
+	if listener == "api" {
+		e.Application = j.application(r)
+	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.count(e)
@@ -175,11 +188,31 @@ func (j *journal) count(e *Request) {
 		return
 	}
 	j.counts.Requests++
+	if e.Application != "" { // which is one that there is, and no made-up name
+		if j.counts.Applications == nil {
+			j.counts.Applications = map[string]int{}
+		}
+		j.counts.Applications[e.Application]++
+	}
+	if want := e.Header.Get(ApplicationHeader); want != "" && want != e.Application {
+		j.counts.Misplaced++
+	}
 	switch n := len(e.Header.Values("Authorization")); {
 	case n == 1:
 		j.counts.Authorized++
 	case n > 1:
 		j.counts.Ambiguous++
+	}
+}
+
+type entryKey struct{}
+
+// setApplication notes which application a token request names.
+func (j *journal) setApplication(r *http.Request, id string) {
+	if e, ok := r.Context().Value(entryKey{}).(*Request); ok {
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		e.Application = id
 	}
 }
 

@@ -19,7 +19,7 @@ import (
 	"time"
 )
 
-// The credentials of the one application, unless Options say otherwise.
+// The credentials of the first application, unless Options say otherwise.
 const (
 	DefaultClientID     = "demo-client-id"
 	DefaultClientSecret = "demo-client-secret"
@@ -32,9 +32,11 @@ type Options struct {
 	Seed uint64
 	// Now is the clock; time.Now unless set.
 	Now func() time.Time
-	// ClientID and ClientSecret are the application's; [DefaultClientID] and
+	// ClientID and ClientSecret are the first application's; [DefaultClientID] and
 	// [DefaultClientSecret] unless set.
 	ClientID, ClientSecret string
+	// Applications are further applications, each with tokens and quotas of its own.
+	Applications []Application
 	// TokenTTL is how long a token lives; 1799 s unless set.
 	TokenTTL time.Duration
 	// Quotas are the rate limits by path; nil means those that Mimecast
@@ -62,6 +64,14 @@ type Options struct {
 	Certificate Certificate
 }
 
+// Application is an API application: its token endpoint's credentials.
+type Application struct{ ClientID, ClientSecret string }
+
+// ApplicationHeader is the name of a request header that is no part of Mimecast's API: a
+// test puts the client ID in it that the request must be sent with. See
+// [Counts.Misplaced].
+const ApplicationHeader = "X-Simulator-Application"
+
 func (o Options) withDefaults() Options {
 	o.Now = orElse(o.Now != nil, o.Now, time.Now)
 	o.ClientID = cmp.Or(o.ClientID, DefaultClientID)
@@ -83,7 +93,7 @@ func orElse[T any](ok bool, v, otherwise T) T {
 	return otherwise
 }
 
-// Simulator is one Mimecast with one account and one application. Its methods
+// Simulator is one Mimecast with one account and one application or more. Its methods
 // may be called at any time, also while it serves.
 type Simulator struct {
 	opts    Options
@@ -108,9 +118,13 @@ type Simulator struct {
 func New(o Options) *Simulator {
 	o = o.withDefaults()
 	s := &Simulator{opts: o, started: o.Now(), blobKey: randomKey()}
-	s.issuer = issuer{id: o.ClientID, secret: o.ClientSecret, ttl: o.TokenTTL, key: randomKey()}
+	s.issuer = issuer{first: o.ClientID, secrets: map[string]string{o.ClientID: o.ClientSecret}, ttl: o.TokenTTL, key: randomKey(), generation: map[string]int64{}}
+	for _, a := range o.Applications {
+		s.issuer.setApplication(a)
+	}
 	s.limits.init(o.Quotas)
 	s.journal.limit = max(o.RequestLog, 0)
+	s.journal.application = s.issuer.application
 	s.routes = s.endpoints()
 	return s
 }
@@ -131,7 +145,7 @@ func (s *Simulator) serve(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path == tokenPath {
 		s.journal.countToken()
 	}
-	if f, ok := s.faults.next(r); ok {
+	if f, ok := s.faults.next(r, s.application(r)); ok {
 		s.injectFault(f, w, r)
 		return
 	}
@@ -190,12 +204,17 @@ func (s *Simulator) isForbidden(path string) bool {
 	return slices.ContainsFunc(s.forbidden, func(p string) bool { return strings.HasPrefix(path, p) })
 }
 
-// SetCredentials replaces the application's, as when its key was regenerated.
+// SetCredentials replaces those of the application of [Options.ClientID], as when its key was regenerated.
 // What that does to live tokens is not documented; here they live on.
 func (s *Simulator) SetCredentials(id, secret string) { s.issuer.setCredentials(id, secret) }
+
+// SetApplication adds an application or replaces its secret; without a secret it removes
+// the application. Its live tokens live on.
+func (s *Simulator) SetApplication(a Application) { s.issuer.setApplication(a) }
 
 // SetTokenTTL sets how long tokens live that are issued from now on.
 func (s *Simulator) SetTokenTTL(ttl time.Duration) { s.issuer.setTTL(ttl) }
 
-// RevokeTokens makes every token that was issued so far worthless.
-func (s *Simulator) RevokeTokens() { s.issuer.revoke() }
+// RevokeTokens makes the tokens of the applications worthless that were issued so far;
+// those of all applications if none is named. Applications go by their client IDs.
+func (s *Simulator) RevokeTokens(applications ...string) { s.issuer.revoke(applications) }

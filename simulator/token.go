@@ -1,12 +1,14 @@
 package simulator
 
 import (
+	"bytes"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"io"
 	"mime"
 	"net/http"
 	"net/url"
@@ -28,9 +30,10 @@ type issuer struct {
 	key []byte
 
 	mu         sync.Mutex
-	id, secret string
+	first      string            // the ID of the application of Options.ClientID
+	secrets    map[string]string // by client ID
 	ttl        time.Duration
-	generation int64 // of tokens: those of an earlier one were revoked
+	generation map[string]int64 // of an application's tokens: those of an earlier one were revoked
 }
 
 // claims are the content of a token.
@@ -44,7 +47,19 @@ type claims struct {
 func (i *issuer) setCredentials(id, secret string) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	i.id, i.secret = id, secret
+	delete(i.secrets, i.first)
+	i.first = id
+	i.secrets[id] = secret
+}
+
+func (i *issuer) setApplication(a Application) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if a.ClientSecret == "" {
+		delete(i.secrets, a.ClientID)
+		return
+	}
+	i.secrets[a.ClientID] = a.ClientSecret
 }
 
 func (i *issuer) setTTL(ttl time.Duration) {
@@ -53,16 +68,26 @@ func (i *issuer) setTTL(ttl time.Duration) {
 	i.ttl = ttl
 }
 
-func (i *issuer) revoke() {
+// revoke revokes the tokens of the applications; of all if there are none.
+func (i *issuer) revoke(apps []string) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	i.generation++
+	if len(apps) == 0 {
+		i.generation[""]++
+	}
+	for _, app := range apps {
+		i.generation[app]++
+	}
 }
+
+// current returns the generation of an application's tokens. The caller holds mu.
+func (i *issuer) current(app string) int64 { return i.generation[""] + i.generation[app] }
 
 func (i *issuer) matches(id, secret string) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	return id == i.id && secret == i.secret
+	known, ok := i.secrets[id]
+	return ok && secret == known
 }
 
 // tokenHeader is the same in each token, as in any JSON web token.
@@ -71,7 +96,7 @@ var tokenHeader = base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"HS256","t
 // issue returns a new token for the application and how long it lives.
 func (i *issuer) issue(app string, now time.Time) (string, time.Duration) {
 	i.mu.Lock()
-	ttl, generation := i.ttl, i.generation
+	ttl, generation := i.ttl, i.current(app)
 	i.mu.Unlock()
 	text, err := json.Marshal(claims{App: app, ID: rand.Text(), Generation: generation, Expiry: now.Add(ttl).UnixMilli()})
 	if err != nil { // strings and numbers always marshal
@@ -116,9 +141,30 @@ func (i *issuer) authenticate(headers []string, now time.Time) (app string, deni
 	return c.App, nil
 }
 
+// application returns the application whose token a request has, even if it has expired or
+// was revoked; empty if there is none.
+func (i *issuer) application(r *http.Request) string {
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return ""
+	}
+	c, _ := i.read(strings.TrimSpace(token))
+	return c.App
+}
+
 // parse returns the claims of a token, if this simulator issued it and it was not
 // revoked.
 func (i *issuer) parse(token string) (c claims, ok bool) {
+	if c, ok = i.read(token); !ok {
+		return c, false
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return c, c.Generation == i.current(c.App)
+}
+
+// read returns the claims of a token, if this simulator issued it.
+func (i *issuer) read(token string) (c claims, ok bool) {
 	dot := strings.LastIndexByte(token, '.')
 	if dot < 0 || !hmac.Equal([]byte(token[dot+1:]), []byte(i.sign(token[:dot]))) {
 		return c, false
@@ -126,11 +172,9 @@ func (i *issuer) parse(token string) (c claims, ok bool) {
 	_, payload, _ := strings.Cut(token[:dot], ".")
 	text, err := base64.RawURLEncoding.DecodeString(payload)
 	if err != nil || json.Unmarshal(text, &c) != nil {
-		return c, false
+		return claims{}, false
 	}
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	return c, c.Generation == i.generation
+	return c, true
 }
 
 // token is the token endpoint: the client credentials grant, with the client's
@@ -146,6 +190,7 @@ func (s *Simulator) token(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	id, secret := form.Get("client_id"), form.Get("client_secret")
+	s.journal.setApplication(r, id)
 	if id == "" || secret == "" {
 		s.reject(w, r, http.StatusBadRequest, "0001", "The client credentials are missing")
 		return
@@ -158,6 +203,27 @@ func (s *Simulator) token(w http.ResponseWriter, r *http.Request) {
 	answer := map[string]any{"access_token": token, "token_type": "Bearer", "expires_in": int64(ttl / time.Second), "scope": ""}
 	faultOf(r.Context()).patchToken(answer)
 	s.respond(w, r, http.StatusOK, answer)
+}
+
+// application returns the client ID that a request is of: its token's, or that of the form
+// of a token request. It is only looked for if a fault applies to one application.
+func (s *Simulator) application(r *http.Request) string {
+	switch {
+	case !s.faults.byApplication():
+		return ""
+	case r.URL.Path != tokenPath:
+		return s.issuer.application(r)
+	}
+	head, _ := io.ReadAll(io.LimitReader(r.Body, maxForm)) // whoever reads on gets the error
+	r.Body = &peeked{io.MultiReader(bytes.NewReader(head), r.Body), r.Body}
+	form, _ := url.ParseQuery(string(head)) // a form that is none names nobody
+	return form.Get("client_id")
+}
+
+// peeked is a body whose beginning was read.
+type peeked struct {
+	io.Reader
+	io.Closer
 }
 
 // readForm reads a form and insists that it is one, with each parameter once
