@@ -31,6 +31,7 @@ const (
 	MisdirectedRequest  Code = "misdirected_request"
 	TunnelFailed        Code = "tunnel_failed"
 	RouteNotAllowed     Code = "route_not_allowed"
+	BatchURLInvalid     Code = "batch_url_invalid"
 	UpgradeNotSupported Code = "upgrade_not_supported"
 	UpstreamUnreachable Code = "upstream_unreachable"
 	UpstreamTLS         Code = "upstream_tls"

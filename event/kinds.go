@@ -13,6 +13,7 @@ var kinds = [...]Kind{
 	{HostNotAllowed, http.StatusForbidden, RetryNever, "http_request_denied", ComponentTool, true, "The Host header has a name that is not allowed", "Add the name to PROXY_ALLOWED_HOSTS, or call the proxy by its address."},
 	{OriginNotAllowed, http.StatusForbidden, RetryNever, "http_request_denied", ComponentTool, true, "A web page of another origin sent the request", "If the page may use the account, add its origin to PROXY_ALLOWED_ORIGINS."},
 	{RouteNotAllowed, http.StatusForbidden, RetryNever, "http_request_denied", ComponentTool, true, "The route is not allowed", "If the client needs the route, add it to PROXY_ALLOW."},
+	{BatchURLInvalid, http.StatusForbidden, RetryNever, "http_request_denied", ComponentTool, true, "The proxy did not make this batch URL, or the client secret has changed since", "Request the list of batch files again."},
 	{TunnelNotAllowed, http.StatusForbidden, RetryNever, "http_request_denied", ComponentTool, true, "The forward proxy does not connect to this host and port", "Send only HTTPS through it; if callers have a password, only to Mimecast."},
 	{ProxyAuthRequired, http.StatusProxyAuthRequired, RetryNever, "http_request_denied", ComponentTool, true, "The request does not have the forward proxy's password", "Give the client the whole URL of the proxy, password included."},
 	{MisdirectedRequest, http.StatusMisdirectedRequest, RetryNever, "http_request_error", ComponentTool, true, "The Host header differs from the name of the tunnel", "Send requests for each host through a connection of its own."},
