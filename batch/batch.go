@@ -1,0 +1,117 @@
+// Package batch is a layer of the data port for clients that can reach no host but the
+// proxy. Mimecast's lists of SIEM batch files have URLs on another host, which need no
+// token: whoever has one can download the file. The layer puts a URL of the proxy in
+// the place of each, and downloads the file for whoever requests it.
+//
+// Such a URL has Mimecast's own in it, sealed with a key that is derived from the client
+// secret. So the proxy keeps no state, each replica can serve each URL, and the proxy
+// fetches nothing that Mimecast did not issue. See [Transport] about what else it does
+// not fetch.
+package batch
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"mimecast-proxy/account"
+	"mimecast-proxy/event"
+	"mimecast-proxy/problem"
+	"mimecast-proxy/secret"
+)
+
+const (
+	// Path is the path of all URLs of files, without the seal.
+	Path = "/batch/"
+	// listPath is the path of the functions that return lists of files.
+	listPath = "/siem/v1/batch/"
+)
+
+// Options say how files are relayed. The zero value relays none: all requests pass.
+type Options struct {
+	// Download fetches the files: a [Transport].
+	Download http.RoundTripper
+	// BaseURL returns the scheme and host that a client called, such as
+	// https://proxy.example:8443. It is for the URLs that the client gets.
+	BaseURL func(*http.Request) string
+	// MaxLists bounds the lists at a time; 0 means no bound. Each keeps a response of
+	// up to 8 MiB in memory while its client reads. Requests beyond it get 503.
+	MaxLists int
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
+	// Trace reports what happens; the zero value reports nothing.
+	Trace Trace
+}
+
+// Trace reports what happens. Each func may be nil, is called by many goroutines at once,
+// and must not block.
+type Trace struct {
+	// Answered reports the response of a file's host, and how long its headers took.
+	Answered func(ctx context.Context, status int, took time.Duration)
+	// Denied reports a request that was rejected before anything was downloaded.
+	Denied func(ctx context.Context, code event.Code)
+	// Failed reports an error response of this package, and a status from 400 to 499
+	// of a file's host, which the client gets as it is.
+	Failed func(ctx context.Context, p *problem.Problem)
+}
+
+// Wrap returns the layer. The handler that it wraps sends requests to API 2.0. The account
+// in the context must have SealKeys; requests of another pass.
+//
+// The URLs of files are capabilities: whoever may call the proxy and has one gets the
+// file. Keep their paths out of logs.
+func Wrap(o Options) func(http.Handler) http.Handler {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return func(next http.Handler) http.Handler {
+		if o.Download == nil {
+			return next
+		}
+		return &layer{Options: o, next: next}
+	}
+}
+
+type layer struct {
+	Options
+	next  http.Handler
+	lists atomic.Int64 // in flight
+}
+
+// ServeHTTP implements http.Handler.
+func (l *layer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	keys := sealKeys(r)
+	switch {
+	case len(keys) == 0:
+		l.next.ServeHTTP(w, r)
+	case strings.HasPrefix(r.URL.Path, Path):
+		l.serveFile(w, r, keys)
+	case r.Method == http.MethodGet && strings.HasPrefix(r.URL.Path, listPath):
+		l.serveList(w, r, keys[0])
+	default:
+		l.next.ServeHTTP(w, r)
+	}
+}
+
+// sealKeys returns the keys of the account of a request, the current one first.
+func sealKeys(r *http.Request) []secret.Text {
+	a := account.Of(r.Context())
+	if a == nil || a.SealKeys == nil {
+		return nil
+	}
+	return a.SealKeys()
+}
+
+// fail sends an error response.
+func (l *layer) fail(w http.ResponseWriter, r *http.Request, p *problem.Problem) {
+	p.ServeHTTP(w, r)
+	l.report(r, p)
+}
+
+func (l *layer) report(r *http.Request, p *problem.Problem) {
+	if l.Trace.Failed != nil {
+		l.Trace.Failed(r.Context(), p)
+	}
+}

@@ -1,0 +1,73 @@
+package batch
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"strings"
+	"time"
+
+	"mimecast-proxy/secret"
+)
+
+const (
+	// label keeps the keys of seals apart from any other use of a client secret, and has
+	// the version of their content.
+	label = "mimecast-proxy batch URL 1"
+	// sealLife is how long a seal outlives its making and the expiry that Mimecast
+	// states. Mimecast keeps batches for as long. Later, the host in the URL may belong
+	// to somebody else.
+	sealLife = 7 * 24 * time.Hour
+	// expirySize is the length of the time before the URL, in seconds since 1970.
+	expirySize = 8
+)
+
+// encoding of seals. It is strict, so that each seal has one spelling.
+var encoding = base64.RawURLEncoding.Strict()
+
+// newAEAD returns the cipher for a client secret. Each replica that has the secret gets
+// the same.
+func newAEAD(key secret.Text) (cipher.AEAD, error) {
+	derived, err := hkdf.Key(sha256.New, []byte(key.Reveal()), nil, label, 32)
+	if err != nil {
+		return nil, err
+	}
+	block, err := aes.NewCipher(derived)
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCMWithRandomNonce(block)
+}
+
+// seal returns a URL as a text that only the holders of the key can read or make. Mimecast
+// states when the URL expires; zero: it does not.
+func seal(key cipher.AEAD, address string, expiry, now time.Time) string {
+	if expiry.Before(now) {
+		expiry = now
+	}
+	plain := binary.BigEndian.AppendUint64(nil, uint64(expiry.Add(sealLife).Unix()))
+	return encoding.EncodeToString(key.Seal(nil, nil, append(plain, address...), []byte(label)))
+}
+
+// open returns the URL of a seal that was made with one of the secrets and has not
+// expired.
+func open(keys []secret.Text, text string, now time.Time) (address string, ok bool) {
+	sealed, err := encoding.DecodeString(text)
+	if err != nil || strings.ContainsAny(text, "\r\n") { // which decoders skip
+		return "", false
+	}
+	for _, key := range keys {
+		aead, err := newAEAD(key)
+		if err != nil {
+			continue
+		}
+		if plain, err := aead.Open(nil, nil, sealed, []byte(label)); err == nil && len(plain) > expirySize {
+			until := time.Unix(int64(binary.BigEndian.Uint64(plain)), 0)
+			return string(plain[expirySize:]), now.Before(until)
+		}
+	}
+	return "", false
+}

@@ -1,0 +1,234 @@
+package batch
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"mimecast-proxy/event"
+	"mimecast-proxy/problem"
+	"mimecast-proxy/resend"
+)
+
+const (
+	// stallTimeout is how long the host of a file may send nothing of it.
+	stallTimeout = 2 * time.Minute
+	// maxResponseHeader bounds the headers of a response, in bytes.
+	maxResponseHeader = 64 << 10
+	// bufferSize is how much of a file is read at a time.
+	bufferSize = 32 << 10
+)
+
+// TransportOptions say how to reach the hosts of batch files. The zero value is usable:
+// the system's roots and resolver, no corporate proxy and no bounds.
+type TransportOptions struct {
+	// Roots are the authorities to trust; nil means the system's.
+	Roots *x509.CertPool
+	// Proxy returns the corporate proxy on the way to a URL, or nil; nil means that
+	// there is none. Such a proxy resolves the names itself, so that nobody checks
+	// their addresses.
+	Proxy func(*url.URL) (*url.URL, error)
+	// DialTimeout bounds the TCP and then the TLS handshake, each; ResponseTimeout the
+	// wait for response headers; IdleTimeout the life of an unused connection. 0 means
+	// no bound.
+	DialTimeout, ResponseTimeout, IdleTimeout time.Duration
+	// MaxConnections bounds the connections to a host, and so the downloads from it.
+	// Further ones wait. 0 means no bound.
+	MaxConnections int
+	// AllowLoopback makes http, any port and IP addresses acceptable for files on this
+	// machine, which only a simulator has.
+	AllowLoopback bool
+	// Resolver looks names up; nil means net.DefaultResolver.
+	Resolver *net.Resolver
+}
+
+// Transport is an http.RoundTripper that fetches files from the addresses that Mimecast
+// issues, on other hosts than the API's. Such an address is data from outside, so that
+// it must not lead into a private network: only https, port 443, and names that resolve
+// to public addresses are acceptable. The address that a connection is made to is the
+// one that is checked, so that a name which changes gains nothing.
+//
+// It follows no redirect, and a file of which nothing arrives for two minutes ends with
+// an error. Make it with [NewTransport].
+type Transport struct {
+	options  TransportOptions
+	port     uint16
+	forward  func(*url.URL) (*url.URL, error)
+	forRoots atomic.Pointer[transports]
+}
+
+// transports are one for each way. Connections to a corporate proxy may lead to any
+// address.
+type transports struct{ direct, proxied *http.Transport }
+
+// NewTransport returns a transport.
+func NewTransport(o TransportOptions) *Transport {
+	t := &Transport{options: o, port: 443, forward: o.Proxy}
+	if t.forward == nil {
+		t.forward = func(*url.URL) (*url.URL, error) { return nil, nil }
+	}
+	t.Trust(o.Roots)
+	return t
+}
+
+// Trust makes new connections verify by other roots; nil means the system's.
+func (t *Transport) Trust(roots *x509.CertPool) {
+	dialer := &net.Dialer{Timeout: t.options.DialTimeout, Resolver: t.options.Resolver}
+	checked := *dialer
+	checked.Control = t.checkAddress
+	next := &transports{direct: t.newTransport(roots, &checked), proxied: t.newTransport(roots, dialer)}
+	next.proxied.Proxy = func(r *http.Request) (*url.URL, error) { return t.forward(r.URL) }
+	if before := t.forRoots.Swap(next); before != nil {
+		before.direct.CloseIdleConnections()
+		before.proxied.CloseIdleConnections()
+	}
+}
+
+// newTransport returns one that speaks HTTP/1.1. Over HTTP/2 each file that a client
+// reads slowly would take a receive window of memory.
+func (t *Transport) newTransport(roots *x509.CertPool, dialer *net.Dialer) *http.Transport {
+	return &http.Transport{
+		DialContext:            dialer.DialContext,
+		TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+		TLSHandshakeTimeout:    t.options.DialTimeout,
+		ResponseHeaderTimeout:  t.options.ResponseTimeout,
+		IdleConnTimeout:        t.options.IdleTimeout,
+		MaxConnsPerHost:        t.options.MaxConnections,
+		MaxResponseHeaderBytes: maxResponseHeader,
+		ReadBufferSize:         bufferSize,
+		DisableCompression:     true,
+	}
+}
+
+// CloseIdleConnections closes the connections that no download uses.
+func (t *Transport) CloseIdleConnections() {
+	now := t.forRoots.Load()
+	now.direct.CloseIdleConnections()
+	now.proxied.CloseIdleConnections()
+}
+
+var (
+	errURL       = errors.New("the URL of the batch file is not https on port 443 of a public host name")
+	errProxyURL  = errors.New("the URL of the corporate proxy cannot be used")
+	errNotPublic = errors.New("the address is not public")
+	errStalled   = errors.New("nothing of the batch file arrived for " + stallTimeout.String())
+)
+
+// RoundTrip implements http.RoundTripper. An error is a [*problem.Problem] without the
+// query of the URL, but for a request whose context has ended.
+func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
+	way, err := t.transportFor(r.URL)
+	if err != nil {
+		resend.CloseBody(r)
+		return nil, explain(err)
+	}
+	ctx, cancel := context.WithCancelCause(r.Context())
+	res, err := way.RoundTrip(r.WithContext(ctx))
+	if err != nil {
+		cancel(nil)
+		if r.Context().Err() != nil {
+			return nil, err
+		}
+		return nil, explain(err)
+	}
+	res.Request = r
+	res.Body = &impatientBody{ReadCloser: res.Body, ctx: ctx, cancel: cancel}
+	return res, nil
+}
+
+func (t *Transport) transportFor(u *url.URL) (*http.Transport, error) {
+	if !t.accepts(u) {
+		return nil, errURL
+	}
+	forward, err := t.forward(u)
+	switch {
+	case err != nil:
+		return nil, errProxyURL // the error may show a password
+	case forward != nil:
+		return t.forRoots.Load().proxied, nil
+	}
+	return t.forRoots.Load().direct, nil
+}
+
+// accepts reports whether a URL may be one of a batch file.
+func (t *Transport) accepts(u *url.URL) bool {
+	switch {
+	case u.User != nil || u.Opaque != "":
+		return false
+	case t.options.AllowLoopback && isLoopback(u):
+		return u.Scheme == "https" || u.Scheme == "http"
+	}
+	return u.Scheme == "https" && (u.Port() == "" || u.Port() == "443") && isPublicName(u.Hostname())
+}
+
+// checkAddress is called before each connection that does not lead to a corporate proxy,
+// with the address that the name has resolved to.
+func (t *Transport) checkAddress(_, address string, _ syscall.RawConn) error {
+	at, err := netip.ParseAddrPort(address)
+	loopback := t.options.AllowLoopback && at.Addr().Unmap().IsLoopback()
+	if err != nil || !loopback && (at.Port() != t.port || !isPublic(at.Addr())) {
+		return errNotPublic
+	}
+	return nil
+}
+
+// explain says what an error on the way to a file means.
+func explain(err error) *problem.Problem {
+	if p, ok := errors.AsType[*problem.Problem](err); ok {
+		return p
+	}
+	code, detail := event.UpstreamUnreachable, "The batch file's host cannot be reached. Allow it in your firewall or corporate proxy."
+	_, untrusted := errors.AsType[*tls.CertificateVerificationError](err)
+	timeout, isNet := errors.AsType[net.Error](err)
+	op, isOp := errors.AsType[*net.OpError](err)
+	switch {
+	case errors.Is(err, errURL):
+		detail = "Mimecast issued a batch URL that the proxy does not fetch: it accepts https on port 443 of a public host name."
+	case errors.Is(err, errNotPublic):
+		detail = "The batch file's host has no public address, and the proxy connects to no other. Check this machine's DNS."
+	case untrusted:
+		code, detail = event.UpstreamTLS, "The batch file's host has no trusted certificate. If TLS is inspected here, set MIMECAST_CA_FILE."
+	case isNet && timeout.Timeout() && (!isOp || op.Op != "dial"):
+		code, detail = event.UpstreamTimeout, "The batch file's host did not respond in time. Try again."
+	}
+	return problem.New(code, "%s", detail).Because(err)
+}
+
+// impatientBody is a body whose reads fail if nothing arrives for stallTimeout. The time
+// that its reader takes does not count.
+type impatientBody struct {
+	io.ReadCloser
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	timer  *time.Timer
+}
+
+// Read implements io.Reader.
+func (b *impatientBody) Read(p []byte) (int, error) {
+	if b.timer == nil {
+		b.timer = time.AfterFunc(stallTimeout, func() { b.cancel(errStalled) })
+	} else {
+		b.timer.Reset(stallTimeout)
+	}
+	n, err := b.ReadCloser.Read(p)
+	b.timer.Stop()
+	if err != nil && errors.Is(context.Cause(b.ctx), errStalled) {
+		err = errStalled
+	}
+	return n, err
+}
+
+// Close implements io.Closer.
+func (b *impatientBody) Close() error {
+	defer b.cancel(nil)
+	return b.ReadCloser.Close()
+}
