@@ -54,7 +54,7 @@ func (p *components) takeUp(variables []string) {
 			p.tel.Logger().Warn("the new certificate authorities are not used", "error", err)
 		} else {
 			p.accounts.trust(pool)
-			p.download.trust(pool)
+			p.download.Trust(pool)
 		}
 	}
 	if changed("PROXY_TLS_CERT_FILE") || changed("PROXY_TLS_KEY_FILE") {

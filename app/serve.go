@@ -343,7 +343,7 @@ func (s *instance) drain(signals <-chan os.Signal, hurried bool) error {
 		err = errors.Join(err, s.admin.Close())
 	}
 	s.accounts.closeIdleConnections()
-	s.download.closeIdleConnections()
+	s.download.CloseIdleConnections()
 	if err == nil {
 		log.Info("drained")
 	}

@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"mimecast-proxy/api1"
+	"mimecast-proxy/batch"
 	"mimecast-proxy/config"
 	"mimecast-proxy/guard"
 	"mimecast-proxy/proxy"
@@ -20,7 +21,7 @@ import (
 // components are what a running proxy is made of.
 type components struct {
 	accounts *accounts
-	download *download // of batch files
+	download *batch.Transport // of batch files
 	cfg      config.Config
 	tel      *telemetry.Telemetry
 	redactor *telemetry.Redactor
@@ -58,7 +59,7 @@ func (p Env) assemble(cfg config.Config) (*components, error) {
 	g, err := guard.New(guard.Policy{
 		Hosts: hosts(cfg), Origins: cfg.AllowedOrigins,
 		Routes: cfg.Allow, ReportOnly: cfg.AllowReport, TokenStub: cfg.TokenStub, MaxRequests: cfg.MaxRequests,
-		MaxHeaderFields: cfg.MaxHeaderFields, Tunnel: tunnelAuthorization, TunnelPassword: !p.tunnelPassword.IsZero(),
+		MaxHeaderFields: cfg.MaxHeaderFields, RouteAs: batchListing(cfg), Tunnel: tunnelAuthorization, TunnelPassword: !p.tunnelPassword.IsZero(),
 		Trace: guard.Trace{Client: tel.Client, Denied: tel.Denied, Route: tel.Route},
 	})
 	if err != nil {
@@ -70,7 +71,7 @@ func (p Env) assemble(cfg config.Config) (*components, error) {
 		return nil, &ExitError{ExitUsage, err}
 	}
 	cfg.Clients.OnChange(a.apply)
-	return &components{accounts: a, download: newDownload(cfg, trusted), cfg: cfg, tel: tel, redactor: redactor, guard: g, quota: model, reread: p.Reread}, nil
+	return &components{accounts: a, download: newDownload(cfg, trusted, a.list()), cfg: cfg, tel: tel, redactor: redactor, guard: g, quota: model, reread: p.Reread}, nil
 }
 
 // newTelemetry returns the log and the metrics, with what else writes to stderr led
@@ -100,9 +101,10 @@ func (p *components) handler() http.Handler {
 	trace := proxy.Trace{Unauthorized: p.tel.Unauthorized, Retried: p.tel.Retried, Answered: p.tel.Answered, Failed: p.tel.Failed}
 	budget := proxy.NewBudget(p.cfg.ReplayMemory, p.tel.ReplayBytes)
 	return stack(
-		p.tel.Wrap,                 // record, count and log
-		p.guard.Wrap,               // reject what may not pass; set account and client
-		api1.Wrap(p.api1Options()), // answer what API 2.0 lacks of API 1.0
+		p.tel.Wrap,                   // record, count and log
+		p.guard.Wrap,                 // reject what may not pass; set account and client
+		batch.Wrap(p.batchOptions()), // lead batch URLs to the proxy, and download their files
+		api1.Wrap(p.api1Options()),   // answer what API 2.0 lacks of API 1.0
 	)(proxy.New(proxy.Options{ // ReverseProxy: target and headers
 		Transport: stack(
 			proxy.Replay(p.cfg.ReplayLimit, budget), // make the body repeatable

@@ -1,0 +1,59 @@
+package app
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"time"
+
+	"mimecast-proxy/batch"
+	"mimecast-proxy/config"
+	"mimecast-proxy/event"
+	"mimecast-proxy/intercept"
+	"mimecast-proxy/mimecast"
+)
+
+// batchOptions say how batch files are relayed.
+func (p *components) batchOptions() batch.Options {
+	if !p.cfg.BatchRelay {
+		return batch.Options{}
+	}
+	return batch.Options{
+		Download: p.download,
+		BaseURL:  calledURL,
+		// Each holds a list of files, of at most 8 MiB but usually 200 KiB.
+		MaxLists: max(4, dataLimits(p.cfg).MaxPartial/16),
+		Trace: batch.Trace{
+			Answered: func(ctx context.Context, status int, took time.Duration) {
+				p.tel.Answered(ctx, status, http.Header{}, took) // whose headers are not Mimecast's
+			},
+			Denied: func(ctx context.Context, code event.Code) { p.tel.Denied(ctx, code, false) },
+			Failed: p.tel.Failed,
+		},
+	}
+}
+
+// batchListing is the guard's Policy.RouteAs: whoever may list batch files may download
+// them. It is nil if none are relayed.
+func batchListing(cfg config.Config) func(path string) string {
+	if !cfg.BatchRelay {
+		return nil
+	}
+	return func(path string) string {
+		if strings.HasPrefix(path, batch.Path) {
+			return mimecast.SIEMBatchPath
+		}
+		return ""
+	}
+}
+
+// calledURL returns the scheme and host that a client called.
+func calledURL(r *http.Request) string {
+	if base := intercept.BaseURL(r.Context()); base != "" {
+		return base
+	}
+	if r.TLS != nil {
+		return "https://" + r.Host
+	}
+	return "http://" + r.Host
+}
