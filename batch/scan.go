@@ -43,9 +43,9 @@ func (s *scanner) item() (links []link) {
 		isString := s.next() == '"'
 		switch {
 		case isString && key == "url":
-			l := link{from: s.at, url: s.string()}
-			if l.to = s.at; l.url != "" {
-				links = append(links, l)
+			from := s.at
+			if address := s.string(); address != "" {
+				links = append(links, link{from: from, to: s.at, url: address})
 			}
 		case isString && key == "expiry":
 			expiry, _ = time.Parse(time.RFC3339, s.string()) // zero in another format
