@@ -122,6 +122,7 @@ func copyFile(w http.ResponseWriter, r *http.Request, res *http.Response) {
 	if r.Method == http.MethodHead {
 		return
 	}
+	_ = http.NewResponseController(w).Flush() // the first byte may take as long as the host likes
 	buffer := buffers.Get().(*[bufferSize]byte)
 	defer buffers.Put(buffer)
 	if _, err := io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{res.Body}, buffer[:]); err != nil {

@@ -1,0 +1,36 @@
+package batch
+
+import (
+	"context"
+	"io"
+	"testing"
+	"time"
+
+	"mimecast-proxy/secret"
+)
+
+// StallTimeout is how long a host may send nothing.
+const StallTimeout = stallTimeout
+
+// MaxList is the size of the largest list.
+const MaxList = maxList
+
+// ConnectTo makes the transport connect to that port in the place of 443.
+func (t *Transport) ConnectTo(port uint16) { t.port = port }
+
+// Seal seals a URL as a proxy does that has the secret.
+func Seal(t *testing.T, key, address string, expiry, now time.Time) string {
+	t.Helper()
+	aead, err := newAEAD(secret.New(key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return seal(aead, address, expiry, now)
+}
+
+// NewBody is the body of a response as the transport hands it on.
+func NewBody(ctx context.Context, body io.ReadCloser) io.ReadCloser {
+	ctx, cancel := context.WithCancelCause(ctx)
+	context.AfterFunc(ctx, func() { _ = body.Close() }) // as net/http does
+	return &impatientBody{ReadCloser: body, ctx: ctx, cancel: cancel}
+}

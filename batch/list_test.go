@@ -1,0 +1,335 @@
+package batch_test
+
+import (
+	"bytes"
+	"compress/gzip"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"mimecast-proxy/account"
+	"mimecast-proxy/batch"
+	"mimecast-proxy/event"
+	"mimecast-proxy/problem"
+	"mimecast-proxy/secret"
+	"mimecast-proxy/simulator"
+)
+
+func TestListAndFilesOfTheSimulator(t *testing.T) {
+	r := newRig(t, simulator.Options{}).serve()
+	direct, original := r.directly(listPath + "?type=receipt&pageSize=3")
+	if direct.StatusCode != http.StatusOK {
+		t.Fatal(direct.Status)
+	}
+	res, body := r.get(listPath + "?type=receipt&pageSize=3")
+	if res.StatusCode != http.StatusOK || res.ContentLength != int64(len(body)) || res.Header.Get("Content-Encoding") != "" {
+		t.Fatalf("%v\n%s", res.Header, body)
+	}
+	theirs, ours := urls(t, original), urls(t, body)
+	if len(theirs) == 0 || len(theirs) != len(ours) {
+		t.Fatalf("%d and %d files", len(theirs), len(ours))
+	}
+	for i := range ours {
+		if !strings.HasPrefix(ours[i], r.proxy.URL+batch.Path) || strings.Contains(body, "Amz") {
+			t.Fatalf("the list has %s", ours[i])
+		}
+		file, content := r.get(ours[i])
+		_, want := r.directly(theirs[i])
+		if file.StatusCode != http.StatusOK || content != want || content == "" || file.Header.Get("Content-Type") != "application/x-gzip" {
+			t.Errorf("%d: %d bytes, not %d", file.StatusCode, len(content), len(want))
+		}
+	}
+	if got := r.reported(); got != "[200 200 200] [] []" {
+		t.Errorf("reported was %s", got)
+	}
+}
+
+// directly requests a path of the API, or a file, without the proxy.
+func (r *rig) directly(address string) (*http.Response, string) {
+	r.t.Helper()
+	req, err := http.NewRequestWithContext(r.t.Context(), http.MethodGet, address, nil)
+	if err == nil && strings.HasPrefix(address, "/") {
+		req, err = http.NewRequestWithContext(r.t.Context(), http.MethodGet, r.sim.URL+address, nil)
+		req.Header.Set("Authorization", r.acc.Tokens.(bearer).Authorization())
+	}
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	res, err := r.acc.Transport.RoundTrip(req)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return res, string(body)
+}
+
+func zipped(t *testing.T, text string) string {
+	t.Helper()
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	_, err := io.WriteString(z, text)
+	if err != nil || z.Close() != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+const oneFile = "\n{ \"value\":[{\"size\":1.50,\"url\" :\"https://files.example/a?b=c\\u0026d\",\"é\":\"\\u00e9 < &\"}],\t\"@nextPage\":\"x\"} "
+
+func TestOnlyTheURLsOfAListChange(t *testing.T) {
+	r := newRig(t, simulator.Options{}).serve()
+	before, after, _ := strings.Cut(oneFile, `"https://files.example/a?b=c\u0026d"`)
+	for name, f := range map[string]simulator.Fault{
+		"plain":           {Body: oneFile},
+		"of another type": {Body: oneFile, Header: map[string]string{"Content-Type": "application/octet-stream"}},
+		"compressed":      {Body: zipped(t, oneFile), Header: map[string]string{"Content-Encoding": "gzip"}},
+		"with a 103":      {Body: oneFile, Hints: map[string]string{"Link": "</x>"}},
+		"with a trailer":  {Body: oneFile, Trailer: map[string]string{"X-Sum": "y"}},
+		"with digests": {Body: oneFile, Header: map[string]string{
+			"Etag": `"x"`, "Content-Md5": "x", "Content-Digest": "x", "Repr-Digest": "x", "Digest": "x", "Accept-Ranges": "bytes"}},
+		"with status 201": {Status: http.StatusCreated, Body: oneFile},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f.Header = maps.Clone(f.Header)
+			if f.Header == nil {
+				f.Header = map[string]string{}
+			}
+			f.Header["X-RateLimit-Remaining"] = "7"
+			r.answer(f)
+			res, body := r.get(listPath)
+			begin, address, ok := strings.Cut(strings.TrimSuffix(body, after), `"`+r.proxy.URL+batch.Path)
+			address, closed := strings.CutSuffix(address, `"`)
+			if begin != before || !ok || !closed || !strings.HasSuffix(body, after) || strings.ContainsAny(address, `"\/`) {
+				t.Errorf("the list is %q", body)
+			}
+			if res.ContentLength != int64(len(body)) || res.StatusCode == 0 || res.Header.Get("X-Ratelimit-Remaining") != "7" || len(res.Trailer) > 0 {
+				t.Errorf("%d %v", res.StatusCode, res.Header)
+			}
+			for _, gone := range []string{"Etag", "Content-Md5", "Content-Digest", "Repr-Digest", "Digest", "Accept-Ranges", "Content-Encoding", "Trailer", "X-Sum"} {
+				if res.Header.Get(gone) != "" {
+					t.Errorf("the list has %s: %s", gone, res.Header.Get(gone))
+				}
+			}
+		})
+	}
+}
+
+func TestWhatIsNoListPassesAsItIs(t *testing.T) {
+	r := newRig(t, simulator.Options{}).serve()
+	for name, f := range map[string]simulator.Fault{
+		"an error":             {Status: http.StatusForbidden, Body: oneFile},
+		"a failure with 200":   {Body: `{"fail":[{"code":"x","url":"https://a"}],"value":[ ]}`},
+		"no JSON":              {Body: "<html>" + oneFile},
+		"half of it":           {Body: oneFile[:40]},
+		"compressed, no list":  {Body: zipped(t, `{"value":[]}`), Header: map[string]string{"Content-Encoding": "gzip"}},
+		"a redirect":           {Status: http.StatusFound, Body: oneFile},
+		"a server error":       {Status: http.StatusServiceUnavailable, Body: strings.Repeat(" ", 100)},
+		"of a rate limit":      {Status: http.StatusTooManyRequests, Body: "{}"},
+		"larger than the most": {Status: http.StatusBadRequest, Body: "{}", Size: batch.MaxList + 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f.Header = maps.Clone(f.Header)
+			if f.Header == nil {
+				f.Header = map[string]string{}
+			}
+			f.Header["Etag"] = `"x"`
+			r.answer(f)
+			res, body := r.get(listPath)
+			want := f.Body
+			if f.Size > 0 {
+				want, body = fmt.Sprint(f.Size), fmt.Sprint(len(body))
+			}
+			if body != want || res.StatusCode != max(f.Status, 200) || res.Header.Get("Etag") != `"x"` || res.Header.Get(problem.Header) != "" {
+				t.Errorf("%d %v %.200q", res.StatusCode, res.Header, body)
+			}
+		})
+	}
+	for _, path := range []string{"/siem/v1/events/cg", "/siem/v1/batch", "/x/siem/v1/batch/events/cg"} {
+		r.sim.AddFault(simulator.Fault{Path: path, Count: 1, Status: 200, Body: oneFile})
+		if _, body := r.get(path); body != oneFile {
+			t.Errorf("%s: %s", path, body)
+		}
+	}
+	r.answer(simulator.Fault{Body: oneFile})
+	if _, body := r.do(http.MethodPost, listPath); body != oneFile {
+		t.Errorf("by POST: %s", body)
+	}
+	r.answer(simulator.Fault{Body: oneFile})
+	if res, body := r.do(http.MethodHead, listPath); res.StatusCode != 200 || body != "" {
+		t.Errorf("by HEAD: %d %s", res.StatusCode, body)
+	}
+	if got := r.reported(); got != "[] [] []" {
+		t.Errorf("reported was %s", got)
+	}
+}
+
+func TestListThatCannotBeRewrittenIsRejected(t *testing.T) {
+	r := newRig(t, simulator.Options{}).serve()
+	bomb := zipped(t, `{"value":[{"url":"https://files.example/a"}]}`+strings.Repeat(" ", batch.MaxList))
+	for name, c := range map[string]struct {
+		fault  simulator.Fault
+		detail string
+	}{
+		"too large":       {simulator.Fault{Body: oneFile, Size: batch.MaxList + 1}, "8388608 bytes"},
+		"endless":         {simulator.Fault{Body: oneFile, Size: simulator.Endless}, "8388608 bytes"},
+		"a bomb":          {simulator.Fault{Body: bomb, Header: map[string]string{"Content-Encoding": "gzip"}}, "8388608 bytes"},
+		"unknown coding":  {simulator.Fault{Body: oneFile, Header: map[string]string{"Content-Encoding": "br"}}, "content coding"},
+		"not gzip at all": {simulator.Fault{Body: oneFile, Header: map[string]string{"Content-Encoding": "gzip"}}, "unpacked"},
+		"half of gzip":    {simulator.Fault{Body: zipped(t, oneFile)[:60], Header: map[string]string{"Content-Encoding": "gzip"}}, "unpacked"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if c.fault.Header == nil {
+				c.fault.Header = map[string]string{}
+			}
+			c.fault.Header["Etag"] = `"x"`
+			r.answer(c.fault)
+			res, body := r.get(listPath)
+			if res.StatusCode != http.StatusBadGateway || res.Header.Get(problem.Header) != string(event.UpstreamReset) || !strings.Contains(body, c.detail) || res.Header.Get("Etag") != "" {
+				t.Errorf("%d %v %.300s", res.StatusCode, res.Header, body)
+			}
+			if got := r.reported(); got != "[] [] [upstream_reset]" {
+				t.Errorf("reported was %s", got)
+			}
+		})
+	}
+}
+
+// What was cut on the way must not look whole.
+func TestListThatIsCutIsCutForTheClient(t *testing.T) {
+	r := newRig(t, simulator.Options{}).serve()
+	r.answer(simulator.Fault{Body: oneFile, Size: 1000, Cut: simulator.CutBody, CutAfter: 500})
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, r.proxy.URL+listPath, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := r.proxy.Client().Do(req)
+	if err == nil {
+		defer res.Body.Close()
+		if body, err := io.ReadAll(res.Body); err == nil {
+			t.Errorf("%d %s", res.StatusCode, body)
+		}
+	}
+}
+
+func TestListIsRequestedWholeAndPlain(t *testing.T) {
+	r := newRig(t, simulator.Options{}).serve()
+	r.get(listPath, "Accept-Encoding", "gzip, br", "Range", "bytes=0-9", "If-Range", `"x"`, "X-Mc-Accountcode", "C1", "User-Agent", clientID)
+	h := r.sim.Requests()[len(r.sim.Requests())-1].Header
+	if !slices.Equal(h["Accept-Encoding"], []string{"identity"}) || h.Get("Range")+h.Get("If-Range") != "" || h.Get("X-Mc-Accountcode") != "C1" || h.Get("User-Agent") != clientID {
+		t.Errorf("Mimecast got %v", h)
+	}
+}
+
+func TestURLsLeadToWhereTheClientCalled(t *testing.T) {
+	r := newRig(t, simulator.Options{})
+	for _, c := range []struct{ host, base string }{
+		{"proxy.example:8080", "http://proxy.example:8080"},
+		{"[::1]:8080", "http://[::1]:8080"},
+		{"proxy.example", "https://proxy.example"},
+	} {
+		r.answer(simulator.Fault{Body: oneFile})
+		q := httptest.NewRequest(http.MethodGet, listPath, nil)
+		q.Host = c.host
+		if strings.HasPrefix(c.base, "https") {
+			q.TLS = &tls.ConnectionState{}
+		}
+		w := httptest.NewRecorder()
+		r.handler().ServeHTTP(w, q)
+		if got := urls(t, w.Body.String()); len(got) != 1 || !strings.HasPrefix(got[0], c.base+batch.Path) {
+			t.Errorf("%s: %v", c.host, got)
+		}
+	}
+	// A base URL cannot break out of the string.
+	r.options.BaseURL = func(*http.Request) string { return `http://"},{"url":"x` }
+	r.answer(simulator.Fault{Body: oneFile})
+	w := httptest.NewRecorder()
+	r.handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, listPath, nil))
+	if got := urls(t, w.Body.String()); len(got) != 1 || !strings.HasPrefix(got[0], `http://"},{"url":"x`+batch.Path) {
+		t.Errorf("%v", got)
+	}
+}
+
+func TestNothingIsRelayedWithoutKeysOrDownload(t *testing.T) {
+	r := newRig(t, simulator.Options{}).serve()
+	sealed := batch.Path + batch.Seal(t, simulator.DefaultClientSecret, r.sim.BlobURL+"/x", time.Time{}, time.Now())
+	check := func(name string, h http.Handler, acc *account.Account) {
+		r.answer(simulator.Fault{Body: oneFile})
+		for path, want := range map[string]int{listPath: 200, sealed: 404} {
+			w := httptest.NewRecorder()
+			q := httptest.NewRequest(http.MethodGet, path, nil)
+			h.ServeHTTP(w, q.WithContext(account.NewContext(q.Context(), acc, "")))
+			if w.Code != want || path == listPath && w.Body.String() != oneFile || w.Header().Get(problem.Header) != "" {
+				t.Errorf("%s: %d %v %s", name, w.Code, w.Header(), w.Body)
+			}
+		}
+	}
+	next := r.options
+	next.Download = nil
+	bottom := http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		if strings.HasPrefix(q.URL.Path, batch.Path) {
+			w.WriteHeader(http.StatusNotFound)
+			return
+		}
+		_, _ = io.WriteString(w, oneFile)
+	})
+	check("no download", batch.Wrap(next)(bottom), r.acc)
+	check("no keys", batch.Wrap(r.options)(bottom), &account.Account{BaseURL: r.acc.BaseURL})
+	check("none of them", batch.Wrap(r.options)(bottom), &account.Account{SealKeys: func() []secret.Text { return nil }})
+	check("no account", batch.Wrap(r.options)(bottom), nil)
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// Each list is in memory for as long as its client reads.
+func TestListsAtATimeAreBounded(t *testing.T) {
+	r := newRig(t, simulator.Options{})
+	const most = 2
+	r.options.MaxLists = most
+	r.serve()
+	arrived, release := make(chan struct{}), make(chan struct{})
+	toAPI := r.acc.Transport
+	r.acc.Transport = roundTripper(func(q *http.Request) (*http.Response, error) {
+		if q.Header.Get("User-Agent") == "slow" {
+			arrived <- struct{}{}
+		}
+		return toAPI.RoundTrip(q)
+	})
+	r.sim.AddFault(simulator.Fault{Path: "/siem/v1/batch/", Count: most, Status: 200, Body: oneFile, Until: release})
+	done := make(chan int)
+	for range most {
+		go func() {
+			res, _ := r.get(listPath, "User-Agent", "slow")
+			done <- res.StatusCode
+		}()
+		<-arrived
+	}
+	res, body := r.get(listPath)
+	if res.StatusCode != http.StatusServiceUnavailable || res.Header.Get(problem.Header) != string(event.TooBusy) || res.Header.Get("Retry-After") != "1" {
+		t.Errorf("%d %v %s", res.StatusCode, res.Header, body)
+	}
+	if got := r.reported(); got != "[] [] [too_busy]" {
+		t.Errorf("reported was %s", got)
+	}
+	close(release)
+	for range most {
+		if status := <-done; status != http.StatusOK {
+			t.Errorf("%d", status)
+		}
+	}
+	if res, _ := r.get(listPath); res.StatusCode != http.StatusOK {
+		t.Errorf("then %d", res.StatusCode)
+	}
+}
