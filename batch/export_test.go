@@ -3,6 +3,8 @@ package batch
 import (
 	"context"
 	"io"
+	"net"
+	"strconv"
 	"testing"
 	"time"
 
@@ -15,8 +17,20 @@ const StallTimeout = stallTimeout
 // MaxList is the size of the largest list.
 const MaxList = maxList
 
-// ConnectTo makes the transport connect to that port in the place of 443.
-func (t *Transport) ConnectTo(port uint16) { t.port = port }
+// ConnectTo makes the transport connect to that port in the place of 443, where a test
+// cannot listen.
+func (t *Transport) ConnectTo(port uint16) {
+	t.port = port
+	direct := t.forRoots.Load().direct
+	dial := direct.DialContext
+	direct.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		host, _, err := net.SplitHostPort(address)
+		if err != nil {
+			return nil, err
+		}
+		return dial(ctx, network, net.JoinHostPort(host, strconv.Itoa(int(port))))
+	}
+}
 
 // Seal seals a URL as a proxy does that has the secret.
 func Seal(t *testing.T, key, address string, expiry, now time.Time) string {
