@@ -75,6 +75,40 @@ func TestBatchFilesComeThroughTheRelay(t *testing.T) {
 	}
 }
 
+// A client gets URLs that lead where it called, and they work from there.
+func TestBatchURLsLeadToWhereTheClientCalled(t *testing.T) {
+	t.Parallel()
+	sim := program.Simulate(t, simulator.Options{})
+	f := newKeyPairFiles(t)
+	p := program.Serve(t, sim, f.environ("PROXY_BATCH_RELAY=true", "PROXY_ALLOWED_HOSTS=proxy.test", "PROXY_INTERCEPT_LISTEN=127.0.0.1:0")...)
+	secure := tlsClient(f, true)
+	t.Cleanup(secure.CloseIdleConnections)
+	for base, client := range map[string]*http.Client{
+		p.URL: p.Client, "https://" + tlsPort(t, p): secure, "https://eu-api.mimecast.com": interceptedClient(t, p, ""),
+	} {
+		get := func(address string) string {
+			res, err := client.Get(address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer res.Body.Close()
+			body, err := io.ReadAll(res.Body)
+			if err != nil || res.StatusCode != http.StatusOK {
+				t.Fatalf("%s: %d %v %s", base, res.StatusCode, err, body)
+			}
+			return string(body)
+		}
+		list := get(base + batches + "?type=receipt&pageSize=1")
+		_, rest, _ := strings.Cut(list, `"url":"`)
+		address, _, _ := strings.Cut(rest, `"`)
+		if !strings.HasPrefix(address, base+"/batch/") {
+			t.Errorf("%s: the list is %s", base, list)
+		} else if !strings.HasPrefix(get(address), "\x1f\x8b") {
+			t.Errorf("%s: the file is none", base)
+		}
+	}
+}
+
 // One replica's URLs are good for another, and for one that has the next secret too.
 func TestBatchURLsAreGoodForEveryReplicaAndAfterARotation(t *testing.T) {
 	program.Slow(t)
