@@ -321,7 +321,6 @@ func TestStalledFileEnds(t *testing.T) {
 				_, _ = io.WriteString(w, "x")
 			}
 		}()
-		began := time.Now()
 		b := make([]byte, 10)
 		for range 3 {
 			if n, err := body.Read(b); n != 1 || err != nil {
@@ -329,7 +328,7 @@ func TestStalledFileEnds(t *testing.T) {
 			}
 			time.Sleep(2 * batch.StallTimeout) // the client reads slowly
 		}
-		began = time.Now()
+		began := time.Now()
 		if n, err := body.Read(b); n != 0 || err == nil || !strings.Contains(err.Error(), "2m0s") {
 			t.Error(n, err)
 		}

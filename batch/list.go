@@ -108,7 +108,8 @@ type listWriter struct {
 func (w *listWriter) serve(next http.Handler, r *http.Request) {
 	defer func() {
 		why := recover()
-		if err, ok := why.(error); why != nil && !(w.tooLarge && ok && errors.Is(err, http.ErrAbortHandler)) {
+		err, _ := why.(error)
+		if wasCut := w.tooLarge && errors.Is(err, http.ErrAbortHandler); why != nil && !wasCut {
 			panic(why)
 		}
 		w.WriteHeader(http.StatusOK) // if it did not say so
