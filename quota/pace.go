@@ -33,6 +33,7 @@ func (m *Model) admit(req *http.Request) (c call, waited time.Duration, err erro
 	case event.PaceTooLong, event.PaceTooMany:
 		m.report(ctx, f, 0, outcome)
 		return c, 0, tooEarly(wait)
+	case event.PaceWaited, event.PaceAbandoned:
 	}
 	defer m.places.release(f.key(), account.ClientOf(req))
 	c, outcome, err = m.await(ctx, f, w, began.Add(m.opts.Wait))

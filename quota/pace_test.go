@@ -1,6 +1,7 @@
 package quota_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -30,6 +31,8 @@ type scenario struct {
 	windows  int
 	wait     time.Duration
 	sliding  bool
+	path     string // siem unless set
+	trace    quota.Trace
 }
 
 func (s scenario) String() string {
@@ -58,7 +61,7 @@ func direct(next http.RoundTripper) http.RoundTripper { return next }
 func (s scenario) ways() []way {
 	proxy := func(pace quota.Pace) func(http.RoundTripper) http.RoundTripper {
 		return func(next http.RoundTripper) http.RoundTripper {
-			return quota.New(quota.Options{Wait: s.wait, Pace: pace}).Wrap(next)
+			return quota.New(quota.Options{Wait: s.wait, Pace: pace, Trace: s.trace}).Wrap(next)
 		}
 	}
 	tokenBucket := func(tools int) func(http.RoundTripper) http.RoundTripper {
@@ -82,37 +85,43 @@ func (s scenario) run(t *testing.T, w way) (r row) {
 		g := &gateway{limit: s.limit, window: s.window, latency: s.latency, jitter: s.jitter, prefix: "X-RateLimit-", sliding: s.sliding}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(s.windows)*s.window+s.window/2)
 		defer cancel()
-		a := &account.Account{Name: "a", BaseURL: host}
 		replicas := make([]http.RoundTripper, s.replicas)
 		for i := range replicas {
 			replicas[i] = w.replica(g)
 		}
-		var wg sync.WaitGroup
-		var heavy, light []*tool
-		for i := range heavyTools {
-			for j, replica := range replicas {
-				c := &tool{name: fmt.Sprint("heavy-", i), next: w.tool(replica), account: a, path: siem}
-				heavy = append(heavy, c)
-				wg.Go(func() {
-					if sleep(ctx, time.Duration(i*7+j*3)*time.Millisecond) == nil {
-						c.want(ctx, &wg, s.window*time.Duration(heavyTools*s.replicas)/time.Duration(3*s.limit))
-					}
-				})
-			}
-		}
-		for i := range 4 * s.windows {
-			c := &tool{name: fmt.Sprint("light-", i), next: w.tool(replicas[i%s.replicas]), account: a, path: siem}
-			light = append(light, c)
-			wg.Go(func() {
-				if sleep(ctx, s.window/7+time.Duration(i)*s.window*255/1024) == nil {
-					c.call(ctx)
-				}
-			})
-		}
-		wg.Wait()
+		heavy, light := s.drive(ctx, w, replicas)
 		r = s.row(w.name, g, heavy, light)
 	})
 	return r
+}
+
+// drive has the tools call until ctx ends.
+func (s scenario) drive(ctx context.Context, w way, replicas []http.RoundTripper) (heavy, light []*tool) {
+	a := &account.Account{Name: "a", BaseURL: host}
+	var wg sync.WaitGroup
+	for i := range heavyTools {
+		for j, replica := range replicas {
+			c := &tool{name: fmt.Sprint("heavy-", i), next: w.tool(replica), account: a, path: cmp.Or(s.path, siem)}
+			heavy = append(heavy, c)
+			wg.Go(func() {
+				if sleep(ctx, time.Duration(i*7+j*3)*time.Millisecond) == nil {
+					c.want(ctx, &wg, s.window*time.Duration(heavyTools*s.replicas)/time.Duration(3*s.limit))
+				}
+			})
+		}
+	}
+	// The light tools come at other moments of each window, each once.
+	for i := range 4 * s.windows {
+		c := &tool{name: fmt.Sprint("light-", i), next: w.tool(replicas[i%len(replicas)]), account: a, path: cmp.Or(s.path, siem)}
+		light = append(light, c)
+		wg.Go(func() {
+			if sleep(ctx, s.window/7+time.Duration(i)*s.window*255/1024) == nil {
+				c.call(ctx)
+			}
+		})
+	}
+	wg.Wait()
+	return heavy, light
 }
 
 // row sums up what the gateway and the tools saw.

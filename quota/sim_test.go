@@ -140,6 +140,10 @@ func (c *tool) call(ctx context.Context) (wait time.Duration) {
 		return p.RetryAfter
 	case err != nil:
 		return 0
+	case res.StatusCode == 503:
+		c.rejected++
+		s, _ := strconv.Atoi(res.Header.Get("Retry-After"))
+		return time.Duration(s) * time.Second
 	case res.StatusCode == 429:
 		c.limited++
 		ms, _ := strconv.Atoi(res.Header.Get("X-RateLimit-Reset"))

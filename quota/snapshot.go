@@ -15,19 +15,25 @@ const maxListed = 10
 
 // Snapshot returns what is known of each function that has a quota, by account and path.
 func (m *Model) Snapshot() []event.Quota {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	now := time.Now()
 	quotas := []event.Quota{}
-	for _, functions := range m.functions {
-		for _, f := range functions {
-			quotas = append(quotas, f.snapshot(now))
-		}
+	for _, f := range m.known() {
+		m.mu.Lock() // anew for each, so that no call waits for all
+		quotas = append(quotas, f.snapshot(time.Now()))
+		m.mu.Unlock()
 	}
 	slices.SortFunc(quotas, func(a, b event.Quota) int {
 		return cmp.Or(strings.Compare(a.Account, b.Account), strings.Compare(a.Path, b.Path))
 	})
 	return quotas
+}
+
+func (m *Model) known() (all []*function) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, functions := range m.functions {
+		all = slices.AppendSeq(all, maps.Values(functions))
+	}
+	return all
 }
 
 func (f *function) snapshot(now time.Time) event.Quota {
