@@ -182,8 +182,7 @@ func TestCallLeavesItsPlaceWithItsClient(t *testing.T) {
 
 func TestPlacesToWaitForATurnAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		outcomes := paced{}
-		m := quota.New(quota.Options{Wait: 10 * time.Hour, Pace: quota.On, Trace: outcomes.trace()})
+		m := quota.New(quota.Options{Wait: 10 * time.Hour, Pace: quota.On})
 		next := m.Wrap(&gateway{limit: 10, window: time.Minute, prefix: "X-RateLimit-"})
 		ctx, cancel := context.WithCancel(t.Context())
 		for range 3 {

@@ -162,6 +162,9 @@ func TestQuotaIsSharedBeforeA429(t *testing.T) {
 		{limit: 300, window: time.Minute, latency: 20 * time.Millisecond, jitter: 200 * time.Millisecond, replicas: 1, windows: 8, wait: 30 * time.Second},
 	} {
 		t.Run(s.String(), func(t *testing.T) {
+			if testing.Short() && s.limit >= 1000 {
+				t.Skip("takes too long for -short")
+			}
 			for i, w := range s.ways() {
 				r := s.run(t, w)
 				if i > 0 {
@@ -191,6 +194,9 @@ func TestReplicasSeeEachOthersUse(t *testing.T) {
 		{limit: 300, window: time.Minute, latency: 20 * time.Millisecond, jitter: 200 * time.Millisecond, replicas: 3, windows: 8, wait: 30 * time.Second},
 	} {
 		t.Run(s.String(), func(t *testing.T) {
+			if testing.Short() && s.limit >= 1000 {
+				t.Skip("takes too long for -short")
+			}
 			for i, w := range s.ways() {
 				r := s.run(t, w)
 				if i > 0 {
