@@ -92,9 +92,6 @@ func (f *function) newShares() {
 func (f *function) learn(r response, c *client, status int) {
 	f.window.land(r.call)
 	f.advance(r.received)
-	if status == http.StatusTooManyRequests {
-		c.limited++
-	}
 	switch {
 	case r.usable():
 		f.seen = r.received
@@ -106,6 +103,9 @@ func (f *function) learn(r response, c *client, status int) {
 		}
 	case status < http.StatusMultipleChoices && !f.window.confirmed && r.quota.Limit == mimecast.NotStated:
 		f.window.latest = time.Time{} // it has no quota any more
+	}
+	if status == http.StatusTooManyRequests {
+		c.limited++
 	}
 	f.pump(r.received)
 }

@@ -361,6 +361,25 @@ func TestWhatIsRememberedIsBounded(t *testing.T) {
 	}
 }
 
+func TestFirstResponseAllowsABurstAndCountsA429(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for status, h := range map[int]http.Header{200: stating(50, 49, 60_000), 429: stating(50, 0, 60_000)} {
+			m := quota.New(quota.Options{Wait: time.Second, Pace: quota.On})
+			next := m.Wrap(answers(func(*http.Request) (int, http.Header) { return status, h }))
+			if got, _, err := ask(t.Context(), next, nil, "c", siem); got != status || err != nil {
+				t.Error(got, err)
+			}
+			if q := m.Snapshot()[0]; q.Calls != 1 || int(q.Limited) != status/429 {
+				t.Errorf("%+v", q)
+			}
+			began := time.Now()
+			if got, _, err := ask(t.Context(), next, nil, "c", siem); err != nil || time.Since(began) != 0 || (got == 200) != (status == 200) {
+				t.Errorf("after a %d: %d %v after %v", status, got, err, time.Since(began))
+			}
+		}
+	})
+}
+
 func TestHeldCallIsPartOfTheModel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := &gateway{limit: 5, window: time.Minute, latency: time.Millisecond, prefix: "X-RateLimit-"}

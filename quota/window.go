@@ -97,7 +97,7 @@ func (o *others) add(calls, own int64, d time.Duration) {
 
 // share is the proxy's own share of the calls.
 func (o *others) share() float64 {
-	if o.calls < o.own/20 { // a call that failed
+	if o.calls <= o.own/20 { // a call that failed
 		return 1
 	}
 	return o.own / (o.own + o.calls)
