@@ -23,11 +23,12 @@ import (
 	"go.uber.org/goleak"
 
 	"mimecast-proxy/connectpage"
+	"mimecast-proxy/internal/browser"
 	"mimecast-proxy/internal/program"
 	"mimecast-proxy/secret"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(browser.M{M: m}) }
 
 const (
 	goodID     = "marked-id-0123456789"

@@ -18,12 +18,13 @@ import (
 	"time"
 
 	"mimecast-proxy/event"
+	"mimecast-proxy/internal/browser"
 	"mimecast-proxy/internal/program"
 	"mimecast-proxy/problem"
 	"mimecast-proxy/simulator"
 )
 
-func TestMain(m *testing.M) { os.Exit(program.Main(m)) }
+func TestMain(m *testing.M) { os.Exit(program.Main(browser.M{M: m})) }
 
 // answer is what came back.
 type answer struct {

@@ -9,19 +9,17 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"os/exec"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
 	_ "embed"
 
 	"mimecast-proxy/event"
+	"mimecast-proxy/internal/browser"
 	"mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
 )
@@ -114,7 +112,7 @@ func (s *site) visit(t *testing.T, host string) map[string]string {
 	s.mu.Lock()
 	s.text = strings.Replace(page, "CONFIG", string(text), 1)
 	s.mu.Unlock()
-	browse(t, "http://"+host+"/")
+	browser.New(t).Visit("http://" + host + "/")
 	select {
 	case report := <-s.reports:
 		t.Logf("the page at %s saw %q", host, report)
@@ -125,52 +123,12 @@ func (s *site) visit(t *testing.T, host string) map[string]string {
 	}
 }
 
-// chromium returns the path of a browser; empty where there is none.
-func chromium() string {
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
-		if path, err := exec.LookPath(name); err == nil {
-			return path
-		}
-	}
-	return ""
-}
-
-// browse opens a page in a browser, which is killed when t ends.
-func browse(t *testing.T, url string) {
-	t.Helper()
-	path := chromium()
-	profile, err := os.MkdirTemp("", "chromium")
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(path, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-		"--disable-dev-shm-usage", "--disable-features=HttpsUpgrades,HttpsFirstBalancedModeAutoEnable", "--user-data-dir="+profile,
-		"--host-resolver-rules=MAP *.example 127.0.0.1, MAP *.internal 127.0.0.1", url)
-	cmd.Env = append(os.Environ(), "HOME="+profile)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	var said program.Output
-	cmd.Stdout, cmd.Stderr = &said, &said
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // all of its processes, in their own group
-		_ = cmd.Wait()
-		_ = os.RemoveAll(profile)
-		if t.Failed() {
-			t.Logf("the browser said:\n%s", said.String())
-		}
-	})
-}
-
 // newBrowsedStand returns a stand that a browser will attack. Some requests are
 // the browser's own idea, such as for an icon, so what is counted is held to what
 // the log has; refusals of the admin listener are not in it.
 func newBrowsedStand(t *testing.T, environ ...string) *stand {
 	t.Helper()
-	if chromium() == "" {
-		t.Skip("there is no Chromium on this machine")
-	}
+	browser.Need(t)
 	s := newStand(t, environ...)
 	s.browsed = true
 	return s

@@ -12,6 +12,7 @@ import (
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 
+	"mimecast-proxy/internal/browser"
 	"mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
 )
@@ -22,17 +23,17 @@ var pageLink = regexp.MustCompile(`http://127\.0\.0\.1:\d+/\?code=\S+`)
 func TestDemoConnectsOnThePageOfARealBrowser(t *testing.T) {
 	program.Slow(t)
 	t.Parallel()
-	b := openBrowser(t)
+	b := browser.New(t)
 	home := t.TempDir()
 	environ := []string{"HOME=" + home, "TMPDIR=" + home, "PROXY_LISTEN=127.0.0.1:0", "PROXY_ADMIN_LISTEN=127.0.0.1:0", "PROXY_LOG_FORMAT=json"}
 	p := program.Start(t, environ, "demo", "connect", "--web", "--no-browser")
 	link := ""
 	p.Stdout.Await(t, "the link", func(text string) bool { link = pageLink.FindString(text); return link != "" })
 	began := time.Now()
-	v := b.look(t, link)
-	v.await("the form", "document.getElementById('client_id')")
-	v.await("the focus", "document.getElementById('client_id').select() === undefined")
-	v.do(chromedp.KeyEvent(simulator.DefaultClientID+kb.Tab), chromedp.KeyEvent(simulator.DefaultClientSecret+kb.Enter))
+	v := lookAt(t, b, link)
+	v.Await("the form", "document.getElementById('client_id')")
+	v.Await("the focus", "document.getElementById('client_id').select() === undefined")
+	v.Do(chromedp.KeyEvent(simulator.DefaultClientID+kb.Tab), chromedp.KeyEvent(simulator.DefaultClientSecret+kb.Enter))
 	v.awaitText("body", "Connected to Harbour Mills Ltd, eu; token valid for 30 minutes")
 	if took := time.Since(began); took > 15*time.Second {
 		t.Errorf("connecting took %v", took)

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/internal/browser"
 	"mimecast-proxy/internal/program"
 )
 
@@ -21,7 +22,7 @@ func TestMain(m *testing.M) {
 		os.Exit(child())
 	}
 	program.Parallel(4)
-	os.Exit(program.Main(m))
+	os.Exit(program.Main(browser.M{M: m}))
 }
 
 // whoamiURL and foreignURL are in the code of the clients that TestUnmodifiedClientsReachMimecastThroughRun runs.

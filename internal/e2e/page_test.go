@@ -3,8 +3,6 @@ package e2e
 import (
 	"bufio"
 	"bytes"
-	"context"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"image"
@@ -16,24 +14,17 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"github.com/chromedp/cdproto/accessibility"
-	"github.com/chromedp/cdproto/cdp"
-	"github.com/chromedp/cdproto/emulation"
-	cdplog "github.com/chromedp/cdproto/log"
-	"github.com/chromedp/cdproto/network"
-	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 
+	"mimecast-proxy/internal/browser"
 	"mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
 )
@@ -46,67 +37,15 @@ var (
 	screenshotsOf = flag.Duration("screenshots-of", 3*time.Minute, "how long there is traffic before they are taken")
 )
 
-// browser is a Chromium that tests open tabs in.
-type browser struct{ ctx context.Context }
+// tab is the page in a browser.
+type tab struct{ *browser.Tab }
 
-func openBrowser(t *testing.T) *browser {
+// lookAt opens a tab at an address, whose page must not ask for anything elsewhere.
+func lookAt(t *testing.T, b *browser.Browser, address string, prepare ...browser.Action) *tab {
 	t.Helper()
-	path := ""
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "google-chrome-stable"} {
-		if found, err := exec.LookPath(name); err == nil {
-			path = found
-			break
-		}
-	}
-	if path == "" {
-		t.Skip("there is no Chromium here: install chromium to test the status page in a browser")
-	}
-	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-gpu", true))
-	if os.Geteuid() == 0 {
-		options = append(options, chromedp.Flag("no-sandbox", true)) // Chromium's does not work for root
-	}
-	ctx, closeAllocator := chromedp.NewExecAllocator(context.Background(), options...)
-	t.Cleanup(closeAllocator)
-	ctx, closeBrowser := chromedp.NewContext(ctx)
-	t.Cleanup(closeBrowser)
-	if err := chromedp.Do(ctx); err != nil {
-		t.Fatalf("starting %s: %v", path, err)
-	}
-	return &browser{ctx}
-}
-
-// tab is a page that is being looked at.
-type tab struct {
-	*testing.T
-	ctx context.Context
-
-	mu       sync.Mutex
-	faults   []string // what the browser complained of
-	requests []string // the URLs that it asked for
-}
-
-// look opens a tab at an address. Prepare is done first.
-func (b *browser) look(t *testing.T, address string, prepare ...chromedp.Action[chromedp.Void]) *tab {
-	t.Helper()
-	ctx, closeTab := chromedp.NewContext(b.ctx)
-	t.Cleanup(closeTab)
-	v := &tab{T: t, ctx: ctx}
-	if err := chromedp.Listen(ctx, v.hear); err != nil {
-		t.Fatal(err)
-	}
-	enable := chromedp.Func(func(ctx context.Context, s *chromedp.Target) error {
-		if _, err := cdp.Call(ctx, s, network.Enable, network.EnableParams{}); err != nil {
-			return err
-		}
-		_, err := cdp.Call(ctx, s, cdplog.Enable, cdp.Empty{})
-		return err
-	})
-	v.do(append(append([]chromedp.Action[chromedp.Void]{enable}, prepare...), chromedp.Navigate(address))...)
+	v := &tab{b.Open(address, prepare...)}
 	t.Cleanup(func() {
-		for _, fault := range v.complaints() {
-			t.Errorf("the browser complains: %s", fault)
-		}
-		for _, asked := range v.asked() {
+		for _, asked := range v.Asked() {
 			if page, err := url.Parse(address); err != nil || !strings.HasPrefix(asked, page.Scheme+"://"+page.Host+"/") {
 				t.Errorf("the page asks for %s", asked)
 			}
@@ -115,93 +54,23 @@ func (b *browser) look(t *testing.T, address string, prepare ...chromedp.Action[
 	return v
 }
 
-// hear collects what the browser says; it must not wait for anything.
-func (v *tab) hear(event any) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	switch e := event.(type) {
-	case *cdplog.EventEntryAdded:
-		v.faults = append(v.faults, e.Entry.Text)
-	case *runtime.EventExceptionThrown:
-		v.faults = append(v.faults, e.ExceptionDetails.Text)
-	case *runtime.EventConsoleAPICalled:
-		v.faults = append(v.faults, fmt.Sprintf("console.%s", e.Type))
-	case *network.EventRequestWillBeSent:
-		v.requests = append(v.requests, e.Request.URL)
-	}
-}
-
-// complaints returns what the browser complained of since it was last asked.
-func (v *tab) complaints() []string {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	all := v.faults
-	v.faults = nil
-	return all
-}
-
-func (v *tab) asked() []string { v.mu.Lock(); defer v.mu.Unlock(); return slices.Clone(v.requests) }
-
-func (v *tab) do(actions ...chromedp.Action[chromedp.Void]) {
-	v.Helper()
-	ctx, cancel := context.WithTimeout(v.ctx, program.Patience)
-	defer cancel()
-	// The tab lives as long as the context of its first use.
-	if err := chromedp.Do(v.ctx); err != nil {
-		v.Fatal(err)
-	}
-	if err := chromedp.Do(ctx, actions...); err != nil {
-		v.Fatal(err)
-	}
-}
-
-// eval returns what a script's expression is worth on the page.
-func eval[T any](v *tab, expression string) T {
-	v.Helper()
-	ctx, cancel := context.WithTimeout(v.ctx, program.Patience)
-	defer cancel()
-	got, err := chromedp.Run(ctx, chromedp.Evaluate[T](expression))
-	if err != nil {
-		v.Fatalf("%s: %v", expression, err)
-	}
-	return got
-}
-
-// await waits until an expression is true on the page.
-func (v *tab) await(what, expression string) {
-	v.Helper()
-	ctx, cancel := context.WithTimeout(v.ctx, program.Patience)
-	defer cancel()
-	for {
-		// What fails may have met a page that was just being left.
-		met, err := chromedp.Run(ctx, chromedp.Evaluate[bool]("Boolean("+expression+")"))
-		if met && err == nil {
-			return
-		}
-		if ctx.Err() != nil {
-			v.Fatalf("%s: never on the page (%v):\n%s", what, err, eval[string](v, "document.body.innerText"))
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-}
-
 // awaitText waits until a part of the page has a text.
 func (v *tab) awaitText(selector, text string) {
 	v.Helper()
-	v.await(text, fmt.Sprintf("[...document.querySelectorAll(%q)].some((e) => e.checkVisibility() && e.innerText.includes(%q))", selector, text))
+	v.Await(text, fmt.Sprintf("[...document.querySelectorAll(%q)].some((e) => e.checkVisibility() && e.innerText.includes(%q))", selector, text))
 }
 
 // push clicks a button, or a link, by what is written on it.
 func (v *tab) push(label string) {
 	v.Helper()
-	v.await("the button "+label, fmt.Sprintf("[...document.querySelectorAll('button')].some((b) => b.textContent === %q && !b.hidden)", label))
-	eval[chromedp.Void](v, fmt.Sprintf("[...document.querySelectorAll('button')].find((b) => b.textContent === %q).click()", label))
+	v.Await("the button "+label, fmt.Sprintf("[...document.querySelectorAll('button')].some((b) => b.textContent === %q && !b.hidden)", label))
+	browser.Eval[chromedp.Void](v.Tab, fmt.Sprintf("[...document.querySelectorAll('button')].find((b) => b.textContent === %q).click()", label))
 }
 
 // rows returns how many requests are listed.
 func (v *tab) rows() int {
 	v.Helper()
-	return eval[int](v, "document.querySelectorAll('#list tbody tr').length")
+	return browser.Eval[int](v.Tab, "document.querySelectorAll('#list tbody tr').length")
 }
 
 // demo runs the demo at free ports.
@@ -213,14 +82,10 @@ func demo(t *testing.T, more ...string) *program.Program {
 	return p
 }
 
-// withKeys are the tests that press keys.
-var withKeys = []string{"the filter narrows the list", "works without scripts", "can be used by keyboard"}
-
 func TestStatusPageInABrowser(t *testing.T) {
 	program.Slow(t)
 	t.Parallel()
-	b := openBrowser(t)
-	for name, test := range map[string]func(*testing.T, *browser){
+	for name, test := range map[string]func(*testing.T, *browser.Browser){
 		"shows a request within 2 s without a reload":      showsARequestSoon,
 		"the filter narrows the list":                      filters,
 		"a revoked token is seen to be renewed":            revokes,
@@ -236,10 +101,8 @@ func TestStatusPageInABrowser(t *testing.T) {
 		"the policy holds":                                 holdsThePolicy,
 	} {
 		t.Run(name, func(t *testing.T) {
-			if !slices.Contains(withKeys, name) { // keys go to the tab in front
-				t.Parallel()
-			}
-			test(t, b)
+			t.Parallel()
+			test(t, browser.New(t))
 		})
 	}
 }
@@ -247,102 +110,102 @@ func TestStatusPageInABrowser(t *testing.T) {
 // The page asks every second, so that a request shows within two. How long it takes
 // on this machine is in the log; held to is how often the page had to ask, of
 // several tries the best, since one may begin while the page is being answered.
-func showsARequestSoon(t *testing.T, b *browser) {
+func showsARequestSoon(t *testing.T, b *browser.Browser) {
 	p := demo(t)
-	v := b.look(t, p.AdminURL)
-	eval[bool](v, "window.kept = true")
+	v := lookAt(t, b, p.AdminURL)
+	browser.Eval[bool](v.Tab, "window.kept = true")
 	fewest := 100
 	for i := range 5 {
 		path := fmt.Sprintf("/identity/whoami/%d", i)
-		began, asked := time.Now(), len(v.asked())
+		began, asked := time.Now(), len(v.Asked())
 		p.Must("GET", path, "")
 		v.awaitText("#list .path", path)
-		fewest = min(fewest, len(v.asked())-asked)
+		fewest = min(fewest, len(v.Asked())-asked)
 		t.Logf("shown after %v", time.Since(began))
 	}
 	if fewest > 2 {
 		t.Errorf("the page asked %d times before it showed a request", fewest)
 	}
-	if !eval[bool](v, "window.kept === true") {
+	if !browser.Eval[bool](v.Tab, "window.kept === true") {
 		t.Error("the page was loaded again")
 	}
-	if total := eval[string](v, "document.querySelector('.part .note:last-child').textContent"); total != "5 since the start" {
+	if total := browser.Eval[string](v.Tab, "document.querySelector('.part .note:last-child').textContent"); total != "5 since the start" {
 		t.Errorf("%q", total)
 	}
 }
 
-func filters(t *testing.T, b *browser) {
+func filters(t *testing.T, b *browser.Browser) {
 	p := demo(t)
 	for range 3 {
 		p.Must("GET", "/identity/whoami", "")
 		p.Must("GET", "/no/such/thing", "")
 	}
-	v := b.look(t, p.AdminURL)
-	v.await("every request", "document.querySelectorAll('#list tbody tr').length === 6")
-	eval[chromedp.Void](v, "document.getElementById('q').focus()")
-	v.do(chromedp.KeyEvent("WHOAMI 200"))
-	v.await("the ones that are looked for", "document.querySelectorAll('#list tbody tr').length === 3")
-	if text := eval[string](v, "document.getElementById('list').innerText"); strings.Contains(text, "/no/such") || !strings.Contains(text, "3 of 6") {
+	v := lookAt(t, b, p.AdminURL)
+	v.Await("every request", "document.querySelectorAll('#list tbody tr').length === 6")
+	browser.Eval[chromedp.Void](v.Tab, "document.getElementById('q').focus()")
+	v.Do(chromedp.KeyEvent("WHOAMI 200"))
+	v.Await("the ones that are looked for", "document.querySelectorAll('#list tbody tr').length === 3")
+	if text := browser.Eval[string](v.Tab, "document.getElementById('list').innerText"); strings.Contains(text, "/no/such") || !strings.Contains(text, "3 of 6") {
 		t.Error(text)
 	}
 	p.Must("GET", "/no/such/thing", "")
 	p.Must("GET", "/identity/whoami", "")
-	v.await("a new one", "document.querySelectorAll('#list tbody tr').length === 4")
-	if where := eval[string](v, "location.search"); where != "?q=WHOAMI+200" {
+	v.Await("a new one", "document.querySelectorAll('#list tbody tr').length === 4")
+	if where := browser.Eval[string](v.Tab, "location.search"); where != "?q=WHOAMI+200" {
 		t.Errorf("the filter is not in the address: %s", where)
 	}
-	eval[chromedp.Void](v, "q.value = ''; show.value = 'wrong'; show.dispatchEvent(new Event('input', { bubbles: true }))")
-	v.await("what went wrong", "document.querySelectorAll('#list tbody tr').length === 4 && !document.getElementById('list').innerText.includes('whoami')")
+	browser.Eval[chromedp.Void](v.Tab, "q.value = ''; show.value = 'wrong'; show.dispatchEvent(new Event('input', { bubbles: true }))")
+	v.Await("what went wrong", "document.querySelectorAll('#list tbody tr').length === 4 && !document.getElementById('list').innerText.includes('whoami')")
 	v.push("Hold the list")
 	p.Must("GET", "/no/such/thing", "")
-	v.await("the count goes on", "document.querySelector('.part .note:last-child').textContent === '9 since the start'")
+	v.Await("the count goes on", "document.querySelector('.part .note:last-child').textContent === '9 since the start'")
 	if n := v.rows(); n != 4 {
 		t.Errorf("a list that is held shows %d requests, want 4", n)
 	}
 }
 
-func revokes(t *testing.T, b *browser) {
-	v := b.look(t, demo(t).AdminURL)
+func revokes(t *testing.T, b *browser.Browser) {
+	v := lookAt(t, b, demo(t).AdminURL)
 	v.awaitText("#verdict", "All is well")
 	v.push("Revoke the token")
 	v.awaitText("#acted", "Revoke the token: done.")
 	v.push("Send requests")
 	// They are sent at once; one that comes late finds the new token there.
-	v.await("three requests that passed, and which of them were retried",
+	v.Await("three requests that passed, and which of them were retried",
 		"document.querySelectorAll('#list tbody tr.fine').length === 3 && [...document.querySelectorAll('#list .again')].some((c) => c.innerText === 'retried')")
 	v.awaitText("#token", " resolved by a new token")
 	v.awaitText("#verdict", "All is well: 3 requests")
 }
 
-func failsTheToken(t *testing.T, b *browser) {
-	v := b.look(t, demo(t).AdminURL)
+func failsTheToken(t *testing.T, b *browser.Browser) {
+	v := lookAt(t, b, demo(t).AdminURL)
 	v.push("Fail the token endpoint")
 	v.push("Revoke the token")
 	v.awaitText("#actions", "On now.")
 	v.push("Send requests")
-	v.await("three failures", "document.querySelectorAll('#list tbody tr.failed').length === 3")
+	v.Await("three failures", "document.querySelectorAll('#list tbody tr.failed').length === 3")
 	v.awaitText("#verdict", "Mimecast rejects the token, and the token endpoint issues no new one.")
 	v.awaitText("#said", "Mimecast rejects the token")
 	v.awaitText("#token", "held, but rejected by Mimecast")
 	v.awaitText("#token", "Last failure")
 	v.awaitText(".part.bad", "at fault")
-	if badges := eval[string](v, "[...document.querySelectorAll('#list .badge')].map((b) => b.textContent).join()"); badges != "503,503,503" {
+	if badges := browser.Eval[string](v.Tab, "[...document.querySelectorAll('#list .badge')].map((b) => b.textContent).join()"); badges != "503,503,503" {
 		t.Error(badges)
 	}
 	v.push("Mend the token endpoint")
 	v.awaitText("#token", "resolved since")
 	v.push("Send requests")
-	v.await("three that pass", "document.querySelectorAll('#list tbody tr.fine').length === 3")
+	v.Await("three that pass", "document.querySelectorAll('#list tbody tr.fine').length === 3")
 }
 
-func slowsDown(t *testing.T, b *browser) {
-	v := b.look(t, demo(t).AdminURL)
+func slowsDown(t *testing.T, b *browser.Browser) {
+	v := lookAt(t, b, demo(t).AdminURL)
 	v.push("Slow Mimecast down")
 	v.awaitText("#actions", "Make Mimecast fast again")
 	v.push("Send requests")
-	v.await("slow requests", "[...document.querySelectorAll('#list .took')].filter((c) => parseFloat(c.innerText) >= 6 && c.innerText.endsWith(' s')).length === 3")
+	v.Await("slow requests", "[...document.querySelectorAll('#list .took')].filter((c) => parseFloat(c.innerText) >= 6 && c.innerText.endsWith(' s')).length === 3")
 	v.awaitText("#verdict", "Mimecast is slow")
-	if own := eval[string](v, "document.querySelectorAll('.part')[1].querySelector('.figure').innerText"); !strings.HasSuffix(own, " ms") {
+	if own := browser.Eval[string](v.Tab, "document.querySelectorAll('.part')[1].querySelector('.figure').innerText"); !strings.HasSuffix(own, " ms") {
 		t.Errorf("the proxy %s", own)
 	}
 	v.push("Make Mimecast fast again")
@@ -362,59 +225,23 @@ func spoil(t *testing.T, p *program.Program) {
 	}
 }
 
-func prefers(scheme string) chromedp.Action[chromedp.Void] {
-	return chromedp.Func(func(ctx context.Context, s *chromedp.Target) error {
-		_, err := cdp.Call(ctx, s, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}})
-		return err
-	})
+// prefers emulates light or dark. Without motion no color is on its way to another.
+func prefers(scheme string) browser.Action {
+	return browser.Prefers("prefers-color-scheme", scheme, "prefers-reduced-motion", "reduce")
 }
 
-// illegible returns the texts whose contrast is less than WCAG 2 asks for at
-// level AA: 4.5, or 3 for large ones.
-const illegible = `(() => {
-  const parse = (c) => c.match(/[\d.]+/g).map(Number);
-  const luminance = (c) => {
-    const [r, g, b] = c.map((v) => (v /= 255) <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
-    return .2126 * r + .7152 * g + .0722 * b;
-  };
-  const behind = (e) => {
-    for (; e; e = e.parentElement) {
-      const c = parse(getComputedStyle(e).backgroundColor);
-      if (c.length < 4 || c[3] > 0) return c.slice(0, 3);
-    }
-    return [255, 255, 255];
-  };
-  const found = [];
-  const judge = (text, e, style) => {
-    const a = luminance(parse(style.color).slice(0, 3)), b = luminance(behind(e));
-    const ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
-    const size = parseFloat(style.fontSize);
-    const large = size >= 24 || size >= 18.66 && style.fontWeight >= 700;
-    if (ratio < (large ? 3 : 4.5)) found.push(text.trim().slice(0, 40) + ': ' + ratio.toFixed(2));
-  };
-  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  let texts = 0;
-  while (walker.nextNode()) {
-    const e = walker.currentNode.parentElement;
-    if (!walker.currentNode.data.trim() || !e.checkVisibility() || e.closest('option, script')) continue;
-    texts++;
-    judge(walker.currentNode.data, e, getComputedStyle(e));
-  }
-  for (const e of document.querySelectorAll('[placeholder]')) judge(e.placeholder, e, getComputedStyle(e, '::placeholder'));
-  return texts < 60 ? ['only ' + texts + ' texts'] : found;
-})()`
-
-func isLegible(t *testing.T, b *browser) {
+func isLegible(t *testing.T, b *browser.Browser) {
 	p := demo(t, "PROXY_ALLOW=GET /,POST /api/")
 	spoil(t, p)
 	backs := map[string]bool{}
+	v := lookAt(t, b, p.AdminURL)
+	v.awaitText("#list", "/policy/x")
 	for _, scheme := range []string{"light", "dark"} {
-		v := b.look(t, p.AdminURL, prefers(scheme))
-		v.awaitText("#list", "/policy/x")
-		backs[eval[string](v, "getComputedStyle(document.body).backgroundColor")] = true
+		v.Do(prefers(scheme))
+		backs[browser.Eval[string](v.Tab, "getComputedStyle(document.body).backgroundColor")] = true
 		for _, state := range []string{"ok", "watch", "bad"} { // the demo is in one of them
-			change := fmt.Sprintf("document.querySelectorAll('.verdict, .part').forEach((e) => e.className = e.className.replace(/ok|watch|bad/, %q)); ", state)
-			if found := eval[[]string](v, change+illegible); len(found) > 0 {
+			change := fmt.Sprintf("document.querySelectorAll('.verdict, .part').forEach((e) => e.className = e.className.replace(/ok|watch|bad/, %q))", state)
+			if found := v.Illegible(browser.Contrast{Texts: 60, First: change}); len(found) > 0 {
 				t.Errorf("%s, %s: %q", scheme, state, found)
 			}
 		}
@@ -447,18 +274,18 @@ func stranger(t *testing.T, p *program.Program) (sent int) {
 	return sent
 }
 
-func isNotInjected(t *testing.T, b *browser) {
+func isNotInjected(t *testing.T, b *browser.Browser) {
 	p := demo(t)
 	sent := stranger(t, p)
-	v := b.look(t, p.AdminURL)
-	v.await("every request", fmt.Sprintf("document.querySelectorAll('#list tbody tr').length === %d", sent))
-	if got := eval[int](v, "document.querySelectorAll('#list :is(script, img, i, a, [onmouseover])').length"); got != 0 {
+	v := lookAt(t, b, p.AdminURL)
+	v.Await("every request", fmt.Sprintf("document.querySelectorAll('#list tbody tr').length === %d", sent))
+	if got := browser.Eval[int](v.Tab, "document.querySelectorAll('#list :is(script, img, i, a, [onmouseover])').length"); got != 0 {
 		t.Errorf("%d elements of a stranger's", got)
 	}
-	if eval[bool](v, "'hacked' in window") {
+	if browser.Eval[bool](v.Tab, "'hacked' in window") {
 		t.Error("a stranger's script ran")
 	}
-	text := eval[string](v, "document.body.innerText")
+	text := browser.Eval[string](v.Tab, "document.body.innerText")
 	for _, want := range []string{"/%3Cscript%3Ewindow.hacked=1%3C/script%3E", "/%E2%80%AEgpj.exe", "/%00%07%1b[31m%0d%0aX-Injected:%20yes", "aaaa…"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q to be read", want)
@@ -469,65 +296,62 @@ func isNotInjected(t *testing.T, b *browser) {
 	}
 }
 
-func fitsAPhone(t *testing.T, b *browser) {
+func fitsAPhone(t *testing.T, b *browser.Browser) {
 	p := demo(t, "PROXY_ALLOW=GET /,POST /api/", "PROXY_ALOW=unknown_and_"+strings.Repeat("long", 50))
 	sent := stranger(t, p)
 	spoil(t, p)
-	v := b.look(t, p.AdminURL, chromedp.EmulateViewport(360, 740))
-	v.await("every request", fmt.Sprintf("document.querySelectorAll('#list tbody tr').length === %d", sent+15))
-	eval[chromedp.Void](v, "document.querySelectorAll('details').forEach((d) => d.open = true)")
-	if width := eval[int](v, "document.documentElement.scrollWidth"); width > 360 {
+	v := lookAt(t, b, p.AdminURL, chromedp.EmulateViewport(360, 740))
+	v.Await("every request", fmt.Sprintf("document.querySelectorAll('#list tbody tr').length === %d", sent+15))
+	browser.Eval[chromedp.Void](v.Tab, "document.querySelectorAll('details').forEach((d) => d.open = true)")
+	if width := browser.Eval[int](v.Tab, "document.documentElement.scrollWidth"); width > 360 {
 		t.Errorf("the page is %d wide", width)
 	}
 	const wide = `[...document.querySelectorAll('body *')].filter((e) => !e.closest('.unseen, .skip') && e.getBoundingClientRect().right > 360.5).map((e) => e.tagName + '.' + e.className + ' ' + e.textContent.slice(0, 40))`
-	if found := eval[[]string](v, wide); len(found) > 0 {
+	if found := browser.Eval[[]string](v.Tab, wide); len(found) > 0 {
 		t.Errorf("wider than the phone: %q", found)
 	}
 	const small = `[...document.querySelectorAll('button, input, select')].filter((e) => e.checkVisibility() && e.getBoundingClientRect().height < 44).map((e) => e.outerHTML.slice(0, 60))`
-	if found := eval[[]string](v, small); len(found) > 0 {
+	if found := browser.Eval[[]string](v.Tab, small); len(found) > 0 {
 		t.Errorf("too small for a thumb: %q", found)
 	}
 }
 
-func worksWithoutScripts(t *testing.T, b *browser) {
+func worksWithoutScripts(t *testing.T, b *browser.Browser) {
 	p := demo(t)
 	p.Must("GET", "/identity/whoami", "")
 	p.Must("GET", "/no/such/thing", "")
-	v := b.look(t, p.AdminURL, chromedp.Func(func(ctx context.Context, s *chromedp.Target) error {
-		_, err := cdp.Call(ctx, s, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true})
-		return err
-	}))
+	v := lookAt(t, b, p.AdminURL, browser.WithoutScripts())
 	v.awaitText("#verdict", "The request was rejected as wrong")
 	v.awaitText("footer", "Without scripts")
-	if v.rows() != 2 || eval[bool](v, "document.body.classList.contains('scripted')") {
+	if v.rows() != 2 || browser.Eval[bool](v.Tab, "document.body.classList.contains('scripted')") {
 		t.Error("the scripts run, or the list is not there")
 	}
-	eval[chromedp.Void](v, "document.getElementById('q').focus()")
-	v.do(chromedp.KeyEvent("whoami" + kb.Enter))
-	v.await("the filtered list", "location.search.includes('q=whoami') && document.querySelectorAll('#list tbody tr').length === 1")
+	browser.Eval[chromedp.Void](v.Tab, "document.getElementById('q').focus()")
+	v.Do(chromedp.KeyEvent("whoami" + kb.Enter))
+	v.Await("the filtered list", "location.search.includes('q=whoami') && document.querySelectorAll('#list tbody tr').length === 1")
 	v.push("Revoke the token")
-	v.await("the page after the button", "location.pathname === '/' && location.search === ''")
+	v.Await("the page after the button", "location.pathname === '/' && location.search === ''")
 	if res, _ := p.Must("GET", "/identity/whoami", ""); res.StatusCode != 200 {
 		t.Errorf("%d", res.StatusCode)
 	}
 	p.Stderr.Await(t, "the retry", func(text string) bool { return strings.Contains(text, `"retried":true`) })
 }
 
-func worksByKeyboard(t *testing.T, b *browser) {
+func worksByKeyboard(t *testing.T, b *browser.Browser) {
 	p := demo(t)
 	p.Must("GET", "/identity/whoami", "")
-	v := b.look(t, p.AdminURL)
+	v := lookAt(t, b, p.AdminURL)
 	v.awaitText("#list", "whoami")
 	var reached []string
 	for range 30 {
-		v.do(chromedp.KeyEvent(kb.Tab))
-		id := eval[string](v, "document.activeElement.id || document.activeElement.textContent.slice(0, 40)")
+		v.Do(chromedp.KeyEvent(kb.Tab))
+		id := browser.Eval[string](v.Tab, "document.activeElement.id || document.activeElement.textContent.slice(0, 40)")
 		if len(reached) > 0 && id == reached[0] {
 			break
 		}
 		reached = append(reached, id)
 		// What has the focus shows it.
-		if eval[bool](v, "document.activeElement !== document.body && getComputedStyle(document.activeElement).outlineStyle === 'none'") {
+		if browser.Eval[bool](v.Tab, "document.activeElement !== document.body && getComputedStyle(document.activeElement).outlineStyle === 'none'") {
 			t.Errorf("the focus on %q cannot be seen", id)
 		}
 	}
@@ -536,44 +360,29 @@ func worksByKeyboard(t *testing.T, b *browser) {
 			t.Errorf("Tab does not reach %q: %q", want, reached)
 		}
 	}
-	eval[chromedp.Void](v, "document.getElementById('token-events-summary').focus()")
-	v.do(chromedp.KeyEvent(kb.Enter))
+	browser.Eval[chromedp.Void](v.Tab, "document.getElementById('token-events-summary').focus()")
+	v.Do(chromedp.KeyEvent(kb.Enter))
 	p.Must("GET", "/identity/whoami/again", "")
 	v.awaitText("#list", "/again") // so the page was refreshed
 	p.Must("GET", "/identity/whoami/twice", "")
 	v.awaitText("#list", "/twice")
-	if !eval[bool](v, "document.activeElement.id === 'token-events-summary' && document.getElementById('token-events').open") {
-		t.Errorf("the refresh took the focus to %q", eval[string](v, "document.activeElement.outerHTML.slice(0, 100)"))
+	if !browser.Eval[bool](v.Tab, "document.activeElement.id === 'token-events-summary' && document.getElementById('token-events').open") {
+		t.Errorf("the refresh took the focus to %q", browser.Eval[string](v.Tab, "document.activeElement.outerHTML.slice(0, 100)"))
 	}
 }
 
-func isAccessible(t *testing.T, b *browser) {
+func isAccessible(t *testing.T, b *browser.Browser) {
 	p := demo(t)
 	p.Must("GET", "/identity/whoami", "")
+	v := lookAt(t, b, p.AdminURL)
+	v.awaitText("#list", "whoami")
 	for _, width := range []int64{1280, 360} { // on a phone the table is laid out as a list
-		v := b.look(t, p.AdminURL, chromedp.EmulateViewport(width, 800))
-		v.awaitText("#list", "whoami")
-		ctx, cancel := context.WithTimeout(v.ctx, program.Patience)
-		defer cancel()
-		tree, err := chromedp.Call(ctx, accessibility.GetFullAXTree, accessibility.GetFullAXTreeParams{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		text := func(value *accessibility.Value) (s string) {
-			if value != nil {
-				_ = json.Unmarshal(value.Value, &s)
-			}
-			return s
-		}
+		v.Do(chromedp.EmulateViewport(width, 800))
 		roles := map[string]int{}
-		for _, node := range tree.Nodes {
-			if node.Ignored {
-				continue
-			}
-			role := text(node.Role)
-			roles[role]++
-			if slices.Contains([]string{"button", "image", "searchbox", "combobox", "table", "region", "link", "heading"}, role) && text(node.Name) == "" {
-				t.Errorf("%d: a %s without a name", width, role)
+		for _, node := range v.Nodes() {
+			roles[node.Role]++
+			if slices.Contains([]string{"button", "image", "searchbox", "combobox", "table", "region", "link", "heading"}, node.Role) && node.Name == "" {
+				t.Errorf("%d: a %s without a name", width, node.Role)
 			}
 		}
 		for role, least := range map[string]int{"main": 1, "heading": 9, "table": 1, "row": 1, "cell": 5, "image": 3, "searchbox": 1, "combobox": 1, "region": 5, "status": 1, "search": 1} {
@@ -581,29 +390,24 @@ func isAccessible(t *testing.T, b *browser) {
 				t.Errorf("%d: %d of role %s, want %d: %v", width, roles[role], role, least, roles)
 			}
 		}
-		levels := eval[[]int](v, "[...document.querySelectorAll('h1, h2, h3')].map((h) => Number(h.tagName[1]))")
-		for i, level := range levels {
-			if i == 0 && level != 1 || i > 0 && level > levels[i-1]+1 {
-				t.Errorf("the headings skip a level: %v", levels)
-			}
-		}
+		v.HeadingsInOrder()
 	}
 }
 
-func losesContact(t *testing.T, b *browser) {
+func losesContact(t *testing.T, b *browser.Browser) {
 	p := demo(t)
-	v := b.look(t, p.AdminURL)
+	v := lookAt(t, b, p.AdminURL)
 	v.awaitText("#verdict", "All is well")
 	_ = p.Cmd.Process.Kill()
 	v.awaitText("[role=alert]", "No contact with the proxy since")
-	v.complaints() // of the connection
+	v.Complaints() // of the connection
 }
 
 // holdsThePolicy also shows that the other tests would hear of a violation.
-func holdsThePolicy(t *testing.T, b *browser) {
-	v := b.look(t, demo(t).AdminURL)
+func holdsThePolicy(t *testing.T, b *browser.Browser) {
+	v := &tab{b.Open(demo(t).AdminURL)}
 	v.awaitText("#verdict", "All is well")
-	eval[chromedp.Void](v, `(() => {
+	browser.Eval[chromedp.Void](v.Tab, `(() => {
 		const script = document.createElement('script');
 		script.textContent = 'window.hacked = 1';
 		document.body.append(script);
@@ -614,15 +418,12 @@ func holdsThePolicy(t *testing.T, b *browser) {
 	deadline := time.Now().Add(program.Patience)
 	heard := ""
 	for strings.Count(heard, "Content Security Policy") < 2 && time.Now().Before(deadline) {
-		heard += strings.Join(v.complaints(), "\n")
+		heard += strings.Join(v.Complaints(), "\n")
 		time.Sleep(20 * time.Millisecond)
 	}
-	if strings.Count(heard, "Content Security Policy") < 2 || eval[bool](v, "'hacked' in window") {
+	if strings.Count(heard, "Content Security Policy") < 2 || browser.Eval[bool](v.Tab, "'hacked' in window") {
 		t.Errorf("an inline script or a foreign image was let through: %s", heard)
 	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.requests = nil // of what was not let through
 }
 
 func TestForeignPageCannotBreakTheDemo(t *testing.T) {
@@ -709,7 +510,7 @@ func TestScreenshots(t *testing.T) {
 	if *screenshots == "" {
 		t.Skip("only with -screenshots")
 	}
-	b := openBrowser(t)
+	b := browser.New(t)
 	p := demo(t, "PROXY_ALLOW=GET /,POST /api/")
 	control := regexp.MustCompile(`http://\S+/revoke`).FindString(p.Stdout.String())
 	fault := func(form url.Values) {
@@ -738,14 +539,10 @@ func TestScreenshots(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 	}
-	picture := func(name string, width, height int64, prepare ...chromedp.Action[chromedp.Void]) {
-		v := b.look(t, p.AdminURL, append(prepare, chromedp.EmulateViewport(width, height))...)
+	picture := func(name string, width, height int64, prepare ...browser.Action) {
+		v := lookAt(t, b, p.AdminURL, append(prepare, chromedp.EmulateViewport(width, height))...)
 		v.awaitText("#list", "/api/audit")
-		shot, err := chromedp.Run(v.ctx, chromedp.CaptureScreenshot())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(program.Root(), *screenshots, name), shrink(t, shot), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(program.Root(), *screenshots, name), shrink(t, v.Screenshot()), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}

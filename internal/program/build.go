@@ -14,7 +14,7 @@ import (
 
 // Main runs the tests of m and returns their exit code. The program is built
 // when it is first needed, in a directory that Main removes.
-func Main(m *testing.M) int {
+func Main(m interface{ Run() int }) int {
 	defer func() {
 		if dir != "" {
 			_ = os.RemoveAll(dir) // the system clears it up some day
