@@ -145,8 +145,8 @@ func legacyClients(t *testing.T) []legacyClient {
 	}
 	return []legacyClient{
 		{name: "curl", argv: []string{"sh", "-c", curlClient}, missing: lacks([]string{"curl"})},
-		{name: "urllib", argv: []string{"python3", "-c", urllibClient}, missing: lacks([]string{"python3"})},
-		{name: "requests", argv: []string{"python3", "-c", requestsClient}, missing: lacks([]string{"python3"}, "python3", "-c", "import requests")},
+		{name: "urllib", argv: []string{program.Python(), "-c", urllibClient}, missing: lacks([]string{"python3"})},
+		{name: "requests", argv: []string{program.Python(), "-c", requestsClient}, missing: lacks([]string{"python3"}, program.Python(), "-c", "import requests")},
 		{name: "Go", argv: []string{os.Args[0]}, missing: func() string {
 			if runtime.GOOS == "darwin" {
 				return "Go reads SSL_CERT_FILE on other systems only"

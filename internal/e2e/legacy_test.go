@@ -83,7 +83,7 @@ open(state, "w").write(token)
 func collect(t *testing.T, sim *simulator.Server, state string) []string {
 	t.Helper()
 	environ := program.Environ(t, sim, "PATH="+os.Getenv("PATH"), "HOME="+os.Getenv("HOME"))
-	p := program.Start(t, environ, "run", "--intercept", "--", "python3", "-c", collector, state)
+	p := program.Start(t, environ, "run", "--intercept", "--", program.Python(), "-c", collector, state)
 	if code := p.Exit(); code != 0 {
 		t.Fatalf("exit %d", code)
 	}

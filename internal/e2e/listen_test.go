@@ -137,9 +137,8 @@ func TestAddressThatTheMachineLacksIsNamed(t *testing.T) {
 func TestPythonReachesTheProxyAtIPv6(t *testing.T) {
 	program.Slow(t)
 	t.Parallel()
-	python, err := exec.LookPath("python3")
-	if err != nil {
-		t.Skip("there is no Python")
+	if why := missingPython(); why != "" {
+		t.Skip(why)
 	}
 	if l, err := net.Listen("tcp", "[::1]:0"); err != nil {
 		t.Skipf("this machine has no ::1: %v", err)
@@ -147,7 +146,7 @@ func TestPythonReachesTheProxyAtIPv6(t *testing.T) {
 		_ = l.Close()
 	}
 	p := program.Serve(t, program.Simulate(t, simulator.Options{}), "PROXY_LISTEN=127.0.0.1:0,[::1]:0")
-	cmd := exec.CommandContext(t.Context(), python, "-c", "import urllib.request, sys; print(urllib.request.urlopen(sys.argv[1]).status)", "http://"+alsoListening(t, p)[0]+"/identity/whoami")
+	cmd := exec.CommandContext(t.Context(), program.Python(), "-c", "import urllib.request, sys; print(urllib.request.urlopen(sys.argv[1]).status)", "http://"+alsoListening(t, p)[0]+"/identity/whoami")
 	cmd.Env = []string{"NO_PROXY=*"}
 	if out, err := cmd.CombinedOutput(); err != nil || strings.TrimSpace(string(out)) != "200" {
 		t.Errorf("%v: %s", err, out)

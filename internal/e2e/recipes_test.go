@@ -63,7 +63,7 @@ func newKitchen(t *testing.T) *kitchen {
 	}
 	return &kitchen{
 		t: t, dir: t.TempDir(),
-		environ: append(env, "PATH="+bin+":"+os.Getenv("PATH"), "HOME="+t.TempDir(), "LANG=C.UTF-8"),
+		environ: append(env, "PATH="+strings.Join([]string{bin, filepath.Dir(program.Python()), os.Getenv("PATH")}, ":"), "HOME="+t.TempDir(), "LANG=C.UTF-8"),
 		replace: strings.NewReplacer("http://127.0.0.1:8080", p.URL, "/etc/mimecast-proxy", secrets,
 			// What the scripts fall back on is what they are to use here.
 			"${MIMECAST_BASE_URL:-", "${NOT_SET:-"),
@@ -76,7 +76,7 @@ func (k *kitchen) try(b snippet) string {
 	text := k.replace.Replace(b.text)
 	cmd := exec.CommandContext(k.t.Context(), "sh", "-euc", text)
 	if b.language == "python" {
-		cmd = exec.CommandContext(k.t.Context(), "python3", "-c", text)
+		cmd = exec.CommandContext(k.t.Context(), program.Python(), "-c", text)
 	}
 	cmd.Dir, cmd.Env = k.dir, k.environ
 	out, err := cmd.CombinedOutput()
@@ -93,7 +93,7 @@ func missing() string {
 			return tool
 		}
 	}
-	if err := exec.Command("python3", "-c", "import requests").Run(); err != nil {
+	if err := exec.Command(program.Python(), "-c", "import requests").Run(); err != nil {
 		return "python3-requests"
 	}
 	return ""
@@ -111,6 +111,7 @@ func TestRecipesWorkAsTheySay(t *testing.T) {
 	}
 	for _, path := range recipes {
 		t.Run(strings.TrimSuffix(filepath.Base(path), ".md"), func(t *testing.T) {
+			t.Parallel()
 			k := newKitchen(t)
 			printed := ""
 			for _, b := range snippets(t, path) {

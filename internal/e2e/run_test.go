@@ -89,7 +89,7 @@ func TestRunsCommandReachesTheProxyDespiteACorporateOne(t *testing.T) {
 	sim := program.Simulate(t, simulator.Options{})
 	for tool, argv := range map[string][]string{
 		"curl":    {"sh", "-c", `curl -sS "$MIMECAST_BASE_URL/identity/whoami"`},
-		"python3": {"python3", "-c", "import os, urllib.request; print(urllib.request.urlopen(os.environ['MIMECAST_BASE_URL'] + '/identity/whoami').read().decode())"},
+		"python3": {program.Python(), "-c", "import os, urllib.request; print(urllib.request.urlopen(os.environ['MIMECAST_BASE_URL'] + '/identity/whoami').read().decode())"},
 	} {
 		t.Run(tool, func(t *testing.T) {
 			if _, err := exec.LookPath(tool); err != nil {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -86,7 +87,14 @@ func build() (string, error) {
 
 // Build builds the program at a path, as it is shipped.
 func Build(path string) error {
-	cmd := exec.Command("go", "build", "-pgo=auto", "-trimpath", "-ldflags=-s -w", "-o", path, ".") //nolint:noctx // it ends by itself
+	flags := []string{"-pgo=auto", "-trimpath", "-ldflags=-s -w"}
+	// What go run has linked is kept beside what is compiled, so that a package's
+	// tests need not link it again: it is copied in place of being run.
+	args := slices.Concat([]string{"run"}, flags, []string{"-exec=cp", ".", path})
+	if _, err := exec.LookPath("cp"); err != nil {
+		args = slices.Concat([]string{"build"}, flags, []string{"-o", path, "."})
+	}
+	cmd := exec.Command("go", args...) //nolint:noctx // it ends by itself
 	cmd.Dir = Root()
 	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -94,6 +102,16 @@ func Build(path string) error {
 	}
 	return nil
 }
+
+// Python returns the path of python3, which in PATH may be a script that looks for it
+// and takes a second for that. Where there is none it returns the name.
+var Python = sync.OnceValue(func() string {
+	out, err := exec.Command("python3", "-c", "import sys; print(sys.executable)").Output() //nolint:noctx // it ends by itself
+	if path := strings.TrimSpace(string(out)); err == nil && path != "" {
+		return path
+	}
+	return "python3"
+})
 
 // ShortDir returns a directory for sockets, whose path is bounded to about 100
 // bytes. It is removed when t ends.
