@@ -31,10 +31,12 @@ import (
 var renewalsFor = flag.Duration("renewals-for", 6*time.Second, "how long TestRenewalsCostNoRequestAnything asks; the figure in the docs is of 60s")
 
 func TestMain(m *testing.M) {
+	program.Parallel(4) // most of them wait
 	os.Exit(program.Main(m))
 }
 
 func TestToolWithoutOAuthReachesMimecast(t *testing.T) {
+	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	p := program.Serve(t, sim)
 	res, body := p.Must("GET", "/identity/whoami", "", "Authorization", "MC old:key", "Cookie", "a=b")
@@ -60,6 +62,7 @@ func TestToolWithoutOAuthReachesMimecast(t *testing.T) {
 
 func TestRenewalsCostNoRequestAnything(t *testing.T) {
 	program.Slow(t)
+	t.Parallel()
 	const rate, slow = 200, 500 * time.Millisecond
 	sim := program.Simulate(t, simulator.Options{TokenTTL: 4 * time.Second, RequestLog: 1 << 20})
 	sim.AddFault(simulator.Fault{Path: "/oauth/token", Delay: slow})
@@ -149,6 +152,7 @@ func TestRevocationUnder100ClientsReachesNoneOfThem(t *testing.T) {
 }
 
 func Test401ThatAFreshTokenDoesNotCureCostsLittle(t *testing.T) {
+	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	p := program.Serve(t, sim)
 	sim.AddFault(simulator.Fault{Path: "/api/account/get-account", Status: 401, Code: "token_verification_failed"})
@@ -192,6 +196,7 @@ func upload(t *testing.T, p *program.Program, content io.Reader, size int64, sum
 }
 
 func TestUploadsUnderAtAndOverTheLimitSurviveARevocation(t *testing.T) {
+	t.Parallel()
 	const limit = 64 << 10
 	sim := program.Simulate(t, simulator.Options{})
 	p := program.Serve(t, sim, "PROXY_REPLAY_LIMIT=64KiB")
@@ -253,6 +258,7 @@ func TestOneGiBEitherWayTakesNoMemory(t *testing.T) {
 }
 
 func TestSIGTERMLosesNoRequestInFlight(t *testing.T) {
+	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	p := program.Serve(t, sim)
 	const n = 20
@@ -277,6 +283,7 @@ func TestSIGTERMLosesNoRequestInFlight(t *testing.T) {
 }
 
 func TestSecondSignalCutsWithAnAnswer(t *testing.T) {
+	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	p := program.Serve(t, sim)
 	sim.AddFault(simulator.Fault{Path: "/identity/whoami", Delay: time.Minute})
@@ -304,6 +311,7 @@ func TestSecondSignalCutsWithAnAnswer(t *testing.T) {
 
 // Kubernetes sends SIGTERM to a sidecar that was told to quit.
 func TestFirstSignalAfterQuitCutsNothing(t *testing.T) {
+	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	p := program.Serve(t, sim, "PROXY_QUIT_ENDPOINT=true")
 	release := make(chan struct{})
@@ -335,6 +343,7 @@ func TestFirstSignalAfterQuitCutsNothing(t *testing.T) {
 }
 
 func TestTruncationStaysTruncation(t *testing.T) {
+	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	p := program.Serve(t, sim)
 	sim.AddFault(simulator.Fault{Path: "/api/archive/get-file", Cut: simulator.CutShort, CutAfter: 10_000})
@@ -349,6 +358,7 @@ func TestTruncationStaysTruncation(t *testing.T) {
 }
 
 func TestBadConfigurationNamesEveryFaultAndExits2(t *testing.T) {
+	t.Parallel()
 	p := program.Start(t, []string{"MIMECAST_REGION=eu", "PROXY_LISTEN=0.0.0.0:8080", "PROXY_ALLOW=get /x"})
 	if code := p.Exit(); code != 2 {
 		t.Errorf("exit %d", code)
@@ -361,6 +371,7 @@ func TestBadConfigurationNamesEveryFaultAndExits2(t *testing.T) {
 }
 
 func TestRefusedCredentialsAreSaidAtOnceAndWithoutAStorm(t *testing.T) {
+	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{ClientSecret: "another"})
 	p := program.Start(t, program.Environ(t, sim)).AwaitServing()
 	for range 100 {
@@ -380,6 +391,7 @@ func TestRefusedCredentialsAreSaidAtOnceAndWithoutAStorm(t *testing.T) {
 }
 
 func TestCorrectedSecretFileIsTakenUpWithoutARestart(t *testing.T) {
+	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	path := filepath.Join(t.TempDir(), "secret")
 	if err := os.WriteFile(path, []byte("wrong\n"), 0o600); err != nil {
@@ -401,6 +413,7 @@ func TestCorrectedSecretFileIsTakenUpWithoutARestart(t *testing.T) {
 }
 
 func TestDemoNeedsNothingAndFindsAnotherPort(t *testing.T) {
+	t.Parallel()
 	// Take 8080 where it is free; where it is not, somebody else has.
 	if l, err := net.Listen("tcp", "127.0.0.1:8080"); err == nil {
 		defer l.Close()
@@ -435,6 +448,7 @@ func TestDemoNeedsNothingAndFindsAnotherPort(t *testing.T) {
 }
 
 func TestPackagesFormAStar(t *testing.T) {
+	t.Parallel()
 	leaves := []string{"account", "event", "mimecast", "problem", "resend", "secret"}
 	knowing := []string{"admin", "cgroup", "config", "simulator", "telemetry"} // loggers, metrics or the environment
 	out, err := exec.Command("go", "list", "-f", "{{.Name}} {{.ImportPath}}{{range .Deps}} {{.}}{{end}}", "./...").Output()

@@ -98,6 +98,7 @@ func get(t *testing.T, c net.Conn) {
 }
 
 func TestClientsWithoutARequestLoseTheOldestConnection(t *testing.T) {
+	t.Parallel()
 	beginnings := map[string]string{
 		"silent": "", "half a request line": "GET /aaaa", "half a header": "GET / HTTP/1.1\r\na:b\r\nc",
 		"a full buffer": "GET /" + strings.Repeat("a", 4091),
@@ -214,6 +215,7 @@ func TestPastTheLimitOfConnectionsANewOneReplacesAnIdleOneOrIsClosed(t *testing.
 }
 
 func TestClientThatDoesNotReadIsCutAfterTheWriteTimeout(t *testing.T) {
+	t.Parallel()
 	for _, network := range []string{"tcp", "unix"} {
 		t.Run(network, func(t *testing.T) {
 			ended := make(chan struct{})
@@ -237,6 +239,7 @@ func TestClientThatDoesNotReadIsCutAfterTheWriteTimeout(t *testing.T) {
 }
 
 func TestResponseThatPausesIsNotCut(t *testing.T) {
+	t.Parallel()
 	const pause = 300 * time.Millisecond
 	slow := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		for range 3 {
@@ -258,6 +261,7 @@ func TestResponseThatPausesIsNotCut(t *testing.T) {
 }
 
 func TestShutdownWaitsForNoClientThatSendsOrReadsNothing(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("net/http waits for 5 s for a client that has sent nothing")
 	}
@@ -439,6 +443,7 @@ func (l *failingListener) Accept() (net.Conn, error) {
 }
 
 func TestRejectionsOfNetHTTPAreReplaced(t *testing.T) {
+	t.Parallel()
 	at, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -19,6 +19,7 @@ import (
 // TestANameThatMovesIsFollowed holds that requests reach a name's new address though
 // the old one still answers and is never idle, and that none is lost.
 func TestANameThatMovesIsFollowed(t *testing.T) {
+	t.Parallel()
 	const life = 500 * time.Millisecond
 	for _, http2 := range []bool{true, false} {
 		serve := func(name string) *httptest.Server {

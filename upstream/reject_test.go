@@ -44,7 +44,12 @@ func goAway(last uint32) func(net.Conn) {
 }
 
 func TestAnUpstreamThatRejectsEachConnectionIsDialedTenTimesASecond(t *testing.T) {
-	const callers, lasting = 20, 2 * time.Second
+	t.Parallel()
+	const callers = 20
+	lasting := 2 * time.Second
+	if testing.Short() {
+		lasting /= 2
+	}
 	for name, c := range map[string]struct {
 		protocol string
 		reject   func(net.Conn)

@@ -383,6 +383,9 @@ func TestCertificatesOfRunAreGoneWithTheCommand(t *testing.T) {
 		"SIGTERM, trapped": {syscall.SIGTERM, []string{"sh", "-c", `trap 'exit 3' TERM; echo sleeping $HTTPS_PROXY; while :; do sleep 0.05; done`}, 3},
 	} {
 		t.Run(name, func(t *testing.T) {
+			if testing.Short() && name != "it ends" && name != "SIGTERM" {
+				t.Skip("each way to end takes a process")
+			}
 			tmp, child := t.TempDir(), "environ"
 			if c.signal != 0 {
 				child = "sleep"
@@ -494,6 +497,9 @@ func TestRunNamesANoProxyThatExemptsMimecast(t *testing.T) {
 	sim := program.Simulate(t, simulator.Options{})
 	const warning = "NO_PROXY keeps the command from the proxy"
 	for list, warns := range map[string]bool{"*": true, ".mimecast.com": true, "a.test,eu-api.mimecast.com": true, "a.test api.services.mimecast.com:443": true, "mimecast.com.test": false, "not-mimecast.com": false, "a.test": false} {
+		if testing.Short() && list != "*" && list != "a.test" {
+			continue // each takes a process
+		}
 		p := program.Start(t, program.Environ(t, sim, tools("NO_PROXY="+list)...), "run", "--intercept", "--", "true")
 		if code := p.Exit(); code != 0 || strings.Contains(p.Stderr.String(), warning) != warns {
 			t.Errorf("NO_PROXY=%s: exit %d\n%s", list, code, p.Stderr.String())

@@ -11,6 +11,7 @@ func TestShortSoakPasses(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes 10 seconds")
 	}
+	t.Parallel()
 	if runtime.GOOS != "linux" {
 		t.Skip("memory and descriptors are read from /proc")
 	}
@@ -31,6 +32,7 @@ func TestShortHostileSoakPasses(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes 20 seconds")
 	}
+	t.Parallel()
 	if runtime.GOOS != "linux" {
 		t.Skip("memory and descriptors are read from /proc")
 	}
