@@ -159,7 +159,6 @@ func TestNoRequestWaitsForAnotherBehindAForwardProxyWithTLS(t *testing.T) {
 // are served all the same.
 func TestClientsThatReadNothingDoNotHoldUpOthers(t *testing.T) {
 	t.Parallel()
-	t.Parallel()
 	const idle, honest = 200, 20
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/large" {
