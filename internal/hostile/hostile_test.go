@@ -28,7 +28,7 @@ var (
 )
 
 func TestMain(m *testing.M) {
-	program.Parallel(6)
+	program.Parallel(8)
 	os.Exit(program.Main(m))
 }
 

@@ -13,13 +13,16 @@ func Await(t testing.TB, what string, so func() bool) {
 	AwaitWithin(t, Patience, what, so)
 }
 
-// AwaitWithin is Await with a bound of its own.
+// AwaitWithin is Await with a bound of its own. It asks less often the longer it
+// takes: what is asked may be the whole of /metrics, of a machine that is busy.
 func AwaitWithin(t testing.TB, bound time.Duration, what string, so func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(bound); !so(); time.Sleep(5 * time.Millisecond) {
+	pause := 2 * time.Millisecond
+	for deadline := time.Now().Add(bound); !so(); time.Sleep(pause) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%s: not so after %v", what, bound)
 		}
+		pause = min(pause*5/4, 50*time.Millisecond)
 	}
 }
 
