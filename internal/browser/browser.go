@@ -104,12 +104,13 @@ func New(t *testing.T) *Browser {
 	if err != nil {
 		t.Fatal(err)
 	}
+	id := made.BrowserContextID
 	t.Cleanup(func() {
 		bounded, cancel := context.WithTimeout(ctx, program.Patience)
 		defer cancel()
-		if _, err := cdp.Call(bounded, process, target.DisposeBrowserContext, target.DisposeBrowserContextParams{BrowserContextID: made.BrowserContextID}); err != nil {
+		if _, err := cdp.Call(bounded, process, target.DisposeBrowserContext, target.DisposeBrowserContextParams{BrowserContextID: id}); err != nil {
 			t.Error(err)
 		}
 	})
-	return &Browser{t: t, ctx: ctx, id: made.BrowserContextID}
+	return &Browser{t: t, ctx: ctx, id: id}
 }

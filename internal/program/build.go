@@ -106,7 +106,7 @@ func Build(path string) error {
 // Python returns the path of python3, which in PATH may be a script that looks for it
 // and takes a second for that. Where there is none it returns the name.
 var Python = sync.OnceValue(func() string {
-	out, err := exec.Command("python3", "-c", "import sys; print(sys.executable)").Output() //nolint:noctx // it ends by itself
+	out, err := exec.Command("python3", "-c", "import sys; print(sys.executable)").Output()
 	if path := strings.TrimSpace(string(out)); err == nil && path != "" {
 		return path
 	}
