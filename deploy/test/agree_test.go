@@ -9,6 +9,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	sigsyaml "sigs.k8s.io/yaml"
 )
@@ -75,10 +78,88 @@ func byKind(t *testing.T, text []byte) map[string]any {
 
 func TestKustomizeAndHelmAgree(t *testing.T) {
 	all := everything(t)
-	for _, shape := range []string{"gateway", "deployment", "job", "cronjob"} {
+	for _, shape := range []string{"gateway", "gateway-clients", "deployment", "job", "cronjob"} {
 		if diff := cmp.Diff(byKind(t, all["kustomize examples/"+shape]), byKind(t, all["helm "+shape])); diff != "" {
 			t.Errorf("%s: kustomize (-) and Helm (+) differ:\n%s", shape, diff)
 		}
+	}
+}
+
+const clientPolicy = "mimecast-proxy-client"
+
+// networkPolicies are those of a name in a rendering.
+func networkPolicies(t *testing.T, text []byte, name string) (found []*networkingv1.NetworkPolicy) {
+	t.Helper()
+	for _, object := range decode(t, text) {
+		if p, ok := object.(*networkingv1.NetworkPolicy); ok && p.Name == name {
+			found = append(found, p)
+		}
+	}
+	return found
+}
+
+func TestKustomizeAndHelmAgreeOnWhatClientsReach(t *testing.T) {
+	want := networkPolicies(t, everything(t)["kustomize examples/gateway-tool"], clientPolicy)
+	got := networkPolicies(t, mustHelm(t, values{"networkPolicy": values{"clientNamespaces": []any{"team-a", "team-b"}}}), clientPolicy)
+	if len(want) != 1 || len(got) != 2 || got[0].Namespace != "team-a" || got[1].Namespace != "team-b" {
+		t.Fatalf("%v, %v", want, got)
+	}
+	for _, policy := range got {
+		if diff := cmp.Diff(plainly(t, want[0]), plainly(t, policy)); diff != "" {
+			t.Errorf("%s: kustomize (-) and Helm (+) differ:\n%s", policy.Namespace, diff)
+		}
+	}
+}
+
+// selects reports whether a selector of labels does.
+func selects(t *testing.T, s *metav1.LabelSelector, has map[string]string) bool {
+	t.Helper()
+	selector, err := metav1.LabelSelectorAsSelector(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return selector.Matches(labels.Set(has))
+}
+
+// The policies of both ends must let a client's connection through, and nothing else
+// of a client's to where Mimecast could be.
+func TestClientReachesTheGatewayAlone(t *testing.T) {
+	all := everything(t)
+	var gateway *corev1.PodTemplateSpec
+	for _, object := range decode(t, all["kustomize examples/gateway-clients"]) {
+		if template := pod(object); template != nil {
+			gateway = template
+		}
+	}
+	client := pod(decode(t, all["kustomize examples/gateway-tool"])[0])
+	policy := networkPolicies(t, all["kustomize examples/gateway-tool"], clientPolicy)[0]
+	if !selects(t, &policy.Spec.PodSelector, client.Labels) || !slices.Equal(policy.Spec.PolicyTypes, []networkingv1.PolicyType{networkingv1.PolicyTypeEgress}) {
+		t.Errorf("the policy is not for the client's egress: %+v", policy.Spec)
+	}
+	reached := false
+	for _, rule := range policy.Spec.Egress {
+		for _, port := range rule.Ports {
+			switch port.Port.IntValue() {
+			case 53, 5353:
+				continue
+			case 18080:
+			default:
+				t.Errorf("port %v is open", port.Port)
+			}
+			for _, to := range rule.To {
+				if to.IPBlock != nil || to.NamespaceSelector.MatchLabels["kubernetes.io/metadata.name"] != "mimecast" || !selects(t, to.PodSelector, gateway.Labels) {
+					t.Errorf("it leads elsewhere than to the gateway: %+v", to)
+				}
+				reached = true
+			}
+		}
+		if len(rule.To) == 0 || len(rule.Ports) == 0 {
+			t.Errorf("a rule is open: %+v", rule)
+		}
+	}
+	ingress := networkPolicies(t, all["kustomize examples/gateway-clients"], "mimecast-proxy")[0].Spec.Ingress[0]
+	if !reached || !selects(t, ingress.From[0].PodSelector, client.Labels) || ingress.Ports[0].Port.IntValue() != 18080 {
+		t.Errorf("the gateway does not let the client in: %+v", ingress)
 	}
 }
 
@@ -171,6 +252,28 @@ func variables(c corev1.Container) map[string]string {
 	return found
 }
 
+func TestFilesOfSecretsAreReplacedTogether(t *testing.T) {
+	all := everything(t)
+	for _, name := range []string{"kustomize examples/gateway", "helm gateway", "kustomize examples/gateway-clients", "helm gateway-clients"} {
+		for _, object := range decode(t, all[name]) {
+			template := pod(object)
+			if template == nil {
+				continue
+			}
+			for _, m := range template.Spec.Containers[0].VolumeMounts {
+				if m.SubPath != "" || !m.ReadOnly {
+					t.Errorf("%s: %s is mounted by a subPath, or can be written", name, m.Name)
+				}
+			}
+			for _, v := range template.Spec.Volumes {
+				if v.Secret == nil || len(v.Secret.Items) > 0 {
+					t.Errorf("%s: %s is not the whole of a Secret", name, v.Name)
+				}
+			}
+		}
+	}
+}
+
 func TestSidecarIsANativeOneOnLoopback(t *testing.T) {
 	c := pod(decode(t, kustomize(t, filepath.Join(manifests, "examples", "job")))[0]).Spec.InitContainers[0]
 	if c.RestartPolicy == nil || *c.RestartPolicy != corev1.ContainerRestartPolicyAlways || c.StartupProbe == nil || c.StartupProbe.HTTPGet.Path != "/startupz" {
@@ -195,6 +298,8 @@ func TestSidecarIsANativeOneOnLoopback(t *testing.T) {
 }
 
 func TestChartRefusesWhatCannotWork(t *testing.T) {
+	sidecar := values{"shape": "sidecar", "sidecar": values{"workloads": []any{tool(t, "job")}}}
+	mustHelm(t, sidecar)
 	for name, v := range map[string]values{
 		"shape":         {"shape": "both"},
 		"typo":          {"gatway": values{}},
@@ -207,6 +312,15 @@ func TestChartRefusesWhatCannotWork(t *testing.T) {
 		"short delay":   {"gateway": values{"shutdownDelaySeconds": 1}},
 		"no memory":     {"gateway": values{"resources": values{"requests": values{"memory": nil}}}},
 		"host with URL": {"gateway": values{"allowedHosts": []any{"https://x"}}},
+		"no account":    {"credentialsSecret": ""},
+		"clients file":  {"settings": values{"PROXY_CLIENTS_FILE": "/x"}},
+		"file's path":   {"clients": values{"existingSecret": "x", "file": "a/clients.yaml"}},
+		"file outside":  {"clients": values{"existingSecret": "x", "file": "..data"}},
+		"clients' typo": {"clients": values{"secret": "x"}},
+		"own clients":   with(sidecar, values{"clients": values{"existingSecret": "x"}}),
+		"own policy":    with(sidecar, values{"networkPolicy": values{"clientNamespaces": []any{"x"}}}),
+		"own account":   with(sidecar, values{"credentialsSecret": ""}),
+		"namespaces":    {"networkPolicy": values{"clientNamespaces": []any{"a", "a"}}},
 	} {
 		if text, err := helm(v); err == nil || !strings.Contains(err.Error(), "schema") {
 			t.Errorf("%s: %v\n%s", name, err, text)
@@ -229,6 +343,26 @@ func TestChartTakesSettingsAndNames(t *testing.T) {
 		env := variables(c)
 		if env["PROXY_ALLOW"] != "@read, GET /x" || !strings.HasPrefix(env["PROXY_ALLOWED_HOSTS"], "mimecast.example,mimecast-proxy,") || c.Image != "registry.example/proxy:9" || template.Spec.Volumes[1].Secret.SecretName != "own-key" {
 			t.Errorf("%v %s %v", env, c.Image, template.Spec.Volumes)
+		}
+	}
+}
+
+func TestChartTakesAClientsFileBesideTheVariablesAccount(t *testing.T) {
+	for _, object := range decode(t, mustHelm(t, values{"clients": values{"existingSecret": "teams", "file": "teams.yaml"}})) {
+		template := pod(object)
+		if template == nil {
+			continue
+		}
+		env := variables(template.Spec.Containers[0])
+		if _, key := env["PROXY_API_KEY_FILE"]; key || env["PROXY_CLIENTS_FILE"] != "/var/run/mimecast-clients/teams.yaml" || env["MIMECAST_CLIENT_ID_FILE"] == "" {
+			t.Errorf("%v", env)
+		}
+		var from []string
+		for _, v := range template.Spec.Volumes {
+			from = append(from, v.Secret.SecretName)
+		}
+		if !slices.Equal(from, []string{"mimecast", "teams"}) {
+			t.Errorf("%v", from)
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -89,6 +90,13 @@ func helm(v values) ([]byte, error) {
 	return all.Bytes(), nil
 }
 
+// with returns v with more values.
+func with(v, more values) values {
+	all := maps.Clone(v)
+	maps.Copy(all, more)
+	return all
+}
+
 func mustHelm(t *testing.T, v values) []byte {
 	t.Helper()
 	text, err := helm(v)
@@ -140,12 +148,9 @@ func everything(t *testing.T) map[string][]byte {
 	}
 	full := values{"networkPolicy": values{"enabled": true}, "monitoring": values{"enabled": true}}
 	all["helm gateway"] = mustHelm(t, full)
+	all["helm gateway-clients"] = mustHelm(t, with(full, values{"credentialsSecret": "", "clients": values{"existingSecret": "mimecast-clients"}}))
 	for _, kind := range []string{"deployment", "job", "cronjob"} {
-		v := values{"shape": "sidecar", "sidecar": values{"workloads": []any{tool(t, kind)}}}
-		for name, value := range full {
-			v[name] = value
-		}
-		all["helm "+kind] = mustHelm(t, v)
+		all["helm "+kind] = mustHelm(t, with(full, values{"shape": "sidecar", "sidecar": values{"workloads": []any{tool(t, kind)}}}))
 	}
 	return all
 }

@@ -43,6 +43,14 @@ livenessProbe:
 {{- end }}
 {{- end }}
 
+{{- /* 5353 is where OpenShift's DNS pods listen. */}}
+{{- define "mimecast-proxy.dns" -}}
+- {protocol: UDP, port: 53}
+- {protocol: TCP, port: 53}
+- {protocol: UDP, port: 5353}
+- {protocol: TCP, port: 5353}
+{{- end }}
+
 {{- define "mimecast-proxy.locked" -}}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
