@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"helm.sh/helm/v3/pkg/strvals"
 )
 
 func readDoc(t *testing.T, name string) string {
@@ -69,6 +71,88 @@ func TestArchitectureNamesWhatToTouch(t *testing.T) {
 		declared := regexp.MustCompile(`(?m)^(?:func (?:\([^)]*\) )?|type |var |const |\t)` + row[2] + `\b`)
 		if !declared.MatchString(source) {
 			t.Errorf("%s does not declare %s", row[1], row[2])
+		}
+	}
+}
+
+var shellBlock = regexp.MustCompile("(?ms)^ *```sh\n(.*?)^ *```$")
+
+// TestKubernetesCommandsNameWhatThereIs holds the commands of the pages for clusters: bash
+// can parse them, and they apply what there is.
+func TestKubernetesCommandsNameWhatThereIs(t *testing.T) {
+	applied := regexp.MustCompile(`apply -k (\S+)`)
+	seen := 0
+	for _, doc := range []string{"docs/kubernetes.md", "docs/teams.md"} {
+		for _, block := range shellBlock.FindAllStringSubmatch(readDoc(t, doc), -1) {
+			cmd := exec.CommandContext(t.Context(), "bash", "-n")
+			cmd.Stdin = strings.NewReader(block[1])
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Errorf("%s: %v: %s\n%s", doc, err, out, block[1])
+			}
+			for _, m := range applied.FindAllStringSubmatch(block[1], -1) {
+				seen++
+				kustomize(t, filepath.Join(root, m[1]))
+			}
+		}
+	}
+	if seen < 4 {
+		t.Errorf("only %d commands apply something", seen)
+	}
+}
+
+// TestHelmCommandsRender renders the chart with the values of each documented command.
+func TestHelmCommandsRender(t *testing.T) {
+	set := regexp.MustCompile(`--(set|set-string) ('[^']+'|\S+)`)
+	commands := 0
+	for _, block := range shellBlock.FindAllStringSubmatch(readDoc(t, "docs/kubernetes.md"), -1) {
+		if !strings.HasPrefix(strings.TrimSpace(block[1]), "helm install") {
+			continue
+		}
+		commands++
+		v := values{}
+		for _, m := range set.FindAllStringSubmatch(block[1], -1) {
+			parse := strvals.ParseInto
+			if m[1] == "set-string" {
+				parse = strvals.ParseIntoString
+			}
+			if err := parse(strings.Trim(m[2], "'"), v); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n := len(decode(t, mustHelm(t, v))); n < 4 {
+			t.Errorf("%v: %d objects", v, n)
+		}
+	}
+	if commands != 2 {
+		t.Errorf("%d commands", commands)
+	}
+}
+
+// TestLinksOfKubernetesPagesLeadSomewhere holds links to files and to headings.
+func TestLinksOfKubernetesPagesLeadSomewhere(t *testing.T) {
+	link := regexp.MustCompile(`\]\(([^)#:]*)(?:#([^)]+))?\)`)
+	heading := regexp.MustCompile(`(?m)^#+ (.+)$`)
+	dropped := regexp.MustCompile(`[^a-z0-9 -]`)
+	for _, doc := range []string{"docs/kubernetes.md", "docs/teams.md"} {
+		for _, m := range link.FindAllStringSubmatch(readDoc(t, doc), -1) {
+			target := filepath.Join(filepath.Dir(doc), m[1])
+			if m[1] == "" {
+				target = doc
+			}
+			if m[2] == "" {
+				if _, err := os.Stat(filepath.Join(root, target)); err != nil {
+					t.Errorf("%s: %v", doc, err)
+				}
+				continue
+			}
+			found := false
+			for _, h := range heading.FindAllStringSubmatch(readDoc(t, target), -1) {
+				anchor := strings.ReplaceAll(dropped.ReplaceAllString(strings.ToLower(h[1]), ""), " ", "-")
+				found = found || anchor == m[2]
+			}
+			if !found {
+				t.Errorf("%s: %s has no heading #%s", doc, target, m[2])
+			}
 		}
 	}
 }

@@ -4,11 +4,15 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
+	"io/fs"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -42,12 +46,18 @@ type node struct {
 	binary string
 	sim    *simulator.Server
 	ca     string
+	// secrets are the Secrets of the cluster, and volumes where each is mounted.
+	secrets map[string]map[string]string
+	volumes map[string]string
 }
 
 func newNode(t *testing.T) *node {
 	t.Helper()
 	dir := t.TempDir()
-	n := &node{t: t, binary: filepath.Join(dir, "mimecast-proxy"), ca: filepath.Join(dir, "ca.pem")}
+	n := &node{
+		t: t, binary: filepath.Join(dir, "mimecast-proxy"), ca: filepath.Join(dir, "ca.pem"),
+		secrets: maps.Clone(secrets), volumes: map[string]string{},
+	}
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", n.binary, ".")
 	build.Dir = "../.."
 	if out, err := build.CombinedOutput(); err != nil {
@@ -76,18 +86,40 @@ func (n *node) mount(spec corev1.PodSpec, c corev1.Container) *strings.Replacer 
 	for _, m := range c.VolumeMounts {
 		dir := n.t.TempDir()
 		for _, v := range spec.Volumes {
-			if v.Name != m.Name {
-				continue
-			}
-			for name, text := range secrets[v.Secret.SecretName] {
-				if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
-					n.t.Fatal(err)
-				}
+			if v.Name == m.Name {
+				n.publish(dir, n.secrets[v.Secret.SecretName])
+				n.volumes[v.Secret.SecretName] = dir
 			}
 		}
 		pairs = append(pairs, m.MountPath+"/", dir+"/")
 	}
 	return strings.NewReplacer(pairs...)
+}
+
+// publish writes the files of a volume as the kubelet does: into a folder of their own,
+// to which the link ..data then leads, all at once.
+func (n *node) publish(dir string, files map[string]string) {
+	n.t.Helper()
+	version, err := os.MkdirTemp(dir, "..")
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(version, name), []byte(text), 0o600); err != nil {
+			n.t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(filepath.Base(version), filepath.Join(dir, "..data_tmp")); err != nil {
+		n.t.Fatal(err)
+	}
+	if err := os.Rename(filepath.Join(dir, "..data_tmp"), filepath.Join(dir, "..data")); err != nil {
+		n.t.Fatal(err)
+	}
+	for name := range files {
+		if err := os.Symlink(filepath.Join("..data", name), filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrExist) {
+			n.t.Fatal(err)
+		}
+	}
 }
 
 // environ is what the kubelet makes of a container's variables, with ports of
@@ -96,7 +128,10 @@ func (n *node) environ(spec corev1.PodSpec, c corev1.Container) []string {
 	n.t.Helper()
 	paths := n.mount(spec, c)
 	values := map[string]string{}
-	environ := []string{"MIMECAST_BASE_URL=" + n.sim.URL, "MIMECAST_CA_FILE=" + n.ca}
+	environ := []string{"MIMECAST_CA_FILE=" + n.ca}
+	if slices.ContainsFunc(c.Env, func(v corev1.EnvVar) bool { return v.Name == "MIMECAST_CLIENT_ID_FILE" }) {
+		environ = append(environ, "MIMECAST_BASE_URL="+n.sim.URL)
+	}
 	for _, v := range c.Env {
 		value := paths.Replace(v.Value)
 		for name, earlier := range values {
