@@ -128,12 +128,12 @@ func TestHelmCommandsRender(t *testing.T) {
 	}
 }
 
-// TestLinksOfKubernetesPagesLeadSomewhere holds links to files and to headings.
-func TestLinksOfKubernetesPagesLeadSomewhere(t *testing.T) {
+// TestLinksOfOperatorsPagesLeadSomewhere holds links to files and to headings.
+func TestLinksOfOperatorsPagesLeadSomewhere(t *testing.T) {
 	link := regexp.MustCompile(`\]\(([^)#:]*)(?:#([^)]+))?\)`)
 	heading := regexp.MustCompile(`(?m)^#+ (.+)$`)
 	dropped := regexp.MustCompile(`[^a-z0-9 -]`)
-	for _, doc := range []string{"docs/kubernetes.md", "docs/teams.md"} {
+	for _, doc := range []string{"docs/kubernetes.md", "docs/operations.md", "docs/teams.md"} {
 		for _, m := range link.FindAllStringSubmatch(readDoc(t, doc), -1) {
 			target := filepath.Join(filepath.Dir(doc), m[1])
 			if m[1] == "" {
