@@ -27,6 +27,7 @@ func document(s *Status, f filter, actions []Action) g.Node {
 				el("div", class("pair"), tokenCard(s), problemsCard(s)),
 				accountsCard(s),
 				clientsCard(s),
+				quotasCard(s),
 				requestsCard(s, f),
 			),
 			footer(s),

@@ -2,7 +2,9 @@ package admin
 
 import (
 	"cmp"
+	"fmt"
 	"strconv"
+	"strings"
 
 	g "maragu.dev/gomponents"
 
@@ -51,6 +53,49 @@ func clientsCard(s *Status) g.Node {
 			formatMS(c.P95MS), formatAgo(s.Now, c.LastAt),
 		}
 	})
+}
+
+// quotasCard has a row for each function whose quota is known.
+func quotasCard(s *Status) g.Node {
+	if len(s.Quotas) == 0 {
+		return nil
+	}
+	return tableCard("quotas", "Mimecast's quotas", []string{"Function", "Account", "Left", "Resets", "Calls in this window", "Paced since the start"}, s.Quotas, func(q event.Quota) []string {
+		reset := ""
+		if !q.Reset.IsZero() {
+			reset = formatUntil(q.Reset, s.Now)
+		}
+		return []string{printable(q.Path), q.Account, fmt.Sprintf("%d of %d", q.Remaining, q.Limit), reset, usedBy(q), paced(q)}
+	})
+}
+
+// usedBy says who made the calls of a window.
+func usedBy(q event.Quota) string {
+	var users []string
+	for _, c := range q.Clients {
+		users = append(users, fmt.Sprintf("%s %d", printable(c.Client), c.Calls))
+	}
+	if q.Others > 0 {
+		users = append(users, fmt.Sprintf("elsewhere %d", q.Others))
+	}
+	if q.Limited > 0 {
+		users = append(users, fmt.Sprintf("%d got 429", q.Limited))
+	}
+	return strings.Join(users, ", ")
+}
+
+// paced says what pacing did.
+func paced(q event.Quota) string {
+	var did []string
+	for _, o := range event.PaceOutcomes {
+		if n := q.Paced[o]; n > 0 {
+			did = append(did, fmt.Sprintf("%d %s", n, o.Summary()))
+		}
+	}
+	if q.Waiting > 0 {
+		did = append(did, fmt.Sprintf("%d waiting now", q.Waiting))
+	}
+	return strings.Join(did, ", ")
 }
 
 // tableCard is a card with a table, of which the first column names the row.

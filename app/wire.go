@@ -65,7 +65,11 @@ func (p Env) assemble(cfg config.Config) (*components, error) {
 	if err != nil {
 		return nil, &ExitError{ExitUsage, err}
 	}
-	model := quota.New(quota.Options{Wait: cfg.RateLimitWait, Trace: quota.Trace{Held: tel.RateLimitWait}})
+	model := quota.New(quota.Options{
+		Wait: cfg.RateLimitWait, Pace: paces[cfg.RateLimitPace],
+		Trace: quota.Trace{Held: tel.RateLimitWait, Called: tel.QuotaCalled, Paced: tel.Paced},
+	})
+	tel.ShowQuotas(model.Snapshot)
 	a := &accounts{cfg: cfg, tel: tel, redactor: redactor, setClients: g.SetClients, forget: model.Forget, roots: trusted}
 	if err := a.apply(directoryOf(cfg)); err != nil {
 		return nil, &ExitError{ExitUsage, err}
@@ -73,6 +77,9 @@ func (p Env) assemble(cfg config.Config) (*components, error) {
 	cfg.Clients.OnChange(a.apply)
 	return &components{accounts: a, download: newDownload(cfg, trusted, a.list()), cfg: cfg, tel: tel, redactor: redactor, guard: g, quota: model, reread: p.Reread}, nil
 }
+
+// paces are the values of PROXY_RATE_LIMIT_PACE.
+var paces = map[string]quota.Pace{"off": quota.Off, "observe": quota.Observe, "on": quota.On}
 
 // newTelemetry returns the log and the metrics, with what else writes to stderr led
 // to the log.

@@ -17,6 +17,14 @@ const (
 // PaceOutcomes lists all of them.
 var PaceOutcomes = []PaceOutcome{PaceWaited, PaceWouldWait, PaceTooLong, PaceTooMany, PaceAbandoned}
 
+var paceSummaries = map[PaceOutcome]string{
+	PaceWaited: "waited", PaceWouldWait: "would have waited", PaceTooLong: "rejected: the turn was too far away",
+	PaceTooMany: "rejected: too many waited", PaceAbandoned: "left while waiting",
+}
+
+// Summary continues "N calls …".
+func (o PaceOutcome) Summary() string { return paceSummaries[o] }
+
 // Quota is what is known of the quota of one function of Mimecast's in one account, and
 // who used it. Its JSON keys are stable.
 type Quota struct {

@@ -41,6 +41,8 @@ type Snapshot struct {
 	Clients []Client `json:"clients"`
 	// RateLimit is what Mimecast last said of its quota; null before it did.
 	RateLimit *RateLimit `json:"rate_limit"`
+	// Quotas are what is known of each function's quota, by account and path.
+	Quotas []Quota `json:"quotas"`
 }
 
 // Request is a request that has ended.

@@ -42,6 +42,9 @@ type Options struct {
 type Trace struct {
 	// Held reports how holding a request that got 429 ended.
 	Held func(ctx context.Context, outcome event.HoldOutcome)
+	// Called reports a response that stated the quota of a function, which is a label of
+	// [mimecast.FunctionOf].
+	Called func(ctx context.Context, function string, status int)
 	// Paced reports how a call ended that came too early, and how long it waited or would
 	// have waited. The function is a label of [mimecast.FunctionOf].
 	Paced func(ctx context.Context, function string, waited time.Duration, outcome event.PaceOutcome)
@@ -159,6 +162,9 @@ func (m *Model) learn(req *http.Request, res *http.Response, c call, sent time.T
 	q, ok := mimecast.ReadQuota(res.Header)
 	if !ok && c.function == nil {
 		return
+	}
+	if ok && m.opts.Trace.Called != nil {
+		m.opts.Trace.Called(req.Context(), labelOf(account.Of(req.Context()), req.URL.Opaque), res.StatusCode)
 	}
 	r := response{quota: q, call: c.number, sent: sent, received: time.Now()}
 	m.mu.Lock()

@@ -88,7 +88,7 @@ func (t *Telemetry) AddAccount(name string) {
 // KeepClients forgets the counts of clients that names does not have.
 func (t *Telemetry) KeepClients(names []string) {
 	t.recent.keepClients(names)
-	for _, vec := range []*prometheus.CounterVec{t.metrics.byClient, t.metrics.deniedClients} {
+	for _, vec := range []*prometheus.CounterVec{t.metrics.byClient, t.metrics.deniedClients, t.metrics.quota.calls} {
 		if vec == nil {
 			continue
 		}
@@ -107,6 +107,9 @@ func (t *Telemetry) RemoveAccount(name string) {
 	of := prometheus.Labels{"account": name}
 	t.metrics.tokens.DeletePartialMatch(of)
 	t.metrics.tokenDuration.DeletePartialMatch(of)
+	for _, vec := range []*prometheus.CounterVec{t.metrics.quota.calls, t.metrics.quota.limited, t.metrics.quota.waits, t.metrics.quota.waitSeconds} {
+		vec.DeletePartialMatch(of)
+	}
 	for _, vec := range []*prometheus.GaugeVec{t.metrics.limit, t.metrics.remaining, t.metrics.reset} {
 		vec.DeletePartialMatch(of)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"mimecast-proxy/event"
+	"mimecast-proxy/mimecast"
 )
 
 const namespace = "mimecast_proxy"
@@ -70,6 +71,8 @@ type metrics struct {
 	// clients are their names; KeepClients alone uses it.
 	clients []string
 
+	quota quotaMetrics
+
 	// byRoute is nil where no routes are configured.
 	byRoute *prometheus.CounterVec
 	routes  []string
@@ -88,6 +91,7 @@ func newMetrics(o Options, t *Telemetry) *metrics {
 	}
 	m.addRequests(o)
 	m.addTokens(t)
+	m.addQuotas()
 	m.limit = m.gauges("rate_limit_limit", "Latest X-RateLimit-Limit: requests that Mimecast allows in a period.", "account")
 	m.remaining = m.gauges("rate_limit_remaining", "Latest X-RateLimit-Remaining: requests left in that period.", "account")
 	m.reset = m.gauges("rate_limit_reset_seconds", "Latest X-RateLimit-Reset: time until the quota resets, in seconds.", "account")
@@ -256,15 +260,15 @@ func (m *metrics) request(method string, status int) prometheus.Counter {
 	return c
 }
 
-func (m *metrics) setRateLimit(account string, q quota) {
-	if q.limit != notStated {
-		m.limit.WithLabelValues(account).Set(q.limit)
+func (m *metrics) setRateLimit(account string, q mimecast.Quota) {
+	if q.Limit != mimecast.NotStated {
+		m.limit.WithLabelValues(account).Set(float64(q.Limit))
 	}
-	if q.remaining != notStated {
-		m.remaining.WithLabelValues(account).Set(q.remaining)
+	if q.Remaining != mimecast.NotStated {
+		m.remaining.WithLabelValues(account).Set(float64(q.Remaining))
 	}
-	if q.reset != notStated {
-		m.reset.WithLabelValues(account).Set(q.reset / 1000)
+	if q.ResetMS != mimecast.NotStated {
+		m.reset.WithLabelValues(account).Set(float64(q.ResetMS) / 1000)
 	}
 }
 

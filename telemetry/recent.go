@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"mimecast-proxy/event"
+	"mimecast-proxy/mimecast"
 )
 
 const (
@@ -51,7 +52,7 @@ type recent struct {
 	denials     [event.Count]event.Denial
 	retries     map[event.RetryOutcome]uint64
 	clients     map[string]*event.Client // by name
-	quota       quota
+	quota       mimecast.Quota
 	quotaAt     time.Time          // zero before the first
 	tokenEvents []event.TokenEvent // oldest first
 	lastFailure *event.TokenEvent
@@ -169,7 +170,7 @@ func (s *recent) addRetry(outcome event.RetryOutcome) {
 	s.retries[outcome]++
 }
 
-func (s *recent) setRateLimit(now time.Time, q quota) {
+func (s *recent) setRateLimit(now time.Time, q mimecast.Quota) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.quota, s.quotaAt = q, now

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"mimecast-proxy/event"
+	"mimecast-proxy/mimecast"
 	"mimecast-proxy/problem"
 )
 
@@ -107,7 +108,7 @@ func (t *Telemetry) Retried(ctx context.Context, outcome event.RetryOutcome) {
 // Answered notes a response from Mimecast, and how long its headers took.
 func (t *Telemetry) Answered(ctx context.Context, status int, h http.Header, took time.Duration) {
 	t.metrics.upstream.Observe(took.Seconds())
-	if q, ok := readQuota(h); ok {
+	if q, ok := mimecast.ReadQuota(h); ok {
 		t.metrics.setRateLimit(accountName(ctx), q)
 		t.recent.setRateLimit(time.Now(), q)
 	}
@@ -128,7 +129,7 @@ func (r *record) addAttempt(status int, now time.Time, took time.Duration) {
 	sent := now.Add(-took)
 	switch {
 	case r.events.attempts == 0 && !r.start.Add(time.Duration(r.body.last.Load())).After(sent):
-		r.events.clientWait = time.Duration(r.body.clientWait.Load())
+		r.events.clientWait += time.Duration(r.body.clientWait.Load())
 	case !r.events.limited.IsZero():
 		r.events.clientWait += max(0, sent.Sub(r.events.limited))
 	}

@@ -19,6 +19,10 @@ func (t *Telemetry) Snapshot() event.Snapshot {
 	if snap.InFlight > 0 {
 		snap.BusySince = time.Unix(0, t.busySince.Load()).UTC().Truncate(time.Millisecond)
 	}
+	snap.Quotas = []event.Quota{}
+	if read := t.metrics.quota.read; read != nil {
+		snap.Quotas = read()
+	}
 	seconds := new([windowSeconds]second)
 	t.recent.copyTo(&snap, seconds)
 	slices.SortFunc(snap.Requests, func(a, b event.Request) int { return cmp.Compare(b.Seq, a.Seq) })
@@ -55,7 +59,7 @@ func (s *recent) copyTo(snap *event.Snapshot, seconds *[windowSeconds]second) {
 	snap.Retries = map[event.RetryOutcome]uint64{}
 	maps.Copy(snap.Retries, s.retries)
 	if !s.quotaAt.IsZero() {
-		snap.RateLimit = s.quota.rateLimit(s.quotaAt.UTC().Truncate(time.Millisecond))
+		snap.RateLimit = rateLimit(s.quota, s.quotaAt.UTC().Truncate(time.Millisecond))
 	}
 	snap.TokenEvents = append([]event.TokenEvent{}, s.tokenEvents...)
 	slices.Reverse(snap.TokenEvents)

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
+	"strings"
 	"time"
 
 	"mimecast-proxy/event"
@@ -52,7 +54,7 @@ func (t *Telemetry) newRecord(w http.ResponseWriter, r *http.Request) *record {
 		start:   now,
 		id:      t.requestID(r),
 		method:  truncate(t.redactor.Redact(r.Method), maxMethod),
-		path:    truncate(t.redactor.Redact(r.URL.EscapedPath()), maxPath),
+		path:    truncate(t.redactor.Redact(visiblePath(r.URL)), maxPath),
 		peer:    peerHost(r.RemoteAddr),
 		trace:   t.redactor.Redact(traceID(r.Header["Traceparent"])),
 	}
@@ -60,6 +62,18 @@ func (t *Telemetry) newRecord(w http.ResponseWriter, r *http.Request) *record {
 	rec.body.start = now
 	return rec
 }
+
+// visiblePath returns the path of a request, without what seals the URL of a batch file:
+// whoever knows that, and a key, may download the file.
+func visiblePath(u *url.URL) string {
+	if strings.HasPrefix(strings.ToLower(u.Path), batchPath) {
+		return batchPath + "…"
+	}
+	return u.EscapedPath()
+}
+
+// batchPath is where the batch relay is.
+const batchPath = "/batch/"
 
 // outcome is how a request ended.
 type outcome struct {
