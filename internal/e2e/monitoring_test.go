@@ -1,8 +1,10 @@
 package e2e
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -135,6 +137,32 @@ func exercise(t *testing.T, more ...string) *program.Program {
 	return p
 }
 
+// exerciseClients runs a program with named clients, to which everything of theirs has
+// happened once.
+func exerciseClients(t *testing.T) *program.Program {
+	t.Helper()
+	sim := program.Simulate(t, simulator.Options{})
+	sim.AddFault(simulator.Fault{Path: "/identity/", Header: map[string]string{"X-RateLimit-Limit": "50", "X-RateLimit-Remaining": "2", "X-RateLimit-Reset": "600000"}})
+	path := filepath.Join(t.TempDir(), "clients.yaml")
+	digest := sha256.Sum256([]byte(clientKey))
+	text := fmt.Sprintf("clients: {reports: {keys: [{sha256: %x}], allow: [GET /identity/]}}\n", digest)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := program.Serve(t, sim, "PROXY_CLIENTS_FILE="+path, "PROXY_RATE_LIMIT_PACE=on", "PROXY_RATE_LIMIT_WAIT=10ms")
+	sendAsClient(t, p)
+	return p
+}
+
+const clientKey = "a-key-of-reports-for-the-tests"
+
+func sendAsClient(t *testing.T, p *program.Program) {
+	t.Helper()
+	for _, path := range []string{"/identity/whoami", "/identity/whoami", "/identity/whoami", "/identity/whoami", "/identity/whoami", "/siem/v1/events/cg"} {
+		p.Must("GET", path, "", "X-Proxy-Key", clientKey) // whatever the answer is
+	}
+}
+
 func sendEach(t *testing.T, p *program.Program) {
 	t.Helper()
 	for _, k := range kinds {
@@ -150,6 +178,9 @@ func TestAlertsAndDashboardNameOnlyWhatThereIs(t *testing.T) {
 	// The client hears of an answer a moment before it is counted.
 	program.Await(t, "the last count", func() bool { return p.Metric("mimecast_proxy_request_duration_seconds_count") == float64(len(kinds)) })
 	have := seriesOf(p.Metrics())
+	for name, sets := range seriesOf(exerciseClients(t).Metrics()) {
+		have[name] = append(have[name], sets...)
+	}
 	expressions := append(alertExpressions(t), readDashboard(t).expressions()...)
 	if n := len(alertName.FindAllString(program.ReadFile(t, monitoring+"/alerts.yaml"), -1)); n == 0 || n != len(alertExpressions(t)) {
 		t.Fatalf("%d alerts, %d expressions", n, len(alertExpressions(t)))
@@ -264,7 +295,9 @@ func TestDashboardIsWhole(t *testing.T) {
 	}
 	// Every metric of the program's own is somewhere to be seen.
 	shown := strings.Join(d.expressions(), "\n")
-	for name := range seriesOf(exercise(t).Metrics()) {
+	all := seriesOf(exercise(t).Metrics())
+	maps.Copy(all, seriesOf(exerciseClients(t).Metrics()))
+	for name := range all {
 		name = strings.TrimSuffix(strings.TrimSuffix(strings.TrimSuffix(name, "_bucket"), "_sum"), "_count")
 		if strings.HasPrefix(name, "mimecast_proxy_") && !strings.Contains(shown, name) {
 			t.Errorf("no panel shows %s", name)
@@ -278,11 +311,11 @@ func TestPrometheusAnswersTheDashboard(t *testing.T) {
 	program.Slow(t)
 	t.Parallel()
 	prometheus := look(t, "prometheus")
-	p := exercise(t, "PROXY_RATE_LIMIT_WAIT=10ms")
+	p, clients := exercise(t, "PROXY_RATE_LIMIT_WAIT=10ms"), exerciseClients(t)
 	dir := t.TempDir()
 	rules := filepath.Join(program.Root(), monitoring, "alerts.yaml")
-	config := fmt.Sprintf("global: {scrape_interval: 200ms, evaluation_interval: 200ms}\nrule_files: [%q]\nscrape_configs:\n- job_name: mimecast-proxy\n  static_configs: [{targets: [%q]}]\n",
-		rules, p.Admin)
+	config := fmt.Sprintf("global: {scrape_interval: 200ms, evaluation_interval: 200ms}\nrule_files: [%q]\nscrape_configs:\n- job_name: mimecast-proxy\n  static_configs: [{targets: [%q, %q]}]\n",
+		rules, p.Admin, clients.Admin)
 	if err := os.WriteFile(dir+"/prometheus.yml", []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -312,6 +345,7 @@ func TestPrometheusAnswersTheDashboard(t *testing.T) {
 				return true
 			}
 			sendEach(t, p) // a rate needs something to rise
+			sendAsClient(t, clients)
 			return false
 		})
 	}

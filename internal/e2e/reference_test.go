@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"bufio"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -17,35 +16,37 @@ import (
 )
 
 // open are the labels whose values are not a handful.
-var open = []string{"method", "code", "route", "version", "revision", "goversion", "le"}
+var open = []string{"method", "code", "route", "version", "revision", "goversion", "le", "account", "client", "function"}
 
-// metricsTable returns the reference of the program's own metrics, as the
-// program itself tells it.
-func metricsTable(t *testing.T, p *program.Program) string {
+// metricsTable returns the reference of the program's own metrics, as programs
+// themselves tell it.
+func metricsTable(t *testing.T, programs ...*program.Program) string {
 	t.Helper()
-	res, err := p.Client.Get(p.AdminURL + "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	have := seriesOf(p.Metrics())
-	var b strings.Builder
-	b.WriteString("| metric | type | labels | what it is |\n|---|---|---|---|\n")
-	help := ""
-	for lines := bufio.NewScanner(res.Body); lines.Scan(); {
-		f := strings.SplitN(lines.Text(), " ", 4)
-		if len(f) < 4 || !strings.HasPrefix(f[2], "mimecast_proxy_") {
-			continue
-		}
-		if f[1] == "HELP" {
-			help = f[3]
-			continue
-		}
-		if f[1] == "TYPE" {
-			fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", strings.TrimPrefix(f[2], "mimecast_proxy_"), f[3], labelsOf(have[f[2]]), help)
+	rows := map[string]string{}
+	for _, p := range programs {
+		_, text := p.AdminGet("/metrics") //nolint:bodyclose // AdminGet has closed it
+		have := seriesOf(p.Metrics())
+		help := ""
+		for line := range strings.Lines(text) {
+			f := strings.SplitN(strings.TrimSuffix(line, "\n"), " ", 4)
+			if len(f) < 4 || !strings.HasPrefix(f[2], "mimecast_proxy_") {
+				continue
+			}
+			if f[1] == "HELP" {
+				help = f[3]
+				continue
+			}
+			name := strings.TrimPrefix(f[2], "mimecast_proxy_")
+			if f[1] == "TYPE" && rows[name] == "" {
+				rows[name] = fmt.Sprintf("| `%s` | %s | %s | %s |\n", name, f[3], labelsOf(have[f[2]]), help)
+			}
 		}
 	}
-	return b.String()
+	table := "| metric | type | labels | what it is |\n|---|---|---|---|\n"
+	for _, name := range slices.Sorted(maps.Keys(rows)) {
+		table += rows[name]
+	}
+	return table
 }
 
 func labelsOf(sets []map[string]string) string {
@@ -71,7 +72,7 @@ func labelsOf(sets []map[string]string) string {
 
 func TestReferenceHasEveryMetric(t *testing.T) {
 	t.Parallel()
-	table := metricsTable(t, exercise(t))
+	table := metricsTable(t, exercise(t), exerciseClients(t))
 	if !strings.Contains(program.ReadFile(t, "docs/operations.md"), "<!-- metrics: kept by a test -->\n\n"+table+"\n<!-- end of metrics -->") {
 		t.Errorf("docs/operations.md does not have this table:\n%s", table)
 	}
@@ -114,11 +115,16 @@ func TestReferenceHasEveryFieldOfTheLog(t *testing.T) {
 	tokens := fieldsOf(t, p, "token renewed")
 	maps.Copy(tokens, fieldsOf(t, refused, "token refused", "no token"))
 
+	requests := fieldsOf(t, p, "request")
+	clients := exerciseClients(t)
+	clients.Stderr.Await(t, "a client's line", func(text string) bool { return strings.Contains(text, `"client":"reports"`) })
+	maps.Copy(requests, fieldsOf(t, clients, "request"))
+
 	tables := fieldTable.FindAllStringSubmatch(program.ReadFile(t, "docs/operations.md"), -1)
 	if len(tables) != 2 {
 		t.Fatalf("%d tables of fields", len(tables))
 	}
-	for i, have := range []map[string]bool{fieldsOf(t, p, "request"), tokens} {
+	for i, have := range []map[string]bool{requests, tokens} {
 		told := map[string]bool{}
 		for _, cell := range fieldCell.FindAllStringSubmatch(tables[i][1], -1) {
 			for _, name := range inCode.FindAllStringSubmatch(cell[1], -1) {
