@@ -1,6 +1,7 @@
 package admin_test
 
 import (
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -26,10 +27,11 @@ func TestPageTellsAccountsAndClientsApart(t *testing.T) {
 	}
 	srv := serve(t, o)
 	_, page := ask(t, srv, "GET", "/")
+	page = regexp.MustCompile(`<(t[dh]) [^>]*>`).ReplaceAllString(page, "<$1>")
 	for _, want := range []string{
-		`<th scope="row">emea</th><td>mnopqr…</td><td>https://uk-api.services.mimecast.com</td><td>credentials refused</td><td>12</td>`,
-		`<th scope="row">splunk</th><td>emea</td><td>1200</td><td>7</td><td>3</td><td>210 ms</td><td>4 s ago</td>`,
-		`<th scope="row">/siem/v1/events/cg</th><td>emea</td><td>12 of 300</td><td>in 1 min 30 s</td><td>splunk 200, soar 48, elsewhere 40, 2 got 429</td><td>31 waited, 1 waiting now</td>`,
+		`<th>emea</th><td>mnopqr…</td><td>https://uk-api.services.mimecast.com</td><td>credentials refused</td><td>12</td>`,
+		`<th>splunk</th><td>emea</td><td>1200</td><td>7</td><td>3</td><td>210 ms</td><td>4 s ago</td>`,
+		`<th>/siem/v1/events/cg</th><td>emea</td><td>12 of 300</td><td>in 1 min 30 s</td><td>splunk 200, soar 48, elsewhere 40, 2 got 429</td><td>31 waited, 1 waiting now</td>`,
 		"Account emea: ", // in the verdict
 	} {
 		if !strings.Contains(page, want) {
