@@ -317,7 +317,7 @@ func TestSnapshotSaysWhoUsedWhat(t *testing.T) {
 		if len(list) != 2 {
 			t.Fatalf("%+v", list)
 		}
-		if list[0].Path != "/made/up" || list[0].Function != mimecast.OtherFunction {
+		if list[0].Path != "/made/up" || list[0].Function != mimecast.OtherFunction || list[0].Calls != 1 || list[0].Others != 0 {
 			t.Errorf("%+v", list[0])
 		}
 		q := list[1]

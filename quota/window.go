@@ -190,7 +190,10 @@ func (w *window) begin(r response) {
 		w.length = 0
 	}
 	w.first = max(r.call, 1) - 1
-	w.room, w.began = min(r.quota.Remaining, r.quota.Limit)+1, r.sent
+	w.room, w.began = min(r.quota.Remaining, r.quota.Limit), r.sent
+	if r.call > 0 { // else nothing counted the call
+		w.room++
+	}
 	w.remaining, w.counted, w.asOf = w.room, w.first, w.began
 	w.confirm(r)
 }
