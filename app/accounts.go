@@ -32,6 +32,8 @@ type accounts struct {
 	// byName are those in use. The map does not change, but is replaced.
 	byName map[string]*mimecastAccount
 	roots  *x509.CertPool
+	// inForce is the directory that was applied last; empty before the first.
+	inForce config.Directory
 	// running is nil before the accounts are started.
 	running context.Context
 	retired sync.WaitGroup // the goroutines of those that are no longer in use
@@ -43,10 +45,11 @@ func (a *accounts) apply(dir *config.Directory) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	next := a.accountsOf(dir)
-	a.redactSecrets(dir)
+	a.redactSecrets(&a.inForce, dir) // of both, as dir may be rejected
 	if err := a.setClients(guardClients(dir, next)); err != nil {
 		return fmt.Errorf("putting the clients in force: %w", err)
 	}
+	a.inForce = *dir
 	names := make([]string, len(dir.Clients))
 	for i, c := range dir.Clients {
 		names[i] = c.Name
@@ -133,14 +136,16 @@ func directoryOf(cfg config.Config) *config.Directory {
 	return &config.Directory{Clients: []config.Client{{Keys: cfg.APIKey.Values()}}}
 }
 
-// redactSecrets makes the secrets of a directory known to the redactor.
-func (a *accounts) redactSecrets(dir *config.Directory) {
+// redactSecrets makes the secrets of directories known to the redactor.
+func (a *accounts) redactSecrets(dirs ...*config.Directory) {
 	var keys, secrets []secret.Text
-	for _, c := range dir.Clients {
-		keys = append(keys, c.Keys...)
-	}
-	for _, spec := range dir.Accounts {
-		secrets = append(secrets, spec.ClientSecret)
+	for _, dir := range dirs {
+		for _, c := range dir.Clients {
+			keys = append(keys, c.Keys...)
+		}
+		for _, spec := range dir.Accounts {
+			secrets = append(secrets, spec.ClientSecret)
+		}
 	}
 	redactKeys(a.redactor, keys...)
 	a.redactor.Set("client secrets of PROXY_CLIENTS_FILE", secrets...)
