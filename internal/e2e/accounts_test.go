@@ -1,0 +1,318 @@
+//go:build unix
+
+package e2e
+
+import (
+	"crypto/sha256"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"mimecast-proxy/internal/program"
+	"mimecast-proxy/simulator"
+)
+
+var isolationRequests = flag.Int("isolation", 0, "how many requests TestNoRequestIsSentWithAnotherAccountsToken makes; 0: 20,000, or 2,000 with -short")
+
+// teams are clients, each with an account of the same name.
+type teams struct {
+	t    testing.TB
+	sim  *simulator.Server
+	dir  string
+	apps []simulator.Application
+
+	mu sync.Mutex // guards the rest
+	// hosts has what the base URL of an account names, if it is not 127.0.0.1.
+	hosts map[int]string
+}
+
+// newTeams returns a simulator with n applications, and a clients file with as many clients.
+func newTeams(t testing.TB, n int, o simulator.Options) *teams {
+	t.Helper()
+	s := &teams{t: t, dir: t.TempDir(), hosts: map[int]string{}}
+	for i := range n {
+		s.apps = append(s.apps, simulator.Application{ClientID: fmt.Sprintf("app-%02d", i), ClientSecret: fmt.Sprintf("secret-of-%02d-0", i)})
+	}
+	o.Applications = s.apps
+	s.sim = program.Simulate(t, o)
+	for i, app := range s.apps {
+		s.put(s.secretFile(i), app.ClientSecret)
+	}
+	s.write(n)
+	return s
+}
+
+func (s *teams) put(name, text string) {
+	s.t.Helper()
+	path := filepath.Join(s.dir, name)
+	if err := os.WriteFile(path+".new", []byte(text+"\n"), 0o600); err != nil {
+		s.t.Error(err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		s.t.Error(err)
+	}
+}
+
+// write writes the clients file with the first n teams.
+func (s *teams) write(n int) {
+	s.t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var clients, accounts strings.Builder
+	for i := range n {
+		fmt.Fprintf(&clients, "  team-%02d: {keys: [{sha256: %x}], account: team-%02[1]d}\n", i, sha256.Sum256([]byte(teamKey(i))))
+		fmt.Fprintf(&accounts, "  team-%02d: {base_url: %q, client_id: app-%02[1]d, client_secret_file: %[3]s}\n", i, s.url(i), s.secretFile(i))
+	}
+	s.put("clients.yaml", "clients:\n"+clients.String()+"accounts:\n"+accounts.String())
+}
+
+func (s *teams) url(i int) string {
+	if host := s.hosts[i]; host != "" {
+		return strings.Replace(s.sim.URL, "127.0.0.1", host, 1)
+	}
+	return s.sim.URL
+}
+
+func (s *teams) secretFile(i int) string { return fmt.Sprintf("secret-%02d", i) }
+
+func teamKey(i int) string { return fmt.Sprintf("the-key-of-team-%02d-for-tests", i) }
+
+// environ leads to the clients file, and has no account beside it.
+func (s *teams) environ(more ...string) []string {
+	return program.Environ(s.t, s.sim, append([]string{
+		"MIMECAST_CLIENT_ID=", "MIMECAST_CLIENT_SECRET=", "PROXY_CLIENTS_FILE=" + filepath.Join(s.dir, "clients.yaml"),
+	}, more...)...)
+}
+
+// ask makes a request as a team.
+func (s *teams) ask(p *program.Program, i int, method, path, body string) (*http.Response, string, error) {
+	res, got, err := p.Do(method, path, strings.NewReader(body), "X-Proxy-Key", teamKey(i), simulator.ApplicationHeader, s.apps[i].ClientID)
+	return res, string(got), err
+}
+
+// marker is the name of a response header with the application that the response is for.
+const marker = "X-Answered-For"
+
+// isolation is a run of TestNoRequestIsSentWithAnotherAccountsToken.
+type isolation struct {
+	*teams
+	program *program.Program
+	// ended is closed when all requests were made.
+	ended    chan struct{}
+	statuses [teamCount]map[int]int // by team, guarded by mu
+	made     atomic.Int64
+	changes  atomic.Int64 // of the clients file or what it names
+}
+
+// leastChanges happen in every run, which makes more requests for it if need be.
+const leastChanges = 5
+
+// The teams of that test: of the first few, each has trouble of its own.
+const (
+	refusedTeam = iota
+	limitedTeam
+	slowTeam
+	rotatedTeam
+	movedTeam
+	removedTeam // the last but for those without trouble
+	teamCount   = 50
+)
+
+// isolationPaths are what is asked for.
+var isolationPaths = []struct{ method, path, body string }{
+	{"GET", "/identity/whoami", ""},
+	{"POST", "/api/account/get-account", `{"data":[]}`},
+	{"POST", "/_simulator/echo", strings.Repeat("x", 5000)},
+	{"GET", "/partner/v1/customers?pageSize=5", ""},
+}
+
+func TestNoRequestIsSentWithAnotherAccountsToken(t *testing.T) {
+	requests := *isolationRequests
+	switch {
+	case requests > 0:
+	case testing.Short():
+		requests = 2000
+	default:
+		requests = 20_000
+	}
+	// A token's renewals and revocations take turns.
+	s := &isolation{teams: newTeams(t, teamCount, simulator.Options{TokenTTL: 20 * time.Second, RequestLog: -1}), ended: make(chan struct{})}
+	s.misbehave()
+	s.program = s.startQuietly()
+	s.sim.SetApplication(simulator.Application{ClientID: s.apps[refusedTeam].ClientID, ClientSecret: "another"})
+	s.sim.RevokeTokens(s.apps[refusedTeam].ClientID)
+	for i := range s.statuses {
+		s.statuses[i] = map[int]int{}
+	}
+	began := time.Now()
+	s.run(requests)
+	s.verify(requests, time.Since(began))
+}
+
+// startQuietly starts the program without access lines, of which there would be too many.
+// Then none says where it serves.
+func (s *isolation) startQuietly() *program.Program {
+	dir := program.ShortDir(s.t)
+	p := program.Start(s.t, s.environ("PROXY_LOG_LEVEL=error", "PROXY_LISTEN=unix:"+dir+"/data", "PROXY_ADMIN_LISTEN=unix:"+dir+"/admin"))
+	p.Listen, p.Admin = dir+"/data", dir+"/admin"
+	p.URL, p.AdminURL = socketURL(p.Listen), socketURL(p.Admin)
+	return p.AwaitReady()
+}
+
+// socketURL leads to a socket by a Program's Client.
+func socketURL(path string) string {
+	return "http://" + strings.Trim(strings.ReplaceAll(strings.ToLower(path), "/", "."), ".")
+}
+
+// misbehave marks the responses of each application, and troubles some.
+func (s *isolation) misbehave() {
+	for i, app := range s.apps {
+		f := simulator.Fault{Application: app.ClientID, Header: map[string]string{marker: app.ClientID}}
+		switch i {
+		case limitedTeam:
+			f.Status = http.StatusTooManyRequests
+			f.Header["X-RateLimit-Limit"], f.Header["X-RateLimit-Remaining"], f.Header["X-RateLimit-Reset"] = "50", "0", "600000"
+		case slowTeam:
+			f.Delay = 100 * time.Millisecond
+		}
+		s.sim.AddFault(f)
+	}
+}
+
+func (s *isolation) run(requests int) {
+	var asking, others sync.WaitGroup
+	const workers = 24
+	for w := range workers {
+		asking.Go(func() {
+			r := rand.New(rand.NewPCG(17, uint64(w)))
+			for s.made.Add(1) <= int64(requests) || s.changes.Load() < leastChanges {
+				s.one(r)
+			}
+		})
+	}
+	others.Go(s.revoke)
+	others.Go(s.reload)
+	asking.Wait()
+	close(s.ended)
+	others.Wait()
+}
+
+// one makes a request as a random team.
+func (s *isolation) one(r *rand.Rand) {
+	i, what := r.IntN(teamCount), isolationPaths[r.IntN(len(isolationPaths))]
+	res, body, err := s.ask(s.program, i, what.method, what.path, what.body)
+	if err != nil {
+		s.t.Errorf("team %d: %v", i, err)
+		return
+	}
+	from := res.Header.Get(marker)
+	if from != "" && from != s.apps[i].ClientID || res.StatusCode == http.StatusOK && from == "" {
+		s.t.Errorf("team %d got the response of %q: %d", i, from, res.StatusCode)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.statuses[i][res.StatusCode]++; i > removedTeam && res.StatusCode != http.StatusOK {
+		s.t.Errorf("team %d, which has no trouble, got %d: %.300s", i, res.StatusCode, body)
+	}
+}
+
+// revoke revokes the tokens of one application after the other, so that none loses two
+// within 10 s: the proxy does not replace the second at once.
+func (s *isolation) revoke() {
+	tick := time.NewTicker(12 * time.Second / teamCount)
+	defer tick.Stop()
+	order := rand.New(rand.NewPCG(17, 17)).Perm(teamCount)
+	for n := 0; ; n++ {
+		select {
+		case <-tick.C:
+			s.sim.RevokeTokens(s.apps[order[n%teamCount]].ClientID)
+		case <-s.ended:
+			return
+		}
+	}
+}
+
+// reload changes the clients file and what it names: a secret, the URL of an account, and
+// whether an account is there at all.
+func (s *isolation) reload() {
+	tick := time.NewTicker(700 * time.Millisecond)
+	defer tick.Stop()
+	for n := 1; ; n++ {
+		select {
+		case <-tick.C:
+		case <-s.ended:
+			return
+		}
+		switch n % 4 {
+		case 0:
+			rotated := fmt.Sprintf("secret-of-%02d-%d", rotatedTeam, n)
+			s.sim.SetApplication(simulator.Application{ClientID: s.apps[rotatedTeam].ClientID, ClientSecret: rotated})
+			s.put(s.secretFile(rotatedTeam), rotated)
+		case 1, 3:
+			s.mu.Lock()
+			if s.hosts[movedTeam] = "localhost"; n%4 == 3 {
+				delete(s.hosts, movedTeam)
+			}
+			s.mu.Unlock()
+			s.writeWithout(n%8 < 4)
+		}
+		s.program.Signal(syscall.SIGHUP)
+		s.changes.Add(1)
+	}
+}
+
+// writeWithout writes the file, perhaps without the team that comes and goes.
+func (s *isolation) writeWithout(removed bool) {
+	s.write(teamCount)
+	if !removed {
+		return
+	}
+	text, err := os.ReadFile(filepath.Join(s.dir, "clients.yaml"))
+	if err != nil {
+		s.t.Error(err)
+	}
+	lines := slices.DeleteFunc(strings.SplitAfter(string(text), "\n"), func(line string) bool {
+		return strings.HasPrefix(line, fmt.Sprintf("  team-%02d:", removedTeam))
+	})
+	s.put("clients.yaml", strings.Join(lines, ""))
+}
+
+func (s *isolation) verify(requests int, took time.Duration) {
+	counts := s.sim.Counts()
+	if counts.Misplaced != 0 {
+		s.t.Errorf("%d requests had another application's token", counts.Misplaced)
+	}
+	total := 0
+	for i, statuses := range s.statuses {
+		for _, n := range statuses {
+			total += n
+		}
+		if i <= removedTeam {
+			s.t.Logf("team %d: %v", i, statuses)
+		}
+	}
+	if total < requests {
+		s.t.Errorf("%d responses", total)
+	}
+	if n := s.statuses[refusedTeam][http.StatusOK]; n > 0 {
+		s.t.Errorf("the refused team got 200 %d times", n)
+	}
+	if n := s.statuses[limitedTeam][http.StatusTooManyRequests]; n == 0 {
+		s.t.Error("the limited team got no 429")
+	}
+	s.t.Logf("%d requests in %v, %d token requests, %.0f reloads, %d misplaced", total, took.Round(time.Millisecond), counts.TokenRequests,
+		s.program.Metric(`mimecast_proxy_file_reloads_total{file="PROXY_CLIENTS_FILE",outcome="changed"}`), counts.Misplaced)
+	if n := s.program.Metric(`mimecast_proxy_file_reloads_total{file="PROXY_CLIENTS_FILE",outcome="failed"}`); n > 0 {
+		s.t.Errorf("%.0f versions of the clients file were rejected", n)
+	}
+}
