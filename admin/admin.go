@@ -20,6 +20,8 @@ import (
 type Options struct {
 	// Accounts returns the accounts that clients use.
 	Accounts func() []Account
+	// Started is when the proxy was started.
+	Started time.Time
 	// Draining reports whether the proxy has begun to stop; nil means never.
 	Draining func() bool
 	// Metrics serves /metrics; nil means that there is none.

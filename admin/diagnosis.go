@@ -216,7 +216,7 @@ func checkCapacity(s *Status) *Diagnosis {
 		return nil
 	}
 	text := fmt.Sprintf("The proxy is nearly at its limit of requests: %d in flight of %d allowed.", s.InFlight, s.MaxRequests)
-	return &Diagnosis{stateWatch, event.ComponentProxy, text, event.TooBusy.Kind().Remedy}
+	return &Diagnosis{stateWatch, event.ComponentProxy, text, "Check whether Mimecast is slow or a client sends too many, or raise PROXY_MAX_REQUESTS."}
 }
 
 // stallTime is how long requests may be in flight without one that ends.

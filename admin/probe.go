@@ -3,6 +3,7 @@ package admin
 import (
 	"net/http"
 	"strings"
+	"time"
 )
 
 // livez reports that the process serves, and checks nothing else. If it depended on the
@@ -13,9 +14,16 @@ func writeOK(w http.ResponseWriter) {
 	write(w, http.StatusOK, "text/plain; charset=utf-8", []byte("ok\n"))
 }
 
-// startupz reports whether every account has held a token.
+// startupTime is how long the start waits for tokens. A client then starts all the same,
+// and finds out why there is none; nothing restarts the proxy for it.
+const startupTime = time.Minute
+
+// isStarting reports whether the start still waits for tokens.
+func (h *handler) isStarting() bool { return time.Since(h.options.Started) < startupTime }
+
+// startupz reports whether every account has held a token, or a minute has passed.
 func (h *handler) startupz(w http.ResponseWriter, _ *http.Request) {
-	if reasons := h.notReadyReasons(h.options.Accounts()); len(reasons) > 0 {
+	if reasons := h.notReadyReasons(h.options.Accounts()); len(reasons) > 0 && h.isStarting() {
 		write(w, http.StatusServiceUnavailable, "text/plain; charset=utf-8", []byte(strings.Join(reasons, "\n")+"\n"))
 		return
 	}
@@ -36,10 +44,11 @@ func (h *handler) notReadyReasons(all []Account) []string {
 			reasons = append(reasons, reason)
 		}
 	}
-	if len(reasons) == 0 {
-		h.everReady.Store(true)
+	if len(reasons) > 0 && (len(reasons) == len(all) || h.isStarting()) {
+		return reasons
 	}
-	return reasons
+	h.everReady.Store(true) // one account without a token takes nothing from the others
+	return []string{}
 }
 
 // notReadyReason returns why an account cannot serve requests yet; empty if it can.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+	"time"
 
 	"mimecast-proxy/admin"
 )
@@ -38,7 +39,7 @@ func TestReadyMeansATokenWasHeldAndNoDrainBegan(t *testing.T) {
 		{later, true, 200, 503, []string{"the proxy is shutting down"}},
 		{never, true, 503, 503, []string{"no token was held yet: check the secret", "the proxy is shutting down"}},
 	} {
-		s := serve(t, admin.Options{Accounts: having(c.token), Draining: func() bool { return c.draining }})
+		s := serve(t, admin.Options{Accounts: having(c.token), Started: time.Now(), Draining: func() bool { return c.draining }})
 		if res, _ := ask(t, s, "GET", "/startupz"); res.StatusCode != c.startup {
 			t.Errorf("%+v: startup %d", c, res.StatusCode)
 		}
@@ -62,10 +63,34 @@ func TestReadyMeansATokenWasHeldAndNoDrainBegan(t *testing.T) {
 	}
 }
 
+func TestStartWaitsAMinuteForTokens(t *testing.T) {
+	none, held := admin.Account{Name: "emea"}, admin.Account{Name: "default", Token: admin.TokenState{Held: true, EverHeld: true}}
+	for _, c := range []struct {
+		name           string
+		age            time.Duration
+		all            []admin.Account
+		startup, ready int
+	}{
+		{"at first", 0, []admin.Account{none}, 503, 503},
+		{"after a minute", time.Minute, []admin.Account{none}, 200, 503},
+		{"one of two, at first", 0, []admin.Account{held, none}, 503, 503},
+		{"one of two, after a minute", time.Minute, []admin.Account{held, none}, 200, 200},
+		{"all", 0, []admin.Account{held}, 200, 200},
+	} {
+		s := serve(t, admin.Options{Accounts: func() []admin.Account { return c.all }, Started: time.Now().Add(-c.age)})
+		if res, body := ask(t, s, "GET", "/startupz"); res.StatusCode != c.startup {
+			t.Errorf("%s: startup %d %s", c.name, res.StatusCode, body)
+		}
+		if res, body := ask(t, s, "GET", "/readyz"); res.StatusCode != c.ready {
+			t.Errorf("%s: ready %d %s", c.name, res.StatusCode, body)
+		}
+	}
+}
+
 func TestReadyMeansThatEachAccountHeldATokenOnce(t *testing.T) {
 	held := admin.TokenState{Held: true, EverHeld: true, Valid: true}
 	var all []admin.Account
-	s := serve(t, admin.Options{Accounts: func() []admin.Account { return all }})
+	s := serve(t, admin.Options{Accounts: func() []admin.Account { return all }, Started: time.Now()})
 	for _, step := range []struct {
 		name   string
 		all    []admin.Account

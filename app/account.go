@@ -30,6 +30,8 @@ type accountSpec struct {
 	// and remedy what to do if they are refused.
 	id, secret     func() secret.Text
 	origin, remedy string
+	// from names the settings with the credentials; empty: those of the variables.
+	from string
 }
 
 // defaultAccount is the account of the MIMECAST_ variables.
@@ -53,6 +55,8 @@ type mimecastAccount struct {
 	sealed   secretHistory
 	// credentials are nil for the account of the variables.
 	credentials *atomic.Pointer[fileCredentials]
+	// gone is set once the account is retired: from then on it reports nothing.
+	gone atomic.Bool
 	// clockSkew is how far this machine's clock is ahead of Mimecast's, as a
 	// time.Duration; 0 before that is known.
 	clockSkew atomic.Int64
@@ -71,7 +75,7 @@ func newAccount(spec accountSpec, cfg config.Config, trusted *x509.CertPool, tel
 		a.endpoint = connections(cfg, trusted)
 	}
 	grant := &token.ClientCredentials{
-		URL: spec.tokenURL.String(), ID: spec.id, Secret: spec.secret, Transport: a.endpoint,
+		URL: spec.tokenURL.String(), ID: spec.id, Secret: spec.secret, Transport: a.endpoint, From: spec.from,
 		OnClockSkew: func(skew time.Duration) {
 			a.clockSkew.Store(int64(skew))
 			tel.Clock(skew)
@@ -81,8 +85,15 @@ func newAccount(spec accountSpec, cfg config.Config, trusted *x509.CertPool, tel
 		},
 	}
 	a.source = &token.Source{Fetcher: grant, Trace: token.Trace{
-		Start: func(event.TokenTrigger) { tel.TokenStart(spec.name) },
+		Start: func(event.TokenTrigger) {
+			if !a.gone.Load() {
+				tel.TokenStart(spec.name)
+			}
+		},
 		Done: func(t event.TokenTrigger, took time.Duration, tok *token.Token, err error) {
+			if a.gone.Load() {
+				return // another account may have its name
+			}
 			expiry := time.Time{}
 			if err == nil {
 				expiry = tok.Expiry()
@@ -93,7 +104,7 @@ func newAccount(spec accountSpec, cfg config.Config, trusted *x509.CertPool, tel
 	}}
 	a.Account = &account.Account{
 		Name: spec.name, BaseURL: spec.baseURL, Transport: api, TokenPath: tokenPath(spec.baseURL, spec.tokenURL),
-		Tokens:   tokens{source: a.source, redactor: redactor, remedy: spec.remedy},
+		Tokens:   tokens{source: a.source, redactor: redactor, remedy: spec.remedy, gone: &a.gone},
 		SealKeys: func() []secret.Text { return a.sealed.with(spec.secret()) },
 	}
 	a.SealKeys() // the first of the history
@@ -129,19 +140,26 @@ func (a *mimecastAccount) closeIdleConnections() {
 	a.endpoint.CloseIdleConnections()
 }
 
-// secretHistory remembers the secret before the current one, which opens what other
-// replicas sealed just before it changed.
+// previousSecret is how long the secret before the current one opens batch URLs: other
+// replicas may have sealed them just before it changed.
+const previousSecret = 24 * time.Hour
+
+// secretHistory remembers the secret before the current one.
 type secretHistory struct {
 	mu                sync.Mutex // guards the rest
 	current, previous secret.Text
+	changed           time.Time
 }
 
-// with returns the current secret and the one before, if there was one.
+// with returns the current secret and the one before, if there was one lately.
 func (h *secretHistory) with(current secret.Text) []secret.Text {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if current.Reveal() != h.current.Reveal() {
-		h.current, h.previous = current, h.current
+	if !current.Equal(h.current) {
+		h.current, h.previous, h.changed = current, h.current, time.Now()
+	}
+	if time.Since(h.changed) > previousSecret {
+		h.previous = secret.Text{}
 	}
 	return slices.DeleteFunc([]secret.Text{h.current, h.previous}, secret.Text.IsZero)
 }

@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -44,6 +45,9 @@ type accounts struct {
 func (a *accounts) apply(dir *config.Directory) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.running != nil && a.running.Err() != nil {
+		return errors.New("the proxy is shutting down")
+	}
 	next := a.accountsOf(dir)
 	a.redactSecrets(&a.inForce, dir) // of both, as dir may be rejected
 	if err := a.setClients(guardClients(dir, next)); err != nil {
@@ -84,7 +88,7 @@ func (a *accounts) apply(dir *config.Directory) error {
 }
 
 // accountsOf returns the accounts that the directory's clients use: those in use if they
-// lead to where they led before, and else new ones.
+// are the same ones, and else new ones.
 func (a *accounts) accountsOf(dir *config.Directory) map[string]*mimecastAccount {
 	specs := map[string]config.Account{}
 	for _, spec := range dir.Accounts {
@@ -101,7 +105,7 @@ func (a *accounts) accountsOf(dir *config.Directory) map[string]*mimecastAccount
 		switch {
 		case !fromFile && one == nil:
 			one = newAccount(defaultAccount(a.cfg), a.cfg, a.roots, a.tel, a.redactor)
-		case fromFile && (one == nil || !one.leadsTo(spec)):
+		case fromFile && (one == nil || !one.is(spec)):
 			one = newFileAccount(spec, a.cfg, a.roots, a.tel, a.redactor)
 		}
 		next[name] = one
@@ -155,13 +159,17 @@ func (a *accounts) redactSecrets(dirs ...*config.Directory) {
 // ends at the second that finds none: a request may just be about to use it.
 const drainInterval = time.Second
 
-// retire ends an account once its requests have ended. Its metrics go too, unless
-// another account has its name now.
+// retire ends the renewal of an account's token at once: its credentials may have been
+// revoked. Its requests go on with the token that it has. When they have ended its
+// connections are closed. Its metrics go too, unless another account has its name now.
 func (a *accounts) retire(one *mimecastAccount, nameless bool) {
 	if a.running == nil {
 		return
 	}
+	one.gone.Store(true)
+	one.stop()
 	a.retired.Go(func() {
+		<-one.ended
 		tick := time.NewTicker(drainInterval)
 		defer tick.Stop()
 		for unused := 0; unused < 2 && a.running.Err() == nil; {
@@ -173,8 +181,6 @@ func (a *accounts) retire(one *mimecastAccount, nameless bool) {
 				unused = 0
 			}
 		}
-		one.stop()
-		<-one.ended
 		one.closeIdleConnections()
 		a.forget(one.Account)
 		if nameless {
@@ -201,6 +207,8 @@ func (a *accounts) run(ctx context.Context) {
 	}
 	a.mu.Unlock()
 	<-ctx.Done()
+	a.mu.Lock()   // from here on apply changes nothing
+	a.mu.Unlock() //nolint:staticcheck // it waits for an apply that is under way
 	a.retired.Wait()
 	for _, one := range a.list() {
 		<-one.ended
@@ -269,6 +277,7 @@ func fileAccount(spec config.Account, current *atomic.Pointer[fileCredentials]) 
 		id:     func() secret.Text { return current.Load().id },
 		secret: func() secret.Text { return current.Load().secret },
 		origin: spec.SecretFile,
+		from:   "account " + spec.Name + " in PROXY_CLIENTS_FILE",
 		remedy: "Correct account " + spec.Name + " in PROXY_CLIENTS_FILE, or the files that it names; the proxy reloads them.",
 	}
 }
@@ -281,9 +290,12 @@ func newFileAccount(spec config.Account, cfg config.Config, trusted *x509.CertPo
 	return one
 }
 
-// leadsTo reports whether the account's URLs are those of a spec.
-func (a *mimecastAccount) leadsTo(spec config.Account) bool {
-	return a.baseURL.String() == spec.BaseURL.String() && a.tokenURL.String() == spec.TokenURL.String()
+// is reports whether the account is that of a spec, but for a secret that was rotated.
+// With another client ID it is another application's, whose token and batch URLs the
+// account's clients must not get.
+func (a *mimecastAccount) is(spec config.Account) bool {
+	return a.baseURL.String() == spec.BaseURL.String() && a.tokenURL.String() == spec.TokenURL.String() &&
+		a.region == spec.Region && a.origin == spec.SecretFile && a.id().Equal(spec.ClientID)
 }
 
 // setCredentials takes up those of a spec.

@@ -283,13 +283,35 @@ func TestNewCredentialsCauseOneTokenRequestAtOnce(t *testing.T) {
 	}
 }
 
+func TestAnotherClientIDIsAnotherAccount(t *testing.T) {
+	r := accountsAtWork(t, "a", "b")
+	a := r.holding("a")
+	release, status := r.hang("a")
+	moved := r.spec("b") // the application of b, under the name of a
+	moved.Name, moved.SecretFile = "a", r.spec("a").SecretFile
+	r.applySpecs(moved)
+	if r.one("a") == a || r.one("a").sealed.previous.Equal(secret.New(secretOf("a"))) {
+		t.Error("the clients of another application have the token and the seals of the one before")
+	}
+	now := r.holding("a")
+	if n := len(now.SealKeys()); n != 1 {
+		t.Errorf("%d secrets open batch URLs", n)
+	}
+	release()
+	r.has(status, 200)
+	if !now.source.Status().Valid || !a.gone.Load() {
+		t.Error("the new account has no token, or the old one still reports")
+	}
+}
+
 func TestRemovedAccountEndsWithItsLastRequest(t *testing.T) {
 	r := accountsAtWork(t, "a", "b", "c")
 	busy, idle := r.holding("a"), r.holding("b")
 	release, status := r.hang("a")
 	r.apply("c")
-	r.await("the end of the idle account", idle.hasEnded)
-	if busy.hasEnded() || !r.metricsOf("a") {
+	r.await("the end of the renewals", func() bool { return idle.hasEnded() && busy.hasEnded() })
+	r.await("the end of the idle account", func() bool { return !r.metricsOf("b") })
+	if !r.metricsOf("a") {
 		t.Error("the account ended before its request") // both were removed at the same time
 	}
 	if r.get("c") != 200 || r.get("a") != 401 {
@@ -297,8 +319,7 @@ func TestRemovedAccountEndsWithItsLastRequest(t *testing.T) {
 	}
 	release()
 	r.has(status, 200)
-	r.await("the end of the account", busy.hasEnded)
-	r.await("the end of the metrics", func() bool { return !r.metricsOf("a") && !r.metricsOf("b") })
+	r.await("the end of the account", func() bool { return !r.metricsOf("a") })
 	if !r.metricsOf("c") {
 		t.Error("the metrics of the account that stayed are gone")
 	}

@@ -48,6 +48,7 @@ type instance struct {
 	cut               context.CancelCauseFunc
 	supervisor        server.Supervisor
 	environ           []string // what the process was given
+	started           time.Time
 }
 
 // dataListener is one of the data port's.
@@ -74,7 +75,7 @@ func (p Env) newInstance(ctx context.Context, cfg config.Config, actions ...admi
 	if !slices.ContainsFunc(p.Environ, named("GOGC")) { // else the operator knows better
 		relaxCollector()
 	}
-	s := &instance{components: c, quit: make(chan struct{}), supervisor: p.Supervisor, environ: p.Environ}
+	s := &instance{components: c, quit: make(chan struct{}), supervisor: p.Supervisor, environ: p.Environ, started: time.Now()}
 	s.intercept.password = p.tunnelPassword
 	base, cut := context.WithCancelCause(context.WithoutCancel(ctx))
 	s.cut = cut
@@ -229,6 +230,7 @@ func (s *instance) hintAtTLS(r server.Rejection, detail string) {
 func (s *instance) adminOptions(actions []admin.Action) admin.Options {
 	o := admin.Options{
 		Accounts: s.accountStates,
+		Started:  s.started,
 		Draining: s.draining.Load,
 		Metrics:  s.tel.Metrics(),
 		Status:   s.status,

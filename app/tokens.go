@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"mimecast-proxy/account"
@@ -22,6 +23,8 @@ type tokens struct {
 	source   *token.Source
 	redactor *telemetry.Redactor
 	remedy   string // of credentials that are refused
+	// gone is set if the account was removed or replaced; nil: never.
+	gone *atomic.Bool
 }
 
 func (t tokens) Token(ctx context.Context) (account.Token, error) {
@@ -76,6 +79,9 @@ func (t tokens) problem(ctx context.Context, err error) error {
 		return err // the request ended: there is nothing to say about tokens
 	}
 	p := tokenProblem(err, t.remedy)
+	if errors.Is(err, token.ErrStopped) && t.gone != nil && t.gone.Load() {
+		p.Detail = "The client's account was changed or removed in PROXY_CLIENTS_FILE while the request waited. Retry."
+	}
 	p.Detail = t.redactor.Redact(p.Detail)
 	return p
 }

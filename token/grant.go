@@ -40,6 +40,8 @@ type ClientCredentials struct {
 	// ID and Secret return the current credentials. They are called before each fetch
 	// and must not block.
 	ID, Secret func() secret.Text
+	// From names the settings that they come from, for an error; empty: the variables.
+	From string
 	// Transport sends the request; nil means http.DefaultTransport.
 	Transport http.RoundTripper
 	// OnClockSkew, unless nil, is called after each response with a Date header, with
@@ -50,14 +52,17 @@ type ClientCredentials struct {
 	lastUsed atomic.Pointer[credentials] // of the last fetch
 }
 
-type credentials struct{ id, secret secret.Text }
+type credentials struct {
+	id, secret secret.Text
+	from       string
+}
 
 func (c *credentials) equal(d *credentials) bool {
 	return c.id.Equal(d.id) && c.secret.Equal(d.secret)
 }
 
 func (c *ClientCredentials) current() *credentials {
-	return &credentials{c.ID(), c.Secret()}
+	return &credentials{c.ID(), c.Secret(), cmp.Or(c.From, "MIMECAST_CLIENT_ID and MIMECAST_CLIENT_SECRET")}
 }
 
 // Changed reports whether the current credentials differ from those of the last fetch.
@@ -283,7 +288,7 @@ func (r *responseRecorder) fetchError(ctx context.Context, err error, creds *cre
 	switch status := r.res.StatusCode; {
 	case status == http.StatusUnauthorized, code != "" && (status == http.StatusBadRequest || status == http.StatusForbidden):
 		e.Outcome = event.TokenRefused
-		e.Reason = fmt.Sprintf("Mimecast rejected the client ID or the secret (status %d%s); check MIMECAST_CLIENT_ID and MIMECAST_CLIENT_SECRET against the API application in the Mimecast Administration Console", status, code)
+		e.Reason = fmt.Sprintf("Mimecast rejected the client ID or the secret (status %d%s); check %s against the API application in the Mimecast Administration Console", status, code, creds.from)
 	case status >= 300 && status < 400:
 		e.Reason = fmt.Sprintf("the token endpoint answered with a redirect (status %d), which is not followed with a secret; check MIMECAST_BASE_URL and MIMECAST_TOKEN_URL", status)
 	case status == http.StatusNotFound, status == http.StatusMethodNotAllowed, status == http.StatusGone:
