@@ -4,12 +4,14 @@ package e2e
 
 import (
 	"crypto/sha256"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -19,6 +21,7 @@ import (
 	"time"
 
 	"mimecast-proxy/internal/program"
+	"mimecast-proxy/mimecast"
 	"mimecast-proxy/simulator"
 )
 
@@ -315,4 +318,284 @@ func (s *isolation) verify(requests int, took time.Duration) {
 	if n := s.program.Metric(`mimecast_proxy_file_reloads_total{file="PROXY_CLIENTS_FILE",outcome="failed"}`); n > 0 {
 		s.t.Errorf("%.0f versions of the clients file were rejected", n)
 	}
+}
+
+func TestProxyIsReadyOnceEveryAccountHasHeldAToken(t *testing.T) {
+	t.Parallel()
+	s := newTeams(t, 3, simulator.Options{})
+	refused, err := simulator.NamedFault("token-refused")
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused.Application = s.apps[2].ClientID
+	fault := s.sim.AddFault(refused)
+	s.write(2)
+	p := program.Start(t, s.environ()).AwaitServing().AwaitReady() // no client uses the third
+	s.write(3)
+	p.Signal(syscall.SIGHUP)
+	p.Stderr.Await(t, "the refusal of the third account", func(text string) bool {
+		return strings.Contains(text, `"account":"team-02"`) && strings.Contains(text, `"msg":"token refused"`)
+	})
+	if res, body := p.AdminGet("/readyz"); res.StatusCode != http.StatusOK || !strings.Contains(body, `"team-02"`) {
+		t.Errorf("an account that was added took the proxy out: %d %s", res.StatusCode, body)
+	}
+	second := program.Start(t, s.environ()).AwaitServing()
+	program.Await(t, "the reason", func() bool {
+		_, body := second.AdminGet("/readyz")
+		return strings.Contains(body, "account team-02: no token was held yet: ") && !strings.Contains(body, "account team-01")
+	})
+	if second.Ready() {
+		t.Error("ready without a token of every account")
+	}
+	s.sim.RemoveFault(fault)
+	second.AwaitReady()
+	_, status := second.AdminGet("/api/status")
+	_, page := second.AdminGet("/")
+	for i := range s.apps {
+		name := fmt.Sprintf("team-%02d", i)
+		if !strings.Contains(status, `"`+name+`"`) || !strings.Contains(page, name) {
+			t.Errorf("%s is not on the page and in /api/status", name)
+		}
+	}
+}
+
+// checkReport is what check --json prints.
+type checkReport struct {
+	OK    bool
+	Steps []struct {
+		Step, Account string
+		OK            bool
+		Products      []struct{ Product string }
+	}
+}
+
+// failed returns the steps that failed, each with its account.
+func (r checkReport) failed() (all []string) {
+	for _, step := range r.Steps {
+		if !step.OK {
+			all = append(all, step.Account+" "+step.Step)
+		}
+	}
+	return all
+}
+
+// products returns the accounts whose products were asked for.
+func (r checkReport) products() (all []string) {
+	for _, step := range r.Steps {
+		if len(step.Products) == len(mimecast.Products) {
+			all = append(all, step.Account)
+		}
+	}
+	return all
+}
+
+func TestCheckTestsEveryAccountWhateverHappensToOne(t *testing.T) {
+	t.Parallel()
+	s := newTeams(t, 3, simulator.Options{})
+	s.put(s.secretFile(1), "another-secret")
+	for _, c := range []struct {
+		args             []string
+		code             int
+		failed, products []string
+		text             []string
+	}{
+		{nil, 1, []string{"team-01 token"}, nil, []string{
+			"ok      team-00  request", "FAILED  team-01  token", "ok      team-02  request",
+		}},
+		{[]string{"--products"}, 1, []string{"team-01 token"}, []string{"team-00", "team-02"}, []string{
+			"ok      team-00  products", "FAILED  team-01  token", "ok      team-02  products", "        yes      Account ",
+		}},
+		{[]string{"--account", "team-01"}, 1, []string{"team-01 token"}, nil, []string{"FAILED  token"}},
+		{[]string{"--account", "team-02", "--products"}, 0, nil, []string{"team-02"}, []string{"ok      request", "ok      products", "All steps passed."}},
+	} {
+		people := program.Start(t, s.environ(), append([]string{"check"}, c.args...)...)
+		code, text := people.Exit(), people.Stdout.String()
+		for _, want := range c.text {
+			if !strings.Contains(text, want) {
+				t.Errorf("%q: no %q in:\n%s", c.args, want, text)
+			}
+		}
+		if code != c.code || strings.Contains(text, "another-secret") || strings.Contains(text, "All steps passed.") != (c.code == 0) {
+			t.Errorf("%q: exit %d\n%s%s", c.args, code, text, people.Stderr.String())
+		}
+		machines := program.Start(t, s.environ(), append([]string{"check", "--json"}, c.args...)...)
+		code = machines.Exit()
+		var report checkReport
+		if err := json.Unmarshal([]byte(machines.Stdout.String()), &report); err != nil {
+			t.Errorf("%q: %v", c.args, err)
+		}
+		if code != c.code || report.OK != (c.code == 0) || !slices.Equal(report.failed(), c.failed) || !slices.Equal(report.products(), c.products) {
+			t.Errorf("%q: exit %d, %+v", c.args, code, report)
+		}
+	}
+}
+
+func TestCheckOfAnUnknownAccountNamesThoseThereAre(t *testing.T) {
+	t.Parallel()
+	s := newTeams(t, 2, simulator.Options{})
+	p := program.Start(t, s.environ(), "check", "--account", "team-07")
+	if code, said := p.Exit(), p.Stderr.String(); code != 2 || !strings.Contains(said, "--account team-07: there is no such account; choose one of: team-00, team-01") {
+		t.Errorf("exit %d: %s", code, said)
+	}
+	if n := s.sim.TokenRequests(); n > 0 {
+		t.Errorf("%d token requests", n)
+	}
+}
+
+// mostPerAccount is the most memory that an idle account may take, in bytes: 0.3 MiB.
+const mostPerAccount = 3 << 20 / 10
+
+func TestIdleAccountTakesLittleMemory(t *testing.T) {
+	program.Slow(t)
+	if runtime.GOOS != "linux" {
+		t.Skip("memory is read from /proc")
+	}
+	const more = 50
+	alone, s := newTeams(t, 1, simulator.Options{}), newTeams(t, 1+more, simulator.Options{})
+	// Garbage is collected early: what counts is what an account holds.
+	const early = "GOGC=25"
+	one := program.Start(t, alone.environ(early)).AwaitServing().AwaitReady()
+	if _, _, err := alone.ask(one, 0, "GET", "/identity/whoami", ""); err != nil {
+		t.Error(err)
+	}
+	many := program.Start(t, s.environ(early)).AwaitServing().AwaitReady() // with a token of each
+	for i := range s.apps {
+		if res, body, err := s.ask(many, i, "GET", "/identity/whoami", ""); err != nil || res.StatusCode != http.StatusOK {
+			t.Errorf("team %d: %v %s", i, err, body)
+		}
+	}
+	var each int64
+	program.Await(t, "less than 0.3 MiB for each account", func() bool {
+		first, _ := one.Resident()
+		all, _ := many.Resident()
+		each = (all - first) / more
+		return each < mostPerAccount
+	})
+	t.Logf("resident for each of %d further accounts: %.2f MiB", more, program.MiB(each))
+}
+
+var troubleTurns = flag.Int("trouble", 6, "how many turns TestAccountInTroubleDoesNotSlowTheOthers takes; 60 for a figure")
+
+// troubleRun is a run of that test: some teams make requests all the time, and beside them
+// one team without trouble and one with it take turns.
+type troubleRun struct {
+	*teams
+	program *program.Program
+	mu      sync.Mutex
+	turn    int // the team whose turn it is; none: what is measured counts for nothing
+	took    [2][]time.Duration
+}
+
+const (
+	troubledTeam, healthyTeam, nobody = 0, 1, -1
+	firstOther, troubleTeams          = 2, 9
+	turnTime                          = 500 * time.Millisecond
+)
+
+func TestAccountInTroubleDoesNotSlowTheOthers(t *testing.T) {
+	program.Slow(t)
+	for name, begin := range map[string]func(*teams){
+		"refused": func(s *teams) {
+			s.sim.SetApplication(simulator.Application{ClientID: s.apps[troubledTeam].ClientID, ClientSecret: "another"})
+			s.sim.RevokeTokens(s.apps[troubledTeam].ClientID)
+		},
+		"limited": func(s *teams) {
+			s.sim.AddFault(simulator.Fault{Application: s.apps[troubledTeam].ClientID, Status: http.StatusTooManyRequests, Header: map[string]string{
+				"X-RateLimit-Limit": "50", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "3600000",
+			}})
+		},
+		"slow": func(s *teams) {
+			s.sim.AddFault(simulator.Fault{Application: s.apps[troubledTeam].ClientID, Delay: 2 * time.Second})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := &troubleRun{teams: newTeams(t, troubleTeams, simulator.Options{RequestLog: -1}), turn: nobody}
+			s.t = t
+			s.program = program.Start(t, s.environ("PROXY_RATE_LIMIT_WAIT=5s", "PROXY_RATE_LIMIT_PACE=on")).AwaitServing().AwaitReady()
+			begin(s.teams)
+			s.measure(*troubleTurns)
+			beside, without := percentile(s.took[troubledTeam], 99), percentile(s.took[healthyTeam], 99)
+			t.Logf("p99 of the others %v beside the account in trouble, %v beside one without: %+.1f %%, of %d and %d requests; median %v and %v",
+				beside, without, 100*(beside.Seconds()/without.Seconds()-1), len(s.took[troubledTeam]), len(s.took[healthyTeam]),
+				percentile(s.took[troubledTeam], 50), percentile(s.took[healthyTeam], 50))
+			// A machine with other work varies by more than 5 %.
+			if beside > without*3/2+5*time.Millisecond {
+				t.Error("the account in trouble slows the others")
+			}
+		})
+	}
+}
+
+// measure lets the two teams take turns.
+func (s *troubleRun) measure(turns int) {
+	ended := make(chan struct{})
+	var others sync.WaitGroup
+	for i := firstOther; i < troubleTeams; i++ {
+		others.Go(func() { s.other(i, ended) })
+	}
+	for n := range 2 * turns {
+		// Each of the two begins every second time.
+		s.takeTurn((n + n/2) % 2)
+	}
+	close(ended)
+	others.Wait()
+}
+
+// other makes requests as a team, one after the other, each of which must succeed.
+func (s *troubleRun) other(i int, ended chan struct{}) {
+	pause := time.NewTicker(4 * time.Millisecond)
+	defer pause.Stop()
+	for {
+		select {
+		case <-pause.C:
+		case <-ended:
+			return
+		}
+		s.mu.Lock()
+		turn := s.turn
+		s.mu.Unlock()
+		began := time.Now()
+		res, body, err := s.ask(s.program, i, "GET", "/identity/whoami", "")
+		took := time.Since(began)
+		if err != nil || res.StatusCode != http.StatusOK {
+			s.t.Errorf("team %d: %v %v %s", i, err, res, body)
+			return
+		}
+		if turn == nobody {
+			continue
+		}
+		s.mu.Lock()
+		s.took[turn] = append(s.took[turn], took)
+		s.mu.Unlock()
+	}
+}
+
+// takeTurn makes requests as a team, 50 a second, and waits until all have ended.
+func (s *troubleRun) takeTurn(team int) {
+	s.setTurn(team)
+	var asking sync.WaitGroup
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for range turnTime / (20 * time.Millisecond) {
+		<-tick.C
+		asking.Go(func() {
+			if res, _, err := s.ask(s.program, team, "GET", "/identity/whoami", ""); err != nil || team == healthyTeam && res.StatusCode != http.StatusOK {
+				s.t.Errorf("team %d: %v %v", team, err, res)
+			}
+		})
+	}
+	s.setTurn(nobody)
+	asking.Wait()
+}
+
+func (s *troubleRun) setTurn(team int) {
+	s.mu.Lock()
+	s.turn = team
+	s.mu.Unlock()
+}
+
+// percentile returns the time that so many percent do not exceed.
+func percentile(took []time.Duration, percent int) time.Duration {
+	slices.Sort(took)
+	return took[len(took)*percent/100]
 }
