@@ -189,12 +189,14 @@ func (a *accounts) retire(one *mimecastAccount, nameless bool) {
 	})
 }
 
-// removeMetrics removes those of an account, unless it is back.
+// removeMetrics removes those of an account, and its token from the redactor, unless it is
+// back.
 func (a *accounts) removeMetrics(name string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.byName[name] == nil {
 		a.tel.RemoveAccount(name)
+		a.redactor.Set("token of " + name)
 	}
 }
 

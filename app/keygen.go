@@ -26,7 +26,7 @@ func (p Env) Keygen(name string) error {
 		return fmt.Errorf("the key was not written: %w", err)
 	}
 	digest := sha256.Sum256([]byte(key))
-	fmt.Fprintf(p.Stderr, `
+	_, err := fmt.Fprintf(p.Stderr, `
 The key is the line on standard output. Give it to %[1]s, and add to PROXY_CLIENTS_FILE:
 
 clients:
@@ -35,5 +35,8 @@ clients:
 
 Or keep the key in a file that only the proxy can read, with: keys: [{file: keys/%[1]s}]
 `, name, digest)
+	if err != nil {
+		return fmt.Errorf("the lines for the clients file were not written: %w", err)
+	}
 	return nil
 }
