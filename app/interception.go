@@ -156,22 +156,22 @@ func (s *instance) drainInterception(ctx context.Context, abort func()) error {
 	case <-delay.C:
 	case <-ctx.Done():
 	}
-	end := func(ctx context.Context) error {
-		return errors.Join(s.intercept.server.Shutdown(ctx), s.intercept.proxy.Shutdown(ctx))
-	}
 	bounded, release := context.WithTimeout(ctx, s.cfg.ShutdownTimeout)
 	defer release()
-	err := end(bounded)
-	if err == nil {
+	cutting, cut := context.WithCancel(context.WithoutCancel(ctx)) // tells both to cut
+	defer cut()
+	inTime := context.AfterFunc(bounded, func() {
+		abort() // before anything is cut: it counts what is left
+		time.AfterFunc(tunnelGrace, cut)
+	})
+	err := errors.Join(s.intercept.server.Shutdown(cutting), s.intercept.proxy.Shutdown(cutting))
+	if err == nil && inTime() {
 		return nil
 	}
 	abort()
-	grace, stop := context.WithTimeout(context.WithoutCancel(ctx), tunnelGrace)
-	defer stop()
-	_ = end(grace) // what has not ended by then is cut
 	_ = s.intercept.proxy.Close()
 	_ = s.intercept.server.Close()
-	return err
+	return errors.Join(err, bounded.Err())
 }
 
 // tunnelGrace is how long aborted requests in tunnels have to send their error response.

@@ -327,18 +327,24 @@ func (s *instance) drain(signals <-chan os.Signal, hurried bool) error {
 	}
 	log := s.tel.Logger()
 	log.Info("draining", "in_flight", s.guard.InFlight(), "delay", s.cfg.ShutdownDelay.String(), "timeout", s.cfg.ShutdownTimeout.String())
-	inFlight := 0
+	inFlight, busyTunnels := 0, 0
 	abort := sync.OnceFunc(func() {
 		inFlight = s.guard.InFlight()
+		if s.intercept.proxy != nil {
+			busyTunnels = s.intercept.proxy.Busy()
+		}
 		s.cut(problem.New(event.ShuttingDown, "The proxy is shutting down and could not wait any longer."))
 	})
 	tunnels := make(chan error, 1)
 	go func() { tunnels <- s.drainInterception(ctx, abort) }()
 	err := s.data.Drain(ctx, server.Drain{Delay: s.cfg.ShutdownDelay, Timeout: s.cfg.ShutdownTimeout, Abort: abort})
 	err = errors.Join(err, <-tunnels)
-	if inFlight > 0 {
+	switch {
+	case busyTunnels > 0:
+		err = fmt.Errorf("%d requests were cut, and %d tunnels to other hosts: %w", inFlight, busyTunnels, err)
+	case inFlight > 0:
 		err = fmt.Errorf("%d requests were cut: %w", inFlight, err)
-	} else {
+	default:
 		err = nil // what was left were connections without a request
 	}
 	if s.admin != nil {

@@ -243,6 +243,16 @@ func (p *Proxy) closeQuiet() int {
 	return len(open)
 }
 
+// Busy returns how many tunnels to other hosts are not silent: those that Shutdown waits for.
+func (p *Proxy) Busy() (n int) {
+	for _, t := range p.open() {
+		if !t.report.Intercepted && t.quiet() < drainQuiet {
+			n++
+		}
+	}
+	return n
+}
+
 func (p *Proxy) open() []*tunnel {
 	p.mu.Lock()
 	defer p.mu.Unlock()
