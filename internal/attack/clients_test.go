@@ -204,7 +204,7 @@ func (s *stand) at(expression *regexp.Regexp) string {
 // client trusts the CA of the proxy, and may use a forward proxy.
 func (s *stand) client(via *url.URL) *http.Client {
 	s.t.Helper()
-	_, certificate := s.AdminGet("/ca.pem") //nolint:bodyclose // AdminGet has closed it
+	_, certificate := s.AdminGet("/ca.pem")
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM([]byte(certificate)) {
 		s.t.Fatalf("/ca.pem is %q", certificate)

@@ -24,7 +24,7 @@ func metricsTable(t *testing.T, programs ...*program.Program) string {
 	t.Helper()
 	rows := map[string]string{}
 	for _, p := range programs {
-		_, text := p.AdminGet("/metrics") //nolint:bodyclose // AdminGet has closed it
+		_, text := p.AdminGet("/metrics")
 		have := seriesOf(p.Metrics())
 		help := ""
 		for line := range strings.Lines(text) {
