@@ -141,14 +141,13 @@ func (c *clientTally) count(name string, status int, code string) {
 	if name != "" {
 		c.clients[name]++
 	}
-	switch {
-	case code == "":
+	if code == "" {
 		c.lines[fmt.Sprint(name, " ", status)]++
-	default:
-		c.denied[status]++
-		if name != "" {
-			c.refused[name]++
-		}
+		return
+	}
+	c.denied[status]++
+	if name != "" {
+		c.refused[name]++
 	}
 }
 
