@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"mimecast-proxy/account"
 )
 
 func TestTurnsGoInTheOrderOfArrivalAndAfterTheLatestReset(t *testing.T) {
@@ -38,7 +40,7 @@ func TestTurnsGoInTheOrderOfArrivalAndAfterTheLatestReset(t *testing.T) {
 			t.Errorf("they went in the order %v", order)
 		}
 		synctest.Wait()
-		if len(l.queues)+len(l.places.clients)+len(l.places.functions) != 0 || l.places.held != 0 {
+		if len(l.queues)+len(l.places.accounts)+len(l.places.clients)+len(l.places.functions) != 0 || l.places.held != 0 {
 			t.Errorf("%d queues and %d places are left", len(l.queues), l.places.held)
 		}
 	})
@@ -118,5 +120,34 @@ func TestOneClientLeavesPlacesInTheQueuesToOthers(t *testing.T) {
 	}
 	if n := count("/b", "second"); n != maxHeld-maxHeldFunction {
 		t.Errorf("a second client gets %d places of another function", n)
+	}
+}
+
+func TestOneAccountLeavesPlacesInTheQueuesToOthers(t *testing.T) {
+	l := limiter{places: new(places)}
+	count := func(a *account.Account, path, client string) (n int) {
+		for l.enqueue(functionKey{a, path}, client) != nil {
+			n++
+		}
+		return n
+	}
+	accounts := make([]account.Account, 4)
+	for i := range accounts {
+		accounts[i].SetShare(100, 0)
+	}
+	greedy := &accounts[0]
+	if n := count(greedy, "/a", "first"); n != maxHeldClient/2 {
+		t.Errorf("one client takes %d places", n)
+	}
+	if n := count(greedy, "/a", "second"); n != maxHeldFunction/2-maxHeldClient/2 {
+		t.Errorf("a second client takes %d places of that function", n)
+	}
+	if n := count(greedy, "/b", "second") + count(greedy, "/b", "third"); n != maxHeld/2-maxHeldFunction/2 {
+		t.Errorf("the account takes %d more", n)
+	}
+	for i, want := range []int{32, 16, 8} { // half of what the others left
+		if n := count(&accounts[i+1], "/a", "first"); n != want {
+			t.Errorf("another account gets %d places, want %d", n, want)
+		}
 	}
 }

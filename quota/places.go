@@ -8,7 +8,8 @@ import (
 
 // The requests that wait are bounded, since each costs a socket and a body; the rest get
 // their response at once. No client has more than half of the places, and no function of
-// Mimecast's leaves nothing to the others.
+// Mimecast's leaves nothing to the others. If there are several accounts, each has half of
+// all that, and takes no more places than it leaves free.
 const (
 	maxHeld         = 128
 	maxHeldClient   = 64
@@ -21,11 +22,18 @@ type functionKey struct {
 	path    string
 }
 
+// clientKey is a client of an account.
+type clientKey struct {
+	account *account.Account
+	name    string
+}
+
 // places are where requests wait, for their turn or for a reset. The zero value is ready.
 type places struct {
 	mu        sync.Mutex
 	held      int
-	clients   map[string]int
+	accounts  map[*account.Account]int
+	clients   map[clientKey]int
 	functions map[functionKey]int
 }
 
@@ -33,27 +41,39 @@ type places struct {
 func (p *places) take(f functionKey, client string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.clients == nil {
-		p.clients, p.functions = map[string]int{}, map[functionKey]int{}
+	if p.accounts == nil {
+		p.accounts, p.clients, p.functions = map[*account.Account]int{}, map[clientKey]int{}, map[functionKey]int{}
 	}
-	if p.held >= maxHeld || p.clients[client] >= maxHeldClient || p.functions[f] >= maxHeldFunction {
+	c, free, parts := clientKey{f.account, client}, maxHeld-p.held, 1
+	if isOneOfSeveral(f.account) {
+		free, parts = free-p.accounts[f.account], 2
+	}
+	if free <= 0 || p.clients[c] >= maxHeldClient/parts || p.functions[f] >= maxHeldFunction/parts {
 		return false
 	}
 	p.held++
-	p.clients[client]++
+	p.accounts[f.account]++
+	p.clients[c]++
 	p.functions[f]++
 	return true
 }
+
+// isOneOfSeveral reports whether there are other accounts, even if they have sent nothing
+// yet: only then an account has a share.
+func isOneOfSeveral(a *account.Account) bool { return a != nil && a.MaxRequests() > 0 }
 
 // release gives a place back.
 func (p *places) release(f functionKey, client string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.held--
-	if p.clients[client]--; p.clients[client] == 0 {
-		delete(p.clients, client)
-	}
-	if p.functions[f]--; p.functions[f] == 0 {
-		delete(p.functions, f)
+	decrease(p.accounts, f.account)
+	decrease(p.clients, clientKey{f.account, client})
+	decrease(p.functions, f)
+}
+
+func decrease[K comparable](counts map[K]int, k K) {
+	if counts[k]--; counts[k] == 0 {
+		delete(counts, k)
 	}
 }
