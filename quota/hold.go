@@ -141,7 +141,7 @@ func (l *layer) resendWhenReady(req *http.Request, limited *http.Response, deadl
 	if !ok {
 		return l.held(ctx, event.HoldTooLong, limited), nil
 	}
-	ticket := l.model.limiter.enqueue(functionKey{account.Of(ctx), req.URL.Opaque}, account.ClientOf(req))
+	ticket := l.model.limiter.enqueue(functionOf(req), account.ClientOf(req))
 	if ticket == nil {
 		return l.held(ctx, event.HoldTooLong, limited), nil
 	}

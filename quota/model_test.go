@@ -361,6 +361,27 @@ func TestWhatIsRememberedIsBounded(t *testing.T) {
 	}
 }
 
+func TestSpellingOfAPathIsNoNewFunction(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := quota.New(quota.Options{Wait: time.Second, Pace: quota.On})
+		g := &gateway{limit: 20, window: time.Minute, prefix: "X-RateLimit-"}
+		next := m.Wrap(g)
+		for i := range 100 {
+			spelling := siem
+			if at := 1 + i%len("siem"); i > 0 {
+				spelling = fmt.Sprintf("%s%%%02x%s%s", siem[:at], siem[at], siem[at+1:], strings.Repeat("/", i/4))
+			}
+			_, _, _ = ask(t.Context(), next, nil, "c", spelling)
+		}
+		if list := m.Snapshot(); len(list) != 1 || list[0].Path != siem || list[0].Function != siem {
+			t.Errorf("%+v", list)
+		}
+		if g.served > 10 || g.limited != 0 {
+			t.Errorf("%d calls, %d with 429", g.served, g.limited)
+		}
+	})
+}
+
 func TestFirstResponseAllowsABurstAndCountsA429(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for status, h := range map[int]http.Header{200: stating(50, 49, 60_000), 429: stating(50, 0, 60_000)} {

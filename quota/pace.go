@@ -14,9 +14,9 @@ import (
 // admit waits until a request may be sent, and returns for how long that was. The error is
 // a problem, or the context's.
 func (m *Model) admit(req *http.Request) (c call, waited time.Duration, err error) {
-	ctx := req.Context()
+	ctx, key := req.Context(), functionOf(req)
 	m.mu.Lock()
-	f := m.functions[account.Of(ctx)][req.URL.Opaque]
+	f := m.function(key)
 	if f == nil {
 		m.mu.Unlock()
 		return call{}, 0, nil

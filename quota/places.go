@@ -16,12 +16,6 @@ const (
 	maxHeldFunction = 96
 )
 
-// functionKey is what Mimecast counts by: each account has its own quota of each.
-type functionKey struct {
-	account *account.Account
-	path    string
-}
-
 // clientKey is a client of an account.
 type clientKey struct {
 	account *account.Account

@@ -54,7 +54,8 @@ const (
 	// maxFunctions bounds the functions that are remembered of an account: those that
 	// were called last.
 	maxFunctions = 256
-	// maxPath bounds a path that is remembered. Mimecast's are shorter.
+	// maxPath bounds a path that is remembered: of a longer one, its beginning.
+	// Mimecast's are shorter.
 	maxPath = 256
 )
 
@@ -148,7 +149,7 @@ func (m *Model) land(c call) {
 func (m *Model) again(req *http.Request) call {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	f := m.functions[account.Of(req.Context())][req.URL.Opaque]
+	f := m.function(functionOf(req))
 	if f == nil {
 		return call{}
 	}
@@ -163,8 +164,9 @@ func (m *Model) learn(req *http.Request, res *http.Response, c call, sent time.T
 	if !ok && c.function == nil {
 		return
 	}
+	key := functionOf(req)
 	if ok && m.opts.Trace.Called != nil {
-		m.opts.Trace.Called(req.Context(), labelOf(account.Of(req.Context()), req.URL.Opaque), res.StatusCode)
+		m.opts.Trace.Called(req.Context(), labelOf(key), res.StatusCode)
 	}
 	r := response{quota: q, call: c.number, sent: sent, received: time.Now()}
 	m.mu.Lock()
@@ -173,7 +175,7 @@ func (m *Model) learn(req *http.Request, res *http.Response, c call, sent time.T
 		if !r.usable() {
 			return
 		}
-		if c.function = m.remember(account.Of(req.Context()), req.URL.Opaque); c.function == nil {
+		if c.function = m.remember(key); c.function == nil {
 			return
 		}
 		c.client = c.function.client(account.ClientOf(req))
@@ -182,20 +184,23 @@ func (m *Model) learn(req *http.Request, res *http.Response, c call, sent time.T
 	c.function.learn(r, c.client, res.StatusCode)
 }
 
-// remember returns the function at a path; nil if there is no place for another.
-func (m *Model) remember(a *account.Account, path string) *function {
-	known := m.functions[a]
-	if f := known[path]; f != nil || len(path) > maxPath {
+// function returns what is known of a function; nil if nothing is.
+func (m *Model) function(k functionKey) *function { return m.functions[k.account][k.path] }
+
+// remember returns a function; nil if there is no place for another.
+func (m *Model) remember(k functionKey) *function {
+	known := m.functions[k.account]
+	if f := known[k.path]; f != nil {
 		return f
 	}
 	if known == nil {
 		known = map[string]*function{}
-		m.functions[a] = known
+		m.functions[k.account] = known
 	}
 	if len(known) >= maxFunctions && !dropIdlest(known) {
 		return nil
 	}
-	f := &function{model: m, account: a, path: strings.Clone(path), label: labelOf(a, path), clients: map[string]*client{}}
+	f := &function{model: m, account: k.account, path: strings.Clone(k.path), label: labelOf(k), clients: map[string]*client{}}
 	known[f.path] = f
 	return f
 }
@@ -215,10 +220,11 @@ func dropIdlest(known map[string]*function) bool {
 	return idlest != nil
 }
 
-// labelOf returns the label of a path, which may have the base URL's before it.
-func labelOf(a *account.Account, path string) string {
-	if a != nil && a.BaseURL != nil {
-		path = strings.TrimPrefix(path, strings.TrimSuffix(a.BaseURL.EscapedPath(), "/"))
+// labelOf returns the label of a function, whose path may have the base URL's before it.
+func labelOf(k functionKey) string {
+	label := k.path
+	if a := k.account; a != nil && a.BaseURL != nil {
+		label = strings.TrimPrefix(label, strings.TrimSuffix(a.BaseURL.Path, "/"))
 	}
-	return mimecast.FunctionOf(path)
+	return mimecast.FunctionOf(label)
 }

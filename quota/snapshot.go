@@ -3,6 +3,7 @@ package quota
 import (
 	"cmp"
 	"maps"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -40,7 +41,7 @@ func (f *function) snapshot(now time.Time) event.Quota {
 	f.advance(now)
 	w := &f.window
 	q := event.Quota{
-		Function: f.label, Path: f.path, Limit: w.limit, Remaining: w.remaining, SeenAt: f.seen,
+		Function: f.label, Path: (&url.URL{Path: f.path}).EscapedPath(), Limit: w.limit, Remaining: w.remaining, SeenAt: f.seen,
 		Others: uint64(w.foreign()), Waiting: len(f.waiters), Clients: []event.QuotaClient{}, //nolint:gosec // never negative
 		Paced: maps.Clone(f.paced), WaitedMS: float64(f.waited) / float64(time.Millisecond),
 	}
