@@ -110,6 +110,19 @@ func (f *function) learn(r response, c *client, status int) {
 	f.pump(r.received)
 }
 
+// failed takes in that a call got no response. Mimecast may have counted it, unless it was
+// not sent.
+func (f *function) failed(c call, sent bool, now time.Time) {
+	switch {
+	case sent:
+		f.window.land(c.number)
+	case f.window.takeBack(c.number):
+		c.client.calls -= min(1, c.client.calls)
+		f.next = earlier(f.next, now)
+	}
+	f.pump(now)
+}
+
 // pump lets go who may, and sets the timer for the next.
 func (f *function) pump(now time.Time) {
 	f.advance(now)
@@ -150,10 +163,27 @@ const (
 	waits  decision = iota
 	passes          // before its turn, on account of the client
 	goes            // in turn: the next one's is later
+	probes          // on trial: its response says what is left
 )
 
 // decide says whether a client's call may go now.
 func (f *function) decide(c *client, now time.Time) decision {
+	d := f.inTurn(c, now)
+	if d == waits && f.mayProbe(now) {
+		return probes
+	}
+	return d
+}
+
+// mayProbe reports whether a call may go on trial: if all that Mimecast said is left may
+// have been used by calls that failed, one at a time.
+func (f *function) mayProbe(time.Time) bool {
+	w := &f.window
+	return w.flying == 0 && w.remaining > 0 && w.certain() < 1
+}
+
+// inTurn says whether a client's call may go by the model.
+func (f *function) inTurn(c *client, now time.Time) decision {
 	w := &f.window
 	if f.gone || !w.known() {
 		return passes
@@ -242,6 +272,8 @@ func (f *function) turn(now time.Time, ahead int) time.Time {
 	// from is when the next window begins, and over what has to wait for it.
 	from, over := w.latest, float64(ahead)-w.left(now)
 	switch {
+	case w.remaining > 0 && w.certain() < 1 && w.lost() > 0: // a probe is under way
+		return now.Add(time.Duration(ahead+1) * w.trip)
 	case !w.confirmed: // there will be a burst as soon as a response confirms the window
 		from, over = now, float64(ahead)
 	case float64(ahead) < w.left(now)-w.reserve():
@@ -255,6 +287,13 @@ func (f *function) turn(now time.Time, ahead int) time.Time {
 	}
 	each := float64(w.length) / float64(w.limit)
 	return from.Add(time.Duration(max(0, over-burst*float64(w.limit)) * each))
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
 }
 
 func later(a, b time.Time) time.Time {

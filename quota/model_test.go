@@ -1,12 +1,14 @@
 package quota_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"math"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"slices"
 	"strconv"
@@ -358,6 +360,123 @@ func TestWhatIsRememberedIsBounded(t *testing.T) {
 	}
 	if q := list[i]; len(q.Clients) != 10 || q.Calls != 1000 || q.Clients[0].Client != "(other)" {
 		t.Errorf("%+v", q)
+	}
+}
+
+// failing is an upstream that fails while err is set.
+type failing struct {
+	gateway
+	err    error
+	sends  bool // the request before it fails
+	counts bool // what it got
+	delay  time.Duration
+}
+
+func (f *failing) RoundTrip(req *http.Request) (*http.Response, error) {
+	if f.err == nil || f.sends {
+		if trace := httptrace.ContextClientTrace(req.Context()); trace != nil {
+			trace.WroteHeaders()
+		}
+	}
+	if f.err == nil {
+		return f.gateway.RoundTrip(req)
+	}
+	if f.counts {
+		f.serve()
+	}
+	return nil, cmp.Or(sleep(req.Context(), f.delay), f.err)
+}
+
+func TestCallThatWasNotSentUsesNoQuota(t *testing.T) {
+	for _, c := range []struct {
+		code  event.Code
+		sends bool
+	}{
+		{event.UpstreamUnreachable, false}, {event.UpstreamTLS, false}, {event.TokenUnavailable, false},
+		{event.CredentialsRefused, false}, {event.ShuttingDown, false},
+		{event.UpstreamUnreachable, true}, // Mimecast closed the connection before it took the request
+	} {
+		t.Run(fmt.Sprint(c.code, c.sends), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				up := &failing{gateway: gateway{limit: 10, window: time.Hour, prefix: "X-RateLimit-"}, sends: c.sends}
+				m := quota.New(quota.Options{Wait: time.Second, Pace: quota.On})
+				next := m.Wrap(up)
+				_, _, _ = ask(t.Context(), next, nil, "c", siem)
+				up.err = problem.New(c.code, "an outage")
+				for i := range 3000 {
+					if status, p, err := ask(t.Context(), next, nil, "c", siem); err != nil || p == nil || p.Code != c.code {
+						t.Fatal(i, status, p, err)
+					}
+				}
+				if q := m.Snapshot()[0]; q.Calls != 1 || q.Others != 0 {
+					t.Errorf("%+v", q)
+				}
+				up.err = nil
+				if status, p, err := ask(t.Context(), next, nil, "c", siem); status != 200 {
+					t.Error(status, p, err)
+				}
+				if q := m.Snapshot()[0]; q.Calls != 2 || q.Remaining != 8 || q.Others != 0 {
+					t.Errorf("%+v", q)
+				}
+			})
+		})
+	}
+}
+
+func TestCallWhoseClientLeftUsesQuotaOnlyIfItWasSent(t *testing.T) {
+	for _, sends := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			up := &failing{gateway: gateway{limit: 10, window: time.Hour, prefix: "X-RateLimit-"}, sends: sends}
+			m := quota.New(quota.Options{Wait: time.Second, Pace: quota.On})
+			next := m.Wrap(up)
+			_, _, _ = ask(t.Context(), next, nil, "c", siem)
+			up.err, up.delay = errors.New("not reached"), time.Minute
+			ctx, cancel := context.WithCancelCause(t.Context())
+			time.AfterFunc(time.Second, func() { cancel(problem.New(event.ShuttingDown, "is cut")) })
+			_, _, _ = ask(ctx, next, nil, "c", siem)
+			if q := m.Snapshot()[0]; q.Calls == 2 != sends {
+				t.Errorf("sent: %v, %+v", sends, q)
+			}
+		})
+	}
+}
+
+func TestCallsThatFailedDoNotBlockAFunction(t *testing.T) {
+	for _, counts := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			up := &failing{gateway: gateway{limit: 3, window: time.Hour, prefix: "X-RateLimit-"}, sends: true, counts: counts}
+			m := quota.New(quota.Options{Wait: 10 * time.Second, Pace: quota.On})
+			next := m.Wrap(up)
+			_, _, _ = ask(t.Context(), next, nil, "a", siem)
+			up.err, up.delay = problem.New(event.UpstreamReset, "an outage"), time.Second
+			for _, client := range []string{"b", "c"} {
+				_, _, _ = ask(t.Context(), next, nil, client, siem) // Mimecast may have counted them
+			}
+			// Each waits for the outcome of the one before: only one is under way.
+			done := make(chan time.Duration)
+			began := time.Now()
+			for range 3 {
+				go func() {
+					if _, p, err := ask(t.Context(), next, nil, "a", siem); p == nil || p.Code != event.UpstreamReset {
+						t.Error(p, err)
+					}
+					done <- time.Since(began)
+				}()
+			}
+			for i := range 3 {
+				if took := <-done; took != time.Duration(i+1)*time.Second {
+					t.Errorf("the outcome of call %d came after %v", i, took)
+				}
+			}
+			up.err = nil
+			status, _, _ := ask(t.Context(), next, nil, "a", siem)
+			if counts && status == 200 || !counts && status != 200 {
+				t.Errorf("after the outage: %d", status)
+			}
+			if status, p, _ := ask(t.Context(), next, nil, "a", siem); counts && (status != 503 || p.RetryAfter < 59*time.Minute) {
+				t.Errorf("after Mimecast said that nothing is left: %d %v", status, p)
+			}
+		})
 	}
 }
 

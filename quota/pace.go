@@ -99,13 +99,12 @@ func (m *Model) leave(f *function, w *waiter, cause error) (c call, outcome even
 	switch {
 	case i < 0 && cause == nil:
 		return <-w.turn, event.PaceWaited, nil
-	case i < 0: // the next response says that the call was not made
-		f.window.land((<-w.turn).number)
-		w.client.calls -= min(1, w.client.calls)
+	case i < 0:
+		f.failed(<-w.turn, false, now)
 	default:
 		f.remove(i)
+		f.pump(now)
 	}
-	f.pump(now)
 	if cause != nil {
 		return c, event.PaceAbandoned, cause
 	}

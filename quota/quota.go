@@ -8,14 +8,18 @@ package quota
 
 import (
 	"context"
+	"errors"
 	"net/http"
+	"net/http/httptrace"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"mimecast-proxy/account"
 	"mimecast-proxy/event"
 	"mimecast-proxy/mimecast"
+	"mimecast-proxy/problem"
 	"mimecast-proxy/resend"
 )
 
@@ -125,24 +129,47 @@ type call struct {
 
 // send makes one attempt, and learns from the response.
 func (l *layer) send(req *http.Request, c call) (*http.Response, error) {
-	sent := time.Now()
-	res, err := l.next.RoundTrip(req)
+	began := time.Now()
+	traced, written := l.traceSending(req, c)
+	res, err := l.next.RoundTrip(traced)
 	if err != nil {
-		l.model.land(c)
+		l.model.failed(c, isSent(req.Context(), err, written))
 		return nil, err
 	}
-	l.model.learn(req, res, c, sent)
+	l.model.learn(req, res, c, began)
 	return res, nil
 }
 
-// land ends a call that got no response. Mimecast may have counted it.
-func (m *Model) land(c call) {
+// traceSending returns the request with a trace that notes when its header is written. A
+// call that is not paced needs none: written is nil.
+func (l *layer) traceSending(req *http.Request, c call) (traced *http.Request, written *atomic.Bool) {
+	if c.function == nil || l.model.opts.Pace == Off {
+		return req, nil
+	}
+	written = new(atomic.Bool)
+	trace := &httptrace.ClientTrace{WroteHeaders: func() { written.Store(true) }}
+	return req.WithContext(httptrace.WithClientTrace(req.Context(), trace)), written
+}
+
+// isSent reports whether Mimecast may have counted a call that failed. If Mimecast closed
+// the connection before it took the request, the call does not count, although the header
+// was written.
+func isSent(ctx context.Context, err error, written *atomic.Bool) bool {
+	if written != nil && !written.Load() {
+		return false
+	}
+	p, ok := errors.AsType[*problem.Problem](err)
+	return !ok || ctx.Err() != nil || p.Code != event.UpstreamUnreachable
+}
+
+// failed ends a call that got no response.
+func (m *Model) failed(c call, sent bool) {
 	if c.function == nil {
 		return
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	c.function.window.land(c.number)
+	c.function.failed(c, sent, time.Now())
 }
 
 // again counts another attempt of a request that was held.

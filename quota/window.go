@@ -31,9 +31,15 @@ type window struct {
 	// the last call: those between are not in remaining yet.
 	counted, sent uint64
 	asOf          time.Time // when remaining was stated
-	// flights are the calls under way, countedAt is when the counted one was sent.
+	// flights are calls under way, and flying is how many there are. countedAt is when the
+	// counted one was sent.
 	flights   []flight
+	flying    int
 	countedAt time.Time
+	// unsent are numbers after the counted one whose calls were not sent, and void is how
+	// many of those up to it were not, of this window.
+	unsent []uint64
+	void   int64
 	// The window ends between earliest and latest: a response that says when was on its
 	// way for a time that is not known.
 	earliest, latest time.Time
@@ -60,8 +66,10 @@ type flight struct {
 }
 
 const (
-	// maxFlights bounds the calls under way that are remembered.
+	// maxFlights bounds the calls under way that are remembered, and maxUnsent those that
+	// were not sent.
 	maxFlights = 64
+	maxUnsent  = 1024
 	// apart is how much later another call is sent that is certainly counted later.
 	apart = 100 * time.Millisecond
 )
@@ -69,6 +77,7 @@ const (
 // send counts a call that goes now, and returns its number.
 func (w *window) send(now time.Time) uint64 {
 	w.sent++
+	w.flying++
 	if len(w.flights) < maxFlights {
 		w.flights = append(w.flights, flight{w.sent, now})
 	}
@@ -77,7 +86,58 @@ func (w *window) send(now time.Time) uint64 {
 
 // land ends a call.
 func (w *window) land(call uint64) {
+	if call == 0 { // it was not counted
+		return
+	}
+	w.flying--
 	w.flights = slices.DeleteFunc(w.flights, func(f flight) bool { return f.call == call })
+}
+
+// takeBack ends a call that was not sent, and reports whether it was of this window.
+func (w *window) takeBack(call uint64) bool {
+	w.land(call)
+	switch {
+	case call <= w.first:
+		return false
+	case call <= w.counted:
+		w.void++
+	case len(w.unsent) < maxUnsent:
+		w.unsent = append(w.unsent, call)
+		w.forgetUnsent()
+	}
+	return true
+}
+
+// forgetUnsent gives the numbers of the last calls to others, if they were not sent: an
+// outage may be long.
+func (w *window) forgetUnsent() {
+	for i := slices.Index(w.unsent, w.sent); i >= 0; i = slices.Index(w.unsent, w.sent) {
+		w.unsent = slices.Delete(w.unsent, i, i+1)
+		w.sent--
+	}
+}
+
+// pending is how many calls were sent after the counted one.
+func (w *window) pending() int64 {
+	return int64(w.sent-w.counted) - int64(len(w.unsent)) //nolint:gosec // counters of calls
+}
+
+// lost is how many of them failed, so that nobody knows whether Mimecast counted them.
+func (w *window) lost() int64 { return w.pending() - int64(w.flying) }
+
+// advanceTo notes that a call's response counts all up to it, and returns how many of
+// those after the counted one were sent.
+func (w *window) advanceTo(call uint64) (own int64) {
+	own = int64(call - w.counted) //nolint:gosec // counters of calls
+	for _, n := range w.unsent {
+		if n > w.counted && n <= call {
+			own--
+			w.void++
+		}
+	}
+	w.unsent = slices.DeleteFunc(w.unsent, func(n uint64) bool { return n <= call })
+	w.counted = call
+	return own
 }
 
 // others is what others use of the quota, as the proxy's own responses show: sums over the
@@ -130,7 +190,7 @@ func (w *window) advance(now time.Time) bool {
 		w.room = min(w.remaining+1, w.limit)
 	}
 	w.began, w.asOf, w.first = w.latest, w.latest, w.sent
-	w.remaining, w.counted = w.room, w.sent
+	w.remaining, w.counted, w.unsent, w.void = w.room, w.sent, nil, 0
 	w.earliest, w.latest, w.confirmed = end, end, false
 	return true
 }
@@ -194,7 +254,7 @@ func (w *window) begin(r response) {
 	if r.call > 0 { // else nothing counted the call
 		w.room++
 	}
-	w.remaining, w.counted, w.asOf = w.room, w.first, w.began
+	w.remaining, w.counted, w.asOf, w.void = w.room, w.first, w.began, 0
 	w.confirm(r)
 }
 
@@ -229,21 +289,21 @@ func (w *window) count(r response) {
 		w.remaining = min(w.remaining, remaining)
 		return
 	}
-	own := int64(r.call - w.counted) //nolint:gosec // counters of calls
+	own := w.advanceTo(r.call)
 	w.others.add(w.remaining-remaining-own, own, r.received.Sub(w.asOf))
-	w.remaining, w.counted, w.asOf, w.countedAt = remaining, r.call, r.received, r.sent
+	w.remaining, w.asOf, w.countedAt = remaining, r.received, r.sent
 }
 
 // foreign returns how many calls of the window were made elsewhere, as of asOf.
 func (w *window) foreign() int64 {
 	own := int64(w.counted) - int64(w.first) //nolint:gosec // counters of calls
-	return max(0, w.room-w.remaining-max(own, 0))
+	return max(0, w.room-w.remaining-max(own-w.void, 0))
 }
 
 // certain is how many calls were left, as of asOf, without those that are under way: all
 // that were sent after the counted one, and those before that may have been overtaken.
 func (w *window) certain() float64 {
-	left := float64(w.remaining) - float64(w.sent-w.counted)
+	left := float64(w.remaining - w.pending())
 	for _, f := range w.flights {
 		if f.call < w.counted && w.countedAt.Sub(f.sent) < apart {
 			left--
@@ -291,7 +351,7 @@ func (w *window) paced() time.Time {
 func (w *window) floor(now time.Time) float64 {
 	if !now.Before(w.end()) {
 		// Others do the same, and so have as many calls under way in proportion.
-		return (1/w.others.share() - 1) * (1 + float64(w.sent-w.counted))
+		return (1/w.others.share() - 1) * (1 + float64(w.pending()))
 	}
 	reserve, spread := w.spread()
 	paced := w.paced()
