@@ -30,7 +30,9 @@ type function struct {
 	seen   time.Time // when a response last said something
 	used   time.Time // when it was last called
 	// next is when the next call goes, if what is left is less than the window's floor.
-	next    time.Time
+	next time.Time
+	// probed is when a call last went on trial.
+	probed  time.Time
 	clients map[string]*client
 	waiters []*waiter // in the order in which they came
 	timer   *time.Timer
@@ -175,10 +177,14 @@ func (f *function) decide(c *client, now time.Time) decision {
 	return d
 }
 
-// mayProbe reports whether a call may go on trial: if all that Mimecast said is left may
-// have been used by calls that failed, one at a time.
-func (f *function) mayProbe(time.Time) bool {
+// mayProbe reports whether a call may go on trial: one at a time if all that Mimecast said
+// is left may have been used by calls that failed, and one a minute if the window's end is
+// hard to believe.
+func (f *function) mayProbe(now time.Time) bool {
 	w := &f.window
+	if w.isTooLong(now) && !now.Before(f.probed.Add(probeEvery)) {
+		return true
+	}
 	return w.flying == 0 && w.remaining > 0 && w.certain() < 1
 }
 
@@ -211,8 +217,12 @@ func (f *function) take(c *client, d decision, now time.Time) call {
 	number := f.window.send(now)
 	c.calls++
 	f.used = now
-	if d == goes {
+	switch d {
+	case goes:
 		f.next = now.Add(f.window.interval(now))
+	case probes:
+		f.probed = now
+	case waits, passes:
 	}
 	return call{f, c, number}
 }
@@ -238,12 +248,21 @@ func (f *function) setTimer(now time.Time) {
 		return
 	}
 	// A millisecond keeps a rounding error from spinning.
-	d := max(f.window.opens(now, f.next).Sub(now), time.Millisecond)
+	d := max(f.opens(now).Sub(now), time.Millisecond)
 	if f.timer == nil {
 		f.timer = time.AfterFunc(d, f.wake)
 		return
 	}
 	f.timer.Reset(d)
+}
+
+// opens is when the next call that waits may go, unless a response says otherwise.
+func (f *function) opens(now time.Time) time.Time {
+	opens := f.window.opens(now, f.next)
+	if f.window.isTooLong(now) {
+		return earlier(opens, f.probed.Add(probeEvery))
+	}
+	return opens
 }
 
 func (f *function) wake() {
@@ -268,6 +287,14 @@ func (f *function) ahead(c *client) (n int) {
 
 // turn estimates when a call goes that has some ahead of it.
 func (f *function) turn(now time.Time, ahead int) time.Time {
+	turn := f.turnByModel(now, ahead)
+	if f.window.isTooLong(now) {
+		return earlier(turn, f.probed.Add(time.Duration(ahead+1)*probeEvery))
+	}
+	return turn
+}
+
+func (f *function) turnByModel(now time.Time, ahead int) time.Time {
 	w := &f.window
 	// from is when the next window begins, and over what has to wait for it.
 	from, over := w.latest, float64(ahead)-w.left(now)

@@ -480,6 +480,62 @@ func TestCallsThatFailedDoNotBlockAFunction(t *testing.T) {
 	}
 }
 
+func TestResetThatIsHardToBelieveIsProbed(t *testing.T) {
+	for name, h := range map[string]http.Header{"nothing left": stating(100, 0, 86_400_000), "little left": stating(100, 2, 86_400_000)} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				bogus, calls := true, 0
+				m := quota.New(quota.Options{Wait: 90 * time.Second, Pace: quota.On})
+				next := m.Wrap(answers(func(*http.Request) (int, http.Header) {
+					calls++
+					if bogus {
+						return 200, h
+					}
+					return 200, stating(100, 90, 60_000)
+				}))
+				for range 5 { // as long as the window is not corrected
+					_, _, _ = ask(t.Context(), next, nil, "c", siem)
+				}
+				before, began := calls, time.Now()
+				done := make(chan int, 5)
+				for range 5 {
+					go func() {
+						status, p, _ := ask(t.Context(), next, nil, "c", siem)
+						if p != nil && (p.RetryAfter < time.Second || p.RetryAfter > time.Hour) {
+							t.Error(p, p.RetryAfter)
+						}
+						done <- status
+					}()
+				}
+				sent := 0
+				for range cap(done) {
+					if <-done == 200 {
+						sent++
+					}
+				}
+				if sent != calls-before || sent < 1 || sent > 2 || time.Since(began) > 90*time.Second {
+					t.Errorf("%d calls were sent within %v", sent, time.Since(began))
+				}
+				bogus = false
+				time.Sleep(time.Minute)
+				began = time.Now()
+				for range 10 {
+					if status, p, err := ask(t.Context(), next, nil, "c", siem); status != 200 || err != nil {
+						t.Fatal(p, err)
+					}
+				}
+				if d := time.Until(m.Snapshot()[0].Reset); time.Since(began) != 0 || d > time.Minute {
+					t.Errorf("after %v, the reset is in %v", time.Since(began), d)
+				}
+				time.Sleep(90 * time.Second) // the next window is as short
+				if d := time.Until(m.Snapshot()[0].Reset); d > time.Minute {
+					t.Errorf("the next reset is in %v", d)
+				}
+			})
+		})
+	}
+}
+
 func TestSpellingOfAPathIsNoNewFunction(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := quota.New(quota.Options{Wait: time.Second, Pace: quota.On})

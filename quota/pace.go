@@ -127,7 +127,7 @@ func (m *Model) report(ctx context.Context, f *function, waited time.Duration, o
 
 // tooEarly is the problem of a call whose turn comes after as long as that.
 func tooEarly(turn time.Duration) *problem.Problem {
-	turn = max(turn, time.Second)
+	turn = min(max(turn, time.Second), maxWindow)
 	p := problem.New(event.TooBusy, "Mimecast's quota for this function is in use: the next turn is in %s. Send fewer requests, or raise PROXY_RATE_LIMIT_WAIT.",
 		turn.Round(time.Second))
 	p.RetryAfter = turn

@@ -17,8 +17,11 @@ const (
 	reserveShare = 0.01
 	// margin is how long before a window's end what is left is used up.
 	margin = 50 * time.Millisecond
-	// maxWindow bounds what is believed of a reset.
-	maxWindow = 24 * time.Hour
+	// maxReset bounds the resets that are used at all. maxWindow is the longest window that
+	// Mimecast documents: of a longer one, a call each probeEvery finds out whether it is true.
+	maxReset   = 24 * time.Hour
+	maxWindow  = time.Hour
+	probeEvery = time.Minute
 )
 
 // window is what is known of the current window of a quota. The zero value knows nothing.
@@ -174,6 +177,9 @@ func (o *others) in(d time.Duration) float64 {
 // known reports whether calls can be paced.
 func (w *window) known() bool { return w.limit > 0 && !w.latest.IsZero() }
 
+// isTooLong reports whether the end is farther away than any that Mimecast documents.
+func (w *window) isTooLong(now time.Time) bool { return w.latest.Sub(now) > maxWindow }
+
 // advance goes to the next window if this one is over, and reports whether it did.
 func (w *window) advance(now time.Time) bool {
 	if !w.known() || now.Before(w.latest) {
@@ -211,7 +217,7 @@ func (r response) resets() (earliest, latest time.Time) {
 // usable reports whether the response says all that pacing needs, in believable numbers.
 func (r response) usable() bool {
 	q := r.quota
-	return q.Limit > 0 && q.Limit < math.MaxInt32 && q.Remaining >= 0 && q.ResetMS > 0 && q.ResetMS <= maxWindow.Milliseconds()
+	return q.Limit > 0 && q.Limit < math.MaxInt32 && q.Remaining >= 0 && q.ResetMS > 0 && q.ResetMS <= maxReset.Milliseconds()
 }
 
 // observe takes in what a response says. It reports whether a new window began that was
@@ -235,7 +241,11 @@ func (w *window) observe(r response) (began bool) {
 		}
 		w.confirm(r)
 		return false
-	case earliest.After(w.latest.Add(tolerance)) || latest.Before(w.earliest.Add(-tolerance)):
+	case earliest.After(w.latest.Add(tolerance)):
+		w.begin(r)
+		return true
+	case latest.Before(w.earliest.Add(-tolerance)):
+		w.length = 0 // what the others said was wrong
 		w.begin(r)
 		return true
 	}
@@ -263,7 +273,7 @@ func (w *window) confirm(r response) {
 	w.count(r)
 	w.earliest, w.latest = r.resets()
 	w.confirmed = true
-	w.length = max(w.length, time.Duration(r.quota.ResetMS)*time.Millisecond)
+	w.length = max(w.length, min(time.Duration(r.quota.ResetMS)*time.Millisecond, maxWindow))
 }
 
 // narrow takes in when another response says that the window ends.
