@@ -241,11 +241,7 @@ func (w *window) observe(r response) (began bool) {
 		}
 		w.confirm(r)
 		return false
-	case earliest.After(w.latest.Add(tolerance)):
-		w.begin(r)
-		return true
-	case latest.Before(w.earliest.Add(-tolerance)):
-		w.length = 0 // what the others said was wrong
+	case earliest.After(w.latest.Add(tolerance)) || latest.Before(w.earliest.Add(-tolerance)):
 		w.begin(r)
 		return true
 	}
@@ -273,7 +269,9 @@ func (w *window) confirm(r response) {
 	w.count(r)
 	w.earliest, w.latest = r.resets()
 	w.confirmed = true
-	w.length = max(w.length, min(time.Duration(r.quota.ResetMS)*time.Millisecond, maxWindow))
+	if reset := time.Duration(r.quota.ResetMS) * time.Millisecond; reset <= maxWindow {
+		w.length = max(w.length, reset)
+	}
 }
 
 // narrow takes in when another response says that the window ends.
