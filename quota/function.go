@@ -103,7 +103,7 @@ func (f *function) learn(r response, c *client, status int) {
 			c.calls = 1
 			f.next = r.received
 		}
-	case status < http.StatusMultipleChoices && !f.window.confirmed && r.quota.Limit == mimecast.NotStated:
+	case status < http.StatusMultipleChoices && r.quota.Limit == mimecast.NotStated && (!f.window.confirmed || f.window.isTooLong(r.received)):
 		f.window.latest = time.Time{} // it has no quota any more
 	}
 	if status == http.StatusTooManyRequests {

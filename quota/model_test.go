@@ -481,7 +481,12 @@ func TestCallsThatFailedDoNotBlockAFunction(t *testing.T) {
 }
 
 func TestResetThatIsHardToBelieveIsProbed(t *testing.T) {
-	for name, h := range map[string]http.Header{"nothing left": stating(100, 0, 86_400_000), "little left": stating(100, 2, 86_400_000)} {
+	for name, c := range map[string]struct{ bogus, next http.Header }{
+		"nothing left":   {stating(100, 0, 86_400_000), stating(100, 90, 60_000)},
+		"little left":    {stating(100, 2, 86_400_000), stating(100, 90, 60_000)},
+		"another limit":  {stating(9, 0, 3_700_000), stating(100, 90, 60_000)},
+		"no quota later": {stating(100, 0, 86_400_000), http.Header{}},
+	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				bogus, calls := true, 0
@@ -489,9 +494,9 @@ func TestResetThatIsHardToBelieveIsProbed(t *testing.T) {
 				next := m.Wrap(answers(func(*http.Request) (int, http.Header) {
 					calls++
 					if bogus {
-						return 200, h
+						return 200, c.bogus
 					}
-					return 200, stating(100, 90, 60_000)
+					return 200, c.next
 				}))
 				for range 5 { // as long as the window is not corrected
 					_, _, _ = ask(t.Context(), next, nil, "c", siem)
