@@ -154,15 +154,16 @@ func TestMeasureOverRealConnections(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range scenarios {
 		s := &scenarios[i]
-		s.limit, s.window, s.windows, s.wait = 120, 12*time.Second, 3, 6*time.Second
+		s.limit, s.window, s.windows, s.wait = 120, 5*time.Second, 3, 3*time.Second
 		s.path = "/identity/whoami" // which costs the simulator little
 		s.trace.Paced = func(ctx context.Context, _ string, waited time.Duration, _ event.PaceOutcome) {
 			if name, _ := ctx.Value(clientKey{}).(string); strings.HasPrefix(name, "light-") {
 				held[i].Store(max(held[i].Load(), int64(waited)))
 			}
 		}
-		rows[i] = make([]row, len(s.ways()))
-		for j, w := range s.ways() {
+		ways := s.ways()[:3] // the buckets wait for nothing of Mimecast's
+		rows[i] = make([]row, len(ways))
+		for j, w := range ways {
 			measure := s.measurement(t, w)
 			wg.Go(func() { rows[i][j] = measure() })
 		}
