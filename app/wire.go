@@ -75,7 +75,7 @@ func (p Env) assemble(cfg config.Config) (*components, error) {
 		return nil, &ExitError{ExitUsage, err}
 	}
 	cfg.Clients.OnChange(a.apply)
-	return &components{accounts: a, download: newDownload(cfg, trusted, a.list()), cfg: cfg, tel: tel, redactor: redactor, guard: g, quota: model, reread: p.Reread}, nil
+	return &components{accounts: a, download: newDownload(cfg, trusted), cfg: cfg, tel: tel, redactor: redactor, guard: g, quota: model, reread: p.Reread}, nil
 }
 
 // paces are the values of PROXY_RATE_LIMIT_PACE.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net"
+	"net/http"
 	"strconv"
 	"testing"
 	"time"
@@ -21,14 +22,16 @@ const MaxList = maxList
 // cannot listen.
 func (t *Transport) ConnectTo(port uint16) {
 	t.port = port
-	direct := t.forRoots.Load().direct
-	dial := direct.DialContext
-	direct.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
-		host, _, err := net.SplitHostPort(address)
-		if err != nil {
-			return nil, err
+	now := t.forRoots.Load()
+	for _, way := range []*http.Transport{now.direct, now.local} {
+		dial := way.DialContext
+		way.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+			host, _, err := net.SplitHostPort(address)
+			if err != nil {
+				return nil, err
+			}
+			return dial(ctx, network, net.JoinHostPort(host, strconv.Itoa(int(port))))
 		}
-		return dial(ctx, network, net.JoinHostPort(host, strconv.Itoa(int(port))))
 	}
 }
 

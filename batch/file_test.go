@@ -400,7 +400,7 @@ func TestFailedDownloadsSayWhatToDo(t *testing.T) {
 	})
 	large := serveFiles(t, func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X-Large", strings.Repeat("x", 1<<20)) })
 	r := newRig(t, simulator.Options{})
-	patient, hasty := r.options.Download, r.transport(batch.TransportOptions{AllowLoopback: true, ResponseTimeout: time.Millisecond})
+	patient, hasty := r.options.Download, r.transport(batch.TransportOptions{AllowLoopback: always, ResponseTimeout: time.Millisecond})
 	r.options.Download = roundTripper(func(q *http.Request) (*http.Response, error) {
 		if "http://"+q.URL.Host == silent.URL {
 			return hasty.RoundTrip(q)

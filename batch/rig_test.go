@@ -41,6 +41,9 @@ func (b bearer) Token(context.Context) (account.Token, error)                  {
 func (bearer) Renew(_ context.Context, t account.Token) (account.Token, error) { return t, nil }
 func (bearer) Expire(account.Token)                                            {}
 
+// always is an AllowLoopback: every account is a simulator's.
+func always(context.Context) bool { return true }
+
 // rig is a simulator, and a proxy in front of it with the layer.
 type rig struct {
 	t     *testing.T
@@ -81,7 +84,7 @@ func newRig(t *testing.T, o simulator.Options) *rig {
 		return r.secrets
 	}}
 	r.options = batch.Options{
-		Download: r.transport(batch.TransportOptions{AllowLoopback: true}), Now: o.Now, Trace: r.trace(),
+		Download: r.transport(batch.TransportOptions{AllowLoopback: always}), Now: o.Now, Trace: r.trace(),
 		BaseURL: func(q *http.Request) string {
 			if q.TLS != nil {
 				return "https://" + q.Host

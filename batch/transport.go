@@ -44,9 +44,10 @@ type TransportOptions struct {
 	// MaxConnections bounds the connections to a host, and so the downloads from it.
 	// Further ones wait. 0 means no bound.
 	MaxConnections int
-	// AllowLoopback makes http, any port and IP addresses acceptable for files on this
-	// machine, which only a simulator has.
-	AllowLoopback bool
+	// AllowLoopback reports whether http, any port and IP addresses are acceptable for
+	// files on this machine, for the account in a context. Only a simulator has such files.
+	// nil means never.
+	AllowLoopback func(context.Context) bool
 	// Resolver looks names up; nil means net.DefaultResolver.
 	Resolver *net.Resolver
 }
@@ -66,15 +67,18 @@ type Transport struct {
 	forRoots atomic.Pointer[transports]
 }
 
-// transports are one for each way. Connections to a corporate proxy may lead to any
-// address.
-type transports struct{ direct, proxied *http.Transport }
+// transports are one for each way. Connections of local may lead to this machine, and
+// those to a corporate proxy to any address. No request gets one of another way.
+type transports struct{ direct, local, proxied *http.Transport }
 
 // NewTransport returns a transport.
 func NewTransport(o TransportOptions) *Transport {
 	t := &Transport{options: o, port: 443, forward: o.Proxy}
 	if t.forward == nil {
 		t.forward = func(*url.URL) (*url.URL, error) { return nil, nil }
+	}
+	if t.options.AllowLoopback == nil {
+		t.options.AllowLoopback = func(context.Context) bool { return false }
 	}
 	t.Trust(o.Roots)
 	return t
@@ -83,13 +87,12 @@ func NewTransport(o TransportOptions) *Transport {
 // Trust makes new connections verify by other roots; nil means the system's.
 func (t *Transport) Trust(roots *x509.CertPool) {
 	dialer := &net.Dialer{Timeout: t.options.DialTimeout, Resolver: t.options.Resolver}
-	checked := *dialer
-	checked.Control = t.checkAddress
-	next := &transports{direct: t.newTransport(roots, &checked), proxied: t.newTransport(roots, dialer)}
+	direct, local := *dialer, *dialer
+	direct.Control, local.Control = t.checkAddress(false), t.checkAddress(true)
+	next := &transports{t.newTransport(roots, &direct), t.newTransport(roots, &local), t.newTransport(roots, dialer)}
 	next.proxied.Proxy = func(r *http.Request) (*url.URL, error) { return t.forward(r.URL) }
 	if before := t.forRoots.Swap(next); before != nil {
-		before.direct.CloseIdleConnections()
-		before.proxied.CloseIdleConnections()
+		before.closeIdleConnections()
 	}
 }
 
@@ -110,10 +113,12 @@ func (t *Transport) newTransport(roots *x509.CertPool, dialer *net.Dialer) *http
 }
 
 // CloseIdleConnections closes the connections that no download uses.
-func (t *Transport) CloseIdleConnections() {
-	now := t.forRoots.Load()
-	now.direct.CloseIdleConnections()
-	now.proxied.CloseIdleConnections()
+func (t *Transport) CloseIdleConnections() { t.forRoots.Load().closeIdleConnections() }
+
+func (ts *transports) closeIdleConnections() {
+	for _, one := range []*http.Transport{ts.direct, ts.local, ts.proxied} {
+		one.CloseIdleConnections()
+	}
 }
 
 var (
@@ -126,7 +131,7 @@ var (
 // RoundTrip implements http.RoundTripper. An error is a [*problem.Problem] without the
 // query of the URL, but for a request whose context has ended.
 func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
-	way, err := t.transportFor(r.URL)
+	way, err := t.transportFor(r.Context(), r.URL)
 	if err != nil {
 		resend.CloseBody(r)
 		return nil, explain(err)
@@ -145,40 +150,46 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return res, nil
 }
 
-func (t *Transport) transportFor(u *url.URL) (*http.Transport, error) {
-	if !t.accepts(u) {
+func (t *Transport) transportFor(ctx context.Context, u *url.URL) (*http.Transport, error) {
+	loopback := t.options.AllowLoopback(ctx)
+	if !accepts(u, loopback) {
 		return nil, errURL
 	}
 	forward, err := t.forward(u)
+	now := t.forRoots.Load()
 	switch {
 	case err != nil:
 		return nil, errProxyURL // the error may show a password
 	case forward != nil:
-		return t.forRoots.Load().proxied, nil
+		return now.proxied, nil
+	case loopback:
+		return now.local, nil
 	}
-	return t.forRoots.Load().direct, nil
+	return now.direct, nil
 }
 
-// accepts reports whether a URL may be one of a batch file.
-func (t *Transport) accepts(u *url.URL) bool {
+// accepts reports whether a URL may be one of a batch file; loopback: on this machine, too.
+func accepts(u *url.URL, loopback bool) bool {
 	switch {
 	case u.User != nil || u.Opaque != "":
 		return false
-	case t.options.AllowLoopback && isLoopback(u):
+	case loopback && isLoopback(u):
 		return u.Scheme == "https" || u.Scheme == "http"
 	}
 	return u.Scheme == "https" && (u.Port() == "" || u.Port() == "443") && isPublicName(u.Hostname())
 }
 
-// checkAddress is called before each connection that does not lead to a corporate proxy,
-// with the address that the name has resolved to.
-func (t *Transport) checkAddress(_, address string, _ syscall.RawConn) error {
-	at, err := netip.ParseAddrPort(address)
-	loopback := t.options.AllowLoopback && at.Addr().Unmap().IsLoopback()
-	if err != nil || !loopback && (at.Port() != t.port || !isPublic(at.Addr())) {
-		return errNotPublic
+// checkAddress returns what is called before each connection that does not lead to a
+// corporate proxy, with the address that the name has resolved to.
+func (t *Transport) checkAddress(loopback bool) func(_, address string, _ syscall.RawConn) error {
+	return func(_, address string, _ syscall.RawConn) error {
+		at, err := netip.ParseAddrPort(address)
+		local := loopback && at.Addr().Unmap().IsLoopback()
+		if err != nil || !local && (at.Port() != t.port || !isPublic(at.Addr())) {
+			return errNotPublic
+		}
+		return nil
 	}
-	return nil
 }
 
 // explain says what an error on the way to a file means.

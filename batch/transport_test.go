@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/net/dns/dnsmessage"
 
+	"mimecast-proxy/account"
 	"mimecast-proxy/batch"
 	"mimecast-proxy/event"
 	"mimecast-proxy/internal/peer"
@@ -200,7 +201,7 @@ func TestNameThatMovesIntoAPrivateNetworkLeadsNowhere(t *testing.T) {
 	at := netip.MustParseAddrPort(files.Listener.Addr().String())
 	r := newRig(t, simulator.Options{})
 	// Loopback stands for the public host here: there is no other address to serve at.
-	transport := r.transport(batch.TransportOptions{Resolver: dns.Resolver, Roots: roots, AllowLoopback: true})
+	transport := r.transport(batch.TransportOptions{Resolver: dns.Resolver, Roots: roots, AllowLoopback: always})
 	transport.ConnectTo(at.Port())
 	r.options.Download = transport
 	r.serve()
@@ -304,7 +305,7 @@ func TestNewRootsAreTrustedAtOnce(t *testing.T) {
 	trusted := x509.NewCertPool()
 	trusted.AddCert(files.Certificate())
 	r := newRig(t, simulator.Options{})
-	transport := r.transport(batch.TransportOptions{AllowLoopback: true, Roots: x509.NewCertPool()})
+	transport := r.transport(batch.TransportOptions{AllowLoopback: always, Roots: x509.NewCertPool()})
 	r.options.Download = transport
 	r.serve()
 	address := r.list(files.URL)[0]
@@ -319,4 +320,48 @@ func TestNewRootsAreTrustedAtOnce(t *testing.T) {
 	if res, _ := r.get(address); res.Header.Get(problem.Header) != string(event.UpstreamTLS) {
 		t.Errorf("%v", res.Header)
 	}
+}
+
+// A connection to this machine that a simulator's account has made is no other account's.
+func TestFilesOnThisMachineAreASimulatorsAlone(t *testing.T) {
+	dns := serveNames(t)
+	dns.set("files.example", "127.0.0.1")
+	certificate, roots := peer.Certificate(t, "files.example")
+	files := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "file") }))
+	files.TLS = &tls.Config{Certificates: []tls.Certificate{*certificate}}
+	files.StartTLS()
+	t.Cleanup(files.Close)
+	simulated, another := new(account.Account), new(account.Account)
+	transport := batch.NewTransport(batch.TransportOptions{
+		Resolver: dns.Resolver, Roots: roots,
+		AllowLoopback: func(ctx context.Context) bool { return account.Of(ctx) == simulated },
+	})
+	t.Cleanup(transport.CloseIdleConnections)
+	transport.ConnectTo(netip.MustParseAddrPort(files.Listener.Addr().String()).Port())
+	for range 2 {
+		if _, err := download(t, transport, simulated, "https://files.example/"); err != nil {
+			t.Error(err)
+		}
+		for _, address := range []string{"https://files.example/", files.URL} {
+			if _, err := download(t, transport, another, address); err == nil {
+				t.Errorf("%s was downloaded for another account", address)
+			}
+		}
+	}
+}
+
+// download downloads a file for an account.
+func download(t *testing.T, transport http.RoundTripper, a *account.Account, address string) (string, error) {
+	t.Helper()
+	r, err := http.NewRequestWithContext(account.NewContext(t.Context(), a, ""), http.MethodGet, address, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := transport.RoundTrip(r)
+	if err != nil {
+		return "", err
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	return string(body), err
 }
