@@ -3,14 +3,12 @@ package app
 import (
 	"context"
 	"net/http"
-	"strings"
 	"time"
 
 	"mimecast-proxy/batch"
 	"mimecast-proxy/config"
 	"mimecast-proxy/event"
 	"mimecast-proxy/intercept"
-	"mimecast-proxy/mimecast"
 )
 
 // batchOptions say how batch files are relayed.
@@ -33,18 +31,13 @@ func (p *components) batchOptions() batch.Options {
 	}
 }
 
-// batchListing is the guard's Policy.RouteAs: whoever may list batch files may download
-// them. It is nil if none are relayed.
+// batchListing is the guard's Policy.RouteAs: a client that may request a list of batch
+// files may download the files of that list. It is nil if none are relayed.
 func batchListing(cfg config.Config) func(path string) string {
 	if !cfg.BatchRelay {
 		return nil
 	}
-	return func(path string) string {
-		if strings.HasPrefix(path, batch.Path) {
-			return mimecast.SIEMBatchPath
-		}
-		return ""
-	}
+	return batch.ListPath
 }
 
 // calledURL returns the scheme and host that a client called.

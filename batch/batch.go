@@ -12,6 +12,7 @@ package batch
 import (
 	"context"
 	"net/http"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -23,11 +24,35 @@ import (
 )
 
 const (
-	// Path is the path of all URLs of files, without the seal.
+	// Path is what the path of all URLs of files begins with. The rest of the list's path
+	// and the seal follow: the file of a list /siem/v1/batch/events/cg has
+	// /batch/events/cg/SEAL.
 	Path = "/batch/"
 	// listPath is the path of the functions that return lists of files.
 	listPath = "/siem/v1/batch/"
 )
+
+// listPattern has the paths of lists that are rewritten: those that can be read in one way
+// only, so that what may list files may download them, and no more.
+var listPattern = regexp.MustCompile(`^` + listPath + `[0-9A-Za-z_-]+(/[0-9A-Za-z_-]+)*$`)
+
+// ListPath returns the path of the list that a file's URL is from; empty if a path is none
+// of a file. Whoever may request the list may request the file.
+func ListPath(path string) string {
+	if !strings.HasPrefix(path, Path) {
+		return ""
+	}
+	list, _ := splitPath(path)
+	return listPath + list
+}
+
+// splitPath returns what the path of a file's URL consists of: the rest of the list's path,
+// and the seal.
+func splitPath(path string) (list, sealed string) {
+	rest := strings.TrimPrefix(path, Path)
+	end := strings.LastIndexByte(rest, '/')
+	return rest[:max(end, 0)], rest[end+1:]
+}
 
 // Options say how files are relayed. The zero value relays none: all requests pass.
 type Options struct {
@@ -88,7 +113,7 @@ func (l *layer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		l.next.ServeHTTP(w, r)
 	case strings.HasPrefix(r.URL.Path, Path):
 		l.serveFile(w, r, keys)
-	case r.Method == http.MethodGet && strings.HasPrefix(r.URL.Path, listPath):
+	case r.Method == http.MethodGet && listPattern.MatchString(r.URL.EscapedPath()):
 		l.serveList(w, r, keys[0])
 	default:
 		l.next.ServeHTTP(w, r)

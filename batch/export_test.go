@@ -35,14 +35,14 @@ func (t *Transport) ConnectTo(port uint16) {
 	}
 }
 
-// Seal seals a URL as a proxy does that has the secret.
-func Seal(t *testing.T, key, address string, expiry, now time.Time) string {
+// Seal seals a URL of a list as a proxy does that has the secret.
+func Seal(t *testing.T, key, list, address string, expiry, now time.Time) string {
 	t.Helper()
 	aead, err := newAEAD(secret.New(key))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return seal(aead, address, expiry, now)
+	return seal(aead, list, address, expiry, now)
 }
 
 // NewBody is the body of a response as the transport hands it on.

@@ -6,7 +6,6 @@ import (
 	"io"
 	"net/http"
 	"regexp"
-	"strings"
 	"sync"
 	"time"
 
@@ -28,7 +27,8 @@ func (l *layer) serveFile(w http.ResponseWriter, r *http.Request, keys []secret.
 		l.deny(w, r, problem.New(event.RouteNotAllowed, "A batch file can only be downloaded: send GET or HEAD."))
 		return
 	}
-	address, ok := open(keys, strings.TrimPrefix(r.URL.Path, Path), l.Now())
+	list, sealed := splitPath(r.URL.Path)
+	address, ok := open(keys, list, sealed, l.Now())
 	if !ok {
 		l.deny(w, r, problem.New(event.BatchURLInvalid, "The proxy did not make this batch URL for this account, or the client secret has changed since. Request the list of batch files again."))
 		return

@@ -221,23 +221,27 @@ func TestOnlySealsOfTheAccountDownload(t *testing.T) {
 	files := serveFiles(t, func(http.ResponseWriter, *http.Request) {})
 	r := newRig(t, simulator.Options{}).serve()
 	good := strings.TrimPrefix(r.list(files.URL)[0], r.proxy.URL)
-	seal := strings.TrimPrefix(good, batch.Path)
+	const ofList = batch.Path + "events/cg/"
+	seal := strings.TrimPrefix(good, ofList)
 	now := time.Now()
 	before := r.sim.Counts().Requests
 	for name, path := range map[string]string{
-		"of another account": batch.Path + batch.Seal(t, "another account's secret", files.URL, time.Time{}, now),
-		"expired":            batch.Path + batch.Seal(t, simulator.DefaultClientSecret, files.URL, time.Time{}, now.Add(-8*24*time.Hour)),
+		"of another account": ofList + batch.Seal(t, "another account's secret", "events/cg", files.URL, time.Time{}, now),
+		"expired":            ofList + batch.Seal(t, simulator.DefaultClientSecret, "events/cg", files.URL, time.Time{}, now.Add(-8*24*time.Hour)),
 		"cut":                good[:len(good)-1],
 		"longer":             good + "A",
 		"padded":             good + "=",
 		"escaped slash":      good + "%2F",
 		"with a line end":    good + "%0A",
 		"a segment more":     good + "/x",
-		"a segment before":   batch.Path + "x/" + seal,
+		"a segment before":   batch.Path + "x/events/cg/" + seal,
+		"another list name":  ofList + "x/" + seal,
+		"of another list":    batch.Path + "events/ci/" + seal,
+		"of no list":         batch.Path + seal,
 		"none":               batch.Path,
-		"the URL itself":     batch.Path + files.URL,
-		"escaped URL":        batch.Path + url.PathEscape(files.URL),
-		"in another case":    batch.Path + strings.ToLower(seal),
+		"the URL itself":     ofList + files.URL,
+		"escaped URL":        ofList + url.PathEscape(files.URL),
+		"in another case":    ofList + strings.ToLower(seal),
 	} {
 		res, body := r.get(path)
 		if res.StatusCode != http.StatusForbidden || res.Header.Get(problem.Header) != string(event.BatchURLInvalid) || strings.Contains(body, "retryable\":true") {

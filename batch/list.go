@@ -74,10 +74,11 @@ func (l *layer) sendList(list *listWriter, r *http.Request, key secret.Text) err
 	if err != nil {
 		return errors.New("no key can be derived from the client secret")
 	}
-	base, now := l.BaseURL(r)+Path, l.Now()
+	name, now := strings.TrimPrefix(r.URL.Path, listPath), l.Now()
+	base := l.BaseURL(r) + Path + name + "/"
 	pieces, done := make([][]byte, 0, 2*len(links)+1), 0
 	for _, link := range links {
-		address, err := json.Marshal(base + seal(aead, link.url, link.expiry, now))
+		address, err := json.Marshal(base + seal(aead, name, link.url, link.expiry, now))
 		if err != nil { // a string always marshals
 			return err
 		}

@@ -108,7 +108,7 @@ func TestOnlyTheURLsOfAListChange(t *testing.T) {
 			f.Header["X-RateLimit-Remaining"] = "7"
 			r.answer(f)
 			res, body := r.get(listPath)
-			begin, address, ok := strings.Cut(strings.TrimSuffix(body, after), `"`+r.proxy.URL+batch.Path)
+			begin, address, ok := strings.Cut(strings.TrimSuffix(body, after), `"`+r.proxy.URL+batch.Path+"events/cg/")
 			address, closed := strings.CutSuffix(address, `"`)
 			if begin != before || !ok || !closed || !strings.HasSuffix(body, after) || strings.ContainsAny(address, `"\/`) {
 				t.Errorf("the list is %q", body)
@@ -155,8 +155,11 @@ func TestWhatIsNoListPassesAsItIs(t *testing.T) {
 			}
 		})
 	}
-	for _, path := range []string{"/siem/v1/events/cg", "/siem/v1/batch", "/x/siem/v1/batch/events/cg"} {
-		r.sim.AddFault(simulator.Fault{Path: path, Count: 1, Status: 200, Body: oneFile})
+	for _, path := range []string{
+		"/siem/v1/events/cg", "/siem/v1/batch", "/x/siem/v1/batch/events/cg",
+		"/siem/v1/batch/", "/siem/v1/batch/events/cg/", "/siem/v1/batch/events/c%67", "/siem/v1/batch/events%2Fcg", "/siem/v1/batch/events/cg;x", "/siem/v1/batch//cg",
+	} {
+		r.sim.AddFault(simulator.Fault{Path: "/", Count: 1, Status: 200, Body: oneFile})
 		if _, body := r.get(path); body != oneFile {
 			t.Errorf("%s: %s", path, body)
 		}
@@ -260,9 +263,30 @@ func TestURLsLeadToWhereTheClientCalled(t *testing.T) {
 	}
 }
 
+// A file is requested as its list was: what may request one may request the other.
+func TestFilesHaveThePathOfTheirList(t *testing.T) {
+	r := newRig(t, simulator.Options{}).serve()
+	for _, list := range []string{listPath, "/siem/v1/batch/events/ci", "/siem/v1/batch/x", "/siem/v1/batch/Events/CG/x_y-0"} {
+		r.sim.AddFault(simulator.Fault{Path: "/siem/", Count: 1, Status: 200, Body: oneFile})
+		_, body := r.get(list)
+		path := strings.TrimPrefix(urls(t, body)[0], r.proxy.URL)
+		if got := batch.ListPath(path); got != list {
+			t.Errorf("%s: the file is of %q", list, got)
+		}
+	}
+	for path, want := range map[string]string{
+		"": "", "/": "", "/batch": "", "/BATCH/events/cg/x": "", listPath: "", "/x/batch/y": "",
+		"/batch/": "/siem/v1/batch/", "/batch/x": "/siem/v1/batch/", "/batch/events/ci/": "/siem/v1/batch/events/ci", "/batch//x": "/siem/v1/batch/",
+	} {
+		if got := batch.ListPath(path); got != want {
+			t.Errorf("%s: of %q", path, got)
+		}
+	}
+}
+
 func TestNothingIsRelayedWithoutKeysOrDownload(t *testing.T) {
 	r := newRig(t, simulator.Options{}).serve()
-	sealed := batch.Path + batch.Seal(t, simulator.DefaultClientSecret, r.sim.BlobURL+"/x", time.Time{}, time.Now())
+	sealed := batch.Path + batch.Seal(t, simulator.DefaultClientSecret, "events/cg", r.sim.BlobURL+"/x", time.Time{}, time.Now())
 	check := func(name string, h http.Handler, acc *account.Account) {
 		r.answer(simulator.Fault{Body: oneFile})
 		for path, want := range map[string]int{listPath: 200, sealed: 404} {

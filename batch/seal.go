@@ -48,19 +48,22 @@ func newAEAD(key secret.Text) (cipher.AEAD, error) {
 	return cipher.NewGCMWithRandomNonce(block)
 }
 
-// seal returns a URL as a text that only the holders of the key can read or make. Mimecast
-// states when the URL expires; zero: it does not.
-func seal(key cipher.AEAD, address string, expiry, now time.Time) string {
+// seal returns a URL as a text that only the holders of the key can read or make, and that
+// opens for the same list only. Mimecast states when the URL expires; zero: it does not.
+func seal(key cipher.AEAD, list, address string, expiry, now time.Time) string {
 	if expiry.Before(now) {
 		expiry = now
 	}
 	plain := binary.BigEndian.AppendUint64(nil, uint64(expiry.Add(sealLife).Unix()))
-	return encoding.EncodeToString(key.Seal(nil, nil, append(plain, address...), []byte(label)))
+	return encoding.EncodeToString(key.Seal(nil, nil, append(plain, address...), boundTo(list)))
 }
 
-// open returns the URL of a seal that was made with one of the secrets and has not
-// expired.
-func open(keys []secret.Text, text string, now time.Time) (address string, ok bool) {
+// boundTo returns the additional data of the seals in a list.
+func boundTo(list string) []byte { return []byte(label + " " + list) }
+
+// open returns the URL of a seal that was made for the list with one of the secrets, and
+// has not expired.
+func open(keys []secret.Text, list, text string, now time.Time) (address string, ok bool) {
 	sealed, err := encoding.DecodeString(text)
 	if err != nil || strings.ContainsAny(text, "\r\n") { // which decoders skip
 		return "", false
@@ -70,7 +73,7 @@ func open(keys []secret.Text, text string, now time.Time) (address string, ok bo
 		if err != nil {
 			continue
 		}
-		if plain, err := aead.Open(nil, nil, sealed, []byte(label)); err == nil && len(plain) > expirySize {
+		if plain, err := aead.Open(nil, nil, sealed, boundTo(list)); err == nil && len(plain) > expirySize {
 			until := time.Unix(int64(binary.BigEndian.Uint64(plain)), 0)
 			return string(plain[expirySize:]), now.Before(until)
 		}

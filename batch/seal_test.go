@@ -17,6 +17,7 @@ import (
 const (
 	address = "https://files.example/log.json.gz?X-Amz-Signature=abc"
 	current = "c4f0secretofthisaccount"
+	list    = "events/cg"
 )
 
 var now = time.Date(2026, 3, 4, 15, 6, 30, 0, time.UTC)
@@ -34,18 +35,18 @@ func sealedWith(t testing.TB, key string, expiry time.Time) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return seal(aead, address, expiry, now)
+	return seal(aead, list, address, expiry, now)
 }
 
 func TestSealsOpenWithTheSecretAndTheOneBefore(t *testing.T) {
 	sealed := sealedWith(t, current, time.Time{})
 	for _, ks := range [][]secret.Text{keys(current), keys("next", current), keys(current, "before")} {
-		if got, ok := open(ks, sealed, now); !ok || got != address {
+		if got, ok := open(ks, list, sealed, now); !ok || got != address {
 			t.Errorf("%q, %v", got, ok)
 		}
 	}
 	for _, ks := range [][]secret.Text{nil, keys("foreign"), keys("", "next", "one more"), keys(current + " ")} {
-		if got, ok := open(ks, sealed, now); ok {
+		if got, ok := open(ks, list, sealed, now); ok {
 			t.Errorf("opened with %d others: %s", len(ks), got)
 		}
 	}
@@ -73,7 +74,7 @@ func TestNobodySealsWithAnEmptySecret(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, ok := open(keys(""), seal(aead, address, now, now), now); ok {
+	if got, ok := open(keys(""), list, seal(aead, list, address, now, now), now); ok {
 		t.Errorf("%s", got)
 	}
 }
@@ -83,7 +84,7 @@ func TestAlteredSealsDoNotOpen(t *testing.T) {
 	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 	check := func(altered string) {
 		t.Helper()
-		if got, ok := open(keys(current), altered, now); ok {
+		if got, ok := open(keys(current), list, altered, now); ok {
 			t.Errorf("%s opens: %s", altered, got)
 		}
 	}
@@ -114,15 +115,26 @@ func TestSealsAreOfThisUseOfTheSecret(t *testing.T) {
 		label string
 		ok    bool
 	}{
-		"as it is":      {append(plain, address...), label, true},
+		"as it is":      {append(plain, address...), label + " " + list, true},
+		"no list":       {append(plain, address...), label, false},
 		"no label":      {append(plain, address...), "", false},
-		"another label": {append(plain, address...), "mimecast-proxy batch URL 2", false},
-		"no URL":        {plain, label, false},
-		"nothing":       {nil, label, false},
+		"another label": {append(plain, address...), "mimecast-proxy batch URL 2 " + list, false},
+		"no URL":        {plain, label + " " + list, false},
+		"nothing":       {nil, label + " " + list, false},
 	} {
 		text := base64.RawURLEncoding.EncodeToString(aead.Seal(nil, nil, c.plain, []byte(c.label)))
-		if _, ok := open(keys(current), text, now); ok != c.ok {
+		if _, ok := open(keys(current), list, text, now); ok != c.ok {
 			t.Errorf("%s: %v", name, ok)
+		}
+	}
+}
+
+// A client may download what it may list.
+func TestSealsOpenForTheirListAlone(t *testing.T) {
+	sealed := sealedWith(t, current, time.Time{})
+	for _, other := range []string{"", "events/ci", "events", "events/", "events/cg/", "/events/cg", "events/CG", "cg", "events/cg/x"} {
+		if _, ok := open(keys(current), other, sealed, now); ok {
+			t.Errorf("%q: opened", other)
 		}
 	}
 }
@@ -139,10 +151,10 @@ func TestSealsExpireAWeekAfterTheURL(t *testing.T) {
 		{"stated in the past", now.Add(-time.Hour), week},
 	} {
 		sealed := sealedWith(t, current, c.expiry)
-		if _, ok := open(keys(current), sealed, now.Add(c.life-time.Second)); !ok {
+		if _, ok := open(keys(current), list, sealed, now.Add(c.life-time.Second)); !ok {
 			t.Errorf("%s: expired too soon", c.name)
 		}
-		if _, ok := open(keys(current), sealed, now.Add(c.life)); ok {
+		if _, ok := open(keys(current), list, sealed, now.Add(c.life)); ok {
 			t.Errorf("%s: still opens", c.name)
 		}
 	}
@@ -155,7 +167,7 @@ func FuzzOnlySealsOpen(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		// A corpus may have seals of other processes.
-		if got, ok := open(keys(current, "before"), text, now); ok && got != address {
+		if got, ok := open(keys(current, "before"), list, text, now); ok && got != address {
 			t.Fatalf("%q opens: %q", text, got)
 		}
 	})
