@@ -49,5 +49,5 @@ func Seal(t *testing.T, key, list, address string, expiry, now time.Time) string
 func NewBody(ctx context.Context, body io.ReadCloser) io.ReadCloser {
 	ctx, cancel := context.WithCancelCause(ctx)
 	context.AfterFunc(ctx, func() { _ = body.Close() }) // as net/http does
-	return &impatientBody{ReadCloser: body, ctx: ctx, cancel: cancel}
+	return &impatientBody{ReadCloser: body, ctx: ctx, cancel: cancel, release: func() {}}
 }

@@ -6,14 +6,17 @@ import (
 	"crypto/x509"
 	"errors"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
+	"mimecast-proxy/account"
 	"mimecast-proxy/event"
 	"mimecast-proxy/problem"
 	"mimecast-proxy/resend"
@@ -26,6 +29,8 @@ const (
 	maxResponseHeader = 64 << 10
 	// bufferSize is how much of a file is read at a time.
 	bufferSize = 32 << 10
+	// maxUnusedHosts is how many hosts may be remembered without a download.
+	maxUnusedHosts = 64
 )
 
 // TransportOptions say how to reach the hosts of batch files. The zero value is usable:
@@ -41,8 +46,9 @@ type TransportOptions struct {
 	// wait for response headers; IdleTimeout the life of an unused connection. 0 means
 	// no bound.
 	DialTimeout, ResponseTimeout, IdleTimeout time.Duration
-	// MaxConnections bounds the connections to a host, and so the downloads from it.
-	// Further ones wait. 0 means no bound.
+	// MaxConnections bounds the downloads from a host at a time, each of which has a
+	// connection. As soon as several accounts are in use, none has more than half. Further
+	// ones wait for at most DialTimeout. 0 means no bound.
 	MaxConnections int
 	// AllowLoopback reports whether http, any port and IP addresses are acceptable for
 	// files on this machine, for the account in a context. Only a simulator has such files.
@@ -65,6 +71,9 @@ type Transport struct {
 	port     uint16
 	forward  func(*url.URL) (*url.URL, error)
 	forRoots atomic.Pointer[transports]
+
+	mu    sync.Mutex
+	hosts map[string]*account.Places // guarded by mu: the downloads from each
 }
 
 // transports are one for each way. Connections of local may lead to this machine, and
@@ -73,7 +82,7 @@ type transports struct{ direct, local, proxied *http.Transport }
 
 // NewTransport returns a transport.
 func NewTransport(o TransportOptions) *Transport {
-	t := &Transport{options: o, port: 443, forward: o.Proxy}
+	t := &Transport{options: o, port: 443, forward: o.Proxy, hosts: map[string]*account.Places{}}
 	if t.forward == nil {
 		t.forward = func(*url.URL) (*url.URL, error) { return nil, nil }
 	}
@@ -105,7 +114,6 @@ func (t *Transport) newTransport(roots *x509.CertPool, dialer *net.Dialer) *http
 		TLSHandshakeTimeout:    t.options.DialTimeout,
 		ResponseHeaderTimeout:  t.options.ResponseTimeout,
 		IdleConnTimeout:        t.options.IdleTimeout,
-		MaxConnsPerHost:        t.options.MaxConnections,
 		MaxResponseHeaderBytes: maxResponseHeader,
 		ReadBufferSize:         bufferSize,
 		DisableCompression:     true,
@@ -136,9 +144,15 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		resend.CloseBody(r)
 		return nil, explain(err)
 	}
+	release, err := t.enter(r)
+	if err != nil {
+		resend.CloseBody(r)
+		return nil, err
+	}
 	ctx, cancel := context.WithCancelCause(r.Context())
 	res, err := way.RoundTrip(r.WithContext(ctx))
 	if err != nil {
+		release()
 		cancel(nil)
 		if r.Context().Err() != nil {
 			return nil, err
@@ -146,8 +160,45 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, explain(err)
 	}
 	res.Request = r
-	res.Body = &impatientBody{ReadCloser: res.Body, ctx: ctx, cancel: cancel}
+	res.Body = &impatientBody{ReadCloser: res.Body, ctx: ctx, cancel: cancel, release: release}
 	return res, nil
+}
+
+// enter waits until a download from a host may begin. The func that it returns says that
+// it has ended.
+func (t *Transport) enter(r *http.Request) (release func(), err error) {
+	a, places := account.Of(r.Context()), t.places(r.URL.Host)
+	ctx := r.Context()
+	if t.options.DialTimeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, t.options.DialTimeout)
+		defer cancel()
+	}
+	err = places.Take(ctx, a)
+	switch {
+	case err == nil:
+		return sync.OnceFunc(func() { places.Release(a) }), nil
+	case r.Context().Err() != nil:
+		return nil, r.Context().Err()
+	}
+	p := problem.New(event.TooBusy, "As many batch files are downloaded from that host as may be. Retry later, or raise PROXY_MAX_CONNECTIONS.")
+	p.RetryAfter = busyRetryAfter
+	return nil, p.Because(err)
+}
+
+// places are those of the downloads from a host.
+func (t *Transport) places(host string) *account.Places {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	places, ok := t.hosts[host]
+	if !ok {
+		if len(t.hosts) >= maxUnusedHosts {
+			maps.DeleteFunc(t.hosts, func(_ string, p *account.Places) bool { return p.Unused() })
+		}
+		places = account.NewPlaces(t.options.MaxConnections)
+		t.hosts[host] = places
+	}
+	return places
 }
 
 func (t *Transport) transportFor(ctx context.Context, u *url.URL) (*http.Transport, error) {
@@ -218,9 +269,10 @@ func explain(err error) *problem.Problem {
 // that its reader takes does not count.
 type impatientBody struct {
 	io.ReadCloser
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-	timer  *time.Timer
+	ctx     context.Context
+	cancel  context.CancelCauseFunc
+	release func()
+	timer   *time.Timer
 }
 
 // Read implements io.Reader.
@@ -240,6 +292,7 @@ func (b *impatientBody) Read(p []byte) (int, error) {
 
 // Close implements io.Closer.
 func (b *impatientBody) Close() error {
+	defer b.release()
 	defer b.cancel(nil)
 	return b.ReadCloser.Close()
 }

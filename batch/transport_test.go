@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -364,4 +365,67 @@ func download(t *testing.T, transport http.RoundTripper, a *account.Account, add
 	defer res.Body.Close()
 	body, err := io.ReadAll(res.Body)
 	return string(body), err
+}
+
+// Downloads that hang, or whose clients read slowly, leave the others theirs.
+func TestNoAccountTakesAllDownloadsFromAHost(t *testing.T) {
+	hang := make(chan struct{})
+	files := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			_ = http.NewResponseController(w).Flush()
+			select {
+			case <-hang:
+			case <-r.Context().Done():
+			}
+		}
+		_, _ = io.WriteString(w, "file")
+	}))
+	t.Cleanup(files.Close)
+	a, b := new(account.Account), new(account.Account)
+	a.SetShare(100, 0)
+	b.SetShare(100, 0)
+	transport := batch.NewTransport(batch.TransportOptions{AllowLoopback: always, MaxConnections: 4, DialTimeout: 200 * time.Millisecond})
+	t.Cleanup(transport.CloseIdleConnections)
+	begin := func(of *account.Account) (*http.Response, error) {
+		r, err := http.NewRequestWithContext(account.NewContext(t.Context(), of, ""), http.MethodGet, files.URL+"/slow", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return transport.RoundTrip(r)
+	}
+	var slow []*http.Response
+	for range 2 {
+		res, err := begin(a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		slow = append(slow, res)
+	}
+	_, err := begin(a) //nolint:bodyclose // there is none
+	if p, ok := errors.AsType[*problem.Problem](err); !ok || p.Code != event.TooBusy || p.RetryAfter != time.Second {
+		t.Errorf("a third one got %v", err)
+	}
+	for range 3 {
+		if body, err := download(t, transport, b, files.URL); body != "file" {
+			t.Errorf("another account got %q, %v", body, err)
+		}
+	}
+	ctx, cancel := context.WithCancelCause(account.NewContext(t.Context(), a, ""))
+	cancel(nil)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, files.URL, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := transport.RoundTrip(r); !errors.Is(err, context.Canceled) { //nolint:bodyclose // there is none
+		t.Errorf("whose client has gone: %v", err)
+	}
+	close(hang)
+	for _, res := range slow {
+		_ = res.Body.Close()
+		_ = res.Body.Close() // gives back no other's
+	}
+	if body, err := download(t, transport, a, files.URL); body != "file" {
+		t.Errorf("then %q, %v", body, err)
+	}
 }
