@@ -30,9 +30,9 @@ import (
 	"context"
 	"net/http"
 	"sync"
-	"sync/atomic"
 	"time"
 
+	"mimecast-proxy/account"
 	"mimecast-proxy/mimecast"
 	"mimecast-proxy/problem"
 )
@@ -51,8 +51,10 @@ type Options struct {
 	// headers in it. nil means that events come from the stream
 	// alone, for a proxy that can reach no such host.
 	Download http.RoundTripper
-	// MaxTranslations bounds the calls of get-siem-logs at a time; 0 means no bound. Each
-	// keeps a page of events in memory while its client reads. Calls beyond it get 503.
+	// MaxTranslations bounds the pages of events in memory at a time, from the first byte of
+	// Mimecast's until the client has read them; 0 means no bound. Each has up to 8 MiB. As
+	// soon as several accounts are in use, none has more than half. Further ones wait 5
+	// seconds for their first byte, and their calls get 503 then.
 	MaxTranslations int
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
@@ -90,7 +92,7 @@ func Wrap(o Options) func(http.Handler) http.Handler {
 		o.Now = time.Now
 	}
 	return func(next http.Handler) http.Handler {
-		return &layer{Options: o, next: next, reported: map[string]bool{}}
+		return &layer{Options: o, next: next, reported: map[string]bool{}, translations: account.NewPlaces(o.MaxTranslations)}
 	}
 }
 
@@ -99,8 +101,8 @@ type layer struct {
 	next   http.Handler
 	caught caughtUp
 	files  fileClock
-	// translations is how many calls of get-siem-logs there are.
-	translations atomic.Int64
+	// translations are the calls of get-siem-logs that keep a page.
+	translations *account.Places
 
 	mu       sync.Mutex
 	reported map[string]bool // paths of mimecast.API1Calls

@@ -30,7 +30,7 @@ func (t *translation) ask(path string, query url.Values) *capture {
 			req.Header[name] = v
 		}
 	}
-	c := &capture{w: t.w, header: http.Header{}}
+	c := &capture{w: t.w, header: http.Header{}, enter: t.enter}
 	t.next.ServeHTTP(c, req)
 	if !c.began {
 		c.WriteHeader(http.StatusOK)
@@ -48,6 +48,9 @@ type capture struct {
 	began     bool
 	forwarded bool
 	overflow  bool
+	// enter reports whether the response may be kept; busy: it may not.
+	enter func() bool
+	busy  bool
 }
 
 // Header implements http.ResponseWriter.
@@ -61,7 +64,9 @@ func (c *capture) WriteHeader(status int) {
 	c.began = true
 	if status != http.StatusOK {
 		c.forwardHeader(status)
+		return
 	}
+	c.busy = !c.enter()
 }
 
 func (c *capture) forwardHeader(status int) {
@@ -78,6 +83,7 @@ func (c *capture) Write(b []byte) (int, error) {
 	switch {
 	case c.forwarded:
 		return c.w.Write(b)
+	case c.busy:
 	case c.body.Len()+len(b) > maxPage:
 		c.overflow = true
 	default:

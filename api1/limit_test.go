@@ -7,76 +7,104 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"runtime"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
+	"mimecast-proxy/account"
 	"mimecast-proxy/api1"
 	"mimecast-proxy/event"
 	"mimecast-proxy/problem"
 )
 
-// Each translation keeps a page in memory for as long as its client reads.
+// slowWriter is the response for a client that reads nothing until it is closed.
+type slowWriter struct {
+	*httptest.ResponseRecorder
+	read chan struct{}
+}
+
+func (w slowWriter) Write(b []byte) (int, error) {
+	<-w.read
+	return w.ResponseRecorder.Write(b)
+}
+
+// Each translation keeps a page in memory for as long as its client reads, and none while
+// Mimecast's response has not begun.
 func TestTranslationsAtATimeAreBounded(t *testing.T) {
-	for _, most := range []int{0, 1, 2} {
-		t.Run(fmt.Sprint(most), func(t *testing.T) {
+	for _, c := range []struct{ most, share, slow int }{{0, 0, 5}, {1, 0, 1}, {2, 0, 2}, {4, 9, 2}, {2, 9, 1}} {
+		t.Run(fmt.Sprintf("%+v", c), func(t *testing.T) {
 			f := newFake(t)
-			var failed *problem.Problem
-			f.trace.Failed = func(_ context.Context, p *problem.Problem) { failed = p }
 			f.stream["receipt"] = []string{f.event(nil)}
-			arrived, release := make(chan struct{}), make(chan struct{})
-			next := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				if r.Header.Get("X-Mc-Accountcode") == "slow" {
-					arrived <- struct{}{}
-					<-release
-					r.Header.Del("X-Mc-Accountcode")
-				}
-				f.serveAPI(w, r)
-			})
-			layer := api1.Wrap(api1.Options{Translate: true, MaxTranslations: most, Now: f.clock.Now, Trace: f.trace})(next)
-			call := func(path, accountCode string) *httptest.ResponseRecorder {
-				r := httptest.NewRequest("POST", path, nil)
-				r.Header.Set("X-Mc-Accountcode", accountCode)
-				w := httptest.NewRecorder()
-				layer.ServeHTTP(w, r)
-				return w
-			}
-			const path = "/api/audit/get-siem-logs"
-			slow := max(most, 1)
-			done := make(chan *httptest.ResponseRecorder)
-			for range slow {
-				go func() { done <- call(path, "slow") }()
-				<-arrived
-			}
-			if w := call("/api/login/logout", ""); w.Code != 200 {
-				t.Errorf("a login call got %d", w.Code)
-			}
-			w := call(path, "")
-			if most == 0 {
-				if w.Code != 200 {
-					t.Errorf("without a bound: %d %s", w.Code, w.Body)
-				}
-			} else if w.Code != 503 || w.Header().Get(problem.Header) != string(event.TooBusy) || w.Header().Get("Retry-After") != "1" || w.Header().Get(api1.Header) != "translated" {
-				t.Errorf("%d %v", w.Code, w.Header())
-			} else if failed == nil || failed.Code != event.TooBusy {
-				t.Errorf("reported was %v", failed)
-			}
-			// The slow ones ask for ten types each, and wait at each page.
-			go func() {
-				for range arrived {
-				}
-			}()
-			close(release)
-			for range slow {
-				if w := <-done; w.Code != 200 {
-					t.Errorf("a slow call got %d", w.Code)
-				}
-			}
-			close(arrived)
-			if w := call(path, ""); w.Code != 200 {
-				t.Errorf("then %d %s", w.Code, w.Body)
-			}
+			synctest.Test(t, func(t *testing.T) { boundTranslations(t, f, c.most, c.share, c.slow) })
 		})
 	}
+}
+
+func boundTranslations(t *testing.T, f *fake, most, share, slow int) {
+	var failed []event.Code
+	f.trace.Failed = func(_ context.Context, p *problem.Problem) { failed = append(failed, p.Code) }
+	hang := make(chan struct{})
+	next := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("User-Agent") == "hangs" {
+			<-hang
+		}
+		f.serveAPI(w, r)
+	})
+	layer := api1.Wrap(api1.Options{Translate: true, MaxTranslations: most, Now: f.clock.Now, Trace: f.trace})(next)
+	a, b := new(account.Account), new(account.Account)
+	a.SetShare(share, 0)
+	b.SetShare(share, 0)
+	call := func(w http.ResponseWriter, of *account.Account, path, userAgent string) {
+		r := httptest.NewRequest(http.MethodPost, path, nil)
+		r.Header.Set("User-Agent", userAgent)
+		layer.ServeHTTP(w, r.WithContext(account.NewContext(r.Context(), of, "")))
+	}
+	const path = "/api/audit/get-siem-logs"
+	status := func(of *account.Account, path string) (int, http.Header) {
+		w := httptest.NewRecorder()
+		call(w, of, path, "")
+		return w.Code, w.Header()
+	}
+	var calls sync.WaitGroup
+	for range most + 1 { // these have nothing to keep yet
+		calls.Go(func() { call(httptest.NewRecorder(), a, path, "hangs") })
+	}
+	synctest.Wait()
+	if got, _ := status(a, path); got != 200 {
+		t.Errorf("beside calls that wait for Mimecast: %d", got)
+	}
+	read := make(chan struct{})
+	for range slow {
+		calls.Go(func() { call(slowWriter{httptest.NewRecorder(), read}, a, path, "") })
+	}
+	synctest.Wait()
+	got, header := status(a, path)
+	if most == 0 {
+		if got != 200 {
+			t.Errorf("without a bound: %d", got)
+		}
+	} else if got != 503 || header.Get(problem.Header) != string(event.TooBusy) || header.Get("Retry-After") != "1" || header.Get(api1.Header) != "translated" {
+		t.Errorf("%d %v", got, header)
+	} else if !slices.Equal(failed, []event.Code{event.TooBusy}) {
+		t.Errorf("reported was %v", failed)
+	}
+	if got, _ := status(a, "/api/login/logout"); got != 200 {
+		t.Errorf("a login call got %d", got)
+	}
+	if share > 0 {
+		if got, _ := status(b, path); got != 200 {
+			t.Errorf("another account got %d", got)
+		}
+	}
+	time.AfterFunc(time.Second, func() { close(read) })
+	if got, _ := status(a, path); got != 200 { // waits for a place
+		t.Errorf("then %d", got)
+	}
+	close(hang)
+	calls.Wait()
 }
 
 // measuringWriter measures the heap at the first write, as one of a slow client would be.

@@ -1,6 +1,7 @@
 package api1
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"net/url"
@@ -26,6 +27,9 @@ const (
 	maxBatchBytes = 8 << 20
 	// unknownSize counts for a file whose size Mimecast does not tell.
 	unknownSize = 1 << 20
+	// maxPageWait is how long a page that Mimecast sends may wait for other clients to read
+	// theirs. It has used up a call of Mimecast's quota.
+	maxPageWait = 5 * time.Second
 	// busyRetryAfter is the Retry-After for a call beyond MaxTranslations.
 	busyRetryAfter = time.Second
 )
@@ -40,6 +44,7 @@ type translation struct {
 	now     time.Time
 	calls   int // pages that were asked for
 	skipped int // lines that were no events
+	entered bool
 }
 
 // serveSIEMLogs answers a call of get-siem-logs: with the events of the first type that
@@ -53,14 +58,27 @@ func (l *layer) serveSIEMLogs(w http.ResponseWriter, r *http.Request) {
 		l.fail(w, r, p)
 		return
 	}
-	defer l.translations.Add(-1)
-	if n := l.translations.Add(1); l.MaxTranslations > 0 && n > int64(l.MaxTranslations) {
-		l.fail(w, r, l.tooBusy())
-		return
-	}
 	t := &translation{layer: l, w: w, r: r, request: req, now: l.Now()}
+	defer t.leave()
 	t.cursor = t.startingPoint()
 	t.serve()
+}
+
+// enter waits until a page may be kept, and reports whether it may. Nothing is kept while
+// Mimecast's response has not begun.
+func (t *translation) enter() bool {
+	ctx, cancel := context.WithTimeout(t.r.Context(), maxPageWait)
+	defer cancel()
+	t.entered = t.translations.Take(ctx, account.Of(ctx)) == nil
+	return t.entered
+}
+
+// leave says that no page is kept any more.
+func (t *translation) leave() {
+	if t.entered {
+		t.entered = false
+		t.translations.Release(account.Of(t.r.Context()))
+	}
 }
 
 // tooBusy is the error response for a call beyond MaxTranslations.
@@ -120,6 +138,7 @@ func (t *translation) read(i int) (responded bool) {
 		} else {
 			responded = t.readStream(i, p)
 		}
+		t.leave()
 		if responded {
 			return true
 		}
@@ -173,6 +192,10 @@ func (t *translation) page(path string, query url.Values) (p page, ok bool) {
 	query.Set("pageSize", strconv.Itoa(pageSize))
 	c := t.ask(path, query)
 	if c.forwarded {
+		return p, false
+	}
+	if c.busy {
+		t.fail(t.w, t.r, t.tooBusy())
 		return p, false
 	}
 	body, err := c.content()

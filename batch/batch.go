@@ -14,7 +14,6 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"mimecast-proxy/account"
@@ -61,8 +60,10 @@ type Options struct {
 	// BaseURL returns the scheme and host that a client called, such as
 	// https://proxy.example:8443. It is for the URLs that the client gets.
 	BaseURL func(*http.Request) string
-	// MaxLists bounds the lists at a time; 0 means no bound. Each keeps a response of
-	// up to 8 MiB in memory while its client reads. Requests beyond it get 503.
+	// MaxLists bounds the lists in memory at a time, from the first byte of Mimecast's until
+	// the client has read it; 0 means no bound. Each has up to 8 MiB. As soon as several
+	// accounts are in use, none has more than half. Further ones wait 5 seconds for their
+	// first byte, and get 503 then.
 	MaxLists int
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
@@ -95,14 +96,14 @@ func Wrap(o Options) func(http.Handler) http.Handler {
 		if o.Download == nil {
 			return next
 		}
-		return &layer{Options: o, next: next}
+		return &layer{Options: o, next: next, lists: account.NewPlaces(o.MaxLists)}
 	}
 }
 
 type layer struct {
 	Options
 	next  http.Handler
-	lists atomic.Int64 // in flight
+	lists *account.Places
 }
 
 // ServeHTTP implements http.Handler.

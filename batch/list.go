@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"mimecast-proxy/account"
 	"mimecast-proxy/event"
 	"mimecast-proxy/problem"
 	"mimecast-proxy/secret"
@@ -22,20 +24,26 @@ import (
 const (
 	// maxList bounds a list, in bytes. One of 100 files has some 200 KB.
 	maxList = 8 << 20
-	// busyRetryAfter is the Retry-After for a list beyond MaxLists.
+	// maxListWait is how long a list that Mimecast sends may wait for others to be read. It
+	// has used up a call of Mimecast's quota.
+	maxListWait = 5 * time.Second
+	// busyRetryAfter is the Retry-After for what is beyond MaxLists or MaxConnections.
 	busyRetryAfter = time.Second
 )
 
 // serveList serves a list of files, with URLs of the proxy in the place of Mimecast's.
 func (l *layer) serveList(w http.ResponseWriter, r *http.Request, key secret.Text) {
-	defer l.lists.Add(-1)
-	if n := l.lists.Add(1); l.MaxLists > 0 && n > int64(l.MaxLists) {
-		p := problem.New(event.TooBusy, "The proxy is rewriting %d lists of batch files and accepts no more. Retry later.", l.MaxLists)
-		p.RetryAfter = busyRetryAfter
-		l.fail(w, r, p)
-		return
-	}
-	list := &listWriter{ResponseWriter: w}
+	a := account.Of(r.Context())
+	list := &listWriter{ResponseWriter: w, enter: func() error {
+		ctx, cancel := context.WithTimeout(r.Context(), maxListWait)
+		defer cancel()
+		return l.lists.Take(ctx, a)
+	}}
+	defer func() {
+		if list.entered {
+			l.lists.Release(a)
+		}
+	}()
 	list.serve(l.next, wholeAndPlain(r))
 	if list.passedOn {
 		return
@@ -43,8 +51,21 @@ func (l *layer) serveList(w http.ResponseWriter, r *http.Request, key secret.Tex
 	if err := l.sendList(list, r, key); err != nil {
 		clear(w.Header())
 		maps.Copy(w.Header(), list.before)
-		l.fail(w, r, problem.New(event.UpstreamReset, "Mimecast's list of batch files cannot be relayed: %v.", err).Because(err))
+		l.fail(w, r, l.listProblem(r, err))
 	}
+}
+
+// listProblem is the error response for a list that was not sent.
+func (l *layer) listProblem(r *http.Request, err error) *problem.Problem {
+	switch {
+	case r.Context().Err() != nil:
+		return explainTo(r, err)
+	case errors.Is(err, errTooMany):
+		p := problem.New(event.TooBusy, "The proxy is rewriting %d lists of batch files and accepts no more. Retry later.", l.MaxLists)
+		p.RetryAfter = busyRetryAfter
+		return p
+	}
+	return problem.New(event.UpstreamReset, "Mimecast's list of batch files cannot be relayed: %v.", err).Because(err)
 }
 
 // wholeAndPlain returns a request whose response is neither compressed nor a part: those
@@ -95,22 +116,25 @@ func (l *layer) sendList(list *listWriter, r *http.Request, key secret.Text) err
 // to the client.
 type listWriter struct {
 	http.ResponseWriter
+	// enter waits until a list may be kept. entered: it may be.
+	enter   func() error
+	entered bool
 	// before has the headers that were there before the response's.
 	before   http.Header
 	header   http.Header // of the response that is kept
 	status   int         // of that response; 0: it has not begun
 	body     bytes.Buffer
 	passedOn bool
-	tooLarge bool
+	err      error // why the response is not kept
 }
 
-// serve lets a handler respond. One that is cut because its response is too large has
-// sent nothing yet.
+// serve lets a handler respond. One that is cut because its response is not kept has sent
+// nothing yet.
 func (w *listWriter) serve(next http.Handler, r *http.Request) {
 	defer func() {
 		why := recover()
 		err, _ := why.(error)
-		if wasCut := w.tooLarge && errors.Is(err, http.ErrAbortHandler); why != nil && !wasCut {
+		if wasCut := w.err != nil && errors.Is(err, http.ErrAbortHandler); why != nil && !wasCut {
 			panic(why)
 		}
 		w.WriteHeader(http.StatusOK) // if it did not say so
@@ -130,10 +154,16 @@ func (w *listWriter) WriteHeader(status int) {
 		w.ResponseWriter.WriteHeader(status)
 	default:
 		w.status, w.header = status, w.Header().Clone()
+		if w.entered = w.enter() == nil; !w.entered {
+			w.err = errTooMany
+		}
 	}
 }
 
-var errTooLarge = fmt.Errorf("it has more than %d bytes", maxList)
+var (
+	errTooMany  = errors.New("too many lists are kept")
+	errTooLarge = fmt.Errorf("it has more than %d bytes", maxList)
+)
 
 // Write implements http.ResponseWriter.
 func (w *listWriter) Write(b []byte) (int, error) {
@@ -141,9 +171,11 @@ func (w *listWriter) Write(b []byte) (int, error) {
 	switch {
 	case w.passedOn:
 		return w.ResponseWriter.Write(b)
-	case w.body.Len()+len(b) > maxList:
-		w.tooLarge = true
-		return 0, errTooLarge
+	case w.err == nil && w.body.Len()+len(b) > maxList:
+		w.err = errTooLarge
+	}
+	if w.err != nil {
+		return 0, w.err
 	}
 	return w.body.Write(b)
 }
@@ -163,8 +195,8 @@ func (w *listWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 func (w *listWriter) content() ([]byte, error) {
 	coding := strings.ToLower(w.header.Get("Content-Encoding"))
 	switch {
-	case w.tooLarge:
-		return nil, errTooLarge
+	case w.err != nil:
+		return nil, w.err
 	case coding == "" || coding == "identity":
 		return w.body.Bytes(), nil
 	case coding != "gzip":

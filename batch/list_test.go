@@ -3,6 +3,7 @@ package batch_test
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"crypto/tls"
 	"fmt"
 	"io"
@@ -11,7 +12,9 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"mimecast-proxy/account"
@@ -317,43 +320,106 @@ type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// Each list is in memory for as long as its client reads.
+// slowWriter is the response for a client that reads nothing until it is closed.
+type slowWriter struct {
+	*httptest.ResponseRecorder
+	read chan struct{}
+}
+
+func (w slowWriter) Write(b []byte) (int, error) {
+	<-w.read
+	return w.ResponseRecorder.Write(b)
+}
+
+// Each list is in memory for as long as its client reads, and none while Mimecast's response
+// has not begun.
 func TestListsAtATimeAreBounded(t *testing.T) {
-	r := newRig(t, simulator.Options{})
-	const most = 2
-	r.options.MaxLists = most
-	r.serve()
-	arrived, release := make(chan struct{}), make(chan struct{})
-	toAPI := r.acc.Transport
-	r.acc.Transport = roundTripper(func(q *http.Request) (*http.Response, error) {
-		if q.Header.Get("User-Agent") == "slow" {
-			arrived <- struct{}{}
+	for _, c := range []struct{ most, share, slow int }{{0, 0, 5}, {1, 0, 1}, {2, 0, 2}, {4, 9, 2}, {2, 9, 1}} {
+		t.Run(fmt.Sprintf("%+v", c), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { boundLists(t, c.most, c.share, c.slow) })
+		})
+	}
+}
+
+func boundLists(t *testing.T, most, share, slow int) {
+	var failed []event.Code
+	hang := make(chan struct{})
+	next := http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		switch q.Header.Get("User-Agent") {
+		case "hangs":
+			<-hang
+		case "rejected":
+			w.WriteHeader(http.StatusTooManyRequests)
+			return
 		}
-		return toAPI.RoundTrip(q)
+		w.Header().Set("Etag", `"x"`)
+		if _, err := io.WriteString(w, oneFile); err != nil {
+			panic(http.ErrAbortHandler) // as httputil.ReverseProxy does
+		}
 	})
-	r.sim.AddFault(simulator.Fault{Path: "/siem/v1/batch/", Count: most, Status: 200, Body: oneFile, Until: release})
-	done := make(chan int)
-	for range most {
-		go func() {
-			res, _ := r.get(listPath, "User-Agent", "slow")
-			done <- res.StatusCode
-		}()
-		<-arrived
+	layer := batch.Wrap(batch.Options{
+		Download: http.DefaultTransport, MaxLists: most, BaseURL: func(*http.Request) string { return "http://proxy.example" },
+		Trace: batch.Trace{Failed: func(_ context.Context, p *problem.Problem) { failed = append(failed, p.Code) }},
+	})(next)
+	accountWithShare := func() *account.Account {
+		one := &account.Account{SealKeys: func() []secret.Text { return []secret.Text{secret.New("a secret")} }}
+		one.SetShare(share, 0)
+		return one
 	}
-	res, body := r.get(listPath)
-	if res.StatusCode != http.StatusServiceUnavailable || res.Header.Get(problem.Header) != string(event.TooBusy) || res.Header.Get("Retry-After") != "1" {
-		t.Errorf("%d %v %s", res.StatusCode, res.Header, body)
+	a, b := accountWithShare(), accountWithShare()
+	list := func(ctx context.Context, w http.ResponseWriter, of *account.Account, userAgent string) {
+		q := httptest.NewRequestWithContext(account.NewContext(ctx, of, ""), http.MethodGet, listPath, nil)
+		q.Header.Set("User-Agent", userAgent)
+		layer.ServeHTTP(w, q)
 	}
-	if got := r.reported(); got != "[] [] [too_busy]" {
-		t.Errorf("reported was %s", got)
+	status := func(of *account.Account, userAgent string) (int, http.Header) {
+		w := httptest.NewRecorder()
+		list(t.Context(), w, of, userAgent)
+		return w.Code, w.Header()
 	}
-	close(release)
-	for range most {
-		if status := <-done; status != http.StatusOK {
-			t.Errorf("%d", status)
+	var lists sync.WaitGroup
+	for range most + 1 { // these have nothing to keep yet
+		lists.Go(func() { list(t.Context(), httptest.NewRecorder(), a, "hangs") })
+	}
+	synctest.Wait()
+	if got, _ := status(a, ""); got != 200 {
+		t.Errorf("beside lists that wait for Mimecast: %d", got)
+	}
+	read := make(chan struct{})
+	for range slow {
+		lists.Go(func() { list(t.Context(), slowWriter{httptest.NewRecorder(), read}, a, "") })
+	}
+	synctest.Wait()
+	got, header := status(a, "")
+	if most == 0 {
+		if got != 200 {
+			t.Errorf("without a bound: %d", got)
+		}
+	} else if got != 503 || header.Get(problem.Header) != string(event.TooBusy) || header.Get("Retry-After") != "1" || header.Get("Etag") != "" {
+		t.Errorf("%d %v", got, header)
+	} else if !slices.Equal(failed, []event.Code{event.TooBusy}) {
+		t.Errorf("reported was %v", failed)
+	}
+	if most > 0 {
+		gone, cancel := context.WithCancel(t.Context())
+		cancel()
+		list(gone, httptest.NewRecorder(), a, "")
+		if !slices.Contains(failed, event.ClientGone) {
+			t.Errorf("of a client that has gone: %v", failed)
 		}
 	}
-	if res, _ := r.get(listPath); res.StatusCode != http.StatusOK {
-		t.Errorf("then %d", res.StatusCode)
+	if got, _ := status(a, "rejected"); got != 429 {
+		t.Errorf("an error response: %d", got)
 	}
+	if share > 0 {
+		if got, _ := status(b, ""); got != 200 {
+			t.Errorf("another account got %d", got)
+		}
+	}
+	time.AfterFunc(time.Second, func() { close(read) })
+	if got, _ := status(a, ""); got != 200 { // waits for a place
+		t.Errorf("then %d", got)
+	}
+	close(hang)
+	lists.Wait()
 }
