@@ -402,7 +402,7 @@ func TestNoAccountTakesAllDownloadsFromAHost(t *testing.T) {
 		defer res.Body.Close()
 		slow = append(slow, res)
 	}
-	_, err := begin(a) //nolint:bodyclose // there is none
+	_, err := begin(a)
 	if p, ok := errors.AsType[*problem.Problem](err); !ok || p.Code != event.TooBusy || p.RetryAfter != time.Second {
 		t.Errorf("a third one got %v", err)
 	}
@@ -417,7 +417,7 @@ func TestNoAccountTakesAllDownloadsFromAHost(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := transport.RoundTrip(r); !errors.Is(err, context.Canceled) { //nolint:bodyclose // there is none
+	if _, err := transport.RoundTrip(r); !errors.Is(err, context.Canceled) {
 		t.Errorf("whose client has gone: %v", err)
 	}
 	close(hang)
