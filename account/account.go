@@ -52,8 +52,16 @@ func (a *Account) SetShare(requests int, bytes int64) {
 func (a *Account) MaxRequests() int { return int(a.maxRequests.Load()) }
 
 // Enter counts a request as in flight until [Account.Leave] is called, or reports that as
-// many as may be are in flight.
-func (a *Account) Enter() bool { return take(&a.inFlight, 1, a.maxRequests.Load()) }
+// many as may be are in flight. displace ends a request of the account, whose place then
+// counts as free, and reports whether it did; it may be nil.
+func (a *Account) Enter(displace func() bool) bool {
+	limit := a.maxRequests.Load()
+	if n := a.inFlight.Add(1); limit > 0 && n > limit && (displace == nil || !displace()) {
+		a.inFlight.Add(-1)
+		return false
+	}
+	return true
+}
 
 // Leave ends what [Account.Enter] began.
 func (a *Account) Leave() { a.inFlight.Add(-1) }

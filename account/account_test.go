@@ -30,7 +30,7 @@ func TestNoMoreRequestsEnterThanTheAccountMayHave(t *testing.T) {
 		var all sync.WaitGroup
 		for range 40 {
 			all.Go(func() {
-				if a.Enter() {
+				if a.Enter(nil) {
 					entered.Add(1)
 				}
 			})
@@ -42,7 +42,7 @@ func TestNoMoreRequestsEnterThanTheAccountMayHave(t *testing.T) {
 		for range entered.Load() {
 			a.Leave()
 		}
-		if a.InFlight() != 0 || !a.Enter() {
+		if a.InFlight() != 0 || !a.Enter(nil) {
 			t.Errorf("%d at most: %d in flight after the end", limit, a.InFlight())
 		}
 	}

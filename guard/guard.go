@@ -152,7 +152,7 @@ func (d *dataPort) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // serveInSlot serves a request that finds a slot, and reports whether it was
 // rejected.
 func (g *Guard) serveInSlot(w http.ResponseWriter, r *http.Request, next http.Handler) (rejected bool) {
-	if !g.slots.take(g.uploads.displace) {
+	if !g.slots.take(g.displace) {
 		g.reject(w, r, g.slots.tooBusy())
 		return true
 	}
@@ -160,6 +160,11 @@ func (g *Guard) serveInSlot(w http.ResponseWriter, r *http.Request, next http.Ha
 	r, done := g.uploads.add(w, r)
 	defer done()
 	return g.serve(w, r, next)
+}
+
+// displace ends a silent upload, of any client, and reports whether there is one.
+func (g *Guard) displace() bool {
+	return g.uploads.displace(nil, tooBusy("The proxy was full, and no part of the request body arrived. Resend the request, or raise PROXY_MAX_REQUESTS.")) != nil
 }
 
 // serve makes the checks, in the contract's order, and reports whether it rejected

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"mimecast-proxy/problem"
 )
 
 // How long a client must have sent nothing before its slot can be given to another
@@ -29,7 +31,9 @@ type upload struct {
 	// readStarted is when the Read under way began, in Unix nanoseconds; 0: none is.
 	readStarted atomic.Int64
 	started     atomic.Bool
-	displaced   atomic.Bool
+	// displaced is the response to the client if its slot was given to another request.
+	displaced atomic.Pointer[problem.Problem]
+	client    *client // guarded by uploads.mu; nil: not known yet
 }
 
 // add returns r with a body that can be displaced, until done is called.
@@ -55,14 +59,27 @@ func (u *uploads) remove(body *upload) {
 	delete(u.bodies, body)
 }
 
-// displace ends the request whose client has sent nothing for the longest time, and
-// reports whether there is one.
-func (u *uploads) displace() bool {
+// setClient notes whose request has the body.
+func (u *uploads) setClient(body io.Reader, c *client) {
+	if b, ok := body.(*upload); ok {
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		b.client = c
+	}
+}
+
+// displace ends the request whose client has sent nothing for the longest time, of those
+// with a client that is passes; nil: of all. It returns the request's body, or nil if
+// there is none. full says in the response what was full.
+func (u *uploads) displace(is func(*client) bool, full *problem.Problem) *upload {
 	var longest *upload
 	now := time.Now()
 	since := now.UnixNano()
 	u.mu.Lock()
 	for body := range u.bodies {
+		if is != nil && (body.client == nil || !is(body.client)) {
+			continue
+		}
 		if at := body.readStarted.Load(); at != 0 && at < since && now.Sub(time.Unix(0, at)) >= body.maxSilence() {
 			longest, since = body, at
 		}
@@ -70,13 +87,13 @@ func (u *uploads) displace() bool {
 	delete(u.bodies, longest)
 	u.mu.Unlock()
 	if longest == nil {
-		return false
+		return nil
 	}
-	longest.displaced.Store(true)
+	longest.displaced.Store(full)
 	// Its Read ends with a timeout. A writer without deadlines is none of
 	// net/http's.
 	_ = longest.response.SetReadDeadline(time.Now().Add(time.Millisecond))
-	return true
+	return longest
 }
 
 func (b *upload) maxSilence() time.Duration {
@@ -94,8 +111,8 @@ func (b *upload) Read(p []byte) (int, error) {
 	if n > 0 {
 		b.started.Store(true)
 	}
-	if err != nil && b.displaced.Load() {
-		return n, tooBusy("The proxy was full, and no part of the request body arrived. Resend the request, or raise PROXY_MAX_REQUESTS.").Because(err)
+	if full := b.displaced.Load(); err != nil && full != nil {
+		return n, full.Because(err)
 	}
 	return n, err
 }
