@@ -3,6 +3,7 @@ package telemetry
 import (
 	"encoding/base64"
 	"encoding/hex"
+	"iter"
 	"net/url"
 	"slices"
 	"strconv"
@@ -36,6 +37,8 @@ type Redactor struct {
 	mu     sync.Mutex
 	kinds  map[string]generations
 	tokens []secret.Text // the oldest first
+	// known are the patterns in use, with the number of secrets that have each.
+	known map[string]int
 }
 
 // generations are the secrets of one kind: those in force, and those before.
@@ -54,7 +57,7 @@ func (r *Redactor) Set(kind string, texts ...secret.Text) {
 		r.kinds = make(map[string]generations)
 	}
 	r.kinds[kind] = generations{current: slices.Clone(texts), previous: g.current}
-	r.rebuild()
+	r.replace(g.previous, texts)
 }
 
 // Add notes a token. The last 16 are removed.
@@ -64,27 +67,42 @@ func (r *Redactor) Add(token secret.Text) {
 	if slices.ContainsFunc(r.tokens, token.Equal) {
 		return
 	}
+	var gone []secret.Text
 	if len(r.tokens) == maxTokens {
+		gone = slices.Clone(r.tokens[:1])
 		r.tokens = slices.Delete(r.tokens, 0, 1)
 	}
 	r.tokens = append(r.tokens, token)
-	r.rebuild()
+	r.replace(gone, []secret.Text{token})
 }
 
-func (r *Redactor) rebuild() {
-	p := &patterns{}
-	for _, token := range r.tokens {
-		p.addSecret(token.Reveal())
+// replace changes only the patterns of the secrets that are gone or new: a proxy with
+// many clients has 20,000 others.
+func (r *Redactor) replace(gone, added []secret.Text) {
+	if r.known == nil {
+		r.known = make(map[string]int)
 	}
-	for _, g := range r.kinds {
-		for _, text := range slices.Concat(g.current, g.previous) {
-			p.addSecret(text.Reveal())
+	var less, more []string
+	for _, text := range added {
+		for pattern := range patternsOf(text.Reveal()) {
+			if r.known[pattern]++; r.known[pattern] == 1 {
+				more = append(more, pattern)
+			}
 		}
 	}
-	if p.count == 0 {
-		p = nil
+	for _, text := range gone {
+		for pattern := range patternsOf(text.Reveal()) {
+			if r.known[pattern]--; r.known[pattern] == 0 {
+				delete(r.known, pattern)
+				less = append(less, pattern)
+			}
+		}
 	}
-	r.patterns.Store(p)
+	if len(less)+len(more) > 0 {
+		slices.Sort(less)
+		slices.Sort(more)
+		r.patterns.Store(r.patterns.Load().with(less, more))
+	}
 }
 
 // Redact returns s with each secret in it replaced by [redacted].
@@ -111,34 +129,35 @@ func (r *Redactor) redact(s string, words bool) string {
 	return b.String() + s[done:]
 }
 
-// patterns are texts to look for, by what they begin with. They are not changed
-// once they are in use.
-type patterns struct {
-	count    int
-	byFirst  [256][]string
-	prefixes [1 << 13]uint64 // a bit for each hash of a pattern's first four bytes
-}
-
-func (p *patterns) addSecret(s string) {
-	if len(s) < minSecret {
-		return
-	}
-	p.add(s)
-	p.addEncoded(s)
-	if escaped := url.QueryEscape(s); escaped != s { // as Basic credentials have it (RFC 6749, section 2.3.1)
-		p.addEncoded(escaped)
-	}
-}
-
-func (p *patterns) addEncoded(s string) {
-	p.add(hex.EncodeToString([]byte(s)))
-	p.add(strings.ToUpper(hex.EncodeToString([]byte(s))))
-	for _, encoding := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
-		p.add(encoding.EncodeToString([]byte(s)))
-		for shift := range 3 {
-			p.add(alignedBase64(encoding, s, shift))
+// patternsOf returns the texts to look for, for a secret: itself, and its encodings.
+func patternsOf(s string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		if len(s) < minSecret {
+			return
+		}
+		ok := yield(s) && yieldEncoded(s, yield)
+		if escaped := url.QueryEscape(s); ok && escaped != s { // as Basic credentials have it (RFC 6749, section 2.3.1)
+			yieldEncoded(escaped, yield)
 		}
 	}
+}
+
+func yieldEncoded(s string, yield func(string) bool) bool {
+	digits := hex.EncodeToString([]byte(s))
+	if !yield(digits) || !yield(strings.ToUpper(digits)) {
+		return false
+	}
+	for _, encoding := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
+		if !yield(encoding.EncodeToString([]byte(s))) {
+			return false
+		}
+		for shift := range 3 {
+			if aligned := alignedBase64(encoding, s, shift); len(aligned) >= minSecret && !yield(aligned) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // alignedBase64 returns what is always there of s in the base64 of a longer text that s
@@ -146,24 +165,6 @@ func (p *patterns) addEncoded(s string) {
 func alignedBase64(encoding *base64.Encoding, s string, shift int) string {
 	encoded := encoding.EncodeToString(append(make([]byte, shift), s...))
 	return encoded[(shift*8+5)/6 : (shift+len(s))*8/6]
-}
-
-func (p *patterns) add(text string) {
-	if len(text) < minSecret || slices.Contains(p.byFirst[text[0]], text) {
-		return
-	}
-	p.byFirst[text[0]] = append(p.byFirst[text[0]], text)
-	h := hash(fourBytes(text))
-	p.prefixes[h/64] |= 1 << (h % 64)
-	p.count++
-}
-
-// hash returns a number of 19 bits for four bytes.
-func hash(four uint32) uint32 { return four * 2654435761 >> 13 }
-
-// fourBytes returns the first four bytes of s, as nextCandidate has them.
-func fourBytes(s string) uint32 {
-	return uint32(s[0]) | uint32(s[1])<<8 | uint32(s[2])<<16 | uint32(s[3])<<24
 }
 
 type span struct{ from, to int }
@@ -199,7 +200,7 @@ func (p *patterns) find(s string, words bool) (spans []span) {
 			i = run.to - runEdge - 1
 			continue
 		}
-		end := p.longestMatch(s, i, words)
+		end := p.longestMatch(s, i, escape, words)
 		switch last := len(spans) - 1; {
 		case end < 0:
 		case last >= 0 && i < spans[last].to:
@@ -209,52 +210,6 @@ func (p *patterns) find(s string, words bool) (spans []span) {
 		}
 	}
 	return spans
-}
-
-// nextCandidate returns where in s[from:to], which has no escapes, a pattern may begin.
-// Those that may go on beyond it are not known by their first four bytes.
-func (p *patterns) nextCandidate(s string, from, to int) int {
-	if to-from < minSecret {
-		return from
-	}
-	four := fourBytes(s[from:]) << 8
-	for i := from + minSecret - 1; i < to; i++ {
-		four = four>>8 | uint32(s[i])<<24
-		if h := hash(four); p.prefixes[h/64]&(1<<(h%64)) != 0 {
-			return i - minSecret + 1
-		}
-	}
-	return to - minSecret + 1
-}
-
-// longestMatch returns where the longest pattern ends that begins at s[i:]; -1 for none.
-func (p *patterns) longestMatch(s string, i int, words bool) int {
-	end := p.beginningWith(s[i], s, i, words)
-	if !strings.Contains(escapes, s[i:i+1]) {
-		return end
-	}
-	if decoded, _ := unescape(s[i:]); decoded != "" {
-		end = max(end, p.beginningWith(decoded[0], s, i, words))
-		if decoded == "+" {
-			end = max(end, p.beginningWith(' ', s, i, words))
-		}
-	}
-	if after := i + countBackslashes(s[i:]); after > i && after < len(s) {
-		end = max(end, p.beginningWith(s[after], s, i, words))
-	}
-	return end
-}
-
-func (p *patterns) beginningWith(first byte, s string, i int, words bool) int {
-	longest := -1
-	for _, pattern := range p.byFirst[first] {
-		m := matcher{text: s, steps: 4*len(pattern) + 64}
-		end := m.match(pattern, i)
-		if len(pattern) >= shortSecret || words && isWord(s, i, end) {
-			longest = max(longest, end)
-		}
-	}
-	return longest
 }
 
 // isWord reports whether s[from:to] stands apart from letters and digits.

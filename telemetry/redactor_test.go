@@ -103,6 +103,47 @@ func TestRedactorKnowsEveryEncoding(t *testing.T) {
 	}
 }
 
+// Secrets that begin alike must not hide each other.
+func TestRedactorKnowsEachOfManySecrets(t *testing.T) {
+	for _, s := range awkward {
+		alone, many := new(telemetry.Redactor), new(telemetry.Redactor)
+		alone.Set("client secret", secret.New(s))
+		var others []secret.Text
+		for n := range len(s) + 1 {
+			for _, end := range []string{"~#0#~", "!#1#!", "#~#~#", "###!!!", "\x02!~#"} {
+				others = append(others, secret.New(s[:n]+end))
+			}
+		}
+		many.Set("client secret", append(others, secret.New(s))...)
+		for _, e := range encodings {
+			for _, around := range [][2]string{{"", ""}, {"before ", " after"}, {`{"a":"`, `"}`}, {"x/", "/y"}} {
+				text := around[0] + e.encode(s) + around[1]
+				if got, want := many.Redact(text), alone.Redact(text); got != want {
+					t.Errorf("%s of %q: %q, and alone %q", e.name, s, got, want)
+				}
+			}
+		}
+	}
+}
+
+func TestRedactorForgetsOnlyWhatNoSecretHas(t *testing.T) {
+	r := new(telemetry.Redactor)
+	both, one, another := secret.New("of-both-kinds"), secret.New("of-one-kind"), secret.New("of-another")
+	r.Set("a", both, both, one)
+	r.Set("b", both)
+	r.Set("a", another)
+	r.Set("a")
+	if got := r.Redact("of-both-kinds of-one-kind of-another"); got != "[redacted] of-one-kind [redacted]" {
+		t.Error(got)
+	}
+	r.Set("b", secret.New("x"))
+	r.Set("b")
+	r.Set("a", secret.New("y"))
+	if got := r.Redact("of-both-kinds of-another"); got != "of-both-kinds of-another" {
+		t.Error(got)
+	}
+}
+
 func TestRedactorLeavesTheRest(t *testing.T) {
 	r := new(telemetry.Redactor)
 	r.Set("api key", secret.New("4711"), secret.New("abc"), secret.New("x"), secret.New(""), secret.Text{}, secret.New("longer-than-that"))
@@ -151,13 +192,31 @@ func TestRedactorRemembersWhatWasReplaced(t *testing.T) {
 	}
 }
 
-func BenchmarkRedact(b *testing.B) {
-	r := new(telemetry.Redactor)
-	for n := range 120 {
-		r.Set(strconv.Itoa(n), secret.New(fmt.Sprintf("%x", sha256.Sum256([]byte{byte(n)}))))
+// manySecrets returns a redactor that knows 1,000 keys, and the secrets and the last two
+// tokens of 50 accounts.
+func manySecrets() *telemetry.Redactor {
+	text := func(kind string, n int) secret.Text {
+		return secret.New(fmt.Sprintf("%x", sha256.Sum256([]byte(kind+strconv.Itoa(n)))))
 	}
+	r := new(telemetry.Redactor)
+	var keys []secret.Text
+	for n := range 1000 {
+		keys = append(keys, secret.New("mcp_"+text("key", n).Reveal()))
+	}
+	r.Set("API key", keys...)
+	for n := range 50 {
+		kind := strconv.Itoa(n)
+		r.Set("client secret of "+kind, text("secret", n))
+		r.Set("token of "+kind, text("token", n))
+		r.Set("token of "+kind, text("next token", n))
+	}
+	return r
+}
+
+func BenchmarkRedact(b *testing.B) {
+	r := manySecrets()
 	line := `{"level":"info","time":"2026-03-01T03:00:00.000Z","msg":"request","request_id":"24a37735b64d4ba5","method":"GET","path":"/siem/v1/events/cg","status":200,"duration_ms":12.345,"bytes_in":0,"bytes_out":5120,"upstream_ms":11.9,"retried":false,"client":"127.0.0.1","mimecast_request_id":"24a37735-b64d-4ba5-bc7b-000000000000"}`
-	for name, text := range map[string]string{"line": line, "escaped": strconv.Quote(line)} {
+	for name, text := range map[string]string{"line": line, "escaped": strconv.Quote(line), "alike": strings.Repeat("mcp_", len(line)/4)} {
 		b.Run(name, func(b *testing.B) {
 			b.SetBytes(int64(len(text)))
 			b.ReportAllocs()
@@ -165,6 +224,15 @@ func BenchmarkRedact(b *testing.B) {
 				r.Redact(text)
 			}
 		})
+	}
+}
+
+func BenchmarkNewToken(b *testing.B) {
+	r := manySecrets()
+	n := 0
+	for b.Loop() {
+		n++
+		r.Set("token of 7", secret.New(strings.Repeat(strconv.Itoa(n), 100)))
 	}
 }
 
