@@ -23,8 +23,9 @@ const (
 	// maxClientsFile bounds the clients file, in bytes: what the other bounds allow is
 	// far less.
 	maxClientsFile = 1 << 20
-	// maxClients and maxAccounts bound what a clients file may name.
-	maxClients, maxAccounts = 100, 100
+	// maxClients and maxAccounts bound what a clients file may name, and maxAllKeys
+	// the keys of all clients.
+	maxClients, maxAccounts, maxAllKeys = 100, 100, 1000
 )
 
 // Clients is the content of PROXY_CLIENTS_FILE. A [Watcher] replaces it when the file
@@ -84,8 +85,10 @@ type Account struct {
 type clientsState struct {
 	path    string
 	current atomic.Pointer[Directory]
-	// loaded is what the last read found, for the Watcher alone.
+	// loaded is the content of the last version without errors, and last the last
+	// version, for the Watcher alone.
 	loaded *Directory
+	last   clientsVersion
 	apply  func(*Directory) error
 	// needsAccount is set if the MIMECAST_ variables describe no account.
 	needsAccount bool
@@ -160,29 +163,68 @@ func (p *parser) needsNoDefault() bool {
 	return !slices.ContainsFunc(p.clients.Current().Clients, func(c Client) bool { return c.Account == "" })
 }
 
+// clientsVersion is one version of the clients file and of the files that it names.
+type clientsVersion struct {
+	content []byte // of the clients file; nil: none was parsed yet
+	named   []namedFile
+	// all are the contents together, and err what is wrong with them.
+	all []byte
+	err error
+}
+
+// namedFile is a file that the clients file names.
+type namedFile struct {
+	path    string
+	content []byte
+	err     error
+}
+
+func readNamed(path string) namedFile {
+	var buf bytes.Buffer
+	err := readFile(path, maxSecret, &buf)
+	return namedFile{path, buf.Bytes(), err}
+}
+
+// unchanged reports whether the file has the same content, or cannot be read for the
+// same reason.
+func (f namedFile) unchanged() bool {
+	now := readNamed(f.path)
+	return bytes.Equal(now.content, f.content) && (now.err == nil) == (f.err == nil) && (f.err == nil || now.err.Error() == f.err.Error())
+}
+
 // read reads the file and all that it names, so that they change together. What it
-// returns is for comparison alone.
+// returns is for comparison alone. It parses the file only if something changed: that of
+// a large file takes up to a second.
 func (s *clientsState) read() ([]byte, error) {
-	var all bytes.Buffer
-	if err := readFile(s.path, maxClientsFile, &all); err != nil {
+	var content bytes.Buffer
+	if err := readFile(s.path, maxClientsFile, &content); err != nil {
 		return nil, err
 	}
-	content := slices.Clone(all.Bytes())
+	same := s.last.content != nil && bytes.Equal(s.last.content, content.Bytes())
+	if !same || slices.ContainsFunc(s.last.named, func(f namedFile) bool { return !f.unchanged() }) {
+		s.parse(content.Bytes())
+	}
+	return s.last.all, s.last.err
+}
+
+// parse parses the file and reads all that it names.
+func (s *clientsState) parse(content []byte) {
+	s.last = clientsVersion{content: content, all: slices.Clone(content)}
 	loaded, errs := parseClients(s.path, content, func(path string) ([]byte, error) {
-		var buf bytes.Buffer
-		err := readFile(path, maxSecret, &buf)
-		fmt.Fprintf(&all, "\x00%d\x00", buf.Len()) // no two sets of files look the same
-		all.Write(buf.Bytes())
-		return buf.Bytes(), err
+		f := readNamed(path)
+		s.last.named = append(s.last.named, f)
+		s.last.all = fmt.Appendf(s.last.all, "\x00%d\x00", len(f.content)) // no two sets of files look the same
+		s.last.all = append(s.last.all, f.content...)
+		return f.content, f.err
 	})
 	if s.needsAccount {
 		errs = append(errs, withoutAccount(s.path, loaded)...)
 	}
 	if len(errs) > 0 {
-		return nil, errs
+		s.last.all, s.last.err = nil, errs
+		return
 	}
 	s.loaded = loaded
-	return all.Bytes(), nil
 }
 
 // use puts what was read last into force.

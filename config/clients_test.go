@@ -329,6 +329,35 @@ func TestClientsFileAndWhatItNamesAreReloadedTogether(t *testing.T) {
 	})
 }
 
+func TestUnchangedClientsFileIsNotParsedAgain(t *testing.T) {
+	path := clientsDir(t, "clients:\n  a: {keys: [{file: splunk}]}\n")
+	key := filepath.Join(filepath.Dir(path), "splunk")
+	watch(t, environ("PROXY_CLIENTS_FILE="+path), func(t *testing.T, w *watched) {
+		first := w.cfg.Clients.Loaded()
+		round()
+		put(t, path, "clients:\n  a: {keys: [{file: splunk}]}\n") // the same
+		round()
+		if w.cfg.Clients.Loaded() != first {
+			t.Error("parsed without a change")
+		}
+		put(t, key, longKey("other"))
+		round()
+		second := w.cfg.Clients.Loaded()
+		equal(t, "a key file that changed", w.names()+" "+w.said(), "a1 "+clientsReport+"changed <nil>")
+		do(t, os.Remove(key))
+		round()
+		equal(t, "a key file that is gone", w.names()+" "+w.said()[:len(clientsReport)+6], "a1 "+clientsReport+"failed")
+		round()
+		equal(t, "once", w.said(), "")
+		put(t, key, longKey("other"))
+		round()
+		equal(t, "it is back", w.names()+" "+w.said(), "a1 "+clientsReport+"restored <nil>")
+		if third := w.cfg.Clients.Loaded(); third == first || third == second {
+			t.Error("not parsed after a change")
+		}
+	})
+}
+
 func TestSwapOfLinksChangesClientsAtOnce(t *testing.T) {
 	dir := t.TempDir()
 	version := func(name, client string) {
