@@ -218,6 +218,14 @@ func TestEveryFaultOfAClientsFileHasItsLine(t *testing.T) {
 	} {
 		checkClientsFaults(t, clientsDir(t, content), content[:min(len(content), 50)], want)
 	}
+	keys := "clients:\n"
+	for n := range 1001 {
+		if n%91 == 0 {
+			keys += fmt.Sprintf("  c%d:\n    keys:\n", n)
+		}
+		keys += "    - sha256: " + digestOf(fmt.Sprint(n)) + "\n"
+	}
+	checkClientsFaults(t, clientsDir(t, keys), "1,001 keys", []string{"1024: the clients have more than 1000 keys in all"})
 	all := faults(t, environ("PROXY_CLIENTS_FILE="+clientsDir(t, "clients:\n  a: {keys: [{file: splunk}]}\n"+many(90, "  c%d: {x: %s}\n"))))
 	if len(all) != 101 || !strings.Contains(all[100], "clients.yaml:52: more errors follow") {
 		t.Errorf("%d errors, the last: %s", len(all), all[len(all)-1])

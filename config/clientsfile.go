@@ -45,6 +45,8 @@ type clientsParser struct {
 	errs     clientsErrors
 	// owners are the lines of all keys, by their digest.
 	owners map[[sha256.Size]byte]int
+	// tooMany is set once there are more keys than may be.
+	tooMany bool
 	// lines are the lines of the accounts' names, and used those that clients name.
 	lines map[string]int
 	used  map[string]bool
@@ -334,10 +336,18 @@ func (p *clientsParser) digest(c *Client, n *yaml.Node) {
 	}
 }
 
-// unique reports whether a key is the first of its kind. A key says who calls.
+// unique reports whether a key is the first of its kind, and not one too many. A key says
+// who calls.
 func (p *clientsParser) unique(c *Client, n *yaml.Node, digest [sha256.Size]byte) bool {
 	if line, again := p.owners[digest]; again {
 		p.addError(n.Line, fmt.Sprintf("client %s has a key that is there already, by line %d", c.Name, line), "each key once in the whole file")
+		return false
+	}
+	if len(p.owners) == maxAllKeys && !p.tooMany {
+		p.tooMany = true
+		p.addError(n.Line, fmt.Sprintf("the clients have more than %d keys in all", maxAllKeys), fmt.Sprintf("at most %d", maxAllKeys))
+	}
+	if p.tooMany {
 		return false
 	}
 	p.owners[digest] = n.Line
