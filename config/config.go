@@ -49,7 +49,7 @@ type variables struct {
 	AllowedHosts    hostNames       `env:"PROXY_ALLOWED_HOSTS" shown:"none" accepts:"host names without port, separated by commas; * for any" help:"names accepted in Host, in addition to the loopback names and PROXY_LISTEN's hosts"`
 	AllowedOrigins  origins         `env:"PROXY_ALLOWED_ORIGINS" shown:"none" accepts:"origins such as https://tool.example, separated by commas" help:"browser origins that may call"`
 	Allow           list            `env:"PROXY_ALLOW" shown:"everything" accepts:"patterns such as GET /siem/, or @read, @metadata, @siem, @ttp-logs, @audit, separated by commas or lines" help:"the only routes to let through"`
-	AllowMode       choice          `env:"PROXY_ALLOW_MODE" envDefault:"enforce" oneof:"enforce report" help:"report: log and count what PROXY_ALLOW would reject, and let it pass"`
+	AllowMode       choice          `env:"PROXY_ALLOW_MODE" envDefault:"enforce" oneof:"enforce report" help:"report: log and count what PROXY_ALLOW, or allow in PROXY_CLIENTS_FILE, would reject, and let it pass"`
 	TokenStub       boolean         `env:"PROXY_TOKEN_STUB" envDefault:"true" accepts:"true or false" help:"answer POST /oauth/token with a harmless token, for clients that insist on OAuth; false: reject it"`
 	ReplayLimit     size            `env:"PROXY_REPLAY_LIMIT" envDefault:"8MiB" accepts:"a size such as 8MiB, 512KiB or 65536" help:"largest request body that is kept for a retry"`
 	ReplayMemory    *size           `env:"PROXY_REPLAY_MEMORY" shown:"64MiB, or half of GOMEMLIMIT if that is less" accepts:"a size such as 64MiB" help:"total memory for kept bodies; beyond it bodies are sent without a retry"`
