@@ -185,11 +185,11 @@ func readNamed(path string) namedFile {
 	return namedFile{path, buf.Bytes(), err}
 }
 
-// unchanged reports whether the file has the same content, or cannot be read for the
-// same reason.
+// unchanged reports whether the file can be read, as it could before, and has the same
+// content.
 func (f namedFile) unchanged() bool {
 	now := readNamed(f.path)
-	return bytes.Equal(now.content, f.content) && (now.err == nil) == (f.err == nil) && (f.err == nil || now.err.Error() == f.err.Error())
+	return now.err == nil && f.err == nil && bytes.Equal(now.content, f.content)
 }
 
 // read reads the file and all that it names, so that they change together. What it

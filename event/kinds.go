@@ -26,7 +26,7 @@ var kinds = [...]Kind{
 	{UpstreamReset, http.StatusBadGateway, RetryReads, "connection_terminated", ComponentMimecast, false, "Mimecast closed the connection before it responded", "Before you resend a write, check whether it was done. See Mimecast's service status."},
 	{CredentialsRefused, http.StatusBadGateway, RetryNever, "proxy_configuration_error", ComponentToken, false, "Mimecast rejects the client ID or the secret", "Compare MIMECAST_CLIENT_ID and MIMECAST_CLIENT_SECRET with Mimecast's Administration Console."},
 	{TokenUnavailable, http.StatusServiceUnavailable, RetryAlways, "destination_unavailable", ComponentToken, false, "The token endpoint issues no token", "The proxy keeps trying. The last token error states the cause."},
-	{TooBusy, http.StatusServiceUnavailable, RetryAlways, "connection_limit_reached", ComponentProxy, true, "The proxy, the client or its account is at a limit", "Check whether Mimecast is slow or a client sends too many. The response names the limit to raise."},
+	{TooBusy, http.StatusServiceUnavailable, RetryAlways, "connection_limit_reached", ComponentProxy, true, "The proxy, the client or its account is at a limit", "See whether Mimecast is slow or a client sends too many. The response names the limit."},
 	{ShuttingDown, http.StatusServiceUnavailable, RetryReads, "proxy_internal_response", ComponentProxy, false, "The proxy is shutting down", "It accepts requests again after a restart."},
 	{UpstreamTimeout, http.StatusGatewayTimeout, RetryReads, "http_response_timeout", ComponentMimecast, false, "Mimecast did not respond in time", "See Mimecast's service status. PROXY_RESPONSE_TIMEOUT sets how long the proxy waits."},
 

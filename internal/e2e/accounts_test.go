@@ -140,6 +140,7 @@ var isolationPaths = []struct{ method, path, body string }{
 }
 
 func TestNoRequestIsSentWithAnotherAccountsToken(t *testing.T) {
+	program.Slow(t)
 	requests := *isolationRequests
 	switch {
 	case requests > 0:
@@ -321,6 +322,7 @@ func (s *isolation) verify(requests int, took time.Duration) {
 }
 
 func TestProxyIsReadyOnceEveryAccountHasHeldAToken(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	s := newTeams(t, 3, simulator.Options{})
 	refused, err := simulator.NamedFault("token-refused")
@@ -390,6 +392,7 @@ func (r checkReport) products() (all []string) {
 }
 
 func TestCheckTestsEveryAccountWhateverHappensToOne(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	s := newTeams(t, 3, simulator.Options{})
 	s.put(s.secretFile(1), "another-secret")

@@ -90,6 +90,7 @@ func TestSignalEndsAHealthcheckThatWaits(t *testing.T) {
 }
 
 func TestRunForwardsWhatACommandMayWant(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	for name, sig := range map[string]syscall.Signal{"HUP": syscall.SIGHUP, "USR1": syscall.SIGUSR1, "INT": syscall.SIGINT, "TERM": syscall.SIGTERM} {
@@ -116,6 +117,7 @@ func TestRunKeepsTheCommandsRequestsFromACorporateProxy(t *testing.T) {
 }
 
 func TestConnectionsThatAskForNothingAreNoReasonToFail(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	p := program.Serve(t, program.Simulate(t, simulator.Options{}), "PROXY_SHUTDOWN_TIMEOUT=50ms")
 	conn, err := net.Dial("tcp", p.Listen)

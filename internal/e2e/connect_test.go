@@ -149,6 +149,7 @@ func TestConnectUnderstandsWhatIsPasted(t *testing.T) {
 // Wherever a secret is pasted by mistake, and whatever it consists of, at most the first
 // four characters are shown.
 func TestConnectShowsNoSecretThatIsPastedElsewhere(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	const plain = "Zq9fK2mWx7Lr4TvB8nYc1HdJ6sPgEa3U" // no character that an ID could not have
 	sim := program.Simulate(t, simulator.Options{ClientID: connectID, ClientSecret: plain})
@@ -279,6 +280,7 @@ func gateways(t *testing.T, sim *simulator.Server) []string {
 }
 
 func TestConnectAsksForTheRegionAgainWhereItCannotBeReached(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	sim := application(t)
 	environ, _ := connectEnviron(t, sim, gateways(t, sim)...)
@@ -302,6 +304,7 @@ func TestConnectAsksForTheRegionAgainWhereItCannotBeReached(t *testing.T) {
 }
 
 func TestConnectThatIsStoppedStoresNothingAndRestoresTheTerminal(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	const controlC, controlD = "\x03", "\x04"
 	sim := application(t)
@@ -476,6 +479,7 @@ func TestScriptConnectsAndRotates(t *testing.T) {
 }
 
 func TestConnectExportsForComposeKubernetesAndSystemd(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	environ, home := connectEnviron(t, application(t))
 	idFile, envFile, folder := filepath.Join(home, "id"), filepath.Join(home, "mimecast.env"), filepath.Join(home, "systemd")

@@ -31,6 +31,7 @@ func TestTLSPortOfTheCAServesItsIPAddress(t *testing.T) {
 }
 
 func TestNewCADrawsOneWarning(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	dir := t.TempDir() + "/ca"

@@ -63,6 +63,7 @@ func openTunnel(t *testing.T, address, target string) (net.Conn, *bufio.Reader) 
 }
 
 func TestDrainThatCutsTunnelsFails(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	for name, c := range map[string]struct {
 		begin func(t *testing.T, p *program.Program, sim *simulator.Server)

@@ -369,6 +369,7 @@ func trustFolderOf(t *testing.T, tmp string) string {
 }
 
 func TestCertificatesOfRunAreGoneWithTheCommand(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	for name, c := range map[string]struct {

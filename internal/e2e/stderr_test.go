@@ -27,6 +27,7 @@ import (
 )
 
 func TestErrorThatNobodyReadsEndsTheProgram(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	read, write, err := os.Pipe()
 	if err != nil {

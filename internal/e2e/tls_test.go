@@ -273,6 +273,7 @@ func TestTLSPortWithoutACertificateUsesTheCA(t *testing.T) {
 
 // A drain ends tunnels, idle ones at once.
 func TestDrainEndsTunnels(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	other, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
