@@ -80,8 +80,8 @@ func newCrowd(b *testing.B, clients, accounts int) *crowd {
 		Transport: p.quota.Wrap(answering(trace)),
 		Trace:     trace, ErrorLog: p.tel.StdLog("warn"),
 	}))}
-	for i := range clients {
-		c.requests = append(c.requests, requestsOf(i)...)
+	for i := range 100 { // as many for few clients, so that the requests cost as much to fetch
+		c.requests = append(c.requests, requestsOf(i%clients)...)
 	}
 	return c
 }

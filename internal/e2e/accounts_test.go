@@ -25,7 +25,7 @@ import (
 	"mimecast-proxy/simulator"
 )
 
-var isolationRequests = flag.Int("isolation", 0, "how many requests TestNoRequestIsSentWithAnotherAccountsToken makes; 0: 20,000, or 2,000 with -short")
+var isolationRequests = flag.Int("isolation", 0, "how many requests TestNoRequestIsSentWithAnotherAccountsToken makes; 0: 10,000, or 2,000 with -short")
 
 // teams are clients, each with an account of the same name.
 type teams struct {
@@ -147,7 +147,7 @@ func TestNoRequestIsSentWithAnotherAccountsToken(t *testing.T) {
 	case testing.Short():
 		requests = 2000
 	default:
-		requests = 20_000
+		requests = 10_000
 	}
 	// A token's renewals and revocations take turns.
 	s := &isolation{teams: newTeams(t, teamCount, simulator.Options{TokenTTL: 20 * time.Second, RequestLog: -1}), ended: make(chan struct{})}
@@ -476,7 +476,7 @@ func TestIdleAccountTakesLittleMemory(t *testing.T) {
 	t.Logf("resident for each of %d further accounts: %.2f MiB", more, program.MiB(each))
 }
 
-var troubleTurns = flag.Int("trouble", 6, "how many turns TestAccountInTroubleDoesNotSlowTheOthers takes; 60 for a figure")
+var troubleTurns = flag.Int("trouble", 4, "how many turns TestAccountInTroubleDoesNotSlowTheOthers takes; 60 for a figure")
 
 // troubleRun is a run of that test: some teams make requests all the time, and beside them
 // one team without trouble and one with it take turns.
