@@ -54,11 +54,7 @@ func (a *accounts) apply(dir *config.Directory) error {
 		return fmt.Errorf("putting the clients in force: %w", err)
 	}
 	a.inForce = *dir
-	names := make([]string, len(dir.Clients))
-	for i, c := range dir.Clients {
-		names[i] = c.Name
-	}
-	a.tel.KeepClients(names)
+	a.tel.KeepClients(convert(dir.Clients, func(c config.Client) string { return c.Name }))
 	requests, bytes := 0, int64(0)
 	if len(next) > 1 {
 		requests, bytes = max(1, a.cfg.MaxRequests/2), max(1, a.cfg.ReplayMemory/2)
@@ -80,7 +76,7 @@ func (a *accounts) apply(dir *config.Directory) error {
 	}
 	for name, one := range a.byName {
 		if next[name] != one {
-			a.retire(one, next[name] == nil)
+			a.retire(one)
 		}
 	}
 	a.byName = next
@@ -162,7 +158,7 @@ const drainInterval = time.Second
 // retire ends the renewal of an account's token at once: its credentials may have been
 // revoked. Its requests go on with the token that it has. When they have ended its
 // connections are closed. Its metrics go too, unless another account has its name now.
-func (a *accounts) retire(one *mimecastAccount, nameless bool) {
+func (a *accounts) retire(one *mimecastAccount) {
 	if a.running == nil {
 		return
 	}
@@ -183,14 +179,12 @@ func (a *accounts) retire(one *mimecastAccount, nameless bool) {
 		}
 		one.closeIdleConnections()
 		a.forget(one.Account)
-		if nameless {
-			a.removeMetrics(one.name)
-		}
+		a.removeMetrics(one.name)
 	})
 }
 
-// removeMetrics removes those of an account, and its token from the redactor, unless it is
-// back.
+// removeMetrics removes those of an account, and its token from the redactor, unless an
+// account has its name now.
 func (a *accounts) removeMetrics(name string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
