@@ -51,6 +51,10 @@ func (a *Account) SetShare(requests int, bytes int64) {
 // MaxRequests returns the most in-flight requests; 0: no bound.
 func (a *Account) MaxRequests() int { return int(a.maxRequests.Load()) }
 
+// IsOneOfSeveral reports whether there are other accounts, even if they have sent nothing
+// yet: only then an account has a share. A nil account has none.
+func (a *Account) IsOneOfSeveral() bool { return a != nil && a.MaxRequests() > 0 }
+
 // Enter counts a request as in flight until [Account.Leave] is called, or reports that as
 // many as may be are in flight. displace ends a request of the account, whose place then
 // counts as free, and reports whether it did; it may be nil.

@@ -63,7 +63,7 @@ func (p *Places) Take(ctx context.Context, a *Account) error {
 // take takes a place, or reports that there is none. The caller holds mu.
 func (p *Places) take(a *Account) bool {
 	share := p.most
-	if a != nil && a.MaxRequests() > 0 { // others have a share too
+	if a.IsOneOfSeveral() {
 		share = max(1, p.most/2)
 	}
 	if p.taken >= p.most || p.of[a] >= share {

@@ -39,7 +39,7 @@ func (p *places) take(f functionKey, client string) bool {
 		p.accounts, p.clients, p.functions = map[*account.Account]int{}, map[clientKey]int{}, map[functionKey]int{}
 	}
 	c, free, parts := clientKey{f.account, client}, maxHeld-p.held, 1
-	if isOneOfSeveral(f.account) {
+	if f.account.IsOneOfSeveral() {
 		free, parts = free-p.accounts[f.account], 2
 	}
 	if free <= 0 || p.clients[c] >= maxHeldClient/parts || p.functions[f] >= maxHeldFunction/parts {
@@ -51,10 +51,6 @@ func (p *places) take(f functionKey, client string) bool {
 	p.functions[f]++
 	return true
 }
-
-// isOneOfSeveral reports whether there are other accounts, even if they have sent nothing
-// yet: only then an account has a share.
-func isOneOfSeveral(a *account.Account) bool { return a != nil && a.MaxRequests() > 0 }
 
 // release gives a place back.
 func (p *places) release(f functionKey, client string) {
