@@ -150,6 +150,25 @@ func (s scenario) row(name string, g *gateway, heavy, light []*tool) row {
 	return r
 }
 
+// compare runs the scenario in each way, logs what came of it, and returns the paced one.
+func (s scenario) compare(t *testing.T) (paced row) {
+	t.Helper()
+	if testing.Short() && s.limit >= 1000 {
+		t.Skip("takes too long for -short")
+	}
+	for i, w := range s.ways() {
+		r := s.run(t, w)
+		if i > 0 {
+			t.Log(r)
+			continue
+		}
+		paced = r
+		t.Logf("\n%s", rowHead)
+		t.Log(r, r.windows)
+	}
+	return paced
+}
+
 func TestQuotaIsSharedBeforeA429(t *testing.T) {
 	for _, s := range []scenario{
 		{limit: 60, window: time.Minute, latency: 20 * time.Millisecond, replicas: 1, windows: 8, wait: 30 * time.Second},
@@ -162,23 +181,12 @@ func TestQuotaIsSharedBeforeA429(t *testing.T) {
 		{limit: 300, window: time.Minute, latency: 20 * time.Millisecond, jitter: 200 * time.Millisecond, replicas: 1, windows: 8, wait: 30 * time.Second},
 	} {
 		t.Run(s.String(), func(t *testing.T) {
-			if testing.Short() && s.limit >= 1000 {
-				t.Skip("takes too long for -short")
+			r := s.compare(t)
+			if r.limited != 0 || r.used < s.least() || r.light > 100*time.Millisecond || r.slowest > s.wait+2*s.latency+2*s.jitter+time.Second {
+				t.Errorf("paced: %d responses with 429, %.1f %% used, a light tool waited %v, the slowest call took %v", r.limited, 100*r.used, r.light, r.slowest)
 			}
-			for i, w := range s.ways() {
-				r := s.run(t, w)
-				if i > 0 {
-					t.Log(r)
-					continue
-				}
-				t.Logf("\n%s", rowHead)
-				t.Log(r, r.windows)
-				if r.limited != 0 || r.used < s.least() || r.light > 100*time.Millisecond || r.slowest > s.wait+2*s.latency+2*s.jitter+time.Second {
-					t.Errorf("paced: %d responses with 429, %.1f %% used, a light tool waited %v, the slowest call took %v", r.limited, 100*r.used, r.light, r.slowest)
-				}
-				if r.most > r.fewest*5/4+2 {
-					t.Errorf("the heavy tools had from %d to %d calls", r.fewest, r.most)
-				}
+			if r.most > r.fewest*5/4+2 {
+				t.Errorf("the heavy tools had from %d to %d calls", r.fewest, r.most)
 			}
 		})
 	}
@@ -194,20 +202,9 @@ func TestReplicasSeeEachOthersUse(t *testing.T) {
 		{limit: 300, window: time.Minute, latency: 20 * time.Millisecond, jitter: 200 * time.Millisecond, replicas: 3, windows: 8, wait: 30 * time.Second},
 	} {
 		t.Run(s.String(), func(t *testing.T) {
-			if testing.Short() && s.limit >= 1000 {
-				t.Skip("takes too long for -short")
-			}
-			for i, w := range s.ways() {
-				r := s.run(t, w)
-				if i > 0 {
-					t.Log(r)
-					continue
-				}
-				t.Logf("\n%s", rowHead)
-				t.Log(r, r.windows)
-				if r.limited*50 > r.sent || r.used < 0.9 {
-					t.Errorf("paced: %d of %d responses are 429, %.1f %% used", r.limited, r.sent, 100*r.used)
-				}
+			r := s.compare(t)
+			if r.limited*50 > r.sent || r.used < 0.9 {
+				t.Errorf("paced: %d of %d responses are 429, %.1f %% used", r.limited, r.sent, 100*r.used)
 			}
 		})
 	}
