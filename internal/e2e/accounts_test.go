@@ -468,8 +468,8 @@ func TestIdleAccountTakesLittleMemory(t *testing.T) {
 	var each int64
 	// What the start has left behind is given back after 10 s without work.
 	program.Await(t, "less than 0.3 MiB for each account", func() bool {
-		first, _ := one.Resident()
-		all, _ := many.Resident()
+		first := one.Resident().Now
+		all := many.Resident().Now
 		each = (all - first) / more
 		return each < mostPerAccount
 	})

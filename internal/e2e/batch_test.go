@@ -206,7 +206,7 @@ func TestBigBatchFilesTakeNoMemory(t *testing.T) {
 		}
 		return nil
 	}
-	before, _ := p.Resident()
+	before := p.Resident().Now
 	var next atomic.Int64
 	var fetching sync.WaitGroup
 	for range 10 {
@@ -219,7 +219,7 @@ func TestBigBatchFilesTakeNoMemory(t *testing.T) {
 		})
 	}
 	fetching.Wait()
-	_, most := p.Resident()
+	most := p.Resident().Most
 	t.Logf("%d files of %d MiB: %.1f MiB before, %.1f MiB at most", count, size>>20, program.MiB(before), program.MiB(most))
 	if most-before > 8<<20 {
 		t.Errorf("%.1f MiB more memory", program.MiB(most-before))

@@ -147,7 +147,7 @@ func littleMemory(t *testing.T) {
 	all.Wait()
 	stop()
 	<-watched
-	_, peak := p.Resident()
+	peak := p.Resident().Most
 	t.Logf("%d at once, %.1f MiB kept at most, %.1f MiB resident at most; %s", busy.Load(), program.MiB(kept.Load()), program.MiB(peak), usage())
 	if kept.Load() > 32<<20 || kept.Load() == 0 {
 		t.Errorf("%d bytes were kept", kept.Load())

@@ -402,9 +402,20 @@ func (p *Program) Metrics() map[string]float64 {
 	return samples
 }
 
-// Resident returns the resident memory of the process now and at its most, in
-// bytes. It skips the test where this cannot be read.
-func (p *Program) Resident() (now, most int64) {
+// Resident is the resident memory of a process, in bytes.
+type Resident struct {
+	Now, Most int64
+	// Private is the part of Now that no file backs: heap, stacks and changed data.
+	// A kernel that is short of memory can drop the rest, and read it again.
+	Private int64
+}
+
+func (m Resident) String() string {
+	return fmt.Sprintf("%.1f MiB resident, %.1f MiB of it private", MiB(m.Now), MiB(m.Private))
+}
+
+// Resident reads what the process takes. It skips the test where this cannot be read.
+func (p *Program) Resident() Resident {
 	p.t.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Cmd.Process.Pid))
 	if os.IsNotExist(err) {
@@ -413,16 +424,16 @@ func (p *Program) Resident() (now, most int64) {
 	if err != nil {
 		p.t.Fatal(err)
 	}
+	var m Resident
 	for line := range strings.Lines(string(status)) {
-		var kib int64
-		if _, err := fmt.Sscanf(line, "VmRSS: %d kB", &kib); err == nil {
-			now = kib << 10
-		}
-		if _, err := fmt.Sscanf(line, "VmHWM: %d kB", &kib); err == nil {
-			most = kib << 10
+		for name, value := range map[string]*int64{"VmRSS": &m.Now, "VmHWM": &m.Most, "RssAnon": &m.Private} {
+			var kib int64
+			if _, err := fmt.Sscanf(line, name+": %d kB", &kib); err == nil {
+				*value = kib << 10
+			}
 		}
 	}
-	return now, most
+	return m
 }
 
 // Simulate starts a Mimecast without rate limits, which ends with t.
