@@ -14,6 +14,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"mimecast-proxy/event"
 )
 
 // Options are what the handler shows.
@@ -22,6 +24,8 @@ type Options struct {
 	Accounts func() []Account
 	// Started is when the proxy was started.
 	Started time.Time
+	// Health judges how the proxy is; nil means that it is always ok.
+	Health func() event.Health
 	// Draining reports whether the proxy has begun to stop; nil means never.
 	Draining func() bool
 	// Metrics serves /metrics; nil means that there is none.

@@ -66,15 +66,15 @@ func tokenFault(t TokenState) *Diagnosis {
 	case usable:
 		return nil
 	case t.Refused:
-		return &Diagnosis{stateBad, event.ComponentToken, event.CredentialsRefused.Kind().Summary + ".", event.CredentialsRefused.Kind().Remedy}
+		return &Diagnosis{stateBad, event.ComponentCredentials, event.CredentialsRefused.Kind().Summary + ".", event.CredentialsRefused.Kind().Remedy}
 	case t.Rejected && t.LastError != "":
-		return &Diagnosis{stateBad, event.ComponentToken, "Mimecast rejects the token, and the token endpoint issues no new one.", sentence(t.LastError) + " The proxy keeps trying."}
+		return &Diagnosis{stateBad, event.ComponentCredentials, "Mimecast rejects the token, and the token endpoint issues no new one.", sentence(t.LastError) + " The proxy keeps trying."}
 	case t.LastError != "":
-		return &Diagnosis{stateBad, event.ComponentToken, "There is no token: the token endpoint issues none.", sentence(t.LastError) + " The proxy keeps trying."}
+		return &Diagnosis{stateBad, event.ComponentCredentials, "There is no token: the token endpoint issues none.", sentence(t.LastError) + " The proxy keeps trying."}
 	case t.Held:
-		return &Diagnosis{stateWatch, event.ComponentToken, "The proxy is fetching a new token.", ""}
+		return &Diagnosis{stateWatch, event.ComponentCredentials, "The proxy is fetching a new token.", ""}
 	default:
-		return &Diagnosis{stateWatch, event.ComponentToken, "The proxy is fetching its first token.", ""}
+		return &Diagnosis{stateWatch, event.ComponentCredentials, "The proxy is fetching its first token.", ""}
 	}
 }
 
@@ -115,7 +115,7 @@ func checkRejections(s *Status) *Diagnosis {
 		return nil
 	}
 	k := mostFrequent(s.Faults, p.count, func(f event.Fault) bool { return f.Rejected }).Kind()
-	return &Diagnosis{stateWatch, event.ComponentTool, fmt.Sprintf("%s: all %s %s were rejected.", k.Summary, plural(n, "request"), p.name), k.Remedy}
+	return &Diagnosis{stateWatch, event.ComponentClient, fmt.Sprintf("%s: all %s %s were rejected.", k.Summary, plural(n, "request"), p.name), k.Remedy}
 }
 
 // rejected returns how many requests were rejected because of the client.
@@ -152,14 +152,14 @@ type period struct {
 // caused come last, since somebody else has to fix them.
 func checkFaults(faults []event.Fault, p period) *Diagnosis {
 	p.requests -= min(p.requests, rejected(faults, p))
-	for _, group := range [][]event.Component{{event.ComponentToken, event.ComponentMimecast, event.ComponentProxy}, {event.ComponentTool}} {
+	for _, group := range [][]event.Component{{event.ComponentCredentials, event.ComponentMimecast, event.ComponentProxy}, {event.ComponentClient}} {
 		component, total := worst(faults, group, p.count)
 		share := percent(total, p.requests)
 		if total == 0 || share < watchPercent {
 			continue
 		}
 		d := &Diagnosis{State: stateWatch, Component: component}
-		if share >= badToolPercent || component != event.ComponentTool && share >= badPercent {
+		if share >= badToolPercent || component != event.ComponentClient && share >= badPercent {
 			d.State = stateBad
 		}
 		k := mostFrequent(faults, p.count, func(f event.Fault) bool { return f.Component == component && !f.Rejected }).Kind()
@@ -252,7 +252,7 @@ func checkRenewal(s *Status) *Diagnosis {
 	if s.Token.Refused {
 		advice = event.CredentialsRefused.Kind().Remedy
 	}
-	return &Diagnosis{stateWatch, event.ComponentToken, text, advice}
+	return &Diagnosis{stateWatch, event.ComponentCredentials, text, advice}
 }
 
 // quotaLifetime is how long a quota without a reset counts.

@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"mimecast-proxy/event"
 )
 
 // livez reports that the process serves, and checks nothing else. If it depended on the
@@ -72,6 +74,8 @@ type readiness struct {
 	// name.
 	Token  TokenState            `json:"token"`
 	Tokens map[string]TokenState `json:"tokens"`
+	// Health says how the proxy is, which does not change whether it is ready.
+	Health event.Judgment `json:"health"`
 }
 
 // readyz reports whether to send requests here: every account has held a token, and no
@@ -79,7 +83,7 @@ type readiness struct {
 // restart nor another instance would fix it.
 func (h *handler) readyz(w http.ResponseWriter, _ *http.Request) {
 	all := h.options.Accounts()
-	state := readiness{Reasons: h.notReadyReasons(all), Token: worstAccount(all).Token, Tokens: map[string]TokenState{}}
+	state := readiness{Reasons: h.notReadyReasons(all), Token: worstAccount(all).Token, Tokens: map[string]TokenState{}, Health: h.health().Judgment}
 	for _, a := range all {
 		state.Tokens[a.Name] = a.Token
 	}
@@ -92,6 +96,13 @@ func (h *handler) readyz(w http.ResponseWriter, _ *http.Request) {
 		status = http.StatusServiceUnavailable
 	}
 	writeJSON(w, status, state)
+}
+
+func (h *handler) health() event.Health {
+	if h.options.Health == nil {
+		return event.Health{Judgment: event.Judgment{State: event.HealthOK}}
+	}
+	return h.options.Health()
 }
 
 func (h *handler) draining() bool { return h.options.Draining != nil && h.options.Draining() }

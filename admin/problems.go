@@ -41,7 +41,7 @@ func faultList(s *Status) g.Node {
 // saysMore reports whether the last error of a fault has to be shown beside its summary
 // and remedy. A client's own mistakes are for its own log.
 func saysMore(f event.Fault) bool {
-	return f.LastError != "" && f.LastError != f.Code.Kind().Explanation() && f.Component != event.ComponentTool
+	return f.LastError != "" && f.LastError != f.Code.Kind().Explanation() && f.Component != event.ComponentClient
 }
 
 func denialList(s *Status) g.Node {

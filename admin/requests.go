@@ -71,7 +71,7 @@ func problemText(r event.Request) g.Node {
 	what := printable(r.Error)
 	if r.Fault != "" {
 		what = r.Fault.Kind().Summary
-		if r.Error != "" && r.Error != r.Fault.Kind().Explanation() && r.Component != event.ComponentTool {
+		if r.Error != "" && r.Error != r.Fault.Kind().Explanation() && r.Component != event.ComponentClient {
 			what += " (" + printable(r.Error) + ")"
 		}
 	}
@@ -83,7 +83,7 @@ func statusClass(r event.Request) string {
 	switch {
 	case r.Fault == "":
 		return "fine"
-	case r.Component == event.ComponentTool:
+	case r.Component == event.ComponentClient:
 		return "tool"
 	default:
 		return "failed"

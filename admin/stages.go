@@ -44,8 +44,8 @@ func componentState(s *Status, component event.Component) string {
 }
 
 func toolStage(s *Status) stage {
-	p := stage{Name: "Tool", State: componentState(s, event.ComponentTool), Figure: strconv.FormatUint(uint64(s.LastMinute), 10) + " requests/min"}
-	if n := failedLastMinute(s, event.ComponentTool); n > 0 {
+	p := stage{Name: "Tool", State: componentState(s, event.ComponentClient), Figure: strconv.FormatUint(uint64(s.LastMinute), 10) + " requests/min"}
+	if n := failedLastMinute(s, event.ComponentClient); n > 0 {
 		p.Notes = []string{fmt.Sprintf("%d of them its own fault", n)}
 	}
 	p.Notes = append(p.Notes, fmt.Sprintf("%d since the start", s.Total))
@@ -66,7 +66,7 @@ func proxyStage(s *Status) stage {
 }
 
 func tokenStage(s *Status) stage {
-	p := stage{Name: "Token", State: componentState(s, event.ComponentToken), Figure: "none held"}
+	p := stage{Name: "Token", State: componentState(s, event.ComponentCredentials), Figure: "none held"}
 	switch {
 	case s.Token.Rejected:
 		p.Figure = "rejected"

@@ -11,6 +11,7 @@ import (
 // stable: keys may be added, none changes its meaning. No secret, token, query
 // string, header value or body is anywhere in it.
 type Status struct {
+	Health event.Health `json:"health"`
 	// Diagnosis is made by this package.
 	Diagnosis Diagnosis `json:"verdict"`
 	event.Snapshot
@@ -80,6 +81,7 @@ func (h *handler) current() Status {
 	s.Token = s.Account.Token
 	s.Draining = h.draining()
 	s.Diagnosis = diagnose(&s)
+	s.Health = h.health()
 	return s
 }
 

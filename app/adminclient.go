@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"mimecast-proxy/config"
+	"mimecast-proxy/event"
 )
 
 const (
@@ -22,7 +23,7 @@ const (
 )
 
 // Healthcheck asks the running proxy's /readyz, and again until it is ready or
-// wait is over.
+// the wait ends. It prints the health of one that is ready.
 func (p Env) Healthcheck(ctx context.Context, wait time.Duration) error {
 	ctx, stop := p.untilSignal(ctx)
 	defer stop()
@@ -33,9 +34,9 @@ func (p Env) Healthcheck(ctx context.Context, wait time.Duration) error {
 	defer a.client.CloseIdleConnections()
 	deadline := time.Now().Add(wait)
 	for {
-		err := a.ready(ctx, a.timeout(deadline))
+		health, err := a.ready(ctx, a.timeout(deadline))
 		if err == nil {
-			_, err := fmt.Fprintln(p.Stdout, "ready")
+			_, err := fmt.Fprintln(p.Stdout, readiness(health))
 			return err
 		}
 		if time.Until(deadline) <= 0 {
@@ -131,21 +132,37 @@ func (a *adminClient) do(ctx context.Context, method, path string) (*http.Respon
 	return res, nil
 }
 
-func (a *adminClient) ready(ctx context.Context, wait time.Duration) error {
+// ready returns what /readyz says of the health; an error if the proxy is not ready.
+func (a *adminClient) ready(ctx context.Context, wait time.Duration) (event.Judgment, error) {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	res, err := a.do(ctx, http.MethodGet, "/readyz")
 	if err != nil {
-		return err
+		return event.Judgment{}, err
 	}
 	defer res.Body.Close()
-	if res.StatusCode == http.StatusOK {
-		return nil
+	var state struct {
+		Reasons []string
+		Health  event.Judgment
 	}
-	var answer struct{ Reasons []string }
 	body, err := io.ReadAll(io.LimitReader(res.Body, 64<<10))
-	if err != nil || json.Unmarshal(body, &answer) != nil || len(answer.Reasons) == 0 {
-		return fmt.Errorf("not ready: status %d", res.StatusCode)
+	if err == nil {
+		err = json.Unmarshal(body, &state)
 	}
-	return fmt.Errorf("not ready: %s", strings.Join(answer.Reasons, "; "))
+	switch {
+	case res.StatusCode == http.StatusOK:
+		return state.Health, nil
+	case err != nil || len(state.Reasons) == 0:
+		return state.Health, fmt.Errorf("not ready: status %d", res.StatusCode)
+	default:
+		return state.Health, fmt.Errorf("not ready: %s", strings.Join(state.Reasons, "; "))
+	}
+}
+
+// readiness is the line of a proxy that is ready.
+func readiness(h event.Judgment) string {
+	if h.State == event.HealthOK || h.State == "" {
+		return "ready"
+	}
+	return fmt.Sprintf("ready, but %s since %s: %s %s", h.State, h.Since.UTC().Format("2006-01-02 15:04:05 UTC"), h.Text, h.Advice)
 }

@@ -42,7 +42,6 @@ type instance struct {
 	dataListeners     []dataListener // all of them are served by data
 	adminListener     net.Listener   // nil likewise
 	intercept         interception
-	draining          atomic.Bool
 	hintedAt          atomic.Int64  // when hintAtTLS logged last, in Unix nanoseconds
 	quit              chan struct{} // closed by POST /quitquitquit
 	cut               context.CancelCauseFunc
@@ -231,6 +230,7 @@ func (s *instance) adminOptions(actions []admin.Action) admin.Options {
 	o := admin.Options{
 		Accounts: s.accountStates,
 		Started:  s.started,
+		Health:   s.health.Health,
 		Draining: s.draining.Load,
 		Metrics:  s.tel.Metrics(),
 		Status:   s.status,
@@ -256,6 +256,7 @@ func (s *instance) run(ctx context.Context, signals <-chan os.Signal) error {
 	defer s.cut(nil)
 	owned.Go(func() { s.accounts.run(running) })
 	owned.Go(func() { s.report(running) })
+	owned.Go(func() { s.health.Run(running, s.tel.HealthChanged) })
 	owned.Go(func() { s.reload(running) })
 	owned.Go(func() { tidy(running) })
 	failed := make(chan error, len(s.dataListeners)+len(s.intercept.listeners)+1)

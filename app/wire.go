@@ -8,11 +8,14 @@ import (
 	"os"
 	"runtime/debug"
 	"slices"
+	"sync/atomic"
+	"time"
 
 	"mimecast-proxy/api1"
 	"mimecast-proxy/batch"
 	"mimecast-proxy/config"
 	"mimecast-proxy/guard"
+	"mimecast-proxy/health"
 	"mimecast-proxy/proxy"
 	"mimecast-proxy/quota"
 	"mimecast-proxy/telemetry"
@@ -24,12 +27,14 @@ type components struct {
 	download *batch.Transport // of batch files
 	cfg      config.Config
 	tel      *telemetry.Telemetry
+	health   *health.Monitor
 	redactor *telemetry.Redactor
 	guard    *guard.Guard
 	quota    *quota.Model
 	api1Only api1Warnings
 	// reread is for signals that ask to read all files at once.
-	reread <-chan os.Signal
+	reread   <-chan os.Signal
+	draining atomic.Bool
 }
 
 // assemble builds the components. The error is a fault of the configuration.
@@ -48,7 +53,10 @@ func (p Env) assemble(cfg config.Config) (*components, error) {
 	}
 	redactor := cmp.Or(p.Redactor, new(telemetry.Redactor))
 	redactSecrets(redactor, cfg)
-	tel, err := p.newTelemetry(cfg, routes, redactor)
+	a := &accounts{cfg: cfg, redactor: redactor}
+	c := &components{accounts: a, cfg: cfg, redactor: redactor, reread: p.Reread}
+	c.health = health.New(time.Now(), c.facts)
+	tel, err := p.newTelemetry(cfg, routes, c)
 	if err != nil {
 		return nil, &ExitError{ExitUsage, err}
 	}
@@ -70,12 +78,13 @@ func (p Env) assemble(cfg config.Config) (*components, error) {
 		Trace: quota.Trace{Held: tel.RateLimitWait, Called: tel.QuotaCalled, Paced: tel.Paced},
 	})
 	tel.ShowQuotas(model.Snapshot)
-	a := &accounts{cfg: cfg, tel: tel, redactor: redactor, setClients: g.SetClients, forget: model.Forget, roots: trusted}
+	a.tel, a.setClients, a.forget, a.roots = tel, g.SetClients, model.Forget, trusted
 	if err := a.apply(directoryOf(cfg)); err != nil {
 		return nil, &ExitError{ExitUsage, err}
 	}
 	cfg.Clients.OnChange(a.apply)
-	return &components{accounts: a, download: newDownload(cfg, trusted), cfg: cfg, tel: tel, redactor: redactor, guard: g, quota: model, reread: p.Reread}, nil
+	c.download, c.cfg, c.tel, c.guard, c.quota = newDownload(cfg, trusted), cfg, tel, g, model
+	return c, nil
 }
 
 // paces are the values of PROXY_RATE_LIMIT_PACE.
@@ -83,13 +92,14 @@ var paces = map[string]quota.Pace{"off": quota.Off, "observe": quota.Observe, "o
 
 // newTelemetry returns the log and the metrics, with what else writes to stderr led
 // to the log.
-func (p Env) newTelemetry(cfg config.Config, routes []string, redactor *telemetry.Redactor) (*telemetry.Telemetry, error) {
+func (p Env) newTelemetry(cfg config.Config, routes []string, c *components) (*telemetry.Telemetry, error) {
 	version, revision, _ := Build()
 	tel, err := telemetry.New(telemetry.Options{
-		Output: p.Stderr, Redactor: redactor,
+		Output: p.Stderr, Redactor: c.redactor,
 		Level: cfg.LogLevel, Format: cfg.LogFormat, Terminal: p.Terminal,
 		Version: version, Revision: revision, Routes: routes, Clients: !cfg.Clients.IsZero(),
 		MaxRequests: int64(cfg.MaxRequests), ReplayMemory: cfg.ReplayMemory,
+		Tokens: c.accounts.tokens, Ended: c.health.Record, Health: c.health.Health, State: c.health.State,
 	})
 	if err != nil {
 		return nil, err
@@ -105,7 +115,7 @@ func (p Env) newTelemetry(cfg config.Config, routes []string, redactor *telemetr
 // handler returns the data port. It is the way of a request, in order: each layer
 // hands it to the next, and no layer is added anywhere else.
 func (p *components) handler() http.Handler {
-	trace := proxy.Trace{Unauthorized: p.tel.Unauthorized, Retried: p.tel.Retried, Answered: p.tel.Answered, Failed: p.tel.Failed}
+	trace := proxy.Trace{Sent: p.tel.Sent, Unauthorized: p.tel.Unauthorized, Retried: p.tel.Retried, Answered: p.tel.Answered, Failed: p.tel.Failed}
 	budget := proxy.NewBudget(p.cfg.ReplayMemory, p.tel.ReplayBytes)
 	return stack(
 		p.tel.Wrap,                   // record, count and log

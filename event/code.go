@@ -64,14 +64,14 @@ type Component string
 
 // The components.
 const (
-	ComponentTool     Component = "tool"     // the client
-	ComponentProxy    Component = "proxy"    // this program
-	ComponentToken    Component = "token"    // the credentials, or the token endpoint
-	ComponentMimecast Component = "mimecast" // the API, or the network on the way to it
+	ComponentClient      Component = "client"
+	ComponentProxy       Component = "proxy"       // this program
+	ComponentCredentials Component = "credentials" // client ID and secret, and what the API application may do
+	ComponentMimecast    Component = "mimecast"    // the API, or the network on the way to it
 )
 
 // Components lists all of them.
-var Components = []Component{ComponentTool, ComponentProxy, ComponentToken, ComponentMimecast}
+var Components = []Component{ComponentClient, ComponentProxy, ComponentCredentials, ComponentMimecast}
 
 // Retry says whether a client may send the same request again.
 type Retry int
@@ -137,7 +137,7 @@ func (c Code) Status() int { return c.Kind().Status }
 
 // Rejected reports whether the code is of a request that was rejected because of the
 // client. Such requests say nothing of how others fare.
-func (k Kind) Rejected() bool { return k.Rejection && k.Component == ComponentTool }
+func (k Kind) Rejected() bool { return k.Rejection && k.Component == ComponentClient }
 
 // Explanation is the code with its summary and remedy, in one line.
 func (k Kind) Explanation() string { return string(k.Code) + ": " + k.Summary + ". " + k.Remedy }

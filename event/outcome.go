@@ -174,3 +174,17 @@ var InterceptOutcomes = []InterceptOutcome{
 	InterceptTerminated, InterceptTunneled, InterceptIdle, InterceptHandshakeFailed, InterceptUnreachable, InterceptUnauthorized,
 	InterceptNotAllowed, InterceptTooBusy, InterceptClientGone, InterceptShutdown, InterceptFailed,
 }
+
+// Phase is what an in-flight request waits for.
+type Phase string
+
+// The phases of an in-flight request.
+const (
+	PhaseProxy    Phase = "proxy"    // a check, a token, or a rate limit
+	PhaseClient   Phase = "client"   // the client, for the rest of the request body
+	PhaseMimecast Phase = "mimecast" // Mimecast, for the response
+	PhaseResponse Phase = "response" // the response has begun
+)
+
+// Phases lists all of them.
+var Phases = []Phase{PhaseProxy, PhaseClient, PhaseMimecast, PhaseResponse}

@@ -67,7 +67,14 @@ func TestEveryConstantIsInItsListAndViceVersa(t *testing.T) {
 	for _, k := range event.Kinds() {
 		codes = append(codes, k.Code)
 	}
+	var causes []string
+	for _, c := range event.Conditions() {
+		causes = append(causes, string(c.Cause))
+	}
 	lists := map[string][]string{
+		"Cause":              causes,
+		"HealthState":        texts(event.HealthStates),
+		"Phase":              texts(event.Phases),
 		"Code":               texts(codes),
 		"Component":          texts(event.Components),
 		"UnauthorizedReason": texts(event.UnauthorizedReasons),

@@ -18,6 +18,8 @@ type Snapshot struct {
 	Renewing     bool         `json:"renewing"`
 	TokenEvents  []TokenEvent `json:"token_events"`
 	TokenFailure *TokenEvent  `json:"token_failure,omitempty"`
+	// Running are the in-flight requests, the oldest first: up to 50.
+	Running []Running `json:"running"`
 	// Total counts the requests since the start, LastMinute those of the last
 	// minute.
 	Total      uint64 `json:"total"`
@@ -77,6 +79,20 @@ type Request struct {
 	Fault     Code      `json:"fault,omitempty"`
 	Component Component `json:"culprit,omitempty"`
 	Error     string    `json:"error,omitempty"`
+}
+
+// Running is an in-flight request.
+type Running struct {
+	RequestID string    `json:"request_id"`
+	Began     time.Time `json:"began"`
+	AgeMS     float64   `json:"age_ms"`
+	Method    string    `json:"method"`
+	Path      string    `json:"path"`
+	// Client is as in [Request].
+	Client  string `json:"client"`
+	Account string `json:"account,omitempty"`
+	BytesIn int64  `json:"bytes_in"`
+	Phase   Phase  `json:"phase"`
 }
 
 // Point is what happened in one step of a [Snapshot].

@@ -21,6 +21,8 @@ type Trace struct {
 	Unauthorized func(ctx context.Context, reason event.UnauthorizedReason)
 	// Retried reports how a 401 ended.
 	Retried func(ctx context.Context, outcome event.RetryOutcome)
+	// Sent reports that a request is sent to the upstream now.
+	Sent func(ctx context.Context, at time.Time)
 	// Answered reports each response of the upstream's and how long its headers
 	// took.
 	Answered func(ctx context.Context, status int, h http.Header, took time.Duration)
@@ -69,6 +71,9 @@ func (t *authenticate) sendWith(req *http.Request, token account.Token) (*http.R
 	out.Header = maps.Clone(req.Header) // no value is changed, only whole fields
 	out.Header["Authorization"] = []string{token.Authorization()}
 	began := time.Now()
+	if t.trace.Sent != nil {
+		t.trace.Sent(req.Context(), began)
+	}
 	res, err := account.Of(req.Context()).Transport.RoundTrip(out)
 	if err != nil {
 		return nil, err

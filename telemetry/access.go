@@ -1,7 +1,6 @@
 package telemetry
 
 import (
-	"net/http"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -11,14 +10,7 @@ import (
 
 // writeAccess writes the line of a request. It stands for the suppressed ones too.
 func (t *Telemetry) writeAccess(rec *record, o *outcome, suppressed int) {
-	level := zerolog.InfoLevel
-	switch {
-	case o.panicked:
-		level = zerolog.ErrorLevel
-	case o.aborted == event.AbortedByUpstream, o.failure != "" && o.status >= http.StatusInternalServerError:
-		level = zerolog.WarnLevel
-	}
-	e := t.log.WithLevel(level)
+	e := t.log.WithLevel(t.level(o))
 	if e == nil {
 		return
 	}
@@ -46,6 +38,21 @@ func (t *Telemetry) writeAccess(rec *record, o *outcome, suppressed int) {
 		e.Int("suppressed", suppressed)
 	}
 	e.Send()
+}
+
+// level returns the level of a request's line: a request that failed through no fault of
+// the client warns, and is an error if that is part of an outage.
+func (t *Telemetry) level(o *outcome) zerolog.Level {
+	switch {
+	case o.panicked:
+		return zerolog.ErrorLevel
+	case !o.fault.Fault():
+		return zerolog.InfoLevel
+	case t.state != nil && t.state() == event.HealthDown:
+		return zerolog.ErrorLevel
+	default:
+		return zerolog.WarnLevel
+	}
 }
 
 func optional(e *zerolog.Event, field, value string) {

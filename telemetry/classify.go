@@ -13,7 +13,7 @@ var kinds = event.Kinds()
 // [event.Code.Index]. It is empty if the status says enough.
 var explanations = func() (all [event.Count]string) {
 	for i, k := range kinds {
-		passedOn := k.Status == 0 && (k.Component == event.ComponentToken || k.Component == event.ComponentMimecast)
+		passedOn := k.Status == 0 && (k.Component == event.ComponentCredentials || k.Component == event.ComponentMimecast)
 		if k.Rejection || passedOn {
 			all[i] = k.Explanation()
 		}

@@ -20,22 +20,22 @@ func TestFaultsNameTheComponent(t *testing.T) {
 		{"", "", func(tel *telemetry.Telemetry, _ http.ResponseWriter, r *http.Request) {
 			tel.Denied(r.Context(), "route_not_allowed", true)
 		}},
-		{"route_not_allowed", event.ComponentTool, func(tel *telemetry.Telemetry, w http.ResponseWriter, r *http.Request) {
+		{"route_not_allowed", event.ComponentClient, func(tel *telemetry.Telemetry, w http.ResponseWriter, r *http.Request) {
 			tel.Denied(r.Context(), "route_not_allowed", false)
 			w.WriteHeader(403)
 		}},
-		{"credentials_refused", event.ComponentToken, fails("credentials_refused", 502)},
-		{"token_unavailable", event.ComponentToken, fails("token_unavailable", 503)},
+		{"credentials_refused", event.ComponentCredentials, fails("credentials_refused", 502)},
+		{"token_unavailable", event.ComponentMimecast, fails("token_unavailable", 503)},
 		{"upstream_timeout", event.ComponentMimecast, fails("upstream_timeout", 504)},
 		{"too_busy", event.ComponentProxy, fails("too_busy", 503)},
-		{"client_gone", event.ComponentTool, fails("client_gone", 499)},
+		{"client_gone", event.ComponentClient, fails("client_gone", 499)},
 		{"other", event.ComponentProxy, func(_ *telemetry.Telemetry, w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }},
-		{"request_refused", event.ComponentTool, func(_ *telemetry.Telemetry, w http.ResponseWriter, _ *http.Request) { w.WriteHeader(400) }},
-		{"mimecast_unauthorized", event.ComponentToken, answers(401)},
-		{"mimecast_forbidden", event.ComponentMimecast, answers(403)},
+		{"request_refused", event.ComponentClient, func(_ *telemetry.Telemetry, w http.ResponseWriter, _ *http.Request) { w.WriteHeader(400) }},
+		{"mimecast_unauthorized", event.ComponentCredentials, answers(401)},
+		{"mimecast_forbidden", event.ComponentCredentials, answers(403)},
 		{"mimecast_rate_limited", event.ComponentMimecast, answers(429)},
 		{"mimecast_error", event.ComponentMimecast, answers(503)},
-		{"request_refused", event.ComponentTool, answers(404)},
+		{"request_refused", event.ComponentClient, answers(404)},
 		{"", "", answers(302)},
 		{"mimecast_truncated", event.ComponentMimecast, func(tel *telemetry.Telemetry, w http.ResponseWriter, r *http.Request) {
 			answers(200)(tel, w, r)

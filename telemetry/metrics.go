@@ -90,7 +90,7 @@ func newMetrics(o Options, t *Telemetry) *metrics {
 		m.counters[i] = make([]atomic.Pointer[prometheus.Counter], len(statusLabels))
 	}
 	m.addRequests(o)
-	m.addTokens(t)
+	m.addTokens(o)
 	m.addQuotas()
 	m.limit = m.gauges("rate_limit_limit", "Latest X-RateLimit-Limit: requests that Mimecast allows in a period.", "account")
 	m.remaining = m.gauges("rate_limit_remaining", "Latest X-RateLimit-Remaining: requests left in that period.", "account")
@@ -154,11 +154,17 @@ func (m *metrics) addRequests(o Options) {
 	}
 }
 
-func (m *metrics) addTokens(t *Telemetry) {
+func (m *metrics) addTokens(o Options) {
 	m.tokens = m.counter("token_requests_total", "Token requests, by account, trigger and outcome.", nil, "account", "trigger", "outcome")
 	m.clock = m.gauge("clock_skew_seconds", "This machine's clock minus the token endpoint's; negative if this clock is behind.")
 	m.tokenDuration = prometheus.NewHistogramVec(histogramOptions("token_request_duration_seconds", "Duration of token requests."), []string{"account"})
-	m.registry.MustRegister(m.tokenDuration, &t.expiries)
+	m.registry.MustRegister(m.tokenDuration)
+	if o.Tokens != nil {
+		m.registry.MustRegister(tokenMetrics{o.Tokens})
+	}
+	if o.Health != nil {
+		m.registry.MustRegister(healthMetrics{o.Health})
+	}
 }
 
 func deniedReasons() []string {

@@ -19,6 +19,7 @@ type record struct {
 	responseWriter responseWriter
 	body           countingBody
 	start          time.Time
+	previous, next *record // in flight; guarded by the list's mutex
 	// What the request was, noted before any handler can change it.
 	id, method, path, peer, trace string
 
@@ -38,6 +39,7 @@ type events struct {
 	code       event.Code // of the problem that the proxy sent as its response
 	failure    string     // its text, scrubbed
 	mimecast   string     // its request id
+	sent       time.Time  // to Mimecast, if no response began
 	attempts   int        // that Mimecast responded to
 	upstream   time.Duration
 	clientWait time.Duration // for the client's body before it was sent on, and for a rate limit
@@ -105,6 +107,11 @@ func (t *Telemetry) Retried(ctx context.Context, outcome event.RetryOutcome) {
 	t.recent.addRetry(outcome)
 }
 
+// Sent notes that a request is sent to Mimecast.
+func (t *Telemetry) Sent(ctx context.Context, at time.Time) {
+	withRecord(ctx, func(r *record) { r.events.sent = at })
+}
+
 // Answered notes a response from Mimecast, and how long its headers took.
 func (t *Telemetry) Answered(ctx context.Context, status int, h http.Header, took time.Duration) {
 	t.metrics.upstream.Observe(took.Seconds())
@@ -133,7 +140,7 @@ func (r *record) addAttempt(status int, now time.Time, took time.Duration) {
 	case !r.events.limited.IsZero():
 		r.events.clientWait += max(0, sent.Sub(r.events.limited))
 	}
-	r.events.limited = time.Time{}
+	r.events.limited, r.events.sent = time.Time{}, time.Time{}
 	if status == http.StatusTooManyRequests {
 		r.events.limited = now
 	}

@@ -25,6 +25,7 @@ func (t *Telemetry) Snapshot() event.Snapshot {
 	}
 	seconds := new([windowSeconds]second)
 	t.recent.copyTo(&snap, seconds)
+	snap.Running = t.inFlightList.running(now)
 	slices.SortFunc(snap.Requests, func(a, b event.Request) int { return cmp.Compare(b.Seq, a.Seq) })
 	snap.Points = points(seconds, now.Unix())
 	snap.Faults, snap.LastMinute = count(seconds, now.Unix(), snap.Faults)
@@ -98,11 +99,11 @@ func addSecond(p *event.Point, sec *second) {
 	p.UpstreamMS += milliseconds(sec.upstream)
 	for f, n := range sec.faults {
 		switch kinds[f].Component {
-		case event.ComponentTool:
+		case event.ComponentClient:
 			p.Tool += n
 		case event.ComponentProxy:
 			p.Proxy += n
-		case event.ComponentToken:
+		case event.ComponentCredentials:
 			p.Token += n
 		case event.ComponentMimecast:
 			p.Mimecast += n

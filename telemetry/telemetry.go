@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"mimecast-proxy/event"
 )
 
 // Options say where the log goes and what this build is.
@@ -43,6 +45,14 @@ type Options struct {
 	// and replay_buffer_bytes. They are metrics too, so that an alert can compute a
 	// share; 0 adds no metric.
 	MaxRequests, ReplayMemory int64
+	// Tokens returns what the accounts' tokens are; nil adds no metrics of them.
+	Tokens func() []event.Token
+	// Ended is called with the outcome of each request; nil: nobody wants to know.
+	Ended func(event.Outcome)
+	// Health judges now, for metrics; State is the last judgment's, for the level of log
+	// lines. nil: always ok, and no metrics.
+	Health func() event.Health
+	State  func() event.HealthState
 }
 
 // Telemetry logs, counts and remembers.
@@ -56,10 +66,12 @@ type Telemetry struct {
 	rejected rejections
 	started  time.Time
 	version  string
-	expiries expiries
+	onEnd    func(event.Outcome)
+	state    func() event.HealthState
 	// inFlight is read at each scrape, busySince for the page.
-	inFlight  atomic.Int64
-	busySince atomic.Int64 // since when there is always a request in flight, in Unix nanoseconds
+	inFlight     atomic.Int64
+	inFlightList inFlightList
+	busySince    atomic.Int64 // since when there is always a request in flight, in Unix nanoseconds
 }
 
 // New returns a Telemetry with a new metrics registry. The error names
@@ -72,6 +84,7 @@ func New(o Options) (*Telemetry, error) {
 	t := &Telemetry{
 		log: log, msgField: messageField(o.Format), redactor: o.Redactor,
 		started: time.Now().Round(0), version: cmp.Or(o.Version, "unknown"),
+		onEnd: o.Ended, state: o.State,
 	}
 	t.metrics = newMetrics(o, t)
 	if w, ok := o.Output.(*LogWriter); ok {

@@ -24,7 +24,6 @@ func (t *Telemetry) TokenDone(account string, trigger event.TokenTrigger, outcom
 		ev.Error = t.scrub(err.Error())
 	} else if !expiry.IsZero() {
 		ev.Expiry = expiry.UTC().Truncate(time.Millisecond)
-		t.expiries.renew(account, expiry)
 	}
 	t.metrics.tokens.WithLabelValues(account, string(trigger), string(outcome)).Inc()
 	t.metrics.tokenDuration.WithLabelValues(account).Observe(took.Seconds())

@@ -7,17 +7,18 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/event"
 	"mimecast-proxy/telemetry"
 )
 
-func TestTokenIsValidUntilItExpires(t *testing.T) {
-	tel := newTelemetry(t, telemetry.Options{})
-	hasSeries(t, scrape(t, tel), `token_valid{account="default"} 0`, `token_expiry_timestamp_seconds{account="default"} 0`)
-	tel.TokenDone("default", "startup", "ok", 0, time.Now().Add(time.Hour), nil)
-	tel.TokenDone("default", "expiry", "unavailable", 0, time.Time{}, errors.New("x"))
-	hasSeries(t, scrape(t, tel), `token_valid{account="default"} 1`)
-	tel.TokenDone("default", "unauthorized", "ok", 0, time.Now().Add(-time.Second), nil)
-	hasSeries(t, scrape(t, tel), `token_valid{account="default"} 0`)
+func TestMetricsShowTheTokens(t *testing.T) {
+	tokens := []event.Token{{Account: "default"}, {Account: "emea", Expiry: time.Unix(2e9, 0), Usable: true}}
+	tel := newTelemetry(t, telemetry.Options{Tokens: func() []event.Token { return tokens }})
+	hasSeries(t, scrape(t, tel),
+		`token_valid{account="default"} 0`, `token_expiry_timestamp_seconds{account="default"} 0`,
+		`token_valid{account="emea"} 1`, `token_expiry_timestamp_seconds{account="emea"} 2e+09`)
+	tokens[1].Usable = false
+	hasSeries(t, scrape(t, tel), `token_valid{account="emea"} 0`)
 }
 
 func TestTokenEventIsOneLine(t *testing.T) {

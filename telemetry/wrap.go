@@ -60,6 +60,7 @@ func (t *Telemetry) newRecord(w http.ResponseWriter, r *http.Request) *record {
 	}
 	rec.responseWriter.ResponseWriter, rec.responseWriter.request, rec.responseWriter.id = w, r.Context(), rec.id
 	rec.body.start = now
+	t.inFlightList.add(rec)
 	return rec
 }
 
@@ -94,6 +95,8 @@ func (t *Telemetry) end(rec *record, recovered any) {
 	o.fault = o.classify()
 	t.metrics.observe(rec.method, &o)
 	t.recent.addRequest(rec, &o)
+	t.inFlightList.remove(rec)
+	t.ended(rec, &o)
 	if o.rejected() {
 		last := o // o itself is on the stack
 		t.accessRejected(rec, &last)

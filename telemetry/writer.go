@@ -106,12 +106,15 @@ type countingBody struct {
 	// clientWait is the time spent in Read; last is when the last Read ended, as a
 	// time since start. Both are in nanoseconds.
 	clientWait, last atomic.Int64
+	reading          atomic.Bool // whether the proxy waits for the client
 }
 
 // Read counts.
 func (r *countingBody) Read(b []byte) (int, error) {
 	from := time.Since(r.start)
+	r.reading.Store(true)
 	n, err := r.ReadCloser.Read(b)
+	r.reading.Store(false)
 	to := time.Since(r.start)
 	r.bytes.Add(int64(n))
 	r.clientWait.Add(int64(to - from))
