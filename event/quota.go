@@ -25,7 +25,7 @@ var paceSummaries = map[PaceOutcome]string{
 // Summary continues "N calls …".
 func (o PaceOutcome) Summary() string { return paceSummaries[o] }
 
-// Quota is what is known of the quota of one function of Mimecast's in one account, and
+// Quota is what is known of the quota of one Mimecast function in one account, and
 // who used it. Its JSON keys are stable.
 type Quota struct {
 	// Account is the account's name. Function is the label from a closed set; Path is the

@@ -53,7 +53,7 @@ func statusIndex(status int) int {
 	return 0
 }
 
-// metrics are those of the contract, on a registry of their own.
+// metrics are those of the contract, on a separate registry.
 type metrics struct {
 	registry *prometheus.Registry
 	// requests, and its counters by method and status once they are needed:

@@ -188,7 +188,7 @@ func TestFileReloadsAreCountedByClosedSets(t *testing.T) {
 		`file_reloads_total{file="other",outcome="failed"} 1`)
 }
 
-// stalled is a client that reads nothing until it is told to.
+// stalled is a client that reads nothing until it may.
 type stalled struct {
 	discard
 	begun chan<- bool

@@ -11,7 +11,7 @@ import (
 	"mimecast-proxy/mimecast"
 )
 
-// quotaMetrics are about the quotas of Mimecast's functions. It is the collector of the
+// quotaMetrics are about the quotas of Mimecast functions. It is the collector of the
 // gauges, which are read from the model of the quotas.
 type quotaMetrics struct {
 	calls, limited, waits, waitSeconds *prometheus.CounterVec
@@ -22,7 +22,7 @@ type quotaMetrics struct {
 var (
 	quotaLabels    = []string{"account", "function"}
 	quotaLimit     = prometheus.NewDesc(namespace+"_quota_limit", "Calls that Mimecast allows to the function in its window.", quotaLabels, nil)
-	quotaRemaining = prometheus.NewDesc(namespace+"_quota_remaining", "Calls that are left in that window. Of functions without a label of their own, those of the one that has least left.", quotaLabels, nil)
+	quotaRemaining = prometheus.NewDesc(namespace+"_quota_remaining", "Calls that are left in that window. For functions without a separate label, those of the one that has least left.", quotaLabels, nil)
 	quotaReset     = prometheus.NewDesc(namespace+"_quota_reset_seconds", "Time until that window ends, in seconds.", quotaLabels, nil)
 )
 

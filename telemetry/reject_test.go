@@ -14,7 +14,7 @@ import (
 )
 
 // accessLines returns the lines of requests in a log, with how many requests each
-// stands for beside its own.
+// stands for beside the one that it names.
 func accessLines(t *testing.T, log string) (lines []struct {
 	Path, Error string
 	Suppressed  int

@@ -65,7 +65,7 @@ func (t *Telemetry) newRecord(w http.ResponseWriter, r *http.Request) *record {
 }
 
 // visiblePath returns the path of a request, without what seals the URL of a batch file:
-// whoever knows that, and a key, may download the file.
+// a caller who knows that, and a key, may download the file.
 func visiblePath(u *url.URL) string {
 	if strings.HasPrefix(strings.ToLower(u.Path), batchPath) {
 		return batchPath + "…"
