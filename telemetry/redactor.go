@@ -182,7 +182,8 @@ const runEdge = 32
 func (p *patterns) find(s string, words bool) (spans []span) {
 	escape := -1 // where the next one is
 	var run span // the last run of backslashes
-	for i := 0; i < len(s); i++ {
+	last := len(s) - minSecret // no text is shorter than the pattern that it matches
+	for i := 0; i <= last; i++ {
 		if escape < i {
 			if escape = strings.IndexAny(s[i:], escapes); escape < 0 {
 				escape = len(s)
@@ -190,7 +191,7 @@ func (p *patterns) find(s string, words bool) (spans []span) {
 				escape += i
 			}
 		}
-		if i = p.nextCandidate(s, i, escape); i == len(s) {
+		if i = p.nextCandidate(s, i, escape); i > last {
 			break
 		}
 		if s[i] == '\\' && i >= run.to {
@@ -201,10 +202,10 @@ func (p *patterns) find(s string, words bool) (spans []span) {
 			continue
 		}
 		end := p.longestMatch(s, i, escape, words)
-		switch last := len(spans) - 1; {
+		switch n := len(spans) - 1; {
 		case end < 0:
-		case last >= 0 && i < spans[last].to:
-			spans[last].to = max(spans[last].to, end)
+		case n >= 0 && i < spans[n].to:
+			spans[n].to = max(spans[n].to, end)
 		default:
 			spans = append(spans, span{i, end})
 		}
