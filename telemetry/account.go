@@ -50,7 +50,6 @@ func (t *Telemetry) AddAccount(name string) {
 
 // KeepClients forgets the counts of clients that names does not have.
 func (t *Telemetry) KeepClients(names []string) {
-	t.recent.keepClients(names)
 	for _, vec := range []*prometheus.CounterVec{t.metrics.byClient, t.metrics.deniedClients, t.metrics.quota.calls} {
 		if vec == nil {
 			continue
@@ -62,6 +61,7 @@ func (t *Telemetry) KeepClients(names []string) {
 		}
 	}
 	t.metrics.clients = names
+	t.recent.keepClients(names) // last: it forgets the counters that were deleted
 }
 
 // RemoveAccount forgets the metrics of an account that is no longer used.

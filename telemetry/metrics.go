@@ -243,9 +243,6 @@ func (m *metrics) observe(method string, o *outcome) {
 	if o.aborted != "" {
 		m.aborted.WithLabelValues(string(o.aborted)).Inc()
 	}
-	if m.byClient != nil && o.client != "" {
-		m.byClient.WithLabelValues(o.client, statusLabels[statusIndex(o.status)]).Inc()
-	}
 	if m.byRoute != nil {
 		route := other
 		if slices.Contains(m.routes, o.route) {

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"mimecast-proxy/event"
 	"mimecast-proxy/mimecast"
 )
@@ -51,7 +53,8 @@ type recent struct {
 	latest      [event.Count]occurrence
 	denials     [event.Count]event.Denial
 	retries     map[event.RetryOutcome]uint64
-	clients     map[string]*event.Client // by name
+	clients     map[string]*namedClient // by name
+	byClient    *prometheus.CounterVec  // nil if no clients have names
 	quota       mimecast.Quota
 	quotaAt     time.Time          // zero before the first
 	tokenEvents []event.TokenEvent // oldest first
@@ -96,6 +99,23 @@ func (s *recent) addRequest(rec *record, o *outcome) {
 	}
 }
 
+// namedClient is what is known of a client with a name.
+type namedClient struct {
+	event.Client
+	// counter is that of the client's latest status, and code is its index in statusLabels.
+	// To look one up by its labels costs the more the more clients there are.
+	counter prometheus.Counter
+	code    int
+}
+
+// count counts a response in a vector.
+func (c *namedClient) count(vec *prometheus.CounterVec, status int) {
+	if code := statusIndex(status); c.counter == nil || c.code != code {
+		c.counter, c.code = vec.WithLabelValues(c.Name, statusLabels[code]), code
+	}
+	c.counter.Inc()
+}
+
 // countClient counts a request of a client with a name. Its mutex is held by the caller.
 func (s *recent) countClient(r *event.Request, o *outcome) {
 	if o.client == "" {
@@ -104,10 +124,13 @@ func (s *recent) countClient(r *event.Request, o *outcome) {
 	c := s.clients[o.client]
 	if c == nil {
 		if s.clients == nil {
-			s.clients = make(map[string]*event.Client)
+			s.clients = make(map[string]*namedClient)
 		}
-		c = &event.Client{Name: o.client}
+		c = &namedClient{Client: event.Client{Name: o.client}}
 		s.clients[o.client] = c
+	}
+	if s.byClient != nil {
+		c.count(s.byClient, o.status)
 	}
 	c.Requests++
 	c.LastAt, c.Account = r.Time, o.account
@@ -123,7 +146,7 @@ func (s *recent) countClient(r *event.Request, o *outcome) {
 func (s *recent) keepClients(names []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	maps.DeleteFunc(s.clients, func(name string, _ *event.Client) bool { return !slices.Contains(names, name) })
+	maps.DeleteFunc(s.clients, func(name string, _ *namedClient) bool { return !slices.Contains(names, name) })
 }
 
 // ring holds the last requests of a kind.

@@ -180,9 +180,9 @@ const runEdge = 32
 // find returns where patterns are in s, in order and apart. Texts without escapes,
 // which nearly all are, cost a nanosecond or two a byte.
 func (p *patterns) find(s string, words bool) (spans []span) {
-	escape := -1 // where the next one is
-	var run span // the last run of backslashes
 	last := len(s) - minSecret // no text is shorter than the pattern that it matches
+	escape := -1               // where the next one is
+	var run span               // the last run of backslashes
 	for i := 0; i <= last; i++ {
 		if escape < i {
 			if escape = strings.IndexAny(s[i:], escapes); escape < 0 {

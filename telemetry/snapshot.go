@@ -55,7 +55,7 @@ func (s *recent) copyTo(snap *event.Snapshot, seconds *[windowSeconds]second) {
 	}
 	snap.Clients = []event.Client{}
 	for _, name := range slices.Sorted(maps.Keys(s.clients)) {
-		snap.Clients = append(snap.Clients, *s.clients[name])
+		snap.Clients = append(snap.Clients, s.clients[name].Client)
 	}
 	snap.Retries = map[event.RetryOutcome]uint64{}
 	maps.Copy(snap.Retries, s.retries)

@@ -87,6 +87,7 @@ func New(o Options) (*Telemetry, error) {
 		onEnd: o.Ended, state: o.State,
 	}
 	t.metrics = newMetrics(o, t)
+	t.recent.byClient = t.metrics.byClient
 	if w, ok := o.Output.(*LogWriter); ok {
 		w.attach(dropNotice(o), t.logRejected)
 	}
