@@ -110,7 +110,8 @@ func noDescriptors(t *testing.T) {
 func littleMemory(t *testing.T) {
 	program.Slow(t)
 	linuxOnly(t)
-	const uploads, size = 200, 8 << 20
+	const size = 8 << 20
+	uploads := share(200) // of 8 MiB, a quarter is 400 MiB
 	w := newWorld(t, simulator.Options{RequestLog: -1})
 	cgroup, err := program.LimitMemory(t, 64<<20)
 	enter, usage := "", func() string { return err.Error() }

@@ -36,7 +36,18 @@ var chapters = []chapter{
 	{"This machine", machineRows},
 }
 
-var update = flag.Bool("update", false, "write the matrix into docs/reliability.md")
+var (
+	update = flag.Bool("update", false, "write the matrix into docs/reliability.md")
+	full   = flag.Bool("full", false, "upload as much as the rows say, not a quarter of it")
+)
+
+// share returns as much of what a row names as is uploaded.
+func share(n int) int {
+	if *full {
+		return n
+	}
+	return n / 4
+}
 
 func TestMain(m *testing.M) {
 	program.Parallel(12)

@@ -378,11 +378,12 @@ func lateRefusal(t *testing.T) {
 	w := newWorld(t, simulator.Options{RequestLog: -1})
 	p := spawn(t, w.environ(t), "").awaitServing().awaitReady()
 	w.fault(t, "401", once)
-	req, err := http.NewRequest("POST", p.URL+"/api/file/file-upload", zeros(1<<30))
+	size := int64(share(1 << 30))
+	req, err := http.NewRequest("POST", p.URL+"/api/file/file-upload", zeros(size))
 	if err != nil {
 		t.Fatal(err)
 	}
-	req.ContentLength = 1 << 30
+	req.ContentLength = size
 	res, err := p.Client.Do(req)
 	if err != nil {
 		t.Fatal(err)
