@@ -23,7 +23,7 @@ import (
 )
 
 var (
-	watch = flag.Duration("watch", 3*time.Second, "how long the tests of memory look on while they attack")
+	watch = flag.Duration("watch", time.Second, "how long the tests of memory look on while they attack, once all are connected")
 	each  = flag.Bool("each", false, "run the tests of memory under each kind of attack alone too, and not only under all of them")
 )
 
