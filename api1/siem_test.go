@@ -3,6 +3,7 @@ package api1_test
 import (
 	"cmp"
 	"context"
+	"flag"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,6 +12,8 @@ import (
 )
 
 const day = 24 * time.Hour
+
+var formatsOfADay = flag.Int("formats-of-a-day", 1, "in how many of 4 formats TestEveryEventComesOnceInEachFormat reads a whole day")
 
 func TestEveryEventComesOnceInEachFormat(t *testing.T) {
 	r := newRig(t)
@@ -21,11 +24,7 @@ func TestEveryEventComesOnceInEachFormat(t *testing.T) {
 		t.Fatalf("the simulator has %d events in a day", len(want))
 	}
 	formats := []*collector{{json: true, compress: true}, {}, {compress: true}, {json: true}}
-	days := formats[:1] // a day of events takes seconds
-	if !testing.Short() {
-		days = formats[:2]
-	}
-	for _, c := range days {
+	for _, c := range formats[:*formatsOfADay] { // a day of events takes seconds
 		t.Run(fmt.Sprintf("a day, JSON %t, zipped %t", c.json, c.compress), func(t *testing.T) {
 			r.sim.SetQuota("/siem/v1/batch/events/", 50, 15*time.Minute) // none is used yet
 			c.t, c.base = t, base
