@@ -112,6 +112,7 @@ func (m *model) serveStream(w http.ResponseWriter, q url.Values, now time.Time) 
 // Where the stream is followed by batches, or they by the stream, an event that arrives
 // late is in one of them before the change and in the other after it.
 func TestEventsOutOfOrderComeOnce(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("takes too long for -short")
 	}

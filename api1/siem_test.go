@@ -16,6 +16,7 @@ const day = 24 * time.Hour
 var formatsOfADay = flag.Int("formats-of-a-day", 1, "in how many of 4 formats TestEveryEventComesOnceInEachFormat reads a whole day")
 
 func TestEveryEventComesOnceInEachFormat(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	base := r.instance()
 	began := r.clock.Now()
@@ -50,6 +51,7 @@ func TestEveryEventComesOnceInEachFormat(t *testing.T) {
 // Without a host for downloads the stream has a day, too. With one, a collector that was
 // off finds all that it missed, in whichever source has it.
 func TestEventsOfAnOutageComeOnce(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("days of events take seconds")
 	}

@@ -145,6 +145,7 @@ func fetch(t *testing.T, sim *simulator.Server, over http.RoundTripper) string {
 
 // The numbers are for the reader, since they depend on the machine.
 func TestMeasureOverRealConnections(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("takes too long for -short")
 	}

@@ -170,6 +170,7 @@ func (s scenario) compare(t *testing.T) (paced row) {
 }
 
 func TestQuotaIsSharedBeforeA429(t *testing.T) {
+	t.Parallel()
 	for _, s := range []scenario{
 		{limit: 60, window: time.Minute, latency: 20 * time.Millisecond, replicas: 1, windows: 8, wait: 30 * time.Second},
 		{limit: 60, window: time.Minute, latency: 20 * time.Millisecond, replicas: 1, windows: 8, wait: 5 * time.Second},
@@ -193,6 +194,7 @@ func TestQuotaIsSharedBeforeA429(t *testing.T) {
 }
 
 func TestReplicasSeeEachOthersUse(t *testing.T) {
+	t.Parallel()
 	for _, s := range []scenario{
 		{limit: 60, window: time.Minute, latency: 20 * time.Millisecond, replicas: 3, windows: 8, wait: 30 * time.Second},
 		{limit: 50, window: 15 * time.Minute, latency: 100 * time.Millisecond, replicas: 3, windows: 8, wait: 5 * time.Minute},
