@@ -12,7 +12,7 @@ import (
 	"mimecast-proxy/event"
 )
 
-var update = flag.Bool("update", false, "write the tables of codes into README.md and docs/operations.md")
+var update = flag.Bool("update", false, "write the tables of codes into docs/reference.md and docs/operations.md")
 
 const maxText = 140
 
@@ -93,7 +93,7 @@ func logTable() string {
 var codeTable = regexp.MustCompile(`(?s)(<!-- codes: kept by a test -->\n\n)(.*?)(\n<!-- end of codes -->)`)
 
 func TestDocsHaveTheCodes(t *testing.T) {
-	for name, table := range map[string]string{"../README.md": responseTable(), "../docs/operations.md": logTable()} {
+	for name, table := range map[string]string{"../docs/reference.md": responseTable(), "../docs/operations.md": logTable()} {
 		text, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)

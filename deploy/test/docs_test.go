@@ -1,6 +1,7 @@
 package deploy_test
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -128,30 +129,72 @@ func TestHelmCommandsRender(t *testing.T) {
 	}
 }
 
-// TestLinksOfOperatorsPagesLeadSomewhere holds links to files and to headings.
-func TestLinksOfOperatorsPagesLeadSomewhere(t *testing.T) {
-	link := regexp.MustCompile(`\]\(([^)#:]*)(?:#([^)]+))?\)`)
-	heading := regexp.MustCompile(`(?m)^#+ (.+)$`)
-	dropped := regexp.MustCompile(`[^a-z0-9 -]`)
-	for _, doc := range []string{"docs/kubernetes.md", "docs/operations.md", "docs/teams.md"} {
-		for _, m := range link.FindAllStringSubmatch(readDoc(t, doc), -1) {
+var (
+	codeBlock    = regexp.MustCompile("(?ms)^ *```.*?^ *```$")
+	relativeLink = regexp.MustCompile(`\]\(([^)#:]*)(?:#([^)]+))?\)`)
+	heading      = regexp.MustCompile(`(?m)^#+ (.+)$`)
+	notInAnchor  = regexp.MustCompile(`[^a-z0-9 _-]`)
+)
+
+// anchors returns what links to the headings of a document end in, as GitHub makes it.
+func anchors(markdown string) map[string]bool {
+	found := map[string]bool{}
+	for _, h := range heading.FindAllStringSubmatch(codeBlock.ReplaceAllString(markdown, ""), -1) {
+		name := strings.ReplaceAll(notInAnchor.ReplaceAllString(strings.ToLower(h[1]), ""), " ", "-")
+		anchor := name
+		for n := 1; found[anchor]; n++ {
+			anchor = fmt.Sprintf("%s-%d", name, n)
+		}
+		found[anchor] = true
+	}
+	return found
+}
+
+// TestLinksOfDocumentsLeadSomewhere holds every relative link, to files and to headings.
+func TestLinksOfDocumentsLeadSomewhere(t *testing.T) {
+	cmd := exec.CommandContext(t.Context(), "git", "ls-files", "*.md")
+	cmd.Dir = root
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	docs, links := strings.Fields(string(out)), 0
+	for _, doc := range docs {
+		for _, m := range relativeLink.FindAllStringSubmatch(codeBlock.ReplaceAllString(readDoc(t, doc), ""), -1) {
+			links++
 			target := filepath.Join(filepath.Dir(doc), m[1])
 			if m[1] == "" {
 				target = doc
 			}
-			if m[2] == "" {
-				if _, err := os.Stat(filepath.Join(root, target)); err != nil {
-					t.Errorf("%s: %v", doc, err)
-				}
-				continue
-			}
-			found := false
-			for _, h := range heading.FindAllStringSubmatch(readDoc(t, target), -1) {
-				anchor := strings.ReplaceAll(dropped.ReplaceAllString(strings.ToLower(h[1]), ""), " ", "-")
-				found = found || anchor == m[2]
-			}
-			if !found {
+			if _, err := os.Stat(filepath.Join(root, target)); err != nil {
+				t.Errorf("%s: %v", doc, err)
+			} else if m[2] != "" && !anchors(readDoc(t, target))[m[2]] {
 				t.Errorf("%s: %s has no heading #%s", doc, target, m[2])
+			}
+		}
+	}
+	if len(docs) < 20 || links < 200 {
+		t.Errorf("only %d documents and %d links were found", len(docs), links)
+	}
+}
+
+// TestLongDocumentsHaveATableOfContents counts what is longer than a screen and a half.
+func TestLongDocumentsHaveATableOfContents(t *testing.T) {
+	const screens = 75 // lines
+	for _, pattern := range []string{"docs/*.md", "docs/recipes/*.md", "CONTRIBUTING.md"} {
+		docs, err := filepath.Glob(filepath.Join(root, pattern))
+		if err != nil || len(docs) == 0 {
+			t.Fatalf("%s: %v", pattern, err)
+		}
+		for _, path := range docs {
+			doc, err := filepath.Rel(root, path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text := readDoc(t, doc)
+			beginning, _, _ := strings.Cut(text, "\n## ")
+			if strings.Count(text, "\n") > screens && strings.Count(beginning, "](#") < 3 {
+				t.Errorf("%s has no table of contents", doc)
 			}
 		}
 	}

@@ -137,9 +137,27 @@ func TestReferenceHasEveryFieldOfTheLog(t *testing.T) {
 	}
 }
 
-func TestREADMEHasTheVariables(t *testing.T) {
+func TestReferenceHasTheVariables(t *testing.T) {
 	t.Parallel()
-	if !strings.Contains(program.ReadFile(t, "README.md"), config.Markdown()) {
-		t.Errorf("README.md does not have this table:\n%s", config.Markdown())
+	if !strings.Contains(program.ReadFile(t, "docs/reference.md"), config.Markdown()) {
+		t.Errorf("docs/reference.md does not have this table:\n%s", config.Markdown())
+	}
+}
+
+// TestReferenceHasEveryCommand holds the table of commands to what help prints.
+func TestReferenceHasEveryCommand(t *testing.T) {
+	t.Parallel()
+	_, list, _ := strings.Cut(help(t), "\nAvailable Commands:\n")
+	list, _, _ = strings.Cut(list, "\n\n")
+	_, section, _ := strings.Cut(program.ReadFile(t, "docs/reference.md"), "\n## Commands\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	commands := commandLine.FindAllStringSubmatch(list, -1)
+	if len(commands) < 10 {
+		t.Fatalf("only %d commands were found", len(commands))
+	}
+	for _, m := range commands {
+		if m[1] != "completion" && !regexp.MustCompile("`(?:mimecast-proxy )?"+m[1]+"\\b").MatchString(section) {
+			t.Errorf("docs/reference.md has no command %s", m[1])
+		}
 	}
 }
