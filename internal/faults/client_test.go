@@ -18,32 +18,32 @@ import (
 )
 
 const (
-	gone      = "nobody is left to tell"
+	gone      = "no response: it has disconnected"
 	goneSigns = "499 at info, `aborted` is `client`"
-	atOnce    = "at once: what it asked of Mimecast is ended"
+	atOnce    = "at once; the proxy cancels its request to Mimecast"
 )
 
 var clientRows = []row{
-	{"leaves while it waits for a token", gone, goneSigns, "at once; the token request goes on for the others", leavesWaiting, ""},
-	{"leaves within an upload that is kept", gone + "; nothing reaches Mimecast", goneSigns, "at once", leavesUploading(32<<10, false), ""},
-	{"leaves within an upload that streams", gone + "; the upload ends as one that is cut", goneSigns, atOnce, leavesUploading(10<<20, true), ""},
-	{"leaves while Mimecast works", gone, goneSigns, atOnce, leavesWorking, ""},
-	{"leaves within a download", gone, "`aborted` is `client`; `requests_aborted_total{by=\"client\"}`", atOnce, leavesDownloading, ""},
-	{"closes its half and waits", gone + ": it counts as one that has left", goneSigns, atOnce, halfClose, ""},
-	{"closes its half within its body, and waits", "400 `bad_request_body`", "the access line with `error`", "at once", halfCloseWithinBody, ""},
-	{"leaves while a token that Mimecast rejected is renewed", gone, goneSigns, "at once; the renewal goes on for the others", leavesRenewing, ""},
-	{"pauses within an upload that streams, and Mimecast answers", untouched + ", at once, and the connection is closed", "the access line", "at once", pausesMeanwhile(false), ""},
-	{"pauses within an upload that streams, and Mimecast breaks off", unknownEnd + "; at once", accessLine, "at once", pausesMeanwhile(true), ""},
-	{"reads slowly", "all of it, and others are not held up", "`duration_ms`", "at once", slowReader, ""},
-	{"sends the next request before the answer", "each answer, in order", "an access line each", "at once", pipelining, ""},
-	{"waits for 100 Continue", "one 100 where the body is wanted, none where it is not", "the access line", "at once", expecting, ""},
-	{"sends trailers", "200; Mimecast gets the body without them", "the access line", "at once", clientTrailers, ""},
-	{"is sent trailers", "them, and the body", "the access line", "at once", upstreamTrailers, ""},
-	{"sends a malformed body", "400 `bad_request_body`", "the access line with `error`", "at once", malformedBody, ""},
-	{"does not finish its header", "the connection is closed after 10 s, sooner if there are many", "`process_open_fds`, `go_goroutines`", "at once", nil, "internal/hostile.TestUnfinishedHeadersHoldNothingPastTheTimeForThem"},
-	{"300 clients do not finish their headers; the proxy may open 256 files", "200 for others, once those are closed", "`process_open_fds`", "after 10 s at most for each that waits", nil, "internal/hostile.TestUnfinishedHeadersLeaveDescriptorsForOthers"},
-	{"does not read its responses, at SIGTERM", "a connection that is cut", "`requests were cut`; exit 1", "after `PROXY_SHUTDOWN_TIMEOUT`, at once at a second signal", nil, "internal/hostile.TestUnreadResponsesDoNotHoldUpTheShutdown"},
-	{"1,000 announce a body and send nothing", "the proxy waits for them", "`replay_buffer_bytes` is 0", "when they leave", nil, "internal/hostile.TestSilentUploadsTakeNoMemoryForBodies"},
+	{"disconnects while it waits for a token", gone, goneSigns, "at once; the token request continues for others", leavesWaiting, ""},
+	{"disconnects during an upload that is kept", gone + "; nothing reaches Mimecast", goneSigns, "at once", leavesUploading(32<<10, false), ""},
+	{"disconnects during an upload that streams", gone + "; Mimecast sees a cut upload", goneSigns, atOnce, leavesUploading(10<<20, true), ""},
+	{"disconnects while Mimecast works", gone, goneSigns, atOnce, leavesWorking, ""},
+	{"disconnects during a download", gone, "`aborted` is `client`; `requests_aborted_total{by=\"client\"}`", atOnce, leavesDownloading, ""},
+	{"half-closes the connection and waits", "no response: a half-closed connection counts as disconnected", goneSigns, atOnce, halfClose, ""},
+	{"half-closes the connection during its body, and waits", "400 `bad_request_body`", "the request line with `error`", "at once", halfCloseWithinBody, ""},
+	{"disconnects while the proxy renews a rejected token", gone, goneSigns, "at once; the renewal continues for others", leavesRenewing, ""},
+	{"pauses during an upload that streams, and Mimecast responds", untouched + ", at once; the connection is closed", "the request line", "at once", pausesMeanwhile(false), ""},
+	{"pauses during an upload that streams, and Mimecast resets", unknownEnd + ", at once", accessLine, "at once", pausesMeanwhile(true), ""},
+	{"reads slowly", "the whole response; others are not delayed", "`duration_ms`", "at once", slowReader, ""},
+	{"sends the next request before the response", "each response, in order", "one request line each", "at once", pipelining, ""},
+	{"waits for 100 Continue", "one 100 if the body is wanted, else none", "the request line", "at once", expecting, ""},
+	{"sends trailers", "200; Mimecast gets the body without them", "the request line", "at once", clientTrailers, ""},
+	{"gets trailers", "the body and the trailers", "the request line", "at once", upstreamTrailers, ""},
+	{"sends a malformed body", "400 `bad_request_body`", "the request line with `error`", "at once", malformedBody, ""},
+	{"does not finish its headers", "its connection is closed after 10 s, sooner if there are many", "`process_open_fds`, `go_goroutines`", "at once", nil, "internal/hostile.TestUnfinishedHeadersHoldNothingPastTheTimeForThem"},
+	{"300 clients do not finish their headers; the proxy may open 256 files", "200 for others, once those connections are closed", "`process_open_fds`", "after at most 10 s each", nil, "internal/hostile.TestUnfinishedHeadersLeaveDescriptorsForOthers"},
+	{"does not read its responses, at SIGTERM", "a cut connection", "`requests were cut`; exit 1", "after `PROXY_SHUTDOWN_TIMEOUT`, at once at a second signal", nil, "internal/hostile.TestUnreadResponsesDoNotHoldUpTheShutdown"},
+	{"1,000 clients announce a body and send nothing", "no response: the proxy waits for the bodies", "`replay_buffer_bytes` is 0", "when they disconnect", nil, "internal/hostile.TestSilentUploadsTakeNoMemoryForBodies"},
 }
 
 func reader(c net.Conn) *bufio.Reader { return bufio.NewReader(c) }

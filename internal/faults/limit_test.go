@@ -17,16 +17,16 @@ import (
 const limited = "/api/account/get-account"
 
 var limitRows = []row{
-	{"429, holding is off", untouched, "`rate_limit_remaining` 0", "with Mimecast's reset", limitPasses, ""},
-	{"429, holding is on", "200, after Mimecast's own reset and never sooner", "`rate_limit_waits_total{outcome=\"recovered\"}`", "with the reset", limitHeld, ""},
-	{"429 whose reset is further away than `PROXY_RATE_LIMIT_WAIT`", untouched + ", at once", "`rate_limit_waits_total{outcome=\"too_long\"}`", "with the reset", limitTooFar, ""},
-	{"429 that names no reset", untouched + ", at once", "`rate_limit_waits_total{outcome=\"too_long\"}`", "with Mimecast", nil, "quota.TestLimitPassesWhereWaitingIsNoUse"},
-	{"429 again and again", untouched + ", when its time is over", "`rate_limit_waits_total{outcome=\"still_limited\"}`", "with Mimecast", nil, "quota.TestLimitPassesWhereWaitingIsNoUse"},
-	{"429 for a body that is gone", untouched, "`rate_limit_waits_total{outcome=\"not_replayable\"}`", "with the reset", nil, "quota.TestLimitPassesWhereWaitingIsNoUse"},
-	{"429 for more than 64 at once", "64 of a client are held, the rest get their 429", "`rate_limit_waits_total{outcome=\"too_long\"}`", "with the reset", nil, "quota.TestPlacesToWaitAreBounded"},
-	{"429 for a crowd", "200 for all, in the order in which they came, one at a time", "`rate_limit_waits_total{outcome=\"recovered\"}`", "with the reset", limitCrowd, ""},
-	{"429, and the client leaves", gone + "; it is not sent again", "`rate_limit_waits_total{outcome=\"abandoned\"}`", "at once", limitAbandoned, ""},
-	{"429 for a write", "200; carried out once", "`rate_limit_waits_total{outcome=\"recovered\"}`", "with the reset", limitedWrites, ""},
+	{"429, waiting is off", untouched, "`rate_limit_remaining` 0", "at Mimecast's reset", limitPasses, ""},
+	{"429, waiting is on", "200, after Mimecast's reset and never sooner", "`rate_limit_waits_total{outcome=\"recovered\"}`", "at the reset", limitHeld, ""},
+	{"429 with a reset later than `PROXY_RATE_LIMIT_WAIT` allows", untouched + ", at once", "`rate_limit_waits_total{outcome=\"too_long\"}`", "at the reset", limitTooFar, ""},
+	{"429 without a reset", untouched + ", at once", "`rate_limit_waits_total{outcome=\"too_long\"}`", "when Mimecast allows calls again", nil, "quota.TestLimitPassesWhereWaitingIsNoUse"},
+	{"429 again and again", untouched + ", after `PROXY_RATE_LIMIT_WAIT`", "`rate_limit_waits_total{outcome=\"still_limited\"}`", "when Mimecast allows calls again", nil, "quota.TestLimitPassesWhereWaitingIsNoUse"},
+	{"429 for a body that was not kept", untouched, "`rate_limit_waits_total{outcome=\"not_replayable\"}`", "at the reset", nil, "quota.TestLimitPassesWhereWaitingIsNoUse"},
+	{"429 for more than 64 requests of a client at once", "64 requests wait, the rest get 429 at once", "`rate_limit_waits_total{outcome=\"too_long\"}`", "at the reset", nil, "quota.TestPlacesToWaitAreBounded"},
+	{"429 for many requests at once", "200 for all, one at a time in order of arrival", "`rate_limit_waits_total{outcome=\"recovered\"}`", "at the reset", limitCrowd, ""},
+	{"429, and the client disconnects", gone + "; the proxy does not resend it", "`rate_limit_waits_total{outcome=\"abandoned\"}`", "at once", limitAbandoned, ""},
+	{"429 for a write", "200; carried out once", "`rate_limit_waits_total{outcome=\"recovered\"}`", "at the reset", limitedWrites, ""},
 }
 
 func limitPasses(t *testing.T) {

@@ -28,41 +28,41 @@ import (
 )
 
 const (
-	accessLine  = "the access line with `error`"
+	accessLine  = "the request line with `error`"
 	nextRequest = "with the next request"
-	untouched   = "the answer as it came"
-	unknownEnd  = "502 `upstream_reset`: whether it was carried out is not known"
+	untouched   = "the response, unchanged"
+	unknownEnd  = "502 `upstream_reset`: Mimecast may have carried it out"
 )
 
 var mimecastRows = []row{
 	{"refuses connections", "502 `upstream_unreachable`", accessLine, nextRequest, refusesConnections, ""},
 	{"its name cannot be resolved", "502 `upstream_unreachable`, which names DNS", accessLine, nextRequest, noName, ""},
-	{"certificate expired", "502 `upstream_tls`, which names the clock", accessLine, "once it is renewed", badCertificate(simulator.CertificateExpired, "expired"), ""},
-	{"certificate for another host", "502 `upstream_tls`, which says so", accessLine, "once it is corrected", badCertificate(simulator.CertificateOtherHost, "another name"), ""},
-	{"certificate of an unknown authority", "502 `upstream_tls`, which names `MIMECAST_CA_FILE`", accessLine, "once the file has the right roots, within 2 s", unknownAuthority, ""},
-	{"reset before the answer", "a GET is sent once more: 200; a write: " + unknownEnd, accessLine, nextRequest, lostBefore(relay.Reset, 0), ""},
-	{"reset within the header", "a GET is sent once more: 200; a write: " + unknownEnd, accessLine, nextRequest, lostBefore(relay.Reset, 20), ""},
-	{"reset within the body", "a body that ends in an error, never one that looks whole", "`aborted` is `upstream`; `requests_aborted_total{by=\"upstream\"}`", nextRequest, cutBody(relay.Reset), ""},
-	{"closed within the body", "a body that ends in an error, never one that looks whole", "`aborted` is `upstream`; `requests_aborted_total{by=\"upstream\"}`", nextRequest, cutBody(relay.Close), ""},
-	{"slow header", "504 `upstream_timeout` after `PROXY_RESPONSE_TIMEOUT`", accessLine, nextRequest, slowHeader, ""},
-	{"slow body", "all of it, however long it takes", "`duration_ms`", nextRequest, slowBody, ""},
-	{"answers before it read the body", untouched + ", and the connection is closed; over HTTP/1.1 Mimecast's reset may overtake its answer: 502 `upstream_reset`", "the access line", nextRequest, earlyAnswer, ""},
-	{"401 once", "200: the token is renewed and the request sent again", "`retried` is true; `unauthorized_retries_total{outcome=\"recovered\"}`", "at once", once401("401-expired"), ""},
-	{"401 once, with HTML", "200: the token is renewed and the request sent again", "`retried` is true; `unauthorized_total{reason=\"other\"}`", "at once", once401("401-html"), ""},
-	{"401 whatever the token", untouched, "`unauthorized_retries_total{outcome=\"still_unauthorized\"}`; one token request in 10 s", "with Mimecast", nil, "main.Test401ThatAFreshTokenDoesNotCureCostsLittle"},
-	{"401 before a large body was sent", "200: `Expect: 100-continue` lets the 401 come in time", "`unauthorized_retries_total{outcome=\"recovered\"}`", "at once", nil, "main.TestUploadsUnderAtAndOverTheLimitSurviveARevocation"},
-	{"401 at the end of a 1 GiB upload", untouched + ": the body is gone", "`unauthorized_retries_total{outcome=\"not_replayable\"}`", "the next request has another token", lateRefusal, ""},
-	{"403, 404, 418", untouched + ", and no renewal", "the access line", "with Mimecast", passed(403, 404, 418), ""},
-	{"500, 502, 503, 504", untouched + ", and no renewal and no resend", "the access line", "with Mimecast", passed(500, 502, 503, 504), ""},
+	{"certificate expired", "502 `upstream_tls`, which names the clock", accessLine, "after its renewal", badCertificate(simulator.CertificateExpired, "expired"), ""},
+	{"certificate for another host", "502 `upstream_tls`, which names the mismatch", accessLine, "after its correction", badCertificate(simulator.CertificateOtherHost, "another name"), ""},
+	{"certificate of an unknown authority", "502 `upstream_tls`, which names `MIMECAST_CA_FILE`", accessLine, "within 2 s after the file has the right roots", unknownAuthority, ""},
+	{"reset before the response", "a GET is resent: 200; a write: " + unknownEnd, accessLine, nextRequest, lostBefore(relay.Reset, 0), ""},
+	{"reset within the headers", "a GET is resent: 200; a write: " + unknownEnd, accessLine, nextRequest, lostBefore(relay.Reset, 20), ""},
+	{"reset within the body", "a body that ends with an error and never looks complete", "`aborted` is `upstream`; `requests_aborted_total{by=\"upstream\"}`", nextRequest, cutBody(relay.Reset), ""},
+	{"closed within the body", "a body that ends with an error and never looks complete", "`aborted` is `upstream`; `requests_aborted_total{by=\"upstream\"}`", nextRequest, cutBody(relay.Close), ""},
+	{"slow headers", "504 `upstream_timeout` after `PROXY_RESPONSE_TIMEOUT`", accessLine, nextRequest, slowHeader, ""},
+	{"slow body", "the whole response, however long it takes", "`duration_ms`", nextRequest, slowBody, ""},
+	{"responds before it has read the body", untouched + "; the connection is closed. Over HTTP/1.1 Mimecast's reset may arrive before its response: 502 `upstream_reset`", "the request line", nextRequest, earlyAnswer, ""},
+	{"401 once", "200: the proxy renews the token and resends", "`retried` is true; `unauthorized_retries_total{outcome=\"recovered\"}`", "at once", once401("401-expired"), ""},
+	{"401 once, with HTML", "200: the proxy renews the token and resends", "`retried` is true; `unauthorized_total{reason=\"other\"}`", "at once", once401("401-html"), ""},
+	{"401 with every token", untouched, "`unauthorized_retries_total{outcome=\"still_unauthorized\"}`; one token request in 10 s", "when Mimecast recovers", nil, "main.Test401ThatAFreshTokenDoesNotCureCostsLittle"},
+	{"401 before a large body was sent", "200: `Expect: 100-continue` lets the 401 arrive in time", "`unauthorized_retries_total{outcome=\"recovered\"}`", "at once", nil, "main.TestUploadsUnderAtAndOverTheLimitSurviveARevocation"},
+	{"401 at the end of a 1 GiB upload", untouched + ": the body was not kept", "`unauthorized_retries_total{outcome=\"not_replayable\"}`", "with the next request, which has a new token", lateRefusal, ""},
+	{"403, 404, 418", untouched + "; no renewal", "the request line", "when Mimecast recovers", passed(403, 404, 418), ""},
+	{"500, 502, 503, 504", untouched + "; no renewal, no resend", "the request line", "when Mimecast recovers", passed(500, 502, 503, 504), ""},
 	{"HTTP/1.1: idle connection reset as a request is sent", "a GET: 200; a write: " + unknownEnd, accessLine, nextRequest, staleConnection(true, relay.Reset), ""},
 	{"HTTP/1.1: idle connection closed as a request is sent", "a GET: 200; a write: " + unknownEnd, accessLine, nextRequest, staleConnection(true, relay.Close), ""},
 	{"HTTP/2: idle connection reset as a request is sent", "a GET: 200; a write: " + unknownEnd, accessLine, nextRequest, staleConnection(false, relay.Reset), ""},
 	{"HTTP/2: idle connection closed as a request is sent", "a GET: 200; a write: " + unknownEnd, accessLine, nextRequest, staleConnection(false, relay.Close), ""},
-	{"HTTP/2: GOAWAY", "200: what it left undone is sent again", "nothing", "at once", goAway, ""},
-	{"HTTP/2: GOAWAY, REFUSED_STREAM and PROTOCOL_ERROR under a write", "200 where Mimecast says that it did not begin, else " + unknownEnd, accessLine, nextRequest, nil, "proxy.TestWriteIsResentOnlyWhereMimecastSaysItWasNotCarriedOut"},
-	{"HTTP/2: turns each new connection away, with GOAWAY and no error", "502 `upstream_reset` or `upstream_unreachable`", accessLine + "; at most 10 dials a second", nextRequest, turnsAway, ""},
+	{"HTTP/2: GOAWAY", "200: the proxy resends unprocessed requests", "nothing", "at once", goAway, ""},
+	{"HTTP/2: GOAWAY, REFUSED_STREAM and PROTOCOL_ERROR under a write", "200 if Mimecast reports it as unprocessed, else " + unknownEnd, accessLine, nextRequest, nil, "proxy.TestWriteIsResentOnlyWhereMimecastSaysItWasNotCarriedOut"},
+	{"HTTP/2: closes each new connection with GOAWAY and no error", "502 `upstream_reset` or `upstream_unreachable`", accessLine + "; at most 10 dials a second", nextRequest, turnsAway, ""},
 	{"HTTP/2: a burst of 1,000 requests", "200 for all, over at most 150 connections", "`requests_in_flight`", "at once", burst, ""},
-	{"HTTP/2: connection goes silent", "after 25 s a GET is sent once more: 200; a write: " + unknownEnd, accessLine, "after 25 s", silent, ""},
+	{"HTTP/2: connection goes silent", "after 25 s a GET is resent: 200; a write: " + unknownEnd, accessLine, "after 25 s", silent, ""},
 }
 
 // closedPort returns an address where nobody listens, and a func that makes a

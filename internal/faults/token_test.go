@@ -17,35 +17,35 @@ import (
 const (
 	noToken      = "503 `token_unavailable` with `Retry-After`"
 	noTokenSigns = "`no token` at warn; `token_requests_total{outcome=\"unavailable\"}`, `token_valid` 0"
-	byItself     = "by itself: asked again after 1 s, then at up to a minute's distance"
+	byItself     = "automatic: retries after 1 s, then after up to a minute"
 )
 
 var tokenRows = []row{
 	{"down at start", noToken, noTokenSigns + "; not ready", byItself, deadAtStart(`token-dead`), ""},
 	{"refuses connections at start", noToken, noTokenSigns + "; not ready", byItself, tokenRefusesConnections, ""},
 	{"resets each connection", noToken, noTokenSigns, byItself, deadAtStart(`token-reset`), ""},
-	{"down at renewal", "200 while the held token lives, to its true end; then " + noToken, "`no token` at warn; ready all the while", byItself, downAtRenewal, ""},
-	{"slow", "200: nobody waits for a renewal that could be made earlier", "`token_request_duration_seconds`", "at once", nil, "main.TestRenewalsCostNoRequestAnything"},
+	{"down at renewal", "200 until the current token expires; then " + noToken, "`no token` at warn; stays ready", byItself, downAtRenewal, ""},
+	{"slow", "200: the renewal happens before a request needs it", "`token_request_duration_seconds`", "at once", nil, "main.TestRenewalsCostNoRequestAnything"},
 	{"500", noToken, noTokenSigns, byItself, unusable(simulator.Fault{Status: 500}, "status 500"), ""},
-	{"429 with `Retry-After`", noToken + " no shorter than Mimecast's", noTokenSigns, "by itself, and never before `Retry-After` is over", tokenLimited, ""},
+	{"429 with `Retry-After`", noToken + " of at least Mimecast's value", noTokenSigns, "automatic, after `Retry-After`", tokenLimited, ""},
 	{"200 with Mimecast's `fail`", noToken, noTokenSigns, byItself, unusableAs("token-fail", "no access_token"), ""},
 	{"HTML", noToken, noTokenSigns, byItself, unusableAs("token-html", "network device"), ""},
-	{"truncated answer", noToken, noTokenSigns, byItself, unusableAs("token-truncated", "token"), ""},
-	{"endless answer", noToken + "; 64 KiB of it are read", noTokenSigns, byItself, unusableAs("token-endless", "cannot be read"), ""},
+	{"truncated response", noToken, noTokenSigns, byItself, unusableAs("token-truncated", "token"), ""},
+	{"endless response", noToken + "; the proxy reads 64 KiB of it", noTokenSigns, byItself, unusableAs("token-endless", "cannot be read"), ""},
 	{"redirect", noToken + "; the secret does not follow", noTokenSigns, byItself, unusableAs("token-redirect", "not followed with a secret"), ""},
 	{"another `token_type`", noToken, noTokenSigns, byItself, unusableAs("token-mac", "token_type"), ""},
 	{"`token_type` in lower case", "200", "nothing", "at once", lifetime("token-lowercase", 1799), ""},
 	{"CR and LF in the token", noToken, noTokenSigns, byItself, unusableAs("token-crlf", "RFC 6750"), ""},
 	{"negative `expires_in`", noToken, noTokenSigns, byItself, unusableAs("token-negative-expiry", "negative"), ""},
-	{"`expires_in` missing", "200; the token counts as living 29 minutes", "`token_expiry_timestamp_seconds`", "at once", lifetime("token-no-expiry", 29*60), ""},
-	{"`expires_in` zero", "200; the token counts as living 29 minutes", "`token_expiry_timestamp_seconds`", "at once", lifetime("token-zero-expiry", 29*60), ""},
+	{"`expires_in` missing", "200; the proxy assumes 29 minutes", "`token_expiry_timestamp_seconds`", "at once", lifetime("token-no-expiry", 29*60), ""},
+	{"`expires_in` zero", "200; the proxy assumes 29 minutes", "`token_expiry_timestamp_seconds`", "at once", lifetime("token-zero-expiry", 29*60), ""},
 	{"`expires_in` as a string", "200", "`token_expiry_timestamp_seconds`", "at once", lifetime("token-string-expiry", 1799), ""},
-	{"`expires_in` huge", "200; renewed after a day at the latest", "`token_expiry_timestamp_seconds`", "at once", lifetime("token-huge-expiry", 24*3600), ""},
+	{"`expires_in` huge", "200; renewed after at most a day", "`token_expiry_timestamp_seconds`", "at once", lifetime("token-huge-expiry", 24*3600), ""},
 	{"hangs forever", noToken + ", 30 s after the token request began", noTokenSigns, byItself, tokenHangs, ""},
 	{"token expires while a request's body arrives", "200; an expired token is never sent", "a renewal", "at once", expiresMeanwhile, ""},
-	{"down, and Mimecast rejects the token", noToken + ", and nothing more goes to Mimecast with that token", "`no token` at warn; `unauthorized_retries_total{outcome=\"renewal_failed\"}`", byItself, rejectedWithoutAnother(`token-dead`, 503, event.TokenUnavailable), ""},
-	{"refuses the credentials, and Mimecast rejects the token", "502 `credentials_refused`, and nothing more goes to Mimecast with that token", "`token refused` at error", "once the credentials are corrected", rejectedWithoutAnother(`token-refused`, 502, event.CredentialsRefused), ""},
-	{"credentials refused", "502 `credentials_refused`, which names the variables", "`token refused` at error; `token_requests_total{outcome=\"refused\"}`", "once the file is corrected, within 5 s and without a restart", nil, "main.TestCorrectedSecretFileIsTakenUpWithoutARestart"},
+	{"down, and Mimecast rejects the token", noToken + "; the proxy does not use that token again", "`no token` at warn; `unauthorized_retries_total{outcome=\"renewal_failed\"}`", byItself, rejectedWithoutAnother(`token-dead`, 503, event.TokenUnavailable), ""},
+	{"rejects the credentials, and Mimecast rejects the token", "502 `credentials_refused`; the proxy does not use that token again", "`token refused` at error", "after you correct the credentials", rejectedWithoutAnother(`token-refused`, 502, event.CredentialsRefused), ""},
+	{"rejects the credentials", "502 `credentials_refused`, which names the variables", "`token refused` at error; `token_requests_total{outcome=\"refused\"}`", "within 5 s after you correct the file, without a restart", nil, "main.TestCorrectedSecretFileIsTakenUpWithoutARestart"},
 }
 
 // noTokenYet checks what a client gets while there is none, and what is said.
