@@ -11,7 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-var interceptionPatch = regexp.MustCompile("(?s)## Tools with Mimecast's address in their code\n.*?```yaml\n(.*?)```")
+var interceptionPatch = regexp.MustCompile("(?s)## Clients with Mimecast's address in their code\n.*?```yaml\n(.*?)```")
 
 // The patch of docs/kubernetes.md gives the tool the certificates of the sidecar, and no
 // way to the key.
