@@ -314,7 +314,7 @@ func TestSecondSignalCutsWithAnAnswer(t *testing.T) {
 	}
 }
 
-// Kubernetes sends SIGTERM to a sidecar that was told to quit.
+// Kubernetes sends SIGTERM to a sidecar that got POST /quitquitquit.
 func TestFirstSignalAfterQuitCutsNothing(t *testing.T) {
 	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})

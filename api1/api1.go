@@ -1,5 +1,5 @@
-// Package api1 is a layer of the data port for clients of Mimecast's API 1.0. It
-// answers the calls that API 2.0 lacks: the login functions by itself, and
+// Package api1 is a layer of the data port for clients of API 1.0. It serves the calls
+// that API 2.0 lacks: the login functions from what the proxy knows, and
 // get-siem-logs by a translation of API 2.0's events. All other requests pass on as they
 // are.
 //
@@ -51,8 +51,8 @@ type Options struct {
 	// headers in it. nil means that events come from the stream
 	// alone, for a proxy that can reach no such host.
 	Download http.RoundTripper
-	// MaxTranslations bounds the pages of events in memory at a time, from the first byte of
-	// Mimecast's until the client has read them; 0 means no bound. Each has up to 8 MiB. As
+	// MaxTranslations bounds the pages of events in memory at a time, from Mimecast's first
+	// byte until the client has read them; 0 means no bound. Each has up to 8 MiB. As
 	// soon as several accounts are in use, none has more than half. Further ones wait 5
 	// seconds for their first byte, and their calls get 503 then.
 	MaxTranslations int
@@ -81,7 +81,7 @@ type Trace struct {
 
 // Wrap returns the layer. The handler that it wraps is the rest of the chain, which sends
 // requests to API 2.0 with the token of the account in the context. The translation
-// calls it with requests of its own: what is not 200 goes to the client as it came. No
+// calls it with the requests that it makes: what is not 200 goes to the client as it came. No
 // guard checks these again: a client that may call get-siem-logs may read the events of
 // the cloud gateway.
 //

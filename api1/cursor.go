@@ -32,7 +32,7 @@ const (
 // position is how far one type of event was read. Instants are milliseconds since 1970;
 // 0 means none.
 type position struct {
-	// Batch tells where Token leads: into the list of batches or into the stream.
+	// Batch is whether Token leads into the list of batches, and not into the stream.
 	Batch bool `json:"b,omitempty"`
 	// Token is Mimecast's @nextPage; empty at the beginning.
 	Token string `json:"t,omitempty"`
@@ -44,7 +44,7 @@ type position struct {
 	Until int64 `json:"u,omitempty"`
 	// At is the instant up to which the stream was read.
 	At int64 `json:"a,omitempty"`
-	// CaughtUp tells that there was nothing more at At.
+	// CaughtUp is whether there was nothing more at At.
 	CaughtUp bool `json:"c,omitempty"`
 }
 
@@ -130,9 +130,9 @@ type cursor struct {
 
 const (
 	cursorVersion = 1
-	// maxToken bounds a token of Mimecast's, in bytes; real ones have some 10.
+	// maxToken bounds a page token from Mimecast, in bytes; real ones have some 10.
 	maxToken = 2 << 10
-	// maxCursor bounds a token of ours: it has ten of Mimecast's, and fits into a
+	// maxCursor bounds the proxy's token: it has ten page tokens, and fits into a
 	// response header and a request body.
 	maxCursor = 32 << 10
 )
@@ -185,7 +185,7 @@ func (p position) isSane() bool {
 	return isToken(p.Token) && p.Skip >= 0 && p.Skip <= pageSize && (!p.Batch || p.Until > 0)
 }
 
-// isToken reports whether a token of Mimecast's can be kept in a cursor: in whatever
+// isToken reports whether a page token can be kept in a cursor: in whatever
 // encoding, it is plain text.
 func isToken(token string) bool {
 	return len(token) <= maxToken && !strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' })

@@ -44,7 +44,7 @@ func writeJSON(w http.ResponseWriter, v object) {
 	_, _ = w.Write(body) // the client may be gone: the access log says so
 }
 
-// discover tells a client the address to call: the one that it called. Like API 1.0's it
+// discover responds with the address to call: the one that the client called. Like API 1.0's it
 // has a scheme, since clients cut the address at "//" or put a path after it.
 func discover(r *http.Request, req request) object {
 	scheme := "http://"

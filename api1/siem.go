@@ -28,7 +28,7 @@ const (
 	// unknownSize counts for a file whose size Mimecast does not tell.
 	unknownSize = 1 << 20
 	// maxPageWait is how long a page that Mimecast sends may wait for other clients to read
-	// theirs. It has used up a call of Mimecast's quota.
+	// theirs. It has used up a call of the account's quota.
 	maxPageWait = 5 * time.Second
 	// busyRetryAfter is the Retry-After for a call beyond MaxTranslations.
 	busyRetryAfter = time.Second
@@ -116,7 +116,7 @@ func (t *translation) serve() {
 	t.respondEmpty()
 }
 
-// isCaughtUp reports whether a type need not be asked yet: its position tells so, or a
+// isCaughtUp reports whether a type need not be asked yet: its position says so, or a
 // later one that the client did not keep.
 func (t *translation) isCaughtUp(i int) bool {
 	p := t.cursor.Positions[i]
@@ -343,7 +343,7 @@ func (t *translation) respond(i int, write func(*file) error) (responded bool) {
 	return true
 }
 
-// respondEmpty tells the client that there is nothing for now. Clients that see the type
+// respondEmpty responds that there is nothing for now. Clients that see the type
 // of the response stop asking until their next run.
 func (t *translation) respondEmpty() {
 	last := true

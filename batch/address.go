@@ -8,7 +8,7 @@ import (
 )
 
 // notPublic are the networks that the Internet does not route, or that lead to somewhere
-// else: those of IANA's special-purpose registries. IPv6 is in [globalIPv6] besides.
+// else: those of IANA's special-purpose registries. See also [globalIPv6].
 var notPublic = parsePrefixes(
 	"0.0.0.0/8",        // this network
 	"10.0.0.0/8",       // private

@@ -1,7 +1,7 @@
 // Package batch is a layer of the data port for clients that can reach no host but the
 // proxy. Mimecast's lists of SIEM batch files have URLs on another host, which need no
-// token: whoever has one can download the file. The layer puts a URL of the proxy in
-// the place of each, and downloads the file for whoever requests it.
+// token: anyone who has one can download the file. The layer puts a URL of the proxy in
+// the place of each, and downloads the file for the client that requests it.
 //
 // Such a URL has Mimecast's own in it, sealed with a key that is derived from the client
 // secret. So the proxy keeps no state, each replica can serve each URL, and the proxy
@@ -36,7 +36,7 @@ const (
 var listPattern = regexp.MustCompile(`^` + listPath + `[0-9A-Za-z_-]+(/[0-9A-Za-z_-]+)*$`)
 
 // ListPath returns the path of the list that a file's URL is from; empty if a path is none
-// of a file. Whoever may request the list may request the file.
+// of a file. A client that may request the list may request the file.
 func ListPath(path string) string {
 	if !strings.HasPrefix(path, Path) {
 		return ""
@@ -60,7 +60,7 @@ type Options struct {
 	// BaseURL returns the scheme and host that a client called, such as
 	// https://proxy.example:8443. It is for the URLs that the client gets.
 	BaseURL func(*http.Request) string
-	// MaxLists bounds the lists in memory at a time, from the first byte of Mimecast's until
+	// MaxLists bounds the lists in memory at a time, from Mimecast's first byte until
 	// the client has read it; 0 means no bound. Each has up to 8 MiB. As soon as several
 	// accounts are in use, none has more than half. Further ones wait 5 seconds for their
 	// first byte, and get 503 then.
@@ -86,8 +86,8 @@ type Trace struct {
 // Wrap returns the layer. The handler that it wraps sends requests to API 2.0. The account
 // in the context must have SealKeys; requests of another pass.
 //
-// The URLs of files are capabilities: whoever may call the proxy and has one gets the
-// file. Keep their paths out of logs.
+// The URLs of files are capabilities: a client that may call the proxy and has one gets
+// the file. Keep their paths out of logs.
 func Wrap(o Options) func(http.Handler) http.Handler {
 	if o.Now == nil {
 		o.Now = time.Now

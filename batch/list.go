@@ -25,13 +25,13 @@ const (
 	// maxList bounds a list, in bytes. One of 100 files has some 200 KB.
 	maxList = 8 << 20
 	// maxListWait is how long a list that Mimecast sends may wait for others to be read. It
-	// has used up a call of Mimecast's quota.
+	// has used up a call of the account's quota.
 	maxListWait = 5 * time.Second
 	// busyRetryAfter is the Retry-After for what is beyond MaxLists or MaxConnections.
 	busyRetryAfter = time.Second
 )
 
-// serveList serves a list of files, with URLs of the proxy in the place of Mimecast's.
+// serveList serves a list of files, with URLs of the proxy in the place of the original ones.
 func (l *layer) serveList(w http.ResponseWriter, r *http.Request, key secret.Text) {
 	a := account.Of(r.Context())
 	list := &listWriter{ResponseWriter: w, enter: func() error {

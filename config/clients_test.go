@@ -400,7 +400,7 @@ func TestVersionOfTheClientsFileThatIsVetoedDoesNotCount(t *testing.T) {
 		equal(t, "vetoed", w.names()+" "+w.said(), "a2 "+clientsReport+"failed clients.yaml:4: no such preset")
 		put(t, path, "clients:\n  a:\n    keys: [{file: short}]\n")
 		round()
-		equal(t, "mended", w.names()+" "+w.said(), "a1 "+clientsReport+"changed <nil>")
+		equal(t, "fixed", w.names()+" "+w.said(), "a1 "+clientsReport+"changed <nil>")
 	})
 }
 

@@ -21,8 +21,7 @@ type Stored struct {
 	// Region, BaseURL, TokenURL and CAFile count where their variables are not set.
 	// Region and BaseURL are never both set.
 	Region, BaseURL, TokenURL, CAFile string
-	// Read returns the credentials as a document, for Parse. It ends by itself within
-	// seconds.
+	// Read returns the credentials as a document, for Parse. It ends within seconds.
 	Read func() ([]byte, error)
 	// Interval is the least time between two calls of Read; 0: each check reads.
 	Interval time.Duration

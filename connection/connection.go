@@ -18,7 +18,7 @@ import (
 // ErrNotFound says that there is no such connection, or that its credentials are gone.
 var ErrNotFound = errors.New("not found")
 
-// Store is a place for credentials that the proxy reads by itself.
+// Store is a place for credentials that the proxy finds without a variable.
 type Store string
 
 // The stores.

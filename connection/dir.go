@@ -38,8 +38,8 @@ func dir(system string, environ []string) (string, error) {
 	return filepath.Join(base, "mimecast-proxy"), nil
 }
 
-// lookup returns a variable's value, or "". The last of several counts, and as on Windows
-// no case is told apart there.
+// lookup returns a variable's value, or "". The last of several counts. On Windows
+// its name matches in any case.
 func lookup(environ []string, name string) string {
 	value := ""
 	for _, entry := range environ {

@@ -92,7 +92,7 @@ func makePrivate(dir string) error {
 	return nil
 }
 
-// makeMissing makes a folder and those above it. It sets each mode by itself, since a
+// makeMissing makes a folder and those above it. It sets each mode separately, since a
 // strict umask would leave a folder that its owner cannot enter.
 func makeMissing(dir string) error {
 	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) || filepath.Dir(dir) == dir { // a drive that is missing

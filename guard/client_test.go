@@ -418,8 +418,8 @@ func TestUnusableClientsChangeNothing(t *testing.T) {
 	}{
 		{[]guard.Client{named("b", "k-b"), {Name: "c", Keys: keysOf("k-c"), Routes: []string{"GET /fine/", "@nothing", "siem"}}}, []string{`client "c"`, "@nothing", `"siem"`}},
 		{[]guard.Client{named("b", "k-b"), named("b", "k-c")}, []string{`client "b" is there twice`}},
-		{[]guard.Client{named("b", "s3cr3t"), named("c", "k-c", "s3cr3t")}, []string{`client "c": one of its keys is client "b"'s`}},
-		{[]guard.Client{named("b", "s3cr3t"), {Name: "c", Digests: [][sha256.Size]byte{sha256.Sum256([]byte("s3cr3t"))}}}, []string{`client "c": one of its keys is client "b"'s`}},
+		{[]guard.Client{named("b", "s3cr3t"), named("c", "k-c", "s3cr3t")}, []string{`client "c": client "b" has the same key`}},
+		{[]guard.Client{named("b", "s3cr3t"), {Name: "c", Digests: [][sha256.Size]byte{sha256.Sum256([]byte("s3cr3t"))}}}, []string{`client "c": client "b" has the same key`}},
 		{[]guard.Client{named("b", "s3cr3t"), named("c", guard.StubToken(keysOf("s3cr3t")[0]).Reveal())}, []string{`client "c"`}},
 	} {
 		err := g.guard.SetClients(c.clients)

@@ -76,7 +76,7 @@ var hostileTargets = []string{
 	"/siem/100%25/%252e%252e/x", "/siem/%25%32%65", "/siem;/x", "/siem/a%3f/../x", "/oauth/token", "/oauth%2ftoken;", "/siem/%c0%ae%c0%ae/x", "/a%2Fb\"", "/siem/a#/../..", "/v1/a%2Fb/c", "/v1/a/c", "/%73iem/x",
 }
 
-// FuzzRoutes holds that what passes is under an allowed route, whoever reads it.
+// FuzzRoutes holds that what passes is under an allowed route, however it is read.
 func FuzzRoutes(f *testing.F) {
 	for _, s := range hostileTargets {
 		f.Add("GET", s)
@@ -96,7 +96,7 @@ func FuzzRoutes(f *testing.F) {
 }
 
 // FuzzTarget holds that what passes where everything may has no dot segment and
-// no control character, and is not the token endpoint, whoever reads it.
+// no control character, and is not the token endpoint, however it is read.
 func FuzzTarget(f *testing.F) {
 	for _, s := range hostileTargets {
 		f.Add(s)

@@ -57,8 +57,8 @@ type Policy struct {
 	// way. It identifies the client in place of the request's own headers. The forward
 	// proxy has checked the Host. nil: no request comes that way.
 	Tunnel func(*http.Request) (authorization []string, ok bool)
-	// TunnelPassword says that the forward proxy asks for a password of its own and not
-	// for a key: its requests are those of the client without a name.
+	// TunnelPassword says that the forward proxy asks for its own password and not for
+	// a key: its requests are those of the client without a name.
 	TunnelPassword bool
 	// Trace reports decisions; the zero value reports none.
 	Trace Trace

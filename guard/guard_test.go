@@ -172,7 +172,7 @@ func (g *gate) passes(method, target string, headers ...string) answer {
 	return a
 }
 
-// never sends a request that nobody may get to see, whoever rejects it: some are
+// never sends a request that nobody may get to see, whatever rejects it: some are
 // too broken for net/http to hand on.
 func (g *gate) never(request string) {
 	g.t.Helper()
@@ -245,7 +245,7 @@ func TestGuardNeedsNoTrace(t *testing.T) {
 	}
 }
 
-// slow is a handler that tells when it was entered and waits until it may leave.
+// slow is a handler that signals when it was entered and waits until it may leave.
 type slow struct{ entered, leave chan struct{} }
 
 func newSlow() *slow { return &slow{make(chan struct{}), make(chan struct{})} }

@@ -73,7 +73,7 @@ func (k *keyring) add(e *entry) error {
 	case other == nil, other.client == e.client && other.isToken:
 		k.entries[tag] = e
 	case other.client != e.client:
-		return fmt.Errorf("one of its keys is client %q's, too; give each client keys of its own", other.client.name)
+		return fmt.Errorf("client %q has the same key; give each client its own keys", other.client.name)
 	}
 	return nil
 }

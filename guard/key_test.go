@@ -48,7 +48,7 @@ func TestWhatIsNotTheKeyIsRejected(t *testing.T) {
 			t.Errorf("%q: WWW-Authenticate %s", proof, challenges)
 		}
 		if strings.Contains(a.body, theKey) {
-			t.Errorf("%q: the answer tells the key: %s", proof, a.body)
+			t.Errorf("%q: the response shows the key: %s", proof, a.body)
 		}
 	}
 	g.rejects(event.APIKeyRequired, "GET", "/?X-Proxy-Key="+"k")

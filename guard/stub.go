@@ -162,7 +162,7 @@ func bodySecrets(body []byte) []string {
 	return secrets
 }
 
-// writeToken sends a response in the format of Mimecast's.
+// writeToken sends a response in Mimecast's format.
 func writeToken(w http.ResponseWriter, token string) {
 	h := w.Header()
 	h.Set("Content-Type", "application/json")

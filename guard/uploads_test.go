@@ -22,7 +22,7 @@ func uploadServer(t *testing.T, g *guard.Guard) *httptest.Server {
 	t.Helper()
 	srv := httptest.NewServer(g.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if _, err := io.Copy(io.Discard, r.Body); err != nil {
-			if p, ok := errors.AsType[*problem.Problem](err); ok { // else the test is over
+			if p, ok := errors.AsType[*problem.Problem](err); ok { // else the test has ended
 				w.Header().Set("Connection", "close")
 				p.ServeHTTP(w, r)
 			}
@@ -48,7 +48,7 @@ func uploadNothing(t *testing.T, g *guard.Guard, srv *httptest.Server, key strin
 	go func() {
 		res, err := http.ReadResponse(bufio.NewReader(c), nil)
 		if err != nil {
-			return // the test is over
+			return // the test has ended
 		}
 		body, _ := io.ReadAll(res.Body)
 		_ = res.Body.Close()
@@ -83,7 +83,7 @@ func passesSoon(t *testing.T, srv *httptest.Server, key string) {
 }
 
 // TestSilentUploadGivesItsSlotToAnother holds that a client which begins uploads
-// and sends nothing keeps no other from being served, nor from its account's share.
+// and sends nothing takes neither another client's slot nor its account's share.
 func TestSilentUploadGivesItsSlotToAnother(t *testing.T) {
 	for name, c := range map[string]struct {
 		policy  func(emea, us *account.Account) guard.Policy

@@ -41,7 +41,7 @@ const (
 // that trust it do not believe it for another name, even if its key is stolen.
 //
 // It has two certificates, since some clients, Java among them, do not read the constraint of
-// the one that they are told to trust. That is the root, whose key signs the issuer and is
+// the one that they are set to trust. That is the root, whose key signs the issuer and is
 // then forgotten. The issuer's key signs the rest.
 type Authority struct {
 	root, issuer *x509.Certificate
@@ -173,7 +173,7 @@ func (a *Authority) Certificate(name string) (*tls.Certificate, error) {
 		return nil, err
 	}
 	if !a.names.covers(host) {
-		return nil, fmt.Errorf("the interception CA issues no certificate for %s: it is not a host of Mimecast's API", host)
+		return nil, fmt.Errorf("the interception CA issues no certificate for %s: it is not a Mimecast API host", host)
 	}
 	now := a.now()
 	if now.After(a.root.NotAfter) {

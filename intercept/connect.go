@@ -205,7 +205,7 @@ func (p *Proxy) remove(t *tunnel) {
 	delete(p.tunnels, t)
 }
 
-// prepare does what can fail before the client is told that the tunnel is open: it makes
+// prepare does what can fail before the client gets the response that opens the tunnel: it makes
 // the certificate, or connects to the other host.
 func (p *Proxy) prepare(r *http.Request, t *tunnel, to target) *rejection {
 	if t.report.Intercepted {
@@ -235,7 +235,7 @@ func (p *Proxy) prepare(r *http.Request, t *tunnel, to target) *rejection {
 	return &rejection{problem.New(event.TunnelFailed, "%s", explainDial(err)).Because(err), event.InterceptUnreachable}
 }
 
-// hijack takes over the client's connection, and tells the client that the tunnel is open.
+// hijack takes over the client's connection, and sends the response that opens the tunnel.
 func (t *tunnel) hijack(w http.ResponseWriter) error {
 	conn, buffered, err := http.NewResponseController(w).Hijack()
 	if err != nil {

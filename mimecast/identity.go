@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 )
 
-// IdentityPath is the function that tells whose credentials a token was issued for. It
+// IdentityPath is the function that returns the account a token was issued for. It
 // only reads, and any application may call it.
 const IdentityPath = "/identity/whoami"
 

@@ -50,7 +50,7 @@ func IsTokenCode(code string) bool {
 // LongestWait is the longest wait that a response can ask for.
 const LongestWait = time.Hour
 
-// resetHeaders are the spellings of Mimecast's reset header, in milliseconds until a
+// resetHeaders are the spellings of the reset header, in milliseconds until a
 // call is added back.
 var resetHeaders = []string{"X-Ratelimit-Reset", "X-Rate-Limit-Reset", "X-Mimecast-Ratelimit-Reset"}
 

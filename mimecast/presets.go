@@ -7,11 +7,11 @@ import (
 
 // Presets are named lists of routes, which are patterns of [http.ServeMux].
 //
-// Mimecast reads by POST, so that no rule over methods tells a read from a
+// Mimecast reads by POST, so that no rule over methods separates a read from a
 // write. The presets therefore list single functions: those that only read, though
 // some leave an entry in Mimecast's audit log, and some return mail. A doubtful name,
-// such as get-verification-code, is not listed. GET needs no list, since none of
-// Mimecast's GETs changes anything, apart from the exceptions.
+// such as get-verification-code, is not listed. GET needs no list: apart from
+// the exceptions, no GET changes anything.
 var Presets = map[string][]string{
 	"@siem":     {"GET /siem/", "POST " + SIEMLogsPath, "POST " + DiscoverPath, "POST " + LoginPath, "POST " + LogoutPath}, // collectors of API 1.0 too
 	"@ttp-logs": ttpLogs,

@@ -119,7 +119,7 @@ func TestCauseIsForTheLogAlone(t *testing.T) {
 		t.Errorf("Error() = %q, want %q", p.Error(), want)
 	}
 	if _, body := get(t, "GET", p); strings.Contains(body, "10.0.0.7") {
-		t.Errorf("the client was told the cause: %s", body)
+		t.Errorf("the client got the cause: %s", body)
 	}
 }
 

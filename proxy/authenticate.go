@@ -26,7 +26,7 @@ type Trace struct {
 	// Answered reports each response of the upstream's and how long its headers
 	// took.
 	Answered func(ctx context.Context, status int, h http.Header, took time.Duration)
-	// Failed reports why the proxy sent an error response of its own.
+	// Failed reports why the proxy sent its own error response.
 	Failed func(ctx context.Context, p *problem.Problem)
 }
 

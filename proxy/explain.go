@@ -9,7 +9,7 @@ import (
 	"mimecast-proxy/problem"
 )
 
-// explain says why a request got no response of Mimecast's. The context is the
+// explain says why a request got no response from Mimecast. The context is the
 // request's: if it ended, that is the reason, whatever the error says, unless the
 // client's body ended early.
 func explain(ctx context.Context, err error) *problem.Problem {

@@ -21,8 +21,8 @@ var strippedNames = setOf(
 	// credentials: the client's own, API 1.0's, the proxy's
 	"authorization", "cookie", "cookie2", "x-access-token", "x-auth-token", "x-authorization", "x-mc-app-id", "x-mc-date", "x-mc-req-id",
 	"x-serverless-authorization",
-	// hop by hop: ReverseProxy would put Upgrade back; the client has been told to
-	// go on, or will be
+	// hop by hop: ReverseProxy would put Upgrade back; the client has its 100
+	// Continue, or will get it
 	"connection", "expect", "http2-settings", "keep-alive", "upgrade",
 	// another method, path, host or scheme
 	"base-url", "front-end-https", "request-uri", "x-accel-redirect", "x-backend-host", "x-host", "x-host-override", "x-method", "x-method-override",

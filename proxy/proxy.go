@@ -130,7 +130,7 @@ type flushedHeader struct{ http.ResponseWriter }
 // WriteHeader implements http.ResponseWriter.
 func (w flushedHeader) WriteHeader(status int) {
 	w.ResponseWriter.WriteHeader(status)
-	_ = http.NewResponseController(w.ResponseWriter).Flush() // the next one tells
+	_ = http.NewResponseController(w.ResponseWriter).Flush() // if it fails, so does the next write
 }
 
 // flushInterval is how long an answer that comes in drops may wait to go out. To

@@ -183,7 +183,7 @@ func bufferBody(r *http.Request, limit int64, budget *Budget) (*replayBody, erro
 		return p, nil
 	}
 	for p.size <= limit {
-		// One byte over the limit tells a body at the limit from a larger one.
+		// One byte over the limit separates a body at the limit from a larger one.
 		room := min(p.nextSize(r.ContentLength), limit+1-p.size)
 		if !budget.take(p.account, room) {
 			return p, nil

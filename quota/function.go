@@ -11,7 +11,7 @@ import (
 	"mimecast-proxy/mimecast"
 )
 
-// maxClients bounds the clients that are told apart of a function. The others share one
+// maxClients bounds the clients that a function counts separately. The others share one
 // place, as otherClients, which is no client's name.
 const (
 	maxClients   = 64
@@ -74,7 +74,7 @@ func (f *function) client(name string) *client {
 	return c
 }
 
-// advance goes to the next window if this one is over.
+// advance goes to the next window if this one has ended.
 func (f *function) advance(now time.Time) {
 	if f.window.advance(now) {
 		f.next = f.window.began

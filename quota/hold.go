@@ -15,8 +15,8 @@ import (
 )
 
 // limiter lets requests that were held back go one after the other, in the order
-// in which they came: a crowd would only find the limit again. Each function of
-// Mimecast's has its limit, and so each has its queue.
+// in which they came: a crowd would only find the limit again. Each function
+// has its limit, and so each has its queue.
 type limiter struct {
 	places *places
 	mu     sync.Mutex

@@ -76,7 +76,7 @@ func TestLimitPassesWhereWaitingIsNoUse(t *testing.T) {
 		{"waiting is off", "X-RateLimit-Reset", "1", 0, 1, 1, ""},
 		{"too far away", "X-RateLimit-Reset", "60000", time.Second, 1, 1, "too_long"},
 		{"no reset named", "X-Nothing", "1", time.Second, 1, 1, "too_long"},
-		{"still limited when time is over", "X-RateLimit-Reset", "700", 2 * time.Second, 1000, 1, "still_limited"},
+		{"still limited when time is up", "X-RateLimit-Reset", "700", 2 * time.Second, 1000, 1, "still_limited"},
 		{"body gone", "X-RateLimit-Reset", "10", time.Minute, 1, 100_000, "not_replayable"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

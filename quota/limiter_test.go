@@ -19,7 +19,7 @@ func TestTurnsGoInTheOrderOfArrivalAndAfterTheLatestReset(t *testing.T) {
 		went := make(chan int, 10)
 		for i := range 10 {
 			p := l.enqueue(functionKey{path: "/siem"}, "c")
-			// Each is told of another reset, the first of the latest.
+			// Each gets another reset, the first the latest.
 			p.limit(began.Add(time.Duration(10-i) * time.Second))
 			go func() {
 				defer p.release()

@@ -162,7 +162,7 @@ func TestMeasureOverRealConnections(t *testing.T) {
 				held[i].Store(max(held[i].Load(), int64(waited)))
 			}
 		}
-		ways := s.ways()[:3] // the buckets wait for nothing of Mimecast's
+		ways := s.ways()[:3] // the buckets wait for no response
 		rows[i] = make([]row, len(ways))
 		for j, w := range ways {
 			measure := s.measurement(t, w)

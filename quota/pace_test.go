@@ -78,7 +78,7 @@ func (s scenario) ways() []way {
 	}
 }
 
-// run tells how the tools fare.
+// run returns what each tool got.
 func (s scenario) run(t *testing.T, w way) (r row) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {

@@ -7,8 +7,8 @@ import (
 )
 
 // The requests that wait are bounded, since each costs a socket and a body; the rest get
-// their response at once. No client has more than half of the places, and no function of
-// Mimecast's leaves nothing to the others. If there are several accounts, each has half of
+// their response at once. No client has more than half of the places, and no function
+// leaves nothing to the others. If there are several accounts, each has half of
 // all that, and takes no more places than it leaves free.
 const (
 	maxHeld         = 128

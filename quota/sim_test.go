@@ -79,7 +79,7 @@ func (g *gateway) serve() *http.Response {
 	return &http.Response{StatusCode: status, Header: h, Body: io.NopCloser(strings.NewReader(""))}
 }
 
-// turn ends what is over, and returns how long the window lasts.
+// turn ends what has run out, and returns how long the window lasts.
 func (g *gateway) turn(now time.Time) time.Duration {
 	if g.sliding {
 		for len(g.calls) > 0 && now.Sub(g.calls[0]) >= g.window {

@@ -180,7 +180,7 @@ func (w *window) known() bool { return w.limit > 0 && !w.latest.IsZero() }
 // isTooLong reports whether the end is farther away than any that Mimecast documents.
 func (w *window) isTooLong(now time.Time) bool { return w.latest.Sub(now) > maxWindow }
 
-// advance goes to the next window if this one is over, and reports whether it did.
+// advance goes to the next window if this one has ended, and reports whether it did.
 func (w *window) advance(now time.Time) bool {
 	if !w.known() || now.Before(w.latest) {
 		return false

@@ -64,7 +64,7 @@ func send(t *testing.T, c net.Conn, text string) {
 	}
 }
 
-// isClosed reports whether the server closes c before patience is over.
+// isClosed reports whether the server closes c before patience ends.
 func isClosed(c net.Conn) bool {
 	_ = c.SetReadDeadline(time.Now().Add(patience))
 	_, err := io.Copy(io.Discard, c)

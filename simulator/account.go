@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// whoami tells the account. The header x-mc-accountcode names another, as
+// whoami responds with the account. The header x-mc-accountcode names another, as
 // clients of parent accounts send it.
 func (s *Simulator) whoami(w http.ResponseWriter, r *http.Request) {
 	code := accountCode

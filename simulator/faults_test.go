@@ -237,7 +237,7 @@ func TestCutsBreakOffWhereTheySay(t *testing.T) {
 func TestResetOverHTTP1IsOne(t *testing.T) {
 	r := start(t, simulator.Options{HTTP1Only: true}).login()
 	r.AddFault(must(t, "reset-request"))
-	// A body keeps the client from trying again by itself.
+	// A body keeps the client from a retry.
 	_, _, err := r.try(r.release(0))
 	if !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("%v", err)

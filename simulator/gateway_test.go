@@ -244,7 +244,7 @@ func TestSIEMQuotaIsTheDocumentedOne(t *testing.T) {
 		t.Errorf("another function shares the quota: status %d", res.StatusCode)
 	}
 	if res := ask("/identity/whoami"); res.Header.Get("X-RateLimit-Limit") != "" {
-		t.Error("a function without a quota tells of one")
+		t.Error("a function without a quota reports one")
 	}
 	c.Advance(14*time.Minute - time.Millisecond)
 	if res := ask("/siem/v1/batch/events/cg?pageSize=1"); res.StatusCode != 429 || res.Header.Get("X-RateLimit-Reset") != "1" {

@@ -130,7 +130,7 @@ func (s *Simulator) heldEntry(i int) object {
 	}
 }
 
-// holdAction releases or rejects messages, each item of data by itself. It
+// holdAction releases or rejects messages, each item of data separately. It
 // counts each call, even if the message is gone: a
 // second count for an id is a request that ran twice.
 func (s *Simulator) holdAction(name string) function {

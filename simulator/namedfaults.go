@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// namedFaults are faults worth having at hand. What they leave open, such as path and
+// namedFaults are faults that are often needed. What they leave open, such as path and
 // count, the caller sets.
 var namedFaults = map[string]Fault{
 	"token-dead":            {Path: tokenPath, Status: 503},

@@ -16,7 +16,7 @@ type Quota struct {
 }
 
 // documentedQuotas are the only ones that Mimecast publishes. A path that ends
-// in "/" stands for each function under it, with a quota of its own. A function
+// in "/" stands for each function under it, with its own quota. A function
 // without a quota was observed to send no such headers at all.
 var documentedQuotas = map[string]Quota{
 	"/siem/v1/batch/events/": {50, 15 * time.Minute},

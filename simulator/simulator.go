@@ -35,7 +35,7 @@ type Options struct {
 	// ClientID and ClientSecret are the first application's; [DefaultClientID] and
 	// [DefaultClientSecret] unless set.
 	ClientID, ClientSecret string
-	// Applications are further applications, each with tokens and quotas of its own.
+	// Applications are further applications, each with its own tokens and quotas.
 	Applications []Application
 	// TokenTTL is how long a token lives; 1799 s unless set.
 	TokenTTL time.Duration
@@ -67,7 +67,7 @@ type Options struct {
 // Application is an API application: its token endpoint's credentials.
 type Application struct{ ClientID, ClientSecret string }
 
-// ApplicationHeader is the name of a request header that is no part of Mimecast's API: a
+// ApplicationHeader is the name of a request header that is not in the Mimecast API: a
 // test puts the client ID in it that the request must be sent with. See
 // [Counts.Misplaced].
 const ApplicationHeader = "X-Simulator-Application"

@@ -25,7 +25,7 @@ const maxForm = 64 << 10
 // issuer issues and checks tokens. It stores none: a token contains its expiry and is
 // signed with a key, so that a hundred thousand cost
 // nothing, tokens coexist until they expire, and one that has expired can still
-// be told from one that never was.
+// be distinguished from one that never was.
 type issuer struct {
 	key []byte
 
@@ -214,7 +214,7 @@ func (s *Simulator) application(r *http.Request) string {
 	case r.URL.Path != tokenPath:
 		return s.issuer.application(r)
 	}
-	head, _ := io.ReadAll(io.LimitReader(r.Body, maxForm)) // whoever reads on gets the error
+	head, _ := io.ReadAll(io.LimitReader(r.Body, maxForm)) // a later read gets the error
 	r.Body = &peeked{io.MultiReader(bytes.NewReader(head), r.Body), r.Body}
 	form, _ := url.ParseQuery(string(head)) // a form that is none names nobody
 	return form.Get("client_id")

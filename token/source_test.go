@@ -19,7 +19,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // endpoint is a token endpoint in a bubble's time: it takes a while, fails
-// when told to, and counts.
+// on command, and counts.
 type endpoint struct {
 	takes, ttl time.Duration
 	fail       atomic.Pointer[token.Error]
@@ -47,7 +47,7 @@ func (e *endpoint) Fetch(ctx context.Context) (*token.Token, error) {
 
 func (e *endpoint) Changed() bool { return e.changed.Load() }
 
-// bubble runs f with a Source that runs in a bubble of its own.
+// bubble runs f with a Source that runs in a separate bubble.
 func bubble(t *testing.T, e *endpoint, f func(t *testing.T, s *token.Source)) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
@@ -313,7 +313,7 @@ func TestStopReleasesWhoeverWaits(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 		if st := s.Status(); st.Err != nil {
-			t.Errorf("being told to stop counts as a failure: %v", st.Err)
+			t.Errorf("a stop counts as a failure: %v", st.Err)
 		}
 	})
 }

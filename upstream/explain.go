@@ -38,7 +38,7 @@ func classify(err error) (event.Code, string) {
 	if ofAttempt {
 		reached = failed.phase
 	}
-	// Else it is of a lookup or a dial by itself.
+	// Else it is of a lookup or a dial alone.
 	if detail := classifyDial(err); detail != "" && (reached != written || !ofAttempt) {
 		return event.UpstreamUnreachable, detail
 	}

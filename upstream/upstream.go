@@ -59,7 +59,7 @@ const (
 	// ended before anything was written.
 	maxUnsent = 3
 	// transportLife is how long a transport gets new requests. Only a new
-	// connection looks the name up, and one that is in use never ends by itself.
+	// connection looks the name up, and one that is in use never ends otherwise.
 	transportLife = 4 * time.Minute
 )
 
