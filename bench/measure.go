@@ -173,7 +173,7 @@ func (b *bench) renewals(ctx context.Context) error {
 // idleTime is how long a proxy has had nothing to do when it counts as idle.
 const idleTime = 25 * time.Second
 
-// idleMemory is what is resident before there is any work, and once it is over.
+// idleMemory is what is resident before there is any work, and after it.
 func (b *bench) idleMemory(ctx context.Context) error {
 	s := b.report.section("At rest", fmt.Sprintf("Resident %v after the first answer, and as long after the last of as many as could be over 64 connections.", idleTime))
 	rounds := b.rounds

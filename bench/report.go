@@ -152,7 +152,7 @@ func number(f float64) string {
 	}
 }
 
-// processor returns the processor's name, as Linux tells it.
+// processor returns the processor's name, as Linux reports it.
 func processor() string {
 	data, _ := os.ReadFile("/proc/cpuinfo")
 	for line := range strings.Lines(string(data)) {

@@ -61,7 +61,7 @@ func nameOf(value any) string {
 }
 
 // byKind are the objects of a rendering, less the namespace, which Helm leaves
-// to whoever installs.
+// to the command that installs.
 func byKind(t *testing.T, text []byte) map[string]any {
 	t.Helper()
 	found := map[string]any{}

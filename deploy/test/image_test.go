@@ -46,7 +46,7 @@ func dockerfile(t *testing.T) []instructions.Stage {
 	return stages
 }
 
-// build carries out the build stage in a directory of its own, and returns where
+// build carries out the build stage in a separate directory, and returns where
 // /out is. cache is the build cache; empty means the machine's.
 func build(t *testing.T, platform, cache string) string {
 	t.Helper()

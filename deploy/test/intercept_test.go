@@ -44,7 +44,7 @@ func TestInterceptionPatchGivesTheToolTheCertificatesAlone(t *testing.T) {
 	sidecar, tool := spec.InitContainers[0], spec.Containers[0]
 	folder := variables(sidecar)["PROXY_INTERCEPT_CA_DIR"]
 	if len(spec.InitContainers) != 2 || len(spec.Containers) != 1 || sidecar.Name != "mimecast-proxy" || tool.Image != "x" {
-		t.Errorf("the patch made containers of its own: %v", spec)
+		t.Errorf("the patch made further containers: %v", spec)
 	}
 	if !slices.ContainsFunc(sidecar.VolumeMounts, func(m corev1.VolumeMount) bool { return m.MountPath == folder && !m.ReadOnly }) {
 		t.Errorf("the sidecar cannot write to %q", folder)

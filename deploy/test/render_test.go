@@ -1,5 +1,5 @@
 // Package deploy_test holds what kustomize and Helm render to Kubernetes' own
-// types, to public policies, and to each other. It is a module of its own, so
+// types, to public policies, and to each other. It is a separate module, so
 // that the program's has none of Kubernetes in it.
 package deploy_test
 

@@ -33,8 +33,8 @@ func types() *runtime.Scheme {
 	return s
 }
 
-// decode takes every document for what it says it is, and no field that its
-// type does not have, nor any twice.
+// decode takes every document for what it says it is. It rejects a field that its
+// type does not have, and one that is there twice.
 func decode(t *testing.T, text []byte) []runtime.Object {
 	t.Helper()
 	s := types()
