@@ -337,7 +337,7 @@ func TestFirstSignalAfterQuitCutsNothing(t *testing.T) {
 	}
 	p.Stderr.Await(t, "the drain", func(text string) bool { return strings.Contains(text, "draining") })
 	p.Signal(syscall.SIGTERM)
-	p.Stderr.Await(t, "the signal", func(text string) bool { return strings.Contains(text, "signal while draining") })
+	p.Stderr.Await(t, "the signal", func(text string) bool { return strings.Contains(text, "signal received while draining") })
 	close(release)
 	if got := <-answered; got != 200 {
 		t.Errorf("the client got %d", got)

@@ -83,7 +83,7 @@ func (t *translation) leave() {
 
 // tooBusy is the error response for a call beyond MaxTranslations.
 func (l *layer) tooBusy() *problem.Problem {
-	p := problem.New(event.TooBusy, "The proxy answers %d calls of get-siem-logs and accepts no more. Retry later.", l.MaxTranslations)
+	p := problem.New(event.TooBusy, "The proxy has %d calls of get-siem-logs in flight and accepts no more. Retry later.", l.MaxTranslations)
 	p.RetryAfter = busyRetryAfter
 	return p
 }

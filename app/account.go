@@ -57,7 +57,7 @@ type mimecastAccount struct {
 	credentials *atomic.Pointer[fileCredentials]
 	// gone is set once the account is retired: from then on it reports nothing.
 	gone atomic.Bool
-	// clockSkew is how far this machine's clock is ahead of Mimecast's, as a
+	// clockSkew is how far this machine's clock is ahead of Mimecast, as a
 	// time.Duration; 0 before that is known.
 	clockSkew atomic.Int64
 
@@ -164,7 +164,7 @@ func (h *secretHistory) with(current secret.Text) []secret.Text {
 	return slices.DeleteFunc([]secret.Text{h.current, h.previous}, secret.Text.IsZero)
 }
 
-// connections returns the connections to one host of Mimecast's.
+// connections returns the connections to one Mimecast host.
 func connections(cfg config.Config, roots *x509.CertPool) *upstream.Connections {
 	forward := corporateProxy(cfg)
 	return upstream.New(upstream.Options{

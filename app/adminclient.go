@@ -72,7 +72,7 @@ func (p Env) Quit(ctx context.Context) error {
 	case http.StatusNotFound:
 		return errors.New("the running proxy does not offer this: start it with PROXY_QUIT_ENDPOINT=true")
 	default:
-		return fmt.Errorf("the running proxy answered with status %d", res.StatusCode)
+		return fmt.Errorf("the running proxy responded with status %d", res.StatusCode)
 	}
 }
 
@@ -90,7 +90,7 @@ func (p Env) runningProxy() (*adminClient, error) {
 		return nil, err
 	}
 	if address.IsZero() {
-		return nil, errors.New("PROXY_ADMIN_LISTEN is off: there is nobody to ask")
+		return nil, errors.New("PROXY_ADMIN_LISTEN is off, and this command needs the admin listener: set it and restart the proxy")
 	}
 	return newAdminClient(address), nil
 }
@@ -127,7 +127,7 @@ func (a *adminClient) do(ctx context.Context, method, path string) (*http.Respon
 	}
 	res, err := a.client.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("asking the proxy at %v; is it running, with the same PROXY_ADMIN_LISTEN? %w", a.address, err)
+		return nil, fmt.Errorf("no response from the proxy at %v: check that it runs, with the same PROXY_ADMIN_LISTEN (%w)", a.address, err)
 	}
 	return res, nil
 }

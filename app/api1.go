@@ -16,7 +16,7 @@ type api1Warnings struct {
 }
 
 func (w *api1Warnings) add(path, replacement string) {
-	text := "A client calls " + path + ", which exists in API 1.0 only. In API 2.0 use: " + cmp.Or(replacement, "nothing is known")
+	text := "A client calls " + path + ", which exists in API 1.0 only. In API 2.0 use: " + cmp.Or(replacement, "no known function")
 	if path == mimecast.SIEMLogsPath {
 		text += "; or set PROXY_API1=true"
 	}

@@ -78,7 +78,7 @@ const (
 	ExitUsage  = 2
 )
 
-// ExitError is an error that ends the program with a code of its own.
+// ExitError is an error that ends the program with its code.
 type ExitError struct {
 	Code int
 	// Err is nil where everything was said already.

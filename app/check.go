@@ -47,7 +47,7 @@ type Step struct {
 	Products []Product `json:"products,omitempty"`
 }
 
-// CheckOptions say what Check does besides its usual steps, and how it reports.
+// CheckOptions say what Check does in addition to its usual steps, and how it reports.
 type CheckOptions struct {
 	// Path is asked by the last of the usual steps, such as DefaultCheckPath.
 	Path string
@@ -273,8 +273,8 @@ func (c *check) tls(ctx context.Context) (string, error) {
 		return "plain HTTP to this machine", nil
 	}
 	leaf := res.TLS.PeerCertificates[0]
-	return fmt.Sprintf("%s, %s, certificate from %q until %s",
-		tls.VersionName(res.TLS.Version), res.Proto, leaf.Issuer.CommonName, leaf.NotAfter.Format(time.DateOnly)), nil
+	return fmt.Sprintf("%s, %s, certificate from %q until %s UTC",
+		tls.VersionName(res.TLS.Version), res.Proto, leaf.Issuer.CommonName, leaf.NotAfter.UTC().Format(time.DateOnly)), nil
 }
 
 func (c *check) token(ctx context.Context) (string, error) {
@@ -285,7 +285,7 @@ func (c *check) token(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", errors.New(tokenErrorDetail(err) + "; sent " + c.sentSecret() + clock)
 	}
-	return fmt.Sprintf("Mimecast gave a token for %v; sent %s%s", c.lifetime(), c.sentSecret(), clock), nil
+	return fmt.Sprintf("Mimecast issued a token for %v; sent %s%s", c.lifetime(), c.sentSecret(), clock), nil
 }
 
 // fetchToken fetches the token that the check holds. It also returns a warning if this
@@ -308,7 +308,7 @@ func (c *check) lifetime() time.Duration {
 	return c.held.Expiry().Sub(c.held.Fetched()).Round(time.Second)
 }
 
-// sentSecret says how long the secret is and where it comes from, which tells a
+// sentSecret says how long the secret is and where it comes from, which shows a
 // truncated one and the wrong file.
 func (c *check) sentSecret() string {
 	return fmt.Sprintf("a secret of %d characters from %s", utf8.RuneCountInString(c.spec.secret().Reveal()), c.spec.origin)
@@ -354,7 +354,7 @@ func explained(ctx context.Context, err error) error {
 	// A deadline of the check's own is the upstream's silence.
 	p := upstream.Explain(err)
 	if p.Code == event.UpstreamReset && ctx.Err() != nil {
-		return fmt.Errorf("no answer within %v", checkTimeout)
+		return fmt.Errorf("no response within %v", checkTimeout)
 	}
 	return fmt.Errorf("%s (%s)", p.Detail, telemetry.Scrub(p.Err.Error()))
 }

@@ -172,7 +172,7 @@ func (p Env) newConnector(ctx context.Context, o ConnectOptions, hint string) (*
 	if err := c.chooseTarget(ctx); err != nil {
 		return nil, err
 	}
-	if hint != "" { // the demo goes on by itself
+	if hint != "" { // the demo goes on from here
 		c.target.where, c.target.next, c.notice = "in a folder that the demo removes. The demo starts now", "", ""
 	}
 	return c, nil

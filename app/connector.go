@@ -48,7 +48,7 @@ func regions() []string { return slices.Sorted(maps.Keys(mimecast.BaseURLs)) }
 
 func isRegion(name string) bool { return mimecast.BaseURLs[name] != "" }
 
-const wrongRegion = "API 2.0 has no such region. Accounts outside the US and the UK use global."
+const wrongRegion = "Unknown region. Accounts outside the US and the UK use global."
 
 // connect tests what was entered, and stores it if it works. The error is a
 // [*connectpage.Rejected] if other input may help.
@@ -121,7 +121,7 @@ func (c *connector) clean(in connectpage.Input) (connectpage.Input, error) {
 		return in, reject("The client ID and the secret are the same text. Copy each from its own field.", connectpage.ClientID, connectpage.ClientSecret)
 	}
 	if err := (connection.Credentials{ClientID: secret.New(id), ClientSecret: in.ClientSecret}).Check(); err != nil {
-		return in, reject("These cannot be credentials: "+err.Error()+".", connectpage.ClientID, connectpage.ClientSecret)
+		return in, reject("These are not credentials: "+err.Error()+".", connectpage.ClientID, connectpage.ClientSecret)
 	}
 	return in, nil
 }

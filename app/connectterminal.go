@@ -27,11 +27,11 @@ const rotateGuide = `Replace the secret of profile %s
 `
 
 // connectOnTerminal asks on the terminal until what was entered works. From its first
-// moment on the terminal shows nothing by itself.
+// moment on, the terminal echoes nothing.
 func (p Env) connectOnTerminal(ctx context.Context, o ConnectOptions, hint string) (c *connector, done connectpage.Connected, err error) {
 	in, out := p.terminalInput(), terminalOf(p.messages(o), p.Stderr)
 	if in == nil || out == nil {
-		return nil, done, usageError("connect asks on a terminal; in a script, use --client-id-file and --secret-stdin")
+		return nil, done, usageError("connect needs a terminal; in a script, use --client-id-file and --secret-stdin")
 	}
 	ctx, interrupt := context.WithCancel(ctx)
 	defer interrupt()
@@ -125,7 +125,7 @@ func (c *connector) askRegion(t *console, in *connectpage.Input) error {
 			in.Region = region
 			return nil
 		case id != "" && len(region) > maxRegion:
-			t.print("That is no region. It is taken for the client ID, and the region is " + in.Region + ".\n")
+			t.print("Unknown region. The text is used as the client ID, and the region is " + in.Region + ".\n")
 			take(in, id, key)
 			return nil
 		}
@@ -164,7 +164,7 @@ func (c *connector) askID(t *console, in *connectpage.Input) error {
 	}
 	id, key := connection.ParsePaste(text)
 	if id == "" && key == "" && strings.TrimSpace(text) != "" {
-		t.print("There is no client ID in it.\n")
+		t.print("That text contains no client ID.\n")
 	}
 	take(in, id, key)
 	return nil

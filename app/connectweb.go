@@ -25,7 +25,7 @@ const (
 
 // connectOnPage asks on a page at a free loopback port, until what was entered works.
 func (p Env) connectOnPage(ctx context.Context, c *connector, hint string) (done connectpage.Connected, err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, c.lifetime, fmt.Errorf("nobody connected within %v: %s", c.lifetime, c.unchanged()))
+	ctx, cancel := context.WithTimeoutCause(ctx, c.lifetime, fmt.Errorf("no connection was made within %v: %s", c.lifetime, c.unchanged()))
 	defer cancel()
 	l, err := p.listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -61,7 +61,7 @@ func (p Env) connectOnPage(ctx context.Context, c *connector, hint string) (done
 	end, stop := context.WithTimeout(context.WithoutCancel(ctx), pageGrace)
 	defer stop()
 	if s.Shutdown(end) != nil {
-		_ = s.Close() // whoever still reads has what there is to see
+		_ = s.Close() // a browser that still reads has all there is to see
 	}
 	if failed := <-served; !errors.Is(failed, http.ErrServerClosed) {
 		err = errors.Join(err, failed)

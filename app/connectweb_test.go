@@ -24,7 +24,7 @@ func TestPageThatNobodyUsesIsGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.lifetime = 50 * time.Millisecond
-	if _, err = p.connectOnPage(t.Context(), c, ""); err == nil || !strings.Contains(err.Error(), "nobody connected within 50ms: nothing was stored") {
+	if _, err = p.connectOnPage(t.Context(), c, ""); err == nil || !strings.Contains(err.Error(), "no connection was made within 50ms: nothing was stored") {
 		t.Error(err)
 	}
 	if conn, err := net.Dial("tcp", address); err == nil {

@@ -15,9 +15,9 @@ import (
 	"golang.org/x/term"
 )
 
-// console asks questions on a terminal. While it is open the terminal shows nothing of
-// what is typed by itself, so that a secret is not shown wherever and whenever it is
-// pasted: the console shows what is known to be none.
+// console asks questions on a terminal. While it is open the terminal echoes nothing, so
+// that a secret is not shown wherever and whenever it is pasted: the console shows what
+// is known to be none.
 type console struct {
 	out     io.Writer
 	restore func() error

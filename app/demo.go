@@ -82,13 +82,13 @@ func (p Env) demo(ctx context.Context, credentials func(*simulator.Server, []str
 }
 
 // demoServer returns a proxy in front of sim. Where a port is taken it uses a
-// free one, and says which were taken.
+// free one, and returns which were taken.
 func (p Env) demoServer(ctx context.Context, sim *simulator.Server, environ []string) (s *instance, taken []string, err error) {
 	cfg, err := p.configure(append(environ, "MIMECAST_BASE_URL="+sim.URL))
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := rejectClients(cfg, "the demo sends a request of its own"); err != nil {
+	if err := rejectClients(cfg, "the demo has no client's key"); err != nil {
 		return nil, nil, err
 	}
 	if cfg.CA, err = config.ParseAuthorities(sim.CA); err != nil {
@@ -110,7 +110,7 @@ func (p Env) demoServer(ctx context.Context, sim *simulator.Server, environ []st
 		}
 	}
 	actions := append(demoActions(sim), admin.Action{
-		Name: "ask", Label: "Send requests", Description: "Three of them, through the proxy, as a tool would that knows no OAuth.",
+		Name: "ask", Label: "Send requests", Description: "Sends three requests through the proxy, without a token.",
 		Do: func(ctx context.Context) error { return s.ask(ctx) },
 	})
 	s, err = p.newInstance(ctx, cfg, actions...)
@@ -124,16 +124,16 @@ func demoActions(sim *simulator.Server) []admin.Action {
 	return []admin.Action{
 		{
 			Name: "revoke", Label: "Revoke the token",
-			Description: "The next request gets 401 from Mimecast, which its tool never sees: the token is renewed and the request is retried. Give it 10 s before you do it again: a new token is left in place that long, whatever Mimecast answers.",
+			Description: "The proxy gets 401 for the next request, fetches a new token and retries; the client sees none of it. Wait 10 s before you revoke again: the proxy keeps a new token for that long.",
 			Do:          func(context.Context) error { sim.RevokeTokens(); return nil },
 		},
 		toggle(sim, dead, admin.Action{
-			Name: "fail-token", Label: "Fail the token endpoint", UndoLabel: "Mend the token endpoint",
-			Description: "Requests pass as long as the token that is held is good. Revoke it too, and they get 503 until this is mended.",
+			Name: "fail-token", Label: "Fail the token endpoint", UndoLabel: "Restore the token endpoint",
+			Description: "Requests pass while the current token is valid. If you also revoke it, they get 503 until you restore the endpoint.",
 		}),
 		toggle(sim, slow, admin.Action{
 			Name: "slow", Label: "Slow Mimecast down", UndoLabel: "Make Mimecast fast again",
-			Description: "Each answer takes 6 s. The plot shows whose time that is.",
+			Description: "Each response takes 6 s. The plot shows who used that time: Mimecast or the proxy.",
 		}),
 	}
 }
@@ -169,8 +169,7 @@ var samples = []sample{
 	{http.MethodPost, "/api/audit/get-audit-events", `{"data":[{}]}`},
 }
 
-// ask sends the samples through the proxy. What they are answered is for the
-// page to show.
+// ask sends the samples through the proxy. The page shows the responses.
 func (s *instance) ask(ctx context.Context) error {
 	at := config.Address{Network: s.dataAddr.Network(), Address: s.dataAddr.String()}
 	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -196,11 +195,11 @@ func (s *instance) send(ctx context.Context, client *http.Client, what sample) e
 	}
 	res, err := client.Do(req)
 	if err != nil {
-		return fmt.Errorf("asking the proxy: %w", err)
+		return fmt.Errorf("sending a request to the proxy: %w", err)
 	}
 	defer res.Body.Close()
 	if _, err := io.Copy(io.Discard, res.Body); err != nil {
-		return fmt.Errorf("reading what the proxy answered: %w", err)
+		return fmt.Errorf("reading the proxy's response: %w", err)
 	}
 	return nil
 }
@@ -222,25 +221,25 @@ func (p Env) isFree(ctx context.Context, a config.Address) (bool, error) {
 
 // introText has what is in braces filled in by printIntro.
 const introText = `
-Mimecast Proxy, with an embedded Mimecast behind it. Nothing leaves this machine.
+Mimecast Proxy, in front of an embedded Mimecast simulator. Nothing leaves this machine.
 {taken}
   Proxy    {proxy}{status}
-  Stop it  with Ctrl-C
+  Stop     Ctrl-C
 
-In another terminal, ask as a tool would that knows no OAuth:
+In another terminal, send requests without a token:
 
   curl {options}{proxy}/identity/whoami
   curl {options}'{proxy}/siem/v1/events/cg?types=receipt'
   curl {options}-X POST {proxy}/api/audit/get-audit-events -d '{"data":[{}]}'
 
-Revoke every token, and ask again: the 401 is renewed away, which the log line
-of the request shows as "retried". Wait 10 s before you do it again: a token that
-was renewed for a 401 is left in place for as long.
+Revoke every token, and send a request. The proxy gets 401, fetches a new token and
+retries; the log line shows retried=true. Wait 10 s before you revoke again: the
+proxy keeps a token that it fetched because of a 401 for that long.
 
   curl -X POST {control}/revoke
   curl {options}{proxy}/identity/whoami
 
-What else can go wrong on command:  curl {control}/
+List more faults to try:  curl {control}/
 
 `
 
@@ -255,11 +254,11 @@ func (s *instance) printIntro(w io.Writer, sim *simulator.Server, taken []string
 	}
 	status := ""
 	if s.adminAt != nil && s.adminAt.Network() == "tcp" { // browsers open no socket
-		status = "\n  Status   http://" + s.adminAt.String() + "/  (open it in a browser: watch, and break things)"
+		status = "\n  Status   http://" + s.adminAt.String() + "/  (open it in a browser to watch and to break things)"
 	}
 	elsewhere := ""
 	for _, address := range taken {
-		elsewhere += "\n  " + address + " is taken, so the demo uses another port."
+		elsewhere += "\n  " + address + " is in use, so the demo uses another port."
 	}
 	_, err := strings.NewReplacer(
 		"{taken}", elsewhere, "{proxy}", proxy, "{status}", status, "{options}", options, "{control}", sim.ControlURL,

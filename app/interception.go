@@ -68,7 +68,7 @@ func (s *instance) openInterception(ctx context.Context, p Env, h http.Handler) 
 		return err
 	}
 	if why := s.intercept.authority.Renewed(); why != "" {
-		s.tel.Logger().Warn("new CA of interception: give its certificate to the clients", "folder", s.cfg.InterceptCADir, "reason", why)
+		s.tel.Logger().Warn("interception CA replaced", "folder", s.cfg.InterceptCADir, "reason", why, "detail", "Give its new certificate to the clients.")
 	}
 	for _, a := range s.cfg.InterceptListen {
 		l, err := server.Listen(ctx, p.listen, "PROXY_INTERCEPT_LISTEN", a.Network, a.Address, s.cfg.SocketMode)
@@ -158,7 +158,7 @@ func (s *instance) drainInterception(ctx context.Context, abort func()) error {
 	}
 	bounded, release := context.WithTimeout(ctx, s.cfg.ShutdownTimeout)
 	defer release()
-	cutting, cut := context.WithCancel(context.WithoutCancel(ctx)) // tells both to cut
+	cutting, cut := context.WithCancel(context.WithoutCancel(ctx)) // makes both cut
 	defer cut()
 	inTime := context.AfterFunc(bounded, func() {
 		abort() // before anything is cut: it counts what is left

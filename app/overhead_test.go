@@ -28,7 +28,7 @@ import (
 )
 
 // What a part costs is measured between two proxies that differ in nothing else,
-// each a process of its own, so that neither the client's CPU nor Mimecast's is
+// each in its own process, so that neither the client's CPU nor Mimecast's is
 // counted. Both get the same requests over real sockets, by turns.
 
 const (
@@ -113,7 +113,7 @@ func serveVariant(variant string) error {
 	return nil
 }
 
-// mute is handler without telemetry. The guard tells it nothing of a request
+// mute is handler without telemetry. The guard does not report a request
 // that it lets pass where no routes are configured.
 func (p *components) mute() http.Handler {
 	return p.guard.Wrap(proxy.New(proxy.Options{Transport: p.transport(proxy.Trace{}, nil)}))
@@ -154,7 +154,7 @@ func (p *pool) Get() []byte {
 
 func (p *pool) Put(b []byte) { p.Pool.Put((*[32 << 10]byte)(b)) }
 
-// child is a proxy in a process of its own.
+// child is a proxy in a separate process.
 type child struct {
 	b      *testing.B
 	url    string
@@ -266,7 +266,7 @@ func BenchmarkGuardShare(b *testing.B) {
 	})
 }
 
-// simulated is the environment of a proxy in front of a simulator of its own.
+// simulated is the environment of a proxy in front of a separate simulator.
 func simulated(b *testing.B) []string {
 	b.Helper()
 	sim, err := simulator.Start(simulator.Options{Quotas: map[string]simulator.Quota{}})
@@ -289,7 +289,7 @@ func simulated(b *testing.B) []string {
 }
 
 // BenchmarkHandler measures the whole of the proxy: what one of the smallest
-// requests costs it, in a process of its own.
+// requests costs it, in a separate process.
 func BenchmarkHandler(b *testing.B) {
 	const n = 500
 	c := startVariant(b, whole, simulated(b))

@@ -22,7 +22,7 @@ func (p *components) reload(ctx context.Context) {
 	for {
 		select {
 		case <-p.reread:
-			p.tel.Logger().Info("rereading the files", "files", len(p.cfg.Files))
+			p.tel.Logger().Info("file reload requested", "files", len(p.cfg.Files))
 		case <-ctx.Done():
 			return
 		}
@@ -41,17 +41,17 @@ func (p *components) takeUp(variables []string) {
 	redactSecrets(p.redactor, p.cfg)
 	if changed("PROXY_API_KEY_FILE") {
 		if err := p.accounts.apply(directoryOf(p.cfg)); err != nil {
-			p.tel.Logger().Warn("the new API keys are not used", "error", err)
+			p.tel.Logger().Warn("API keys rejected", "error", err)
 		}
 	}
 	if changed("PROXY_CLIENTS_FILE") {
 		for _, w := range p.cfg.Clients.Current().Warnings {
-			p.tel.Logger().Warn(w)
+			p.tel.Logger().Warn(configurationWarning, "detail", w)
 		}
 	}
 	if changed("MIMECAST_CA_FILE") {
 		if pool, err := roots(p.cfg.CA); err != nil {
-			p.tel.Logger().Warn("the new certificate authorities are not used", "error", err)
+			p.tel.Logger().Warn("certificate authorities rejected", "error", err)
 		} else {
 			p.accounts.trust(pool)
 			p.download.Trust(pool)
@@ -59,7 +59,7 @@ func (p *components) takeUp(variables []string) {
 	}
 	if changed("PROXY_TLS_CERT_FILE") || changed("PROXY_TLS_KEY_FILE") {
 		if err := p.cfg.TLS.Mismatch(); err != nil {
-			p.tel.Logger().Warn("PROXY_TLS_CERT_FILE and PROXY_TLS_KEY_FILE do not fit together; the last good pair stays in force", "error", err)
+			p.tel.Logger().Warn("TLS certificate rejected", "error", err, "detail", "PROXY_TLS_CERT_FILE and PROXY_TLS_KEY_FILE do not match; the last good pair stays in force.")
 		}
 	}
 	if changed("MIMECAST_PROFILE") || changed("MIMECAST_CLIENT_ID_FILE") || changed("MIMECAST_CLIENT_SECRET_FILE") {
@@ -75,9 +75,9 @@ func (p *components) reportFile(f *config.File, outcome event.ReloadOutcome, err
 	case event.ReloadChanged:
 		log.Info("file reloaded")
 	case event.ReloadRestored:
-		log.Info("file can be used again; it did not change")
+		log.Info("file restored", "detail", "Its content did not change.")
 	case event.ReloadFailed:
-		log.Warn("file cannot be used; the last good version stays in force", "error", err)
+		log.Warn("file reload failed", "error", err, "detail", "The last good version stays in force.")
 	}
 }
 

@@ -162,7 +162,7 @@ func TestNewAuthoritiesAreTrustedFromThenOn(t *testing.T) {
 		}
 	}
 	put()
-	log.await(t, "file cannot be used")
+	log.await(t, "file reload failed")
 	if !trusted() {
 		t.Error("an empty file changed what is trusted")
 	}

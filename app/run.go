@@ -33,8 +33,8 @@ const (
 // Run starts the proxy on a free loopback port, runs a command with
 // MIMECAST_BASE_URL and MIMECAST_PROXY_URL leading to it, and returns when the
 // command has ended; an [*ExitError] carries its code. The command's
-// environment has no secret of Mimecast's. With interception it also leads calls of
-// Mimecast's own addresses through the proxy.
+// environment has no Mimecast secret. With interception it also leads calls to
+// Mimecast's addresses through the proxy.
 func (p Env) Run(ctx context.Context, argv []string, interception bool) error {
 	p.Supervisor = server.Supervisor{} // whose program the command is, not the proxy
 	environ := without(p.Environ, named("PROXY_LISTEN", "PROXY_ADMIN_LISTEN", "PROXY_TLS_LISTEN", "PROXY_TLS_CERT_FILE", "PROXY_TLS_KEY_FILE", "PROXY_INTERCEPT_LISTEN", "PROXY_INTERCEPT_CA_DIR"))
@@ -64,7 +64,7 @@ func (p Env) Run(ctx context.Context, argv []string, interception bool) error {
 		return err
 	}
 	if !cfg.APIKey.IsZero() {
-		s.tel.Logger().Warn("PROXY_API_KEY is set: the command must send it with each request, and does not find it in its environment")
+		s.tel.Logger().Warn(configurationWarning, "detail", "PROXY_API_KEY is set: the command must send it with each request, but its environment does not contain it.")
 	}
 	more := make(chan os.Signal, 8)
 	signal.Notify(more, forwardable...)
@@ -83,7 +83,7 @@ func (p Env) Run(ctx context.Context, argv []string, interception bool) error {
 			}
 		case err := <-served:
 			if err != nil {
-				s.tel.Logger().Warn("stopping the proxy", "error", err)
+				s.tel.Logger().Warn("shutdown incomplete", "error", err)
 			}
 			return ended
 		}
@@ -137,17 +137,17 @@ func (s *instance) commandEnviron(environ []string) (_ []string, forget func(), 
 		return nil, nil, err
 	}
 	if entry := exempted(child); entry != "" {
-		s.tel.Logger().Warn("NO_PROXY keeps the command from the proxy", "entry", entry)
+		s.tel.Logger().Warn("interception bypassed by NO_PROXY", "entry", entry)
 	}
 	return trust.environ(child, s.intercept.listeners[0].Addr().String(), s.intercept.password), func() {
 		if err := trust.remove(); err != nil {
-			s.tel.Logger().Warn("the certificates for the command cannot be removed", "folder", trust.dir, "error", err)
+			s.tel.Logger().Warn("certificate removal failed", "folder", trust.dir, "error", err)
 		}
 	}, nil
 }
 
 // inheritable returns the file that w writes to, so that the command writes to it
-// by itself; w if it is none.
+// directly; w if it is none.
 func inheritable(w io.Writer) io.Writer {
 	if log, ok := w.(*telemetry.LogWriter); ok {
 		if f, ok := log.Unwrap().(*os.File); ok {
@@ -180,7 +180,7 @@ func (s *instance) awaitToken(ctx context.Context, signals <-chan os.Signal) err
 		return fmt.Errorf("the command was not started: %w", err)
 	}
 	if err != nil {
-		s.tel.Logger().Warn("there is no token yet; the command is started all the same", "error", err)
+		s.tel.Logger().Warn("command started without a token", "error", err)
 	}
 	return nil
 }

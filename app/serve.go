@@ -182,13 +182,13 @@ func (s *instance) newServer(base context.Context, h http.Handler, limits server
 		Handler: h, Context: base, Limits: limits, TLS: s.tlsConfig(), ErrorLog: s.tel.StdLog("debug"),
 		Reject: func(r server.Rejection) []byte { return s.rejectMalformed(r, limits.MaxHeaderBytes) },
 		AcceptFailed: func(err error) {
-			s.tel.Logger().Warn(`cannot accept connections; if the error is "too many open files", raise ulimit -n`, "error", err)
+			s.tel.Logger().Warn("accept failed", "error", err, "detail", `If the error is "too many open files", raise ulimit -n.`)
 		},
 	})
 }
 
-// rejectMalformed is the error response to what net/http rejects by itself; nil
-// for what only net/http has words for.
+// rejectMalformed is the error response to what net/http rejects; nil where net/http's
+// own response is the better one.
 func (s *instance) rejectMalformed(r server.Rejection, maxHeaderBytes int) []byte {
 	var id string
 	var p *problem.Problem
@@ -223,7 +223,7 @@ func (s *instance) hintAtTLS(r server.Rejection, detail string) {
 	if last != 0 && now-last < int64(hintInterval) || !s.hintedAt.CompareAndSwap(last, now) {
 		return
 	}
-	s.tel.Logger().Warn("client and port do not speak the same protocol", "peer", r.Peer.String(), "detail", detail)
+	s.tel.Logger().Warn("protocol mismatch", "peer", r.Peer.String(), "detail", detail)
 }
 
 func (s *instance) adminOptions(actions []admin.Action) admin.Options {
@@ -247,7 +247,7 @@ func (s *instance) adminOptions(actions []admin.Action) admin.Options {
 	return o
 }
 
-// run serves until told to stop, and then drains.
+// run serves until it must stop, and then drains.
 func (s *instance) run(ctx context.Context, signals <-chan os.Signal) error {
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var owned sync.WaitGroup
@@ -288,6 +288,10 @@ func (s *instance) run(ctx context.Context, signals <-chan os.Signal) error {
 	return errors.Join(err, s.drain(signals, hurried))
 }
 
+// configurationWarning is the message of the lines about settings that are valid but
+// probably a mistake.
+const configurationWarning = "configuration warning"
+
 func (s *instance) announce() {
 	log := s.tel.Logger()
 	attrs := []any{"listen", s.dataListeners[0].String()}
@@ -312,7 +316,7 @@ func (s *instance) announce() {
 	}
 	log.Info("serving", attrs...)
 	for _, w := range s.cfg.Warnings {
-		log.Warn(w)
+		log.Warn(configurationWarning, "detail", w)
 	}
 }
 
@@ -376,10 +380,10 @@ func (s *instance) untilCut(signals <-chan os.Signal, hurried bool) (_ context.C
 			if hurried {
 				break
 			}
-			s.tel.Logger().Info("signal while draining; the next one cuts requests in flight")
+			s.tel.Logger().Info("signal received while draining", "detail", "The next one cuts in-flight requests.")
 		}
 		cancel()
-		s.tel.Logger().Warn("second signal: cutting requests in flight")
+		s.tel.Logger().Warn("in-flight requests cut", "detail", "A second signal arrived.")
 	}()
 	return ctx, func() { cancel(); <-watching }
 }

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// forwardable are the signals, besides those that end the proxy, that Run hands
+// forwardable are the signals, except those that end the proxy, that Run hands
 // on to its command.
 var forwardable = []os.Signal{syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2}
 

@@ -77,8 +77,8 @@ In another terminal, start the proxy with these variables:
   MIMECAST_CLIENT_ID={id}
   MIMECAST_CLIENT_SECRET={secret}
 
-What can go wrong on command:  curl {control}/
-Stop it with Ctrl-C.
+List the faults to try:  curl {control}/
+Stop:                    Ctrl-C
 
 `
 

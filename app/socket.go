@@ -19,11 +19,11 @@ func socketWarning(variable string, l net.Listener, cfg config.Config) string {
 	}
 	info, err := os.Stat(addr.String())
 	if err != nil || info.Mode().Type() != fs.ModeSocket { // in another name space, or without a name
-		return fmt.Sprintf("%s is an inherited socket without a file here: anyone who can connect to it uses the account; set PROXY_API_KEY_FILE", variable)
+		return fmt.Sprintf("%s is an inherited socket without a file here: any client that connects can use the account; set PROXY_API_KEY_FILE", variable)
 	}
 	const others = 0o002
 	if mode := info.Mode().Perm(); mode&others != 0 {
-		return fmt.Sprintf("%s is an inherited socket of mode %04o: every user of this machine uses the account; set SocketMode=0660 and SocketGroup= in the socket unit, or PROXY_API_KEY_FILE", variable, mode)
+		return fmt.Sprintf("%s is an inherited socket of mode %04o, open to every local user; set SocketMode=0660 and SocketGroup=, or PROXY_API_KEY_FILE", variable, mode)
 	}
 	return ""
 }

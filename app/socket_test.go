@@ -38,7 +38,7 @@ func TestInheritedSocketThatEveryUserCanOpenIsWarnedOf(t *testing.T) {
 		cfg  config.Config
 		says string
 	}{
-		{0o666, unix, config.Config{}, "PROXY_LISTEN is an inherited socket of mode 0666: every user"}, {0o602, unix, config.Config{}, "mode 0602"}, {0o777, unix, config.Config{}, "mode 0777"},
+		{0o666, unix, config.Config{}, "PROXY_LISTEN is an inherited socket of mode 0666, open to every local user"}, {0o602, unix, config.Config{}, "mode 0602"}, {0o777, unix, config.Config{}, "mode 0777"},
 		{0o660, unix, config.Config{}, ""}, {0o600, unix, config.Config{}, ""}, {0o664, unix, config.Config{}, ""},
 		{0o666, unix, keyed, ""}, {0o666, unix, config.Config{TrustNetwork: true}, ""}, {0o666, tcp, config.Config{}, ""},
 	} {

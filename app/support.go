@@ -24,7 +24,7 @@ const (
 	maxErrors = 20
 )
 
-// support is what the admin listener shows besides the status.
+// support is what the admin listener shows in addition to the status.
 func (s *instance) support() admin.Support {
 	version, revision, goVersion := Build()
 	return admin.Support{
@@ -62,7 +62,7 @@ func (p Env) Support(ctx context.Context) error {
 	}
 	version, revision, goVersion := Build()
 	b := &strings.Builder{}
-	fmt.Fprintf(b, "Support bundle of mimecast-proxy, %s\nIt has no secrets. It has paths of requests, addresses and names of files: read it before you send it.\n\n", stampOf(time.Now()))
+	fmt.Fprintf(b, "Support bundle of mimecast-proxy, %s\nIt contains no secrets, but request paths, addresses and file names: read it before you send it.\n\n", stampOf(time.Now()))
 	fmt.Fprintf(b, "This command: version %s, revision %s, %s, %s/%s\n", version, revision, goVersion, runtime.GOOS, runtime.GOARCH)
 	if err != nil {
 		fmt.Fprintf(b, "\n## The running proxy\n\n%v\n", err)
@@ -98,7 +98,7 @@ func (p Env) askSupport(ctx context.Context) (*admin.Support, error) {
 	}
 	defer res.Body.Close()
 	if res.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("the running proxy answered with status %d: it is of another version, or the command runs on another machine", res.StatusCode)
+		return nil, fmt.Errorf("the running proxy responded with status %d: run this command on its machine, with the same version", res.StatusCode)
 	}
 	bundle := new(admin.Support)
 	if err := json.NewDecoder(io.LimitReader(res.Body, maxSupport)).Decode(bundle); err != nil {

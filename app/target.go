@@ -26,7 +26,7 @@ type target struct {
 	where, next string
 }
 
-// bookTarget stores what the proxy reads by itself.
+// bookTarget stores what the proxy finds without a variable.
 func bookTarget(book connection.Book, store connection.Store, o ConnectOptions) target {
 	where, next := "in "+placeOf(store)+", as profile "+o.Profile, profilePrefix(o.Profile)+"mimecast-proxy serve"
 	if o.Rotate {

@@ -96,7 +96,7 @@ func tokenProblem(err error, remedy string) *problem.Problem {
 	if ok && e.Outcome == event.TokenRefused {
 		return problem.New(event.CredentialsRefused, "%s. %s", e.Reason, remedy).Because(err)
 	}
-	p := problem.New(event.TokenUnavailable, "There is no token: %s. The proxy keeps trying.", strings.TrimSuffix(tokenErrorDetail(err), ".")).Because(connectionError(err))
+	p := problem.New(event.TokenUnavailable, "There is no token: %s. The proxy keeps retrying.", strings.TrimSuffix(tokenErrorDetail(err), ".")).Because(connectionError(err))
 	p.RetryAfter = time.Second
 	if ok {
 		p.RetryAfter = max(e.RetryAfter, time.Second)
@@ -109,7 +109,7 @@ func tokenProblem(err error, remedy string) *problem.Problem {
 func tokenErrorDetail(err error) string {
 	e, ok := errors.AsType[*token.Error](err)
 	if !ok {
-		return "the token endpoint gave none"
+		return "the token endpoint issued none"
 	}
 	if e.Status != 0 || e.Err == nil {
 		return e.Reason

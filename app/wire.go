@@ -141,15 +141,15 @@ func (p *components) api1Options() api1.Options {
 		MaxTranslations: max(4, dataLimits(p.cfg).MaxPartial/16),
 		Trace: api1.Trace{
 			API1Only: func(path, replacement string) {
-				log.Warn("call exists in API 1.0 only", "path", path, "replacement", replacement)
+				log.Warn("unsupported API 1.0 call", "path", path, "replacement", replacement)
 				p.api1Only.add(path, replacement)
 			},
 			StartedOver: func(context.Context) {
-				log.Info("get-siem-logs starts a day back: its token is not one of this proxy's")
+				log.Info("get-siem-logs restarted", "detail", "The token is not from this proxy, so events start one day back.")
 			},
 			Translated: func(_ context.Context, path string, events, skipped int) {
 				if skipped > 0 {
-					log.Warn("lines of a batch file are no events and were left out", "path", path, "lines", skipped, "events", events)
+					log.Warn("batch file lines skipped", "path", path, "lines", skipped, "events", events)
 				}
 			},
 			Failed: p.tel.Failed,

@@ -28,10 +28,10 @@ func (g *Guard) WrapAdmin(next http.Handler) http.Handler {
 func (g *Guard) checkLocal(r *http.Request) *problem.Problem {
 	socket := overSocket(r)
 	if !socket && !overLoopback(r) {
-		return problem.New(event.HostNotAllowed, "This page is for the machine that the proxy runs on. From elsewhere use kubectl port-forward or an SSH tunnel.")
+		return problem.New(event.HostNotAllowed, "Only the proxy's machine can open this page. From elsewhere, use kubectl port-forward or an SSH tunnel.")
 	}
 	if name := relayHeader(r.Header); name != "" {
-		return problem.New(event.HostNotAllowed, "This page is for the machine that the proxy runs on, and the request came through a relay: it has the header %s. Use kubectl port-forward or an SSH tunnel.", name)
+		return problem.New(event.HostNotAllowed, "Only the proxy's machine can open this page, and the header %s shows a relay. Use kubectl port-forward or an SSH tunnel.", name)
 	}
 	if !socket { // no browser opens one, and its clients make up a name
 		if p := g.checkHost(r); p != nil {

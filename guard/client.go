@@ -201,19 +201,19 @@ func (g *Guard) AllowsTunnel(r *http.Request) bool {
 // keyRequired is why a request without a valid key is rejected.
 func (ro *roster) keyRequired(g *Guard, r *http.Request) *problem.Problem {
 	if g.intercepted(r) {
-		return problem.New(event.APIKeyRequired, "The proxy does not accept the tunnel's key. Give the client the whole proxy URL, with a current key as password.")
+		return problem.New(event.APIKeyRequired, "The tunnel's key is not valid. Give the client the whole proxy URL, with a current key as the password.")
 	}
-	what, source := "requires its API key", "PROXY_API_KEY's value once"
+	what, source := "The request has no API key", "the value of PROXY_API_KEY once"
 	sent := len(r.Header["X-Proxy-Key"])+len(r.Header["Authorization"]) > 0
 	switch {
 	case ro.named && sent:
-		what, source = "knows no such key", "one of PROXY_CLIENTS_FILE"
+		what, source = "The key is not valid", "one from PROXY_CLIENTS_FILE"
 	case ro.named:
-		what, source = "requires a client's key", "one of PROXY_CLIENTS_FILE"
+		what, source = "The request has no client's key", "one from PROXY_CLIENTS_FILE"
 	case sent:
-		what = "got something else than its API key"
+		what = "The API key is not valid"
 	}
-	return problem.New(event.APIKeyRequired, "The proxy %s. Send %s, as Authorization: Bearer KEY, as the password of Basic, or as X-Proxy-Key.", what, source)
+	return problem.New(event.APIKeyRequired, "%s. Send %s, as Authorization: Bearer KEY, as the password of Basic, or as X-Proxy-Key.", what, source)
 }
 
 // serve passes a request on, within the limits of the client and of its account. It

@@ -385,10 +385,10 @@ func TestRejectionOfAKeyNamesItsSetting(t *testing.T) {
 		header http.Header
 		says   string
 	}{
-		{guard.Client{Keys: keysOf("k")}, http.Header{}, "The proxy requires its API key. Send PROXY_API_KEY's value once, "},
-		{guard.Client{Keys: keysOf("k")}, withKey("x"), "The proxy got something else than its API key. Send PROXY_API_KEY's value once, "},
-		{named("a", "k"), http.Header{}, "The proxy requires a client's key. Send one of PROXY_CLIENTS_FILE, "},
-		{named("a", "k"), withKey("x"), "The proxy knows no such key. Send one of PROXY_CLIENTS_FILE, "},
+		{guard.Client{Keys: keysOf("k")}, http.Header{}, "The request has no API key. Send the value of PROXY_API_KEY once, "},
+		{guard.Client{Keys: keysOf("k")}, withKey("x"), "The API key is not valid. Send the value of PROXY_API_KEY once, "},
+		{named("a", "k"), http.Header{}, "The request has no client's key. Send one from PROXY_CLIENTS_FILE, "},
+		{named("a", "k"), withKey("x"), "The key is not valid. Send one from PROXY_CLIENTS_FILE, "},
 	} {
 		g, err := guard.New(guard.Policy{TokenStub: true, Clients: []guard.Client{c.client}})
 		if err != nil {

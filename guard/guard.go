@@ -217,7 +217,7 @@ func (g *Guard) checkCaller(r *http.Request, t target) (*client, *problem.Proble
 	g.reportClient(r, c)
 	p := checkUpgrade(r)
 	if p == nil && r.Method == http.MethodTrace {
-		p = problem.New(event.RouteNotAllowed, "TRACE is never passed on: its response would show the token.")
+		p = problem.New(event.RouteNotAllowed, "TRACE is not allowed: its response would show the token. Use another method.")
 	}
 	if p == nil {
 		p = g.checkRoute(r, t, c)

@@ -172,7 +172,7 @@ func (g *Guard) routeTarget(t target) (target, *problem.Problem) {
 		return t, nil
 	}
 	if t.decodings != nil {
-		return t, badTarget("The path could be read as one of the proxy's own. Send it as the proxy wrote it.")
+		return t, badTarget("The path is ambiguous: it could be one of the proxy's own paths. Send it as the proxy wrote it.")
 	}
 	return target{path: cmp.Or(g.routeAs(t.path), t.path)}, nil
 }
@@ -197,7 +197,7 @@ func (rs *routes) check(r *http.Request, t target, client string) (string, *prob
 	}
 	for _, name := range overrideHeaders {
 		if len(r.Header[name]) > 0 {
-			return reject(event.RouteNotAllowed, "limits routes, so the header %s is not allowed: it could turn this request into another one.", name)
+			return reject(event.RouteNotAllowed, "limits routes, so the header %s is not allowed: it could change the route. Leave it out.", name)
 		}
 	}
 	pattern, same := rs.match(r, t)

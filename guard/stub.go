@@ -50,11 +50,11 @@ func isBelow(path, root string) bool {
 // (RFC 6749, section 4.4). It reports whether it rejected the request.
 func (g *Guard) serveTokenStub(w http.ResponseWriter, r *http.Request, t target) (rejected bool) {
 	if r.Method != http.MethodPost || t.path != mimecast.TokenPath {
-		g.reject(w, r, problem.New(event.RouteNotAllowed, "The proxy keeps Mimecast's token endpoint to itself. A client that insists on a token gets one from POST /oauth/token."))
+		g.reject(w, r, problem.New(event.RouteNotAllowed, "The proxy does not forward to the token endpoint. A client that insists on a token gets one from POST /oauth/token."))
 		return true
 	}
 	if !g.tokenStub {
-		g.reject(w, r, problem.New(event.RouteNotAllowed, "The proxy adds the token itself, and PROXY_TOKEN_STUB is false. Send the request without a token, or set PROXY_TOKEN_STUB=true for clients that insist on one."))
+		g.reject(w, r, problem.New(event.RouteNotAllowed, "PROXY_TOKEN_STUB is false. Send the request without a token, or set PROXY_TOKEN_STUB=true for clients that insist on one."))
 		return true
 	}
 	token, p := g.checkTokenRequest(w, r)

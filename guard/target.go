@@ -39,7 +39,7 @@ func (g *Guard) parseTarget(r *http.Request) (target, *problem.Problem) {
 	}
 	decodings, reason := interpretations(raw)
 	if reason != "" {
-		return target{}, badTarget("The path has %s, and could be read in more than one way.", reason)
+		return target{}, badTarget("The path has %s, so it is ambiguous. Send it without.", reason)
 	}
 	return target{raw, decodings}, nil
 }
@@ -53,7 +53,7 @@ func badTarget(detail string, args ...any) *problem.Problem {
 func (g *Guard) originForm(r *http.Request) (string, *problem.Problem) {
 	uri := r.RequestURI
 	if r.Method == http.MethodConnect || r.Method == "PRI" || uri == "*" {
-		return "", badTarget("The proxy takes requests for a path over HTTP/1.1, as Mimecast does. It opens no tunnels: for a client that needs one, see PROXY_INTERCEPT_LISTEN.")
+		return "", badTarget("This port accepts requests for a path over HTTP/1.1, and opens no tunnels. For a client that needs one, set PROXY_INTERCEPT_LISTEN.")
 	}
 	if strings.HasPrefix(uri, "/") {
 		return uri, nil

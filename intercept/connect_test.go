@@ -420,7 +420,7 @@ func TestWhatTheCorporateProxyRejects(t *testing.T) {
 		scheme string
 		want   string
 	}{
-		{407, "http", "credentials (407)"}, {403, "http", "status 403"}, {200, "socks5", "Check HTTPS_PROXY"},
+		{407, "http", "(status 407)"}, {403, "http", "status 403"}, {200, "socks5", "Check HTTPS_PROXY"},
 		{200, "ftp", "Check HTTPS_PROXY"}, {200, "https", "Check HTTPS_PROXY"},
 	} {
 		status, via.Scheme = c.status, c.scheme

@@ -168,7 +168,7 @@ type corporateProxyError struct {
 
 func (e *corporateProxyError) Error() string {
 	if e.status != 0 {
-		return fmt.Sprintf("the corporate proxy answered CONNECT with status %d", e.status)
+		return fmt.Sprintf("the corporate proxy responded to CONNECT with status %d", e.status)
 	}
 	return fmt.Sprintf("the corporate proxy cannot be used: %v", e.cause)
 }
@@ -182,7 +182,7 @@ func explainDial(err error) string {
 		case 0:
 			return "The corporate proxy cannot be reached. Check HTTPS_PROXY."
 		case http.StatusProxyAuthRequired:
-			return "The corporate proxy asks for other credentials (407). Check user and password in HTTPS_PROXY."
+			return "The corporate proxy rejected the user and password in HTTPS_PROXY (status 407). Correct them."
 		}
 		return fmt.Sprintf("The corporate proxy rejected the tunnel with status %d. Ask its operator, or set NO_PROXY.", refused.status)
 	}

@@ -96,7 +96,7 @@ func (c *chain) unusable(permitted constraint, now time.Time) string {
 	case !permitted.equal(c.root) || !permitted.equal(c.issuer):
 		return "the names changed"
 	case !now.Add(caRenewal).Before(c.root.NotAfter):
-		return "it ends on " + c.root.NotAfter.UTC().Format(time.DateOnly)
+		return "it expires on " + c.root.NotAfter.UTC().Format(time.DateOnly) + " UTC"
 	}
 	return ""
 }

@@ -122,7 +122,7 @@ func TestAnAuthorityNearItsEndIsReplaced(t *testing.T) {
 		if kept := a.root.Equal(first.root); kept != c.kept {
 			t.Errorf("after %v: kept %t", c.after, kept)
 		}
-		why := "it ends on " + now.Add(caLifetime).UTC().Format(time.DateOnly)
+		why := "it expires on " + now.Add(caLifetime).UTC().Format(time.DateOnly) + " UTC"
 		if c.kept {
 			why = ""
 		}

@@ -28,7 +28,7 @@ func explain(ctx context.Context, err error) *problem.Problem {
 	if _, ok := errors.AsType[*ClientBodyError](err); ok {
 		return problem.New(event.BadRequestBody, "The request body ended early or is malformed.").Because(err)
 	}
-	return problem.New(event.UpstreamReset, "Mimecast's response cannot be used. Whether it carried the request out is not known.").Because(err)
+	return problem.New(event.UpstreamReset, "Mimecast's response cannot be used. It may have carried the request out.").Because(err)
 }
 
 // isCutShort reports whether the client's body ended before its end, by a closed

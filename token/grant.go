@@ -130,7 +130,7 @@ func newFromResponse(response *oauth2.Token, expiresIn json.RawMessage, began ti
 
 func unusableError(what string) error {
 	return &Error{Outcome: event.TokenFailed, Status: http.StatusOK, Reason: "the token endpoint's response is unusable: " + what +
-		"; check that MIMECAST_TOKEN_URL is Mimecast's"}
+		"; check MIMECAST_TOKEN_URL"}
 }
 
 // parseLifetime reads expires_in: a number of seconds, or one in a string, as
@@ -275,7 +275,7 @@ func clockSkew(date, began, ended time.Time) time.Duration {
 // status and Mimecast's code, since a response may echo the secret.
 func (r *responseRecorder) fetchError(ctx context.Context, err error, creds *credentials) error {
 	if ctx.Err() != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return fmt.Errorf("asking for a token: %w", context.Cause(ctx))
+		return fmt.Errorf("requesting a token: %w", context.Cause(ctx))
 	}
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
@@ -288,17 +288,17 @@ func (r *responseRecorder) fetchError(ctx context.Context, err error, creds *cre
 	switch status := r.res.StatusCode; {
 	case status == http.StatusUnauthorized, code != "" && (status == http.StatusBadRequest || status == http.StatusForbidden):
 		e.Outcome = event.TokenRefused
-		e.Reason = fmt.Sprintf("Mimecast rejected the client ID or the secret (status %d%s); check %s against the API application in the Mimecast Administration Console", status, code, creds.from)
+		e.Reason = fmt.Sprintf("Mimecast rejected the client ID or the secret (status %d%s); check %s", status, code, creds.from)
 	case status >= 300 && status < 400:
-		e.Reason = fmt.Sprintf("the token endpoint answered with a redirect (status %d), which is not followed with a secret; check MIMECAST_BASE_URL and MIMECAST_TOKEN_URL", status)
+		e.Reason = fmt.Sprintf("the token endpoint responded with a redirect (status %d), which the proxy does not follow; check MIMECAST_BASE_URL and MIMECAST_TOKEN_URL", status)
 	case status == http.StatusNotFound, status == http.StatusMethodNotAllowed, status == http.StatusGone:
-		e.Reason = fmt.Sprintf("the token endpoint answered with status %d%s: there is none at %s; check MIMECAST_TOKEN_URL, and MIMECAST_BASE_URL if that is not set", status, code, r.url)
+		e.Reason = fmt.Sprintf("there is no token endpoint at %s (status %d%s); check MIMECAST_TOKEN_URL, or MIMECAST_BASE_URL if that is not set", r.url, status, code)
 	case status != http.StatusOK:
-		e.Reason = fmt.Sprintf("the token endpoint answered with status %d%s", status, code)
+		e.Reason = fmt.Sprintf("the token endpoint responded with status %d%s", status, code)
 	case r.readErr != nil:
 		e.Reason, e.Err = "the token endpoint's response cannot be read", err
 	case !json.Valid(r.body):
-		e.Reason = "the token endpoint's response is not a token but something else, perhaps a page of a network device on the way; check MIMECAST_TOKEN_URL"
+		e.Reason = "the token endpoint's response is not JSON, perhaps a page of a firewall or corporate proxy; check MIMECAST_TOKEN_URL"
 	default:
 		e.Reason = "the token endpoint's response has no access_token" + code
 	}

@@ -24,9 +24,9 @@ func Explain(err error) *problem.Problem {
 	return problem.New(code, "%s", detail).Because(err)
 }
 
-// unknownOutcome ends the details of errors after which nobody knows what
+// unknownOutcome ends the details of errors after which it is unknown what
 // Mimecast did.
-const unknownOutcome = "Whether it carried the request out is not known."
+const unknownOutcome = "It may have carried the request out."
 
 // classify decides by the type of an error and by how far the request had come.
 func classify(err error) (event.Code, string) {
@@ -44,22 +44,28 @@ func classify(err error) (event.Code, string) {
 	}
 	switch {
 	case reached != written && errors.Is(err, errConnectionsRejected):
-		return event.UpstreamUnreachable, "Mimecast closed each new connection before it took a request. Nothing was sent; send the request again later."
+		return event.UpstreamUnreachable, "Mimecast closed each new connection before a request was sent. Resend the request later."
 	case reached == connecting:
-		return event.UpstreamUnreachable, "Mimecast cannot be reached. Check this machine's network and firewall; behind a corporate proxy set HTTPS_PROXY."
+		return event.UpstreamUnreachable, unreachable
 	case reached == handshake && isTimeout(err):
-		return event.UpstreamUnreachable, "Something answered in Mimecast's place and then fell silent before a secure connection was made. Check the firewall; behind a corporate proxy set HTTPS_PROXY."
+		return event.UpstreamUnreachable, "The connection to Mimecast opened, but the TLS handshake got no response. Check the firewall; behind a corporate proxy, set HTTPS_PROXY."
 	case reached == handshake && isConnectionEnd(err):
-		return event.UpstreamUnreachable, "The connection was closed before it was secure. Check the firewall; behind a corporate proxy set HTTPS_PROXY."
+		return event.UpstreamUnreachable, "The connection to Mimecast was closed during the TLS handshake. Check the firewall; behind a corporate proxy, set HTTPS_PROXY."
 	case reached == handshake:
-		return event.UpstreamTLS, "No secure connection to Mimecast could be made. Check whether something on the way intercepts TLS."
+		return event.UpstreamTLS, handshakeFailed
 	case reached == connected:
-		return event.UpstreamUnreachable, "The connection to Mimecast ended before the request was sent. Send it again."
+		return event.UpstreamUnreachable, "The connection to Mimecast ended before the request was sent. Resend it."
 	case isTimeout(err):
-		return event.UpstreamTimeout, "Mimecast did not answer in time. " + unknownOutcome
+		return event.UpstreamTimeout, "Mimecast did not respond in time. " + unknownOutcome
 	}
-	return event.UpstreamReset, "The connection to Mimecast ended before a usable response came. " + unknownOutcome
+	return event.UpstreamReset, "The connection to Mimecast ended before a usable response arrived. " + unknownOutcome
 }
+
+// Details that several errors share.
+const (
+	unreachable     = "Mimecast cannot be reached. Check this machine's network and firewall; behind a corporate proxy, set HTTPS_PROXY."
+	handshakeFailed = "The TLS handshake with Mimecast failed. Check whether a firewall or corporate proxy inspects TLS."
+)
 
 // isConnectionEnd reports whether the peer, or the network, ended a connection.
 func isConnectionEnd(err error) bool {
@@ -79,13 +85,13 @@ func classifyDial(err error) string {
 	}
 	op, isOp := errors.AsType[*net.OpError](err)
 	if isOp && op.Op == "proxyconnect" {
-		return "The corporate proxy that HTTPS_PROXY names cannot be reached. Check its name and port; if there is none, unset HTTPS_PROXY."
+		return "The corporate proxy in HTTPS_PROXY cannot be reached. Check its name and port; if there is none, unset HTTPS_PROXY."
 	}
 	if _, ok := errors.AsType[*net.DNSError](err); ok {
 		return "Mimecast's name cannot be resolved. Check this machine's DNS and MIMECAST_BASE_URL."
 	}
 	if isOp && op.Op == "dial" {
-		return "Mimecast cannot be reached. Check this machine's network and firewall; behind a corporate proxy set HTTPS_PROXY."
+		return unreachable
 	}
 	if refused, ok := errors.AsType[*refusedByProxy](err); ok {
 		return refused.advice()
@@ -93,7 +99,7 @@ func classifyDial(err error) string {
 	return ""
 }
 
-// refusedByProxy says that the corporate proxy opened no way to the upstream.
+// refusedByProxy says that the corporate proxy rejected CONNECT to the upstream.
 type refusedByProxy struct {
 	status int
 	// signedIn says that it was given a user and password; basic that it takes
@@ -102,19 +108,19 @@ type refusedByProxy struct {
 }
 
 func (e *refusedByProxy) Error() string {
-	return fmt.Sprintf("the corporate proxy answered CONNECT with status %d", e.status)
+	return fmt.Sprintf("the corporate proxy responded to CONNECT with status %d", e.status)
 }
 
 func (e *refusedByProxy) advice() string {
 	switch {
 	case e.status != http.StatusProxyAuthRequired:
-		return fmt.Sprintf("The corporate proxy refused the way to Mimecast (status %d). Ask its operators to allow Mimecast's API hosts, or check HTTPS_PROXY.", e.status)
+		return fmt.Sprintf("The corporate proxy rejected CONNECT to Mimecast (status %d). Ask its operators to allow Mimecast's API hosts, or check HTTPS_PROXY.", e.status)
 	case e.others && !e.basic:
-		return "The corporate proxy takes no password, only sign-in such as NTLM or Negotiate (status 407), which is not supported. Put a local proxy that signs in, such as cntlm or px, between: HTTPS_PROXY=http://127.0.0.1:3128."
+		return "The corporate proxy accepts only NTLM or Negotiate (status 407). Run cntlm or px on this machine, and set HTTPS_PROXY to it."
 	case e.signedIn:
-		return "The corporate proxy refused the user and password in HTTPS_PROXY (status 407). Correct them, and percent-encode special characters."
+		return "The corporate proxy rejected the user and password in HTTPS_PROXY (status 407). Correct them, and percent-encode special characters."
 	default:
-		return "The corporate proxy wants a user and password (status 407). Put them into HTTPS_PROXY, as in http://user:password@host:port."
+		return "The corporate proxy requires a user and password (status 407). Put them into HTTPS_PROXY, as in http://user:password@host:port."
 	}
 }
 
@@ -122,24 +128,24 @@ func (e *refusedByProxy) advice() string {
 // nothing for another error.
 func classifyCertificate(err error) string {
 	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
-		return "The certificate that was shown for Mimecast is signed by an authority that this machine does not trust. If your company inspects TLS, put its root certificate into MIMECAST_CA_FILE."
+		return "This machine does not trust the authority of Mimecast's certificate. If a corporate proxy inspects TLS, put its root into MIMECAST_CA_FILE."
 	}
 	if _, ok := errors.AsType[x509.HostnameError](err); ok {
-		return "The certificate that was shown for Mimecast is for another name. Check MIMECAST_BASE_URL, and whether something on the way intercepts TLS."
+		return "Mimecast's certificate is for another name. Check MIMECAST_BASE_URL, and whether a firewall or corporate proxy inspects TLS."
 	}
 	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok {
 		if invalid.Reason == x509.Expired {
-			return "The certificate that was shown for Mimecast has expired or is not valid yet. Check this machine's clock."
+			return "Mimecast's certificate has expired or is not valid yet. Check this machine's clock."
 		}
-		return "The certificate that was shown for Mimecast is not valid."
+		return "Mimecast's certificate is not valid. Check whether a firewall or corporate proxy inspects TLS."
 	}
 	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
-		return "What answered does not speak TLS. Check the port in MIMECAST_BASE_URL."
+		return "The peer does not speak TLS. Check the port in MIMECAST_BASE_URL."
 	}
 	_, alert := errors.AsType[tls.AlertError](err)
 	_, verify := errors.AsType[*tls.CertificateVerificationError](err)
 	if alert || verify {
-		return "No secure connection to Mimecast could be made. Check whether something on the way intercepts TLS."
+		return handshakeFailed
 	}
 	return ""
 }

@@ -36,7 +36,7 @@ func explain(t *testing.T, u upstream.Options, target string) *problem.Problem {
 }
 
 func TestCorporateProxyThatRefusesIsNamed(t *testing.T) {
-	const none, refused, unsupported, closed = "wants a user and password", "refused the user and password", "which is not supported", "Ask its operators"
+	const none, refused, unsupported, closed = "requires a user and password", "rejected the user and password", "Run cntlm or px", "Ask its operators"
 	for _, c := range []struct {
 		status int
 		offers []string
@@ -84,7 +84,7 @@ func TestSilenceBeforeAConnectionIsNotMimecastsAnswerBeingLate(t *testing.T) {
 	}
 	defer silent.Close()
 	p := explain(t, upstream.Options{DialTimeout: 50 * time.Millisecond}, "https://"+silent.Addr().String())
-	if p.Code != event.UpstreamUnreachable || !strings.Contains(p.Detail, "fell silent") {
+	if p.Code != event.UpstreamUnreachable || !strings.Contains(p.Detail, "handshake got no response") {
 		t.Errorf("TLS: %v", p)
 	}
 	if p := explain(t, upstream.Options{}, "https://nothing.invalid"); p.Code != event.UpstreamUnreachable || !strings.Contains(p.Detail, "resolved") {

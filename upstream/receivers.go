@@ -45,7 +45,7 @@ func windowsFor(memoryLimit int64) windows {
 }
 
 // errStalled is why a response was cut: others waited for its place.
-var errStalled = errors.New("the client took nothing of the response while other requests waited")
+var errStalled = errors.New("the client did not read the response while other requests waited")
 
 // receivers bounds how many responses are received at once, since the upstream
 // fills a window for each, whether its client reads or not.

@@ -244,7 +244,7 @@ func TestQuitVersionHelpAndUsage(t *testing.T) {
 		says string
 	}{
 		"version": {0, runtime.Version()}, "help": {0, "MIMECAST_CLIENT_SECRET_FILE"}, "--help": {0, "PROXY_RATE_LIMIT_WAIT"},
-		"healthcheck": {1, "is it running"}, "nonsense": {2, "unknown command"}, "check --nonsense": {2, "unknown flag"}, "run": {2, "run needs a command"},
+		"healthcheck": {1, "check that it runs"}, "nonsense": {2, "unknown command"}, "check --nonsense": {2, "unknown flag"}, "run": {2, "run needs a command"},
 	} {
 		p := program.Start(t, []string{"PROXY_ADMIN_LISTEN=127.0.0.1:1"}, strings.Fields(args)...)
 		if code := p.Exit(); code != want.code || !strings.Contains(p.Stdout.String()+p.Stderr.String(), want.says) {

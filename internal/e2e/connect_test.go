@@ -286,7 +286,7 @@ func TestConnectAsksForTheRegionAgainWhereItCannotBeReached(t *testing.T) {
 	environ, _ := connectEnviron(t, sim, gateways(t, sim)...)
 	x := program.StartOnTerminal(t, environ, "connect")
 	x.Answer("Region (global, uk, us) [global]: ", "eu")
-	x.AwaitText("API 2.0 has no such region. Accounts outside the US and the UK use global.")
+	x.AwaitText("Unknown region. Accounts outside the US and the UK use global.")
 	x.Answer("Region (global, uk, us) [global]: ", "uk")
 	x.Answer("Client ID (its beginning is shown): ", connectID)
 	x.Answer("Client secret (not shown): ", connectSecret)

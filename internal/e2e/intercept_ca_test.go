@@ -50,7 +50,7 @@ func TestNewCADrawsOneWarning(t *testing.T) {
 		p.Exit()
 		warned := 0
 		for line := range strings.SplitSeq(p.Stderr.String(), "\n") {
-			if !strings.Contains(line, "new CA of interception") {
+			if !strings.Contains(line, "interception CA replaced") {
 				continue
 			}
 			warned++

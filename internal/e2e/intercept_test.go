@@ -496,7 +496,7 @@ func TestForwardProxyOfRunAsksForItsPassword(t *testing.T) {
 func TestRunNamesANoProxyThatExemptsMimecast(t *testing.T) {
 	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
-	const warning = "NO_PROXY keeps the command from the proxy"
+	const warning = "interception bypassed by NO_PROXY"
 	for list, warns := range map[string]bool{"*": true, ".mimecast.com": true, "a.test,eu-api.mimecast.com": true, "a.test api.services.mimecast.com:443": true, "mimecast.com.test": false, "not-mimecast.com": false, "a.test": false} {
 		if testing.Short() && list != "*" && list != "a.test" {
 			continue // each takes a process

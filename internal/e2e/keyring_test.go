@@ -179,7 +179,7 @@ func TestProxyWhoseKeyringGetsLockedKeepsServing(t *testing.T) {
 	p := program.Start(t, environ).AwaitServing().AwaitReady()
 	keyringtest.Lock(t, session)
 	p.Stderr.Await(t, "the warning", func(text string) bool {
-		return strings.Contains(text, "the last good version stays in force") && strings.Contains(text, "the keyring is locked")
+		return strings.Contains(text, "file reload failed") && strings.Contains(text, "the keyring is locked")
 	})
 	sim.RevokeTokens() // the next request needs a token, and so the secret
 	if res, _ := p.Must("GET", "/identity/whoami", ""); res.StatusCode != 200 {

@@ -167,7 +167,7 @@ func TestCallThatExistsInAPI1OnlyDrawsOneWarning(t *testing.T) {
 			t.Error(res.Status)
 		}
 	}
-	const warning = `"msg":"call exists in API 1.0 only"`
+	const warning = `"msg":"unsupported API 1.0 call"`
 	p.Stderr.Await(t, "the warning", func(text string) bool { return strings.Contains(text, warning) })
 	if n := strings.Count(p.Stderr.String(), warning); n != 1 {
 		t.Errorf("%d warnings", n)

@@ -192,7 +192,7 @@ func failsTheToken(t *testing.T, b *browser.Browser) {
 	if badges := browser.Eval[string](v.Tab, "[...document.querySelectorAll('#list .badge')].map((b) => b.textContent).join()"); badges != "503,503,503" {
 		t.Error(badges)
 	}
-	v.push("Mend the token endpoint")
+	v.push("Restore the token endpoint")
 	v.awaitText("#token", "resolved since")
 	v.push("Send requests")
 	v.Await("three that pass", "document.querySelectorAll('#list tbody tr.fine').length === 3")

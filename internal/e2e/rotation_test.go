@@ -90,7 +90,7 @@ func TestRotationOfKeysLosesNoRequest(t *testing.T) {
 		replace(first + "\n" + second)
 		p.Stderr.Await(t, "the second key", func(string) bool { return status(second) == 200 })
 		replace("") // which opens nothing, and closes nothing
-		p.Stderr.Await(t, "the warning", func(text string) bool { return strings.Contains(text, "file cannot be used") })
+		p.Stderr.Await(t, "the warning", func(text string) bool { return strings.Contains(text, "file reload failed") })
 		if status("") != 401 {
 			t.Error("an empty file opens the proxy")
 		}
@@ -109,7 +109,7 @@ func TestFileThatIsGoneIsWarnedOfOnceAndNotReadByThePage(t *testing.T) {
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	p.Stderr.Await(t, "the warning", func(text string) bool { return strings.Contains(text, "file cannot be used") })
+	p.Stderr.Await(t, "the warning", func(text string) bool { return strings.Contains(text, "file reload failed") })
 	for range 50 {
 		res, err := p.Client.Get(p.AdminURL + "/api/status")
 		if err != nil {
@@ -130,7 +130,7 @@ func TestSIGHUPRereadsAndEndsNothing(t *testing.T) {
 	for i := range 3 {
 		replace("wrong")
 		p.Signal(syscall.SIGHUP)
-		p.Stderr.Await(t, "the reload", func(text string) bool { return strings.Count(text, "rereading the files") > i })
+		p.Stderr.Await(t, "the reload", func(text string) bool { return strings.Count(text, "file reload requested") > i })
 		replace(simulator.DefaultClientSecret)
 	}
 	during(t, p, func() {
@@ -154,7 +154,7 @@ func TestSIGHUPOfRunReachesTheCommandAndLeavesTheProxyRunning(t *testing.T) {
 	p.Stdout.Await(t, "the command", func(text string) bool { return strings.Contains(text, "waiting") })
 	p.Signal(syscall.SIGHUP)
 	p.Stdout.Await(t, "the signal", func(text string) bool { return strings.Contains(text, "hup") })
-	p.Stderr.Await(t, "the reload", func(text string) bool { return strings.Contains(text, "rereading the files") })
+	p.Stderr.Await(t, "the reload", func(text string) bool { return strings.Contains(text, "file reload requested") })
 	p.AwaitServing()
 	if res, _ := p.Must("GET", "/identity/whoami", ""); res.StatusCode != http.StatusOK {
 		t.Errorf("%d after SIGHUP", res.StatusCode)

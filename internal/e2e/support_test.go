@@ -84,7 +84,7 @@ func TestSupportGoesOnWhereItsOwnConfigurationIsBadOrNoProxyRuns(t *testing.T) {
 		t.Errorf("exit %d\n%s%s", code, text, bad.Stderr.String())
 	}
 	none := program.Start(t, append(program.Environ(t, sim), "PROXY_ADMIN_LISTEN="+unreachable), "support")
-	if code, text := none.Exit(), none.Stdout.String(); code != 1 || !strings.Contains(text, "is it running") || !strings.Contains(text, "ok      request ") {
+	if code, text := none.Exit(), none.Stdout.String(); code != 1 || !strings.Contains(text, "check that it runs") || !strings.Contains(text, "ok      request ") {
 		t.Errorf("exit %d\n%s%s", code, text, none.Stderr.String())
 	}
 }

@@ -160,7 +160,7 @@ func TestWrongProtocolIsNamedAndLoggedOnce(t *testing.T) {
 			t.Errorf("%q, %v", text, err)
 		}
 	}
-	const hint = `"msg":"client and port do not speak the same protocol"`
+	const hint = `"msg":"protocol mismatch"`
 	p.Stderr.Await(t, "the hint", func(text string) bool { return strings.Contains(text, hint) })
 	if n := strings.Count(p.Stderr.String(), hint); n != 1 {
 		t.Errorf("%d hints", n)

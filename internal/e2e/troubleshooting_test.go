@@ -99,7 +99,7 @@ var troubles = []trouble{
 	}, check: []string{}, line: "no token", command: whoami, ask: curl("/identity/whoami"), says: "HTTPS_PROXY"},
 	{name: "corporate-proxy", without: []string{"MIMECAST_BASE_URL"}, environ: func(t *testing.T, _ *simulator.Server) []string {
 		return []string{"HTTPS_PROXY=http://" + unreachable}
-	}, check: []string{}, line: "no token", command: whoami, ask: curl("/identity/whoami"), says: "The corporate proxy that HTTPS_PROXY names cannot be reached"},
+	}, check: []string{}, line: "no token", command: whoami, ask: curl("/identity/whoami"), says: "The corporate proxy in HTTPS_PROXY cannot be reached"},
 	{name: "port-taken", environ: func(t *testing.T, _ *simulator.Server) []string {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
