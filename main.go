@@ -1,6 +1,6 @@
-// Command mimecast-proxy lets a tool that knows no OAuth talk to the Mimecast
-// API 2.0: it takes plain HTTP on this machine and forwards it over TLS with a
-// bearer token that it keeps fresh.
+// Command mimecast-proxy lets clients call the Mimecast API 2.0 without OAuth: it
+// accepts plain HTTP on this machine and forwards it over TLS with a bearer token
+// that it keeps fresh.
 package main
 
 import (
@@ -57,8 +57,8 @@ func isTerminal(w io.Writer) bool {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
-// run executes a command line and returns the exit code. All that is said on
-// stderr goes through one writer, which nobody waits for.
+// run executes a command line and returns the exit code. All output on stderr
+// goes through one writer, which never blocks the program.
 func run(ctx context.Context, args []string, p app.Env) int {
 	p.Redactor = new(telemetry.Redactor)
 	log := telemetry.NewLogWriter(p.Stderr, p.Redactor)
@@ -89,7 +89,7 @@ func commands(p app.Env) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "mimecast-proxy",
 		Short:         "An authenticating proxy for the Mimecast API 2.0",
-		Long:          "Takes plain HTTP on this machine and forwards it to the Mimecast API 2.0 with a\nbearer token that it keeps fresh. Without a command it serves.",
+		Long:          "Accepts plain HTTP on this machine and forwards it to the Mimecast API 2.0 with a\nbearer token that it keeps fresh. Without a command, it runs serve.",
 		Args:          cobra.NoArgs,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -106,22 +106,22 @@ func commands(p app.Env) *cobra.Command {
 	usage := root.UsageFunc()
 	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { help(cmd, usage) })
 	root.AddCommand(
-		&cobra.Command{Use: "serve", Short: "run the proxy until SIGINT or SIGTERM (the default)", Args: cobra.NoArgs, RunE: serve},
+		&cobra.Command{Use: "serve", Short: "Run the proxy until SIGINT or SIGTERM (the default)", Args: cobra.NoArgs, RunE: serve},
 		demoCommand(p), simulateCommand(p), connectCommand(p),
 		&cobra.Command{
-			Use: "connections", Short: "list the stored connections", Args: cobra.NoArgs,
+			Use: "connections", Short: "List the stored connections", Args: cobra.NoArgs,
 			RunE: func(*cobra.Command, []string) error { return p.Connections() },
 		},
 		disconnectCommand(p), keygenCommand(p), runCommand(p), checkCommand(p), healthcheckCommand(p),
 		&cobra.Command{
-			Use: "support", Short: "print a support bundle of the running proxy, without secrets", Args: cobra.NoArgs,
+			Use: "support", Short: "Print a support bundle of the running proxy, without secrets", Args: cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error { return p.Support(cmd.Context()) },
 		},
 		&cobra.Command{
-			Use: "quit", Short: "ask the running proxy to drain and stop", Args: cobra.NoArgs,
+			Use: "quit", Short: "Drain and stop the running proxy", Args: cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error { return p.Quit(cmd.Context()) },
 		},
-		&cobra.Command{Use: "version", Short: "print version, revision and Go version, as --version does", Args: cobra.NoArgs, RunE: printVersion},
+		&cobra.Command{Use: "version", Short: "Print version, revision and Go version", Args: cobra.NoArgs, RunE: printVersion},
 	)
 	usageErrors(root)
 	return root
@@ -135,10 +135,10 @@ func printVersion(cmd *cobra.Command, _ []string) error {
 
 func demoCommand(p app.Env) *cobra.Command {
 	demo := &cobra.Command{
-		Use: "demo", Short: "run the proxy in front of an embedded Mimecast; needs nothing", Args: cobra.NoArgs,
+		Use: "demo", Short: "Run the proxy in front of an embedded simulator; needs no account", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.Demo(cmd.Context()) },
 	}
-	connect := &cobra.Command{Use: "connect", Short: "try connect with the demo's credentials, and then run the demo", Args: cobra.NoArgs}
+	connect := &cobra.Command{Use: "connect", Short: "Try connect with the demo's credentials, then run the demo", Args: cobra.NoArgs}
 	var o app.ConnectOptions
 	pageFlags(connect, &o)
 	connect.RunE = func(cmd *cobra.Command, _ []string) error { return p.DemoConnect(cmd.Context(), o) }
@@ -148,8 +148,8 @@ func demoCommand(p app.Env) *cobra.Command {
 
 func simulateCommand(p app.Env) *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "simulate", Short: "run a simulated Mimecast alone, to try serve without an account", Args: cobra.NoArgs,
-		Long: "Runs the simulated Mimecast of the demo until SIGINT or SIGTERM, and prints the\nvariables that serve needs in another terminal. Nothing leaves this machine.",
+		Use: "simulate", Short: "Run the Mimecast simulator alone, to try serve without an account", Args: cobra.NoArgs,
+		Long: "Run the demo's Mimecast simulator until SIGINT or SIGTERM, and print the variables\nthat serve needs in another terminal. Nothing leaves this machine.",
 	}
 	var o app.SimulateOptions
 	f := cmd.Flags()
@@ -162,14 +162,14 @@ func simulateCommand(p app.Env) *cobra.Command {
 }
 
 func pageFlags(cmd *cobra.Command, o *app.ConnectOptions) {
-	cmd.Flags().BoolVar(&o.Web, "web", false, "ask on a page in the browser of this machine")
-	cmd.Flags().BoolVar(&o.NoBrowser, "no-browser", false, "with --web: only print the address of the page")
+	cmd.Flags().BoolVar(&o.Web, "web", false, "use a page in this machine's browser")
+	cmd.Flags().BoolVar(&o.NoBrowser, "no-browser", false, "with --web: print the page's address, and open no browser")
 }
 
 func connectCommand(p app.Env) *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "connect", Short: "enter, test and store the credentials of an account", Args: cobra.NoArgs,
-		Long: "Asks for region, client ID and secret, tests them at Mimecast, and stores them. The\nproxy uses the stored connection if no variable names credentials. MIMECAST_REGION,\nMIMECAST_BASE_URL, MIMECAST_CA_FILE and HTTPS_PROXY are heeded.",
+		Use: "connect", Short: "Enter, test and store the credentials of an account", Args: cobra.NoArgs,
+		Long: "Enter region, client ID and secret. The command tests them with Mimecast and stores\nthem. The proxy uses the stored connection if no variable names credentials.\nMIMECAST_REGION, MIMECAST_BASE_URL, MIMECAST_CA_FILE and HTTPS_PROXY apply.",
 	}
 	var o app.ConnectOptions
 	f := cmd.Flags()
@@ -181,8 +181,8 @@ func connectCommand(p app.Env) *cobra.Command {
 	f.StringVar(&o.ClientIDFile, "client-id-file", "", "file with the client ID, for scripts")
 	f.StringVar(&o.SecretFile, "secret-file", "", "file with the client secret, for scripts")
 	f.BoolVar(&o.SecretStdin, "secret-stdin", false, "read the client secret from standard input, for scripts")
-	f.BoolVar(&o.Rotate, "rotate", false, "replace the secret of a connection, once the new one works")
-	f.BoolVar(&o.Products, "products", false, "say which products the application may use")
+	f.BoolVar(&o.Rotate, "rotate", false, "replace the secret of a connection after testing the new one")
+	f.BoolVar(&o.Products, "products", false, "list the products that the application may use")
 	f.BoolVar(&o.Force, "force", false, "overwrite the file of the store env-file")
 	pageFlags(cmd, &o)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return p.Connect(cmd.Context(), o) }
@@ -190,7 +190,7 @@ func connectCommand(p app.Env) *cobra.Command {
 }
 
 func disconnectCommand(p app.Env) *cobra.Command {
-	cmd := &cobra.Command{Use: "disconnect", Short: "remove a stored connection from this machine", Args: cobra.NoArgs}
+	cmd := &cobra.Command{Use: "disconnect", Short: "Remove a stored connection from this machine", Args: cobra.NoArgs}
 	profile := cmd.Flags().String("profile", "", "name of the connection (default MIMECAST_PROFILE, or default)")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return p.Disconnect(cmd.Context(), *profile) }
 	return cmd
@@ -198,8 +198,8 @@ func disconnectCommand(p app.Env) *cobra.Command {
 
 func keygenCommand(p app.Env) *cobra.Command {
 	return &cobra.Command{
-		Use: "keygen NAME", Short: "make a key for a client of PROXY_CLIENTS_FILE",
-		Long: "Prints a new random key on standard output, and on standard error the lines for the\nclients file, with the key's SHA-256. Redirect standard output to make a key file:\nmimecast-proxy keygen splunk > keys/splunk",
+		Use: "keygen NAME", Short: "Make a key for a client of PROXY_CLIENTS_FILE",
+		Long: "Print a new random key on standard output, and on standard error the lines for the\nclients file, with the key's SHA-256. Redirect standard output to make a key file:\nmimecast-proxy keygen splunk > keys/splunk",
 		Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error { return p.Keygen(args[0]) },
 	}
@@ -207,8 +207,8 @@ func keygenCommand(p app.Env) *cobra.Command {
 
 func runCommand(p app.Env) *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "run [flags] -- CMD ARG...", Short: "run CMD with a proxy of its own, and exit as it did",
-		Long: "Starts the proxy on a free loopback port and runs CMD with MIMECAST_BASE_URL and\nMIMECAST_PROXY_URL set to it, and without the secret in its environment. NO_PROXY and\nno_proxy get 127.0.0.1 and localhost added.",
+		Use: "run [flags] -- CMD ARG...", Short: "Run CMD with a proxy for it alone, and exit with its exit code",
+		Long: "Start the proxy on a free loopback port, and run CMD with MIMECAST_BASE_URL and\nMIMECAST_PROXY_URL set to it. The secret is not in CMD's environment. NO_PROXY and\nno_proxy get 127.0.0.1 and localhost added.",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return errors.New("run needs a command, as in mimecast-proxy run -- CMD ARG")
@@ -216,18 +216,18 @@ func runCommand(p app.Env) *cobra.Command {
 			return nil
 		},
 	}
-	interception := cmd.Flags().Bool("intercept", false, "for a CMD with Mimecast's address in its code: sets HTTPS_PROXY, and the variables by which CMD trusts a CA of its own")
+	interception := cmd.Flags().Bool("intercept", false, "for a CMD with a hard-coded Mimecast address: set HTTPS_PROXY, and the variables that make CMD trust the proxy's CA")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error { return p.Run(cmd.Context(), args, *interception) }
 	cmd.Flags().SetInterspersed(false) // what follows CMD is CMD's
 	return cmd
 }
 
 func checkCommand(p app.Env) *cobra.Command {
-	cmd := &cobra.Command{Use: "check", Short: "test configuration, DNS, TLS, credentials and one request", Args: cobra.NoArgs}
-	path := cmd.Flags().String("path", app.DefaultCheckPath, "the path to request, with GET")
+	cmd := &cobra.Command{Use: "check", Short: "Test configuration, DNS, TLS, credentials and one request", Args: cobra.NoArgs}
+	path := cmd.Flags().String("path", app.DefaultCheckPath, "path to request with GET")
 	asJSON := cmd.Flags().Bool("json", false, "report as JSON")
 	account := cmd.Flags().String("account", "", "test this account only: default, or one of PROXY_CLIENTS_FILE")
-	products := cmd.Flags().Bool("products", false, "ask one harmless function per product, and list which ones the application may use")
+	products := cmd.Flags().Bool("products", false, "call one harmless function per product, and list the products that the application may use")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return p.Check(cmd.Context(), app.CheckOptions{Path: *path, JSON: *asJSON, Products: *products, Account: *account})
 	}
@@ -235,8 +235,8 @@ func checkCommand(p app.Env) *cobra.Command {
 }
 
 func healthcheckCommand(p app.Env) *cobra.Command {
-	cmd := &cobra.Command{Use: "healthcheck", Short: "ask the running proxy whether it is ready", Args: cobra.NoArgs}
-	wait := cmd.Flags().Duration("wait", 0*time.Second, "keep asking for so long until it is")
+	cmd := &cobra.Command{Use: "healthcheck", Short: "Test whether the running proxy is ready", Args: cobra.NoArgs}
+	wait := cmd.Flags().Duration("wait", 0*time.Second, "wait up to this long until the proxy is ready")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return p.Healthcheck(cmd.Context(), *wait) }
 	return cmd
 }

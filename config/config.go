@@ -4,8 +4,8 @@
 // [Parse] checks the whole environment at once and reports every error, each with the
 // variable, what was found and what is accepted. A [Watcher] rereads the files while
 // the proxy runs. The struct variables below is the only place for names, defaults,
-// meanings and accepted values: errors, the help text and the README's table are
-// generated from it.
+// meanings and accepted values: errors, the help text and the table in the documentation
+// are generated from it.
 package config
 
 import (
@@ -25,50 +25,50 @@ import (
 // accepted values; help is the meaning. A variable with file:"true" may come from the
 // file that NAME_FILE names, and is read by [parser.readCredential].
 type variables struct {
-	Profile         string          `env:"MIMECAST_PROFILE" envDefault:"default" accepts:"the name of a connection that mimecast-proxy connect stored" help:"stored connection to use if no variable names credentials"`
-	ClientID        string          `env:"MIMECAST_CLIENT_ID" file:"true" required:"true" shown:"required, unless a connection is stored or every client in the clients file names an account" help:"client ID of the API 2.0 application"`
-	ClientSecret    string          `env:"MIMECAST_CLIENT_SECRET" file:"true" required:"true" shown:"required, unless a connection is stored or every client in the clients file names an account" help:"its secret"`
-	Region          choice          `env:"MIMECAST_REGION" envDefault:"global" oneof:"global us uk" help:"which of Mimecast's API gateways to use"`
-	BaseURL         endpoint        `env:"MIMECAST_BASE_URL" shown:"the region's" accepts:"an https URL without user, query or fragment; http only to a loopback address" help:"base URL of the API, in place of the region; both together are an error"`
-	TokenURL        endpoint        `env:"MIMECAST_TOKEN_URL" shown:"base URL + /oauth/token" accepts:"an https URL without user, query or fragment; http only to a loopback address" help:"the token endpoint"`
-	CAFile          string          `env:"MIMECAST_CA_FILE" shown:"system roots" accepts:"a file with certificates in PEM form" help:"certificate authorities to trust in addition to the system's, for a corporate proxy that inspects TLS"`
-	HTTPSProxy      corporateProxy  `env:"HTTPS_PROXY" shown:"none" accepts:"host:port or a URL of http, https, socks5 or socks5h, with what is special in user and password escaped" help:"corporate proxy on the way to Mimecast; https_proxy takes precedence"`
-	NoProxy         string          `env:"NO_PROXY" shown:"none" accepts:"names, addresses and networks, separated by commas, as Go reads them" help:"hosts to reach without the corporate proxy; no_proxy takes precedence"`
-	Listen          listenAddresses `env:"PROXY_LISTEN" envDefault:"127.0.0.1:8080" accepts:"host:port or unix:/path, several separated by commas, such as 127.0.0.1:8080,[::1]:8080; or off" help:"where clients reach the proxy; an address that is not loopback needs PROXY_API_KEY, PROXY_CLIENTS_FILE or PROXY_TRUST_NETWORK=true"`
-	TLSListen       listenAddresses `env:"PROXY_TLS_LISTEN" shown:"none" accepts:"as for PROXY_LISTEN" help:"where clients reach the proxy over TLS 1.2 or later, with HTTP/1.1 or HTTP/2"`
-	TLSCertFile     string          `env:"PROXY_TLS_CERT_FILE" shown:"none" accepts:"a file in PEM form" help:"certificate of PROXY_TLS_LISTEN, with those of the authorities between it and the root"`
-	TLSKeyFile      string          `env:"PROXY_TLS_KEY_FILE" shown:"none" accepts:"a file in PEM form" help:"key of PROXY_TLS_CERT_FILE"`
-	InterceptListen listenAddresses `env:"PROXY_INTERCEPT_LISTEN" shown:"none" accepts:"as for PROXY_LISTEN, without unix:" help:"forward proxy for clients with Mimecast's address in their code; clients set HTTPS_PROXY to it and trust its CA"`
-	InterceptCADir  string          `env:"PROXY_INTERCEPT_CA_DIR" shown:"none" accepts:"an absolute path" help:"folder that keeps the CA across restarts: ca.pem, bundle.pem and ca-key.pem; without it the CA is new at each start, and at /ca.pem of the admin listener"`
-	API1            boolean         `env:"PROXY_API1" envDefault:"false" accepts:"true or false" help:"answer and translate the calls of API 1.0 that API 2.0 lacks, such as get-siem-logs"`
-	SocketMode      fileMode        `env:"PROXY_SOCKET_MODE" envDefault:"0600" accepts:"an octal mode from 0600 to 0777" help:"mode of a unix socket"`
-	AdminListen     optionalAddress `env:"PROXY_ADMIN_LISTEN" envDefault:"127.0.0.1:9090" accepts:"host:port, unix:/path or off" help:"where probes, metrics and the status page are"`
-	APIKey          string          `env:"PROXY_API_KEY" file:"true" shown:"none" help:"key that every request must carry: Authorization: Bearer KEY, Basic with KEY as the password, or X-Proxy-Key. The file may hold several keys, one per line, all valid at once"`
-	ClientsFile     string          `env:"PROXY_CLIENTS_FILE" shown:"none" accepts:"a file in YAML or JSON" help:"named clients with their keys, routes, limits and accounts; excludes PROXY_API_KEY"`
-	TrustNetwork    boolean         `env:"PROXY_TRUST_NETWORK" envDefault:"false" accepts:"true or false" help:"true: every client that can reach the proxy may use the account, without a key"`
-	AllowedHosts    hostNames       `env:"PROXY_ALLOWED_HOSTS" shown:"none" accepts:"host names without port, separated by commas; * for any" help:"names accepted in Host, in addition to the loopback names and PROXY_LISTEN's hosts"`
-	AllowedOrigins  origins         `env:"PROXY_ALLOWED_ORIGINS" shown:"none" accepts:"origins such as https://tool.example, separated by commas" help:"browser origins that may call"`
-	Allow           list            `env:"PROXY_ALLOW" shown:"everything" accepts:"patterns such as GET /siem/, or @read, @metadata, @siem, @ttp-logs, @audit, separated by commas or lines" help:"the only routes to let through"`
-	AllowMode       choice          `env:"PROXY_ALLOW_MODE" envDefault:"enforce" oneof:"enforce report" help:"report: log and count what PROXY_ALLOW, or allow in PROXY_CLIENTS_FILE, would reject, and let it pass"`
-	TokenStub       boolean         `env:"PROXY_TOKEN_STUB" envDefault:"true" accepts:"true or false" help:"answer POST /oauth/token with a harmless token, for clients that insist on OAuth; false: reject it"`
-	ReplayLimit     size            `env:"PROXY_REPLAY_LIMIT" envDefault:"8MiB" accepts:"a size such as 8MiB, 512KiB or 65536" help:"largest request body that is kept for a retry"`
-	ReplayMemory    *size           `env:"PROXY_REPLAY_MEMORY" shown:"64MiB, or half of GOMEMLIMIT if that is less" accepts:"a size such as 64MiB" help:"total memory for kept bodies; beyond it bodies are sent without a retry"`
-	RateLimitWait   delay           `env:"PROXY_RATE_LIMIT_WAIT" envDefault:"0s" accepts:"a duration such as 30s" help:"how long a request that got 429 may wait to be resent; 0s passes 429 on"`
-	RateLimitPace   choice          `env:"PROXY_RATE_LIMIT_PACE" envDefault:"off" oneof:"off observe on" help:"on: spread the calls to a function over the window of Mimecast's rate limit, and share it fairly among clients; observe: only report what on would do"`
-	BatchRelay      boolean         `env:"PROXY_BATCH_RELAY" envDefault:"false" accepts:"true or false" help:"serve the files of SIEM batches through the proxy, for clients without a way to the internet"`
-	MaxRequests     number          `env:"PROXY_MAX_REQUESTS" envDefault:"1024" accepts:"a number from 1 to 1000000" help:"most in-flight requests; beyond it 503"`
-	MaxHeaderBytes  headerSize      `env:"PROXY_MAX_HEADER_BYTES" envDefault:"16KiB" accepts:"a size from 1KiB to 1MiB" help:"largest header of a request; beyond it 431"`
-	MaxHeaderFields number          `env:"PROXY_MAX_HEADER_FIELDS" envDefault:"200" accepts:"a number from 1 to 1000000" help:"most fields in the header of a request; beyond it 431"`
-	MemoryLimit     memoryLimit     `env:"GOMEMLIMIT" shown:"three quarters of the container's memory limit" accepts:"a size such as 64MiB, or off" help:"memory that Go tries to stay below"`
-	MaxConnections  number          `env:"PROXY_MAX_CONNECTIONS" envDefault:"128" accepts:"a number from 1 to 1000000" help:"connections to Mimecast; over HTTP/1.1 also the requests that are upstream at once"`
-	DialTimeout     timeout         `env:"PROXY_DIAL_TIMEOUT" envDefault:"10s" accepts:"a duration from 1ms" help:"to connect to Mimecast, and as long again for TLS"`
-	ResponseTimeout timeout         `env:"PROXY_RESPONSE_TIMEOUT" envDefault:"120s" accepts:"a duration from 1ms" help:"to wait for Mimecast's response headers"`
-	IdleTimeout     timeout         `env:"PROXY_IDLE_TIMEOUT" envDefault:"90s" accepts:"a duration from 1ms" help:"to keep an idle connection to Mimecast"`
-	ShutdownDelay   delay           `env:"PROXY_SHUTDOWN_DELAY" envDefault:"0s" accepts:"a duration such as 5s" help:"after SIGTERM: not ready, but still serving"`
-	ShutdownTimeout timeout         `env:"PROXY_SHUTDOWN_TIMEOUT" envDefault:"25s" accepts:"a duration from 1ms" help:"after PROXY_SHUTDOWN_DELAY: time to wait for in-flight requests before closing them"`
-	QuitEndpoint    boolean         `env:"PROXY_QUIT_ENDPOINT" envDefault:"false" accepts:"true or false" help:"turns on POST /quitquitquit of the admin listener"`
-	LogLevel        choice          `env:"PROXY_LOG_LEVEL" envDefault:"info" oneof:"trace debug info warn error" help:"what to log"`
-	LogFormat       choice          `env:"PROXY_LOG_FORMAT" envDefault:"auto" oneof:"auto console json gcp" help:"auto: console on a terminal, else JSON; gcp: JSON with the severity and message of Google Cloud Logging"`
+	Profile         string          `env:"MIMECAST_PROFILE" envDefault:"default" accepts:"the name of a connection from mimecast-proxy connections" help:"Stored connection to use if no variable names credentials"`
+	ClientID        string          `env:"MIMECAST_CLIENT_ID" file:"true" required:"true" shown:"required, unless a connection is stored or every client in the clients file names an account" help:"Client ID of the API 2.0 application"`
+	ClientSecret    string          `env:"MIMECAST_CLIENT_SECRET" file:"true" required:"true" shown:"required, unless a connection is stored or every client in the clients file names an account" help:"Client secret of the API 2.0 application"`
+	Region          choice          `env:"MIMECAST_REGION" envDefault:"global" oneof:"global us uk" help:"API gateway of your account. Accounts outside the US and the UK use global"`
+	BaseURL         endpoint        `env:"MIMECAST_BASE_URL" shown:"the region's" accepts:"an https URL without user, query or fragment; http only to a loopback address" help:"Base URL of the API, in place of the region. Setting both is an error"`
+	TokenURL        endpoint        `env:"MIMECAST_TOKEN_URL" shown:"base URL + /oauth/token" accepts:"an https URL without user, query or fragment; http only to a loopback address" help:"URL of the token endpoint"`
+	CAFile          string          `env:"MIMECAST_CA_FILE" shown:"system roots" accepts:"a file with certificates in PEM form" help:"Certificate authorities to trust in addition to the system's. Set it if a corporate proxy inspects TLS"`
+	HTTPSProxy      corporateProxy  `env:"HTTPS_PROXY" shown:"none" accepts:"host:port or a URL of http, https, socks5 or socks5h, with special characters in user and password percent-encoded" help:"Corporate proxy between this machine and Mimecast. https_proxy takes precedence"`
+	NoProxy         string          `env:"NO_PROXY" shown:"none" accepts:"names, addresses and networks, separated by commas" help:"Hosts to reach without the corporate proxy. no_proxy takes precedence"`
+	Listen          listenAddresses `env:"PROXY_LISTEN" envDefault:"127.0.0.1:8080" accepts:"host:port or unix:/path, several separated by commas, such as 127.0.0.1:8080,[::1]:8080; or off" help:"Addresses where clients reach the proxy. A non-loopback address requires PROXY_API_KEY, PROXY_CLIENTS_FILE or PROXY_TRUST_NETWORK=true"`
+	TLSListen       listenAddresses `env:"PROXY_TLS_LISTEN" shown:"none" accepts:"as for PROXY_LISTEN" help:"Addresses where clients reach the proxy over TLS 1.2 or later, with HTTP/1.1 or HTTP/2"`
+	TLSCertFile     string          `env:"PROXY_TLS_CERT_FILE" shown:"none" accepts:"a file in PEM form" help:"Certificate for PROXY_TLS_LISTEN, with all intermediate certificates"`
+	TLSKeyFile      string          `env:"PROXY_TLS_KEY_FILE" shown:"none" accepts:"a file in PEM form" help:"Private key of PROXY_TLS_CERT_FILE"`
+	InterceptListen listenAddresses `env:"PROXY_INTERCEPT_LISTEN" shown:"none" accepts:"as for PROXY_LISTEN, without unix:" help:"Addresses of the forward proxy, for clients with a hard-coded Mimecast address. Set HTTPS_PROXY to it in the client, and let the client trust its CA"`
+	InterceptCADir  string          `env:"PROXY_INTERCEPT_CA_DIR" shown:"none" accepts:"an absolute path" help:"Folder that keeps the CA across restarts: ca.pem, bundle.pem and ca-key.pem. Without it, each start makes a new CA, served at /ca.pem of the admin listener"`
+	API1            boolean         `env:"PROXY_API1" envDefault:"false" accepts:"true or false" help:"Serve calls of API 1.0 that API 2.0 lacks, such as get-siem-logs"`
+	SocketMode      fileMode        `env:"PROXY_SOCKET_MODE" envDefault:"0600" accepts:"an octal mode from 0600 to 0777" help:"File mode of unix sockets"`
+	AdminListen     optionalAddress `env:"PROXY_ADMIN_LISTEN" envDefault:"127.0.0.1:9090" accepts:"host:port, unix:/path or off" help:"Address of probes, metrics and the status page"`
+	APIKey          string          `env:"PROXY_API_KEY" file:"true" shown:"none" help:"Key that every request must carry: Authorization: Bearer KEY, Basic with KEY as the password, or X-Proxy-Key. The file may hold several keys, one per line, all valid at once"`
+	ClientsFile     string          `env:"PROXY_CLIENTS_FILE" shown:"none" accepts:"a file in YAML or JSON" help:"Named clients with their keys, routes, limits and accounts. Excludes PROXY_API_KEY"`
+	TrustNetwork    boolean         `env:"PROXY_TRUST_NETWORK" envDefault:"false" accepts:"true or false" help:"true: every client that can connect may use the account, without a key"`
+	AllowedHosts    hostNames       `env:"PROXY_ALLOWED_HOSTS" shown:"none" accepts:"host names without port, separated by commas; * for any" help:"Names to accept in Host, in addition to the loopback names and PROXY_LISTEN's hosts"`
+	AllowedOrigins  origins         `env:"PROXY_ALLOWED_ORIGINS" shown:"none" accepts:"origins such as https://tool.example, separated by commas" help:"Browser origins that may call the proxy"`
+	Allow           list            `env:"PROXY_ALLOW" shown:"everything" accepts:"patterns such as GET /siem/, or @read, @metadata, @siem, @ttp-logs, @audit, separated by commas or lines" help:"Routes to allow. The proxy rejects all others"`
+	AllowMode       choice          `env:"PROXY_ALLOW_MODE" envDefault:"enforce" oneof:"enforce report" help:"report: log and count requests that PROXY_ALLOW, or allow in PROXY_CLIENTS_FILE, would reject, but forward them"`
+	TokenStub       boolean         `env:"PROXY_TOKEN_STUB" envDefault:"true" accepts:"true or false" help:"true: respond to POST /oauth/token with a harmless token, for clients that insist on OAuth. false: reject it"`
+	ReplayLimit     size            `env:"PROXY_REPLAY_LIMIT" envDefault:"8MiB" accepts:"a size such as 8MiB, 512KiB or 65536" help:"Largest request body to keep for a retry"`
+	ReplayMemory    *size           `env:"PROXY_REPLAY_MEMORY" shown:"64MiB, or half of GOMEMLIMIT if that is less" accepts:"a size such as 64MiB" help:"Total memory for kept request bodies. Beyond it, the proxy sends bodies without a retry"`
+	RateLimitWait   delay           `env:"PROXY_RATE_LIMIT_WAIT" envDefault:"0s" accepts:"a duration such as 30s" help:"How long a request that got 429 may wait before the proxy resends it. 0s passes 429 on"`
+	RateLimitPace   choice          `env:"PROXY_RATE_LIMIT_PACE" envDefault:"off" oneof:"off observe on" help:"on: spread the calls to a function over Mimecast's rate limit window, and share them fairly among clients. observe: only report what on would do"`
+	BatchRelay      boolean         `env:"PROXY_BATCH_RELAY" envDefault:"false" accepts:"true or false" help:"Serve SIEM batch files through the proxy, for clients without internet access"`
+	MaxRequests     number          `env:"PROXY_MAX_REQUESTS" envDefault:"1024" accepts:"a number from 1 to 1000000" help:"Maximum in-flight requests. Further ones get 503"`
+	MaxHeaderBytes  headerSize      `env:"PROXY_MAX_HEADER_BYTES" envDefault:"16KiB" accepts:"a size from 1KiB to 1MiB" help:"Maximum size of a request's headers. Larger ones get 431"`
+	MaxHeaderFields number          `env:"PROXY_MAX_HEADER_FIELDS" envDefault:"200" accepts:"a number from 1 to 1000000" help:"Maximum number of header fields of a request. More get 431"`
+	MemoryLimit     memoryLimit     `env:"GOMEMLIMIT" shown:"three quarters of the container's memory limit" accepts:"a size such as 64MiB, or off" help:"Memory that Go tries to stay below"`
+	MaxConnections  number          `env:"PROXY_MAX_CONNECTIONS" envDefault:"128" accepts:"a number from 1 to 1000000" help:"Maximum connections to Mimecast per account. Over HTTP/1.1, this also limits in-flight upstream requests"`
+	DialTimeout     timeout         `env:"PROXY_DIAL_TIMEOUT" envDefault:"10s" accepts:"a duration from 1ms" help:"Time to connect to Mimecast, and the same again for the TLS handshake"`
+	ResponseTimeout timeout         `env:"PROXY_RESPONSE_TIMEOUT" envDefault:"120s" accepts:"a duration from 1ms" help:"Time to wait for Mimecast's response headers"`
+	IdleTimeout     timeout         `env:"PROXY_IDLE_TIMEOUT" envDefault:"90s" accepts:"a duration from 1ms" help:"Time to keep an idle connection to Mimecast"`
+	ShutdownDelay   delay           `env:"PROXY_SHUTDOWN_DELAY" envDefault:"0s" accepts:"a duration such as 5s" help:"Time to keep serving after SIGTERM, while not ready"`
+	ShutdownTimeout timeout         `env:"PROXY_SHUTDOWN_TIMEOUT" envDefault:"25s" accepts:"a duration from 1ms" help:"Time to wait for in-flight requests after PROXY_SHUTDOWN_DELAY, before closing them"`
+	QuitEndpoint    boolean         `env:"PROXY_QUIT_ENDPOINT" envDefault:"false" accepts:"true or false" help:"Enable POST /quitquitquit on the admin listener"`
+	LogLevel        choice          `env:"PROXY_LOG_LEVEL" envDefault:"info" oneof:"trace debug info warn error" help:"Least severe level to log"`
+	LogFormat       choice          `env:"PROXY_LOG_FORMAT" envDefault:"auto" oneof:"auto console json gcp" help:"auto: console on a terminal, else JSON. gcp: JSON with the severity and message of Google Cloud Logging. Times are UTC in every format"`
 }
 
 // Config is a checked configuration. No fmt verb, encoder or logger prints a secret in

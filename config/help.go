@@ -86,9 +86,9 @@ const (
 )
 
 // rules hold for all variables.
-const rules = "An empty variable counts as one that is not set. NAME_FILE names a file that holds NAME; " +
-	"the proxy checks every file every 2 s and takes changes up without a restart; if it cannot use a new version, it keeps the last good one. " +
-	"A UTF-8 byte order mark and a trailing line end are not part of a value. Sizes are written 8MiB, 512KiB or in bytes, durations 30s or 1m30s."
+const rules = "An empty variable counts as not set. NAME_FILE names a file that contains NAME. " +
+	"The proxy checks every file every 2 s and applies changes without a restart. If it cannot use a new version, it keeps the last good one. " +
+	"A UTF-8 byte order mark and a trailing line end are not part of a value. Write sizes as 8MiB, 512KiB or bytes, and durations as 30s or 1m30s."
 
 // WriteHelp writes every variable in two columns, for a terminal of 80.
 func WriteHelp(w io.Writer) {
@@ -143,7 +143,7 @@ func wrap(text string, width int) []string {
 	return append(lines, line)
 }
 
-// Markdown returns the table of variables for the README.
+// Markdown returns the table of variables for the documentation.
 func Markdown() string {
 	var b strings.Builder
 	b.WriteString("| variable | default | meaning |\n|---|---|---|\n")

@@ -58,8 +58,8 @@ func TestMarkdownIsATableOfThreeColumns(t *testing.T) {
 		}
 	}
 	for _, row := range []string{
-		"| `MIMECAST_CLIENT_SECRET`, `_FILE` | required, unless a connection is stored or every client in the clients file names an account | its secret |\n",
-		"| `PROXY_LOG_FORMAT` | `auto` | auto: console on a terminal, else JSON; gcp: JSON with the severity and message of Google Cloud Logging. Accepted: auto, console, json or gcp |\n",
+		"| `MIMECAST_CLIENT_SECRET`, `_FILE` | required, unless a connection is stored or every client in the clients file names an account | Client secret of the API 2.0 application |\n",
+		"| `PROXY_LOG_FORMAT` | `auto` | auto: console on a terminal, else JSON. gcp: JSON with the severity and message of Google Cloud Logging. Times are UTC in every format. Accepted: auto, console, json or gcp |\n",
 	} {
 		if !strings.Contains(table, row) {
 			t.Errorf("no row %q in\n%s", row, table)
