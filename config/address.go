@@ -138,7 +138,7 @@ func parseSocket(path string) (Address, error) {
 	case !strings.HasPrefix(path, "/") && !filepath.IsAbs(path):
 		return Address{}, invalid("has no absolute path")
 	case len(path) > maxSocketPath:
-		return Address{}, invalid("has a path of more than %d bytes, which is too long for a socket", maxSocketPath)
+		return Address{}, invalid("has a path of more than %d bytes, too long for a socket", maxSocketPath)
 	case strings.ContainsFunc(path, isControl):
 		return Address{}, invalid("has a control character in it")
 	}
@@ -159,11 +159,11 @@ func (p *parser) checkListeners(cfg Config) {
 	}
 	for _, a := range cfg.InterceptListen {
 		if a.Network == "unix" {
-			p.addError("PROXY_INTERCEPT_LISTEN", quoted(a.String())+" is a unix socket, which HTTPS_PROXY cannot name", "host:port")
+			p.addError("PROXY_INTERCEPT_LISTEN", quoted(a.String())+" is a unix socket, and clients cannot set HTTPS_PROXY to one", "host:port")
 		}
 		if !a.Loopback() && cfg.TrustNetwork && !p.keyRequired(cfg) {
-			p.addError("PROXY_INTERCEPT_LISTEN", quoted(a.String())+" can be reached from other machines, and PROXY_TRUST_NETWORK does not cover a forward proxy",
-				"a loopback address; or with it PROXY_API_KEY, PROXY_API_KEY_FILE or PROXY_CLIENTS_FILE, as the password of the client's HTTPS_PROXY")
+			p.addError("PROXY_INTERCEPT_LISTEN", quoted(a.String())+" is open to other machines without a key, which PROXY_TRUST_NETWORK does not allow for a forward proxy",
+				"a loopback address; or PROXY_API_KEY, PROXY_API_KEY_FILE or PROXY_CLIENTS_FILE, with the key as the password in the client's HTTPS_PROXY")
 		}
 		p.checkDataListener("PROXY_INTERCEPT_LISTEN", cfg, a, all)
 		all = append(all, a)
@@ -171,13 +171,13 @@ func (p *parser) checkListeners(cfg Config) {
 	p.checkTLS(cfg)
 	p.checkSocketDir("PROXY_ADMIN_LISTEN", cfg.Admin)
 	if slices.ContainsFunc(all, cfg.Admin.overlaps) {
-		p.addError("PROXY_ADMIN_LISTEN", quoted(cfg.Admin.String())+" is in the way of PROXY_LISTEN or PROXY_TLS_LISTEN", "another port, or off")
+		p.addError("PROXY_ADMIN_LISTEN", quoted(cfg.Admin.String())+" overlaps with PROXY_LISTEN or PROXY_TLS_LISTEN", "another port, or off")
 	}
 	// A client's MIMECAST_BASE_URL is the proxy, and its environment may be the
 	// proxy's too.
 	if u := cfg.BaseURL; u != nil && isLoopback(u.Hostname()) && slices.ContainsFunc(all, Address{"tcp", u.Host}.overlaps) {
-		p.addError("MIMECAST_BASE_URL", quoted(u.String())+" is where the proxy listens, and requests would go round in circles",
-			"Mimecast's URL; or leave it unset, if only the client needs it")
+		p.addError("MIMECAST_BASE_URL", quoted(u.String())+" is the proxy's own address, so requests would loop",
+			"Mimecast's URL; unset it if only the client needs it")
 	}
 }
 
@@ -188,7 +188,7 @@ func (p *parser) checkTLS(cfg Config) {
 	}
 	anyFailed := p.hasError("PROXY_LISTEN") || p.hasError("PROXY_TLS_LISTEN") || p.hasError("PROXY_INTERCEPT_LISTEN")
 	if len(cfg.Listen) == 0 && len(cfg.TLSListen) == 0 && !anyFailed {
-		p.addError("PROXY_LISTEN", "off, and PROXY_TLS_LISTEN is not set, so that no client could reach the proxy", "an address in one of the two")
+		p.addError("PROXY_LISTEN", "off, and PROXY_TLS_LISTEN is not set, so no client could reach the proxy", "an address in one of them")
 	}
 	if dir := cfg.InterceptCADir; dir != "" && !filepath.IsAbs(dir) {
 		p.addError("PROXY_INTERCEPT_CA_DIR", quoted(dir)+" is not an absolute path", "an absolute path")
@@ -199,13 +199,13 @@ func (p *parser) checkTLS(cfg Config) {
 // both variables.
 func (p *parser) checkDataListener(variable string, cfg Config, a Address, before []Address) {
 	if !a.IsZero() && !a.Loopback() && !p.keyRequired(cfg) && !cfg.TrustNetwork {
-		p.addError(variable, quoted(a.String())+" can be reached from other machines, and every client that reaches it could use the account",
-			"a loopback address; or with it PROXY_API_KEY, PROXY_API_KEY_FILE or PROXY_CLIENTS_FILE, so that every request must carry a key; "+
-				"or PROXY_TRUST_NETWORK=true if only authorized clients can reach it, as in a container with a private compose network")
+		p.addError(variable, quoted(a.String())+" is open to other machines without a key, so every client that connects could use the account",
+			"a loopback address; or PROXY_API_KEY, PROXY_API_KEY_FILE or PROXY_CLIENTS_FILE, so that every request must carry a key; "+
+				"or PROXY_TRUST_NETWORK=true if only authorized clients can connect, as in a container with a private compose network")
 	}
 	p.checkSocketDir(variable, a)
 	if i := slices.IndexFunc(before, a.overlaps); i >= 0 {
-		p.addError(variable, fmt.Sprintf("%s overlaps with %s", quoted(a.String()), quoted(before[i].String())), "addresses of which none includes another; :PORT and 0.0.0.0:PORT include all of the machine's")
+		p.addError(variable, fmt.Sprintf("%s overlaps with %s", quoted(a.String()), quoted(before[i].String())), "addresses that do not overlap; :PORT and 0.0.0.0:PORT include all addresses of the machine")
 	}
 }
 

@@ -59,7 +59,7 @@ func (p *parser) readAuthorities(path string) Authorities {
 	if err != nil {
 		accepted := "a file with certificates in PEM form"
 		if c, ok := errors.AsType[wrongFormat](err); ok {
-			accepted += ", as of: " + c.command
+			accepted += ", for example from: " + c.command
 		}
 		p.addError(variable, quoted(path)+" "+err.Error(), accepted)
 		return Authorities{}
@@ -71,7 +71,7 @@ func (p *parser) readAuthorities(path string) Authorities {
 // wrongFormat is a format other than PEM, and the command that converts it.
 type wrongFormat struct{ format, command string }
 
-func (c wrongFormat) Error() string { return "is " + c.format + ", and not PEM" }
+func (c wrongFormat) Error() string { return "is " + c.format + ", not PEM" }
 
 const beginPEM = "-----BEGIN "
 
@@ -88,11 +88,11 @@ func parseCertificates(content []byte) ([]*x509.Certificate, error) {
 		case "PKCS7", "CMS":
 			return nil, wrongFormat{"PKCS#7", "openssl pkcs7 -print_certs -in FILE -out ca.pem"}
 		case "TRUSTED CERTIFICATE":
-			return nil, wrongFormat{"a TRUSTED CERTIFICATE of OpenSSL's", "openssl x509 -in FILE -out ca.pem"}
+			return nil, wrongFormat{"an OpenSSL TRUSTED CERTIFICATE", "openssl x509 -in FILE -out ca.pem"}
 		case "CERTIFICATE", "X509 CERTIFICATE":
 			c, err := parseCertificate(beginPEM + block)
 			if err != nil {
-				return nil, fmt.Errorf("has a broken certificate, number %d, at line %d: %w", len(certificates)+1, line, err)
+				return nil, fmt.Errorf("has a malformed certificate, number %d, at line %d: %w", len(certificates)+1, line, err)
 			}
 			certificates = append(certificates, c)
 		}

@@ -62,7 +62,7 @@ func parseClients(path string, content []byte, readFile func(path string) ([]byt
 	slices.SortStableFunc(p.errs, func(a, b clientsError) int { return cmp.Compare(a.line, b.line) })
 	if len(p.errs) > maxClientsErrors {
 		p.errs = p.errs[:maxClientsErrors]
-		p.addError(p.errs[maxClientsErrors-1].line, "more errors follow", "a file without them")
+		p.addError(p.errs[maxClientsErrors-1].line, "more errors follow", "a file without errors")
 	}
 	return &p.dir, p.errs
 }
@@ -152,9 +152,9 @@ func (p *clientsParser) fields(n *yaml.Node, what, accepted string, known ...str
 		case slices.Contains(known, f.key):
 			fields[f.key] = f.value
 		case f.key == "client_secret":
-			p.addError(f.line, what+" has a secret in it, and this file is no place for one", secretAccepts)
+			p.addError(f.line, what+" contains a secret, which this file must not", secretAccepts)
 		default:
-			p.addError(f.line, what+" has "+shownKey(f.key)+" in it, which is unknown", strings.Join(known, ", "))
+			p.addError(f.line, what+" has "+shownKey(f.key)+", which is unknown", strings.Join(known, ", "))
 		}
 	}
 	return fields
@@ -282,7 +282,7 @@ func shownAccount(name string) string {
 func (p *clientsParser) keys(c *Client, n *yaml.Node, what string) {
 	for _, item := range p.items(n, what, keysAccepts) {
 		if item.Kind == yaml.ScalarNode {
-			p.addError(item.Line, what+" have a key itself, and this file is no place for one", "{file: FILE} or {sha256: HEX}")
+			p.addError(item.Line, what+" contain a key, which this file must not", "{file: FILE} or {sha256: HEX}")
 			continue
 		}
 		fields := p.fields(item, "a key of client "+c.Name, "{file: FILE} or {sha256: HEX}", "file", "sha256")
@@ -340,7 +340,7 @@ func (p *clientsParser) digest(c *Client, n *yaml.Node) {
 // who calls.
 func (p *clientsParser) unique(c *Client, n *yaml.Node, digest [sha256.Size]byte) bool {
 	if line, again := p.owners[digest]; again {
-		p.addError(n.Line, fmt.Sprintf("client %s has a key that is there already, by line %d", c.Name, line), "each key once in the whole file")
+		p.addError(n.Line, fmt.Sprintf("client %s repeats the key of line %d", c.Name, line), "each key once in the whole file")
 		return false
 	}
 	if len(p.owners) == maxAllKeys && !p.tooMany {
@@ -398,7 +398,7 @@ func (p *clientsParser) account(named pair) {
 	} else if secrets, path := p.secretFile(n, "client_secret_file of "+what, parseSecret); path != "" {
 		a.ClientSecret, a.SecretFile = secrets[0], path
 		if isBase64Line(secrets[0].Reveal()) {
-			p.addWarning(n.Line, "client_secret_file of %s looks like the base64 form of the value; Mimecast shows it without", what)
+			p.addWarning(n.Line, "client_secret_file of %s looks base64-encoded; use the value as Mimecast shows it", what)
 		}
 	}
 	p.dir.Accounts = append(p.dir.Accounts, a)
@@ -416,7 +416,7 @@ func (p *clientsParser) clientID(named pair, fields map[string]*yaml.Node) secre
 			return ids[0]
 		}
 	case literal != nil:
-		const accepted = "what Mimecast's Administration Console shows"
+		const accepted = "the value that the Administration Console shows"
 		id, ok := p.text(literal, "client_id of "+what, accepted)
 		if err := checkSecret(id); ok && err != nil {
 			p.addError(literal.Line, "client_id of "+what+" "+err.Error(), accepted)

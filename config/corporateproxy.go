@@ -35,7 +35,7 @@ func (p *corporateProxy) UnmarshalText(text []byte) error {
 		if why := invalidCharacter(scheme); why != "" {
 			return invalidHidden("%s", why)
 		}
-		return invalidHidden("has another scheme than http, https, socks5 and socks5h")
+		return invalidHidden("has a scheme other than http, https, socks5 or socks5h")
 	}
 	user, host := "", rest
 	if i := strings.LastIndexByte(rest, '@'); i >= 0 {
@@ -49,9 +49,9 @@ func (p *corporateProxy) UnmarshalText(text []byte) error {
 		if why := invalidCharacter(host); why != "" {
 			return invalidHidden("%s", why)
 		}
-		return invalidHidden("has no host name or IP address, with a port or without, where the proxy's should be")
+		return invalidHidden("has no valid host, or no valid port")
 	} else if !goReadsAs(value, name, port) {
-		return invalidHidden("is not the URL of a proxy that Go can use")
+		return invalidHidden("is not a valid proxy URL")
 	}
 	p.url = secret.New(value)
 	return nil
@@ -67,7 +67,7 @@ func invalidHidden(format string, args ...any) error {
 func invalidCharacter(part string) string {
 	for i, r := range part {
 		if r == '%' && !isEscape(part[i:]) {
-			return "has a % that begins no escape; write it as %25"
+			return "has a % that is not an escape; write it as %25"
 		}
 		if !strings.ContainsRune(userChars, r) {
 			return fmt.Sprintf("has the character %q in it; write it as %s", r, url.PathEscape(string(r)))

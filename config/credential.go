@@ -115,7 +115,7 @@ func decodeText(content []byte) (string, error) {
 	text := string(content)
 	switch {
 	case isUTF16(content):
-		return "", errors.New("is in UTF-16, and not in UTF-8")
+		return "", errors.New("is in UTF-16, not UTF-8")
 	case !utf8.ValidString(text):
 		return "", errors.New("is not text in UTF-8")
 	}
@@ -178,9 +178,9 @@ func suspiciousForm(text string) string {
 	case isQuoted(text):
 		return "has quotation marks around its value, which count as part of it"
 	case strings.HasPrefix(text, "{") && json.Valid([]byte(text)):
-		return "is JSON, and not the value alone"
+		return "is JSON, not the value alone"
 	case assignment.MatchString(text):
-		return "has the form NAME=value, and not the value alone"
+		return "has the form NAME=value, not the value alone"
 	}
 	return ""
 }
@@ -217,7 +217,7 @@ func (p *parser) readCredential(name string, parse func([]byte) ([]secret.Text, 
 		if p.empty[name] || p.empty[file] {
 			found = "set, but empty"
 		}
-		p.addError(name, found, "what Mimecast's Administration Console shows once, when the API 2.0 application is created; or set "+file+" to a file that holds it")
+		p.addError(name, found, "the value that the Administration Console shows once, when you create the API 2.0 application; or set "+file+" to a file that contains it")
 	case p.empty[name] || p.empty[file]:
 		p.addWarning("%s is set, but empty, which counts as not set", name)
 	}
@@ -247,7 +247,7 @@ func (p *parser) credentialFromFile(variable, path string, parse func([]byte) ([
 		return err
 	})
 	if err != nil {
-		p.addError(variable, fileErrorText(path, err), fmt.Sprintf("the path of a regular file with nothing but the value in it, of at most %v", size(maxSecret)))
+		p.addError(variable, fileErrorText(path, err), fmt.Sprintf("the path of a regular file that contains only the value, of at most %v", size(maxSecret)))
 		return c
 	}
 	p.files = append(p.files, f)
@@ -262,7 +262,7 @@ func fileErrorText(path string, err error) string {
 	}
 	if errors.Is(err, fs.ErrNotExist) && !filepath.IsAbs(path) {
 		// Somebody may have put the secret itself here.
-		return "there is no file of that name in the working directory; the name is not shown, in case it is the secret itself"
+		return "the working directory has no such file; its name is not shown, in case it is the secret"
 	}
 	return fmt.Sprintf("the file %q %v", path, err)
 }
@@ -273,14 +273,14 @@ func (p *parser) warnOfWeak(variable string, values ...secret.Text) {
 	for _, v := range values {
 		text := v.Reveal()
 		if isKey && utf8.RuneCountInString(text) < minKeyLength {
-			p.addWarning("%s has a key of fewer than %d characters, which can be guessed; use a random one, such as of: openssl rand -hex 32", variable, minKeyLength)
+			p.addWarning("%s has a key of fewer than %d characters, which can be guessed; use a random one, for example from: openssl rand -hex 32", variable, minKeyLength)
 			return
 		}
 		if form := suspiciousForm(text); isKey && form != "" && strings.HasSuffix(variable, "_FILE") {
 			p.addWarning("%s %s", variable, form)
 		}
 		if !isKey && isBase64Line(text) {
-			p.addWarning("%s looks like the base64 form of the value; Mimecast shows it without", variable)
+			p.addWarning("%s looks base64-encoded; use the value as Mimecast shows it", variable)
 		}
 	}
 }

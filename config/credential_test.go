@@ -63,7 +63,7 @@ func TestSecretFileMustBeAFile(t *testing.T) {
 
 func TestSecretInPlaceOfItsPathIsNotShown(t *testing.T) {
 	_, fault := secretFrom(t, marked) // secretFrom looks for it
-	if !strings.Contains(fault, "the name is not shown") {
+	if !strings.Contains(fault, "its name is not shown") {
 		t.Error(fault)
 	}
 }

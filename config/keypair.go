@@ -48,13 +48,13 @@ func (p *parser) readKeyPair(v variables) KeyPair {
 	certificate, certErr := newFile(certVariable, v.TLSCertFile, maxAuthorities, state.useCertificate)
 	key, keyErr := newFile(keyVariable, v.TLSKeyFile, maxSecret, state.useKey)
 	if certErr != nil {
-		p.addError(certVariable, quoted(v.TLSCertFile)+" "+certErr.Error(), "a file with a certificate in PEM form, and those of the authorities between it and the root")
+		p.addError(certVariable, quoted(v.TLSCertFile)+" "+certErr.Error(), "a PEM file with the certificate and all intermediate certificates")
 	}
 	if keyErr != nil {
-		p.addError(keyVariable, quoted(v.TLSKeyFile)+" "+keyErr.Error(), "a file with a private key in PEM form, without a password")
+		p.addError(keyVariable, quoted(v.TLSKeyFile)+" "+keyErr.Error(), "a PEM file with a private key, without a password")
 	}
 	if certErr == nil && keyErr == nil && state.mismatch != nil {
-		p.addError(keyVariable, quoted(v.TLSKeyFile)+" does not fit the certificate of "+certVariable, "the key of that certificate")
+		p.addError(keyVariable, quoted(v.TLSKeyFile)+" does not match the certificate of "+certVariable, "the key of that certificate")
 	}
 	p.files = append(p.files, certificate, key)
 	return KeyPair{func() *keyPairState { return state }}

@@ -52,7 +52,7 @@ func parseHost(item string) (string, error) {
 		return name, nil
 	}
 	if strings.Contains(item, "*") {
-		return "", invalidValue{value: item, reason: "has a wildcard in it, and only a * alone is one"}
+		return "", invalidValue{value: item, reason: "contains a wildcard; only * alone is allowed"}
 	}
 	rest := item
 	if _, after, ok := strings.Cut(item, "://"); ok {
@@ -60,7 +60,7 @@ func parseHost(item string) (string, error) {
 	}
 	if u, err := url.Parse("//" + rest); err == nil && u.User == nil {
 		if name, ok := hostName(u.Hostname()); ok {
-			return "", invalidValue{value: item, reason: "has more than the name in it", hint: name}
+			return "", invalidValue{value: item, reason: "contains more than a name", hint: name}
 		}
 	}
 	return "", invalidValue{value: item, reason: "is not a host name"}
@@ -99,9 +99,9 @@ func (o *origins) UnmarshalText(text []byte) (err error) {
 func parseOrigin(item string) (string, error) {
 	switch item {
 	case "*":
-		return "", invalidValue{value: item, reason: "would let any web page that somebody opens on this machine use the account"}
+		return "", invalidValue{value: item, reason: "would let any web page in a browser on this machine use the account"}
 	case "null":
-		return "", invalidValue{value: item, reason: "is what browsers say for pages of any kind that hide their origin, so it would let any web page use the account"}
+		return "", invalidValue{value: item, reason: "is the origin of any page that hides its own, so it would let any web page use the account"}
 	}
 	u, err := url.Parse(item)
 	if err != nil || u.Scheme == "" {
@@ -113,7 +113,7 @@ func parseOrigin(item string) (string, error) {
 	}
 	origin := formatOrigin(u.Scheme, host, u.Port())
 	if u.User != nil || u.Path != "" || strings.ContainsAny(item, "?#") {
-		return "", invalidValue{value: item, reason: "has more than scheme, host and port in it", hint: origin}
+		return "", invalidValue{value: item, reason: "contains more than scheme, host and port", hint: origin}
 	}
 	return origin, nil
 }

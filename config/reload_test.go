@@ -160,7 +160,7 @@ func TestVersionThatCannotBeUsedIsSaidOnceAndChangesNothing(t *testing.T) {
 		"loop":      {func(t *testing.T, path string) { do(t, os.Symlink(path, path)) }, "cannot be read: too many levels of symbolic links"},
 		"too large": {func(t *testing.T, path string) { put(t, path, strings.Repeat("x", 1<<20)) }, "is larger than 64KiB"},
 		"two lines": {func(t *testing.T, path string) { put(t, path, marked+"\n"+marked) }, "has a control character in it, such as a line break"},
-		"UTF-16":    {func(t *testing.T, path string) { put(t, path, "\xff\xfex\x00") }, "is in UTF-16, and not in UTF-8"},
+		"UTF-16":    {func(t *testing.T, path string) { put(t, path, "\xff\xfex\x00") }, "is in UTF-16, not UTF-8"},
 		"quoted":    {func(t *testing.T, path string) { put(t, path, `"`+marked+`"`) }, "has quotation marks around its value, which count as part of it"},
 	} {
 		path := write(t, "good")
@@ -255,7 +255,7 @@ func TestKeysAndAuthoritiesAreReloaded(t *testing.T) {
 		put(t, keys, "\n")
 		round()
 		said := w.said()
-		if !strings.Contains(said, "MIMECAST_CA_FILE failed has a broken certificate, number 2, at line "+fmt.Sprint(strings.Count(certificate(one), "\n")+1)) || !strings.Contains(said, "PROXY_API_KEY_FILE failed is empty") {
+		if !strings.Contains(said, "MIMECAST_CA_FILE failed has a malformed certificate, number 2, at line "+fmt.Sprint(strings.Count(certificate(one), "\n")+1)) || !strings.Contains(said, "PROXY_API_KEY_FILE failed is empty") {
 			t.Error(said)
 		}
 		equal(t, "keys", len(w.cfg.APIKey.Values()), 2)

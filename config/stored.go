@@ -70,7 +70,7 @@ func (p *parser) useStored(profiles Profiles) {
 	}
 }
 
-const storedAccepts = "a connection that mimecast-proxy connect stored"
+const storedAccepts = "the name of a connection from mimecast-proxy connections"
 
 func (p *parser) namesCredentials() bool {
 	names := append(variable("MIMECAST_CLIENT_ID").names(), variable("MIMECAST_CLIENT_SECRET").names()...)

@@ -24,7 +24,7 @@ func (p *parser) addWarnings(cfg Config) {
 		p.addWarning("PROXY_REPLAY_LIMIT is more than the %v of PROXY_REPLAY_MEMORY: request bodies over %v are sent without a retry", memory, memory)
 	}
 	if cfg.RateLimitPace == "on" && cfg.RateLimitWait == 0 && !p.hasError("PROXY_RATE_LIMIT_WAIT") {
-		p.addWarning("PROXY_RATE_LIMIT_PACE is on, but PROXY_RATE_LIMIT_WAIT is 0s: no call waits, so that pacing can spread none")
+		p.addWarning("PROXY_RATE_LIMIT_PACE is on, but PROXY_RATE_LIMIT_WAIT is 0s: pacing has no effect")
 	}
 	p.warnOfUnknown()
 }

@@ -23,20 +23,20 @@ func (e *endpoint) UnmarshalText(text []byte) error {
 	region, isAPI1 := mimecast.RegionOfAPI1(strings.TrimSuffix(host, "."))
 	switch {
 	case u.User != nil:
-		return invalid("has a user name or password in it")
+		return invalid("contains a user name or password")
 	case strings.ContainsAny(value, "?#"):
 		return invalid("has a query or a fragment")
 	case !isPort(u.Host, u.Port()):
-		return invalid("has a port that is none")
+		return invalid("has an invalid port")
 	case isAPI1:
 		return invalidValue{
-			reason: "is a host of API 1.0, which takes no bearer token",
+			reason: "is an API 1.0 host, which accepts no bearer token",
 			hint:   "the API 2.0 at " + mimecast.BaseURLs[region] + ", which is MIMECAST_REGION=" + region,
 		}
 	case u.Scheme == "http" && !isLoopback(host): // "127.0.0.1." is a name, which the network resolves
 		return invalid("would send the credentials over the network in the clear")
 	case u.Scheme != "http" && u.Scheme != "https":
-		return invalid("has another scheme than https")
+		return invalid("has a scheme other than https")
 	}
 	u.Host = strings.ToLower(u.Host)
 	e.URL = u
