@@ -8,13 +8,13 @@
 # The base is named by its exact version. If you build for others, add the
 # digest that this prints: docker buildx imagetools inspect golang:1.26.11-bookworm
 FROM --platform=$BUILDPLATFORM golang:1.26.11-bookworm AS build
-# No defaults for these two, which would hide what --platform asks for.
+# No defaults for these two: they would override --platform.
 ARG TARGETOS TARGETARCH VERSION=devel
 WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download && go mod verify
 COPY . .
-# The same sources and version give the same bytes, in whatever directory.
+# The same sources and version give the same bytes, in any directory.
 RUN CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH \
     go build -trimpath -buildvcs=false -ldflags="-s -w -X mimecast-proxy/app.Version=$VERSION" -o /out/mimecast-proxy .
 RUN go run github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0 \

@@ -105,7 +105,7 @@ type Token interface {
 type TokenSource interface {
 	// Token returns the token to use now.
 	Token(ctx context.Context) (Token, error)
-	// Renew returns another token than rejected, which the upstream answered with
+	// Renew returns a token other than rejected, for which the upstream returned
 	// 401; or rejected itself, if another would not help.
 	Renew(ctx context.Context, rejected Token) (Token, error)
 	// Expire makes the source treat a token as expired: the upstream says that it

@@ -42,7 +42,7 @@ const Header = "X-Mimecast-Proxy-Api1"
 
 // Options say how calls of API 1.0 are treated. The zero value only reports them.
 type Options struct {
-	// Translate answers the calls that API 2.0 lacks. Otherwise they pass on as all
+	// Translate serves the calls that API 2.0 lacks. Otherwise they pass on as all
 	// others do, and are only reported.
 	Translate bool
 	// Download fetches the files of batches, from the addresses that Mimecast issues.
@@ -69,7 +69,7 @@ type Trace struct {
 	// call that API 2.0 lacks and got Mimecast's 404. The path is the row's, and the
 	// replacement may be empty.
 	API1Only func(path, replacement string)
-	// Translated reports a call that was answered: its path, how many events were in the
+	// Translated reports a call that was served: its path, how many events were in the
 	// response, and how many lines of batch files were no events and left out.
 	Translated func(ctx context.Context, path string, events, skipped int)
 	// StartedOver reports a token that was not issued by this package, such as one of
@@ -178,7 +178,7 @@ func (l *layer) fail(w http.ResponseWriter, r *http.Request, p *problem.Problem)
 	}
 }
 
-// translated reports a call that was answered.
+// translated reports a call that was served.
 func (l *layer) translated(r *http.Request, events, skipped int) {
 	if l.Trace.Translated != nil {
 		l.Trace.Translated(r.Context(), r.URL.Path, events, skipped)

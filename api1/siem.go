@@ -47,7 +47,7 @@ type translation struct {
 	entered bool
 }
 
-// serveSIEMLogs answers a call of get-siem-logs: with the events of the first type that
+// serveSIEMLogs serves a call of get-siem-logs: with the events of the first type that
 // has some, or that there are none.
 func (l *layer) serveSIEMLogs(w http.ResponseWriter, r *http.Request) {
 	req, p := readRequest(w, r)

@@ -27,7 +27,7 @@ type accountSpec struct {
 	name, region      string
 	baseURL, tokenURL *url.URL
 	// id and secret return the current credentials; origin says where they come from,
-	// and remedy what to do if they are refused.
+	// and remedy what to do if they are rejected.
 	id, secret     func() secret.Text
 	origin, remedy string
 	// from names the settings with the credentials; empty: those of the variables.

@@ -257,7 +257,7 @@ func (c *check) forwardProxy() (string, error) {
 	return via.Host, nil
 }
 
-// tls asks for the bare base URL without a token: any answer at all shows that
+// tls asks for the bare base URL without a token: any response at all shows that
 // a trusted connection can be made.
 func (c *check) tls(ctx context.Context) (string, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodHead, c.spec.baseURL.String(), nil)

@@ -92,7 +92,7 @@ func (c *connector) ask(ctx context.Context, t *console) (connectpage.Connected,
 	}
 }
 
-// askFields asks for values. An empty answer keeps what is known. What was pasted in the
+// askFields asks for values. An empty line keeps what is known. What was pasted in the
 // place of another value is not asked.
 func (c *connector) askFields(t *console, fields []connectpage.Field, in *connectpage.Input) error {
 	before := *in

@@ -76,7 +76,7 @@ func (c *check) product(ctx context.Context, f mimecast.Function) Product {
 	return p
 }
 
-// allowed is what a status says of the application's products. Mimecast answers 403
+// allowed is what a status says of the application's products. Mimecast responds 403
 // before it runs a function.
 func allowed(status int) string {
 	switch {

@@ -158,7 +158,7 @@ func inheritable(w io.Writer) io.Writer {
 }
 
 // awaitToken waits until a token is held, so that the command's first request
-// meets no cold start. Credentials that are refused end it here, and so does a
+// meets no cold start. Rejected credentials end it here, and so does a
 // signal.
 func (s *instance) awaitToken(ctx context.Context, signals <-chan os.Signal) error {
 	ctx, cancel := context.WithTimeout(ctx, firstToken)

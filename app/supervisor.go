@@ -27,7 +27,7 @@ func addressOf(l net.Listener) config.Address {
 }
 
 // report reports to the supervisor that the server is ready, once the first token is
-// held or was not to be had, and from then on that it answers.
+// held or could not be fetched, and from then on that it responds.
 func (s *instance) report(ctx context.Context) {
 	first, cancel := context.WithTimeout(ctx, firstToken)
 	err := s.accounts.awaitTokens(first)

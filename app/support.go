@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	// maxSupport bounds what a proxy may answer, in bytes.
+	// maxSupport bounds a proxy's response, in bytes.
 	maxSupport = 8 << 20
 	// maxErrors is how many of the last errors are printed.
 	maxErrors = 20

@@ -22,7 +22,7 @@ import (
 type tokens struct {
 	source   *token.Source
 	redactor *telemetry.Redactor
-	remedy   string // of credentials that are refused
+	remedy   string // for rejected credentials
 	// gone is set if the account was removed or replaced; nil: never.
 	gone *atomic.Bool
 }
@@ -53,7 +53,7 @@ func (t tokens) Expire(expired account.Token) {
 	}
 }
 
-// credentialsRemedy says what to do about credentials that Mimecast refuses: it depends
+// credentialsRemedy says what to do about credentials that Mimecast rejects: it depends
 // on whether they come from files, which are reloaded, or from variables.
 func credentialsRemedy(cfg config.Config) string {
 	id, key := cfg.ClientID.Variable(), cfg.ClientSecret.Variable()

@@ -121,7 +121,7 @@ func (p *components) handler() http.Handler {
 		p.tel.Wrap,                   // record, count and log
 		p.guard.Wrap,                 // reject what may not pass; set account and client
 		batch.Wrap(p.batchOptions()), // lead batch URLs to the proxy, and download their files
-		api1.Wrap(p.api1Options()),   // answer what API 2.0 lacks of API 1.0
+		api1.Wrap(p.api1Options()),   // serve what API 2.0 lacks of API 1.0
 	)(proxy.New(proxy.Options{ // ReverseProxy: target and headers
 		Transport: stack(
 			proxy.Replay(p.cfg.ReplayLimit, budget), // make the body repeatable

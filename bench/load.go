@@ -44,7 +44,7 @@ func post(size int64) []byte {
 	return fmt.Appendf(nil, "POST /sink HTTP/1.1\r\nHost: localhost\r\nUser-Agent: bench\r\nContent-Length: %d\r\n\r\n", size)
 }
 
-var errUnexpectedResponse = errors.New("not the answer that was asked for")
+var errUnexpectedResponse = errors.New("not the expected response")
 
 // do makes one request and returns the size of the response's body.
 func (c *client) do() (int64, error) {

@@ -48,7 +48,7 @@ func (b *bench) measureLoad(ctx context.Context, name string, http2 bool, l load
 	})
 	m.loaded = p.memory("VmHWM")
 	if err == nil && m.Errors > 0 {
-		err = fmt.Errorf("%s: %d of %d requests got no answer: %w", name, m.Errors, m.Requests+m.Errors, m.failure)
+		err = fmt.Errorf("%s: %d of %d requests got no response: %w", name, m.Errors, m.Requests+m.Errors, m.failure)
 	}
 	return m, err
 }

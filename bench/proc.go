@@ -127,7 +127,7 @@ func (p *process) resetPeak() {
 	}
 }
 
-var errNotListening = errors.New("no answer at the address")
+var errNotListening = errors.New("no response at the address")
 
 // awaitPort waits until something listens.
 func awaitPort(ctx context.Context, address string) error {

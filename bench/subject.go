@@ -114,7 +114,7 @@ func (b *bench) awaitResponse(ctx context.Context) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("no answer within 10s: %w", last)
+	return fmt.Errorf("no response within 10s: %w", last)
 }
 
 // startConfigured starts a proxy with a configuration file as its last argument.

@@ -109,7 +109,7 @@ func makeMissing(dir string) error {
 	return os.Chmod(dir, 0o700)
 }
 
-// readPrivate returns a file's content. It refuses a file that other users can read or
+// readPrivate returns a file's content. It rejects a file that other users can read or
 // write.
 func readPrivate(path string) ([]byte, error) {
 	file, err := os.Open(path)

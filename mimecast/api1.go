@@ -2,7 +2,7 @@ package mimecast
 
 import "strings"
 
-// The calls of API 1.0 that the proxy can answer although API 2.0 lacks them.
+// The calls of API 1.0 that the proxy can serve although API 2.0 lacks them.
 const (
 	DiscoverPath = "/api/login/discover-authentication"
 	LoginPath    = "/api/login/login"

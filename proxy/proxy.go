@@ -133,8 +133,8 @@ func (w flushedHeader) WriteHeader(status int) {
 	_ = http.NewResponseController(w.ResponseWriter).Flush() // if it fails, so does the next write
 }
 
-// flushInterval is how long an answer that comes in drops may wait to go out. To
-// flush each write would double the writes of a short answer, which is most.
+// flushInterval is how long a response that trickles in may wait to go out. To
+// flush each write would double the writes of a short response, which most are.
 const flushInterval = 5 * time.Millisecond
 
 // forwards returns how many more times an OPTIONS may be forwarded, if it says
@@ -148,7 +148,7 @@ func forwards(r *http.Request) (left int, ok bool) {
 }
 
 // responseFilter withholds what a client is not to get. Of interim responses
-// that is the upstream's 100 Continue, which answers the Transport's question and
+// that is the upstream's 100 Continue, which is meant for the Transport and
 // not the client's (RFC 9110, section 15.2): the server says its own to a client
 // that asked, when its body is first read. And of others the same headers as of
 // the response.
@@ -215,7 +215,7 @@ func (t *trailerFilter) Close() error {
 	return t.ReadCloser.Close()
 }
 
-// buffers is a pool of the buffers that answers are copied through.
+// buffers is a pool of the buffers that responses are copied through.
 type buffers struct{ pool sync.Pool }
 
 const bufferSize = 32 << 10

@@ -113,7 +113,7 @@ func (t *replay) sendKept(req *http.Request) (*http.Response, error) {
 
 // request returns req with p as its body. GetBody is also what net/http resends by
 // if it knows that the upstream took nothing: a connection that had gone stale, an
-// HTTP/2 stream that was refused.
+// HTTP/2 stream that got REFUSED_STREAM.
 func (p *replayBody) request(req *http.Request) (*http.Request, error) {
 	out := *req
 	switch {

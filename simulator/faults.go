@@ -105,7 +105,7 @@ func (f Fault) validate() error {
 		return fmt.Errorf("status %d is not from 200 to 599", f.Status)
 	}
 	if f.Status == 0 && (f.Early || f.Code != "" || f.Message != "" || f.Body != "" || f.Size != 0) {
-		return errors.New("an answer in place of the function's needs a status")
+		return errors.New("a response in place of the function's needs a status")
 	}
 	if f.Skip < 0 || f.Count < 0 || f.Delay < 0 || f.Pace < 0 || f.CutAfter < 0 || f.Size < Endless {
 		return errors.New("a number is negative")

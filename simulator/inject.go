@@ -223,7 +223,7 @@ func (s *faultWriter) Write(p []byte) (int, error) {
 }
 
 // errCut ends a response that is cut short, which may be endless.
-var errCut = errors.New("the answer is cut short")
+var errCut = errors.New("the response is cut short")
 
 // writeChunk writes as much of the piece as the fault lets through.
 func (s *faultWriter) writeChunk(p []byte) error {

@@ -57,7 +57,7 @@ type Source struct {
 	once  sync.Once
 	state atomic.Pointer[state] // written by Run alone
 	wake  chan struct{}         // capacity 1: Run must check what is due
-	// rejected is the token that Mimecast answered with 401. It counts only while it is
+	// rejected is the token that got 401 from Mimecast. It counts only while it is
 	// the current one, so it needs no reset.
 	rejected atomic.Pointer[Token]
 	// expired is the token that Mimecast rejected as expired before its expiry. Like
@@ -104,7 +104,7 @@ func (s *Source) Token(ctx context.Context) (*Token, error) {
 	}
 }
 
-// Renew returns a token other than rejected, which Mimecast answered with 401: the
+// Renew returns a token other than rejected, which got 401 from Mimecast: the
 // current one if it is newer, else a new one. It is a compare-and-swap, so that any
 // number of requests whose token was rejected cause one fetch. It returns rejected if
 // that token was fetched less than 10 s ago because of another 401: then a renewal does
@@ -307,7 +307,7 @@ func backoff(failures int, err error) time.Duration {
 // Status is the state of a Source, for the status page and probes.
 type Status struct {
 	// Held is true once there was a token, Valid until it expires, and Rejected if
-	// Mimecast answered it with 401.
+	// it got 401 from Mimecast.
 	Held, Valid, Rejected bool
 	// Fetched, Expiry and NextRenewal are zero before the first token.
 	Fetched, Expiry, NextRenewal time.Time
