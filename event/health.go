@@ -139,6 +139,17 @@ type Outcome struct {
 	// Own is what the proxy took until the response began, and Upstream what Mimecast
 	// took; both are 0 if it was not sent on.
 	Own, Upstream time.Duration
+	// Answered is when the API last responded to it; zero: it did not. The host of batch
+	// files is another one. Local says that no other host responded either.
+	Answered time.Time
+	Local    bool
+}
+
+// Waiting is an in-flight request to which Mimecast has not responded.
+type Waiting struct {
+	Account string
+	// Since is when it was sent, or the client's last byte came.
+	Since time.Time
 }
 
 // Token is what metrics say of an account's token.

@@ -6,13 +6,19 @@
 //
 // A [Monitor] learns the outcome of each request, and reads the rest of the [Facts] when it
 // judges. A few rules keep it calm and quick:
-//   - A single failed request is no fault: it takes three if they are half of all, or else
-//     five and 5 % of the requests of the last minute. Half of the requests make it down.
+//   - A single failed request is no fault, not even a panic: the log has that. Half of the
+//     requests of the last minute make it down if they are five or more, and three in a
+//     row if only a few come. It is degraded by five or more, and by more than a share of
+//     5 % makes by chance.
+//   - A state that began lasts until the share is clearly lower.
 //   - A cause ends once no request met it for 2 s, and so many were good since that it can
 //     hardly exist any more. How many depends on how large its share was: after an
-//     outage one is enough. A new token ends what was wrong with the last one.
+//     outage one is enough. Only a response from Mimecast counts: a request that the proxy
+//     answered itself says nothing. A new token ends that there was none.
 //   - What a client does wrong degrades the health if it concerns half of the requests. It
 //     never makes it down.
+//   - An account without a token is down once a token request failed. A request that
+//     waits makes nothing worse, unless Mimecast responds to no request at all.
 package health
 
 import (
@@ -46,9 +52,8 @@ type Facts struct {
 	// InFlight is the number of in-flight requests, and MaxRequests their bound; 0 means
 	// that there is none.
 	InFlight, MaxRequests int
-	// Waiting are when those in-flight requests were sent to Mimecast to which no
-	// response began, oldest first.
-	Waiting []time.Time
+	// Waiting are the requests that wait for Mimecast.
+	Waiting []event.Waiting
 }
 
 // Account is what is known of an account's token.
@@ -70,16 +75,22 @@ type Account struct {
 // Monitor judges. It must be made by New.
 type Monitor struct {
 	facts func() Facts
+	start time.Time
 	state atomic.Value // event.HealthState: the last judgment's
+
+	// judging is held while the facts are read and judged, so that no judgment is of older
+	// facts than the one before it.
+	judging sync.Mutex
 
 	mu       sync.Mutex // guards all below
 	accounts map[string]*tally
 	clients  map[string]*tally
 	// nearCapacity is since when the proxy has been near its bound; zero: it is not.
 	nearCapacity time.Time
-	// begun has since when each scope has had its state and cause, by [scopeKey].
-	begun     map[scopeKey]begun
+	// scopes has what was judged last of each account and client.
+	scopes    map[scopeKey]scope
 	overall   begun
+	requests  event.Judgment // the last one of all requests alone
 	recovered *event.Recovery
 	history   []event.HealthChange // newest first
 	changed   []event.Health       // what Run has to report
@@ -91,20 +102,26 @@ type scopeKey struct {
 	name   string
 }
 
-// begun is when a state with a cause began. ill is when the state was last ok before it.
+// scope is what was judged of an account or a client. requests is the judgment of its
+// requests alone.
+type scope struct {
+	begun
+	requests event.Judgment
+}
+
+// begun is when a state with a cause began.
 type begun struct {
-	state     event.HealthState
-	component event.Component
-	cause     event.Cause
-	account   string
-	at, ill   time.Time
+	event.HealthChange
+	// ill is when the state was last ok before it, and worst the worst state since.
+	ill   time.Time
+	worst event.HealthChange
 }
 
 // New returns a Monitor that reads the facts when it judges. now is when the proxy started.
 func New(now time.Time, facts func() Facts) *Monitor {
 	m := &Monitor{
-		facts: facts, accounts: make(map[string]*tally), clients: make(map[string]*tally), begun: make(map[scopeKey]begun),
-		overall: begun{state: event.HealthOK, at: now},
+		facts: facts, start: now, accounts: make(map[string]*tally), clients: make(map[string]*tally), scopes: make(map[scopeKey]scope),
+		overall: begun{HealthChange: event.HealthChange{At: now, State: event.HealthOK}},
 	}
 	m.state.Store(event.HealthOK)
 	return m
@@ -114,16 +131,16 @@ func New(now time.Time, facts func() Facts) *Monitor {
 func (m *Monitor) Record(o event.Outcome) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	of(m.accounts, cmp.Or(o.Account, account.Default)).record(o)
+	m.tally(m.accounts, cmp.Or(o.Account, account.Default)).record(o)
 	if o.Client != "" {
-		of(m.clients, o.Client).record(o)
+		m.tally(m.clients, o.Client).record(o)
 	}
 }
 
-func of(all map[string]*tally, name string) *tally {
+func (m *Monitor) tally(all map[string]*tally, name string) *tally {
 	t := all[name]
 	if t == nil {
-		t = new(tally)
+		t = &tally{start: m.start}
 		all[name] = t
 	}
 	return t
@@ -156,6 +173,8 @@ func (m *Monitor) Run(ctx context.Context, changed func(event.Health)) {
 
 // Health judges now.
 func (m *Monitor) Health() event.Health {
+	m.judging.Lock()
+	defer m.judging.Unlock()
 	facts := m.facts() // which takes other locks
 	now := time.Now()
 	m.mu.Lock()
@@ -173,35 +192,44 @@ func (m *Monitor) Health() event.Health {
 
 // forget drops what has ended, and accounts and clients that no longer exist.
 func (m *Monitor) forget(facts Facts, now time.Time) {
+	accounts := make(map[string]Account, len(facts.Accounts))
+	for _, a := range facts.Accounts {
+		accounts[a.Name] = a
+	}
 	maps.DeleteFunc(m.accounts, func(name string, _ *tally) bool {
-		return name != account.Default && !slices.ContainsFunc(facts.Accounts, func(a Account) bool { return a.Name == name })
+		_, exists := accounts[name]
+		return !exists && name != account.Default // which has the requests of strangers, too
 	})
 	maps.DeleteFunc(m.clients, func(name string, _ *tally) bool { return !slices.Contains(facts.Clients, name) })
-	tokens := make(map[string]Account, len(facts.Accounts))
-	for _, a := range facts.Accounts {
-		tokens[a.Name] = a
-	}
+	maps.DeleteFunc(m.scopes, func(key scopeKey, _ scope) bool {
+		_, exists := accounts[key.name]
+		return key.client && m.clients[key.name] == nil || !key.client && !exists
+	})
 	for _, all := range []map[string]*tally{m.accounts, m.clients} {
 		for _, t := range all {
-			t.forgetCured(now, tokens[t.account].newer)
+			t.forgetEnded(now, accounts[t.account])
 		}
 	}
 }
 
-// newer reports whether the account has got a token since a request failed, which
-// Mimecast has not rejected.
-func (a Account) newer(failed time.Time) bool {
-	return a.Valid && !a.Rejected && a.Fetched.After(failed)
-}
+// usable reports whether requests can be sent with the token.
+func (a Account) usable() bool { return a.Valid && !a.Rejected }
 
 func (m *Monitor) judgeAccounts(facts Facts, now time.Time) []event.NamedJudgment {
 	all := make([]event.NamedJudgment, 0, len(facts.Accounts))
 	for _, a := range facts.Accounts {
-		j := judge([]*tally{of(m.accounts, a.Name)}, now)
-		if t, ok := a.judge(); ok && !j.State.Worse(t.State) {
-			j = withCounts(t, j)
+		t, key := m.tally(m.accounts, a.Name), scopeKey{name: a.Name}
+		was := m.scopes[key]
+		requests := judgeRequests([]*tally{t}, was.requests, now)
+		j := requests
+		if token, ok := a.judge(t.waitedForToken(a, now)); ok && !j.State.Worse(token.State) {
+			j = withCounts(token, j)
 		}
-		m.date(&j, scopeKey{name: a.Name}, now)
+		if stall := judgeStall(facts.Waiting, a.Name, t.respondedAt, now); stall.State.Worse(j.State) {
+			j = withCounts(stall, j)
+		}
+		was.date(&j, now)
+		m.scopes[key] = scope{was.begun, requests}
 		all = append(all, event.NamedJudgment{Name: a.Name, Judgment: j})
 	}
 	return all
@@ -210,40 +238,57 @@ func (m *Monitor) judgeAccounts(facts Facts, now time.Time) []event.NamedJudgmen
 func (m *Monitor) judgeClients(now time.Time) []event.NamedJudgment {
 	all := make([]event.NamedJudgment, 0, len(m.clients))
 	for _, name := range slices.Sorted(maps.Keys(m.clients)) {
-		j := judge([]*tally{m.clients[name]}, now)
-		m.date(&j, scopeKey{client: true, name: name}, now)
+		key := scopeKey{client: true, name: name}
+		was := m.scopes[key]
+		j := judgeRequests([]*tally{m.clients[name]}, was.requests, now)
+		was.date(&j, now)
+		m.scopes[key] = scope{was.begun, j}
 		all = append(all, event.NamedJudgment{Name: name, Judgment: j})
 	}
 	return all
 }
 
 // date fills in since when a scope has had its state and cause.
-func (m *Monitor) date(j *event.Judgment, key scopeKey, now time.Time) {
-	b, known := m.begun[key]
-	if !known || b.state != j.State || b.cause != j.Cause {
-		b = begun{state: j.State, cause: j.Cause, at: now}
-		m.begun[key] = b
+func (b *begun) date(j *event.Judgment, now time.Time) {
+	if b.State != j.State || b.Cause != j.Cause {
+		b.HealthChange = event.HealthChange{At: now, State: j.State, Component: j.Component, Cause: j.Cause}
 	}
-	j.Since = b.at
+	j.Since = b.At
 }
 
-// judge returns the state of an account's token; not ok if nothing is wrong with it.
-func (a Account) judge() (event.Judgment, bool) {
+// pendingTime is how long a token may be renewed that was usable before.
+const pendingTime = 2 * time.Second
+
+// waitedForToken returns for how long the account has had no usable token.
+func (t *tally) waitedForToken(a Account, now time.Time) time.Duration {
+	switch {
+	case a.usable():
+		t.noTokenSince = time.Time{}
+		return 0
+	case t.noTokenSince.IsZero():
+		t.noTokenSince = now
+	}
+	return now.Sub(t.noTokenSince)
+}
+
+// judge returns the state of an account's token, which it has had none of for a time; not
+// ok if nothing is wrong with it.
+func (a Account) judge(waited time.Duration) (event.Judgment, bool) {
 	component := event.ComponentMimecast // a token endpoint that fails is Mimecast's
 	cause := event.Cause(event.TokenUnavailable)
 	if a.Refused {
 		component, cause = event.ComponentCredentials, event.Cause(event.CredentialsRefused)
 	}
-	switch usable := a.Valid && !a.Rejected; {
-	case usable && a.Failures < 2: // one that fails may pass
-		return event.Judgment{}, false
-	case usable && !a.Refused:
-		return a.judgment(event.HealthDegraded, component, event.CauseTokenNotRenewed), true
-	case usable:
+	switch {
+	case a.usable() && a.Refused: // only other credentials help
 		return a.judgment(event.HealthDegraded, component, cause), true
+	case a.usable() && a.Failures < 2: // one that fails may pass
+		return event.Judgment{}, false
+	case a.usable():
+		return a.judgment(event.HealthDegraded, component, event.CauseTokenNotRenewed), true
 	case a.Error != "":
 		return a.judgment(event.HealthDown, component, cause), true
-	case a.Rejected:
+	case !a.Fetched.IsZero() && waited < pendingTime:
 		return event.Judgment{}, false // it is being replaced
 	default:
 		return a.judgment(event.HealthDegraded, component, event.CauseTokenPending), true
@@ -267,7 +312,8 @@ func withCounts(j, counted event.Judgment) event.Judgment {
 
 // judge returns the state of the whole.
 func (m *Monitor) judge(facts Facts, h event.Health, now time.Time) event.Judgment {
-	requests := judge(slices.Collect(maps.Values(m.accounts)), now)
+	requests := judgeRequests(slices.Collect(maps.Values(m.accounts)), m.requests, now)
+	m.requests = requests
 	worst := requests
 	consider := func(j event.Judgment) {
 		if j.State.Worse(worst.State) {
@@ -279,7 +325,6 @@ func (m *Monitor) judge(facts Facts, h event.Health, now time.Time) event.Judgme
 		worst = withCounts(j, requests)
 	}
 	consider(m.judgeCapacity(facts, now))
-	consider(judgeStall(facts, now))
 	consider(worstOf(slices.DeleteFunc(slices.Clone(h.Clients), byTheClient), func(j *event.Judgment, name string) { j.Client = name }))
 	if facts.Draining {
 		consider(judgment(event.HealthDegraded, event.Cause(event.ShuttingDown)))
@@ -293,19 +338,19 @@ func byTheClient(one event.NamedJudgment) bool { return one.Component == event.C
 // worstOf returns the worst of some judgments, as one of the whole: what is down for one
 // of several degrades it.
 func worstOf(all []event.NamedJudgment, name func(*event.Judgment, string)) event.Judgment {
-	worst, others := event.NamedJudgment{Judgment: event.Judgment{State: event.HealthOK}}, false
+	worst := event.NamedJudgment{Judgment: event.Judgment{State: event.HealthOK}}
 	for _, one := range all {
 		if one.State.Worse(worst.State) {
 			worst = one
 		}
-		others = others || one.State != event.HealthDown
 	}
 	j := worst.Judgment
-	if j.State == event.HealthOK || len(all) == 1 {
+	alike := func(one event.NamedJudgment) bool { return one.State == j.State && one.Cause == j.Cause }
+	if j.State == event.HealthOK || !slices.ContainsFunc(all, func(one event.NamedJudgment) bool { return !alike(one) }) {
 		return j
 	}
 	name(&j, worst.Name)
-	if others {
+	if slices.ContainsFunc(all, func(one event.NamedJudgment) bool { return one.State != event.HealthDown }) {
 		j.State = event.HealthDegraded
 	}
 	j.Text = worst.Name + ": " + j.Text
@@ -317,15 +362,20 @@ func judgment(state event.HealthState, cause event.Cause) event.Judgment {
 	return event.Judgment{State: state, Component: d.Component, Cause: cause, Text: d.Summary + ".", Advice: d.Remedy}
 }
 
-// capacityShare is how much of MaxRequests may be in flight, and capacityTime for how long
-// more is a peak.
 const (
+	// capacityShare is how much of MaxRequests may be in flight, and capacityTime for how
+	// long more is a peak. It is over below staysNear.
 	capacityShare = 0.9
+	staysNear     = 0.8
 	capacityTime  = 5 * time.Second
 )
 
 func (m *Monitor) judgeCapacity(facts Facts, now time.Time) event.Judgment {
-	near := facts.MaxRequests > 0 && float64(facts.InFlight) > capacityShare*float64(facts.MaxRequests)
+	share := capacityShare
+	if !m.nearCapacity.IsZero() {
+		share = staysNear
+	}
+	near := facts.MaxRequests > 0 && float64(facts.InFlight) > share*float64(facts.MaxRequests)
 	switch {
 	case !near:
 		m.nearCapacity = time.Time{}
@@ -338,21 +388,29 @@ func (m *Monitor) judgeCapacity(facts Facts, now time.Time) event.Judgment {
 }
 
 const (
-	// Requests stall if several have waited for stallTime, or one for longStall.
+	// Requests stall if several have waited for stallTime, or one for longStall, and
+	// Mimecast responded to no other in that time. Otherwise it is only slow.
 	stallTime = 10 * time.Second
 	longStall = 30 * time.Second
+	minStall  = 3
 )
 
-func judgeStall(facts Facts, now time.Time) event.Judgment {
-	n := 0
-	for _, sent := range facts.Waiting {
-		if now.Sub(sent) >= stallTime {
-			n++
+func judgeStall(waiting []event.Waiting, account string, responded, now time.Time) event.Judgment {
+	several, one := 0, false
+	for _, w := range waiting {
+		if w.Account != account {
+			continue
 		}
+		since := w.Since
+		if responded.After(since) {
+			since = responded
+		}
+		if now.Sub(since) >= stallTime {
+			several++
+		}
+		one = one || now.Sub(since) >= longStall
 	}
-	// Of those that came later, some may have got a response: then Mimecast is only slow.
-	all := n == len(facts.Waiting)
-	if n >= minOfFew && all || n > 0 && now.Sub(facts.Waiting[0]) >= longStall {
+	if one || several >= minStall {
 		return judgment(event.HealthDegraded, event.CauseMimecastStalled)
 	}
 	return event.Judgment{State: event.HealthOK}
@@ -362,19 +420,24 @@ func judgeStall(facts Facts, now time.Time) event.Judgment {
 func (m *Monitor) note(h *event.Health, now time.Time) {
 	m.state.Store(h.State)
 	was := m.overall
-	if was.state == h.State && was.cause == h.Cause && was.account == h.Account {
-		h.Since = was.at
+	if was.State == h.State && was.Cause == h.Cause && was.Account == h.Account {
+		h.Since = was.At
 		return
 	}
 	h.Since = now
-	m.overall = begun{state: h.State, component: h.Component, cause: h.Cause, account: h.Account, at: now, ill: was.ill}
-	switch {
-	case was.state == event.HealthOK:
-		m.overall.ill = now
-	case h.State == event.HealthOK:
-		m.recovered = &event.Recovery{At: now, State: was.state, Component: was.component, Cause: was.cause, Since: was.ill}
+	change := event.HealthChange{At: now, State: h.State, Component: h.Component, Cause: h.Cause, Account: h.Account}
+	next := begun{HealthChange: change, ill: was.ill, worst: was.worst}
+	if was.State == event.HealthOK {
+		next.ill, next.worst = now, change
 	}
-	m.history = slices.Insert(m.history, 0, event.HealthChange{At: now, State: h.State, Component: h.Component, Cause: h.Cause, Account: h.Account})
+	if h.State.Worse(next.worst.State) {
+		next.worst = change
+	}
+	if bad := was.worst; h.State == event.HealthOK && bad.Cause != event.CauseTokenPending { // every start has that
+		m.recovered = &event.Recovery{At: now, State: bad.State, Component: bad.Component, Cause: bad.Cause, Since: was.ill}
+	}
+	m.overall = next
+	m.history = slices.Insert(m.history, 0, change)
 	m.history = m.history[:min(len(m.history), maxHistory)]
 	h.Recovered = m.recovered
 	m.changed = append(m.changed, *h)

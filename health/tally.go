@@ -3,6 +3,7 @@ package health
 import (
 	"cmp"
 	"math"
+	"slices"
 	"time"
 
 	"mimecast-proxy/account"
@@ -24,8 +25,10 @@ const (
 
 	// A cause that no request met for quietTime may have ended.
 	quietTime = 2 * time.Second
-	// chance is how likely a cause that still exists may be taken for one that ended.
-	chance = 0.01
+	// endChance is how likely a cause that still exists may be taken for one that ended,
+	// and newChance how likely an old one for a new one.
+	endChance = 1.0 / 500
+	newChance = 1.0 / 10_000
 
 	// From these times on a request was slow.
 	slowUpstream = 5 * time.Second
@@ -56,120 +59,235 @@ func kindOf(o event.Outcome) kind {
 	}
 }
 
-// causes has the cause of each kind.
-var causes = func() (all [kinds]event.Cause) {
+// class groups kinds by what they say of the proxy.
+type class int
+
+const (
+	failed class = iota // something other than the client is to blame
+	slow                // the requests were carried out
+	clients
+	rejected // they say nothing of others
+	classes
+)
+
+// trait is what the judgment needs to know of a kind.
+type trait struct {
+	event.Condition
+	class class
+	// cleared says that any response of the API's ends it that does not say the same, and
+	// not only a request that went well.
+	cleared bool
+	// noToken says that it means that there was no token.
+	noToken, rejectedToken bool
+}
+
+// traits has those of each kind.
+var traits = func() (all [kinds]trait) {
 	for i, k := range event.Kinds() {
-		all[i] = event.Cause(k.Code)
+		all[i] = trait{Condition: event.Cause(k.Code).Condition(), class: classOf(k), noToken: k.Code == event.TokenUnavailable || k.Code == event.CredentialsRefused}
+		all[i].rejectedToken = k.Code.TokenFault() && !all[i].noToken
+		all[i].cleared = all[i].class == failed && k.Code != event.MimecastForbidden && k.Code != event.MimecastRateLimited
 	}
-	all[upstreamWasSlow], all[proxyWasSlow] = event.CauseMimecastSlow, event.CauseProxySlow
+	all[upstreamWasSlow] = trait{Condition: event.CauseMimecastSlow.Condition(), class: slow}
+	all[proxyWasSlow] = trait{Condition: event.CauseProxySlow.Condition(), class: slow}
 	return all
 }()
 
-// conditions has what each kind means, and rejections which of them are rejected
-// requests.
-var conditions, rejections = func() (all [kinds]event.Condition, rejected [kinds]bool) {
-	for i, cause := range causes {
-		all[i] = cause.Condition()
-		rejected[i] = i < event.Count && event.Code(cause).Kind().Rejected()
+func classOf(k event.Kind) class {
+	switch {
+	case k.Rejected():
+		return rejected
+	case k.Component == event.ComponentClient:
+		return clients
+	default:
+		return failed
 	}
-	return all, rejected
-}()
+}
 
 // bucket counts the requests of a part of the window.
 type bucket struct {
-	number int64 // its time, in bucketTime since 1970
+	number int // its time, in bucketTime since the tally's start
 	// accepted are all but the rejected ones.
 	accepted uint32
 	bad      [kinds]uint32
 }
 
-// fault is what is known of one kind while it lasts. The zero value: it does not.
+// fault is what is known of one kind. The zero value: no request met it for a long time.
+//
+// A fault has phases: it may be rare for an hour, and then an outage. first and last are
+// what the tally had counted before its first request in the phase and after its last one.
 type fault struct {
-	count       uint64
-	first, last uint64 // the numbers of the accepted requests that met it first and last
-	good        uint64 // how many were good before the last one
 	lastAt      time.Time
+	first, last evidence
+	run         uint64 // requests in a row that failed, up to the last
+	// ended says that it seems to have ended: its requests no longer count. If it comes
+	// back soon, that was wrong, and it takes more to believe it again.
+	ended bool
+	// noToken says that the account had no usable token at the time.
+	noToken bool
+}
+
+// evidence is what is known for and against a fault: requests that failed, and those
+// that show that they need not.
+type evidence struct{ bad, good uint64 }
+
+// share returns the share of bad requests; 1 if there are none.
+func (e evidence) share() float64 {
+	if e.good == 0 {
+		return 1
+	}
+	return float64(e.bad) / float64(e.bad+e.good)
+}
+
+func (e evidence) since(first evidence) evidence {
+	return evidence{e.bad - first.bad, e.good - first.good}
 }
 
 // tally counts the requests of an account or a client.
 type tally struct {
+	start   time.Time       // counted from, so that no change of the clock matters
 	buckets [buckets]bucket // a ring by number
 	faults  [kinds]fault
 	// last are the last accepted requests, a ring of which accepted is the next.
-	last [fewRequests]struct {
-		at   time.Time
-		kind kind
-	}
-	accepted, good uint64
+	last     [fewRequests]ended
+	accepted uint64
+	// bad has how many were bad, by class; fine how many were not, and responded how
+	// many Mimecast's API responded to without a fault.
+	bad             [classes]uint64
+	fine, responded uint64
+	respondedAt     time.Time
 	// account is that of the last request.
 	account string
+	// noTokenSince is since when the account has had no usable token; zero: it has one.
+	noTokenSince time.Time
+}
+
+// ended is a request that has ended. Its time is zero if it no longer counts.
+type ended struct {
+	at   time.Time
+	kind kind
 }
 
 func (t *tally) record(o event.Outcome) {
 	k := kindOf(o)
-	b := t.bucket(o.At)
 	t.account = cmp.Or(o.Account, account.Default)
-	if k != good && rejections[k] {
+	if k == good && o.Local {
+		return // it says nothing of Mimecast
+	}
+	b := t.bucket(o.At)
+	if k != good && traits[k].class == rejected {
 		b.bad[k]++
-		t.faults[k].lastAt = o.At
 		return
 	}
 	b.accepted++
-	place := &t.last[t.accepted%fewRequests]
-	place.at, place.kind = o.At, k
+	t.last[t.accepted%fewRequests] = ended{o.At, k}
 	t.accepted++
+	t.addEvidence(o, k)
 	if k == good {
-		t.good++
 		return
 	}
 	b.bad[k]++
-	f := &t.faults[k]
-	if f.count == 0 {
-		f.first = t.accepted
-	}
-	f.count++
-	f.last, f.good, f.lastAt = t.accepted, t.good, o.At
+	t.bad[traits[k].class]++
+	t.faults[k].add(o.At, t.evidence(k))
 }
 
-func numberOf(at time.Time) int64 { return at.UnixNano() / int64(bucketTime) }
+// addEvidence notes what shows that there is no fault.
+func (t *tally) addEvidence(o event.Outcome, k kind) {
+	if o.Answered.IsZero() {
+		return
+	}
+	if o.Answered.After(t.respondedAt) {
+		t.respondedAt = o.Answered
+	}
+	if k == good {
+		t.fine++
+	}
+	if k == good || !traits[k].cleared {
+		t.responded++
+	}
+}
+
+func (t *tally) evidence(k kind) evidence {
+	e := evidence{t.bad[traits[k].class], t.fine}
+	if traits[k].cleared {
+		e.good = t.responded
+	}
+	return e
+}
+
+// add notes a request that met the fault. now includes it.
+func (f *fault) add(at time.Time, now evidence) {
+	if f.run > 0 && now.good == f.last.good {
+		f.run += now.bad - f.last.bad
+	} else {
+		f.run = 1
+	}
+	if f.lastAt.IsZero() || at.Sub(f.lastAt) > longWindow || f.isNew(now) {
+		f.first, f.noToken = evidence{now.bad - f.run, now.good}, false
+	}
+	f.lastAt, f.last, f.ended = at, now, false
+}
+
+// isNew reports whether the run is so long that the fault as it was before would hardly
+// have made it.
+func (f *fault) isNew(now evidence) bool {
+	before := evidence{now.bad - f.run, now.good}.since(f.first)
+	return before.good > 0 && math.Pow(before.share(), float64(f.run)) < newChance
+}
+
+// active reports whether the fault may still exist.
+func (f *fault) active() bool { return !f.lastAt.IsZero() && !f.ended }
+
+// needed returns how many good requests in a row show that the fault has ended.
+func (f *fault) needed() uint64 {
+	share := f.last.since(f.first).share()
+	if share > 1-endChance {
+		return 1
+	}
+	return uint64(math.Ceil(math.Log(endChance) / math.Log(1-share)))
+}
+
+// number returns the number of the bucket of a time.
+func (t *tally) number(at time.Time) int { return int(max(0, at.Sub(t.start)) / bucketTime) }
 
 // bucket returns the one of a time, emptied if it is of a time long past.
 func (t *tally) bucket(at time.Time) *bucket {
-	n := numberOf(at)
-	b := &t.buckets[n%int64(buckets)]
+	n := t.number(at)
+	b := &t.buckets[n%buckets]
 	if b.number != n {
 		*b = bucket{number: n}
 	}
 	return b
 }
 
-// forgetCured forgets what has ended: of each kind that no request met lately, if so many
+// forgetEnded forgets what has ended: of each kind that no request met lately, if so many
 // were good since that the cause can hardly exist any more.
-func (t *tally) forgetCured(now time.Time, tokenIsNewer func(failed time.Time) bool) {
+func (t *tally) forgetEnded(now time.Time, a Account) {
 	for k := range t.faults {
 		f := &t.faults[k]
-		if f.count == 0 {
+		if !f.active() {
 			continue
 		}
-		quiet := now.Sub(f.lastAt) >= quietTime && t.good-f.good >= f.needed()
-		newToken := k < event.Count && event.Code(causes[k]).TokenFault() && tokenIsNewer(f.lastAt)
-		if quiet || newToken || now.Sub(f.lastAt) > longWindow {
+		f.noToken = f.noToken || a.Error != "" && !a.usable()
+		quiet := now.Sub(f.lastAt) >= quietTime && t.evidence(kind(k)).good-f.last.good >= f.needed()
+		if quiet || f.endedByToken(kind(k), a) || now.Sub(f.lastAt) > longWindow {
 			t.forget(kind(k))
 		}
 	}
 }
 
-// needed returns how many good requests in a row show that the fault has ended.
-func (f *fault) needed() uint64 {
-	share := float64(f.count) / float64(f.last-f.first+1)
-	if share > 1-chance {
-		return 1
+// endedByToken reports whether the account has got a token since the last request met the
+// fault, which was that there was none.
+func (f *fault) endedByToken(k kind, a Account) bool {
+	if !a.usable() || a.Name == "" {
+		return false
 	}
-	return uint64(math.Ceil(math.Log(chance) / math.Log(1-share)))
+	// After a 401 a new token is often no better: it is if there was none before.
+	return traits[k].noToken || traits[k].rejectedToken && f.noToken && a.Fetched.After(f.lastAt)
 }
 
 func (t *tally) forget(k kind) {
-	t.faults[k] = fault{}
+	t.faults[k].ended = true
 	for i := range t.buckets { // they say nothing of how the proxy is now
 		t.buckets[i].accepted -= t.buckets[i].bad[k]
 		t.buckets[i].bad[k] = 0
@@ -186,62 +304,77 @@ type counts struct {
 	window   time.Duration
 	accepted int
 	bad      [kinds]int
+	// few says that they are all that came lately, and run is how many of those failed in
+	// a row up to the last. recent says that they are only some of the window's.
+	few, recent bool
+	run         int
 }
 
-// add adds the requests of the given time up to now.
-func (c *counts) add(t *tally, now time.Time, within time.Duration) {
-	from := numberOf(now) - int64(within/bucketTime)
-	for i := range t.buckets {
-		b := &t.buckets[i]
-		if b.number <= from {
-			continue
-		}
-		c.accepted += int(b.accepted)
-		for k, n := range b.bad {
-			c.bad[k] += int(n)
+// countWithin counts the requests of the given time up to now, up to the window.
+func countWithin(tallies []*tally, now time.Time, within time.Duration) counts {
+	c := counts{window: within}
+	for _, t := range tallies {
+		from := t.number(now) - int(within/bucketTime)
+		for i := range t.buckets {
+			b := &t.buckets[i]
+			if b.number <= from {
+				continue
+			}
+			c.accepted += int(b.accepted)
+			for k, n := range b.bad {
+				c.bad[k] += int(n)
+			}
 		}
 	}
+	return c
 }
 
-// addLast adds the last requests, for a client that calls rarely.
-func (c *counts) addLast(t *tally, now time.Time) {
-	for _, one := range t.last {
-		if one.at.IsZero() || now.Sub(one.at) > longWindow {
-			continue
+// countLast counts the last requests of the given time, for clients that call rarely.
+func countLast(tallies []*tally, now time.Time, within time.Duration) counts {
+	c := counts{window: within, few: true}
+	var all []ended
+	for _, t := range tallies {
+		for _, one := range t.last {
+			if !one.at.IsZero() && now.Sub(one.at) <= within {
+				all = append(all, one)
+			}
 		}
-		c.accepted++
+	}
+	slices.SortFunc(all, func(a, b ended) int { return b.at.Compare(a.at) })
+	all = all[:min(len(all), fewRequests)]
+	c.accepted = len(all)
+	failing := true
+	for _, one := range all {
+		failing = failing && one.kind != good && traits[one.kind].class == failed
+		if failing {
+			c.run++
+		}
 		if one.kind != good {
 			c.bad[one.kind]++
 		}
 	}
+	return c
 }
 
-// rejected returns how many were rejected, and the kind of most of them.
-func (c *counts) rejected() (n int, most kind) {
+// of returns how many requests are of a class, and the kind of most of them; was if that
+// is nearly as frequent, so that the cause does not change to and fro.
+func (c *counts) of(wanted class, was event.Cause) (n int, most kind) {
 	most = good
+	usual := good
 	for k, bad := range c.bad {
-		if !rejections[k] || bad == 0 {
+		if bad == 0 || traits[k].class != wanted {
 			continue
 		}
 		n += bad
 		if most == good || bad > c.bad[most] {
 			most = kind(k)
+		}
+		if traits[k].Cause == was {
+			usual = kind(k)
 		}
 	}
-	return n, most
-}
-
-// failed returns how many failed for the kinds that of chooses, and the kind of most.
-func (c *counts) failed(of func(kind) bool) (n int, most kind) {
-	most = good
-	for k, bad := range c.bad {
-		if bad == 0 || rejections[k] || !of(kind(k)) {
-			continue
-		}
-		n += bad
-		if most == good || bad > c.bad[most] {
-			most = kind(k)
-		}
+	if usual != good && c.bad[usual]*2 >= c.bad[most] {
+		most = usual
 	}
 	return n, most
 }

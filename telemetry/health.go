@@ -12,7 +12,9 @@ func (t *Telemetry) ended(rec *record, o *outcome) {
 	if t.onEnd == nil {
 		return
 	}
-	ended := event.Outcome{At: rec.start.Add(o.took), Client: o.client, Account: o.account, Code: o.fault}
+	ended := event.Outcome{
+		At: rec.start.Add(o.took), Client: o.client, Account: o.account, Code: o.fault, Answered: o.answered, Local: o.attempts == 0,
+	}
 	if o.attempts > 0 {
 		ended.Own, ended.Upstream = o.proxyTime, o.upstream
 	}

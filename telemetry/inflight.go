@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"mimecast-proxy/account"
 	"mimecast-proxy/event"
 )
 
@@ -59,7 +60,7 @@ func (r *record) phase() event.Phase {
 		return event.PhaseClient
 	case !r.events.sent.IsZero():
 		return event.PhaseMimecast
-	case r.events.attempts > 0:
+	case r.events.attempts > 0 && r.events.limited.IsZero(): // else it is held back after a 429
 		return event.PhaseResponse
 	default:
 		return event.PhaseProxy
@@ -82,10 +83,10 @@ func (l *inFlightList) running(now time.Time) []event.Running {
 	return all
 }
 
-// Waiting returns since when each in-flight request has waited for Mimecast to respond:
-// since it was sent, or since the client's last byte.
-func (t *Telemetry) Waiting() []time.Time {
-	var all []time.Time
+// Waiting returns the requests that wait for Mimecast to respond: the others wait for
+// their client, or for the proxy.
+func (t *Telemetry) Waiting() []event.Waiting {
+	var all []event.Waiting
 	t.inFlightList.each(func(r *record) bool {
 		r.mu.Lock()
 		defer r.mu.Unlock()
@@ -96,7 +97,7 @@ func (t *Telemetry) Waiting() []time.Time {
 		if last := r.start.Add(time.Duration(r.body.last.Load())); last.After(since) {
 			since = last
 		}
-		all = append(all, since)
+		all = append(all, event.Waiting{Account: cmp.Or(r.events.account, account.Default), Since: since})
 		return true
 	})
 	return all

@@ -41,6 +41,7 @@ type events struct {
 	mimecast   string     // its request id
 	sent       time.Time  // to Mimecast, if no response began
 	attempts   int        // that Mimecast responded to
+	answered   time.Time  // by the API, for the last time
 	upstream   time.Duration
 	clientWait time.Duration // for the client's body before it was sent on, and for a rate limit
 	limited    time.Time     // of the last response, if that was 429
@@ -140,6 +141,9 @@ func (r *record) addAttempt(status int, now time.Time, took time.Duration) {
 	case !r.events.limited.IsZero():
 		r.events.clientWait += max(0, sent.Sub(r.events.limited))
 	}
+	if !r.events.sent.IsZero() { // otherwise it is the host of batch files
+		r.events.answered = now
+	}
 	r.events.limited, r.events.sent = time.Time{}, time.Time{}
 	if status == http.StatusTooManyRequests {
 		r.events.limited = now
@@ -151,7 +155,7 @@ func (r *record) addAttempt(status int, now time.Time, took time.Duration) {
 // Failed notes the error response that the proxy sent.
 func (t *Telemetry) Failed(ctx context.Context, p *problem.Problem) {
 	text := t.scrub(p.Error())
-	withRecord(ctx, func(r *record) { r.events.code, r.events.failure = p.Code, text })
+	withRecord(ctx, func(r *record) { r.events.code, r.events.failure, r.events.sent = p.Code, text, time.Time{} })
 }
 
 // RateLimitWait counts how holding back a request that got 429 ended.
