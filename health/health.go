@@ -424,16 +424,21 @@ func (m *Monitor) note(h *event.Health, now time.Time) {
 		h.Since = was.At
 		return
 	}
+	if len(m.history) == 0 && h.Cause == event.CauseTokenPending { // every start has that
+		h.Since = was.At
+		m.overall = begun{HealthChange: event.HealthChange{At: was.At, State: h.State, Component: h.Component, Cause: h.Cause}}
+		return
+	}
 	h.Since = now
 	change := event.HealthChange{At: now, State: h.State, Component: h.Component, Cause: h.Cause, Account: h.Account}
 	next := begun{HealthChange: change, ill: was.ill, worst: was.worst}
-	if was.State == event.HealthOK {
+	if was.State == event.HealthOK || was.ill.IsZero() {
 		next.ill, next.worst = now, change
 	}
 	if h.State.Worse(next.worst.State) {
 		next.worst = change
 	}
-	if bad := was.worst; h.State == event.HealthOK && bad.Cause != event.CauseTokenPending { // every start has that
+	if bad := was.worst; h.State == event.HealthOK && !was.ill.IsZero() {
 		m.recovered = &event.Recovery{At: now, State: bad.State, Component: bad.Component, Cause: bad.Cause, Since: was.ill}
 	}
 	m.overall = next

@@ -349,6 +349,25 @@ func TestRunReportsEachChangeOnce(t *testing.T) {
 	})
 }
 
+// TestStartIsNoFault has a proxy that fetches its first token, and then has it.
+func TestStartIsNoFault(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		token := w.facts.Accounts[0]
+		w.facts.Accounts[0] = health.Account{Name: "default"}
+		w.expect(t, event.HealthDegraded, event.ComponentMimecast, event.CauseTokenPending)
+		w.expect(t, event.HealthDegraded, event.ComponentMimecast, event.CauseTokenPending)
+		w.facts.Accounts[0] = token
+		w.expectOK(t)
+		if h := w.Health(); h.Recovered != nil || len(h.History) != 1 {
+			t.Errorf("%+v", h)
+		}
+		w.facts.Accounts[0] = health.Account{Name: "default", Error: "503", Failures: 1}
+		w.expect(t, event.HealthDown, event.ComponentMimecast, "token_unavailable")
+	})
+}
+
 func TestHistoryIsBounded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -30,7 +30,7 @@ type proxy struct {
 // begin runs the program in this process and waits for nothing.
 func begin(t *testing.T, environ []string) *proxy {
 	t.Helper()
-	return &proxy{program.StartHere(t, environ), t}
+	return (&proxy{program.StartHere(t, environ), t}).watch()
 }
 
 // spawn runs the program as a process of its own, after what before has a shell

@@ -1,0 +1,482 @@
+package faults_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"mimecast-proxy/app"
+	"mimecast-proxy/event"
+	"mimecast-proxy/internal/program"
+	"mimecast-proxy/simulator"
+)
+
+// signals are all that says how a proxy is, at one moment.
+type signals struct {
+	health event.Health // of /api/status
+	token  struct {
+		LastError string `json:"last_error"`
+	}
+	readyz  event.Judgment
+	metrics map[string]float64 // less their prefix
+	check   string             // what healthcheck says
+	page    string
+}
+
+// watcher reads the signals of a proxy.
+type watcher struct {
+	log    func() string
+	client http.Client
+}
+
+// adminAddress finds where the admin listener is.
+var adminAddress = regexp.MustCompile(`"serving".*"admin":"([^"]+)"`)
+
+func (w *watcher) address() string {
+	if found := adminAddress.FindStringSubmatch(w.log()); found != nil {
+		return found[1]
+	}
+	return ""
+}
+
+func (w *watcher) get(ctx context.Context, path string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+w.address()+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	res, err := w.client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	return io.ReadAll(res.Body)
+}
+
+// read reads all signals between two equal ones, so that they are of one state. The error
+// is that the proxy does not serve.
+func (w *watcher) read(ctx context.Context) (s signals, err error) {
+	for {
+		var before, after signals
+		if err := w.readStatus(ctx, &before); err != nil {
+			return s, err
+		}
+		if s, err = w.readOthers(ctx); err != nil {
+			return s, err
+		}
+		if err := w.readStatus(ctx, &after); err != nil {
+			return s, err
+		}
+		s.health, s.token = after.health, after.token
+		if a, b := before.health, after.health; a.State == b.State && a.Cause == b.Cause && a.Since.Equal(b.Since) && before.token == after.token {
+			return s, nil
+		}
+	}
+}
+
+func (w *watcher) readStatus(ctx context.Context, s *signals) error {
+	var status struct {
+		Health event.Health
+		Token  any
+	}
+	status.Token = &s.token
+	body, err := w.get(ctx, "/api/status")
+	if err == nil {
+		err = json.Unmarshal(body, &status)
+	}
+	s.health = status.Health
+	return err
+}
+
+func (w *watcher) readOthers(ctx context.Context) (s signals, err error) {
+	var ready struct{ Health event.Judgment }
+	bodies := map[string][]byte{"/readyz": nil, "/metrics": nil, "/": nil}
+	for path := range bodies {
+		if bodies[path], err = w.get(ctx, path); err != nil {
+			return s, err
+		}
+	}
+	if err := json.Unmarshal(bodies["/readyz"], &ready); err != nil {
+		return s, err
+	}
+	s.readyz, s.page, s.metrics = ready.Health, string(bodies["/"]), map[string]float64{}
+	for line := range strings.Lines(string(bodies["/metrics"])) {
+		name, value, _ := strings.Cut(strings.TrimPrefix(strings.TrimSpace(line), "mimecast_proxy_"), " ")
+		if v, err := strconv.ParseFloat(value, 64); err == nil {
+			s.metrics[name] = v
+		}
+	}
+	var out bytes.Buffer
+	err = app.Env{Environ: []string{"PROXY_ADMIN_LISTEN=" + w.address()}, Stdout: &out}.Healthcheck(ctx, 0)
+	if s.check = out.String(); err != nil {
+		s.check = err.Error()
+	}
+	return s, ctx.Err()
+}
+
+// disagreement returns what one signal says and another does not; empty if none does.
+func (s *signals) disagreement() string {
+	h := &s.health.Judgment
+	current := fmt.Sprintf(`health{component=%q,state=%q}`, h.Component, h.State)
+	states := 0.0
+	for name, v := range s.metrics {
+		if strings.HasPrefix(name, "health{") {
+			states += v
+		}
+	}
+	switch {
+	case s.readyz.State != h.State || s.readyz.Component != h.Component || s.readyz.Cause != h.Cause:
+		return fmt.Sprintf("/readyz: %+v", s.readyz)
+	case s.metrics[current] != 1 || states != 1:
+		return fmt.Sprintf("metrics: %s is %v of %v", current, s.metrics[current], states)
+	case h.Cause != event.Cause(event.ShuttingDown) && s.metrics[fmt.Sprintf(`account_health{account="default",state=%q}`, h.State)] != 1:
+		return fmt.Sprintf("account_health: %+v", s.health.Accounts)
+	case h.State == event.HealthOK && s.token.LastError != "" && s.metrics[`token_valid{account="default"}`] == 0:
+		return "token_valid is 0: " + s.token.LastError
+	case h.State == event.HealthDown && (h.Cause == "token_unavailable" || h.Cause == "credentials_refused") && s.metrics[`token_valid{account="default"}`] == 1:
+		return "token_valid is 1"
+	case strings.HasPrefix(s.check, "ready") && (h.State == event.HealthOK) != (s.check == "ready\n"):
+		return "healthcheck: " + s.check
+	case h.State != event.HealthOK && strings.HasPrefix(s.check, "ready") && !strings.Contains(s.check, string(h.State)+" since"):
+		return "healthcheck: " + s.check
+	case pageState(s.page) != "" && pageState(s.page) != string(h.State):
+		return "page: " + pageState(s.page)
+	default:
+		return ""
+	}
+}
+
+// pageHealth is the part of the page that says how the proxy is.
+var pageHealth = regexp.MustCompile(`id="health"[^>]* class="health (\w+)"`)
+
+func pageState(page string) string {
+	if found := pageHealth.FindStringSubmatch(page); found != nil {
+		return found[1]
+	}
+	return ""
+}
+
+const watchEvery = 500 * time.Millisecond
+
+// watch compares the signals of a proxy as long as the test lasts, and at its end: so
+// each row of the matrix that runs it here plays against all of them.
+func (p *proxy) watch() *proxy {
+	p.t.Helper()
+	w := p.watcher()
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	compare := func(ctx context.Context) {
+		if w.address() == "" {
+			return
+		}
+		if s, err := w.read(ctx); err == nil {
+			if d := s.disagreement(); d != "" {
+				p.t.Errorf("the signals differ: /api/status: %+v; %s", s.health.Judgment, d)
+			}
+		}
+	}
+	go func() {
+		defer close(ended)
+		for tick := time.NewTicker(watchEvery); ; {
+			select {
+			case <-tick.C:
+				compare(ctx)
+			case <-ctx.Done():
+				tick.Stop()
+				return
+			}
+		}
+	}()
+	p.t.Cleanup(func() {
+		stop()
+		<-ended
+		last, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		if !p.Ended() {
+			compare(last)
+		}
+		w.client.CloseIdleConnections()
+	})
+	return p
+}
+
+func (p *proxy) watcher() *watcher {
+	return &watcher{log: p.Stderr.String, client: http.Client{Transport: &http.Transport{DisableKeepAlives: true}}}
+}
+
+// outage is a fault, and what the signals have to say of it.
+type outage struct {
+	name string
+	// serve starts a proxy in front of a world that has the fault or gets it by begin; end
+	// cures it.
+	serve      func(t *testing.T) (p *proxy, begin, end func())
+	request    func(p *proxy) answer // nil: whoami
+	state      event.HealthState
+	component  event.Component
+	causes     []event.Cause
+	noRequests bool // it recovers without any
+}
+
+var outages = []outage{
+	{name: "token endpoint responds 503", serve: atStart("token-dead"), state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"token_unavailable"}, noRequests: true},
+	{name: "token endpoint resets", serve: atStart("token-reset"), state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"token_unavailable"}, noRequests: true},
+	{name: "token endpoint limits", serve: atStart("token-429"), state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"token_unavailable"}, noRequests: true},
+	{name: "token endpoint responds HTML", serve: atStart("token-html"), state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"token_unavailable"}, noRequests: true},
+	{name: "token endpoint cannot be reached", serve: tokenUnreachable, state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"token_unavailable"}, noRequests: true},
+	{name: "token endpoint hangs", serve: tokenIsLate, request: noRequest, state: event.HealthDegraded, component: event.ComponentMimecast, causes: []event.Cause{event.CauseTokenPending}, noRequests: true},
+	{name: "token revoked and token endpoint responds 503", serve: later(func(w *world) {
+		w.sim.RevokeTokens()
+		w.sim.AddFault(simulator.Fault{Path: "/oauth/token", Status: 503})
+	}), state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"token_unavailable"}, noRequests: true},
+	{name: "credentials are refused", serve: credentialsRefused, state: event.HealthDown, component: event.ComponentCredentials, causes: []event.Cause{"credentials_refused"}, noRequests: true},
+	{name: "401 whatever the token", serve: named("401"), state: event.HealthDown, component: event.ComponentCredentials, causes: []event.Cause{"mimecast_unauthorized"}},
+	{name: "403", serve: named("403"), state: event.HealthDown, component: event.ComponentCredentials, causes: []event.Cause{"mimecast_forbidden"}},
+	{name: "404", serve: answers(404), state: event.HealthDegraded, component: event.ComponentClient, causes: []event.Cause{"request_refused"}},
+	{name: "429", serve: named("429"), state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"mimecast_rate_limited"}},
+	{name: "500", serve: named("500"), state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"mimecast_error"}},
+	{name: "503", serve: named("503"), state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"mimecast_error"}},
+	{name: "timeouts", serve: slowly503, state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"upstream_timeout"}},
+	{name: "reset before the response", serve: named("reset-request"), state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"upstream_reset"}},
+	{name: "reset within the response", serve: named("reset-body"), state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"mimecast_truncated"}},
+	{name: "refuses connections", serve: refused, state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"upstream_unreachable"}},
+	{name: "TLS", serve: untrusted, state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"upstream_tls"}},
+	{name: "rejected clients", serve: justServe(), request: wrongHost, state: event.HealthDegraded, component: event.ComponentClient, causes: []event.Cause{"host_not_allowed"}},
+	{name: "overload", serve: overload, state: event.HealthDown, component: event.ComponentProxy, causes: []event.Cause{"too_busy"}},
+}
+
+// later is a world that gets a fault once the proxy serves.
+func later(fault func(*world), more ...string) func(*testing.T) (*proxy, func(), func()) {
+	return func(t *testing.T) (*proxy, func(), func()) {
+		w := newWorld(t, simulator.Options{})
+		return w.serve(t, more...), func() { fault(w) }, w.sim.ClearFaults
+	}
+}
+
+func named(name string) func(*testing.T) (*proxy, func(), func()) {
+	return later(func(w *world) {
+		f, err := simulator.NamedFault(name)
+		if err != nil {
+			panic(err)
+		}
+		w.sim.AddFault(f)
+	})
+}
+
+func answers(status int) func(*testing.T) (*proxy, func(), func()) {
+	return later(func(w *world) { w.sim.AddFault(simulator.Fault{Status: status}) })
+}
+
+func justServe() func(*testing.T) (*proxy, func(), func()) { return later(func(*world) {}) }
+
+func slowly503(t *testing.T) (*proxy, func(), func()) {
+	return later(func(w *world) { w.sim.AddFault(simulator.Fault{Delay: simulator.Forever}) }, "PROXY_RESPONSE_TIMEOUT=500ms")(t)
+}
+
+// atStart is a token endpoint that gives no token from the start on.
+func atStart(name string) func(*testing.T) (*proxy, func(), func()) {
+	return func(t *testing.T) (*proxy, func(), func()) {
+		w := newWorld(t, simulator.Options{})
+		w.fault(t, name)
+		return begin(t, w.environ(t)).awaitServing(), func() {}, w.sim.ClearFaults
+	}
+}
+
+// tokenIsLate is a token endpoint that does not respond until the end.
+func tokenIsLate(t *testing.T) (*proxy, func(), func()) {
+	w := newWorld(t, simulator.Options{})
+	give := make(chan struct{})
+	w.sim.AddFault(simulator.Fault{Path: "/oauth/token", Until: give})
+	return begin(t, w.environ(t)).awaitServing(), func() {}, func() { close(give) }
+}
+
+func tokenUnreachable(t *testing.T) (*proxy, func(), func()) {
+	w := newWorld(t, simulator.Options{})
+	address, relayTo := closedPort(t)
+	return begin(t, w.environ(t, "MIMECAST_TOKEN_URL=https://"+address+"/oauth/token")).awaitServing(), func() {}, func() { relayTo(w) }
+}
+
+func credentialsRefused(t *testing.T) (*proxy, func(), func()) {
+	w := newWorld(t, simulator.Options{})
+	path := filepath.Join(t.TempDir(), "client-secret")
+	put(t, path, "wrong")
+	p := begin(t, w.environ(t, "MIMECAST_CLIENT_SECRET=", "MIMECAST_CLIENT_SECRET_FILE="+path)).awaitServing()
+	return p, func() {}, func() { put(t, path, simulator.DefaultClientSecret) }
+}
+
+func refused(t *testing.T) (*proxy, func(), func()) {
+	w := newWorld(t, simulator.Options{})
+	address, relayTo := closedPort(t)
+	return w.serve(t, "MIMECAST_BASE_URL=https://"+address), func() {}, func() { relayTo(w) }
+}
+
+func untrusted(t *testing.T) (*proxy, func(), func()) {
+	w, other := newWorld(t, simulator.Options{}), newWorld(t, simulator.Options{})
+	roots := filepath.Join(t.TempDir(), "roots.pem")
+	put(t, roots, string(w.sim.CA))
+	p := w.serve(t, "MIMECAST_BASE_URL="+other.sim.URL, "MIMECAST_CA_FILE="+roots)
+	other.sim.AddFault(simulator.Fault{Status: 200, Body: "{}"}) // it does not know the token
+	return p, func() {}, func() { put(t, roots, string(w.sim.CA)+string(other.sim.CA)) }
+}
+
+// overload is a proxy whose only place is taken.
+func overload(t *testing.T) (*proxy, func(), func()) {
+	w := newWorld(t, simulator.Options{})
+	p := w.serve(t, "PROXY_MAX_REQUESTS=1")
+	give := make(chan struct{})
+	ended := make(chan answer, 1)
+	return p, func() {
+			w.sim.AddFault(simulator.Fault{Path: "/_simulator/", Until: give, Count: 1})
+			go func() { ended <- p.get("/_simulator/echo") }()
+			program.Await(t, "the request that takes the place", func() bool { return len(w.api()) > 0 })
+		}, func() {
+			close(give)
+			<-ended
+		}
+}
+
+func noRequest(*proxy) answer { return answer{} }
+
+func wrongHost(p *proxy) answer {
+	a, _, err := p.Do("GET", "/identity/whoami", nil, "Host", "elsewhere.example") //nolint:bodyclose // Do has closed it
+	if err != nil {
+		return answer{err: err}
+	}
+	return answer{status: a.StatusCode}
+}
+
+const (
+	// recoveryTime is what the contract allows from the recovery until the health is ok.
+	recoveryTime = 5 * time.Second
+	lowRate      = 500 * time.Millisecond
+	outageSize   = 8
+)
+
+func TestSignalsAgreeFromTheFaultToTheRecovery(t *testing.T) {
+	for _, o := range outages {
+		t.Run(o.name, func(t *testing.T) {
+			t.Parallel()
+			p, begin, end := o.serve(t)
+			request := o.request
+			if request == nil {
+				request = (*proxy).whoami
+			}
+			begin()
+			var all sync.WaitGroup
+			for range outageSize {
+				all.Go(func() { request(p) })
+			}
+			all.Wait()
+			w := p.watcher()
+			p.awaitHealth(w, o.state, o.component, o.causes)
+			if o.causes[0] != event.CauseTokenPending { // the start is no change
+				p.logs(`"msg":"health changed"`, fmt.Sprintf(`"state":%q`, o.state))
+			}
+			if o.request == nil {
+				request(p)
+				p.hasLevel(o.state, o.component)
+			}
+			end()
+			p.recovers(w, o)
+		})
+	}
+}
+
+// awaitHealth waits until all signals say the same, and that.
+func (p *proxy) awaitHealth(w *watcher, state event.HealthState, component event.Component, causes []event.Cause) (s signals) {
+	p.t.Helper()
+	program.AwaitWithin(p.t, recoveryTime, fmt.Sprintf("%s, %s, %s", state, component, causes), func() bool {
+		s = p.agreed(w)
+		return s.health.State == state && s.health.Component == component && slices.Contains(causes, s.health.Cause)
+	})
+	return s
+}
+
+// agreed reads the signals, which must agree.
+func (p *proxy) agreed(w *watcher) signals {
+	p.t.Helper()
+	s, err := w.read(p.t.Context())
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	if d := s.disagreement(); d != "" {
+		p.t.Errorf("the signals differ: /api/status: %+v; %s", s.health.Judgment, d)
+	}
+	return s
+}
+
+// hasLevel checks the level of a request's line: what failed through no fault of the
+// client is an error while the health is down. Of rejected ones only some have a line.
+func (p *proxy) hasLevel(state event.HealthState, component event.Component) {
+	p.t.Helper()
+	level := "info"
+	if component != event.ComponentClient && state == event.HealthDown {
+		level = "error"
+	}
+	p.logs(`"msg":"request"`, fmt.Sprintf(`"level":%q`, level))
+}
+
+// recovers checks that the health is ok soon after the first request succeeded, or after
+// the token came, and that all signals say so.
+func (p *proxy) recovers(w *watcher, o outage) {
+	p.t.Helper()
+	recovered := func() bool { return p.whoami().status == http.StatusOK }
+	if o.noRequests {
+		recovered = func() bool { return p.Metric(`mimecast_proxy_token_valid{account="default"}`) == 1 }
+	}
+	program.Await(p.t, "the recovery", recovered)
+	requests := time.NewTicker(lowRate)
+	defer requests.Stop()
+	var s signals
+	program.AwaitWithin(p.t, recoveryTime, "ok", func() bool {
+		select {
+		case <-requests.C:
+			if !o.noRequests {
+				p.whoami()
+			}
+		default:
+		}
+		s = p.agreed(w)
+		return s.health.State == event.HealthOK
+	})
+	p.recovered(&s, o)
+}
+
+// recovered checks what the signals say of the recovery.
+func (p *proxy) recovered(s *signals, o outage) {
+	p.t.Helper()
+	p.logs(`"msg":"health changed"`, `"state":"ok"`)
+	r := s.health.Recovered
+	if o.causes[0] == event.CauseTokenPending {
+		return
+	}
+	if r == nil || r.State != o.state || r.Component != o.component || !slices.Contains(o.causes, r.Cause) {
+		p.t.Errorf("recovered: %+v", r)
+	}
+	if pageState(s.page) != "" && !strings.Contains(s.page, "Recovered") {
+		p.t.Error("the page says nothing of the recovery")
+	}
+}
+
+// TestOneFailureChangesNothing has a failed request on an idle proxy.
+func TestOneFailureChangesNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, simulator.Options{})
+	p := w.serve(t)
+	w.fault(t, "503", once)
+	p.whoami()
+	s := p.awaitHealth(p.watcher(), event.HealthOK, "", []event.Cause{""})
+	if len(s.health.History) > 0 && s.health.History[0].Cause != "" || s.health.Failed != 1 {
+		t.Errorf("%+v", s.health)
+	}
+	p.logs(`"msg":"request"`, `"level":"warn"`, `"status":503`)
+}
