@@ -139,6 +139,8 @@ type Outcome struct {
 	// Own is what the proxy took until the response began, and Upstream what Mimecast
 	// took; both are 0 if it was not sent on.
 	Own, Upstream time.Duration
+	// Waited is how long Mimecast had the request without a response; 0 if there was one.
+	Waited time.Duration
 	// Answered is when the API last responded to it; zero: it did not. The host of batch
 	// files is another one. Local says that no other host responded either.
 	Answered time.Time

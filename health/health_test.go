@@ -126,6 +126,16 @@ func TestJudgment(t *testing.T) {
 				w.record(event.Outcome{Upstream: 6 * time.Second})
 			}
 		}, degraded, event.ComponentMimecast, event.CauseMimecastSlow},
+		{"clients leave, since Mimecast hangs", func(w *world) {
+			for range 6 {
+				w.record(event.Outcome{Code: event.ClientGone, Waited: 9 * time.Second})
+			}
+		}, degraded, event.ComponentMimecast, event.CauseMimecastSlow},
+		{"clients leave", func(w *world) {
+			for range 6 {
+				w.record(event.Outcome{Code: event.ClientGone, Waited: time.Second})
+			}
+		}, degraded, event.ComponentClient, "client_gone"},
 		{"the proxy is slow", func(w *world) {
 			for range 6 {
 				w.record(event.Outcome{Own: time.Second, Upstream: time.Second})

@@ -48,6 +48,8 @@ const (
 
 func kindOf(o event.Outcome) kind {
 	switch {
+	case o.Code == event.ClientGone && o.Waited >= slowUpstream:
+		return upstreamWasSlow // the client is right to leave
 	case o.Code != "":
 		return kind(o.Code.Index())
 	case o.Upstream >= slowUpstream:

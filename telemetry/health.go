@@ -15,6 +15,9 @@ func (t *Telemetry) ended(rec *record, o *outcome) {
 	ended := event.Outcome{
 		At: rec.start.Add(o.took), Client: o.client, Account: o.account, Code: o.fault, Answered: o.answered, Local: o.attempts == 0,
 	}
+	if !o.sent.IsZero() {
+		ended.Waited = ended.At.Sub(o.sent)
+	}
 	if o.attempts > 0 {
 		ended.Own, ended.Upstream = o.proxyTime, o.upstream
 	}

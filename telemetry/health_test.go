@@ -71,7 +71,7 @@ func TestInFlightRequestsAreShownByAgeAndPhase(t *testing.T) {
 	if len(running) != 2 || running[0].Path != "/first" || running[0].Phase != event.PhaseProxy || running[1].Phase != event.PhaseMimecast || running[0].AgeMS < running[1].AgeMS {
 		t.Errorf("%+v", running)
 	}
-	if waiting := r.Waiting(); len(waiting) != 1 {
+	if waiting := r.Waiting(); len(waiting) != 1 || waiting[0].Account != "default" || waiting[0].Since.IsZero() {
 		t.Errorf("%v", waiting)
 	}
 	close(leave)
@@ -84,4 +84,55 @@ func TestInFlightRequestsAreShownByAgeAndPhase(t *testing.T) {
 	if running := r.Snapshot().Running; len(running) != 0 {
 		t.Errorf("%+v", running)
 	}
+}
+
+func TestOutcomesSayWhetherTheAPIResponded(t *testing.T) {
+	var outcomes []event.Outcome
+	r := newRig(t, telemetry.Options{Ended: func(o event.Outcome) { outcomes = append(outcomes, o) }}, func(tel *telemetry.Telemetry) http.HandlerFunc {
+		return func(_ http.ResponseWriter, r *http.Request) {
+			if r.URL.Path != "/local" && r.URL.Path != "/file" {
+				tel.Sent(r.Context(), time.Now())
+			}
+			if r.URL.Path != "/local" && r.URL.Path != "/hangs" {
+				tel.Answered(r.Context(), http.StatusOK, http.Header{}, time.Millisecond)
+			}
+		}
+	})
+	for _, path := range []string{"/local", "/file", "/api", "/hangs"} {
+		if _, err := r.get(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.end()
+	if len(outcomes) != 4 {
+		t.Fatalf("%+v", outcomes)
+	}
+	for i, want := range []struct{ local, answered, waited bool }{{true, false, false}, {false, false, false}, {false, true, false}, {true, false, true}} {
+		if o := outcomes[i]; o.Local != want.local || o.Answered.IsZero() == want.answered || (o.Waited > 0) != want.waited {
+			t.Errorf("%d: %+v, not %+v", i, o, want)
+		}
+	}
+}
+
+func TestRequestThatIsHeldBackDoesNotWaitForMimecast(t *testing.T) {
+	entered, leave := make(chan bool), make(chan bool)
+	r := newRig(t, telemetry.Options{}, func(tel *telemetry.Telemetry) http.HandlerFunc {
+		return func(_ http.ResponseWriter, r *http.Request) {
+			tel.Sent(r.Context(), time.Now())
+			tel.Answered(r.Context(), http.StatusTooManyRequests, http.Header{}, time.Millisecond)
+			entered <- true
+			<-leave
+		}
+	})
+	ended := make(chan error)
+	go func() { _, err := r.get("/"); ended <- err }()
+	<-entered
+	if running := r.Snapshot().Running; len(running) != 1 || running[0].Phase != event.PhaseProxy || len(r.Waiting()) != 0 {
+		t.Errorf("%+v", running)
+	}
+	close(leave)
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	r.end()
 }

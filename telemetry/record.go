@@ -155,7 +155,7 @@ func (r *record) addAttempt(status int, now time.Time, took time.Duration) {
 // Failed notes the error response that the proxy sent.
 func (t *Telemetry) Failed(ctx context.Context, p *problem.Problem) {
 	text := t.scrub(p.Error())
-	withRecord(ctx, func(r *record) { r.events.code, r.events.failure, r.events.sent = p.Code, text, time.Time{} })
+	withRecord(ctx, func(r *record) { r.events.code, r.events.failure = p.Code, text })
 }
 
 // RateLimitWait counts how holding back a request that got 429 ended.

@@ -37,6 +37,7 @@ type signals struct {
 // watcher reads the signals of a proxy.
 type watcher struct {
 	log    func() string
+	admin  string // once the log says it
 	client http.Client
 }
 
@@ -44,10 +45,13 @@ type watcher struct {
 var adminAddress = regexp.MustCompile(`"serving".*"admin":"([^"]+)"`)
 
 func (w *watcher) address() string {
-	if found := adminAddress.FindStringSubmatch(w.log()); found != nil {
-		return found[1]
+	if w.admin != "" {
+		return w.admin
 	}
-	return ""
+	if found := adminAddress.FindStringSubmatch(w.log()); found != nil {
+		w.admin = found[1]
+	}
+	return w.admin
 }
 
 func (w *watcher) get(ctx context.Context, path string) ([]byte, error) {
@@ -166,7 +170,7 @@ func pageState(page string) string {
 	return ""
 }
 
-const watchEvery = 500 * time.Millisecond
+const watchEvery = time.Second
 
 // watch compares the signals of a proxy as long as the test lasts, and at its end: so
 // each row of the matrix that runs it here plays against all of them.
