@@ -55,7 +55,7 @@ func TestGCPFormatHasSeverityAndMessage(t *testing.T) {
 	}
 	want := map[string]string{
 		"a debug line": "DEBUG", "an info line": "INFO", "a warning": "WARNING", "an error": "ERROR", "http: of the standard library": "WARNING",
-		"token renewed": "INFO", "token refused": "ERROR", "request": "ERROR", "panic": "ERROR",
+		"token renewed": "INFO", "token request failed": "ERROR", "request": "ERROR", "panic": "ERROR",
 	}
 	if !maps.Equal(severities, want) {
 		t.Errorf("%v, want %v", severities, want)

@@ -35,11 +35,11 @@ func (t *Telemetry) TokenDone(account string, trigger event.TokenTrigger, outcom
 // they need an operator; other failures may pass.
 func (t *Telemetry) logToken(ev event.TokenEvent) {
 	level, msg := zerolog.InfoLevel, "token renewed"
-	switch {
-	case ev.Outcome == event.TokenRefused:
-		level, msg = zerolog.ErrorLevel, "token refused"
-	case ev.Error != "":
-		level, msg = zerolog.WarnLevel, "no token"
+	if ev.Error != "" {
+		level, msg = zerolog.WarnLevel, "token request failed"
+	}
+	if ev.Outcome == event.TokenRefused {
+		level = zerolog.ErrorLevel
 	}
 	e := t.log.WithLevel(level)
 	if e == nil {

@@ -30,8 +30,8 @@ func TestTokenEventIsOneLine(t *testing.T) {
 	tel.TokenDone("default", "startup", "ok", 0, time.Unix(1e9, 0), nil)
 	lines := slices.Collect(strings.Lines(log.String()))
 	for i, want := range []string{
-		`"level":"error","time":"*","msg":"token refused","account":"default","trigger":"startup","outcome":"refused","duration_ms":1.5,"error":"check the secret"`,
-		`"level":"warn","time":"*","msg":"no token","account":"default","trigger":"startup","outcome":"unavailable","duration_ms":0,"error":"down"`,
+		`"level":"error","time":"*","msg":"token request failed","account":"default","trigger":"startup","outcome":"refused","duration_ms":1.5,"error":"check the secret"`,
+		`"level":"warn","time":"*","msg":"token request failed","account":"default","trigger":"startup","outcome":"unavailable","duration_ms":0,"error":"down"`,
 		`"level":"info","time":"*","msg":"token renewed","account":"default","trigger":"startup","outcome":"ok","duration_ms":0,"expiry":"2001-09-09T01:46:40.000Z"`,
 	} {
 		before, after, _ := strings.Cut(want, "*")

@@ -328,7 +328,7 @@ func TestProxyIsReadyOnceEveryAccountHasHeldAToken(t *testing.T) {
 	s.write(3)
 	p.Signal(syscall.SIGHUP)
 	p.Stderr.Await(t, "the refusal of the third account", func(text string) bool {
-		return strings.Contains(text, `"account":"team-02"`) && strings.Contains(text, `"msg":"token refused"`)
+		return strings.Contains(text, `"account":"team-02"`) && strings.Contains(text, `"msg":"token request failed"`)
 	})
 	if res, body := p.AdminGet("/readyz"); res.StatusCode != http.StatusOK || !strings.Contains(body, `"team-02"`) {
 		t.Errorf("an account that was added took the proxy out: %d %s", res.StatusCode, body)

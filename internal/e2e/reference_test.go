@@ -111,9 +111,9 @@ func TestReferenceHasEveryFieldOfTheLog(t *testing.T) {
 	p.Stderr.Await(t, "the line of several", func(text string) bool { return strings.Contains(text, "suppressed") })
 	sim := program.Simulate(t, simulator.Options{ClientSecret: "another"})
 	refused := program.Start(t, program.Environ(t, sim))
-	refused.Stderr.Await(t, "the refusal", func(text string) bool { return strings.Contains(text, "token refused") })
+	refused.Stderr.Await(t, "the refusal", func(text string) bool { return strings.Contains(text, "token request failed") })
 	tokens := fieldsOf(t, p, "token renewed")
-	maps.Copy(tokens, fieldsOf(t, refused, "token refused", "no token"))
+	maps.Copy(tokens, fieldsOf(t, refused, "token request failed"))
 
 	requests := fieldsOf(t, p, "request")
 	clients := exerciseClients(t)

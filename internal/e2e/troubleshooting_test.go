@@ -91,15 +91,15 @@ var troubles = []trouble{
 	{name: "no-variables", without: []string{"MIMECAST_CLIENT_ID", "MIMECAST_CLIENT_SECRET"}, ends: true, says: "API 2.0 application"},
 	{name: "wrong-region", without: []string{"MIMECAST_BASE_URL"}, environ: setting("MIMECAST_REGION=eu"), ends: true, says: "global, us or uk"},
 	{name: "old-host", environ: setting("MIMECAST_BASE_URL=https://eu-api.mimecast.com"), ends: true, says: "API 2.0 at https://api.services.mimecast.com"},
-	{name: "wrong-secret", sim: simulated(simulator.Options{ClientSecret: "another"}), check: []string{}, line: "token refused", command: whoami, ask: curl("/identity/whoami"), says: "MIMECAST_CLIENT_SECRET"},
-	{name: "tls-inspection", without: []string{"MIMECAST_CA_FILE"}, check: []string{}, line: "no token", command: whoami, ask: curl("/identity/whoami"), says: "MIMECAST_CA_FILE"},
-	{name: "no-dns", environ: setting("MIMECAST_BASE_URL=https://api.services.mimecast.invalid"), check: []string{}, line: "no token", command: whoami, ask: curl("/identity/whoami"), says: "DNS"},
+	{name: "wrong-secret", sim: simulated(simulator.Options{ClientSecret: "another"}), check: []string{}, line: "token request failed", command: whoami, ask: curl("/identity/whoami"), says: "MIMECAST_CLIENT_SECRET"},
+	{name: "tls-inspection", without: []string{"MIMECAST_CA_FILE"}, check: []string{}, line: "token request failed", command: whoami, ask: curl("/identity/whoami"), says: "MIMECAST_CA_FILE"},
+	{name: "no-dns", environ: setting("MIMECAST_BASE_URL=https://api.services.mimecast.invalid"), check: []string{}, line: "token request failed", command: whoami, ask: curl("/identity/whoami"), says: "DNS"},
 	{name: "no-way", environ: func(t *testing.T, _ *simulator.Server) []string {
 		return []string{"MIMECAST_BASE_URL=https://" + unreachable}
-	}, check: []string{}, line: "no token", command: whoami, ask: curl("/identity/whoami"), says: "HTTPS_PROXY"},
+	}, check: []string{}, line: "token request failed", command: whoami, ask: curl("/identity/whoami"), says: "HTTPS_PROXY"},
 	{name: "corporate-proxy", without: []string{"MIMECAST_BASE_URL"}, environ: func(t *testing.T, _ *simulator.Server) []string {
 		return []string{"HTTPS_PROXY=http://" + unreachable}
-	}, check: []string{}, line: "no token", command: whoami, ask: curl("/identity/whoami"), says: "The corporate proxy in HTTPS_PROXY cannot be reached"},
+	}, check: []string{}, line: "token request failed", command: whoami, ask: curl("/identity/whoami"), says: "The corporate proxy in HTTPS_PROXY cannot be reached"},
 	{name: "port-taken", environ: func(t *testing.T, _ *simulator.Server) []string {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -113,7 +113,7 @@ var troubles = []trouble{
 	{name: "run-no-interpreter", script: "echo\n", run: []string{"./collect.sh"}, says: "run -- sh ./collect.sh"},
 	{name: "clock-behind", sim: faulty(simulator.Fault{Path: "/oauth/token", Header: map[string]string{"Date": time.Now().Add(3 * time.Hour).UTC().Format(http.TimeFormat)}}),
 		check: []string{}, line: "this machine's clock", says: "clock is"},
-	{name: "clock-far-off", sim: simulated(simulator.Options{Certificate: simulator.CertificateExpired}), check: []string{}, line: "no token", command: whoami, ask: curl("/identity/whoami"), says: "Check this machine's clock"},
+	{name: "clock-far-off", sim: simulated(simulator.Options{Certificate: simulator.CertificateExpired}), check: []string{}, line: "token request failed", command: whoami, ask: curl("/identity/whoami"), says: "Check this machine's clock"},
 	{name: "lacking-product", sim: func(t *testing.T) *simulator.Server {
 		sim := program.Simulate(t, simulator.Options{})
 		sim.Forbid("/siem/")

@@ -428,7 +428,7 @@ func secretSwapped(t *testing.T) {
 		p.renews(w, 1)
 	}
 	p.logs("file reloaded", "MIMECAST_CLIENT_SECRET_FILE")
-	if strings.Contains(p.Stderr.String(), "no token") || strings.Contains(p.Stderr.String(), "token refused") {
+	if strings.Contains(p.Stderr.String(), "token request failed") {
 		t.Error("a renewal failed")
 	}
 }

@@ -16,7 +16,7 @@ import (
 
 const (
 	noToken      = "503 `token_unavailable` with `Retry-After`"
-	noTokenSigns = "`no token` at warn; `token_requests_total{outcome=\"unavailable\"}`, `token_valid` 0"
+	noTokenSigns = "`token request failed` at warn; `token_requests_total{outcome=\"unavailable\"}`, `token_valid` 0"
 	byItself     = "automatic: retries after 1 s, then after up to a minute"
 )
 
@@ -24,7 +24,7 @@ var tokenRows = []row{
 	{"down at start", noToken, noTokenSigns + "; not ready", byItself, deadAtStart(`token-dead`), ""},
 	{"refuses connections at start", noToken, noTokenSigns + "; not ready", byItself, tokenRefusesConnections, ""},
 	{"resets each connection", noToken, noTokenSigns, byItself, deadAtStart(`token-reset`), ""},
-	{"down at renewal", "200 until the current token expires; then " + noToken, "`no token` at warn; stays ready", byItself, downAtRenewal, ""},
+	{"down at renewal", "200 until the current token expires; then " + noToken, "`token request failed` at warn; stays ready", byItself, downAtRenewal, ""},
 	{"slow", "200: the renewal happens before a request needs it", "`token_request_duration_seconds`", "at once", nil, "main.TestRenewalsCostNoRequestAnything"},
 	{"500", noToken, noTokenSigns, byItself, unusable(simulator.Fault{Status: 500}, "status 500"), ""},
 	{"429 with `Retry-After`", noToken + " of at least Mimecast's value", noTokenSigns, "automatic, after `Retry-After`", tokenLimited, ""},
@@ -43,9 +43,9 @@ var tokenRows = []row{
 	{"`expires_in` huge", "200; renewed after at most a day", "`token_expiry_timestamp_seconds`", "at once", lifetime("token-huge-expiry", 24*3600), ""},
 	{"hangs forever", noToken + ", 30 s after the token request began", noTokenSigns, byItself, tokenHangs, ""},
 	{"token expires while a request's body arrives", "200; an expired token is never sent", "a renewal", "at once", expiresMeanwhile, ""},
-	{"down, and Mimecast rejects the token", noToken + "; the proxy does not use that token again", "`no token` at warn; `unauthorized_retries_total{outcome=\"renewal_failed\"}`", byItself, rejectedWithoutAnother(`token-dead`, 503, event.TokenUnavailable), ""},
-	{"rejects the credentials, and Mimecast rejects the token", "502 `credentials_refused`; the proxy does not use that token again", "`token refused` at error", "after you correct the credentials", rejectedWithoutAnother(`token-refused`, 502, event.CredentialsRefused), ""},
-	{"rejects the credentials", "502 `credentials_refused`, which names the variables", "`token refused` at error; `token_requests_total{outcome=\"refused\"}`", "within 5 s after you correct the file, without a restart", nil, "main.TestCorrectedSecretFileIsTakenUpWithoutARestart"},
+	{"down, and Mimecast rejects the token", noToken + "; the proxy does not use that token again", "`token request failed` at warn; `unauthorized_retries_total{outcome=\"renewal_failed\"}`", byItself, rejectedWithoutAnother(`token-dead`, 503, event.TokenUnavailable), ""},
+	{"rejects the credentials, and Mimecast rejects the token", "502 `credentials_refused`; the proxy does not use that token again", "`token request failed` at error", "after you correct the credentials", rejectedWithoutAnother(`token-refused`, 502, event.CredentialsRefused), ""},
+	{"rejects the credentials", "502 `credentials_refused`, which names the variables", "`token request failed` at error; `token_requests_total{outcome=\"refused\"}`", "within 5 s after you correct the file, without a restart", nil, "main.TestCorrectedSecretFileIsTakenUpWithoutARestart"},
 }
 
 // noTokenYet checks what a client gets while there is none, and what is said.
@@ -56,7 +56,7 @@ func (p *proxy) noTokenYet(phrase string) {
 	if a.header.Get("Retry-After") == "" || !strings.Contains(a.body, phrase) {
 		p.t.Errorf("%v", a)
 	}
-	p.logs(`"msg":"no token"`, `"level":"warn"`)
+	p.logs(`"msg":"token request failed"`, `"level":"warn"`)
 	p.counts(`token_requests_total{outcome="unavailable",trigger="startup"}`, 1)
 	if p.Metric("mimecast_proxy_token_valid") != 0 || p.Ready() {
 		p.t.Error("it claims to have a token")
@@ -111,7 +111,7 @@ func downAtRenewal(t *testing.T) {
 		t.Errorf("the token was given up %.3f s early", expiry-now)
 	}
 	p.says(a, http.StatusServiceUnavailable, event.TokenUnavailable)
-	p.logs(`"msg":"no token"`, `"trigger":"expiry"`)
+	p.logs(`"msg":"token request failed"`, `"trigger":"expiry"`)
 	if !p.Ready() {
 		t.Error("out of service for what a restart cannot mend")
 	}
