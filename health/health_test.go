@@ -414,7 +414,7 @@ func TestStateDoesNotFlapUnderRandomErrors(t *testing.T) {
 	t.Parallel()
 	for _, share := range []float64{0.01, 0.03} {
 		for _, every := range []time.Duration{time.Minute, 10 * time.Second, time.Second, 200 * time.Millisecond, 20 * time.Millisecond} {
-			for seed := range uint64(6) {
+			for seed := range runs(6) {
 				synctest.Test(t, func(t *testing.T) {
 					w, random := newWorld(), rand.New(rand.NewPCG(seed, uint64(every))) //nolint:gosec // chance, not secrets
 					for i := range int(10 * time.Minute / every) {
@@ -436,11 +436,19 @@ func TestStateDoesNotFlapUnderRandomErrors(t *testing.T) {
 	}
 }
 
+// runs returns how many runs of chance to make: one if only short tests are to run.
+func runs(n uint64) uint64 {
+	if testing.Short() {
+		return 1
+	}
+	return n
+}
+
 // TestStateDoesNotFlapForManyClients has 20 clients of three accounts that send bursts now
 // and then, and a token endpoint of which 1 % of the requests fail.
 func TestStateDoesNotFlapForManyClients(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(10) {
+	for seed := range runs(6) {
 		synctest.Test(t, func(t *testing.T) {
 			w, random := newWorld(), rand.New(rand.NewPCG(seed, 7)) //nolint:gosec // chance, not secrets
 			names := []string{"default", "emea", "apac"}
@@ -484,7 +492,7 @@ func TestLastingFaultDoesNotFlap(t *testing.T) {
 	for _, share := range []float64{0.1, 0.5, 0.9} {
 		for _, every := range []time.Duration{10 * time.Second, time.Second, 100 * time.Millisecond} {
 			changes, most := 0, 0
-			for seed := range uint64(3) {
+			for seed := range runs(3) {
 				synctest.Test(t, func(t *testing.T) {
 					w, random := newWorld(), rand.New(rand.NewPCG(seed, uint64(every))) //nolint:gosec // chance, not secrets
 					w.noise(random, int(10*time.Minute/every), every, share)

@@ -26,12 +26,14 @@ func (t *Telemetry) ended(rec *record, o *outcome) {
 
 // HealthChanged logs that the state of health, or its cause, is another one.
 func (t *Telemetry) HealthChanged(h event.Health) {
-	level := zerolog.InfoLevel
+	var level zerolog.Level
 	switch h.State {
-	case event.HealthDegraded:
-		level = zerolog.WarnLevel
 	case event.HealthDown:
 		level = zerolog.ErrorLevel
+	case event.HealthDegraded:
+		level = zerolog.WarnLevel
+	case event.HealthOK:
+		level = zerolog.InfoLevel
 	}
 	e := t.log.WithLevel(level)
 	if e == nil {

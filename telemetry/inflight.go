@@ -49,7 +49,10 @@ func (l *inFlightList) remove(r *record) {
 func (l *inFlightList) each(f func(*record) bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for r := l.oldest; r != nil && f(r); r = r.next {
+	for r := l.oldest; r != nil; r = r.next {
+		if !f(r) {
+			return
+		}
 	}
 }
 

@@ -229,13 +229,14 @@ type outage struct {
 	component  event.Component
 	causes     []event.Cause
 	noRequests bool // it recovers without any
+	slow       bool // much like another one: not for -short
 }
 
 var outages = []outage{
 	{name: "token endpoint responds 503", serve: atStart("token-dead"), state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"token_unavailable"}, noRequests: true},
-	{name: "token endpoint resets", serve: atStart("token-reset"), state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"token_unavailable"}, noRequests: true},
-	{name: "token endpoint limits", serve: atStart("token-429"), state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"token_unavailable"}, noRequests: true},
-	{name: "token endpoint responds HTML", serve: atStart("token-html"), state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"token_unavailable"}, noRequests: true},
+	{name: "token endpoint resets", serve: atStart("token-reset"), state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"token_unavailable"}, noRequests: true, slow: true},
+	{name: "token endpoint limits", serve: atStart("token-429"), state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"token_unavailable"}, noRequests: true, slow: true},
+	{name: "token endpoint responds HTML", serve: atStart("token-html"), state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"token_unavailable"}, noRequests: true, slow: true},
 	{name: "token endpoint cannot be reached", serve: tokenUnreachable, state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"token_unavailable"}, noRequests: true},
 	{name: "token endpoint hangs", serve: tokenIsLate, request: noRequest, state: event.HealthDegraded, component: event.ComponentMimecast, causes: []event.Cause{event.CauseTokenPending}, noRequests: true},
 	{name: "token revoked and token endpoint responds 503", serve: later(func(w *world) {
@@ -245,13 +246,13 @@ var outages = []outage{
 	{name: "credentials are refused", serve: credentialsRefused, state: event.HealthDown, component: event.ComponentCredentials, causes: []event.Cause{"credentials_refused"}, noRequests: true},
 	{name: "401 whatever the token", serve: named("401"), state: event.HealthDown, component: event.ComponentCredentials, causes: []event.Cause{"mimecast_unauthorized"}},
 	{name: "403", serve: named("403"), state: event.HealthDown, component: event.ComponentCredentials, causes: []event.Cause{"mimecast_forbidden"}},
-	{name: "404", serve: answers(404), state: event.HealthDegraded, component: event.ComponentClient, causes: []event.Cause{"request_refused"}},
-	{name: "429", serve: named("429"), state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"mimecast_rate_limited"}},
+	{name: "404", serve: answers(404), state: event.HealthDegraded, component: event.ComponentClient, causes: []event.Cause{"request_refused"}, slow: true},
+	{name: "429", serve: named("429"), state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"mimecast_rate_limited"}, slow: true},
 	{name: "500", serve: named("500"), state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"mimecast_error"}},
-	{name: "503", serve: named("503"), state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"mimecast_error"}},
+	{name: "503", serve: named("503"), state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"mimecast_error"}, slow: true},
 	{name: "timeouts", serve: slowly503, state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"upstream_timeout"}},
 	{name: "reset before the response", serve: named("reset-request"), state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"upstream_reset"}},
-	{name: "reset within the response", serve: named("reset-body"), state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"mimecast_truncated"}},
+	{name: "reset within the response", serve: named("reset-body"), state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"mimecast_truncated"}, slow: true},
 	{name: "refuses connections", serve: refused, state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"upstream_unreachable"}},
 	{name: "TLS", serve: untrusted, state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"upstream_tls"}},
 	{name: "rejected clients", serve: justServe(), request: wrongHost, state: event.HealthDegraded, component: event.ComponentClient, causes: []event.Cause{"host_not_allowed"}},
@@ -351,7 +352,7 @@ func overload(t *testing.T) (*proxy, func(), func()) {
 func noRequest(*proxy) answer { return answer{} }
 
 func wrongHost(p *proxy) answer {
-	a, _, err := p.Do("GET", "/identity/whoami", nil, "Host", "elsewhere.example") //nolint:bodyclose // Do has closed it
+	a, _, err := p.Do("GET", "/identity/whoami", nil, "Host", "elsewhere.example")
 	if err != nil {
 		return answer{err: err}
 	}
@@ -368,6 +369,9 @@ const (
 func TestSignalsAgreeFromTheFaultToTheRecovery(t *testing.T) {
 	for _, o := range outages {
 		t.Run(o.name, func(t *testing.T) {
+			if o.slow {
+				program.Slow(t)
+			}
 			t.Parallel()
 			p, begin, end := o.serve(t)
 			request := o.request
