@@ -250,7 +250,7 @@ var outages = []outage{
 	{name: "429", serve: named("429"), state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"mimecast_rate_limited"}, slow: true},
 	{name: "500", serve: named("500"), state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"mimecast_error"}},
 	{name: "503", serve: named("503"), state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"mimecast_error"}, slow: true},
-	{name: "timeouts", serve: slowly503, state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"upstream_timeout"}},
+	{name: "timeouts", serve: timesOut, state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"upstream_timeout"}},
 	{name: "reset before the response", serve: named("reset-request"), state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"upstream_reset"}},
 	{name: "reset within the response", serve: named("reset-body"), state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"mimecast_truncated"}, slow: true},
 	{name: "refuses connections", serve: refused, state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"upstream_unreachable"}},
@@ -283,7 +283,7 @@ func answers(status int) func(*testing.T) (*proxy, func(), func()) {
 
 func justServe() func(*testing.T) (*proxy, func(), func()) { return later(func(*world) {}) }
 
-func slowly503(t *testing.T) (*proxy, func(), func()) {
+func timesOut(t *testing.T) (*proxy, func(), func()) {
 	return later(func(w *world) { w.sim.AddFault(simulator.Fault{Delay: simulator.Forever}) }, "PROXY_RESPONSE_TIMEOUT=500ms")(t)
 }
 
