@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -70,12 +72,29 @@ func labelsOf(sets []map[string]string) string {
 	return strings.Join(all, "; ")
 }
 
+// checkTable holds a document to a table between its marks, or with -update writes it there.
+func checkTable(t *testing.T, doc, name, table string) {
+	t.Helper()
+	begin, end := "<!-- "+name+": kept by a test -->\n\n", "\n<!-- end of "+name+" -->"
+	text := program.ReadFile(t, doc)
+	before, rest, found := strings.Cut(text, begin)
+	kept, after, ended := strings.Cut(rest, end)
+	switch {
+	case !found || !ended:
+		t.Errorf("%s has no place for the %s", doc, name)
+	case kept == table:
+	case !*update:
+		t.Errorf("%s does not have this table; run go test ./internal/e2e -run TestReference -update:\n%s", doc, table)
+	default:
+		if err := os.WriteFile(filepath.Join(program.Root(), doc), []byte(before+begin+table+end+after), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestReferenceHasEveryMetric(t *testing.T) {
 	t.Parallel()
-	table := metricsTable(t, exercise(t), exerciseClients(t))
-	if !strings.Contains(program.ReadFile(t, "docs/operations.md"), "<!-- metrics: kept by a test -->\n\n"+table+"\n<!-- end of metrics -->") {
-		t.Errorf("docs/operations.md does not have this table:\n%s", table)
-	}
+	checkTable(t, "docs/operations.md", "metrics", metricsTable(t, exercise(t), exerciseClients(t)))
 }
 
 // fieldsOf returns the fields of all the log's lines with one of the messages.
@@ -139,9 +158,7 @@ func TestReferenceHasEveryFieldOfTheLog(t *testing.T) {
 
 func TestReferenceHasTheVariables(t *testing.T) {
 	t.Parallel()
-	if !strings.Contains(program.ReadFile(t, "docs/reference.md"), config.Markdown()) {
-		t.Errorf("docs/reference.md does not have this table:\n%s", config.Markdown())
-	}
+	checkTable(t, "docs/reference.md", "variables", config.Markdown())
 }
 
 // TestReferenceHasEveryCommand holds the table of commands to what help prints.
