@@ -67,12 +67,14 @@ func kustomize(t *testing.T, dir string) []byte {
 type values = map[string]any
 
 // helm renders the chart as helm template mimecast-proxy does.
-func helm(v values) ([]byte, error) {
+func helm(v values) ([]byte, error) { return helmIn("mimecast", v) }
+
+func helmIn(namespace string, v values) ([]byte, error) {
 	chart, err := loader.Load(chartPath)
 	if err != nil {
 		return nil, err
 	}
-	release := chartutil.ReleaseOptions{Name: "mimecast-proxy", Namespace: "mimecast", IsInstall: true}
+	release := chartutil.ReleaseOptions{Name: "mimecast-proxy", Namespace: namespace, IsInstall: true}
 	rendered, err := chartutil.ToRenderValues(chart, v, release, chartutil.DefaultCapabilities)
 	if err != nil {
 		return nil, err
@@ -97,9 +99,11 @@ func with(v, more values) values {
 	return all
 }
 
-func mustHelm(t *testing.T, v values) []byte {
+func mustHelm(t *testing.T, v values) []byte { t.Helper(); return mustHelmIn(t, "mimecast", v) }
+
+func mustHelmIn(t *testing.T, namespace string, v values) []byte {
 	t.Helper()
-	text, err := helm(v)
+	text, err := helmIn(namespace, v)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +150,7 @@ func everything(t *testing.T) map[string][]byte {
 	for _, dir := range entryPoints(t) {
 		all["kustomize "+strings.TrimPrefix(dir, manifests+"/")] = kustomize(t, dir)
 	}
-	full := values{"networkPolicy": values{"enabled": true}, "monitoring": values{"enabled": true}}
+	full := values{"networkPolicy": values{"enabled": true}, "monitoring": values{"enabled": true, "rules": false, "dashboard": false}}
 	all["helm gateway"] = mustHelm(t, full)
 	all["helm gateway-clients"] = mustHelm(t, with(full, values{"credentialsSecret": "", "clients": values{"existingSecret": "mimecast-clients"}}))
 	for _, kind := range []string{"deployment", "job", "cronjob"} {

@@ -58,7 +58,9 @@ func labelsOf(sets []map[string]string) string {
 			if values[name] == nil {
 				values[name] = map[string]bool{}
 			}
-			values[name][v] = true
+			if v != "" {
+				values[name][v] = true
+			}
 		}
 	}
 	var all []string

@@ -14,6 +14,14 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 
+{{- /* Prometheus and Grafana may look for labels of their own. */}}
+{{- define "mimecast-proxy.monitoringLabels" -}}
+{{ include "mimecast-proxy.labels" . }}
+{{- with .Values.monitoring.labels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
 {{- /* What the container is in both shapes. */}}
 {{- define "mimecast-proxy.container" -}}
 name: mimecast-proxy
