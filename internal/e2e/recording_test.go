@@ -285,7 +285,7 @@ var realRuns = []realRun{
 	{"a client calls what it may not", runClientRejected, []string{of("MimecastProxyClientRejected", `client="reports"`)}},
 	{"a quota is nearly used up", runQuota, []string{of("MimecastProxyQuotaNearlyUsed", `account="default"`, `function="/identity/whoami"`)}},
 	{"few requests get 429, for a long time", runRateLimited, []string{of("MimecastProxyRateLimited")}},
-	{"in-flight requests are at the limit", runTooBusy, []string{of("MimecastProxyTooBusy")}},
+	{"peaks are over the limit of in-flight requests", runTooBusy, []string{of("MimecastProxyTooBusy")}},
 	{"a large upload waits", runReplayMemory, []string{of("MimecastProxyReplayMemoryFull")}},
 	{"the clock is two minutes ahead", runClockWrong, []string{of("MimecastProxyClockWrong")}},
 }
@@ -499,11 +499,20 @@ func runRateLimited(t *testing.T) *recording {
 
 func runTooBusy(t *testing.T) *recording {
 	r := recordSimple(t, "PROXY_MAX_REQUESTS=2")
-	r.sample(5, r.ok)
-	release := r.hold(2, "")
-	r.sample(14, func() { r.get("/identity/whoami") })
-	release()
-	r.sampleUntilOK(r.ok)
+	many := func() {
+		for range 8 {
+			r.ok()
+		}
+	}
+	r.sample(5, many)
+	r.sample(14, func() { // a peak of which one request is too many
+		r.sim.ClearFaults()
+		release := r.hold(2, "")
+		r.get("/identity/whoami")
+		release()
+		many()
+	})
+	r.sampleUntilOK(many)
 	return r
 }
 
