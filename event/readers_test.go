@@ -106,7 +106,7 @@ func snapshot(t *testing.T, k event.Kind) (string, []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return string(text), []string{`"code":"` + string(k.Code) + `","culprit":"` + string(k.Component) + `"`}
+	return string(text), []string{`"code":"` + string(k.Code) + `","component":"` + string(k.Component) + `"`}
 }
 
 func page(t *testing.T, k event.Kind) (string, []string) {

@@ -39,8 +39,10 @@ type Snapshot struct {
 	Denials []Denial `json:"denials"`
 	// Retries counts how Mimecast's 401 responses ended, by outcome.
 	Retries map[RetryOutcome]uint64 `json:"retries"`
-	// Clients are the clients with names that have sent a request, by name.
+	// Clients are the clients with names that have sent a request, by name. Routes are
+	// those of PROXY_ALLOW, and "other" if a request matched none; empty without them.
 	Clients []Client `json:"clients"`
+	Routes  []Route  `json:"routes"`
 	// RateLimit is what Mimecast last said of its quota; null before it did.
 	RateLimit *RateLimit `json:"rate_limit"`
 	// Quotas are what is known of each function's quota, by account and path.
@@ -77,7 +79,7 @@ type Request struct {
 	// Fault and Component say what went wrong and where to look; empty for a
 	// request that did not. Error is the log's explanation.
 	Fault     Code      `json:"fault,omitempty"`
-	Component Component `json:"culprit,omitempty"`
+	Component Component `json:"component,omitempty"`
 	Error     string    `json:"error,omitempty"`
 }
 
@@ -101,17 +103,18 @@ type Point struct {
 	T        int64  `json:"t"`
 	Requests uint32 `json:"requests"`
 	// These are the requests that went wrong, by component.
-	Tool     uint32 `json:"tool,omitempty"`
-	Proxy    uint32 `json:"proxy,omitempty"`
-	Token    uint32 `json:"token,omitempty"`
-	Mimecast uint32 `json:"mimecast,omitempty"`
+	Client      uint32 `json:"client,omitempty"`
+	Proxy       uint32 `json:"proxy,omitempty"`
+	Credentials uint32 `json:"credentials,omitempty"`
+	Mimecast    uint32 `json:"mimecast,omitempty"`
 	// OwnMS and UpstreamMS are means over the requests that Mimecast responded to.
 	OwnMS      float64 `json:"own_ms"`
 	UpstreamMS float64 `json:"upstream_ms"`
 }
 
 // Latency says how the time until a response begins is shared between the proxy and
-// Mimecast, over the remembered requests that Mimecast responded to.
+// Mimecast, over the requests of the window that Mimecast responded to. The values are
+// estimated from histograms.
 type Latency struct {
 	Count         int     `json:"count"`
 	OwnP50MS      float64 `json:"own_p50_ms"`
@@ -123,7 +126,7 @@ type Latency struct {
 // Fault is how often requests went wrong in one way.
 type Fault struct {
 	Code      Code      `json:"code"`
-	Component Component `json:"culprit"`
+	Component Component `json:"component"`
 	// Rejected is [Kind.Rejected] of the code.
 	Rejected bool `json:"rejected,omitempty"`
 	// LastMinute and Window count the requests; Window is that of the snapshot.
@@ -138,10 +141,13 @@ type Denial struct {
 	Reason Code   `json:"reason"`
 	Count  uint64 `json:"count"`
 	// Passed is how many of them were let through, in report mode.
-	Passed     uint64    `json:"passed,omitempty"`
-	LastAt     time.Time `json:"last_at"`
-	LastMethod string    `json:"last_method,omitempty"`
-	LastPath   string    `json:"last_path,omitempty"`
+	Passed uint64 `json:"passed,omitempty"`
+	// Window and WindowPassed are Count and Passed in the window of the snapshot.
+	Window       uint32    `json:"window"`
+	WindowPassed uint32    `json:"window_passed,omitempty"`
+	LastAt       time.Time `json:"last_at"`
+	LastMethod   string    `json:"last_method,omitempty"`
+	LastPath     string    `json:"last_path,omitempty"`
 }
 
 // RateLimit is what Mimecast last said about its quota. It counts by function
@@ -167,15 +173,29 @@ type TokenEvent struct {
 	Error  string    `json:"error,omitempty"`
 }
 
-// Client is what a client with a name has sent since the start.
-type Client struct {
-	Name     string `json:"name"`
-	Account  string `json:"account"`
-	Requests uint64 `json:"requests"`
+// Usage counts requests of one kind in the window of a [Snapshot].
+type Usage struct {
+	Requests uint32 `json:"requests"`
 	// Failed are those that went wrong, but for those that the proxy rejected.
-	Failed   uint64    `json:"failed"`
-	Rejected uint64    `json:"rejected"`
-	LastAt   time.Time `json:"last_at"`
-	// P95MS is the time that 95 % of its remembered requests took, in milliseconds.
+	Failed   uint32 `json:"failed"`
+	Rejected uint32 `json:"rejected"`
+	// P95MS is the time that 95 % of those that were not rejected took, in milliseconds,
+	// estimated from a histogram.
 	P95MS float64 `json:"p95_ms"`
+	// LastAt is when the last one ended, which may be before the window; zero for none.
+	LastAt time.Time `json:"last_at,omitzero"`
+}
+
+// Client is what a client with a name has sent.
+type Client struct {
+	Name    string `json:"name"`
+	Account string `json:"account"`
+	Usage
+}
+
+// Route is what was sent to a route.
+type Route struct {
+	// Pattern is as in PROXY_ALLOW, presets expanded.
+	Pattern string `json:"route"`
+	Usage
 }

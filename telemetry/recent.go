@@ -51,10 +51,14 @@ type recent struct {
 	rejected    ring
 	seconds     [windowSeconds]second // a ring by time
 	latest      [event.Count]occurrence
-	denials     [event.Count]event.Denial
+	denials     [event.Count]*denial
 	retries     map[event.RetryOutcome]uint64
-	clients     map[string]*namedClient // by name
+	clients     map[string]*clientUsage // by name
 	byClient    *prometheus.CounterVec  // nil if no clients have names
+	patterns    []string                // the routes that are counted
+	routes      map[string]*usage       // by pattern
+	own         durations               // of the proxy, until Mimecast's response began
+	upstream    durations
 	quota       mimecast.Quota
 	quotaAt     time.Time          // zero before the first
 	tokenEvents []event.TokenEvent // oldest first
@@ -85,13 +89,15 @@ func (s *recent) addRequest(rec *record, o *outcome) {
 	} else {
 		s.requests.add(r, maxRequests)
 	}
-	s.countClient(&r, o)
+	s.countUsage(now, o)
 	sec := s.second(now.Unix())
 	sec.requests++
 	if o.attempts > 0 {
 		sec.responded++
 		sec.proxyTime += o.proxyTime
 		sec.upstream += o.upstream
+		s.own.add(now, r.OwnMS)
+		s.upstream.add(now, r.UpstreamMS)
 	}
 	if o.fault != "" {
 		sec.faults[row]++
@@ -99,9 +105,10 @@ func (s *recent) addRequest(rec *record, o *outcome) {
 	}
 }
 
-// namedClient is what is known of a client with a name.
-type namedClient struct {
-	event.Client
+// clientUsage is what a client with a name has sent.
+type clientUsage struct {
+	usage
+	account string
 	// counter is that of the client's latest status, and code is its index in statusLabels.
 	// To look one up by its labels costs the more the more clients there are.
 	counter prometheus.Counter
@@ -109,44 +116,58 @@ type namedClient struct {
 }
 
 // count counts a response in a vector.
-func (c *namedClient) count(vec *prometheus.CounterVec, status int) {
+func (c *clientUsage) count(vec *prometheus.CounterVec, client string, status int) {
 	if code := statusIndex(status); c.counter == nil || c.code != code {
-		c.counter, c.code = vec.WithLabelValues(c.Name, statusLabels[code]), code
+		c.counter, c.code = vec.WithLabelValues(client, statusLabels[code]), code
 	}
 	c.counter.Inc()
 }
 
-// countClient counts a request of a client with a name. Its mutex is held by the caller.
-func (s *recent) countClient(r *event.Request, o *outcome) {
-	if o.client == "" {
+// denial is how often requests were rejected for one reason. Those that passed count as
+// failed in its usage.
+type denial struct {
+	event.Denial
+	usage
+}
+
+// countUsage counts a request by client and by route. Its mutex is held by the caller.
+func (s *recent) countUsage(now time.Time, o *outcome) {
+	if o.client != "" {
+		c := entry(&s.clients, o.client)
+		c.account = o.account
+		c.add(now, o)
+		if s.byClient != nil {
+			c.count(s.byClient, o.client, o.status)
+		}
+	}
+	if len(s.patterns) == 0 {
 		return
 	}
-	c := s.clients[o.client]
-	if c == nil {
-		if s.clients == nil {
-			s.clients = make(map[string]*namedClient)
+	route := other
+	if slices.Contains(s.patterns, o.route) {
+		route = o.route
+	}
+	entry(&s.routes, route).add(now, o)
+}
+
+// entry returns what is at a key, which is made if it is missing.
+func entry[T any](all *map[string]*T, key string) *T {
+	one := (*all)[key]
+	if one == nil {
+		if *all == nil {
+			*all = make(map[string]*T)
 		}
-		c = &namedClient{Client: event.Client{Name: o.client}}
-		s.clients[o.client] = c
+		one = new(T)
+		(*all)[key] = one
 	}
-	if s.byClient != nil {
-		c.count(s.byClient, o.status)
-	}
-	c.Requests++
-	c.LastAt, c.Account = r.Time, o.account
-	switch {
-	case o.rejected():
-		c.Rejected++
-	case o.fault != "":
-		c.Failed++
-	}
+	return one
 }
 
 // keepClients forgets the clients that names does not have.
 func (s *recent) keepClients(names []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	maps.DeleteFunc(s.clients, func(name string, _ *namedClient) bool { return !slices.Contains(names, name) })
+	maps.DeleteFunc(s.clients, func(name string, _ *clientUsage) bool { return !slices.Contains(names, name) })
 }
 
 // ring holds the last requests of a kind.
@@ -176,11 +197,19 @@ func (s *recent) second(at int64) *second {
 func (s *recent) addDenial(now time.Time, reason event.Code, passed bool, method, path string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	d := &s.denials[reason.Index()]
+	row := reason.Index()
+	d := s.denials[row]
+	if d == nil {
+		d = new(denial)
+		s.denials[row] = d
+	}
+	step := d.step(now)
 	d.Reason, d.LastAt, d.LastMethod, d.LastPath = reason, now.UTC().Truncate(time.Millisecond), method, truncate(path, maxShownPath)
 	d.Count++
+	step.rejected++
 	if passed {
 		d.Passed++
+		step.failed++
 	}
 }
 

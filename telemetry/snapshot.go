@@ -24,21 +24,17 @@ func (t *Telemetry) Snapshot() event.Snapshot {
 		snap.Quotas = read()
 	}
 	seconds := new([windowSeconds]second)
-	t.recent.copyTo(&snap, seconds)
+	t.recent.copyTo(&snap, seconds, now)
 	snap.Running = t.inFlightList.running(now)
 	slices.SortFunc(snap.Requests, func(a, b event.Request) int { return cmp.Compare(b.Seq, a.Seq) })
 	snap.Points = points(seconds, now.Unix())
 	snap.Faults, snap.LastMinute = count(seconds, now.Unix(), snap.Faults)
-	snap.Latency = latency(snap.Requests)
-	for i := range snap.Clients {
-		snap.Clients[i].P95MS = slowest(snap.Requests, snap.Clients[i].Name)
-	}
 	return snap
 }
 
 // copyTo copies what is remembered. The sums are worked out by the caller,
 // without the lock. Faults gets what is known of each kind, by index.
-func (s *recent) copyTo(snap *event.Snapshot, seconds *[windowSeconds]second) {
+func (s *recent) copyTo(snap *event.Snapshot, seconds *[windowSeconds]second, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	snap.Total = s.total
@@ -47,16 +43,7 @@ func (s *recent) copyTo(snap *event.Snapshot, seconds *[windowSeconds]second) {
 	for i, k := range kinds {
 		snap.Faults[i] = event.Fault{Code: k.Code, Component: k.Component, Rejected: k.Rejected(), LastAt: s.latest[i].at, LastError: s.latest[i].text}
 	}
-	snap.Denials = []event.Denial{}
-	for _, d := range s.denials {
-		if d.Count > 0 {
-			snap.Denials = append(snap.Denials, d)
-		}
-	}
-	snap.Clients = []event.Client{}
-	for _, name := range slices.Sorted(maps.Keys(s.clients)) {
-		snap.Clients = append(snap.Clients, s.clients[name].Client)
-	}
+	s.copyUsage(snap, now)
 	snap.Retries = map[event.RetryOutcome]uint64{}
 	maps.Copy(snap.Retries, s.retries)
 	if !s.quotaAt.IsZero() {
@@ -68,9 +55,45 @@ func (s *recent) copyTo(snap *event.Snapshot, seconds *[windowSeconds]second) {
 	*seconds = s.seconds
 }
 
+// copyUsage copies what is counted by client, route and reason.
+func (s *recent) copyUsage(snap *event.Snapshot, now time.Time) {
+	snap.Denials = []event.Denial{}
+	for _, d := range s.denials {
+		if d != nil {
+			counted := d.sum(now)
+			d.Window, d.WindowPassed = counted.Rejected, counted.Failed
+			snap.Denials = append(snap.Denials, d.Denial)
+		}
+	}
+	snap.Clients = []event.Client{}
+	for _, name := range slices.Sorted(maps.Keys(s.clients)) {
+		c := s.clients[name]
+		snap.Clients = append(snap.Clients, event.Client{Name: name, Account: c.account, Usage: c.sum(now)})
+	}
+	snap.Routes = []event.Route{}
+	for _, pattern := range append(slices.Clone(s.patterns), other) {
+		u := s.routes[pattern]
+		switch {
+		case u != nil:
+			snap.Routes = append(snap.Routes, event.Route{Pattern: pattern, Usage: u.sum(now)})
+		case pattern != other:
+			snap.Routes = append(snap.Routes, event.Route{Pattern: pattern})
+		}
+	}
+	own, upstream := s.own.sum(now), s.upstream.sum(now)
+	snap.Latency = event.Latency{
+		Count:    own.count(),
+		OwnP50MS: own.quantile(50), OwnP95MS: own.quantile(95),
+		UpstreamP50MS: upstream.quantile(50), UpstreamP95MS: upstream.quantile(95),
+	}
+}
+
+// windowStart returns the second that the window begins at, which is that of a step.
+func windowStart(now int64) int64 { return (now/stepSeconds+1)*stepSeconds - windowSeconds }
+
 // points sums the seconds of the window up by steps.
 func points(seconds *[windowSeconds]second, now int64) []event.Point {
-	first := (now/stepSeconds+1)*stepSeconds - windowSeconds
+	first := windowStart(now)
 	out := make([]event.Point, windowSeconds/stepSeconds)
 	responded := make([]uint32, len(out))
 	for i := range out {
@@ -100,11 +123,11 @@ func addSecond(p *event.Point, sec *second) {
 	for f, n := range sec.faults {
 		switch kinds[f].Component {
 		case event.ComponentClient:
-			p.Tool += n
+			p.Client += n
 		case event.ComponentProxy:
 			p.Proxy += n
 		case event.ComponentCredentials:
-			p.Token += n
+			p.Credentials += n
 		case event.ComponentMimecast:
 			p.Mimecast += n
 		}
@@ -120,7 +143,7 @@ func count(seconds *[windowSeconds]second, now int64, all []event.Fault) ([]even
 	var requests uint32
 	for i := range seconds {
 		sec := &seconds[i]
-		if sec.at <= now-windowSeconds || sec.at > now {
+		if sec.at < windowStart(now) || sec.at > now {
 			continue
 		}
 		lately := sec.at > now-60
@@ -139,41 +162,4 @@ func count(seconds *[windowSeconds]second, now int64, all []event.Fault) ([]even
 		return cmp.Or(cmp.Compare(b.LastMinute, a.LastMinute), cmp.Compare(b.Window, a.Window))
 	})
 	return all, requests
-}
-
-func latency(requests []event.Request) event.Latency {
-	var proxyTime, upstream []float64
-	for _, r := range requests {
-		if r.UpstreamMS > 0 {
-			proxyTime = append(proxyTime, r.OwnMS)
-			upstream = append(upstream, r.UpstreamMS)
-		}
-	}
-	slices.Sort(proxyTime)
-	slices.Sort(upstream)
-	return event.Latency{
-		Count:    len(proxyTime),
-		OwnP50MS: quantile(proxyTime, 50), OwnP95MS: quantile(proxyTime, 95),
-		UpstreamP50MS: quantile(upstream, 50), UpstreamP95MS: quantile(upstream, 95),
-	}
-}
-
-// slowest returns the time that 95 % of a client's requests took, in milliseconds.
-func slowest(requests []event.Request, client string) float64 {
-	var took []float64
-	for _, r := range requests {
-		if r.Client == client {
-			took = append(took, r.DurationMS)
-		}
-	}
-	slices.Sort(took)
-	return quantile(took, 95)
-}
-
-// quantile returns the value that percent of the sorted values do not exceed.
-func quantile(sorted []float64, percent int) float64 {
-	if len(sorted) == 0 {
-		return 0
-	}
-	return sorted[(len(sorted)*percent+99)/100-1]
 }

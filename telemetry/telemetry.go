@@ -86,6 +86,7 @@ func New(o Options) (*Telemetry, error) {
 		started: time.Now().Round(0), version: cmp.Or(o.Version, "unknown"),
 		onEnd: o.Ended, state: o.State,
 	}
+	t.recent.patterns = o.Routes
 	t.metrics = newMetrics(o, t)
 	t.recent.byClient = t.metrics.byClient
 	if w, ok := o.Output.(*LogWriter); ok {
