@@ -11,36 +11,40 @@ import (
 // template: one calls methods by their names, and a linker that does not know
 // which keeps every exported method of the whole program.
 
-// document is the page: the status, its requests filtered by f, and the buttons.
-func document(s *Status, f filter, actions []Action) g.Node {
+// document is the page: the status, its requests filtered by f, the settings, and the
+// buttons.
+func document(s *Status, f filter, settings []Setting, actions []Action) g.Node {
 	return html.Doctype(el("html", attr("lang", "en"),
-		head(s.Diagnosis.Text),
+		head(capitalize(string(s.Health.State))+": "+headline(&s.Health.Judgment)),
 		el("body",
 			el("a", class("skip"), attr("href", "#requests"), text("To the list of requests")),
 			header(s, len(actions) > 0),
 			el("main",
 				announcements(),
-				diagnosisBanner(&s.Diagnosis),
+				healthBanner(s),
 				stageCards(s),
 				demoCard(actions),
 				trafficCard(s),
 				el("div", class("pair"), tokenCard(s), problemsCard(s)),
-				accountsCard(s),
-				clientsCard(s),
-				quotasCard(s),
+				// A part of which page.js takes over what was not there at first.
+				el("div", id("tables"), class("tables"), dataLive(), runningCard(s), accountsCard(s), clientsCard(s), routesCard(s), quotasCard(s)),
 				requestsCard(s, f),
+				historyCard(s),
+				settingsCard(settings, s.Now),
+				ticketCard(s),
+				codesCard(),
 			),
 			footer(s),
 		),
 	))
 }
 
-func head(diagnosis string) g.Node {
+func head(title string) g.Node {
 	return el("head",
 		el("meta", attr("charset", "utf-8")),
 		el("meta", attr("name", "viewport"), attr("content", "width=device-width, initial-scale=1")),
 		el("meta", attr("name", "color-scheme"), attr("content", "light dark")),
-		el("title", text(diagnosis+" Mimecast Proxy")),
+		el("title", text(title+" Mimecast Proxy")),
 		el("link", attr("rel", "icon"), attr("href", assetPaths["icon.svg"]), attr("type", "image/svg+xml")),
 		el("link", attr("rel", "stylesheet"), attr("href", assetPaths["page.css"])),
 		el("script", attr("src", assetPaths["page.js"]), boolAttr("defer")),
@@ -56,12 +60,13 @@ func header(s *Status, demo bool) g.Node {
 			g.If(demo, g.Group{text(" "), textEl("span", "tag", "demo")}),
 		),
 		el("dl", class("account"),
-			definition("Account", text(cmp.Or(s.Account.ClientID, "unknown"))),
+			definition("Client ID", text(cmp.Or(s.Account.ClientID, "unknown"))),
 			known("Region", s.Account.Region),
 			known("API", s.Account.BaseURL),
 			known("Credentials from", s.Account.Credentials),
-			known("Takes requests at", s.Listen),
+			known("Listens at", s.Listen),
 		),
+		el("button", id("zone"), attr("type", "button"), attr("aria-pressed", "false"), boolAttr("hidden"), text("Local time")),
 	)
 }
 
@@ -69,25 +74,14 @@ func header(s *Status, demo bool) g.Node {
 func announcements() g.Node {
 	return g.Group{
 		el("p", id("lost"), class("lost"), attr("role", "alert"), boolAttr("hidden"),
-			text("No contact with the proxy since "), el("span", id("lost-since")), text(". What is shown below is old.")),
+			text("No contact with the proxy since "), el("span", id("lost-since")), text(". The page below is old.")),
 		el("p", id("said"), class("unseen"), attr("role", "status"), attr("aria-live", "polite")),
 	}
 }
 
-func diagnosisBanner(d *Diagnosis) g.Node {
-	return el("section", id("verdict"), class("verdict "+d.State), dataLive(), attr("data-state", d.State+" "+string(d.Component)), attr("aria-label", "Verdict"),
-		statusLight(d.State),
-		el("div",
-			textEl("p", "answer", d.Text),
-			// page.js has both read out as one text.
-			g.If(d.Advice != "", g.Group{text(" "), textEl("p", "advice", printable(d.Advice))}),
-		),
-	)
-}
-
 func footer(s *Status) g.Node {
 	return el("footer",
-		el("p", id("as-of"), dataLive(), text("As of "), timeEl(s.Now, formatClock(s.Now)+" UTC"), text(", up "+formatDuration(s.Now.Sub(s.Started))+".")),
+		el("p", id("as-of"), dataLive(), text("As of "), stamp(s.Now), text(", up "+formatDuration(s.Now.Sub(s.Started))+".")),
 		el("p",
 			text("The same as JSON: "), el("a", attr("href", "/api/status"), text("/api/status")),
 			text(". For Prometheus: "), el("a", attr("href", "/metrics"), text("/metrics")), text("."),

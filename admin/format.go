@@ -10,9 +10,6 @@ import (
 	"unicode/utf8"
 )
 
-// states are the labels of the states.
-var states = map[string]string{stateOK: "fine", stateWatch: "check", stateBad: "at fault"}
-
 // formatDuration returns a duration in its two largest units.
 func formatDuration(d time.Duration) string {
 	s := int64(d.Round(time.Second) / time.Second)
@@ -72,8 +69,35 @@ func plural[N int | uint32 | uint64 | int64](n N, noun string) string {
 	return fmt.Sprintf("%d %ss", n, noun)
 }
 
-// formatClock returns a time as the log has it, without the day.
-func formatClock(t time.Time) string { return t.UTC().Format("15:04:05") }
+// dateTime is how the page writes times.
+const dateTime = "2006-01-02 15:04:05"
+
+// formatStamp returns a time with its zone.
+func formatStamp(t time.Time) string { return t.UTC().Format(dateTime) + " UTC" }
+
+// formatWindow returns a window as it follows "the last".
+func formatWindow(seconds int) string {
+	switch {
+	case seconds == 60:
+		return "minute"
+	case seconds%60 == 0:
+		return fmt.Sprintf("%d minutes", seconds/60)
+	default:
+		return fmt.Sprintf("%d s", seconds)
+	}
+}
+
+// formatBytes returns a number of bytes.
+func formatBytes(n int64) string {
+	switch {
+	case n < 1<<10:
+		return fmt.Sprintf("%d B", n)
+	case n < 1<<20:
+		return fmt.Sprintf("%d KiB", n>>10)
+	default:
+		return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
+	}
+}
 
 // formatCount returns a count; a question mark for nil.
 func formatCount(v *float64) string {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"strconv"
-	"strings"
 
 	g "maragu.dev/gomponents"
 
@@ -17,8 +16,12 @@ func accountsCard(s *Status) g.Node {
 	if len(s.Accounts) < 2 {
 		return nil
 	}
-	return tableCard("accounts", "Accounts", []string{"Account", "Client ID", "API", "Token", "In flight"}, s.Accounts, func(a Account) []string {
-		return []string{a.Name, a.ClientID, cmp.Or(a.Region, a.BaseURL), tokenSummary(s, a.Token), strconv.Itoa(a.InFlight)}
+	columns := []column{{Name: "Account"}, {Name: "State"}, {Name: "Client ID"}, {Name: "API"}, {Name: "Token"}, {Name: "In flight now"}}
+	return tableCard("accounts", "Accounts", columns, s.Accounts, func(a Account) []g.Node {
+		return []g.Node{
+			text(a.Name), judged(s.Health.Accounts, a.Name, s.Now), text(a.ClientID), text(cmp.Or(a.Region, a.BaseURL)),
+			text(tokenSummary(s, a.Token)), text(strconv.Itoa(a.InFlight)),
+		}
 	})
 }
 
@@ -26,7 +29,7 @@ func accountsCard(s *Status) g.Node {
 func tokenSummary(s *Status, t TokenState) string {
 	switch {
 	case t.Refused:
-		return "credentials refused"
+		return "none: credentials rejected"
 	case t.LastError != "" && t.Valid:
 		return "not renewed, expires " + formatUntil(t.Expiry, s.Now)
 	case t.LastError != "":
@@ -47,73 +50,70 @@ func clientsCard(s *Status) g.Node {
 	if len(s.Clients) == 0 {
 		return nil
 	}
-	return tableCard("clients", "Clients since the start", []string{"Client", "Account", "Requests", "Failed", "Rejected", "95 % within", "Last request"}, s.Clients, func(c event.Client) []string {
-		return []string{
-			c.Name, c.Account, strconv.FormatUint(c.Requests, 10), strconv.FormatUint(c.Failed, 10), strconv.FormatUint(c.Rejected, 10),
-			formatMS(c.P95MS), formatAgo(s.Now, c.LastAt),
-		}
+	columns := append([]column{{Name: "Client"}, {Name: "State"}, {Name: "Account"}}, usageColumns...)
+	return tableCard("clients", fmt.Sprintf("Clients in the last %d minutes", s.minutes()), columns, s.Clients, func(c event.Client) []g.Node {
+		return append([]g.Node{text(c.Name), judged(s.Health.Clients, c.Name, s.Now), text(c.Account)}, usageCells(s, c.Usage)...)
 	})
 }
 
-// quotasCard has a row for each function whose quota is known.
-func quotasCard(s *Status) g.Node {
-	if len(s.Quotas) == 0 {
+// routesCard has a row for each route of PROXY_ALLOW.
+func routesCard(s *Status) g.Node {
+	if len(s.Routes) == 0 {
 		return nil
 	}
-	return tableCard("quotas", "Mimecast's quotas", []string{"Function", "Account", "Left", "Resets", "Calls in this window", "Paced since the start"}, s.Quotas, func(q event.Quota) []string {
-		reset := ""
-		if !q.Reset.IsZero() {
-			reset = formatUntil(q.Reset, s.Now)
-		}
-		return []string{printable(q.Path), q.Account, fmt.Sprintf("%d of %d", q.Remaining, q.Limit), reset, usedBy(q), paced(q)}
+	columns := append([]column{{Name: "Route"}}, usageColumns...)
+	return tableCard("routes", fmt.Sprintf("Routes in the last %d minutes", s.minutes()), columns, s.Routes, func(r event.Route) []g.Node {
+		return append([]g.Node{el("code", text(printable(r.Pattern)))}, usageCells(s, r.Usage)...)
 	})
 }
 
-// usedBy says who made the calls of a window.
-func usedBy(q event.Quota) string {
-	var users []string
-	for _, c := range q.Clients {
-		users = append(users, fmt.Sprintf("%s %d", printable(c.Client), c.Calls))
+var usageColumns = []column{{Name: "Requests", Numeric: true}, {Name: "Failed", Numeric: true}, {Name: "Rejected", Numeric: true}, {Name: "95 % within", Numeric: true}, {Name: "Last request"}}
+
+func usageCells(s *Status, u event.Usage) []g.Node {
+	number := func(n uint32) g.Node { return text(strconv.FormatUint(uint64(n), 10)) }
+	took, last := text(""), text("none since the start")
+	if u.P95MS > 0 {
+		took = text(formatMS(u.P95MS))
 	}
-	if q.Others > 0 {
-		users = append(users, fmt.Sprintf("elsewhere %d", q.Others))
+	if !u.LastAt.IsZero() {
+		last = timeEl(u.LastAt, formatAgo(s.Now, u.LastAt))
 	}
-	if q.Limited > 0 {
-		users = append(users, fmt.Sprintf("%d got 429", q.Limited))
-	}
-	return strings.Join(users, ", ")
+	return []g.Node{number(u.Requests), number(u.Failed), number(u.Rejected), took, last}
 }
 
-// paced says what pacing did.
-func paced(q event.Quota) string {
-	var did []string
-	for _, o := range event.PaceOutcomes {
-		if n := q.Paced[o]; n > 0 {
-			did = append(did, fmt.Sprintf("%d %s", n, o.Summary()))
-		}
-	}
-	if q.Waiting > 0 {
-		did = append(did, fmt.Sprintf("%d waiting now", q.Waiting))
-	}
-	return strings.Join(did, ", ")
+// column is the head of a table's column.
+type column struct {
+	Name    string
+	Numeric bool
+	zone    bool // its times are in the zone that the page shows
 }
 
-// tableCard is a card with a table, of which the first column names the row. It names its
-// roles for the same reason as requestTable. On phones page.css shows the name of a column
-// before each of its cells.
-func tableCard[T any](name, title string, columns []string, rows []T, cells func(T) []string) g.Node {
+// zoned is a column of times.
+func zoned(name string) column { return column{Name: name, zone: true} }
+
+func (c column) head() g.Node {
+	return el("th", attr("role", "columnheader"), attr("scope", "col"), g.If(c.Numeric, class("num")), text(c.Name), g.If(c.zone, g.Group{text(", "), zone()}))
+}
+
+// tableCard is a card with a table.
+func tableCard[T any](name, title string, columns []column, rows []T, cells func(T) []g.Node) g.Node {
+	return card(name, "card", title, table(name+"-title", columns, rows, cells))
+}
+
+// table is a table, of which the first column names the row. It names its roles for the
+// same reason as requestTable. On phones page.css shows the name of a column before each
+// of its cells.
+func table[T any](label string, columns []column, rows []T, cells func(T) []g.Node) g.Node {
 	role := func(of string) g.Node { return attr("role", of) }
-	return card(name, "card", title, el("table", class("plain"), role("table"), attr("aria-labelledby", name+"-title"),
-		el("thead", role("rowgroup"), el("tr", role("row"), g.Map(columns, func(column string) g.Node {
-			return el("th", role("columnheader"), attr("scope", "col"), text(column))
-		}))),
+	return el("table", class("plain"), role("table"), attr("aria-labelledby", label),
+		el("thead", role("rowgroup"), el("tr", role("row"), g.Map(columns, column.head))),
 		el("tbody", role("rowgroup"), g.Map(rows, func(row T) g.Node {
-			texts := cells(row)
-			tr := g.Group{role("row"), el("th", role("rowheader"), attr("scope", "row"), text(texts[0]))}
-			for i, cell := range texts[1:] {
-				tr = append(tr, el("td", role("cell"), attr("data-column", columns[i+1]), text(cell)))
+			nodes := cells(row)
+			tr := g.Group{role("row"), el("th", role("rowheader"), attr("scope", "row"), nodes[0])}
+			for i, cell := range nodes[1:] {
+				tr = append(tr, el("td", role("cell"), attr("data-column", columns[i+1].Name), g.If(columns[i+1].Numeric, class("num")), cell))
 			}
 			return el("tr", tr...)
 		})),
-	))
+	)
 }

@@ -4,6 +4,8 @@ import (
 	"time"
 
 	g "maragu.dev/gomponents"
+
+	"mimecast-proxy/event"
 )
 
 // The page is built of nodes, which escape every text and every attribute. They
@@ -39,8 +41,8 @@ func card(name, of, title string, with ...g.Node) g.Node {
 }
 
 // statusLight shows a state by color and shape. Screen readers skip it.
-func statusLight(state string) g.Node {
-	return el("span", class("lamp "+state), attr("aria-hidden", "true"))
+func statusLight(state event.HealthState) g.Node {
+	return el("span", class("lamp "+string(state)), attr("aria-hidden", "true"))
 }
 
 // definition is a term and its value in a description list.
@@ -52,6 +54,17 @@ func definition(term string, is ...g.Node) g.Node {
 func timeEl(t time.Time, words string) g.Node {
 	return el("time", attr("datetime", t.UTC().Format(time.RFC3339)), text(words))
 }
+
+// clock is a time with its date. page.js shows local time on demand.
+func clock(t time.Time) g.Node {
+	return el("time", class("at"), attr("datetime", t.UTC().Format(time.RFC3339)), text(t.UTC().Format(dateTime)))
+}
+
+// stamp is a time with its zone.
+func stamp(t time.Time) g.Node { return g.Group{clock(t), text(" "), zone()} }
+
+// zone is the zone of a clock.
+func zone() g.Node { return textEl("span", "zone", "UTC") }
 
 // isolated keeps a client's text from changing the direction of the text around it.
 func isolated(with ...g.Node) g.Node { return el("bdi", class("path"), g.Group(with)) }

@@ -71,10 +71,17 @@ func (h *handler) addPage() {
 	}
 }
 
+func (h *handler) settings() []Setting {
+	if h.options.Support == nil {
+		return nil
+	}
+	return h.options.Support().Settings
+}
+
 func (h *handler) page(w http.ResponseWriter, r *http.Request) {
 	s := h.current()
 	var body bytes.Buffer
-	_ = document(&s, newFilter(r.URL.Query()), h.options.Demo).Render(&body) // a buffer takes it all
+	_ = document(&s, newFilter(r.URL.Query()), h.settings(), h.options.Demo).Render(&body) // a buffer takes it all
 	w.Header().Set("Content-Security-Policy", policy)
 	// With no-referrer a browser calls the origin of the page's own forms null.
 	w.Header().Set("Referrer-Policy", "same-origin")

@@ -19,6 +19,10 @@ const (
 
 // plot is a stack of series over time.
 type plot struct {
+	name string
+	// first is the first step, in Unix seconds, and step how many seconds each has.
+	first int64
+	step, steps int
 	Caption string
 	Legend  []entry
 	// Top is the value at the upper edge, Upper how it is written there.
@@ -50,7 +54,7 @@ type layer struct {
 
 // stack draws layers on top of each other.
 func stack(points []event.Point, layers ...layer) plot {
-	p := plot{Series: make([]series, len(layers))}
+	p := plot{steps: len(points), Series: make([]series, len(layers))}
 	for _, point := range points {
 		sum := 0.0
 		for _, l := range layers {
@@ -123,15 +127,16 @@ func axis(minutes int) []string {
 
 func (p plot) figure() g.Node {
 	return el("figure",
-		el("figcaption",
+		el("figcaption", id(p.name+"-caption"),
 			textEl("span", "caption", p.Caption),
 			el("ul", class("legend"), g.Map(p.Legend, func(e entry) g.Node { return textEl("li", e.Class, e.Text) })),
 		),
-		el("div", class("plot"),
+		el("div", id(p.name), class("plot"), attr("data-first", fmt.Sprint(p.first)), attr("data-seconds", strconv.Itoa(p.step)), attr("data-steps", strconv.Itoa(p.steps)),
 			textEl("span", "top-value", p.Upper),
 			p.bars(),
 			el("div", class("axis"), attr("aria-hidden", "true"), g.Map(p.Axis, func(mark string) g.Node { return el("span", text(mark)) })),
 		),
+		el("p", id(p.name+"-reading"), class("reading"), attr("aria-hidden", "true")),
 	)
 }
 

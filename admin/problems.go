@@ -1,19 +1,22 @@
 package admin
 
 import (
+	"cmp"
 	"fmt"
-	"slices"
 
 	g "maragu.dev/gomponents"
 
 	"mimecast-proxy/event"
 )
 
+// maxExamples is how many requests are shown for each code.
+const maxExamples = 3
+
 func problemsCard(s *Status) g.Node {
-	return card("wrong", "card", "What went wrong",
+	return card("wrong", "card", fmt.Sprintf("Errors in the last %d minutes", s.minutes()),
 		g.Map(s.Warnings, warning),
 		faultList(s),
-		el("h3", text("What the proxy rejected")),
+		el("h3", text(fmt.Sprintf("Rejected in the last %d minutes", s.minutes()))),
 		denialList(s),
 	)
 }
@@ -24,45 +27,80 @@ func warning(s string) g.Node {
 
 // faultList leaves out rejections, which denialList shows.
 func faultList(s *Status) g.Node {
-	faults := slices.DeleteFunc(slices.Clone(s.Faults), func(f event.Fault) bool {
-		return slices.ContainsFunc(s.Denials, func(d event.Denial) bool { return d.Reason == f.Code })
-	})
-	if len(faults) == 0 {
-		return textEl("p", "muted", fmt.Sprintf("Nothing in the last %d minutes.", s.minutes()))
+	var items g.Group
+	for _, f := range s.Faults {
+		if !f.Code.Kind().Rejection {
+			items = append(items, problemItem(s, f.Code, plural(f.Window, "request")+", last "+formatAgo(s.Now, f.LastAt), f.LastError))
+		}
 	}
-	return el("ul", class("faults"), g.Map(faults, func(f event.Fault) g.Node {
-		return problemItem(f.Code,
-			textEl("b", "culprit "+string(f.Component), capitalize(string(f.Component))),
-			textEl("p", "when", fmt.Sprintf("%d in %d min, %d in the last one; most recently %s", f.Window, s.minutes(), f.LastMinute, formatAgo(s.Now, f.LastAt))),
-			g.If(saysMore(f), textEl("p", "detail", printable(f.LastError))))
-	}))
-}
-
-// saysMore reports whether the last error of a fault has to be shown beside its summary
-// and remedy. A client's own mistakes are for its own log.
-func saysMore(f event.Fault) bool {
-	return f.LastError != "" && f.LastError != f.Code.Kind().Explanation() && f.Component != event.ComponentClient
+	if len(items) == 0 {
+		return textEl("p", "muted", "None.")
+	}
+	return el("ul", class("faults"), items)
 }
 
 func denialList(s *Status) g.Node {
-	if len(s.Denials) == 0 {
-		return textEl("p", "muted", "Nothing since the start.")
-	}
-	return el("ul", class("faults"), g.Map(s.Denials, func(d event.Denial) g.Node {
-		count := fmt.Sprintf("%d since the start", d.Count)
-		if d.Passed > 0 {
-			count += fmt.Sprintf(", of which %d passed (PROXY_ALLOW_MODE=report)", d.Passed)
+	var items g.Group
+	for _, d := range s.Denials {
+		if d.Window == 0 {
+			continue
 		}
-		return problemItem(d.Reason,
-			el("code", text(string(d.Reason))),
-			el("p", class("when"),
-				text(count+"; most recently "+formatAgo(s.Now, d.LastAt)),
-				g.If(d.LastPath != "", g.Group{text(": "), isolated(text(printable(d.LastMethod) + " " + printable(d.LastPath)))})))
-	}))
+		count := plural(d.Window, "request")
+		if d.WindowPassed > 0 {
+			count += fmt.Sprintf(", %d of them passed (PROXY_ALLOW_MODE=report)", d.WindowPassed)
+		}
+		items = append(items, problemItem(s, d.Reason, count+", last "+formatAgo(s.Now, d.LastAt), ""))
+	}
+	if len(items) == 0 {
+		return textEl("p", "muted", "None.")
+	}
+	return el("ul", class("faults"), items)
 }
 
-// problemItem is a list item for a code: a label, the summary, details and the remedy.
-func problemItem(code event.Code, whose g.Node, more ...g.Node) g.Node {
+// problemItem is a list item for a code: component, summary, numbers, the last requests
+// and the remedy.
+func problemItem(s *Status, code event.Code, numbers, lastError string) g.Node {
 	k := code.Kind()
-	return el("li", el("p", class("what"), whose, text(" "+k.Summary)), g.Group(more), textEl("p", "do", k.Remedy))
+	return el("li",
+		el("p", class("what"), textEl("b", "component "+string(k.Component), componentNames[k.Component]+":"), text(" "+k.Summary+" "), codeLink(string(code))),
+		textEl("p", "when", numbers),
+		examples(s, k, lastError),
+		textEl("p", "do", k.Remedy))
+}
+
+// examples are the last requests with a code. What the summary and the remedy do not say
+// stands once before those that it is about.
+func examples(s *Status, k event.Kind, lastError string) g.Node {
+	requests := lastErrors(s, maxExamples, func(r event.Request) bool { return r.Fault == k.Code })
+	if len(requests) == 0 {
+		return detail(k, lastError)
+	}
+	var all, list g.Group
+	said := ""
+	end := func() {
+		if len(list) > 0 {
+			all = append(all, el("ul", class("examples"), list))
+		}
+		list = nil
+	}
+	for i, r := range requests {
+		if i == 0 || r.Error != said {
+			end()
+			said = r.Error
+			all = append(all, detail(k, said))
+		}
+		list = append(list, example(r))
+	}
+	end()
+	return all
+}
+
+// detail shows the text of an error if it says more than its code.
+func detail(k event.Kind, explanation string) g.Node {
+	return g.If(explanation != "" && explanation != k.Explanation(), textEl("p", "detail", printable(explanation)))
+}
+
+func example(r event.Request) g.Node {
+	return el("li", stamp(r.Time), text(" "), requestLine(r.Method, r.Path), text(fmt.Sprintf(": %d, client ", r.Status)), clientName(cmp.Or(r.Client, "unknown"), r.Account),
+		g.Map(ids(r), func(id string) g.Node { return g.Group{text(" "), textEl("span", "id", id)} }))
 }

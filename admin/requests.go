@@ -14,7 +14,7 @@ import (
 
 func requestsCard(s *Status, f filter) g.Node {
 	return el("section", id("requests"), class("card"), attr("aria-labelledby", "requests-title"), attr("tabindex", "-1"),
-		el("div", class("bar"), el("h2", id("requests-title"), text("The last requests")), f.form()),
+		el("div", class("bar"), el("h2", id("requests-title"), text("Last requests")), f.form()),
 		el("div", id("list"), dataLive(), requestList(s, f)),
 	)
 }
@@ -22,31 +22,25 @@ func requestsCard(s *Status, f filter) g.Node {
 // requestList has the requests that f lets through.
 func requestList(s *Status, f filter) g.Node {
 	shown := f.apply(s.Requests)
-	list := g.Group{textEl("p", "muted count", fmt.Sprintf("%d of %d, newest first. Times are UTC.", len(shown), len(s.Requests)))}
+	list := g.Group{textEl("p", "muted count", fmt.Sprintf("%d of the last %d, newest first. Search finds what a row shows, apart from times.", len(shown), len(s.Requests)))}
 	switch {
 	case len(shown) > 0:
 		return append(list, requestTable(shown))
 	case len(s.Requests) > 0:
-		return append(list, textEl("p", "empty", "None of them fits the filter."))
+		return append(list, textEl("p", "empty", "No request matches the filter."))
 	case s.Listen != "":
-		return append(list, textEl("p", "empty", "No request has come yet to "+s.Listen+"."))
+		return append(list, textEl("p", "empty", "No request yet at "+s.Listen+"."))
 	default:
-		return append(list, textEl("p", "empty", "No request has come yet."))
+		return append(list, textEl("p", "empty", "No request yet."))
 	}
 }
 
 // requestTable names its roles: on phones, page.css displays rows as blocks, and browsers
 // then no longer treat it as a table.
 func requestTable(requests []event.Request) g.Node {
-	column := func(name string, with ...g.Node) g.Node {
-		return el("th", attr("role", "columnheader"), attr("scope", "col"), g.Group(with), text(name))
-	}
-	numeric := class("num")
+	columns := []column{zoned("Time"), {Name: "Status"}, {Name: "Request"}, {Name: "Client"}, {Name: "Took", Numeric: true}, {Name: "At Mimecast", Numeric: true}, {Name: "IDs"}}
 	return el("table", attr("role", "table"), attr("aria-labelledby", "requests-title"),
-		el("thead", attr("role", "rowgroup"), el("tr", attr("role", "row"),
-			column("Time"), column("Status"), column("Request"), column("Took", numeric), column("of it Mimecast", numeric),
-			column("Retried"), column("Mimecast's request ID"),
-		)),
+		el("thead", attr("role", "rowgroup"), el("tr", attr("role", "row"), g.Map(columns, column.head))),
 		el("tbody", attr("role", "rowgroup"), g.Map(requests, row)),
 	)
 }
@@ -55,27 +49,45 @@ func row(r event.Request) g.Node {
 	cell := func(of string, with ...g.Node) g.Node {
 		return el("td", attr("role", "cell"), class(of), g.Group(with))
 	}
+	lines := func(of string, all []string) g.Node {
+		return g.Map(all, func(line string) g.Node { return textEl("span", of, line) })
+	}
+	t := textsOf(r)
 	return el("tr", attr("role", "row"), class(statusClass(r)),
-		cell("time", timeEl(r.Time, formatClock(r.Time))),
-		cell("status", textEl("span", "badge "+statusClass(r), strconv.Itoa(r.Status))),
-		cell("request", isolated(el("b", text(printable(r.Method))), text(" "+printable(r.Path))), problemText(r)),
+		cell("time", clock(r.Time)),
+		cell("status", textEl("span", "badge "+statusClass(r), t.status), g.If(t.retried != "", g.Group{text(" "), textEl("span", "tag", t.retried)})),
+		cell("request", isolated(el("b", text(t.method)), text(" "+t.path)),
+			g.If(r.Fault != "", el("span", class("detail"), text(t.problem+" "), codeLink(string(r.Fault))))),
+		cell("client", lines("line", t.client)),
 		cell("num took", text(formatMS(r.DurationMS))),
 		cell("num upstream", g.If(r.UpstreamMS != 0, text(formatMS(r.UpstreamMS)))),
-		cell("again", g.If(r.Retried, textEl("span", "tag", "retried"))),
-		cell("id", text(printable(r.MimecastID))),
+		cell("id", lines("line", t.ids)),
 	)
 }
 
-// problemText shows what went wrong with r, if anything did.
-func problemText(r event.Request) g.Node {
-	what := printable(r.Error)
-	if r.Fault != "" {
-		what = r.Fault.Kind().Summary
-		if r.Error != "" && r.Error != r.Fault.Kind().Explanation() && r.Component != event.ComponentClient {
-			what += " (" + printable(r.Error) + ")"
-		}
+// texts are what a row shows of a request, apart from times. A search looks at these and
+// at nothing else, so that a match can always be seen.
+type texts struct {
+	method, path, status, retried, problem string
+	client, ids                            []string
+}
+
+func textsOf(r event.Request) texts {
+	t := texts{method: printable(r.Method), path: printable(r.Path), status: strconv.Itoa(r.Status), client: []string{printable(r.Client)}, ids: ids(r)}
+	if r.Retried {
+		t.retried = "retried"
 	}
-	return g.If(what != "", textEl("span", "detail", what))
+	if r.Fault != "" {
+		k := r.Fault.Kind()
+		t.problem = componentNames[k.Component] + ": " + k.Summary
+	}
+	if r.Account != "" {
+		t.client = append(t.client, "account "+printable(r.Account))
+	}
+	if r.Route != "" {
+		t.client = append(t.client, "route "+printable(r.Route))
+	}
+	return t
 }
 
 // statusClass returns how a request's status is coloured.
@@ -84,7 +96,7 @@ func statusClass(r event.Request) string {
 	case r.Fault == "":
 		return "fine"
 	case r.Component == event.ComponentClient:
-		return "tool"
+		return "client"
 	default:
 		return "failed"
 	}
@@ -99,7 +111,7 @@ type filter struct {
 
 type choice struct{ Value, Label string }
 
-var views = []choice{{"all", "all"}, {"wrong", "that went wrong"}, {"retried", "sent again"}, {"slow", "over one second"}}
+var views = []choice{{"all", "all"}, {"wrong", "errors"}, {"retried", "retried"}, {"slow", "over 1 s"}}
 
 func newFilter(query url.Values) filter {
 	f := filter{Text: query.Get("q"), Show: "all"}
@@ -126,7 +138,10 @@ func (f filter) form() g.Node {
 }
 
 func (f filter) apply(requests []event.Request) []event.Request {
-	terms := strings.Fields(strings.ToLower(f.Text))
+	terms := strings.Fields(f.Text)
+	for i, term := range terms {
+		terms[i] = strings.ToLower(printable(term)) // as a row shows it
+	}
 	return slices.DeleteFunc(slices.Clone(requests), func(r event.Request) bool { return !f.includes(r) || !matches(r, terms) })
 }
 
@@ -143,10 +158,13 @@ func (f filter) includes(r event.Request) bool {
 	}
 }
 
-// matches reports whether r contains each term.
+// matches reports whether what is shown of r contains each term.
 func matches(r event.Request, terms []string) bool {
-	text := strings.ToLower(strings.Join([]string{
-		r.Method, r.Path, strconv.Itoa(r.Status), r.RequestID, r.MimecastID, r.TraceID, r.Client, r.Route, string(r.Fault), string(r.Component), r.Error,
-	}, "\n"))
+	if len(terms) == 0 {
+		return true
+	}
+	t := textsOf(r)
+	all := append(append([]string{t.method + " " + t.path, t.status, t.retried, t.problem, string(r.Fault)}, t.client...), t.ids...)
+	text := strings.ToLower(strings.Join(all, "\n"))
 	return !slices.ContainsFunc(terms, func(term string) bool { return !strings.Contains(text, term) })
 }

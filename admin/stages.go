@@ -2,7 +2,6 @@ package admin
 
 import (
 	"fmt"
-	"strconv"
 
 	g "maragu.dev/gomponents"
 
@@ -11,7 +10,7 @@ import (
 
 // stage is one of the four components on a request's way.
 type stage struct {
-	Name, State string
+	of event.Component
 	// Figure is the main number, Notes are more of them.
 	Figure string
 	Notes  []string
@@ -19,83 +18,77 @@ type stage struct {
 
 func stageCards(s *Status) g.Node {
 	return el("ol", id("parts"), class("parts"), dataLive(), attr("aria-label", "The way of a request"),
-		toolStage(s).node(), proxyStage(s).node(), tokenStage(s).node(), mimecastStage(s).node())
+		g.Map([]stage{clientStage(s), proxyStage(s), credentialsStage(s), mimecastStage(s)}, func(p stage) g.Node { return p.node(&s.Health) }))
 }
 
-func (p stage) node() g.Node {
-	return el("li", class("part "+p.State),
-		el("h2", statusLight(p.State), text(p.Name+" "), textEl("span", "state", states[p.State])),
+// node shows the state of the health if that is about the component.
+func (p stage) node(h *event.Health) g.Node {
+	state := event.HealthOK
+	if h.Component == p.of {
+		state = h.State
+	}
+	return el("li", class("part "+string(state)),
+		el("h2", statusLight(state), text(componentNames[p.of]+" "), textEl("span", "state", string(state))),
 		textEl("p", "figure", p.Figure),
 		g.Map(p.Notes, func(note string) g.Node { return textEl("p", "note", note) }),
 	)
 }
 
-// componentState returns the state of a component: that of the diagnosis if it names
-// the component, else by the share of requests that failed there.
-func componentState(s *Status, component event.Component) string {
-	switch {
-	case s.Diagnosis.Component == component:
-		return s.Diagnosis.State
-	case percent(failedLastMinute(s, component), s.LastMinute) >= watchPercent:
-		return stateWatch
-	default:
-		return stateOK
-	}
-}
+// inWindow names the window of the page's numbers.
+func (s *Status) inWindow() string { return fmt.Sprintf("in the last %d min", s.minutes()) }
 
-func toolStage(s *Status) stage {
-	p := stage{Name: "Tool", State: componentState(s, event.ComponentClient), Figure: strconv.FormatUint(uint64(s.LastMinute), 10) + " requests/min"}
-	if n := failedLastMinute(s, event.ComponentClient); n > 0 {
-		p.Notes = []string{fmt.Sprintf("%d of them its own fault", n)}
-	}
-	p.Notes = append(p.Notes, fmt.Sprintf("%d since the start", s.Total))
-	return p
+func clientStage(s *Status) stage {
+	t := sumPoints(s.Points)
+	return stage{event.ComponentClient, plural(t.Requests, "request"), []string{s.inWindow() + ", " + plural(t.Client, "client error"), fmt.Sprintf("%d since the start", s.Total)}}
 }
 
 func proxyStage(s *Status) stage {
-	p := stage{Name: "Proxy", State: componentState(s, event.ComponentProxy), Figure: "no figures yet"}
+	p := stage{of: event.ComponentProxy, Figure: "no figures yet"}
 	if s.Latency.Count > 0 {
 		p.Figure = "adds " + formatMS(s.Latency.OwnP50MS)
+		p.Notes = []string{"median, 95 % within " + formatMS(s.Latency.OwnP95MS) + ", " + s.inWindow()}
 	}
-	note := fmt.Sprintf("%d in flight", s.InFlight)
+	note := fmt.Sprintf("%d in flight now", s.InFlight)
 	if s.MaxRequests > 0 {
-		note += fmt.Sprintf(" of %d", s.MaxRequests)
+		note = fmt.Sprintf("%d of %d in flight now", s.InFlight, s.MaxRequests)
 	}
-	p.Notes = []string{note, "up " + formatDuration(s.Now.Sub(s.Started))}
+	p.Notes = append(p.Notes, note)
 	return p
 }
 
-func tokenStage(s *Status) stage {
-	p := stage{Name: "Token", State: componentState(s, event.ComponentCredentials), Figure: "none held"}
+func credentialsStage(s *Status) stage {
+	p := stage{of: event.ComponentCredentials, Figure: "no token"}
 	switch {
 	case s.Token.Rejected:
-		p.Figure = "rejected"
+		p.Figure = "token rejected"
 	case s.Token.Valid:
-		p.Figure = formatDuration(s.Token.Expiry.Sub(s.Now)) + " left"
+		p.Figure = "token: " + formatDuration(s.Token.Expiry.Sub(s.Now)) + " left"
 		p.Notes = []string{"renewal " + formatUntil(s.Token.NextRenewal, s.Now)}
 	case s.Token.Held:
-		p.Figure = "expired"
+		p.Figure = "token expired"
 	}
 	if s.Token.LastError != "" {
-		p.Notes = []string{"next try " + formatUntil(s.Token.RetryAt, s.Now)}
+		p.Notes = []string{fmt.Sprintf("%s failed, next %s", plural(s.Token.Failures, "token request"), formatUntil(s.Token.RetryAt, s.Now))}
 	}
 	if s.Renewing {
-		p.Notes = []string{"being fetched now"}
+		p.Notes = []string{"token request in progress"}
+	}
+	if len(s.Accounts) > 1 {
+		p.Notes = append(p.Notes, "account "+s.Account.Name)
 	}
 	return p
 }
 
 func mimecastStage(s *Status) stage {
-	p := stage{Name: "Mimecast", State: componentState(s, event.ComponentMimecast), Figure: "no figures yet"}
+	p := stage{of: event.ComponentMimecast, Figure: "no figures yet"}
 	if s.Latency.Count > 0 {
 		p.Figure = "responds in " + formatMS(s.Latency.UpstreamP50MS)
+		p.Notes = []string{"median, 95 % within " + formatMS(s.Latency.UpstreamP95MS) + ", " + s.inWindow()}
 	}
-	p.Notes = []string{"no rate limit yet"}
-	if l := s.RateLimit; l != nil {
-		p.Notes = []string{"rate limit: " + formatQuota(l) + " left"}
+	var failed uint32
+	for _, point := range s.Points {
+		failed += point.Mimecast
 	}
-	if s.Latency.Count > 0 {
-		p.Notes = append(p.Notes, "95 % within "+formatMS(s.Latency.UpstreamP95MS))
-	}
+	p.Notes = append(p.Notes, fmt.Sprintf("%d failed at Mimecast %s", failed, s.inWindow()))
 	return p
 }

@@ -11,9 +11,8 @@ import (
 // stable: keys may be added, none changes its meaning. No secret, token, query
 // string, header value or body is anywhere in it.
 type Status struct {
+	// Health is the one judgment. Nothing else here says how the proxy is.
 	Health event.Health `json:"health"`
-	// Diagnosis is made by this package.
-	Diagnosis Diagnosis `json:"verdict"`
 	event.Snapshot
 	// Account is the one to look at: the first whose token is not as it should be, or
 	// else the first. Token is its token, and Accounts are all.
@@ -80,7 +79,6 @@ func (h *handler) current() Status {
 	s.Account = worstAccount(s.Accounts)
 	s.Token = s.Account.Token
 	s.Draining = h.draining()
-	s.Diagnosis = diagnose(&s)
 	s.Health = h.health()
 	return s
 }

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"net/http"
+	"time"
 
 	"mimecast-proxy/event"
 )
@@ -27,6 +28,8 @@ type Setting struct {
 	Name   string `json:"name"`
 	Value  string `json:"value"`
 	Origin string `json:"origin"`
+	// Changed is when the file of a secret was last changed; zero for other settings.
+	Changed time.Time `json:"changed,omitzero"`
 }
 
 func (h *handler) support(w http.ResponseWriter, _ *http.Request) {

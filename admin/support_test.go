@@ -18,7 +18,7 @@ func TestSupportShowsWhatWentWrong(t *testing.T) {
 	}
 	_, body := ask(t, serve(t, o), "GET", "/api/support")
 	var got admin.Support
-	if err := json.Unmarshal([]byte(body), &got); err != nil || len(got.Errors) != 2 || got.Errors[0].Path != "/bad" || got.Status.Diagnosis.State == "" || len(got.Settings) != 1 || strings.Contains(body, "abcdefghijkl") {
+	if err := json.Unmarshal([]byte(body), &got); err != nil || len(got.Errors) != 2 || got.Errors[0].Path != "/bad" || got.Status.Health.State == "" || len(got.Settings) != 1 || strings.Contains(body, "abcdefghijkl") {
 		t.Errorf("%v: %s", err, body)
 	}
 }

@@ -13,13 +13,12 @@ import (
 )
 
 func tokenCard(s *Status) g.Node {
-	return card("token", "card", "The token",
+	return card("token", "card", "Token",
 		lifetimeMeter(&s.Token, s.Now),
 		tokenFacts(s),
 		lastFailure(s),
 		tokenEvents(s.TokenEvents),
 		retryCounts(s.Retries),
-		rateLimitSection(s),
 	)
 }
 
@@ -32,7 +31,7 @@ func lifetimeMeter(t *TokenState, now time.Time) g.Node {
 	bar := func(of, width string) g.Node {
 		return el("rect", class(of), attr("width", width), attr("height", "4"))
 	}
-	return svg("0 0 100 4", percent+" percent of the token's life are left", class("meter"), bar("track", "100"), bar("level", percent))
+	return svg("0 0 100 4", percent+" percent of the token's lifetime left", class("meter"), bar("track", "100"), bar("level", percent))
 }
 
 // lifetimeLeft returns how much of the lifetime is left, in percent; 0 for a token that
@@ -55,7 +54,7 @@ func tokenFacts(s *Status) g.Node {
 		}
 		facts = append(facts,
 			definition("Age", text(formatDuration(s.Now.Sub(t.FetchedAt)))),
-			definition(term, timeEl(t.Expiry, when+", at "+formatClock(t.Expiry))))
+			definition(term, g.Group{text(when + ", at "), stamp(t.Expiry)}))
 	}
 	switch {
 	case t.LastError != "":
@@ -71,17 +70,17 @@ func tokenFacts(s *Status) g.Node {
 }
 
 func tokenState(s *Status) string {
-	state := "none held"
+	state := "none"
 	switch {
 	case s.Token.Rejected:
-		state = "held, but rejected by Mimecast"
+		state = "rejected by Mimecast"
 	case s.Token.Valid:
-		state = "held and valid"
+		state = "valid"
 	case s.Token.Held:
 		state = "expired"
 	}
 	if s.Renewing {
-		state += ", being fetched"
+		state += ", request in progress"
 	}
 	return state
 }
@@ -93,17 +92,17 @@ func lastFailure(s *Status) g.Node {
 	switch {
 	case t.LastError != "":
 		return g.Group{
-			el("h3", text("Last failure, "+formatAgo(s.Now, t.FailedAt))),
+			el("h3", text("Last failed token request, "), timeEl(t.FailedAt, formatAgo(s.Now, t.FailedAt))),
 			el("p", text(printable(sentence(t.LastError)))),
 			textEl("p", "do", failureImpact(t)),
 		}
 	case s.TokenFailure != nil:
 		return g.Group{
-			el("h3", text("Last failure, "+formatAgo(s.Now, s.TokenFailure.Time)+", resolved since")),
+			el("h3", text("Last failed token request, "), timeEl(s.TokenFailure.Time, formatAgo(s.Now, s.TokenFailure.Time)), text(", resolved since")),
 			textEl("p", "detail", printable(sentence(s.TokenFailure.Error))),
 		}
 	default:
-		return textEl("p", "muted", "No token request has failed.")
+		return textEl("p", "muted", "No token request failed since the start.")
 	}
 }
 
@@ -129,7 +128,7 @@ func tokenEvents(events []event.TokenEvent) g.Node {
 		el("summary", id("token-events-summary"), text("Last token requests")),
 		el("ul", class("events"), g.Map(events, func(e event.TokenEvent) g.Node {
 			return el("li",
-				timeEl(e.Time, formatClock(e.Time)), text(" "),
+				stamp(e.Time), text(" "),
 				el("b", g.If(e.Error != "", class("failure")), text(string(e.Outcome))),
 				text(" in "+formatMS(e.DurationMS)+", "+e.Trigger.Summary()),
 			)
@@ -143,7 +142,7 @@ func retryCounts(byOutcome map[event.RetryOutcome]uint64) g.Node {
 		return nil
 	}
 	return g.Group{
-		el("h3", text("Mimecast's 401 responses so far")),
+		el("h3", text("Mimecast's 401 responses since the start")),
 		el("ul", class("events"), g.Map(slices.Sorted(maps.Keys(byOutcome)), func(outcome event.RetryOutcome) g.Node {
 			return el("li", el("b", text(strconv.FormatUint(byOutcome[outcome], 10))), text(" "+outcome.Summary()))
 		})),

@@ -15,6 +15,7 @@ import (
 
 	"mimecast-proxy/admin"
 	"mimecast-proxy/config"
+	"mimecast-proxy/event"
 )
 
 const (
@@ -46,7 +47,7 @@ func (s *instance) shown(from config.Setting) admin.Setting {
 	case from.Origin == config.OriginVariable && !slices.ContainsFunc(s.environ, isSet):
 		from.Origin = "the proxy itself"
 	}
-	return admin.Setting{Name: from.Name, Value: s.redactor.Redact(from.Value), Origin: s.redactor.Redact(from.Origin)}
+	return admin.Setting{Name: from.Name, Value: s.redactor.Redact(from.Value), Origin: s.redactor.Redact(from.Origin), Changed: from.Changed}
 }
 
 // Support prints what somebody who helps wants to know of the running proxy, and
@@ -115,10 +116,14 @@ func writeSupport(b *strings.Builder, s *admin.Support) {
 	fmt.Fprintf(b, "The proxy:    version %s, revision %s, %s, %s\n", s.Version, s.Revision, s.Go, s.System)
 	b.WriteString("\n## Configuration\n\n")
 	for _, v := range s.Settings {
-		fmt.Fprintf(b, "%-24s %s  (%s)\n", v.Name, oneLine(v.Value), oneLine(v.Origin))
+		origin := oneLine(v.Origin)
+		if !v.Changed.IsZero() {
+			origin += ", changed at " + stampOf(v.Changed)
+		}
+		fmt.Fprintf(b, "%-24s %s  (%s)\n", v.Name, oneLine(v.Value), origin)
 	}
 	b.WriteString("\n## Status\n\n")
-	fmt.Fprintf(b, "state       %s: %s %s\n", st.Diagnosis.State, st.Diagnosis.Text, st.Diagnosis.Advice)
+	writeHealth(b, &st.Health)
 	fmt.Fprintf(b, "running     since %s, for %v\n", stampOf(st.Started), st.Now.Sub(st.Started).Round(time.Second))
 	fmt.Fprintf(b, "account     client ID %s at %s\n", st.Account.ClientID, st.Account.BaseURL)
 	fmt.Fprintf(b, "listening   %s\n", st.Listen)
@@ -142,6 +147,17 @@ func writeSupport(b *strings.Builder, s *admin.Support) {
 	}
 	if st.TokenFailure == nil && len(s.Errors) == 0 {
 		b.WriteString("none\n")
+	}
+}
+
+func writeHealth(b *strings.Builder, h *event.Health) {
+	fmt.Fprintf(b, "state       %s", h.State)
+	if h.Component != "" {
+		fmt.Fprintf(b, ", %s, %s", h.Component, h.Cause)
+	}
+	fmt.Fprintf(b, ", since %s: %s\n", stampOf(h.Since), strings.TrimSpace(oneLine(h.Text+" "+h.Advice)))
+	if r := h.Recovered; r != nil {
+		fmt.Fprintf(b, "recovered   at %s: %s, %s, %s since %s\n", stampOf(r.At), r.State, r.Component, r.Cause, stampOf(r.Since))
 	}
 }
 

@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"fmt"
 	"net/url"
+	"os"
 	"strings"
+	"time"
 	"unicode/utf8"
 )
 
@@ -17,6 +19,8 @@ type Setting struct {
 	// Origin is [OriginDefault], [OriginVariable], [OriginStored], or "file " and the
 	// path.
 	Origin string
+	// Changed is when the file of a secret was last changed; zero for other settings.
+	Changed time.Time
 }
 
 // The origins of settings.
@@ -42,7 +46,7 @@ func (p *parser) visibleValues() map[string]Setting {
 			if p.fromStored[v.Name] {
 				origin = OriginStored
 			}
-			given[v.Name] = Setting{v.Name, value, origin}
+			given[v.Name] = Setting{Name: v.Name, Value: value, Origin: origin}
 		}
 	}
 	return given
@@ -52,7 +56,7 @@ func (p *parser) visibleValues() map[string]Setting {
 func (c Config) Settings() []Setting {
 	var all []Setting
 	for _, v := range Variables() {
-		s := Setting{v.Name, v.Default, OriginDefault}
+		s := Setting{Name: v.Name, Value: v.Default, Origin: OriginDefault}
 		if value, ok := c.values[v.Name]; ok {
 			s = value
 		} else if computed := c.dynamicDefault(v.Name); computed != "" {
@@ -110,6 +114,9 @@ func (c Config) credential(s Setting, from Credential) Setting {
 		s.Origin = origin
 	case origin != from.Variable():
 		s.Origin = "file " + origin
+		if info, err := os.Stat(origin); err == nil { // what is gone has no date
+			s.Changed = info.ModTime()
+		}
 	}
 	return s
 }

@@ -1,0 +1,102 @@
+package admin_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"mimecast-proxy/event"
+)
+
+// failing is the health of a proxy whose Mimecast responds with 500.
+func failing() event.Health {
+	k := event.MimecastError.Kind()
+	return event.Health{Judgment: event.Judgment{
+		State: event.HealthDown, Component: k.Component, Cause: event.Cause(k.Code), Text: k.Summary + ": 7 of 12 requests in the last minute.", Advice: k.Remedy,
+		Since: now.Add(-245 * time.Second), WindowSeconds: 60, Requests: 12, Failed: 7, AffectedShare: 7. / 12,
+	}}
+}
+
+func TestBannerShowsTheHealth(t *testing.T) {
+	recovered := func(ago time.Duration) *event.Recovery {
+		return &event.Recovery{At: now.Add(-ago), State: event.HealthDegraded, Component: event.ComponentMimecast, Cause: event.Cause(event.UpstreamTimeout), Since: now.Add(-ago - time.Minute)}
+	}
+	const wasSlow = "Recovered 40 s ago : Mimecast did not respond in time (Mimecast). Degraded from 2026-03-01 02:58:20 UTC to 2026-03-01 02:59:20 UTC ."
+	ok := event.Judgment{State: event.HealthOK, Text: "All is well: 12 requests in the last minute.", Since: now.Add(-time.Hour), WindowSeconds: 60, Requests: 12}
+	for _, c := range []struct {
+		name       string
+		health     event.Health
+		want, lack []string
+	}{
+		{"ok", event.Health{Judgment: ok}, []string{"Ok All is well: 12 requests in the last minute. Since 2026-03-01 02:00:00 UTC (1 h 0 min)"}, []string{"Recovered", "affected"}},
+		{"down", failing(), []string{
+			"Down · Mimecast Mimecast responded with a server error (5xx). Since 2026-03-01 02:55:55 UTC (4 min 5 s) · 7 of 12 requests affected in the last minute (58 %) · mimecast_error See Mimecast's service status.",
+		}, []string{"Recovered"}},
+		{"recovered", event.Health{Judgment: ok, Recovered: recovered(40 * time.Second)}, []string{"All is well", wasSlow}, nil},
+		{"down again", event.Health{Judgment: failing().Judgment, Recovered: recovered(40 * time.Second)}, []string{"Down · Mimecast", "7 of 12 requests", wasSlow}, nil},
+		{"recovered long ago", event.Health{Judgment: ok, Recovered: recovered(16 * time.Minute)}, []string{"All is well"}, []string{"Recovered"}},
+		{"no request", event.Health{Judgment: event.Judgment{
+			State: event.HealthDown, Component: event.ComponentCredentials, Cause: event.Cause(event.CredentialsRefused), Account: "emea", Since: now, WindowSeconds: 900,
+		}}, []string{"Down · Credentials Account emea: Mimecast rejects the client ID or the secret.", "no requests in the last 15 minutes"}, nil},
+	} {
+		o := showing(healthy(), goodToken())
+		o.Health = func() event.Health { return c.health }
+		page := visible(t, serve(t, o), "/")
+		page, _, _ = strings.Cut(page[strings.Index(page, "The page below is old"):], " requests in the last 15 min,")
+		for _, want := range c.want {
+			if !strings.Contains(page, want) {
+				t.Errorf("%s: no %q: %s", c.name, want, page)
+			}
+		}
+		for _, lack := range c.lack {
+			if strings.Contains(page, lack) {
+				t.Errorf("%s: %q: %s", c.name, lack, page)
+			}
+		}
+	}
+}
+
+func TestOnlyTheComponentOfTheHealthIsNotOK(t *testing.T) {
+	o := showing(healthy(), goodToken())
+	o.Health = failing
+	_, body := ask(t, serve(t, o), "GET", "/")
+	if strings.Count(body, `class="part down"`) != 1 || strings.Count(body, `class="part ok"`) != 3 || !strings.Contains(body, `Mimecast <span class="state">down`) {
+		t.Error("not Mimecast alone is down")
+	}
+}
+
+func TestHistoryShowsHowLongEachStateLasted(t *testing.T) {
+	h := failing()
+	h.History = []event.HealthChange{
+		{At: now.Add(-time.Minute), State: event.HealthDown, Component: event.ComponentMimecast, Cause: event.Cause(event.MimecastError), Account: "emea"},
+		{At: now.Add(-5 * time.Minute), State: event.HealthOK},
+	}
+	o := showing(healthy(), goodToken())
+	o.Health = func() event.Health { return h }
+	page := visible(t, serve(t, o), "/")
+	for _, want := range []string{"2026-03-01 02:59:00 down Mimecast Mimecast responded with a server error (5xx) mimecast_error emea 1 min 0 s so far", "2026-03-01 02:55:00 ok 4 min 0 s"} {
+		if !strings.Contains(page, want) {
+			t.Errorf("no %q: %s", want, page)
+		}
+	}
+}
+
+func TestTicketHasWhatHelpersAskFor(t *testing.T) {
+	s := healthy()
+	s.Requests[0].Fault, s.Requests[0].Error, s.Requests[0].Status, s.Requests[0].Client = event.MimecastError, "Mimecast said no", 500, "splunk"
+	o := showing(s, goodToken())
+	o.Health = failing
+	_, body := ask(t, serve(t, o), "GET", "/")
+	_, text, _ := strings.Cut(body, `<textarea id="ticket-text"`)
+	_, text, _ = strings.Cut(text, ">")
+	text, _, _ = strings.Cut(text, "</textarea>")
+	for _, want := range []string{
+		"Mimecast Proxy v1.2.3 at 2026-03-01 03:00:00 UTC, up 2 h 0 min\n", "Health: down, Mimecast, since 2026-03-01 02:55:55 UTC (4 min 5 s)\n",
+		"Share: 7 of 12 requests affected in the last minute (58 %)\n", "Account default: client ID abcdef…", "Last 15 minutes: 100 requests",
+		"- 2026-03-01 03:00:00 UTC GET /siem/v1/events/0: 500 mimecast_error, client splunk\n  proxy 0000000000000000, Mimecast 24a37735-b64d-4ba5-bc7b-000000000000\n  Mimecast said no\n",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
+	}
+}
