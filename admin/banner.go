@@ -23,7 +23,7 @@ func healthBanner(s *Status) g.Node {
 			el("p", class("state"), el("b", text(capitalize(string(h.State)))), g.If(h.Component != "", text(" · "+componentNames[h.Component])), text(" ")),
 			el("p", class("answer"), text(headline(&h.Judgment)+" ")),
 			healthFacts(s),
-			g.If(h.Advice != "", el("p", class("advice"), text(printable(h.Advice)+" "))),
+			g.If(h.Advice != "", el("p", class("advice"), text(printable(sentence(h.Advice))+" "))),
 			recoveredLine(s),
 		),
 	)
@@ -78,7 +78,8 @@ func affected(j *event.Judgment) string {
 const recoveryShown = 15 * time.Minute
 
 func recentRecovery(s *Status) *event.Recovery {
-	if r := s.Health.Recovered; r != nil && s.Now.Sub(r.At) < recoveryShown {
+	r := s.Health.Recovered
+	if r != nil && r.Cause != event.CauseTokenPending && s.Now.Sub(r.At) < recoveryShown { // a start is no fault
 		return r
 	}
 	return nil

@@ -110,7 +110,7 @@ func (p Env) demoServer(ctx context.Context, sim *simulator.Server, environ []st
 		}
 	}
 	actions := append(demoActions(sim), admin.Action{
-		Name: "ask", Label: "Send requests", Description: "Sends three requests through the proxy, without a token.",
+		Name: "ask", Label: "Send requests", Description: "Sends three requests through the proxy, as a client without OAuth does.",
 		Do: func(ctx context.Context) error { return s.ask(ctx) },
 	})
 	s, err = p.newInstance(ctx, cfg, actions...)
@@ -124,16 +124,16 @@ func demoActions(sim *simulator.Server) []admin.Action {
 	return []admin.Action{
 		{
 			Name: "revoke", Label: "Revoke the token",
-			Description: "The proxy gets 401 for the next request, fetches a new token and retries; the client sees none of it. Wait 10 s before you revoke again: the proxy keeps a new token for that long.",
+			Description: "Mimecast responds 401 to the next request. The proxy fetches a new token and retries, and the client gets 200. Wait 10 s before you revoke again: the proxy keeps a new token that long.",
 			Do:          func(context.Context) error { sim.RevokeTokens(); return nil },
 		},
 		toggle(sim, dead, admin.Action{
 			Name: "fail-token", Label: "Fail the token endpoint", UndoLabel: "Restore the token endpoint",
-			Description: "Requests pass while the current token is valid. If you also revoke it, they get 503 until you restore the endpoint.",
+			Description: "Requests succeed while the current token is valid. Revoke it too, and they get 503 until you restore the endpoint.",
 		}),
 		toggle(sim, slow, admin.Action{
 			Name: "slow", Label: "Slow Mimecast down", UndoLabel: "Make Mimecast fast again",
-			Description: "Each response takes 6 s. The plot shows who used that time: Mimecast or the proxy.",
+			Description: "Each response takes 6 s. The plot shows whose time it is.",
 		}),
 	}
 }

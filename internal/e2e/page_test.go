@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 
@@ -34,6 +35,7 @@ import (
 
 var (
 	screenshots   = flag.String("screenshots", "", "a folder of the repository that TestScreenshots puts pictures of the status page into")
+	axe           = flag.String("axe", "", "the path of axe.min.js, with which the status page is checked")
 	screenshotsOf = flag.Duration("screenshots-of", 3*time.Minute, "how long there is traffic before they are taken")
 )
 
@@ -89,7 +91,14 @@ func TestStatusPageInABrowser(t *testing.T) {
 		"shows a request within 2 s without a reload":      showsARequestSoon,
 		"the filter narrows the list":                      filters,
 		"a revoked token is seen to be renewed":            revokes,
-		"a dead token endpoint is named, and mended":       failsTheToken,
+		"a dead token endpoint is named, and restored":     failsTheToken,
+		"times are UTC, or local ones":                     changesTheZone,
+		"a summary for a ticket is copied":                 copiesForATicket,
+		"plots say their values":                           readsPlots,
+		"a code leads to its meaning":                      linksCodes,
+		"new tables come without a reload":                 showsNewTables,
+		"forced colors hide nothing":                       worksInForcedColors,
+		"axe finds nothing":                                isCleanForAxe,
 		"Mimecast's slowness is told from the proxy's":     slowsDown,
 		"is legible in light and dark, whatever the state": isLegible,
 		"fits a phone, whatever strangers ask for":         fitsAPhone,
@@ -145,7 +154,7 @@ func filters(t *testing.T, b *browser.Browser) {
 	browser.Eval[chromedp.Void](v.Tab, "document.getElementById('q').focus()")
 	v.Do(chromedp.KeyEvent("WHOAMI 200"))
 	v.Await("the ones that are looked for", "document.querySelectorAll('#list tbody tr').length === 3")
-	if text := browser.Eval[string](v.Tab, "document.getElementById('list').innerText"); strings.Contains(text, "/no/such") || !strings.Contains(text, "3 of 6") {
+	if text := browser.Eval[string](v.Tab, "document.getElementById('list').innerText"); strings.Contains(text, "/no/such") || !strings.Contains(text, "3 of the last 6") {
 		t.Error(text)
 	}
 	p.Must("GET", "/no/such/thing", "")
@@ -166,15 +175,15 @@ func filters(t *testing.T, b *browser.Browser) {
 
 func revokes(t *testing.T, b *browser.Browser) {
 	v := lookAt(t, b, demo(t).AdminURL)
-	v.awaitText("#verdict", "All is well")
+	v.awaitText("#health", "All is well")
 	v.push("Revoke the token")
 	v.awaitText("#acted", "Revoke the token: done.")
 	v.push("Send requests")
 	// They are sent at once; one that comes late finds the new token there.
 	v.Await("three requests that passed, and which of them were retried",
-		"document.querySelectorAll('#list tbody tr.fine').length === 3 && [...document.querySelectorAll('#list .again')].some((c) => c.innerText === 'retried')")
+		"document.querySelectorAll('#list tbody tr.fine').length === 3 && [...document.querySelectorAll('#list .status .tag')].some((c) => c.innerText === 'retried')")
 	v.awaitText("#token", " resolved by a new token")
-	v.awaitText("#verdict", "All is well: 3 requests")
+	v.awaitText("#health", "All is well: 3 requests")
 }
 
 func failsTheToken(t *testing.T, b *browser.Browser) {
@@ -184,11 +193,14 @@ func failsTheToken(t *testing.T, b *browser.Browser) {
 	v.awaitText("#actions", "On now.")
 	v.push("Send requests")
 	v.Await("three failures", "document.querySelectorAll('#list tbody tr.failed').length === 3")
-	v.awaitText("#verdict", "Mimecast rejects the token, and the token endpoint issues no new one.")
-	v.awaitText("#said", "Mimecast rejects the token")
-	v.awaitText("#token", "held, but rejected by Mimecast")
-	v.awaitText("#token", "Last failure")
-	v.awaitText(".part.bad", "at fault")
+	v.awaitText("#health", "The token endpoint issues no token.")
+	v.awaitText("#health", "Down · Mimecast")
+	v.awaitText("#health", "3 of 3 requests affected in the last 15 minutes")
+	v.Await("the announcement", "document.getElementById('said').textContent.includes('The token endpoint issues no token.')")
+	v.awaitText("#token", "rejected by Mimecast")
+	v.awaitText("#token", "Last failed token request")
+	v.awaitText(".part.down", "Mimecast")
+	v.awaitText("#wrong", "token_unavailable")
 	if badges := browser.Eval[string](v.Tab, "[...document.querySelectorAll('#list .badge')].map((b) => b.textContent).join()"); badges != "503,503,503" {
 		t.Error(badges)
 	}
@@ -196,6 +208,9 @@ func failsTheToken(t *testing.T, b *browser.Browser) {
 	v.awaitText("#token", "resolved since")
 	v.push("Send requests")
 	v.Await("three that pass", "document.querySelectorAll('#list tbody tr.fine').length === 3")
+	v.awaitText("#health.ok", "All is well")
+	v.awaitText("#health", "Recovered")
+	v.awaitText("#history", "token_unavailable")
 }
 
 func slowsDown(t *testing.T, b *browser.Browser) {
@@ -203,8 +218,10 @@ func slowsDown(t *testing.T, b *browser.Browser) {
 	v.push("Slow Mimecast down")
 	v.awaitText("#actions", "Make Mimecast fast again")
 	v.push("Send requests")
-	v.Await("slow requests", "[...document.querySelectorAll('#list .took')].filter((c) => parseFloat(c.innerText) >= 6 && c.innerText.endsWith(' s')).length === 3")
-	v.awaitText("#verdict", "Mimecast is slow")
+	v.awaitText("#running", "waiting for Mimecast's response")
+	v.push("Send requests")
+	v.Await("slow requests", "[...document.querySelectorAll('#list .took')].filter((c) => parseFloat(c.innerText) >= 6 && c.innerText.endsWith(' s')).length === 6")
+	v.awaitText("#health", "Mimecast takes more than 5 s")
 	if own := browser.Eval[string](v.Tab, "document.querySelectorAll('.part')[1].querySelector('.figure').innerText"); !strings.HasSuffix(own, " ms") {
 		t.Errorf("the proxy %s", own)
 	}
@@ -239,9 +256,9 @@ func isLegible(t *testing.T, b *browser.Browser) {
 	for _, scheme := range []string{"light", "dark"} {
 		v.Do(prefers(scheme))
 		backs[browser.Eval[string](v.Tab, "getComputedStyle(document.body).backgroundColor")] = true
-		for _, state := range []string{"ok", "watch", "bad"} { // the demo is in one of them
-			change := fmt.Sprintf("document.querySelectorAll('.verdict, .part').forEach((e) => e.className = e.className.replace(/ok|watch|bad/, %q))", state)
-			if found := v.Illegible(browser.Contrast{Texts: 60, First: change}); len(found) > 0 {
+		for _, state := range []string{"ok", "degraded", "down"} { // the demo is in one of them
+			change := fmt.Sprintf("document.querySelectorAll('details').forEach((d) => d.open = true); document.querySelectorAll('.health, .part, span.state').forEach((e) => e.className = e.className.replace(/\\b(ok|degraded|down)\\b/, %q))", state)
+			if found := v.Illegible(browser.Contrast{Texts: 200, Bordered: "button, input, select, textarea", First: change}); len(found) > 0 {
 				t.Errorf("%s, %s: %q", scheme, state, found)
 			}
 		}
@@ -279,7 +296,7 @@ func isNotInjected(t *testing.T, b *browser.Browser) {
 	sent := stranger(t, p)
 	v := lookAt(t, b, p.AdminURL)
 	v.Await("every request", fmt.Sprintf("document.querySelectorAll('#list tbody tr').length === %d", sent))
-	if got := browser.Eval[int](v.Tab, "document.querySelectorAll('#list :is(script, img, i, a, [onmouseover])').length"); got != 0 {
+	if got := browser.Eval[int](v.Tab, "document.querySelectorAll('#list :is(script, img, i, a:not(.code), [onmouseover])').length"); got != 0 {
 		t.Errorf("%d elements of a stranger's", got)
 	}
 	if browser.Eval[bool](v.Tab, "'hacked' in window") {
@@ -310,7 +327,7 @@ func fitsAPhone(t *testing.T, b *browser.Browser) {
 	if found := browser.Eval[[]string](v.Tab, wide); len(found) > 0 {
 		t.Errorf("wider than the phone: %q", found)
 	}
-	const small = `[...document.querySelectorAll('button, input, select')].filter((e) => e.checkVisibility() && e.getBoundingClientRect().height < 44).map((e) => e.outerHTML.slice(0, 60))`
+	const small = `[...document.querySelectorAll('button, input, select, summary')].filter((e) => e.checkVisibility() && e.getBoundingClientRect().height < 44).map((e) => e.outerHTML.slice(0, 60))`
 	if found := browser.Eval[[]string](v.Tab, small); len(found) > 0 {
 		t.Errorf("too small for a thumb: %q", found)
 	}
@@ -321,7 +338,7 @@ func worksWithoutScripts(t *testing.T, b *browser.Browser) {
 	p.Must("GET", "/identity/whoami", "")
 	p.Must("GET", "/no/such/thing", "")
 	v := lookAt(t, b, p.AdminURL, browser.WithoutScripts())
-	v.awaitText("#verdict", "The request was rejected as wrong")
+	v.awaitText("#list", "The request was rejected as wrong")
 	v.awaitText("footer", "Without scripts")
 	if v.rows() != 2 || browser.Eval[bool](v.Tab, "document.body.classList.contains('scripted')") {
 		t.Error("the scripts run, or the list is not there")
@@ -343,7 +360,7 @@ func worksByKeyboard(t *testing.T, b *browser.Browser) {
 	v := lookAt(t, b, p.AdminURL)
 	v.awaitText("#list", "whoami")
 	var reached []string
-	for range 30 {
+	for range 80 {
 		v.Do(chromedp.KeyEvent(kb.Tab))
 		id := browser.Eval[string](v.Tab, "document.activeElement.id || document.activeElement.textContent.slice(0, 40)")
 		if len(reached) > 0 && id == reached[0] {
@@ -355,7 +372,7 @@ func worksByKeyboard(t *testing.T, b *browser.Browser) {
 			t.Errorf("the focus on %q cannot be seen", id)
 		}
 	}
-	for _, want := range []string{"To the list of requests", "action-0", "action-3", "token-events-summary", "q", "show", "hold", "/api/status"} {
+	for _, want := range []string{"To the list of requests", "zone", "action-0", "action-3", "plot-requests", "plot-latency", "values-summary", "token-events-summary", "q", "show", "hold", "defaults-summary", "copy", "ticket-summary", "codes-summary", "/api/status"} {
 		if !slices.Contains(reached, want) {
 			t.Errorf("Tab does not reach %q: %q", want, reached)
 		}
@@ -381,11 +398,11 @@ func isAccessible(t *testing.T, b *browser.Browser) {
 		roles := map[string]int{}
 		for _, node := range v.Nodes() {
 			roles[node.Role]++
-			if slices.Contains([]string{"button", "image", "searchbox", "combobox", "table", "region", "link", "heading"}, node.Role) && node.Name == "" {
+			if slices.Contains([]string{"button", "image", "slider", "textbox", "searchbox", "combobox", "table", "region", "link", "heading"}, node.Role) && node.Name == "" {
 				t.Errorf("%d: a %s without a name", width, node.Role)
 			}
 		}
-		for role, least := range map[string]int{"main": 1, "heading": 9, "table": 1, "row": 1, "cell": 5, "image": 3, "searchbox": 1, "combobox": 1, "region": 5, "status": 1, "search": 1} {
+		for role, least := range map[string]int{"main": 1, "heading": 9, "table": 1, "row": 1, "cell": 5, "image": 1, "slider": 2, "searchbox": 1, "combobox": 1, "region": 5, "status": 1, "search": 1} {
 			if roles[role] < least {
 				t.Errorf("%d: %d of role %s, want %d: %v", width, roles[role], role, least, roles)
 			}
@@ -394,10 +411,191 @@ func isAccessible(t *testing.T, b *browser.Browser) {
 	}
 }
 
+// inZone emulates a browser in a time zone.
+func inZone(name string) browser.Action {
+	return browser.Call(emulation.SetTimezoneOverride, emulation.SetTimezoneOverrideParams{TimezoneID: name})
+}
+
+func changesTheZone(t *testing.T, b *browser.Browser) {
+	p := demo(t)
+	p.Must("GET", "/identity/whoami", "")
+	v := lookAt(t, b, p.AdminURL, inZone("Asia/Kolkata"))
+	v.awaitText("#list", "whoami")
+	const first = "document.querySelector('#list time')"
+	at, err := time.Parse(time.RFC3339, browser.Eval[string](v.Tab, first+".dateTime"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	utc, local := at.UTC().Format(time.DateTime), at.UTC().Add(5*time.Hour+30*time.Minute).Format(time.DateTime)
+	shows := func(want, zone string) {
+		t.Helper()
+		v.Await(want, fmt.Sprintf("%s.textContent === %q && [...document.querySelectorAll('.zone')].every((z) => z.textContent === %q)", first, want, zone))
+	}
+	shows(utc, "UTC")
+	v.push("Local time")
+	shows(local, "local time")
+	p.Must("GET", "/identity/whoami/later", "")
+	v.awaitText("#list", "later") // a refresh keeps the zone
+	browser.Eval[chromedp.Void](v.Tab, "window.old = true; location.reload()")
+	v.Await("the page anew", "!window.old && document.body?.classList.contains('scripted')")
+	v.Await("local times", "document.getElementById('zone').ariaPressed === 'true' && document.querySelector('#list .zone').textContent === 'local time'")
+	v.push("Local time")
+	v.Await("UTC again", "document.querySelector('#list .zone').textContent === 'UTC'")
+}
+
+func copiesForATicket(t *testing.T, b *browser.Browser) {
+	p := demo(t)
+	p.Must("GET", "/no/such/thing", "")
+	v := lookAt(t, b, p.AdminURL)
+	v.awaitText("#list", "/no/such")
+	clipboard := func(write string) {
+		browser.Eval[chromedp.Void](v.Tab, fmt.Sprintf("Object.defineProperty(navigator, 'clipboard', { configurable: true, value: { writeText: %s } })", write))
+	}
+	clipboard("async (text) => { window.copied = text; }")
+	v.push("Copy for a ticket")
+	v.awaitText("#copied", "Copied.")
+	for _, want := range []string{"Mimecast Proxy ", "Health: ok", "GET /no/such/thing: 404 request_refused", "proxy "} {
+		if text := browser.Eval[string](v.Tab, "window.copied"); !strings.Contains(text, want) {
+			t.Errorf("no %q: %s", want, text)
+		}
+	}
+	clipboard("async () => { throw new Error('not allowed'); }")
+	v.push("Copy for a ticket")
+	v.awaitText("#copied", "Selected: copy it")
+	if !browser.Eval[bool](v.Tab, "document.activeElement.id === 'ticket-text' && document.activeElement.selectionEnd === document.activeElement.value.length && document.activeElement.selectionStart === 0") {
+		t.Error("the text is not selected")
+	}
+}
+
+func readsPlots(t *testing.T, b *browser.Browser) {
+	p := demo(t)
+	p.Must("GET", "/identity/whoami", "")
+	v := lookAt(t, b, p.AdminURL)
+	v.Await("a value", "document.querySelector('#values [data-step]')")
+	browser.Eval[chromedp.Void](v.Tab, "document.getElementById('plot-requests').focus()")
+	const reading = "document.getElementById('plot-requests-reading').textContent"
+	v.Do(chromedp.KeyEvent(kb.Home))
+	v.Await("the first step", reading+".endsWith('UTC: no requests')")
+	v.Do(chromedp.KeyEvent(kb.End))
+	for range 10 { // the request was a moment ago
+		if strings.Contains(browser.Eval[string](v.Tab, reading), "1 request, proxy ") {
+			break
+		}
+		v.Do(chromedp.KeyEvent(kb.ArrowLeft))
+	}
+	v.Await("the step with the request", reading+".includes(': 1 request, proxy ') && document.querySelector('#plot-requests .cursor')")
+	if !browser.Eval[bool](v.Tab, "document.activeElement.getAttribute('aria-valuetext') === "+reading) {
+		t.Error("a screen reader is not told")
+	}
+	browser.Eval[chromedp.Void](v.Tab, "document.activeElement.blur()")
+	v.Await("nothing once the focus is gone", reading+" === ''")
+	browser.Eval[chromedp.Void](v.Tab, `(() => {
+		const box = document.getElementById('plot-latency').getBoundingClientRect();
+		document.getElementById('plot-latency').dispatchEvent(new PointerEvent('pointermove', { bubbles: true, clientX: box.left + 1, clientY: box.top + 5 }));
+	})()`)
+	if text := browser.Eval[string](v.Tab, "document.getElementById('plot-latency-reading').textContent"); !strings.HasSuffix(text, "UTC: no requests") {
+		t.Errorf("the pointer shows %q", text)
+	}
+}
+
+func linksCodes(t *testing.T, b *browser.Browser) {
+	p := demo(t)
+	p.Must("GET", "/no/such/thing", "")
+	v := lookAt(t, b, p.AdminURL)
+	v.awaitText("#wrong", "request_refused")
+	browser.Eval[chromedp.Void](v.Tab, "document.querySelector('#wrong a.code').click()")
+	v.awaitText("#code-request_refused", "The request was rejected as wrong (4xx). See the status")
+	v.Await("it in view", "(() => { const box = document.getElementById('code-request_refused').getBoundingClientRect(); return box.top >= 0 && box.bottom <= innerHeight; })()")
+}
+
+func showsNewTables(t *testing.T, b *browser.Browser) {
+	p := demo(t, "PROXY_ALLOW=GET /identity/,POST /api/")
+	v := lookAt(t, b, p.AdminURL)
+	v.awaitText("#routes", "GET /identity/")
+	v.awaitText("#settings", "PROXY_ALLOW")
+	if browser.Eval[bool](v.Tab, "document.getElementById('quotas') !== null") {
+		t.Fatal("there is a quota before a request")
+	}
+	p.Must("GET", "/identity/whoami", "")
+	p.Must("GET", "/not/allowed", "")
+	v.Await("the route's count", "[...document.querySelectorAll('#routes tbody tr')].some((r) => r.innerText.includes('GET /identity/') && /\\b1\\b/.test(r.cells[1].innerText))")
+	v.awaitText("#wrong", "route_not_allowed")
+	control := regexp.MustCompile(`http://\S+/revoke`).FindString(p.Stdout.String())
+	res, err := p.Client.PostForm(strings.TrimSuffix(control, "revoke")+"settings", url.Values{"quota": {"/api/audit/"}, "calls": {"10"}, "per": {"10m"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	for range 9 {
+		p.Must("POST", "/api/audit/get-audit-events", `{"data":[{}]}`)
+	}
+	v.awaitText("#quotas", "/api/audit/get-audit-events")
+	v.awaitText("#quotas", "1 of 10 nearly used up")
+}
+
+// everything brings a demo into a state that has something of everything, and opens it.
+func everything(t *testing.T, b *browser.Browser, prepare ...browser.Action) *tab {
+	t.Helper()
+	p := demo(t, "PROXY_ALLOW=GET /,POST /api/")
+	spoil(t, p)
+	v := lookAt(t, b, p.AdminURL, prepare...)
+	v.awaitText("#list", "/policy/x")
+	browser.Eval[chromedp.Void](v.Tab, "document.querySelectorAll('details').forEach((d) => d.open = true)")
+	return v
+}
+
+func worksInForcedColors(t *testing.T, b *browser.Browser) {
+	v := everything(t, b, browser.Prefers("forced-colors", "active"))
+	if !browser.Eval[bool](v.Tab, "matchMedia('(forced-colors: active)').matches") {
+		t.Fatal("the colors are not forced")
+	}
+	const bare = `[...document.querySelectorAll('button, input, select, textarea, .card, .health, .part, .badge, .warning')].filter((e) => e.checkVisibility() && parseFloat(getComputedStyle(e).borderTopWidth) < 1).map((e) => e.outerHTML.slice(0, 60))`
+	if found := browser.Eval[[]string](v.Tab, bare); len(found) > 0 {
+		t.Errorf("without a border: %q", found)
+	}
+	const unseen = `[...document.querySelectorAll('.lamp')].filter((e) => getComputedStyle(e).backgroundColor === getComputedStyle(document.body).backgroundColor).length`
+	if n := browser.Eval[int](v.Tab, unseen); n > 0 {
+		t.Errorf("%d lights cannot be seen", n)
+	}
+	// Each light has its state beside it as a word.
+	const mute = `[...document.querySelectorAll('.lamp')].filter((e) => !/\b(ok|degraded|down)\b/i.test(e.parentElement.innerText)).length`
+	if n := browser.Eval[int](v.Tab, mute); n > 0 {
+		t.Errorf("%d lights are without a word", n)
+	}
+}
+
+// isCleanForAxe needs axe-core, which is not part of the repository:
+//
+//	go test ./internal/e2e -run 'StatusPage.*/axe' -axe axe.min.js
+func isCleanForAxe(t *testing.T, b *browser.Browser) {
+	if *axe == "" {
+		t.Skip("only with -axe")
+	}
+	script, err := os.ReadFile(*axe)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := everything(t, b)
+	for name, look := range map[string][]browser.Action{
+		"light":         {prefers("light"), chromedp.EmulateViewport(1280, 900)},
+		"dark":          {prefers("dark"), chromedp.EmulateViewport(1280, 900)},
+		"forced colors": {browser.Prefers("forced-colors", "active"), chromedp.EmulateViewport(1280, 900)},
+		"phone":         {prefers("light"), chromedp.EmulateViewport(360, 740)},
+		"dark phone":    {prefers("dark"), chromedp.EmulateViewport(360, 740)},
+	} {
+		v.Do(look...)
+		browser.Eval[chromedp.Void](v.Tab, string(script)+"; window.found = null; axe.run().then((r) => { window.found = r.violations.flatMap((f) => f.nodes.map((n) => f.id + ': ' + n.html.slice(0, 100) + ' ' + n.failureSummary)); })")
+		v.Await("axe", "window.found")
+		if found := browser.Eval[[]string](v.Tab, "window.found"); len(found) > 0 {
+			t.Errorf("%s: %s", name, strings.Join(found, "\n"))
+		}
+	}
+}
+
 func losesContact(t *testing.T, b *browser.Browser) {
 	p := demo(t)
 	v := lookAt(t, b, p.AdminURL)
-	v.awaitText("#verdict", "All is well")
+	v.awaitText("#health", "All is well")
 	_ = p.Cmd.Process.Kill()
 	v.awaitText("[role=alert]", "No contact with the proxy since")
 	v.Complaints() // of the connection
@@ -406,7 +604,7 @@ func losesContact(t *testing.T, b *browser.Browser) {
 // holdsThePolicy also shows that the other tests would hear of a violation.
 func holdsThePolicy(t *testing.T, b *browser.Browser) {
 	v := &tab{b.Open(demo(t).AdminURL)}
-	v.awaitText("#verdict", "All is well")
+	v.awaitText("#health", "All is well")
 	browser.Eval[chromedp.Void](v.Tab, `(() => {
 		const script = document.createElement('script');
 		script.textContent = 'window.hacked = 1';
