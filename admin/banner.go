@@ -20,13 +20,21 @@ func healthBanner(s *Status) g.Node {
 	return el("section", id("health"), class("health "+string(h.State)), dataLive(), attr("data-state", stateKey(&h.Judgment)), attr("aria-label", "Health"),
 		statusLight(h.State),
 		el("div", // page.js has all of it read out as one text
-			el("p", class("state"), el("b", text(capitalize(string(h.State)))), g.If(h.Component != "", text(" · "+componentNames[h.Component])), text(" ")),
+			el("p", class("state"), el("b", text(stateName(h.State))), g.If(h.Component != "", text(" · "+componentNames[h.Component])), text(" ")),
 			el("p", class("answer"), text(headline(&h.Judgment)+" ")),
 			healthFacts(s),
 			g.If(h.Advice != "", el("p", class("advice"), text(printable(sentence(h.Advice))+" "))),
 			recoveredLine(s),
 		),
 	)
+}
+
+// stateName is a state as a title.
+func stateName(state event.HealthState) string {
+	if state == event.HealthOK {
+		return "OK"
+	}
+	return capitalize(string(state))
 }
 
 // stateKey changes when the state has to be announced.

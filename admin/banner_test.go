@@ -28,7 +28,7 @@ func TestBannerShowsTheHealth(t *testing.T) {
 		health     event.Health
 		want, lack []string
 	}{
-		{"ok", event.Health{Judgment: ok}, []string{"Ok All is well: 12 requests in the last minute. Since 2026-03-01 02:00:00 UTC (1 h 0 min)"}, []string{"Recovered", "affected"}},
+		{"ok", event.Health{Judgment: ok}, []string{"OK All is well: 12 requests in the last minute. Since 2026-03-01 02:00:00 UTC (1 h 0 min)"}, []string{"Recovered", "affected"}},
 		{"down", failing(), []string{
 			"Down · Mimecast Mimecast responded with a server error (5xx). Since 2026-03-01 02:55:55 UTC (4 min 5 s) · 7 of 12 requests affected in the last minute (58 %) · mimecast_error See Mimecast's service status.",
 		}, []string{"Recovered"}},

@@ -15,7 +15,7 @@ import (
 // buttons.
 func document(s *Status, f filter, settings []Setting, actions []Action) g.Node {
 	return html.Doctype(el("html", attr("lang", "en"),
-		head(capitalize(string(s.Health.State))+": "+headline(&s.Health.Judgment)),
+		head(stateName(s.Health.State)+": "+headline(&s.Health.Judgment)),
 		el("body",
 			el("a", class("skip"), attr("href", "#requests"), text("To the list of requests")),
 			header(s, len(actions) > 0),
@@ -28,10 +28,10 @@ func document(s *Status, f filter, settings []Setting, actions []Action) g.Node 
 				el("div", class("pair"), tokenCard(s), problemsCard(s)),
 				// A part of which page.js takes over what was not there at first.
 				el("div", id("tables"), class("tables"), dataLive(), runningCard(s), accountsCard(s), clientsCard(s), routesCard(s), quotasCard(s)),
-				requestsCard(s, f),
 				historyCard(s),
-				settingsCard(settings, s.Now),
 				ticketCard(s),
+				settingsCard(settings, s.Now),
+				requestsCard(s, f),
 				codesCard(),
 			),
 			footer(s),

@@ -36,7 +36,7 @@ func TestSearchFindsWhatARowShows(t *testing.T) {
 	for _, word := range []string{"splunk", "emea", "/route/", "trace4bf9", "PATCH", "/only/here", "mimecast_error", "retried", "server error", "unseen-error", "unseen-peer"} {
 		_, body := ask(t, srv, "GET", "/?q="+strings.ReplaceAll(word, " ", "+"))
 		_, list, _ := strings.Cut(body, `<div id="list"`)
-		list, _, _ = strings.Cut(list, `id="history"`)
+		list, _, _ = strings.Cut(list, `id="codes"`)
 		found := strings.Count(list, `<tr role="row" class=`) > 0
 		if shown := strings.Contains(list, "/only/here") && strings.Contains(list, word); found != shown || strings.HasPrefix(word, "unseen") == found {
 			t.Errorf("%q: found %v, shown %v", word, found, shown)
