@@ -91,7 +91,7 @@ func TestPageShowsWhatTheStatusHolds(t *testing.T) {
 		"State valid", "1 min 0 s", "in 29 min 0 s, at 2026-03-01 03:29:00 UTC", "in 5 s (4 failed so far)", "Last failed token request, 3 s ago", "The token endpoint answered 503.", // the token
 		"298 of 300 calls left, resets in 1 min 30 s", "median 0.25 ms, 95 % within 0.50 ms", "median 110 ms, 95 % within 1.2 s",
 		"7 requests, 2 of them passed", "3 resolved by a new token", "PROXY_ALOW is unknown; did you mean PROXY_ALLOW?",
-		"retried", "Mimecast 24a37735-b64d-4ba5-bc7b-000000000000", "proxy 0000000000000000", "Mimecast: Mimecast closed the connection before it responded upstream_reset",
+		"retried", "Mimecast 24a37735-b64d-4ba5-bc7b-000000000000", "proxy 0000000000000000", "Mimecast closed the connection before it responded · Mimecast · upstream_reset",
 		"200 of the last 200",
 	} {
 		if !strings.Contains(body, want) {

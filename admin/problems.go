@@ -62,7 +62,7 @@ func denialList(s *Status) g.Node {
 func problemItem(s *Status, code event.Code, numbers, lastError string) g.Node {
 	k := code.Kind()
 	return el("li",
-		el("p", class("what"), textEl("b", "component "+string(k.Component), componentNames[k.Component]+":"), text(" "+k.Summary+" "), codeLink(string(code))),
+		el("p", class("what"), textEl("b", "component "+string(k.Component), k.Summary), text(" · "+componentNames[k.Component]+" · "), codeLink(string(code))),
 		textEl("p", "when", numbers),
 		examples(s, k, lastError),
 		textEl("p", "do", k.Remedy))

@@ -57,7 +57,7 @@ func row(r event.Request) g.Node {
 		cell("time", clock(r.Time)),
 		cell("status", textEl("span", "badge "+statusClass(r), t.status), g.If(t.retried != "", g.Group{text(" "), textEl("span", "tag", t.retried)})),
 		cell("request", isolated(el("b", text(t.method)), text(" "+t.path)),
-			g.If(r.Fault != "", el("span", class("detail"), text(t.problem+" "), codeLink(string(r.Fault))))),
+			g.If(r.Fault != "", el("span", class("detail"), text(t.problem+" · "), codeLink(string(r.Fault))))),
 		cell("client", lines("line", t.client)),
 		cell("num took", text(formatMS(r.DurationMS))),
 		cell("num upstream", g.If(r.UpstreamMS != 0, text(formatMS(r.UpstreamMS)))),
@@ -79,7 +79,7 @@ func textsOf(r event.Request) texts {
 	}
 	if r.Fault != "" {
 		k := r.Fault.Kind()
-		t.problem = componentNames[k.Component] + ": " + k.Summary
+		t.problem = k.Summary + " · " + componentNames[k.Component]
 	}
 	if r.Account != "" {
 		t.client = append(t.client, "account "+printable(r.Account))

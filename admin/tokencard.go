@@ -49,7 +49,7 @@ func tokenFacts(s *Status) g.Node {
 	facts := g.Group{class("facts"), definition("State", text(tokenState(s)))}
 	if t.Held {
 		term, when := "Expired", formatAgo(s.Now, t.Expiry)
-		if t.Valid {
+		if t.Expiry.After(s.Now) {
 			term, when = "Expires", formatUntil(t.Expiry, s.Now)
 		}
 		facts = append(facts,
