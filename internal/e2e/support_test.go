@@ -50,11 +50,11 @@ func TestSupportBundleHasWhatHelpersAskForAndNoSecret(t *testing.T) {
 	cmd := program.Start(t, append(own, at), "support")
 	code, text := cmd.Exit(), cmd.Stdout.String()
 	for _, want := range []string{
-		"MIMECAST_CLIENT_SECRET   set, 26 characters  (file " + secretFile + ")\n",
+		"MIMECAST_CLIENT_SECRET   set, 26 characters  (file " + secretFile + ", changed at 20",
 		"PROXY_API_KEY            set, 28 characters  (variable)\n",
 		"PROXY_MAX_REQUESTS       77  (variable)\n", "PROXY_DIAL_TIMEOUT       10s  (default)\n", "PROXY_REPLAY_MEMORY      48MiB  (default)\n",
 		"HTTPS_PROXY              http://[redacted]@127.0.0.1:1  (variable)\n",
-		"token       valid until ", "GET /secret: 500 ", "GET /identity/whoami: 401 ", "ok      request ", "listening   " + p.Listen,
+		"state       ok, since 20", "token       valid until ", "GET /secret: 500 ", "GET /identity/whoami: 401 ", "ok      request ", "listening   " + p.Listen,
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q", want)
