@@ -148,3 +148,32 @@ func TestShellBlocksOfDocumentsParse(t *testing.T) {
 		}
 	}
 }
+
+// TestDocumentsQuoteMessagesOfTheLog holds what a reader searches the log for.
+func TestDocumentsQuoteMessagesOfTheLog(t *testing.T) {
+	t.Parallel()
+	var sources strings.Builder
+	for _, pattern := range []string{"*.go", "*/*.go"} {
+		names, err := fs.Glob(os.DirFS(program.Root()), pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range names {
+			if !strings.HasSuffix(name, "_test.go") {
+				sources.WriteString(program.ReadFile(t, name))
+			}
+		}
+	}
+	quoted := regexp.MustCompile(`"msg":"([^"]+)"`)
+	seen := 0
+	for _, doc := range documents(t) {
+		for _, m := range quoted.FindAllStringSubmatch(program.ReadFile(t, doc), -1) {
+			if seen++; !strings.Contains(sources.String(), `"`+m[1]) {
+				t.Errorf("%s: no line of the log has the message %q", doc, m[1])
+			}
+		}
+	}
+	if seen < 8 {
+		t.Errorf("only %d messages were found", seen)
+	}
+}
