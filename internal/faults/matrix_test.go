@@ -17,7 +17,7 @@ import (
 // holds it to that.
 type row struct {
 	fault string
-	// What the client gets, what log and metrics show, and when it recovers.
+	// What the client gets, what log and metrics say, and when it recovers.
 	client, signs, recovers string
 	test                    func(t *testing.T)
 	by                      string // package.Test of another package, where there is no test here
@@ -108,7 +108,7 @@ func TestDocHasTheRowsThatAreTested(t *testing.T) {
 func markdown(t *testing.T) string {
 	var b strings.Builder
 	for _, c := range chapters {
-		fmt.Fprintf(&b, "\n### %s\n\n| fault | the client gets | log and metrics | recovery | test |\n|---|---|---|---|---|\n", c.title)
+		fmt.Fprintf(&b, "\n### %s\n\n| fault | client | log and metrics | recovers | test |\n|---|---|---|---|---|\n", c.title)
 		seen := map[string]bool{}
 		for _, r := range c.rows {
 			if seen[r.fault] || (r.test == nil) == (r.by == "") || r.client == "" || r.signs == "" || r.recovers == "" {
