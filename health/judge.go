@@ -36,7 +36,7 @@ func judgeRequests(tallies []*tally, was event.Judgment, now time.Time) event.Ju
 		long = countLast(tallies, now, longWindow)
 		for k, n := range rejections {
 			if traits[k].class == rejected {
-				long.bad[k] = n
+				long.bad[k], long.anyBad = n, long.anyBad || n > 0
 			}
 		}
 		short = long // which are the last ones, too

@@ -112,6 +112,7 @@ type bucket struct {
 	// accepted are all but the rejected ones.
 	accepted uint32
 	bad      [kinds]uint32
+	anyBad   bool // else bad need not be read
 }
 
 // fault is what is known of one kind. The zero value: no request met it for a long time.
@@ -179,6 +180,7 @@ func (t *tally) record(o event.Outcome) {
 	b := t.bucket(o.At)
 	if k != good && traits[k].class == rejected {
 		b.bad[k]++
+		b.anyBad = true
 		return
 	}
 	b.accepted++
@@ -189,6 +191,7 @@ func (t *tally) record(o event.Outcome) {
 		return
 	}
 	b.bad[k]++
+	b.anyBad = true
 	t.bad[traits[k].class]++
 	t.faults[k].add(o.At, t.evidence(k))
 }
@@ -306,6 +309,7 @@ type counts struct {
 	window   time.Duration
 	accepted int
 	bad      [kinds]int
+	anyBad   bool
 	// few says that they are all that came lately, and run is how many of those failed in
 	// a row up to the last. recent says that they are only some of the window's.
 	few, recent bool
@@ -323,6 +327,10 @@ func countWithin(tallies []*tally, now time.Time, within time.Duration) counts {
 				continue
 			}
 			c.accepted += int(b.accepted)
+			if !b.anyBad {
+				continue
+			}
+			c.anyBad = true
 			for k, n := range b.bad {
 				c.bad[k] += int(n)
 			}
@@ -352,6 +360,7 @@ func countLast(tallies []*tally, now time.Time, within time.Duration) counts {
 			c.run++
 		}
 		if one.kind != good {
+			c.anyBad = true
 			c.bad[one.kind]++
 		}
 	}
@@ -362,6 +371,9 @@ func countLast(tallies []*tally, now time.Time, within time.Duration) counts {
 // is nearly as frequent, so that the cause does not change to and fro.
 func (c *counts) of(wanted class, was event.Cause) (n int, most kind) {
 	most = good
+	if !c.anyBad {
+		return 0, most
+	}
 	usual := good
 	for k, bad := range c.bad {
 		if bad == 0 || traits[k].class != wanted {
