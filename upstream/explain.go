@@ -128,7 +128,7 @@ func (e *refusedByProxy) advice() string {
 // nothing for another error.
 func classifyCertificate(err error) string {
 	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
-		return "This machine does not trust the authority of Mimecast's certificate. If a corporate proxy inspects TLS, put its root into MIMECAST_CA_FILE."
+		return "Mimecast's certificate is from an untrusted authority. If a corporate proxy inspects TLS, put its root into MIMECAST_CA_FILE."
 	}
 	if _, ok := errors.AsType[x509.HostnameError](err); ok {
 		return "Mimecast's certificate is for another name. Check MIMECAST_BASE_URL, and whether a firewall or corporate proxy inspects TLS."
