@@ -67,7 +67,7 @@ type stand struct {
 	sim *simulator.Server
 	*program.Program
 	denied  map[string]float64 // what must have been counted
-	browsed bool               // and besides it what the log says
+	browsed bool               // and also what the log says
 }
 
 func newStand(t *testing.T, environ ...string) *stand {
@@ -113,7 +113,7 @@ var refusals = []event.Code{
 }
 
 // arrived returns what Mimecast was asked since this was last called, token
-// requests apart, and holds that each request bore one bearer token of its own.
+// requests apart, and holds that each request bore one bearer token.
 func (s *stand) arrived() []simulator.Request {
 	s.t.Helper()
 	var asked []simulator.Request
@@ -413,8 +413,8 @@ func TestNoRequestIsSmuggledInAnother(t *testing.T) {
 	}
 }
 
-// An answer of Mimecast's, or of whoever speaks for it, leads the token nowhere
-// else and gives a browser nothing to keep.
+// A response from Mimecast, or from a server that poses as it, leads the token
+// nowhere else and gives a browser nothing to keep.
 func TestTokenGoesToNoOtherHost(t *testing.T) {
 	s := newStand(t)
 	asked := make(chan string, 10)

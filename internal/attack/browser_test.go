@@ -39,7 +39,7 @@ type target struct {
 	Base string `json:"base"`
 }
 
-// orders are what a page is told to do.
+// orders are what a page must do.
 type orders struct {
 	Targets []target `json:"targets"`
 	Admin   struct {
@@ -248,7 +248,7 @@ func (f *forwarder) carry(in net.Conn) {
 }
 
 // attackAdmin is what pages try with the admin listener. /metrics and the probes
-// are for whoever asks.
+// are for everyone.
 var attackAdmin = [][2]string{{"read", "/api/status"}, {"blind", "/api/status"}, {"frame", "/api/status"}, {"blindpost", "/quitquitquit"}, {"form", "/quitquitquit"}, {"socket", "/api/status"}}
 
 // unread holds that a report has nothing in it of what Mimecast or the admin
@@ -353,7 +353,7 @@ func TestBlindGETOfAPageInABrowserReachesAPlainNameWithoutAKeyAlone(t *testing.T
 		}
 	}
 	if n := len(open.arrived()); n != 4 {
-		t.Errorf("%d blind GETs arrived; are browsers kinder now? docs/security.md tells of 4", n)
+		t.Errorf("%d blind GETs arrived; are browsers kinder now? docs/security.md says 4", n)
 	}
 	if asked := keyed.arrived(); len(asked) > 0 {
 		t.Errorf("%+v arrived", asked)

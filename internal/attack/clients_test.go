@@ -133,7 +133,7 @@ func TestClientOfTheSIEMGetsNothingElse(t *testing.T) {
 	}
 }
 
-// Whoever guesses must not learn how near a guess was, or that a key was once valid.
+// A guesser must not learn how near a guess was, or that a key was once valid.
 func TestWrongKeysGetNoHint(t *testing.T) {
 	t.Parallel()
 	f := newClientsFile(t)

@@ -70,8 +70,8 @@ func hostile() (raw []string) {
 	return raw
 }
 
-// answersAreClean holds that the proxy's own answers are clean. Those of Mimecast's pass
-// as they are.
+// answersAreClean holds that the proxy's own responses are clean. Mimecast's pass
+// unchanged.
 func (s *stand) answersAreClean(raw string, tokens ...string) {
 	s.t.Helper()
 	for _, a := range send(s.t, s.Listen, raw, 1) {
@@ -117,7 +117,7 @@ func TestNoSecretShowsAnywhere(t *testing.T) {
 			t.Fatal(err)
 		}
 		clean(t, "the command line", string(cmdline), tokens...)
-		// A crash tells of every goroutine.
+		// A crash prints every goroutine.
 		if err := s.Cmd.Process.Signal(syscall.SIGABRT); err != nil {
 			t.Fatal(err)
 		}
@@ -197,7 +197,7 @@ func TestCommandOfRunHasNoSecretInItsEnvironment(t *testing.T) {
 	}
 }
 
-// Whoever may profile a program can read its memory.
+// A program that may profile another one can read its memory.
 func TestNothingIsThereToDebugWith(t *testing.T) {
 	s := newStand(t)
 	for _, path := range []string{"/debug/pprof/", "/debug/pprof/heap", "/debug/pprof/cmdline", "/debug/vars", "/debug/requests", "/debug/events", "/debug/"} {
