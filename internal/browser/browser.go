@@ -1,8 +1,8 @@
 // Package browser lets tests look at pages with a real browser, which is whichever
 // Chromium this machine has. It is no part of the program.
 //
-// A start takes seconds, so the tests of a binary share one process. Each has a
-// profile of its own in it: no cookie, connection or cache is shared. Every name
+// A start takes seconds, so the tests of a binary share one process. Each has its own
+// profile in it: no cookie, connection or cache is shared. Every name
 // under example and internal is this machine.
 package browser
 
