@@ -120,7 +120,7 @@ type isolation struct {
 // leastChanges happen in every run, which makes more requests for it if need be.
 const leastChanges = 5
 
-// The teams of that test: of the first few, each has trouble of its own.
+// The teams of that test: of the first few, each has different trouble.
 const (
 	refusedTeam = iota
 	limitedTeam

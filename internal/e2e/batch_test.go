@@ -140,7 +140,7 @@ func TestBatchURLsAreGoodForEveryReplicaAndAfterARotation(t *testing.T) {
 	}
 }
 
-// bigFiles serves files of a size, each with content of its own.
+// bigFiles serves files of a size, each with different content.
 func bigFiles(t *testing.T, size int) *httptest.Server {
 	t.Helper()
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -447,8 +447,8 @@ func TestChangesOfTheClientsFileLoseNoRequest(t *testing.T) {
 		if status(other(29)) != http.StatusForbidden {
 			t.Error("the last good version is not in force")
 		}
-		put("  mended: {keys: [{sha256: " + sha256Of(other(30)) + "}]}\n")
-		program.Await(t, "the mended file", func() bool { return status(other(30)) == http.StatusOK })
+		put("  fixed: {keys: [{sha256: " + sha256Of(other(30)) + "}]}\n")
+		program.Await(t, "the fixed file", func() bool { return status(other(30)) == http.StatusOK })
 	}, "X-Proxy-Key", key)
 	warned := 0
 	for line := range strings.Lines(p.Stderr.String()) {

@@ -96,7 +96,7 @@ func TestRunForwardsWhatACommandMayWant(t *testing.T) {
 	for name, sig := range map[string]syscall.Signal{"HUP": syscall.SIGHUP, "USR1": syscall.SIGUSR1, "INT": syscall.SIGINT, "TERM": syscall.SIGTERM} {
 		cmd := exec.Command(program.Binary(), "run", "--", "sh", "-c", "trap 'exit 42' "+name+"; echo waiting; while :; do sleep 0.1; done")
 		cmd.Env = program.Environ(t, sim, "PATH="+os.Getenv("PATH"))
-		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // away from the terminal of whoever runs this
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // away from the terminal that this runs on
 		p := program.StartCmd(t, cmd)
 		p.Stdout.Await(t, "the command", func(text string) bool { return strings.Contains(text, "waiting") })
 		p.Signal(sig)

@@ -161,7 +161,7 @@ func legacyClients(t *testing.T) []legacyClient {
 }
 
 // surroundings are what clients reach: a Mimecast, and through a corporate proxy alone a
-// foreign server with a certificate of its own.
+// foreign server with its own certificate.
 type surroundings struct {
 	sim *simulator.Server
 	// corporate is the URL of the corporate proxy, and foreignPEM a file with the

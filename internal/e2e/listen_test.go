@@ -15,8 +15,8 @@ import (
 	"mimecast-proxy/simulator"
 )
 
-// alsoListening returns the addresses that the program serves at besides its main
-// one, as its log says.
+// alsoListening returns the addresses that the program serves at in addition to its
+// main one, as its log says.
 func alsoListening(t *testing.T, p *program.Program) []string {
 	t.Helper()
 	_, rest, ok := strings.Cut(p.Stderr.String(), `"also_listening":"`)

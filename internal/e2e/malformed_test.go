@@ -10,7 +10,7 @@ import (
 	"mimecast-proxy/simulator"
 )
 
-// What net/http rejects before it reaches a handler is told as all else is: with
+// What net/http rejects before it reaches a handler is reported as all else is: with
 // the envelope, the header, one line in the log, and a metric.
 func TestRequestsThatNetHTTPRejectsGetTheProxysOwnError(t *testing.T) {
 	t.Parallel()
@@ -26,7 +26,7 @@ func TestRequestsThatNetHTTPRejectsGetTheProxysOwnError(t *testing.T) {
 		"70 KB in many fields": {"GET /identity/whoami HTTP/1.1\r\nHost: localhost\r\n" + strings.Repeat("X-Small: "+strings.Repeat("x", 100)+"\r\n", 700) + "\r\n", 431, "headers_too_large"},
 		"no Host":              {"GET /identity/whoami HTTP/1.1\r\n\r\n", 400, "bad_request"},
 	} {
-		p := program.Serve(t, sim) // of its own, so that the lines are counted
+		p := program.Serve(t, sim) // a new one, so that the lines are counted
 		sim.Reset()
 		res, body := p.Send(c.raw)
 		var envelope struct {

@@ -99,7 +99,7 @@ func TestStatusPageInABrowser(t *testing.T) {
 		"new tables come without a reload":                 showsNewTables,
 		"forced colors hide nothing":                       worksInForcedColors,
 		"axe finds nothing":                                isCleanForAxe,
-		"Mimecast's slowness is told from the proxy's":     slowsDown,
+		"Mimecast's slowness is not the proxy's":           slowsDown,
 		"is legible in light and dark, whatever the state": isLegible,
 		"fits a phone, whatever strangers ask for":         fitsAPhone,
 		"strangers' paths are harmless":                    isNotInjected,

@@ -146,14 +146,14 @@ func TestReferenceHasEveryFieldOfTheLog(t *testing.T) {
 		t.Fatalf("%d tables of fields", len(tables))
 	}
 	for i, have := range []map[string]bool{requests, tokens} {
-		told := map[string]bool{}
+		listed := map[string]bool{}
 		for _, cell := range fieldCell.FindAllStringSubmatch(tables[i][1], -1) {
 			for _, name := range inCode.FindAllStringSubmatch(cell[1], -1) {
-				told[name[1]] = true
+				listed[name[1]] = true
 			}
 		}
-		if !maps.Equal(have, told) {
-			t.Errorf("the log has %v, the reference %v", slices.Sorted(maps.Keys(have)), slices.Sorted(maps.Keys(told)))
+		if !maps.Equal(have, listed) {
+			t.Errorf("the log has %v, the reference %v", slices.Sorted(maps.Keys(have)), slices.Sorted(maps.Keys(listed)))
 		}
 	}
 }

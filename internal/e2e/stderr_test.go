@@ -45,7 +45,7 @@ func TestErrorThatNobodyReadsEndsTheProgram(t *testing.T) {
 	cmd := exec.Command(program.Binary())
 	cmd.Env, cmd.Stderr = []string{"MIMECAST_REGION=nowhere"}, write
 	began := time.Now()
-	_ = cmd.Run() // the state tells how it ended
+	_ = cmd.Run() // the state says how it ended
 	if code := cmd.ProcessState.ExitCode(); code != 2 {
 		t.Errorf("exit %d after %v", code, time.Since(began))
 	}
@@ -126,7 +126,7 @@ func answerGoAway(c net.Conn, more string) (token string) {
 		return ""
 	}
 	framer := http2.NewFramer(c, c)
-	_ = framer.WriteSettings() // the client may be gone, which the next read tells
+	_ = framer.WriteSettings() // the client may be gone, which the next read shows
 	for {
 		f, err := framer.ReadFrame()
 		if err != nil {

@@ -238,7 +238,7 @@ func TestCertificatesRotateWithoutAFailedHandshake(t *testing.T) {
 	}
 }
 
-// Without a certificate of its own the TLS port presents one of the CA of interception.
+// Without a configured certificate the TLS port presents one of the interception CA.
 func TestTLSPortWithoutACertificateUsesTheCA(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "ca")
