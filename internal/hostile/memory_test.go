@@ -50,7 +50,7 @@ const siegeTimeout = 2 * time.Second
 
 // hold keeps n connections to an address, each of which sends a text and reads
 // nothing. One that has lasted for a while, or that the program closes, is opened
-// again, as whoever means harm would do.
+// again, as an attacker would do.
 func (g *siege) hold(address string, n int, text func(i int) string) {
 	for i := range n {
 		g.opened.Add(1)

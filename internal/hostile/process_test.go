@@ -222,7 +222,7 @@ func TestServeEndsWithAnErrorWhenAListenerFails(t *testing.T) {
 	}
 }
 
-// A command whose proxy cannot be reached any more is told, or ended.
+// A command whose proxy cannot be reached any more gets an error, or ends.
 func TestRunNoticesThatItsListenerFails(t *testing.T) {
 	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
