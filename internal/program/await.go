@@ -13,7 +13,7 @@ func Await(t testing.TB, what string, so func() bool) {
 	AwaitWithin(t, Patience, what, so)
 }
 
-// AwaitWithin is Await with a bound of its own. It asks less often the longer it
+// AwaitWithin is Await with another bound. It asks less often the longer it
 // takes: what is asked may be the whole of /metrics, of a machine that is busy.
 func AwaitWithin(t testing.TB, bound time.Duration, what string, so func() bool) {
 	t.Helper()

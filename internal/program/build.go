@@ -94,7 +94,7 @@ func Build(path string) error {
 	if _, err := exec.LookPath("cp"); err != nil {
 		args = slices.Concat([]string{"build"}, flags, []string{"-o", path, "."})
 	}
-	cmd := exec.Command("go", args...) //nolint:noctx // it ends by itself
+	cmd := exec.Command("go", args...) //nolint:noctx // it always ends
 	cmd.Dir = Root()
 	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {

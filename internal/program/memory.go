@@ -84,7 +84,7 @@ func (m *Memory) read(t testing.TB, name string) string {
 	return string(text)
 }
 
-// String tells how much was used.
+// String returns how much was used.
 func (m *Memory) String() string {
 	text, err := os.ReadFile(filepath.Join(m.dir, m.names.peak))
 	if err != nil {

@@ -108,7 +108,7 @@ func StartCmd(t testing.TB, cmd *exec.Cmd) *Program {
 		t.Fatal(err)
 	}
 	go func() {
-		_ = cmd.Wait() // the state tells how it ended
+		_ = cmd.Wait() // the state says how it ended
 		p.code = cmd.ProcessState.ExitCode()
 		p.end()
 	}()
@@ -232,7 +232,7 @@ func (p *Program) Exit() int {
 	return p.ExitWithin(Patience)
 }
 
-// ExitWithin is Exit with a bound of its own.
+// ExitWithin is Exit with another bound.
 func (p *Program) ExitWithin(bound time.Duration) int {
 	p.t.Helper()
 	select {

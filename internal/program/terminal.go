@@ -16,7 +16,7 @@ import (
 	"golang.org/x/term"
 )
 
-// Terminal is a run of the program on a terminal of its own.
+// Terminal is a run of the program on a separate terminal.
 type Terminal struct {
 	*Program
 	// Screen is everything that the terminal was sent.
