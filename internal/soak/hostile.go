@@ -109,7 +109,7 @@ func (s *siege) start(dir, path, name string) (*place, error) {
 	at.kept = &traffic.Client{URL: url, Sim: s.sim, HTTP: p.client, MaxBody: 256 << 10}
 	at.anew = &traffic.Client{URL: url, Sim: s.sim, HTTP: p.to(&p.listen, true), MaxBody: 256 << 10}
 	if name == "unix" {
-		at.anew.Release.Store(1 << 29) // of the one account, each releases messages of its own
+		at.anew.Release.Store(1 << 29) // of the one account, each releases its own messages
 	}
 	return at, nil
 }
@@ -227,7 +227,7 @@ func (s *siege) ask(p *place, kind string, r *rand.Rand) {
 	ctx, cancel := context.WithTimeout(context.Background(), endurance)
 	defer cancel()
 	client := p.anew
-	if kind == "whoami" { // which is the only one that a client may make again by itself
+	if kind == "whoami" { // which is the only one that a client may resend
 		client = p.kept
 	}
 	got := client.Do(ctx, kind, r)

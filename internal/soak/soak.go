@@ -50,7 +50,7 @@ type soak struct {
 }
 
 const (
-	// Whoever asks waits for so long, which is more than the program may take.
+	// A client waits for so long, which is more than the program may take.
 	endurance = time.Minute
 	// settling bounds how long things take to calm down at the end of a round.
 	settling = time.Minute
@@ -125,7 +125,7 @@ func (s *soak) request(r *rand.Rand) {
 	s.tally.add(got.Kind, outcome)
 }
 
-// gremlin makes something fail every now and then, and mends it again.
+// gremlin makes something fail every now and then, and restores it.
 func (s *soak) gremlin(ctx context.Context) {
 	for {
 		if !pause(ctx, time.Duration(s.rand.Int64N(int64(1500*time.Millisecond)))) {
@@ -154,7 +154,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// mischief makes something fail and returns what, and how to mend it.
+// mischief makes something fail and returns what, and how to restore it.
 func (s *soak) mischief() (name string, mend func()) {
 	network := func(name string, f relay.Fault) (string, func()) {
 		s.net.Set(f)
