@@ -278,7 +278,7 @@ func (c *Client) write(ctx context.Context, kind string, req *http.Request, w wr
 	return got
 }
 
-// Account is what the simulator carried out, against what clients were told.
+// Account is what the simulator carried out, against what clients got.
 type Account struct {
 	Writes int
 	// Doubled were carried out more than once.
