@@ -1,5 +1,5 @@
-// Package keyringtest starts a real keyring for tests: gnome-keyring on a D-Bus session
-// of its own, beside whatever keyring the user has.
+// Package keyringtest starts a real keyring for tests: gnome-keyring on a separate D-Bus
+// session, beside the user's keyring.
 package keyringtest
 
 import (
@@ -23,7 +23,7 @@ const (
 	collection = dbus.ObjectPath("/org/freedesktop/secrets/collection/login")
 )
 
-// config is a session bus that starts no service by itself.
+// config is a session bus that starts no service.
 const config = `<busconfig>
   <type>session</type>
   <listen>unix:path=DIR/bus</listen>
