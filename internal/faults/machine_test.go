@@ -89,7 +89,7 @@ func noDescriptors(t *testing.T) {
 	p.logs("accept", "too many open files", `"level":"warn"`)
 	p.fine()
 	w.relay.Inject(relay.Reset)
-	// Where that frees a descriptor, whoever waits at the door may take it.
+	// Where that frees a descriptor, a waiting client may take it.
 	program.Await(t, "502", func() bool {
 		a := p.whoami()
 		w.relay.Inject(relay.Reset)

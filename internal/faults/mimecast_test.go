@@ -162,7 +162,7 @@ func unknownAuthority(t *testing.T) {
 	w, other := newWorld(t, simulator.Options{}), newWorld(t, simulator.Options{})
 	roots := filepath.Join(t.TempDir(), "roots.pem")
 	put(t, roots, string(w.sim.CA))
-	// Tokens are one Mimecast's alone: what the other answers is a 401 of its own.
+	// Tokens are one Mimecast's alone: the other responds 401.
 	p := w.serve(t, "MIMECAST_BASE_URL="+other.sim.URL, "MIMECAST_CA_FILE="+roots)
 	a := p.whoami()
 	p.says(a, http.StatusBadGateway, event.UpstreamTLS)

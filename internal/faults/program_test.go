@@ -33,7 +33,7 @@ func begin(t *testing.T, environ []string) *proxy {
 	return (&proxy{program.StartHere(t, environ), t}).watch()
 }
 
-// spawn runs the program as a process of its own, after what before has a shell
+// spawn runs the program as a separate process, after what before has a shell
 // do, and waits for nothing.
 func spawn(t *testing.T, environ []string, before string) *proxy {
 	t.Helper()

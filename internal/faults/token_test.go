@@ -113,7 +113,7 @@ func downAtRenewal(t *testing.T) {
 	p.says(a, http.StatusServiceUnavailable, event.TokenUnavailable)
 	p.logs(`"msg":"token request failed"`, `"trigger":"expiry"`)
 	if !p.Ready() {
-		t.Error("out of service for what a restart cannot mend")
+		t.Error("out of service for what a restart cannot fix")
 	}
 	if n := w.sim.Counts().Statuses[401]; n > 1 { // it may end on its way
 		t.Errorf("Mimecast saw %d dead tokens", n)
@@ -139,7 +139,7 @@ func tokenLimited(t *testing.T) {
 	}
 }
 
-// lifetime is a token whose lifetime is told oddly, and what is made of it.
+// lifetime is a token whose lifetime is written oddly, and what is made of it.
 func lifetime(name string, seconds float64) func(*testing.T) {
 	return func(t *testing.T) {
 		w := newWorld(t, simulator.Options{})
