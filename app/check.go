@@ -343,7 +343,7 @@ func (c *check) request(ctx context.Context) (string, error) {
 	case res.StatusCode < http.StatusMultipleChoices:
 		return said, nil
 	case res.StatusCode == http.StatusForbidden:
-		return "", fmt.Errorf("%s; the credentials are good, but the API application lacks the role or the product for this path", said)
+		return "", fmt.Errorf("%s; the credentials work, but the application lacks the role or the product for this path", said)
 	default:
 		return "", errors.New(said)
 	}

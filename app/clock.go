@@ -18,5 +18,5 @@ func clockSkewWarning(ahead time.Duration) string {
 	if ahead < 0 {
 		which = "behind"
 	}
-	return fmt.Sprintf("this machine's clock is %v %s Mimecast's; set it, since certificates and time ranges in requests depend on it", ahead.Abs().Round(time.Second), which)
+	return fmt.Sprintf("this machine's clock is %v %s Mimecast's; set it: certificates and time ranges in requests depend on it", ahead.Abs().Round(time.Second), which)
 }

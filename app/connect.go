@@ -173,7 +173,7 @@ func (p Env) newConnector(ctx context.Context, o ConnectOptions, hint string) (*
 		return nil, err
 	}
 	if hint != "" { // the demo goes on from here
-		c.target.where, c.target.next, c.notice = "in a folder that the demo removes. The demo starts now", "", ""
+		c.target.where, c.target.next, c.notice = "in a folder that the demo removes when it ends. The demo starts now", "", ""
 	}
 	return c, nil
 }

@@ -199,7 +199,7 @@ func (c *connector) rejectedBy(ctx context.Context, err error) error {
 		return cause
 	}
 	if e, ok := errors.AsType[*token.Error](err); ok && e.Outcome == event.TokenRefused {
-		return reject(fmt.Sprintf("Mimecast rejects the client ID or the secret (status %d). Check that both are complete, and of the same application.", e.Status), c.allFields()...)
+		return reject(fmt.Sprintf("Mimecast rejected the client ID or the secret (status %d). Check that both are complete and from the same application.", e.Status), c.allFields()...)
 	}
 	return reject(c.redactor.Redact(strings.TrimSuffix(tokenErrorDetail(err), "."))+".", connectpage.Region)
 }

@@ -98,7 +98,7 @@ func (p Env) showPage(c *connector, url string) {
 		environ = without(p.userEnviron, named(credentialVariables...))
 	}
 	if !c.NoBrowser && openBrowser(environ, url) == nil {
-		where = "The page to connect opens in your browser. If it does not, open:"
+		where = "A page opens in your browser. If it does not, open:"
 	}
 	fmt.Fprintln(p.messages(c.ConnectOptions), where+"\n\n  "+url+"\n\nThe link works once, within "+formatMinutes(c.lifetime)+". To stop, press Ctrl-C.")
 }

@@ -69,7 +69,7 @@ func (p profiles) read(used connection.Connection) ([]byte, error) {
 	case err != nil:
 		return nil, err
 	case now.Region != used.Region || now.BaseURL != used.BaseURL || now.TokenURL != used.TokenURL:
-		return nil, errors.New("it leads to another API now: restart the proxy to use it")
+		return nil, errors.New("its API address changed: restart the proxy to use it")
 	}
 	return p.book.Read(context.Background(), now)
 }

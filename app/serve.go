@@ -338,7 +338,7 @@ func (s *instance) drain(signals <-chan os.Signal, hurried bool) error {
 		if s.intercept.proxy != nil {
 			busyTunnels = s.intercept.proxy.Busy()
 		}
-		s.cut(problem.New(event.ShuttingDown, "The proxy is shutting down and could not wait any longer."))
+		s.cut(problem.New(event.ShuttingDown, "The proxy is shutting down, and PROXY_SHUTDOWN_TIMEOUT or a second signal ended the wait."))
 	})
 	tunnels := make(chan error, 1)
 	go func() { tunnels <- s.drainInterception(ctx, abort) }()

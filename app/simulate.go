@@ -55,13 +55,13 @@ func (o SimulateOptions) check() error {
 		return fmt.Errorf("--listen %q is not host:port; use %s", o.Listen, DefaultSimulateListen)
 	}
 	if !isLoopback(host) {
-		return fmt.Errorf("--listen %q is not an address of this machine alone; use %s", o.Listen, DefaultSimulateListen)
+		return fmt.Errorf("--listen %q is not a loopback address; use %s", o.Listen, DefaultSimulateListen)
 	}
 	if o.CAFile == "" {
 		return errors.New("--ca-out is missing: name the file to write the CA certificate to, for MIMECAST_CA_FILE")
 	}
 	if (o.ClientID == "") != (o.ClientSecret == "") {
-		return errors.New("--client-id and --client-secret go together")
+		return errors.New("--client-id and --client-secret must be set together")
 	}
 	return nil
 }

@@ -104,7 +104,7 @@ func kubernetesTarget(out *bytes.Buffer, o ConnectOptions) target {
 			out.Reset()
 			return connection.WriteKubernetesSecret(out, "mimecast", o.Namespace, creds)
 		},
-		where: "nowhere on this machine: the manifest of the Secret went to standard output",
+		where: "nowhere on this machine: the Secret's manifest is on standard output",
 		next:  "pass standard output to kubectl apply -f -, and set MIMECAST_REGION or MIMECAST_BASE_URL in the proxy's manifest",
 	}
 }

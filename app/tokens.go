@@ -60,7 +60,7 @@ func credentialsRemedy(cfg config.Config) string {
 	idFile, keyFile := strings.HasSuffix(id, "_FILE"), strings.HasSuffix(key, "_FILE")
 	switch {
 	case cfg.IsStored():
-		return "Run mimecast-proxy connect again; the proxy takes the new credentials up."
+		return "Run mimecast-proxy connect again; the proxy reloads the credentials."
 	case idFile && keyFile:
 		return "Correct the file in " + id + " or " + key + "; the proxy reloads both."
 	case keyFile:

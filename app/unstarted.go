@@ -100,7 +100,7 @@ func whyNotExecuted(path string, file fs.FileInfo, err error) string {
 	case file.IsDir():
 		return fmt.Sprintf("%s is a directory; name a program in it", path)
 	case !file.Mode().IsRegular():
-		return fmt.Sprintf("%s is no regular file (mode %v); name a program", path, file.Mode())
+		return fmt.Sprintf("%s is not a regular file (mode %v); name a program", path, file.Mode())
 	}
 	head := readHead(path)
 	interpreter, isScript := shebang(head)
@@ -108,14 +108,14 @@ func whyNotExecuted(path string, file fs.FileInfo, err error) string {
 	case errors.Is(err, fs.ErrPermission) && file.Mode()&0o111 == 0:
 		return fmt.Sprintf("%s is not executable; type: chmod +x %s", path, quotePath(path))
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Sprintf("%s must not be executed: check its permissions, its interpreter's, and whether its file system is mounted noexec", path)
+		return fmt.Sprintf("%s must not be executed: check its permissions, its interpreter's, and the mount option noexec", path)
 	case strings.HasSuffix(interpreter, "\r"):
 		return carriageReturn(path)
 	case isScript && errors.Is(err, fs.ErrNotExist):
 		name, _, _ := strings.Cut(interpreter, " ")
 		return fmt.Sprintf("the interpreter of %s, %q in its first line, does not exist; correct that line", path, name)
 	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Sprintf("a file that %s needs does not exist, such as its dynamic loader: it was built for another system", path)
+		return fmt.Sprintf("a file that %s needs does not exist, such as its dynamic loader: use a build for this system", path)
 	case errors.Is(err, syscall.ENOEXEC):
 		return whyNoFormat(path, head)
 	default:

@@ -422,8 +422,8 @@ func TestFailedDownloadsSayWhatToDo(t *testing.T) {
 		"no response":      {silent.URL, event.UpstreamTimeout, "in time"},
 		"not HTTP":         {garbage.URL, event.UpstreamUnreachable, ""},
 		"too large a head": {large.URL, event.UpstreamUnreachable, ""},
-		"no URL":           {"http://a b/", event.UpstreamUnreachable, "does not fetch"},
-		"no host":          {"x", event.UpstreamUnreachable, "does not fetch"},
+		"no URL":           {"http://a b/", event.UpstreamUnreachable, "rejected Mimecast's batch URL"},
+		"no host":          {"x", event.UpstreamUnreachable, "rejected Mimecast's batch URL"},
 	} {
 		r.reported()
 		res, body := r.get(r.list(c.url + signed)[0])

@@ -161,7 +161,7 @@ func (w *listWriter) WriteHeader(status int) {
 }
 
 var (
-	errTooMany  = errors.New("too many lists are kept")
+	errTooMany  = errors.New("too many lists are in memory")
 	errTooLarge = fmt.Errorf("it has more than %d bytes", maxList)
 )
 

@@ -133,7 +133,7 @@ var (
 	errURL       = errors.New("the URL of the batch file is not https on port 443 of a public host name")
 	errProxyURL  = errors.New("the URL of the corporate proxy cannot be used")
 	errNotPublic = errors.New("the address is not public")
-	errStalled   = errors.New("nothing of the batch file arrived for " + stallTimeout.String())
+	errStalled   = errors.New("no byte of the batch file arrived for " + stallTimeout.String())
 )
 
 // RoundTrip implements http.RoundTripper. An error is a [*problem.Problem] without the
@@ -181,7 +181,7 @@ func (t *Transport) enter(r *http.Request) (release func(), err error) {
 	case r.Context().Err() != nil:
 		return nil, r.Context().Err()
 	}
-	p := problem.New(event.TooBusy, "As many batch files are downloaded from that host as may be. Retry later, or raise PROXY_MAX_CONNECTIONS.")
+	p := problem.New(event.TooBusy, "Downloads from the batch file's host have reached their limit. Retry later, or raise PROXY_MAX_CONNECTIONS.")
 	p.RetryAfter = busyRetryAfter
 	return nil, p.Because(err)
 }
@@ -254,11 +254,11 @@ func explain(err error) *problem.Problem {
 	op, isOp := errors.AsType[*net.OpError](err)
 	switch {
 	case errors.Is(err, errURL):
-		detail = "Mimecast issued a batch URL that the proxy does not fetch: it accepts https on port 443 of a public host name."
+		detail = "The proxy rejected Mimecast's batch URL: it accepts only https on port 443 of a public host name."
 	case errors.Is(err, errNotPublic):
 		detail = "The batch file's host has no public address, and the proxy connects to no other. Check this machine's DNS."
 	case untrusted:
-		code, detail = event.UpstreamTLS, "The batch file's host has no trusted certificate. If TLS is inspected here, set MIMECAST_CA_FILE."
+		code, detail = event.UpstreamTLS, "The batch file's host has no trusted certificate. If a corporate proxy inspects TLS, set MIMECAST_CA_FILE."
 	case isNet && timeout.Timeout() && (!isOp || op.Op != "dial"):
 		code, detail = event.UpstreamTimeout, "The batch file's host did not respond in time. Try again."
 	}

@@ -126,7 +126,7 @@ func readPrivate(path string) ([]byte, error) {
 	}
 	text, err := io.ReadAll(io.LimitReader(file, maxFile+1))
 	if len(text) > maxFile {
-		return nil, fmt.Errorf("%s has more than %d bytes: it is no file of the proxy's", path, maxFile)
+		return nil, fmt.Errorf("%s has more than %d bytes, so the proxy did not write it: remove it", path, maxFile)
 	}
 	return text, err
 }

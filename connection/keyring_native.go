@@ -38,7 +38,7 @@ func (n native) Set(ctx context.Context, profile string, document []byte) error 
 	if err == nil && bytes.Equal(stored, document) {
 		return nil
 	}
-	return errors.Join(errors.New("the keyring did not take the credentials: unlock it, or use another store"), err)
+	return errors.Join(errors.New("the keyring rejected the credentials: unlock it, or use another store"), err)
 }
 
 // Get implements KeyringBackend.

@@ -59,7 +59,7 @@ func (g *Guard) checkHost(r *http.Request) *problem.Problem {
 		return nil // HTTP/1.0 may go without, and no browser speaks that
 	}
 	if _, ok := hostName(r.Host); !ok {
-		return problem.New(event.HostNotAllowed, "The Host header does not name a host. Send the name or address that the proxy is reached by.")
+		return problem.New(event.HostNotAllowed, "The Host header names no host. Send the proxy's name or address.")
 	}
 	return problem.New(event.HostNotAllowed, "Host %q is not allowed. To allow it, add it to PROXY_ALLOWED_HOSTS.", r.Host)
 }

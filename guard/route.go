@@ -68,7 +68,7 @@ func expandPresets(items []string) (patterns []string, errs []error) {
 		if strings.HasPrefix(item, "@") {
 			var ok bool
 			if expanded, ok = mimecast.Presets[item]; !ok {
-				errs = append(errs, fmt.Errorf("%q is no preset; there are %s", item, strings.Join(slices.Sorted(maps.Keys(mimecast.Presets)), ", ")))
+				errs = append(errs, fmt.Errorf("%q is not a preset; use one of %s", item, strings.Join(slices.Sorted(maps.Keys(mimecast.Presets)), ", ")))
 			}
 		}
 		for _, pattern := range expanded {
@@ -92,15 +92,15 @@ func checkPattern(pattern string) error {
 	rooted := strings.HasPrefix(p, "/")
 	switch {
 	case !rooted && strings.Contains(p, "/"):
-		return fmt.Errorf("%q names a host, and there is but one upstream; begin the path with a slash, such as GET /siem/", pattern)
+		return fmt.Errorf("%q names a host; begin the path with a slash, such as GET /siem/", pattern)
 	case !rooted:
-		return fmt.Errorf("%q is no route; write a path that begins with a slash, a method before it if only that one may pass, such as GET /siem/", pattern)
+		return fmt.Errorf("%q is not a route; write an optional method and a path that begins with a slash, such as GET /siem/", pattern)
 	case strings.Contains(p, " "):
 		return fmt.Errorf("%q has a space in its path; put a comma or a line break between routes", pattern)
 	case method != strings.ToUpper(method):
-		return fmt.Errorf("%q: methods are written in capitals", pattern)
+		return fmt.Errorf("%q: write the method in capitals", pattern)
 	case strings.ContainsAny(p, `%\?#;`):
-		return fmt.Errorf("%q: the path of a route is written plainly, without escapes, parameters and query", pattern)
+		return fmt.Errorf("%q: write the path without escapes, parameters and query", pattern)
 	case strings.Contains(p, "//") || p != "/" && path.Clean(p) != strings.TrimSuffix(p, "/"):
 		return fmt.Errorf("%q can match nothing: its path has doubled slashes or dot segments", pattern)
 	}
@@ -139,10 +139,10 @@ func describeConflict(pattern string, before []string, err error) error {
 	for _, other := range before {
 		mux := http.NewServeMux()
 		if tryHandle(mux, other) == nil && tryHandle(http.NewServeMux(), pattern) == nil && tryHandle(mux, pattern) != nil {
-			return fmt.Errorf("%q and %q overlap, and neither is the narrower one; leave one out, or write one that covers both", other, pattern)
+			return fmt.Errorf("%q and %q overlap, and neither is narrower; leave one out, or write one that covers both", other, pattern)
 		}
 	}
-	return fmt.Errorf("%q is no pattern of http.ServeMux: %w", pattern, err)
+	return fmt.Errorf("%q is not a pattern of http.ServeMux: %w", pattern, err)
 }
 
 // checkRoute rejects a request that the policy's routes or the client's do not allow.

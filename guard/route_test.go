@@ -182,7 +182,7 @@ func TestNoRoutesMeanEverything(t *testing.T) {
 func TestUnusableRoutesAreAllNamedAtOnce(t *testing.T) {
 	for item, hint := range map[string]string{
 		"@nothing":                  "@audit, @metadata, @read, @siem, @ttp-logs",
-		"@Read":                     "no preset",
+		"@Read":                     "not a preset",
 		"":                          "begins with a slash",
 		"siem":                      "begins with a slash",
 		"GET":                       "begins with a slash",
@@ -192,18 +192,18 @@ func TestUnusableRoutesAreAllNamedAtOnce(t *testing.T) {
 		"get /siem/":                "capitals",
 		"GET /a POST /b":            "comma",
 		"GET /a b":                  "comma",
-		"GET /a%2Fb":                "plainly",
-		"GET /a?b=c":                "plainly",
-		"GET /a;b":                  "plainly",
-		`GET /a\b`:                  "plainly",
+		"GET /a%2Fb":                "without escapes",
+		"GET /a?b=c":                "without escapes",
+		"GET /a;b":                  "without escapes",
+		`GET /a\b`:                  "without escapes",
 		"/a/../b":                   "match nothing",
 		"/a//b":                     "match nothing",
 		"//":                        "match nothing",
 		"/a/.":                      "match nothing",
-		"GET /{":                    "no pattern",
-		"GET /a{x}":                 "no pattern",
-		"GET /{x}/{x}":              "no pattern",
-		"G(T /":                     "no pattern",
+		"GET /{":                    "not a pattern",
+		"GET /a{x}":                 "not a pattern",
+		"GET /{x}/{x}":              "not a pattern",
+		"G(T /":                     "not a pattern",
 	} {
 		_, err := guard.ParseRoutes([]string{"GET /fine/", item, "@nowhere"})
 		if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("%q", item)) || !strings.Contains(err.Error(), hint) || !strings.Contains(err.Error(), "@nowhere") ||

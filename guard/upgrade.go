@@ -16,7 +16,7 @@ func checkUpgrade(r *http.Request) *problem.Problem {
 		for protocol := range strings.SplitSeq(value, ",") {
 			name, _, _ := strings.Cut(strings.TrimSpace(protocol), "/")
 			if !strings.EqualFold(name, "h2c") && !strings.EqualFold(name, "TLS") && !strings.EqualFold(name, "HTTP") {
-				return problem.New(event.UpgradeNotSupported, "Mimecast's API has no upgrades, such as to a WebSocket.")
+				return problem.New(event.UpgradeNotSupported, "Mimecast's API has no upgrades, such as to WebSocket. Send the request without Upgrade.")
 			}
 		}
 	}

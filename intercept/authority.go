@@ -239,7 +239,7 @@ func newConstraint(names []string) (constraint, error) {
 		}
 	}
 	if len(c.domains) == 0 {
-		return constraint{}, errors.New("the interception CA needs a host name: without one, its certificate would constrain no names")
+		return constraint{}, errors.New("the interception CA needs a host name: without one, its certificate would vouch for every name")
 	}
 	slices.Sort(c.domains)
 	slices.SortFunc(c.addresses, netip.Addr.Compare)

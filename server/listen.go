@@ -26,9 +26,9 @@ func Listen(ctx context.Context, listen ListenFunc, variable, network, address s
 	l, err := listenPrivately(ctx, listen, network, address)
 	switch {
 	case IsAddressInUse(err):
-		return nil, fmt.Errorf("%s is taken by another program, perhaps by another mimecast-proxy; stop that one or set %s to another address: %w", setting, variable, err)
+		return nil, fmt.Errorf("%s is in use, perhaps by another mimecast-proxy; stop that program or set %s to another address: %w", setting, variable, err)
 	case isNotLocalAddress(err):
-		return nil, fmt.Errorf("%s is no address of this machine; remove it from %s, or give a network interface this address (for an IPv6 address, turn IPv6 on): %w", setting, variable, err)
+		return nil, fmt.Errorf("%s is not an address of this machine; remove it from %s, or add it to a network interface (IPv6 must be on): %w", setting, variable, err)
 	case err != nil:
 		return nil, fmt.Errorf("%s: %w", setting, err)
 	}
@@ -61,14 +61,14 @@ func removeStaleSocket(ctx context.Context, path string) error {
 		return fmt.Errorf("looking for a stale socket: %w", err)
 	}
 	if info.Mode().Type() != fs.ModeSocket {
-		return errors.New("there is a file at that path which is not a socket; remove it or choose another path")
+		return errors.New("the file at that path is not a socket; remove it or choose another path")
 	}
 	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
 	if err == nil {
 		return errors.Join(errors.New("another process listens there; stop it or choose another path"), conn.Close())
 	}
 	if !isConnectionRefused(err) {
-		return fmt.Errorf("asking whether somebody listens there: %w", err)
+		return fmt.Errorf("testing for a listener there: %w", err)
 	}
 	return os.Remove(path)
 }

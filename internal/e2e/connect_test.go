@@ -236,7 +236,7 @@ func TestConnectAsksAgainForWhatWasWrongAlone(t *testing.T) {
 	x.Answer("Client secret (not shown): ", "S3cr3t-of-another-one")
 	x.AwaitText("503")
 	x.Answer("Press Enter to try again", "") // nothing is entered twice
-	x.AwaitText("Check that both are complete, and of the same application.")
+	x.AwaitText("Check that both are complete and from the same application.")
 	x.Answer("Client ID [Enter keeps 4f8c…]: ", "")
 	x.Answer("Client secret (not shown) [Enter keeps it]: ", connectSecret)
 	x.AwaitText("Connected to Harbour Mills Ltd")

@@ -126,7 +126,7 @@ func TestAddressThatTheMachineLacksIsNamed(t *testing.T) {
 	t.Parallel()
 	for _, address := range []string{"[2001:db8::1]:0", "192.0.2.1:0"} {
 		p := program.Start(t, program.Environ(t, program.Simulate(t, simulator.Options{}), "PROXY_LISTEN=127.0.0.1:0,"+address, "PROXY_TRUST_NETWORK=true"))
-		if code := p.Exit(); code != 1 || !strings.Contains(p.Stderr.String(), "PROXY_LISTEN="+address+" is no address of this machine; remove it from PROXY_LISTEN") {
+		if code := p.Exit(); code != 1 || !strings.Contains(p.Stderr.String(), "PROXY_LISTEN="+address+" is not an address of this machine; remove it from PROXY_LISTEN") {
 			t.Errorf("exit %d\n%s", code, p.Stderr.String())
 		}
 	}
@@ -162,7 +162,7 @@ func TestPortThatIsTakenIsSaidAtTheStart(t *testing.T) {
 	defer l.Close()
 	sim := program.Simulate(t, simulator.Options{})
 	p := program.Start(t, program.Environ(t, sim, "PROXY_LISTEN="+l.Addr().String()))
-	if code := p.Exit(); code != 1 || !strings.Contains(p.Stderr.String(), "taken by another program") {
+	if code := p.Exit(); code != 1 || !strings.Contains(p.Stderr.String(), "is in use, perhaps by another") {
 		t.Errorf("exit %d\n%s", code, p.Stderr.String())
 	}
 }

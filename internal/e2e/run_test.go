@@ -49,7 +49,7 @@ func TestRunSaysWhyACommandDoesNotStart(t *testing.T) {
 		{127, []string{"./nowhere"}, `there is no file "./nowhere"`},
 		{127, []string{"."}, "is a directory; name a program in it"},
 		{126, []string{dir}, "is a directory; name a program in it"},
-		{126, []string{"/dev/null"}, "/dev/null is no regular file"},
+		{126, []string{"/dev/null"}, "/dev/null is not a regular file"},
 		{126, []string{"./plain.sh"}, "./plain.sh is not executable; type: chmod +x ./plain.sh\n"},
 		{126, []string{"./plain.sh/x"}, "not a directory"},
 		{127, []string{"./crlf.sh", "arg"}, `the #! line of ./crlf.sh ends in CR LF, as on Windows; type: sed -i 's/\r$//' ./crlf.sh` + "\n"},

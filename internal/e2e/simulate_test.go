@@ -96,9 +96,9 @@ func TestSimulateRejectsWhatCannotWork(t *testing.T) {
 	}{
 		"no file":              {[]string{}, 2, "--ca-out"},
 		"no port":              {[]string{"--ca-out", ca, "--listen", "127.0.0.1"}, 2, "host:port"},
-		"every network":        {[]string{"--ca-out", ca, "--listen", "0.0.0.0:0"}, 2, "this machine alone"},
-		"a name":               {[]string{"--ca-out", ca, "--listen", "proxy.example:0"}, 2, "this machine alone"},
-		"an ID alone":          {[]string{"--ca-out", ca, "--listen", "127.0.0.1:0", "--client-id", "x"}, 2, "go together"},
+		"every network":        {[]string{"--ca-out", ca, "--listen", "0.0.0.0:0"}, 2, "not a loopback address"},
+		"a name":               {[]string{"--ca-out", ca, "--listen", "proxy.example:0"}, 2, "not a loopback address"},
+		"an ID alone":          {[]string{"--ca-out", ca, "--listen", "127.0.0.1:0", "--client-id", "x"}, 2, "set together"},
 		"a folder that is not": {[]string{"--ca-out", filepath.Join(dir, "none", "ca.pem"), "--listen", "127.0.0.1:0"}, 1, "--ca-out"},
 		"a port that is taken": {[]string{"--ca-out", ca, "--listen", strings.TrimPrefix(sim.URL, "https://")}, 1, "in use"},
 	} {
