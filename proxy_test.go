@@ -427,7 +427,7 @@ func TestDemoNeedsNothingAndFindsAnotherPort(t *testing.T) {
 	p.AwaitServing()
 	p.Stdout.Await(t, "what to try", func(text string) bool { return strings.Contains(text, "/revoke") })
 	text := p.Stdout.String()
-	if !strings.Contains(text, "127.0.0.1:8080 is taken") {
+	if !strings.Contains(text, "127.0.0.1:8080 is in use") {
 		t.Errorf("no word about the port:\n%s", text)
 	}
 	var revoke string

@@ -153,7 +153,7 @@ func (s *signals) disagreement() string {
 		return "healthcheck: " + s.check
 	case h.State != event.HealthOK && strings.HasPrefix(s.check, "ready") && !strings.Contains(s.check, string(h.State)+" since"):
 		return "healthcheck: " + s.check
-	case pageState(s.page) != "" && pageState(s.page) != string(h.State):
+	case pageState(s.page) != string(h.State):
 		return "page: " + pageState(s.page)
 	default:
 		return ""
@@ -470,7 +470,7 @@ func (p *proxy) recovered(s *signals, o outage) {
 	if r == nil || r.State != o.state || r.Component != o.component || !slices.Contains(o.causes, r.Cause) {
 		p.t.Errorf("recovered: %+v", r)
 	}
-	if pageState(s.page) != "" && !strings.Contains(s.page, "Recovered") {
+	if !strings.Contains(s.page, "Recovered") {
 		p.t.Error("the page says nothing of the recovery")
 	}
 }
