@@ -104,6 +104,9 @@ func recoveredLine(s *Status) g.Node {
 		stamp(r.Since), text(" to "), stamp(r.At), text("."))
 }
 
+// historyShown is how many changes are not folded.
+const historyShown = 8
+
 // historyCard lists how the state changed.
 func historyCard(s *Status) g.Node {
 	h := s.Health.History
@@ -111,14 +114,21 @@ func historyCard(s *Status) g.Node {
 		return card("history", "card", "History of states", textEl("p", "muted", "No change since the start."))
 	}
 	ends := s.Now
-	return tableCard("history", "History of states", []column{zoned("Since"), {Name: "State"}, {Name: "Component"}, {Name: "Cause"}, {Name: "Account"}, {Name: "Lasted"}}, h, func(c event.HealthChange) []g.Node {
+	cells := func(c event.HealthChange) []g.Node {
 		lasted := formatDuration(ends.Sub(c.At))
 		if ends.Equal(s.Now) {
 			lasted += " so far"
 		}
 		ends = c.At
 		return []g.Node{clock(c.At), stateTag(c.State), text(componentNames[c.Component]), causeNode(c.Cause), text(c.Account), text(lasted)}
-	})
+	}
+	columns := []column{zoned("Since"), {Name: "State"}, {Name: "Component"}, {Name: "Cause"}, {Name: "Account"}, {Name: "Lasted"}}
+	latest, earlier := h[:min(len(h), historyShown)], h[min(len(h), historyShown):]
+	all := g.Group{table("history-title", columns, latest, cells)}
+	if len(earlier) > 0 {
+		all = append(all, el("details", id("earlier"), el("summary", id("earlier-summary"), text("Earlier states")), table("earlier-summary", columns, earlier, cells)))
+	}
+	return card("history", "card", "History of states", all)
 }
 
 // stateTag is a state by shape, color and word.

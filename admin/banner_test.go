@@ -100,3 +100,17 @@ func TestTicketHasWhatHelpersAskFor(t *testing.T) {
 		}
 	}
 }
+
+func TestLongHistoryIsFolded(t *testing.T) {
+	h := failing()
+	for i := range 20 {
+		h.History = append(h.History, event.HealthChange{At: now.Add(-time.Duration(i+1) * time.Minute), State: event.HealthStates[i%2]})
+	}
+	o := showing(healthy(), goodToken())
+	o.Health = func() event.Health { return h }
+	page := visible(t, serve(t, o), "/")
+	before, after, _ := strings.Cut(page, "Earlier states")
+	if n := strings.Count(before, " 1 min 0 s") + strings.Count(after, " 1 min 0 s"); !strings.Contains(before, "2026-03-01 02:52:00") || !strings.Contains(after, "2026-03-01 02:51:00 ok 1 min 0 s") || n < 20 {
+		t.Errorf("%d changes: %s", n, after)
+	}
+}

@@ -21,10 +21,10 @@ const (
 type plot struct {
 	name string
 	// first is the first step, in Unix seconds, and step how many seconds each has.
-	first int64
+	first       int64
 	step, steps int
-	Caption string
-	Legend  []entry
+	Caption     string
+	Legend      []entry
 	// Top is the value at the upper edge, Upper how it is written there.
 	Top    float64
 	Upper  string
