@@ -84,6 +84,7 @@ func TestHistoryShowsHowLongEachStateLasted(t *testing.T) {
 func TestTicketHasWhatHelpersAskFor(t *testing.T) {
 	s := healthy()
 	s.Requests[0].Fault, s.Requests[0].Error, s.Requests[0].Status, s.Requests[0].Client = event.MimecastError, "Mimecast said no", 500, "splunk"
+	s.Errors = s.Requests[:1]
 	o := showing(s, goodToken())
 	o.Health = failing
 	_, body := ask(t, serve(t, o), "GET", "/")

@@ -79,6 +79,7 @@ func TestPageShowsWhatTheStatusHolds(t *testing.T) {
 	s.RateLimit = &event.RateLimit{Limit: &limit, Remaining: &left, ResetMS: &reset, SeenAt: now}
 	s.Denials = []event.Denial{{Reason: "route_not_allowed", Count: 9, Passed: 3, Window: 7, WindowPassed: 2, LastAt: now.Add(-time.Minute), LastMethod: "DELETE", LastPath: "/x"}}
 	s.Requests[0].Retried, s.Requests[0].Fault, s.Requests[0].Component, s.Requests[0].Error = true, "upstream_reset", "mimecast", "connection reset"
+	s.Errors = s.Requests[:1]
 	s.Latency = event.Latency{Count: 200, OwnP50MS: .25, OwnP95MS: .5, UpstreamP50MS: 110, UpstreamP95MS: 1200}
 	s.Retries = map[event.RetryOutcome]uint64{event.RetryRecovered: 3}
 	s.Warnings = []string{"PROXY_ALOW is unknown; did you mean PROXY_ALLOW?"}
@@ -116,6 +117,7 @@ func sentBy(stranger string) admin.Options {
 	r := &s.Requests[0]
 	r.Method, r.Path, r.MimecastID, r.Error, r.Fault = stranger, stranger, stranger, stranger, "other"
 	s.Requests[1].Path, s.Requests[1].Error = stranger, stranger
+	s.Errors = s.Requests[:1]
 	s.Denials = []event.Denial{{Reason: "route_not_allowed", Count: 1, Window: 1, LastMethod: stranger, LastPath: stranger}}
 	s.Faults = []event.Fault{{Code: "other", Component: "proxy", Window: 1, LastError: stranger}, {Code: "panic", Component: "proxy", Window: 1, LastError: stranger}}
 	k := goodToken()
@@ -218,6 +220,7 @@ func TestErrorsAreShownWithBothIDsAndTheirTextOnce(t *testing.T) {
 		r.Fault, r.Component, r.Error, r.Status, r.Client = event.UpstreamReset, event.ComponentMimecast, text, 502, "10.0.0.7"
 	}
 	s.Requests[199].Fault, s.Requests[199].Time, s.Requests[199].Error = event.UpstreamReset, now.Add(-time.Hour), "long ago"
+	s.Errors = s.Requests
 	page := visible(t, serve(t, showing(s, goodToken())), "/")
 	errors, _, _ := strings.Cut(page[strings.Index(page, "Errors in the last 15 minutes"):], "In-flight requests")
 	for text, want := range map[string]int{

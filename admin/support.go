@@ -35,11 +35,6 @@ type Setting struct {
 func (h *handler) support(w http.ResponseWriter, _ *http.Request) {
 	s := h.options.Support()
 	s.Status = h.current()
-	s.Errors = []event.Request{}
-	for _, r := range s.Status.Requests {
-		if r.Fault != "" || r.Error != "" {
-			s.Errors = append(s.Errors, r)
-		}
-	}
+	s.Errors = s.Status.Errors
 	writeJSON(w, http.StatusOK, s)
 }

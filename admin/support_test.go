@@ -13,7 +13,7 @@ func TestSupportShowsWhatWentWrong(t *testing.T) {
 	o := full()
 	o.Status = func() admin.Status {
 		return admin.Status{Snapshot: event.Snapshot{
-			Requests: []event.Request{{Path: "/good"}, {Path: "/bad", Fault: event.MimecastError}, {Path: "/cut", Error: "cut"}},
+			Errors: []event.Request{{Path: "/bad", Fault: event.MimecastError}, {Path: "/cut", Error: "cut"}},
 		}}
 	}
 	_, body := ask(t, serve(t, o), "GET", "/api/support")

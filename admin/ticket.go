@@ -108,7 +108,7 @@ func ids(r event.Request) []string {
 func lastErrors(s *Status, n int, of func(event.Request) bool) []event.Request {
 	from := s.Now.Add(-time.Duration(s.WindowSeconds) * time.Second)
 	var all []event.Request
-	for _, r := range s.Requests {
+	for _, r := range s.Errors {
 		if r.Fault != "" && r.Time.After(from) && of(r) && len(all) < n {
 			all = append(all, r)
 		}

@@ -33,6 +33,9 @@ type Snapshot struct {
 	// Requests are the last ones, newest first: up to 200, and up to 50 more
 	// that were rejected.
 	Requests []Request `json:"requests"`
+	// Errors are the last ones that went wrong, newest first: up to 50, and up to 50 more
+	// that were rejected. They stay when others push them out of Requests.
+	Errors []Request `json:"errors"`
 	// Faults are what went wrong in the window, the most frequent of the last
 	// minute first; Denials what was rejected since the start.
 	Faults  []Fault  `json:"faults"`

@@ -14,11 +14,12 @@ import (
 )
 
 const (
-	// maxRequests, maxRejected and maxTokenEvents bound what is remembered one by
+	// maxRequests, maxRejected, maxFailed and maxTokenEvents bound what is remembered one by
 	// one, windowSeconds what is remembered as sums by the second. Rejected requests
 	// are counted separately: strangers can send any number of them.
 	maxRequests    = 200
 	maxRejected    = 50
+	maxFailed      = 50
 	maxTokenEvents = 20
 	windowSeconds  = 15 * 60
 	// stepSeconds is how many seconds a point of the plot covers.
@@ -49,6 +50,7 @@ type recent struct {
 	total       uint64 // the next request's number
 	requests    ring
 	rejected    ring
+	failed      ring // also among the requests, while those last
 	seconds     [windowSeconds]second // a ring by time
 	latest      [event.Count]occurrence
 	denials     [event.Count]*denial
@@ -88,6 +90,9 @@ func (s *recent) addRequest(rec *record, o *outcome) {
 		s.rejected.add(r, maxRejected)
 	} else {
 		s.requests.add(r, maxRequests)
+		if o.fault != "" {
+			s.failed.add(r, maxFailed)
+		}
 	}
 	s.countUsage(now, o)
 	sec := s.second(now.Unix())

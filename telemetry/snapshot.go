@@ -26,7 +26,9 @@ func (t *Telemetry) Snapshot() event.Snapshot {
 	seconds := new([windowSeconds]second)
 	t.recent.copyTo(&snap, seconds, now)
 	snap.Running = t.inFlightList.running(now)
-	slices.SortFunc(snap.Requests, func(a, b event.Request) int { return cmp.Compare(b.Seq, a.Seq) })
+	newestFirst := func(a, b event.Request) int { return cmp.Compare(b.Seq, a.Seq) }
+	slices.SortFunc(snap.Requests, newestFirst)
+	slices.SortFunc(snap.Errors, newestFirst)
 	snap.Points = points(seconds, now.Unix())
 	snap.Faults, snap.LastMinute = count(seconds, now.Unix(), snap.Faults)
 	return snap
@@ -39,6 +41,7 @@ func (s *recent) copyTo(snap *event.Snapshot, seconds *[windowSeconds]second, no
 	defer s.mu.Unlock()
 	snap.Total = s.total
 	snap.Requests = append(append([]event.Request{}, s.requests.requests...), s.rejected.requests...)
+	snap.Errors = append(append([]event.Request{}, s.failed.requests...), s.rejected.requests...)
 	snap.Faults = make([]event.Fault, len(kinds))
 	for i, k := range kinds {
 		snap.Faults[i] = event.Fault{Code: k.Code, Component: k.Component, Rejected: k.Rejected(), LastAt: s.latest[i].at, LastError: s.latest[i].text}

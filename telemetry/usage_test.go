@@ -66,3 +66,33 @@ func TestClientsAndRoutesAreCountedInTheWindow(t *testing.T) {
 		}
 	})
 }
+
+func TestErrorsOutlastTheRequestsAmongWhichTheyWere(t *testing.T) {
+	tel := newTelemetry(t, telemetry.Options{})
+	h := tel.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/bad":
+			tel.Failed(r.Context(), problem.New(event.UpstreamReset, "cut"))
+			w.WriteHeader(502)
+		case "/rejected":
+			tel.Denied(r.Context(), event.RouteNotAllowed, false)
+			w.WriteHeader(403)
+		}
+	}))
+	ask := func(path string, times int) {
+		for range times {
+			r, err := http.NewRequestWithContext(t.Context(), "GET", path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			h.ServeHTTP(discard{}, r)
+		}
+	}
+	ask("/bad", 60)
+	ask("/rejected", 60)
+	ask("/good", 300)
+	snap := tel.Snapshot()
+	if e := snap.Errors; len(e) != 100 || e[0].Path != "/rejected" || e[0].Seq != 119 || e[99].Path != "/bad" || e[99].Seq != 10 {
+		t.Errorf("%d errors: %+v", len(e), e)
+	}
+}
