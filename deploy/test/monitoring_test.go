@@ -154,7 +154,7 @@ func TestChartBindsTheRulesToItsNamespace(t *testing.T) {
 }
 
 // Ten releases in ten namespaces, each with a proxy that is down: each raises one alert,
-// and each dashboard has a uid and a file of its own.
+// and each dashboard has its own uid and file.
 func TestTenReleasesRaiseOneAlertEach(t *testing.T) {
 	promtool, err := exec.LookPath("promtool")
 	if err != nil {

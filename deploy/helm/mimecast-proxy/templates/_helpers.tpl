@@ -14,7 +14,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 
-{{- /* Prometheus and Grafana may look for labels of their own. */}}
+{{- /* Prometheus and Grafana may select by further labels. */}}
 {{- define "mimecast-proxy.monitoringLabels" -}}
 {{ include "mimecast-proxy.labels" . }}
 {{- with .Values.monitoring.labels }}
