@@ -170,10 +170,16 @@ func troubled(t *testing.T) *program.Program {
 	gate := make(chan struct{})
 	sim.AddFault(simulator.Fault{Path: "/identity/held", Status: http.StatusOK, Until: gate})
 	ended := make(chan error, 1)
+	inFlight := func(n float64) {
+		t.Helper()
+		program.Await(t, "in-flight requests", func() bool { return p.Metric("mimecast_proxy_requests_in_flight") == n })
+	}
+	inFlight(0)
 	go func() {
 		_, _, err := p.Do("GET", "/identity/held", nil, "X-Proxy-Key", clientKey)
 		ended <- err
 	}()
+	inFlight(1)
 	as("/identity/whoami", http.StatusServiceUnavailable)
 	close(gate)
 	if err := <-ended; err != nil {

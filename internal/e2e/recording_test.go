@@ -307,6 +307,15 @@ func TestAlertsFireInRealRuns(t *testing.T) {
 			})
 		}
 	})
+	if t.Failed() {
+		return
+	}
+	t.Run("a day of a CronJob raises no alert", func(t *testing.T) { testCronJob(t, replays[0]) })
+	t.Run("ten namespaces raise ten times as many alerts", func(t *testing.T) {
+		for i := range replays {
+			testTenNamespaces(t, replays[i])
+		}
+	})
 	if *update && !t.Failed() {
 		path := filepath.Join(program.Root(), monitoring, recorded)
 		if err := os.WriteFile(path, replayFile("alerts.yaml", replays), 0o600); err != nil {
@@ -537,19 +546,15 @@ func runClockWrong(t *testing.T) *recording {
 	return r
 }
 
-// A CronJob's pod has a sidecar for ten minutes of each hour. Each pod has a name of its
-// own, and its last scrape finds nobody.
-func TestNoAlertFiresInADayOfCronJobRuns(t *testing.T) {
-	program.Slow(t)
-	t.Parallel()
-	look(t, "promtool")
-	run := runHealthy(t)
+// testCronJob replays a healthy run as a CronJob's: a pod has a sidecar for some minutes of
+// each hour. Each pod has its own name, and its last scrape finds nothing.
+func testCronJob(t *testing.T, run replay) {
 	const perHour, runsOfDay = 120, 24
 	pod := regexp.MustCompile(`pod="[^"]*", mimecast_proxy="gateway", instance="[^"]*"`)
-	series := map[string]string{}
+	day := replay{name: "a day of a CronJob", series: map[string]string{}, length: runsOfDay * time.Hour}
 	for hour := range runsOfDay {
 		labels := fmt.Sprintf(`pod="report-%d", mimecast_proxy="sidecar", instance="10.0.1.%d:19090"`, hour, hour)
-		for name, values := range run.series() {
+		for name, values := range run.series {
 			if hour > 0 {
 				values = fmt.Sprintf("_x%d %s", hour*perHour, values)
 			}
@@ -557,27 +562,24 @@ func TestNoAlertFiresInADayOfCronJobRuns(t *testing.T) {
 			if strings.HasPrefix(name, "up{") {
 				last = " 0 stale"
 			}
-			series[pod.ReplaceAllString(name, labels)] = values + last
+			day.series[pod.ReplaceAllString(name, labels)] = values + last
 		}
 	}
-	testReplays(t, replay{"a day of a CronJob", series, runsOfDay * time.Hour, nil})
+	testReplays(t, day)
 }
 
-// The rules are loaded once, and the component is in ten namespaces, each of which has
-// the same outage.
-func TestTenNamespacesRaiseOneAlertEach(t *testing.T) {
-	program.Slow(t)
-	t.Parallel()
-	look(t, "promtool")
-	run := runTokenDead(t)
-	r := replay{name: "ten namespaces", series: map[string]string{}, length: time.Duration(run.samples-1) * 30 * time.Second}
+// testTenNamespaces replays an outage in ten namespaces at once. The rules are loaded once.
+func testTenNamespaces(t *testing.T, run replay) {
+	ten := replay{name: "ten namespaces", series: map[string]string{}, length: run.length}
 	for i := range 10 {
 		own := strings.NewReplacer("mimecast/mimecast-proxy", fmt.Sprintf("team-%d/mimecast-proxy", i),
 			`namespace="mimecast"`, fmt.Sprintf(`namespace="team-%d"`, i), "10.0.0.7", fmt.Sprintf("10.0.0.%d", i))
-		for name, values := range run.series() {
-			r.series[own.Replace(name)] = values
+		for name, values := range run.series {
+			ten.series[own.Replace(name)] = values
 		}
-		r.fires = append(r.fires, own.Replace(of("MimecastProxyHealthDown", `component="mimecast"`)))
+		for _, alert := range run.fires {
+			ten.fires = append(ten.fires, own.Replace(alert))
+		}
 	}
-	testReplays(t, r)
+	testReplays(t, ten)
 }
