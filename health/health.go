@@ -364,7 +364,7 @@ func judgment(state event.HealthState, cause event.Cause) event.Judgment {
 
 const (
 	// capacityShare is how much of MaxRequests may be in flight, and capacityTime for how
-	// long more is a peak. It is over below staysNear.
+	// long more is a peak. It ends below staysNear.
 	capacityShare = 0.9
 	staysNear     = 0.8
 	capacityTime  = 5 * time.Second

@@ -485,7 +485,7 @@ func readsPlots(t *testing.T, b *browser.Browser) {
 	}
 	v.Await("the step with the request", reading+".includes(': 1 request, proxy ') && document.querySelector('#plot-requests .cursor')")
 	if !browser.Eval[bool](v.Tab, "document.activeElement.getAttribute('aria-valuetext') === "+reading) {
-		t.Error("a screen reader is not told")
+		t.Error("a screen reader cannot read it")
 	}
 	browser.Eval[chromedp.Void](v.Tab, "document.activeElement.blur()")
 	v.Await("nothing once the focus is gone", reading+" === ''")
