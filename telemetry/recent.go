@@ -50,7 +50,7 @@ type recent struct {
 	total       uint64 // the next request's number
 	requests    ring
 	rejected    ring
-	failed      ring // also among the requests, while those last
+	failed      ring                  // also among the requests, while those last
 	seconds     [windowSeconds]second // a ring by time
 	latest      [event.Count]occurrence
 	denials     [event.Count]*denial
