@@ -206,7 +206,7 @@ func TestTenReleasesRaiseOneAlertEach(t *testing.T) {
 // They know the options of each kind of panel.
 func schemaErrors(text []byte) string {
 	plugins.RegisterDefaultPlugins()
-	var d dashboard.Dashboard
+	var d dashboard.Dashboard                                                //nolint:staticcheck // v1 is what a file to import has
 	if err := d.UnmarshalJSONStrict(text); err != nil && err.Error() != "" { // it may be an empty list
 		return err.Error()
 	}
