@@ -26,14 +26,12 @@ func (t *Telemetry) ended(rec *record, o *outcome) {
 
 // HealthChanged logs that the state of health, or its cause, is another one.
 func (t *Telemetry) HealthChanged(h event.Health) {
-	var level zerolog.Level
-	switch h.State {
-	case event.HealthDown:
+	level := zerolog.InfoLevel
+	switch {
+	case h.State == event.HealthDown:
 		level = zerolog.ErrorLevel
-	case event.HealthDegraded:
+	case h.State == event.HealthDegraded && h.Cause != event.Cause(event.ShuttingDown): // which somebody asked for
 		level = zerolog.WarnLevel
-	case event.HealthOK:
-		level = zerolog.InfoLevel
 	}
 	e := t.log.WithLevel(level)
 	if e == nil {
