@@ -275,7 +275,7 @@ func checkClientMetrics(t *testing.T, p *program.Program, seen *clientTally) {
 	equal := func() bool {
 		got = map[string]float64{}
 		for sample, v := range p.Metrics() {
-			if v != 0 && (strings.HasPrefix(sample, "mimecast_proxy_client_") || strings.HasPrefix(sample, "mimecast_proxy_requests_denied_total{")) {
+			if v != 0 && (strings.HasPrefix(sample, "mimecast_proxy_client_requests_total{") || strings.HasPrefix(sample, "mimecast_proxy_client_denied_total{") || strings.HasPrefix(sample, "mimecast_proxy_requests_denied_total{")) {
 				got[sample] = v
 			}
 		}
