@@ -338,7 +338,7 @@ func worksWithoutScripts(t *testing.T, b *browser.Browser) {
 	p.Must("GET", "/identity/whoami", "")
 	p.Must("GET", "/no/such/thing", "")
 	v := lookAt(t, b, p.AdminURL, browser.WithoutScripts())
-	v.awaitText("#list", "The request was rejected as wrong")
+	v.awaitText("#list", "Rejected as wrong")
 	v.awaitText("footer", "Without scripts")
 	if v.rows() != 2 || browser.Eval[bool](v.Tab, "document.body.classList.contains('scripted')") {
 		t.Error("the scripts run, or the list is not there")
@@ -504,7 +504,7 @@ func linksCodes(t *testing.T, b *browser.Browser) {
 	v := lookAt(t, b, p.AdminURL)
 	v.awaitText("#wrong", "request_refused")
 	browser.Eval[chromedp.Void](v.Tab, "document.querySelector('#wrong a.code').click()")
-	v.awaitText("#code-request_refused", "The request was rejected as wrong (4xx). See the status")
+	v.awaitText("#code-request_refused", "Rejected as wrong (4xx). See the status")
 	v.Await("it in view", "(() => { const box = document.getElementById('code-request_refused').getBoundingClientRect(); return box.top >= 0 && box.bottom <= innerHeight; })()")
 }
 
