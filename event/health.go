@@ -97,7 +97,8 @@ type Judgment struct {
 	Since time.Time `json:"since"`
 	// Requests are those of the last WindowSeconds, without rejected ones and those that
 	// failed for a cause that has ended; Failed are those of them that failed. AffectedShare is
-	// their share, from 0 to 1.
+	// their share, from 0 to 1. Of an account that is down without a token it is 1, since all
+	// of its requests would fail. For several accounts it is that account's part of them.
 	WindowSeconds int     `json:"window_seconds"`
 	Requests      int     `json:"requests"`
 	Failed        int     `json:"failed"`
@@ -145,6 +146,9 @@ type Outcome struct {
 	// files is another one. Local says that no other host responded either.
 	Answered time.Time
 	Local    bool
+	// OwnLimit says of a request that exceeds a limit that it is the limit of its client or
+	// account: such a request is rejected because of the client.
+	OwnLimit bool
 }
 
 // Waiting is an in-flight request to which Mimecast has not responded.

@@ -283,7 +283,8 @@ func TestAClientPastItsLimitIsTurnedAwayAlone(t *testing.T) {
 	clients := func(limit int) []guard.Client {
 		return []guard.Client{{Name: "a", Keys: keysOf("k-a", "k-a2"), MaxRequests: limit}, named("b", "k-b")}
 	}
-	g, s := newHolding(t, guard.Policy{Clients: clients(2)})
+	var limited atomic.Int64
+	g, s := newHolding(t, guard.Policy{Clients: clients(2), Trace: guard.Trace{ClientLimit: func(context.Context) { limited.Add(1) }}})
 	s.hold(t, "k-a")
 	s.hold(t, "k-a2")
 	s.tooBusy(t, "k-a", "Client a has 2 in-flight requests, its max_requests in PROXY_CLIENTS_FILE.")
@@ -306,6 +307,9 @@ func TestAClientPastItsLimitIsTurnedAwayAlone(t *testing.T) {
 	set(clients(4))
 	s.hold(t, "k-a")
 	s.tooBusy(t, "k-a", "Client a has 4")
+	if n := limited.Load(); n != 4 {
+		t.Errorf("%d rejections were reported as of the client's limit", n)
+	}
 	close(s.leave)
 	s.all.Wait()
 	if g.InFlight() != 0 {

@@ -70,6 +70,9 @@ type Trace struct {
 	// Denied gets the code of a rejection; passed is true if ReportOnly let the
 	// request pass.
 	Denied func(ctx context.Context, code event.Code, passed bool)
+	// ClientLimit reports, before Denied, that the limit which a request exceeds is that of
+	// its client or account.
+	ClientLimit func(ctx context.Context)
 	// Client gets the names of a request's client and of its account, as soon as they
 	// are known. What is rejected later is theirs, too.
 	Client func(ctx context.Context, client, account string)
@@ -265,6 +268,9 @@ func (g *Guard) reject(w http.ResponseWriter, r *http.Request, p *problem.Proble
 }
 
 func (g *Guard) reportDenied(r *http.Request, p *problem.Problem, passed bool) {
+	if p.ByClient && g.trace.ClientLimit != nil {
+		g.trace.ClientLimit(r.Context())
+	}
 	if g.trace.Denied != nil {
 		g.trace.Denied(r.Context(), p.Code, passed)
 	}

@@ -47,6 +47,14 @@ func (s *slots) tooBusy() *problem.Problem {
 	return tooBusy("The proxy has %d in-flight requests and accepts no more. Retry later, or raise PROXY_MAX_REQUESTS.", s.max)
 }
 
+// clientTooBusy returns the response to a client that has as many in-flight requests as it,
+// or its account, may have.
+func clientTooBusy(detail string, args ...any) *problem.Problem {
+	p := tooBusy(detail, args...)
+	p.ByClient = true
+	return p
+}
+
 // tooBusy returns the response to a client that found no slot.
 func tooBusy(detail string, args ...any) *problem.Problem {
 	p := problem.New(event.TooBusy, detail, args...)

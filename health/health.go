@@ -224,6 +224,9 @@ func (m *Monitor) judgeAccounts(facts Facts, now time.Time) []event.NamedJudgmen
 		j := requests
 		if token, ok := a.judge(t.waitedForToken(a, now)); ok && !j.State.Worse(token.State) {
 			j = withCounts(token, j)
+			if token.State == event.HealthDown { // all would fail
+				j.AffectedShare = 1
+			}
 		}
 		if stall := judgeStall(facts.Waiting, a.Name, t.respondedAt, now); stall.State.Worse(j.State) {
 			j = withCounts(stall, j)
@@ -299,7 +302,7 @@ func (a Account) judgment(state event.HealthState, component event.Component, ca
 	d := cause.Condition()
 	advice := d.Remedy
 	if a.Error != "" && !a.Refused {
-		advice = strings.TrimSuffix(a.Error, ".") + ". The proxy keeps trying."
+		advice = strings.ToUpper(a.Error[:1]) + strings.TrimSuffix(a.Error[1:], ".") + ". The proxy keeps trying."
 	}
 	return event.Judgment{State: state, Component: component, Cause: cause, Text: d.Summary + ".", Advice: advice}
 }
@@ -323,6 +326,9 @@ func (m *Monitor) judge(facts Facts, h event.Health, now time.Time) event.Judgme
 	// An account's judgment knows its token, and so is the better one if both say the same.
 	if j := worstOf(h.Accounts, func(j *event.Judgment, name string) { j.Account = name }); j.State != event.HealthOK && !worst.State.Worse(j.State) {
 		worst = withCounts(j, requests)
+		if traits[indexOf(j)].noToken {
+			worst.AffectedShare = max(worst.AffectedShare, j.AffectedShare*portion(h.Accounts, j.Account))
+		}
 	}
 	consider(m.judgeCapacity(facts, now))
 	consider(worstOf(slices.DeleteFunc(slices.Clone(h.Clients), byTheClient), func(j *event.Judgment, name string) { j.Client = name }))
@@ -330,6 +336,25 @@ func (m *Monitor) judge(facts Facts, h event.Health, now time.Time) event.Judgme
 		consider(judgment(event.HealthDegraded, event.Cause(event.ShuttingDown)))
 	}
 	return worst
+}
+
+// portion returns the share of an account in the requests of all; 1 if it has no name.
+func portion(all []event.NamedJudgment, account string) float64 {
+	var its, requests int
+	for _, one := range all {
+		requests += one.Requests
+		if one.Name == account {
+			its = one.Requests
+		}
+	}
+	switch {
+	case account == "":
+		return 1
+	case requests == 0:
+		return 1 / float64(len(all))
+	default:
+		return float64(its) / float64(requests)
+	}
 }
 
 // byTheClient reports whether a client itself is to blame: others are not concerned.

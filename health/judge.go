@@ -67,7 +67,7 @@ func (c *counts) judgeFailed(was event.Judgment) (event.Judgment, bool) {
 	if most == good {
 		return event.Judgment{}, false
 	}
-	if was.State != event.HealthOK && traits[indexOf(was.Cause)].class != failed {
+	if was.State != event.HealthOK && traits[indexOf(was)].class != failed {
 		was.State = event.HealthOK
 	}
 	switch {
@@ -105,7 +105,7 @@ func byChance(requests int) int {
 func (c *counts) judgeMost(of class, was event.Judgment) (event.Judgment, bool) {
 	n, most := c.of(of, was.Cause)
 	atLeast, share := minFailed, downShare
-	if was.State == event.HealthDegraded && traits[indexOf(was.Cause)].class == of {
+	if was.State == event.HealthDegraded && traits[indexOf(was)].class == of {
 		atLeast, share = minToStay, staysDown
 	}
 	return c.judgment(event.HealthDegraded, most, n), n >= atLeast && c.share(n) >= share
@@ -157,10 +157,11 @@ func (c *counts) healthy() event.Judgment {
 	return j
 }
 
-// indexOf returns the kind of a cause; that of [event.Other] for one that is no kind.
-func indexOf(c event.Cause) kind {
+// indexOf returns the kind of a judgment's cause; that of [event.Other] for one that is no
+// kind.
+func indexOf(j event.Judgment) kind {
 	for k := range traits {
-		if traits[k].Cause == c {
+		if traits[k].Cause == j.Cause && traits[k].Component == j.Component {
 			return kind(k)
 		}
 	}

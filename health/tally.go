@@ -42,6 +42,7 @@ type kind int
 const (
 	upstreamWasSlow kind = kind(event.Count) + iota
 	proxyWasSlow
+	ownLimit // too_busy, because of the client
 	kinds
 	good kind = -1
 )
@@ -50,6 +51,8 @@ func kindOf(o event.Outcome) kind {
 	switch {
 	case o.Code == event.ClientGone && o.Waited >= slowUpstream:
 		return upstreamWasSlow // the client is right to leave
+	case o.Code == event.TooBusy && o.OwnLimit:
+		return ownLimit
 	case o.Code != "":
 		return kind(o.Code.Index())
 	case o.Upstream >= slowUpstream:
@@ -91,6 +94,8 @@ var traits = func() (all [kinds]trait) {
 		all[i].cleared = all[i].class == failed && k.Code != event.MimecastForbidden && k.Code != event.MimecastRateLimited
 	}
 	all[upstreamWasSlow] = trait{Condition: event.CauseMimecastSlow.Condition(), class: slow}
+	all[ownLimit] = trait{Condition: event.Cause(event.TooBusy).Condition(), class: rejected}
+	all[ownLimit].Component = event.ComponentClient
 	all[proxyWasSlow] = trait{Condition: event.CauseProxySlow.Condition(), class: slow}
 	return all
 }()
@@ -316,11 +321,26 @@ type counts struct {
 	run         int
 }
 
-// countWithin counts the requests of the given time up to now, up to the window.
-func countWithin(tallies []*tally, now time.Time, within time.Duration) counts {
-	c := counts{window: within}
+// newest returns the number of the last bucket with requests in the window: silence changes
+// nothing of how the last ones went.
+func newest(tallies []*tally, now time.Time) (number int) {
 	for _, t := range tallies {
-		from := t.number(now) - int(within/bucketTime)
+		from := t.number(now) - buckets
+		for i := range t.buckets {
+			if b := &t.buckets[i]; b.accepted > 0 && b.number > from {
+				number = max(number, b.number)
+			}
+		}
+	}
+	return number
+}
+
+// countWithin counts the requests of the given time up to the last one in the window, up to
+// the window.
+func countWithin(tallies []*tally, now time.Time, within time.Duration) counts {
+	c, last := counts{window: within}, newest(tallies, now)
+	for _, t := range tallies {
+		from := max(t.number(now)-buckets, last-int(within/bucketTime))
 		for i := range t.buckets {
 			b := &t.buckets[i]
 			if b.number <= from {

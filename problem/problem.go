@@ -35,6 +35,9 @@ type Problem struct {
 	// RetryAfter is when to resend the request. It is sent in whole seconds, rounded
 	// up; 0 sends no header.
 	RetryAfter time.Duration
+	// ByClient says that a limit is that of the client or of its account, and not the
+	// proxy's: other clients are not concerned.
+	ByClient bool
 	// Err is the cause, for the log alone. It may be nil.
 	Err error
 }

@@ -46,7 +46,7 @@ func (t *Telemetry) level(o *outcome) zerolog.Level {
 	switch {
 	case o.panicked:
 		return zerolog.ErrorLevel
-	case !o.fault.Fault():
+	case o.component() == event.ComponentClient || o.fault == "":
 		return zerolog.InfoLevel
 	case t.state != nil && t.state() == event.HealthDown:
 		return zerolog.ErrorLevel

@@ -37,6 +37,15 @@ func TestFaultsNameTheComponent(t *testing.T) {
 		{"mimecast_error", event.ComponentMimecast, answers(503)},
 		{"request_refused", event.ComponentClient, answers(404)},
 		{"", "", answers(302)},
+		{"request_refused", event.ComponentClient, func(tel *telemetry.Telemetry, w http.ResponseWriter, r *http.Request) {
+			answers(403)(tel, w, r)
+			fails("request_refused", 403)(tel, w, r) // the URL of a batch file expired
+		}},
+		{"too_busy", event.ComponentClient, func(tel *telemetry.Telemetry, w http.ResponseWriter, r *http.Request) {
+			tel.ClientLimit(r.Context())
+			tel.Denied(r.Context(), "too_busy", false)
+			w.WriteHeader(503)
+		}},
 		{"mimecast_truncated", event.ComponentMimecast, func(tel *telemetry.Telemetry, w http.ResponseWriter, r *http.Request) {
 			answers(200)(tel, w, r)
 			panic(http.ErrAbortHandler)

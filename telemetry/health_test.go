@@ -136,3 +136,35 @@ func TestRequestThatIsHeldBackDoesNotWaitForMimecast(t *testing.T) {
 	}
 	r.end()
 }
+
+func TestClientOverItsOwnLimitIsNoFaultOfTheProxy(t *testing.T) {
+	var outcomes []event.Outcome
+	r := newRig(t, telemetry.Options{Ended: func(o event.Outcome) { outcomes = append(outcomes, o) }}, func(tel *telemetry.Telemetry) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/own" {
+				tel.ClientLimit(r.Context())
+			}
+			tel.Denied(r.Context(), event.TooBusy, false)
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	})
+	for _, path := range []string{"/own", "/all"} {
+		if _, err := r.get(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.end()
+	if len(outcomes) != 2 || !outcomes[0].OwnLimit || outcomes[1].OwnLimit {
+		t.Errorf("%+v", outcomes)
+	}
+	var ofClient, ofProxy uint32
+	for _, p := range r.Snapshot().Points {
+		ofClient, ofProxy = ofClient+p.Client, ofProxy+p.Proxy
+	}
+	if ofClient != 1 || ofProxy != 1 {
+		t.Errorf("%d of the client, %d of the proxy", ofClient, ofProxy)
+	}
+	if log := r.log.String(); !strings.HasPrefix(log, `{"level":"info"`) { // the second line is held back
+		t.Error(log)
+	}
+}

@@ -36,6 +36,7 @@ type second struct {
 	responded           uint32 // by Mimecast
 	proxyTime, upstream time.Duration
 	faults              [event.Count]uint32 // by [event.Code.Index]
+	ownLimit            uint32              // of those with too_busy, the client's or its account's
 }
 
 // occurrence is when something happened last, and how it was explained.
@@ -80,7 +81,7 @@ func (s *recent) addRequest(rec *record, o *outcome) {
 	row := 0
 	if o.fault != "" {
 		row = o.fault.Index()
-		r.Component = kinds[row].Component
+		r.Component = o.component()
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -106,6 +107,9 @@ func (s *recent) addRequest(rec *record, o *outcome) {
 	}
 	if o.fault != "" {
 		sec.faults[row]++
+		if o.overOwnLimit() {
+			sec.ownLimit++
+		}
 		s.latest[row] = occurrence{r.Time, r.Error}
 	}
 }

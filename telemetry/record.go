@@ -36,6 +36,7 @@ type events struct {
 	route      string
 	denied     event.Code
 	passed     bool       // denied, but let through
+	ownLimit   bool       // the limit exceeded is that of the client or its account
 	code       event.Code // of the problem that the proxy sent as its response
 	failure    string     // its text, scrubbed
 	mimecast   string     // its request id
@@ -89,6 +90,11 @@ func (t *Telemetry) Client(ctx context.Context, client, account string) {
 		return
 	}
 	withRecord(ctx, func(r *record) { r.events.client, r.events.account = client, account })
+}
+
+// ClientLimit notes that a request exceeds the limit of its client or account.
+func (t *Telemetry) ClientLimit(ctx context.Context) {
+	withRecord(ctx, func(r *record) { r.events.ownLimit = true })
 }
 
 // Route notes the pattern that let a request pass.
@@ -155,7 +161,10 @@ func (r *record) addAttempt(status int, now time.Time, took time.Duration) {
 // Failed notes the error response that the proxy sent.
 func (t *Telemetry) Failed(ctx context.Context, p *problem.Problem) {
 	text := t.scrub(p.Error())
-	withRecord(ctx, func(r *record) { r.events.code, r.events.failure = p.Code, text })
+	withRecord(ctx, func(r *record) {
+		r.events.code, r.events.failure = p.Code, text
+		r.events.ownLimit = r.events.ownLimit || p.ByClient
+	})
 }
 
 // RateLimitWait counts how holding back a request that got 429 ended.

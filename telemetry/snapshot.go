@@ -123,12 +123,16 @@ func addSecond(p *event.Point, sec *second) {
 	p.Requests += sec.requests
 	p.OwnMS += milliseconds(sec.proxyTime)
 	p.UpstreamMS += milliseconds(sec.upstream)
+	p.Client += sec.ownLimit
 	for f, n := range sec.faults {
 		switch kinds[f].Component {
 		case event.ComponentClient:
 			p.Client += n
 		case event.ComponentProxy:
 			p.Proxy += n
+			if kinds[f].Code == event.TooBusy {
+				p.Proxy -= sec.ownLimit
+			}
 		case event.ComponentCredentials:
 			p.Credentials += n
 		case event.ComponentMimecast:

@@ -108,6 +108,18 @@ func (t *Telemetry) end(rec *record, recovered any) {
 // rejected reports whether the guard rejected the request.
 func (o *outcome) rejected() bool { return o.fault != "" && kinds[o.fault.Index()].Rejection }
 
+// overOwnLimit reports whether the request was rejected for a limit of its client or
+// account.
+func (o *outcome) overOwnLimit() bool { return o.ownLimit && o.fault == event.TooBusy }
+
+// component returns where to look for what went wrong.
+func (o *outcome) component() event.Component {
+	if o.overOwnLimit() {
+		return event.ComponentClient
+	}
+	return kinds[o.fault.Index()].Component
+}
+
 func (t *Telemetry) outcome(rec *record, recovered any) outcome {
 	rec.mu.Lock()
 	o := outcome{events: rec.events}
