@@ -449,7 +449,7 @@ func (m *Monitor) note(h *event.Health, now time.Time) {
 		h.Since = was.At
 		return
 	}
-	if len(m.history) == 0 && (h.Cause == event.CauseTokenPending || h.State == event.HealthOK) { // every start has that
+	if len(m.history) == 0 && h.Cause == event.CauseTokenPending { // every start has that
 		h.Since = was.At
 		m.overall = begun{HealthChange: event.HealthChange{At: was.At, State: h.State, Component: h.Component, Cause: h.Cause}}
 		return

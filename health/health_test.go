@@ -370,7 +370,7 @@ func TestStartIsNoFault(t *testing.T) {
 		w.expect(t, event.HealthDegraded, event.ComponentMimecast, event.CauseTokenPending)
 		w.facts.Accounts[0] = token
 		w.expectOK(t)
-		if h := w.Health(); h.Recovered != nil || len(h.History) != 0 {
+		if h := w.Health(); h.Recovered != nil || len(h.History) != 1 {
 			t.Errorf("%+v", h)
 		}
 		w.facts.Accounts[0] = health.Account{Name: "default", Error: "503", Failures: 1}
