@@ -79,7 +79,7 @@ func affected(j *event.Judgment) string {
 	if j.Requests == 0 {
 		return "no requests in the last " + formatWindow(j.WindowSeconds)
 	}
-	return fmt.Sprintf("%d of %s affected in the last %s (%.0f %%)", j.Failed, plural(j.Requests, "request"), formatWindow(j.WindowSeconds), 100*j.AffectedShare)
+	return fmt.Sprintf("%d of %s affected in the last %s (%.0f %%)", j.Failed, plural(j.Requests, "request"), formatWindow(j.WindowSeconds), 100*float64(j.Failed)/float64(j.Requests))
 }
 
 // recoveryShown is for how long a recovery is shown.
