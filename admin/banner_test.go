@@ -1,10 +1,12 @@
 package admin_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"mimecast-proxy/admin"
 	"mimecast-proxy/event"
 )
 
@@ -56,12 +58,59 @@ func TestBannerShowsTheHealth(t *testing.T) {
 	}
 }
 
-func TestOnlyTheComponentOfTheHealthIsNotOK(t *testing.T) {
-	o := showing(healthy(), goodToken())
-	o.Health = failing
-	_, body := ask(t, serve(t, o), "GET", "/")
-	if strings.Count(body, `class="part down"`) != 1 || strings.Count(body, `class="part ok"`) != 3 || !strings.Contains(body, `Mimecast <span class="state">down`) {
-		t.Error("not Mimecast alone is down")
+func TestCardsAgreeWithTheHealth(t *testing.T) {
+	rejected := goodToken()
+	rejected.Rejected = true
+	notRenewed := goodToken()
+	notRenewed.LastError, notRenewed.Failures = "the token endpoint responded with status 503", 2
+	well := event.Health{Judgment: event.Judgment{State: event.HealthOK}}
+	for _, c := range []struct {
+		name   string
+		health event.Health
+		token  admin.TokenState
+		want   []string // of the client, the proxy, the credentials and Mimecast
+	}{
+		{"ok", well, goodToken(), []string{"ok", "ok", "ok", "ok"}},
+		{"Mimecast fails", failing(), goodToken(), []string{"ok", "ok", "ok", "down"}},
+		{"and rejects the token", failing(), rejected, []string{"ok", "ok", "affected", "down"}},
+		{"and issues no other", failing(), notRenewed, []string{"ok", "ok", "affected", "down"}},
+		{"no token", failing(), admin.TokenState{}, []string{"ok", "ok", "affected", "down"}},
+		{"rejected, and nobody asks", well, rejected, []string{"ok", "ok", "affected", "ok"}},
+	} {
+		o := showing(healthy(), c.token)
+		o.Health = func() event.Health { return c.health }
+		_, body := ask(t, serve(t, o), "GET", "/")
+		var got []string
+		for _, card := range strings.Split(body, `<li class="part `)[1:] {
+			_, word, _ := strings.Cut(card, `<span class="state">`)
+			word, _, _ = strings.Cut(word, "<")
+			got = append(got, word)
+			if lamp, _, _ := strings.Cut(card, `"`); (lamp == "ok") != (word == "ok") {
+				t.Errorf("%s: the card %q is %s", c.name, word, lamp)
+			}
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%s: %v instead of %v", c.name, got, c.want)
+		}
+	}
+}
+
+func TestMimecastsCardShowsFailuresFirst(t *testing.T) {
+	s := healthy()
+	s.Points = []event.Point{{Requests: 12, Mimecast: 7}}
+	s.Latency = event.Latency{Count: 12, UpstreamP50MS: 3, UpstreamP95MS: 8}
+	o := showing(s, goodToken())
+	for _, c := range []struct {
+		health event.Health
+		want   string
+	}{
+		{event.Health{Judgment: event.Judgment{State: event.HealthOK}}, "Mimecast ok responds in 3.0 ms median, 95 % within 8.0 ms, in the last 15 min 7 failed at Mimecast in the last 15 min"},
+		{failing(), "Mimecast down 7 failed in the last 15 min responds in 3.0 ms (median), 95 % within 8.0 ms"},
+	} {
+		o.Health = func() event.Health { return c.health }
+		if page := visible(t, serve(t, o), "/"); !strings.Contains(page, c.want) {
+			t.Errorf("no %q: %s", c.want, page)
+		}
 	}
 }
 

@@ -16,7 +16,7 @@ func problemsCard(s *Status) g.Node {
 	return card("wrong", "card", fmt.Sprintf("Errors in the last %d minutes", s.minutes()),
 		g.Map(s.Warnings, warning),
 		faultList(s),
-		el("h3", text(fmt.Sprintf("Rejected in the last %d minutes", s.minutes()))),
+		el("h3", text(fmt.Sprintf("Rejected by the proxy in the last %d minutes", s.minutes()))),
 		denialList(s),
 	)
 }
