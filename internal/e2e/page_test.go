@@ -327,6 +327,11 @@ func fitsAPhone(t *testing.T, b *browser.Browser) {
 	if found := browser.Eval[[]string](v.Tab, wide); len(found) > 0 {
 		t.Errorf("wider than the phone: %q", found)
 	}
+	v.awaitText("#parts", "affected")
+	const spilt = `[...document.querySelectorAll('.part *')].filter((e) => e.getBoundingClientRect().right > e.closest('.part').getBoundingClientRect().right).map((e) => e.textContent)`
+	if found := browser.Eval[[]string](v.Tab, spilt); len(found) > 0 {
+		t.Errorf("outside of its card: %q", found)
+	}
 	const small = `[...document.querySelectorAll('button, input, select, summary')].filter((e) => e.checkVisibility() && e.getBoundingClientRect().height < 44).map((e) => e.outerHTML.slice(0, 60))`
 	if found := browser.Eval[[]string](v.Tab, small); len(found) > 0 {
 		t.Errorf("too small for a thumb: %q", found)
@@ -558,7 +563,7 @@ func worksInForcedColors(t *testing.T, b *browser.Browser) {
 		t.Errorf("%d lights cannot be seen", n)
 	}
 	// Each light has its state beside it as a word.
-	const mute = `[...document.querySelectorAll('.lamp')].filter((e) => !/\b(ok|degraded|down)\b/i.test(e.parentElement.innerText)).length`
+	const mute = `[...document.querySelectorAll('.lamp')].filter((e) => !/\b(ok|degraded|down|affected)\b/i.test(e.parentElement.innerText)).length`
 	if n := browser.Eval[int](v.Tab, mute); n > 0 {
 		t.Errorf("%d lights are without a word", n)
 	}
