@@ -38,6 +38,8 @@ import (
 const (
 	// judgeEvery is how often a running monitor judges, in case nobody asks.
 	judgeEvery = time.Second
+	// idleSeconds is for an idle proxy, which is to give its memory back.
+	idleSeconds = 10
 	// maxHistory bounds what is remembered of changes.
 	maxHistory = 50
 )
@@ -83,6 +85,7 @@ type Monitor struct {
 	judging sync.Mutex
 
 	mu       sync.Mutex // guards all below
+	ended    uint64     // how many requests ended
 	accounts map[string]*tally
 	clients  map[string]*tally
 	// nearCapacity is since when the proxy has been near its bound; zero: it is not.
@@ -131,6 +134,7 @@ func New(now time.Time, facts func() Facts) *Monitor {
 func (m *Monitor) Record(o event.Outcome) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.ended++
 	m.tally(m.accounts, cmp.Or(o.Account, account.Default)).record(o)
 	if o.Client != "" {
 		m.tally(m.clients, o.Client).record(o)
@@ -150,12 +154,20 @@ func (m *Monitor) tally(all map[string]*tally, name string) *tally {
 // every request.
 func (m *Monitor) State() event.HealthState { return m.state.Load().(event.HealthState) }
 
-// Run judges every second until ctx ends, and calls changed for each change.
+// Run judges until ctx ends, and calls changed for each change: every second, and every
+// ten if all is well and no request ends.
 func (m *Monitor) Run(ctx context.Context, changed func(event.Health)) {
 	tick := time.NewTicker(judgeEvery)
 	defer tick.Stop()
-	for {
-		m.Health()
+	var ended uint64
+	for seconds := 0; ; seconds++ {
+		m.mu.Lock()
+		idle := m.ended == ended && m.overall.State == event.HealthOK
+		ended = m.ended
+		m.mu.Unlock()
+		if !idle || seconds%idleSeconds == 0 {
+			m.Health()
+		}
 		m.mu.Lock()
 		all := m.changed
 		m.changed = nil
