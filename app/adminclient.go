@@ -164,5 +164,5 @@ func readiness(h event.Judgment) string {
 	if h.State == event.HealthOK || h.State == "" {
 		return "ready"
 	}
-	return fmt.Sprintf("ready, but %s since %s (%s, %s): %s %s", h.State, h.Since.UTC().Format("2006-01-02 15:04:05 UTC"), h.Component, h.Cause, h.Text, h.Advice)
+	return fmt.Sprintf("ready, but %s since %s (%s, %s): %s %s", h.State, stampOf(h.Since), h.Component, h.Cause, h.Text, h.Advice)
 }

@@ -11,10 +11,10 @@ func (p *components) facts() health.Facts {
 	facts := health.Facts{
 		Draining: p.draining.Load(), InFlight: p.guard.InFlight(), MaxRequests: p.cfg.MaxRequests, Waiting: p.tel.Waiting(),
 		Accounts: convert(p.accounts.list(), func(one *mimecastAccount) health.Account {
-			t := tokenState(one)
+			t := p.tokenState(one)
 			return health.Account{
 				Name: one.name, Valid: t.Valid, Rejected: t.Rejected, Fetched: t.FetchedAt,
-				Failures: t.Failures, Error: p.redactor.Redact(t.LastError), Refused: t.Refused,
+				Failures: t.Failures, Error: t.LastError, Refused: t.Refused,
 			}
 		}),
 	}

@@ -12,17 +12,15 @@ import (
 // accountStates are what is known of the accounts, as the admin listener shows it.
 func (s *instance) accountStates() []admin.Account {
 	return convert(s.accounts.list(), func(one *mimecastAccount) admin.Account {
-		state := tokenState(one)
-		state.LastError = s.redactor.Redact(state.LastError)
 		return admin.Account{
 			Name: one.name, ClientID: one.id().Reveal(), Region: one.region, BaseURL: one.baseURL.String(),
-			Credentials: s.redactor.Redact(one.origin), InFlight: one.InFlight(), Token: state,
+			Credentials: s.redactor.Redact(one.origin), InFlight: one.InFlight(), Token: s.tokenState(one),
 		}
 	})
 }
 
-// tokenState is what an account's token source knows. Its error may name a secret.
-func tokenState(one *mimecastAccount) admin.TokenState {
+// tokenState is what an account's token source knows.
+func (p *components) tokenState(one *mimecastAccount) admin.TokenState {
 	st := one.source.Status()
 	state := admin.TokenState{
 		Held: st.Held, Valid: st.Valid, EverHeld: st.Held, Rejected: st.Rejected,
@@ -30,7 +28,7 @@ func tokenState(one *mimecastAccount) admin.TokenState {
 		FailedAt: st.FailedAt, RetryAt: st.RetryAt, Failures: st.Failures,
 	}
 	if st.Err != nil {
-		state.LastError = tokenErrorDetail(st.Err)
+		state.LastError = p.redactor.Redact(tokenErrorDetail(st.Err))
 		e, ok := errors.AsType[*token.Error](st.Err)
 		state.Refused = ok && e.Outcome == event.TokenRefused
 	}
