@@ -305,6 +305,7 @@ func TestAnotherClientIDIsAnotherAccount(t *testing.T) {
 }
 
 func TestRemovedAccountEndsWithItsLastRequest(t *testing.T) {
+	t.Parallel()
 	r := accountsAtWork(t, "a", "b", "c")
 	busy, idle := r.holding("a"), r.holding("b")
 	release, status := r.hang("a")
@@ -350,6 +351,7 @@ func TestRejectedVersionChangesNothing(t *testing.T) {
 }
 
 func TestNameThatComesBackKeepsItsMetricsWhenTheOldAccountEnds(t *testing.T) {
+	t.Parallel()
 	r := accountsAtWork(t, "a", "b")
 	old := r.holding("a")
 	release, status := r.hang("a")

@@ -107,6 +107,7 @@ func (o *output) await(t *testing.T, text string) {
 }
 
 func TestNewAuthoritiesAreTrustedFromThenOn(t *testing.T) {
+	t.Parallel()
 	one, two := httptest.NewTLSServer(nil), httptest.NewUnstartedServer(nil)
 	certificate, _ := peer.Certificate(t)
 	two.TLS = &tls.Config{Certificates: []tls.Certificate{*certificate}}

@@ -66,7 +66,11 @@ func parseHost(item string) (string, error) {
 	return "", invalidValue{value: item, reason: "is not a host name"}
 }
 
-var hostNamePattern = regexp.MustCompile(`^[a-z0-9_]([a-z0-9_.-]{0,251}[a-z0-9_])?$`)
+const maxHostName = 253 // RFC 1035, section 2.3.4, less the root's two bytes
+
+// A repetition of up to 251 in the pattern would take milliseconds to compile, in
+// each start of the program.
+var hostNamePattern = regexp.MustCompile(`^[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?$`)
 
 // hostName returns a host name or an address in its canonical spelling: lower case,
 // without brackets and without the dot of the root.
@@ -82,7 +86,7 @@ func hostName(s string) (string, bool) {
 		return ip.String(), ip.Zone() == "" && (!bracketed || ip.Is6())
 	}
 	name := strings.ToLower(strings.TrimSuffix(inner, "."))
-	return name, !bracketed && hostNamePattern.MatchString(name)
+	return name, !bracketed && len(name) <= maxHostName && hostNamePattern.MatchString(name)
 }
 
 // origins are origins of web pages, as browsers write them (RFC 6454, section 6.2).

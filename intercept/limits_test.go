@@ -156,6 +156,7 @@ func TestAPeerThatDoesNotReadLosesItsTunnel(t *testing.T) {
 }
 
 func TestTerminatedTunnelsWithoutARequestEnd(t *testing.T) {
+	t.Parallel()
 	const http2Preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + "\x00\x00\x00\x04\x00\x00\x00\x00\x00" // and empty SETTINGS
 	for protocol, begin := range map[string]string{"http/1.1": "GET / HTTP/1.1\r\nHost: ", "h2": http2Preface} {
 		f := start(t, Options{IdleTimeout: 200 * time.Millisecond, HandshakeTimeout: time.Second})
@@ -226,6 +227,7 @@ func (f *fixture) shutDown(timeout time.Duration) chan error {
 }
 
 func TestShutdownEndsWhatIsIdle(t *testing.T) {
+	t.Parallel()
 	nobody := silent(t)
 	f := start(t, Options{})
 	tunnel, _ := f.connect(t, nobody)

@@ -86,6 +86,7 @@ func TestAPausedClientGetsAnEarlyResponse(t *testing.T) {
 // The upload ends with its handler, though the client neither goes on nor
 // leaves.
 func TestNoGoroutineOutlivesAResponseToAPausedClient(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, setup{limit: 1000}, func(w http.ResponseWriter, req *http.Request) { w.WriteHeader(413) })
 	var paused sync.WaitGroup
 	for range 20 {

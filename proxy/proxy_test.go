@@ -410,6 +410,7 @@ func TestLocation(t *testing.T) {
 }
 
 func TestRejectedTokenIsReplacedAndTheRequestSentAgain(t *testing.T) {
+	t.Parallel()
 	sent := strings.Repeat("0123456789", 30_000)
 	for name, body := range map[string]func() io.Reader{
 		"no body":        func() io.Reader { return nil },

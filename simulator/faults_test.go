@@ -103,6 +103,7 @@ func TestCountHoldsUnderConcurrency(t *testing.T) {
 }
 
 func TestTokenEndpointCanBeHostile(t *testing.T) {
+	t.Parallel()
 	bothProtocols(t, simulator.Options{}, func(t *testing.T, r *rig) {
 		ask := func(name string) (*http.Response, string) {
 			r.ClearFaults()

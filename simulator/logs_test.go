@@ -67,6 +67,7 @@ func windowedSources() []windowed {
 }
 
 func TestSmallWindowsPartitionALargeOne(t *testing.T) {
+	t.Parallel()
 	const window = 30 * time.Second
 	r := start(t, simulator.Options{Now: newClock().Now, Quotas: map[string]simulator.Quota{}}).login()
 	for _, source := range windowedSources() {
@@ -91,6 +92,7 @@ func TestSmallWindowsPartitionALargeOne(t *testing.T) {
 
 // A collector asks each 30 s for the last 30 s.
 func TestPollerThatFollowsTheClockMissesNothing(t *testing.T) {
+	t.Parallel()
 	const window = 30 * time.Second
 	for _, source := range windowedSources() {
 		c := newClock()

@@ -79,6 +79,7 @@ func (r *rig) blob(address, authorization string) *http.Response {
 }
 
 func TestStreamHasADayOfEvents(t *testing.T) {
+	t.Parallel()
 	c := newClock()
 	r := start(t, simulator.Options{Now: c.Now}).login()
 	for product, most := range map[string]int{"cg": 8640, "ci": 8640} {
@@ -126,6 +127,7 @@ func TestStreamGoesOnFromWhereItHadCaughtUp(t *testing.T) {
 }
 
 func TestBatchesHoldTheEventsOfTheStream(t *testing.T) {
+	t.Parallel()
 	c := newClock()
 	bothProtocols(t, simulator.Options{Now: c.Now}, func(t *testing.T, r *rig) {
 		r.login()
@@ -204,6 +206,7 @@ func TestSIEMRejectsWhatItCannotUnderstand(t *testing.T) {
 }
 
 func TestSIEMLooksBackNoFurtherThanItKeeps(t *testing.T) {
+	t.Parallel()
 	c := newClock()
 	r := start(t, simulator.Options{Now: c.Now}).login()
 	events, _ := r.follow("/siem/v1/events/cg", "types=receipt&dateRangeStartsAt=2020-01-01T00:00:00Z", "")

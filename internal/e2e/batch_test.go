@@ -181,6 +181,7 @@ var (
 // Of many files, ten at a time, each arrives as it is, and the proxy takes at most 8 MiB more
 // memory than before.
 func TestBigBatchFilesTakeNoMemory(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	count, size := *batchFiles, *batchFileSize<<20
 	if testing.Short() {

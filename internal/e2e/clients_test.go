@@ -214,6 +214,7 @@ func (c *caller) getTokens(t *testing.T, p *program.Program, seen *clientTally) 
 
 // TestClientsCountAsTheyDo holds every place that counts clients to what these counted.
 func TestClientsCountAsTheyDo(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	n := *clientRequests
 	callers, files := twentyCallers()

@@ -130,6 +130,7 @@ func TestDocumentsNameTestsThatExist(t *testing.T) {
 
 // TestShellBlocksOfDocumentsParse holds the syntax of what a reader pastes.
 func TestShellBlocksOfDocumentsParse(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	bash, err := exec.LookPath("bash")
 	if err != nil {

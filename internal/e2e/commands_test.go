@@ -178,6 +178,7 @@ func babble(l net.Listener) {
 }
 
 func TestCheckAsksForThePathAsItIsWritten(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	for path, good := range map[string]bool{

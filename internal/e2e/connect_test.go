@@ -409,6 +409,7 @@ func TestConnectThatCrashesLeavesNoSecret(t *testing.T) {
 }
 
 func TestConnectInAShellLeavesNothingInItsHistory(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	bash, err := exec.LookPath("bash")
 	if err != nil {
@@ -444,6 +445,7 @@ func TestWithoutCredentialsOnATerminalTheWordIsConnect(t *testing.T) {
 }
 
 func TestScriptConnectsAndRotates(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	sim := application(t)
 	environ, home := connectEnviron(t, sim)

@@ -494,6 +494,7 @@ func TestForwardProxyOfRunAsksForItsPassword(t *testing.T) {
 }
 
 func TestRunNamesANoProxyThatExemptsMimecast(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	const warning = "interception bypassed by NO_PROXY"

@@ -135,6 +135,7 @@ func TestConnectionInTheKeyringIsServedFromAndRotatesWithoutALostRequest(t *test
 }
 
 func TestKeyringThatCannotBeUsedIsNamedAndAFileOffered(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	sim := application(t)
 	session := keyringtest.Start(t)

@@ -73,6 +73,7 @@ func describe(b *strings.Builder, text, short string) {
 }
 
 func TestManPageSaysWhatHelpSays(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	page := md2man.Render([]byte(manual(t)))
 	if *update {

@@ -198,6 +198,7 @@ func troubled(t *testing.T) *program.Program {
 // Each command of the runbook parses, and those that ask the proxy find what they look for.
 func TestRunbookCommandsRun(t *testing.T) {
 	t.Parallel()
+	program.Slow(t)
 	for _, tool := range []string{"sh", "curl", "grep"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			t.Skipf("%s is not installed", tool)

@@ -76,6 +76,7 @@ func TestSupportBundleHasWhatHelpersAskForAndNoSecret(t *testing.T) {
 }
 
 func TestSupportGoesOnWhereItsOwnConfigurationIsBadOrNoProxyRuns(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	p := program.Serve(t, sim)
