@@ -71,6 +71,7 @@ func TestRenewalsCostNoRequestAnything(t *testing.T) {
 	sim := program.Simulate(t, simulator.Options{TokenTTL: 4 * time.Second, RequestLog: 1 << 20})
 	sim.AddFault(simulator.Fault{Path: "/oauth/token", Delay: slow})
 	p := program.Serve(t, sim)
+	p.WatchSignals()
 	began := time.Now()
 	var wg sync.WaitGroup
 	var mu sync.Mutex
@@ -159,6 +160,7 @@ func Test401ThatAFreshTokenDoesNotCureCostsLittle(t *testing.T) {
 	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	p := program.Serve(t, sim)
+	p.WatchSignals()
 	sim.AddFault(simulator.Fault{Path: "/api/account/get-account", Status: 401, Code: "token_verification_failed"})
 	for range 50 {
 		res, body := p.Must("POST", "/api/account/get-account", `{"data":[]}`)
@@ -204,6 +206,7 @@ func TestUploadsUnderAtAndOverTheLimitSurviveARevocation(t *testing.T) {
 	const limit = 64 << 10
 	sim := program.Simulate(t, simulator.Options{})
 	p := program.Serve(t, sim, "PROXY_REPLAY_LIMIT=64KiB")
+	p.WatchSignals()
 	for i, size := range []int{limit - 1, limit, limit + 1, 100 * limit} {
 		content := bytes.Repeat([]byte{byte(i), 1, 2, 3}, size/4+1)[:size]
 		sum := sha256.Sum256(content)
@@ -266,6 +269,7 @@ func TestSIGTERMLosesNoRequestInFlight(t *testing.T) {
 	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	p := program.Serve(t, sim)
+	p.WatchSignals()
 	const n = 20
 	before := len(sim.Requests())
 	sim.AddFault(simulator.Fault{Path: "/identity/whoami", Delay: 2 * time.Second})
@@ -291,6 +295,7 @@ func TestSecondSignalCutsWithAnAnswer(t *testing.T) {
 	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	p := program.Serve(t, sim)
+	p.WatchSignals()
 	sim.AddFault(simulator.Fault{Path: "/identity/whoami", Delay: time.Minute})
 	answered := make(chan string, 1)
 	go func() {
@@ -404,6 +409,7 @@ func TestCorrectedSecretFileIsTakenUpWithoutARestart(t *testing.T) {
 	}
 	env := slices.DeleteFunc(program.Environ(t, sim), func(v string) bool { return strings.HasPrefix(v, "MIMECAST_CLIENT_SECRET=") })
 	p := program.Start(t, append(env, "MIMECAST_CLIENT_SECRET_FILE="+path))
+	p.WatchSignals()
 	p.AwaitServing()
 	if res, _ := p.Must("GET", "/identity/whoami", ""); res.StatusCode != 502 {
 		t.Errorf("%d", res.StatusCode)

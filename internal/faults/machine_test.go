@@ -73,6 +73,7 @@ func sleepAndWake(t *testing.T) {
 	if n := w.sim.Counts().Statuses[401]; n != before {
 		t.Errorf("%d dead tokens were sent", n-before)
 	}
+	p.isOKSoon(p.Watcher())
 }
 
 func noDescriptors(t *testing.T) {
@@ -82,6 +83,8 @@ func noDescriptors(t *testing.T) {
 	w := newWorld(t, simulator.Options{})
 	p := spawn(t, w.environ(t), fmt.Sprintf("ulimit -n %d;", most)).awaitServing().awaitReady()
 	p.fine() // this connection, and one to Mimecast
+	signals := p.KeptWatcher()
+	p.agreed(signals) // and one to the admin listener
 	crowd := make([]net.Conn, most)
 	for i := range crowd {
 		crowd[i] = p.raw("GET /identity/whoami HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -95,6 +98,7 @@ func noDescriptors(t *testing.T) {
 		w.relay.Inject(relay.Reset)
 		return a.status == 502 && a.code == "upstream_unreachable" && strings.Contains(a.body, "file descriptor")
 	})
+	p.agreed(signals)
 	for _, c := range crowd[:most/2] {
 		c.Close()
 	}
@@ -105,6 +109,7 @@ func noDescriptors(t *testing.T) {
 		c.Close()
 	}
 	program.Await(t, "the recovery", func() bool { return p.whoami().status == 200 })
+	p.isOKSoon(signals)
 }
 
 func littleMemory(t *testing.T) {
@@ -157,6 +162,7 @@ func littleMemory(t *testing.T) {
 		t.Errorf("%.1f MiB were resident", program.MiB(peak))
 	}
 	p.fine()
+	p.isOKSoon(p.Watcher())
 }
 
 // gated is a body whose first part goes at once, and the rest when as much of
@@ -300,7 +306,9 @@ func killed(t *testing.T) {
 	}
 	p.Exit()
 	w.sim.ClearFaults()
-	spawn(t, environ, "").awaitServing().awaitReady().fine()
+	p = spawn(t, environ, "").awaitServing().awaitReady()
+	p.fine()
+	p.isOKSoon(p.Watcher())
 }
 
 func secretAtStart(t *testing.T) {

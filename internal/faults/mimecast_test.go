@@ -398,6 +398,7 @@ func lateRefusal(t *testing.T) {
 		t.Errorf("%d token requests", w.sim.TokenRequests())
 	}
 	p.fine()
+	p.isOKSoon(p.Watcher())
 }
 
 func passed(statuses ...int) func(*testing.T) {

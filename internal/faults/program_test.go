@@ -30,14 +30,22 @@ type proxy struct {
 // begin runs the program in this process and waits for nothing.
 func begin(t *testing.T, environ []string) *proxy {
 	t.Helper()
-	return (&proxy{program.StartHere(t, environ), t}).watch()
+	return watched(t, program.StartHere(t, environ))
 }
 
 // spawn runs the program as a separate process, after what before has a shell
 // do, and waits for nothing.
 func spawn(t *testing.T, environ []string, before string) *proxy {
 	t.Helper()
-	return &proxy{program.StartLimited(t, before, environ), t}
+	return watched(t, program.StartLimited(t, before, environ))
+}
+
+// watched compares all signals of a program while the test lasts: so each row of the
+// matrix plays against all of them.
+func watched(t *testing.T, p *program.Program) *proxy {
+	t.Helper()
+	p.WatchSignals()
+	return &proxy{p, t}
 }
 
 func (p *proxy) awaitServing() *proxy { p.t.Helper(); p.AwaitServing(); return p }

@@ -1,222 +1,19 @@
 package faults_test
 
 import (
-	"bytes"
-	"context"
-	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"path/filepath"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"mimecast-proxy/app"
 	"mimecast-proxy/event"
 	"mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
 )
-
-// signals are all that says how a proxy is, at one moment.
-type signals struct {
-	health event.Health // of /api/status
-	token  struct {
-		LastError string `json:"last_error"`
-	}
-	readyz  event.Judgment
-	metrics map[string]float64 // less their prefix
-	check   string             // what healthcheck says
-	page    string
-}
-
-// watcher reads the signals of a proxy.
-type watcher struct {
-	log    func() string
-	admin  string // once the log says it
-	client http.Client
-}
-
-// adminAddress finds where the admin listener is.
-var adminAddress = regexp.MustCompile(`"serving".*"admin":"([^"]+)"`)
-
-func (w *watcher) address() string {
-	if w.admin != "" {
-		return w.admin
-	}
-	if found := adminAddress.FindStringSubmatch(w.log()); found != nil {
-		w.admin = found[1]
-	}
-	return w.admin
-}
-
-func (w *watcher) get(ctx context.Context, path string) ([]byte, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+w.address()+path, nil)
-	if err != nil {
-		return nil, err
-	}
-	res, err := w.client.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer res.Body.Close()
-	return io.ReadAll(res.Body)
-}
-
-// read reads all signals between two equal ones, so that they are of one state. The error
-// is that the proxy does not serve.
-func (w *watcher) read(ctx context.Context) (s signals, err error) {
-	for {
-		var before, after signals
-		if err := w.readStatus(ctx, &before); err != nil {
-			return s, err
-		}
-		if s, err = w.readOthers(ctx); err != nil {
-			return s, err
-		}
-		if err := w.readStatus(ctx, &after); err != nil {
-			return s, err
-		}
-		s.health, s.token = after.health, after.token
-		if a, b := before.health, after.health; a.State == b.State && a.Cause == b.Cause && a.Since.Equal(b.Since) && before.token == after.token {
-			return s, nil
-		}
-	}
-}
-
-func (w *watcher) readStatus(ctx context.Context, s *signals) error {
-	var status struct {
-		Health event.Health
-		Token  any
-	}
-	status.Token = &s.token
-	body, err := w.get(ctx, "/api/status")
-	if err == nil {
-		err = json.Unmarshal(body, &status)
-	}
-	s.health = status.Health
-	return err
-}
-
-func (w *watcher) readOthers(ctx context.Context) (s signals, err error) {
-	var ready struct{ Health event.Judgment }
-	bodies := map[string][]byte{"/readyz": nil, "/metrics": nil, "/": nil}
-	for path := range bodies {
-		if bodies[path], err = w.get(ctx, path); err != nil {
-			return s, err
-		}
-	}
-	if err := json.Unmarshal(bodies["/readyz"], &ready); err != nil {
-		return s, err
-	}
-	s.readyz, s.page, s.metrics = ready.Health, string(bodies["/"]), map[string]float64{}
-	for line := range strings.Lines(string(bodies["/metrics"])) {
-		name, value, _ := strings.Cut(strings.TrimPrefix(strings.TrimSpace(line), "mimecast_proxy_"), " ")
-		if v, err := strconv.ParseFloat(value, 64); err == nil {
-			s.metrics[name] = v
-		}
-	}
-	var out bytes.Buffer
-	err = app.Env{Environ: []string{"PROXY_ADMIN_LISTEN=" + w.address()}, Stdout: &out}.Healthcheck(ctx, 0)
-	if s.check = out.String(); err != nil {
-		s.check = err.Error()
-	}
-	return s, ctx.Err()
-}
-
-// disagreement returns what one signal says and another does not; empty if none does.
-func (s *signals) disagreement() string {
-	h := &s.health.Judgment
-	current := fmt.Sprintf(`health{component=%q,state=%q}`, h.Component, h.State)
-	states := 0.0
-	for name, v := range s.metrics {
-		if strings.HasPrefix(name, "health{") {
-			states += v
-		}
-	}
-	switch {
-	case s.readyz.State != h.State || s.readyz.Component != h.Component || s.readyz.Cause != h.Cause:
-		return fmt.Sprintf("/readyz: %+v", s.readyz)
-	case s.metrics[current] != 1 || states != 1:
-		return fmt.Sprintf("metrics: %s is %v of %v", current, s.metrics[current], states)
-	case h.Cause != event.Cause(event.ShuttingDown) && s.metrics[fmt.Sprintf(`account_health{account="default",state=%q}`, h.State)] != 1:
-		return fmt.Sprintf("account_health: %+v", s.health.Accounts)
-	case h.State == event.HealthOK && s.token.LastError != "" && s.metrics[`token_valid{account="default"}`] == 0:
-		return "token_valid is 0: " + s.token.LastError
-	case h.State == event.HealthDown && (h.Cause == "token_unavailable" || h.Cause == "credentials_refused") && s.metrics[`token_valid{account="default"}`] == 1:
-		return "token_valid is 1"
-	case strings.HasPrefix(s.check, "ready") && (h.State == event.HealthOK) != (s.check == "ready\n"):
-		return "healthcheck: " + s.check
-	case h.State != event.HealthOK && strings.HasPrefix(s.check, "ready") && !strings.Contains(s.check, string(h.State)+" since"):
-		return "healthcheck: " + s.check
-	case pageState(s.page) != string(h.State):
-		return "page: " + pageState(s.page)
-	default:
-		return ""
-	}
-}
-
-// pageHealth is the part of the page that says how the proxy is.
-var pageHealth = regexp.MustCompile(`id="health"[^>]* class="health (\w+)"`)
-
-func pageState(page string) string {
-	if found := pageHealth.FindStringSubmatch(page); found != nil {
-		return found[1]
-	}
-	return ""
-}
-
-const watchEvery = time.Second
-
-// watch compares the signals of a proxy as long as the test lasts, and at its end: so
-// each row of the matrix that runs it here plays against all of them.
-func (p *proxy) watch() *proxy {
-	p.t.Helper()
-	w := p.watcher()
-	ctx, stop := context.WithCancel(context.Background())
-	ended := make(chan struct{})
-	compare := func(ctx context.Context) {
-		if w.address() == "" {
-			return
-		}
-		if s, err := w.read(ctx); err == nil {
-			if d := s.disagreement(); d != "" {
-				p.t.Errorf("the signals differ: /api/status: %+v; %s", s.health.Judgment, d)
-			}
-		}
-	}
-	go func() {
-		defer close(ended)
-		for tick := time.NewTicker(watchEvery); ; {
-			select {
-			case <-tick.C:
-				compare(ctx)
-			case <-ctx.Done():
-				tick.Stop()
-				return
-			}
-		}
-	}()
-	p.t.Cleanup(func() {
-		stop()
-		<-ended
-		last, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		defer cancel()
-		if !p.Ended() {
-			compare(last)
-		}
-		w.client.CloseIdleConnections()
-	})
-	return p
-}
-
-func (p *proxy) watcher() *watcher {
-	return &watcher{log: p.Stderr.String, client: http.Client{Transport: &http.Transport{DisableKeepAlives: true}}}
-}
 
 // outage is a fault, and what the signals have to say of it.
 type outage struct {
@@ -384,7 +181,7 @@ func TestSignalsAgreeFromTheFaultToTheRecovery(t *testing.T) {
 				all.Go(func() { request(p) })
 			}
 			all.Wait()
-			w := p.watcher()
+			w := p.Watcher()
 			p.awaitHealth(w, o.state, o.component, o.causes)
 			if o.causes[0] != event.CauseTokenPending { // the start is no change
 				p.logs(`"msg":"health changed"`, fmt.Sprintf(`"state":%q`, o.state))
@@ -400,24 +197,24 @@ func TestSignalsAgreeFromTheFaultToTheRecovery(t *testing.T) {
 }
 
 // awaitHealth waits until all signals say the same, and that.
-func (p *proxy) awaitHealth(w *watcher, state event.HealthState, component event.Component, causes []event.Cause) (s signals) {
+func (p *proxy) awaitHealth(w *program.Watcher, state event.HealthState, component event.Component, causes []event.Cause) (s program.Signals) {
 	p.t.Helper()
 	program.AwaitWithin(p.t, recoveryTime, fmt.Sprintf("%s, %s, %s", state, component, causes), func() bool {
 		s = p.agreed(w)
-		return s.health.State == state && s.health.Component == component && slices.Contains(causes, s.health.Cause)
+		return s.Health.State == state && s.Health.Component == component && slices.Contains(causes, s.Health.Cause)
 	})
 	return s
 }
 
 // agreed reads the signals, which must agree.
-func (p *proxy) agreed(w *watcher) signals {
+func (p *proxy) agreed(w *program.Watcher) program.Signals {
 	p.t.Helper()
-	s, err := w.read(p.t.Context())
+	s, err := w.Read(p.t.Context())
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	if d := s.disagreement(); d != "" {
-		p.t.Errorf("the signals differ: /api/status: %+v; %s", s.health.Judgment, d)
+	if d := s.Disagreement(); d != "" {
+		p.t.Error(d)
 	}
 	return s
 }
@@ -435,7 +232,7 @@ func (p *proxy) hasLevel(state event.HealthState, component event.Component) {
 
 // recovers checks that the health is ok soon after the first request succeeded, or after
 // the token came, and that all signals say so.
-func (p *proxy) recovers(w *watcher, o outage) {
+func (p *proxy) recovers(w *program.Watcher, o outage) {
 	p.t.Helper()
 	recovered := func() bool { return p.whoami().status == http.StatusOK }
 	if o.noRequests {
@@ -444,7 +241,7 @@ func (p *proxy) recovers(w *watcher, o outage) {
 	program.Await(p.t, "the recovery", recovered)
 	requests := time.NewTicker(lowRate)
 	defer requests.Stop()
-	var s signals
+	var s program.Signals
 	program.AwaitWithin(p.t, recoveryTime, "ok", func() bool {
 		select {
 		case <-requests.C:
@@ -454,23 +251,35 @@ func (p *proxy) recovers(w *watcher, o outage) {
 		default:
 		}
 		s = p.agreed(w)
-		return s.health.State == event.HealthOK
+		return s.Health.State == event.HealthOK
 	})
 	p.recovered(&s, o)
 }
 
+// isOKSoon checks that all signals say so soon after a fault was cured, while a few
+// requests come.
+func (p *proxy) isOKSoon(w *program.Watcher) {
+	p.t.Helper()
+	var s program.Signals
+	program.AwaitWithin(p.t, recoveryTime, "ok", func() bool {
+		p.fine()
+		s = p.agreed(w)
+		return s.Health.State == event.HealthOK
+	})
+}
+
 // recovered checks what the signals say of the recovery.
-func (p *proxy) recovered(s *signals, o outage) {
+func (p *proxy) recovered(s *program.Signals, o outage) {
 	p.t.Helper()
 	p.logs(`"msg":"health changed"`, `"state":"ok"`)
-	r := s.health.Recovered
+	r := s.Health.Recovered
 	if o.causes[0] == event.CauseTokenPending {
 		return
 	}
 	if r == nil || r.State != o.state || r.Component != o.component || !slices.Contains(o.causes, r.Cause) {
 		p.t.Errorf("recovered: %+v", r)
 	}
-	if !strings.Contains(s.page, "Recovered") {
+	if !strings.Contains(s.Page, "Recovered") {
 		p.t.Error("the page says nothing of the recovery")
 	}
 }
@@ -482,9 +291,9 @@ func TestOneFailureChangesNothing(t *testing.T) {
 	p := w.serve(t)
 	w.fault(t, "503", once)
 	p.whoami()
-	s := p.awaitHealth(p.watcher(), event.HealthOK, "", []event.Cause{""})
-	if len(s.health.History) > 0 && s.health.History[0].Cause != "" || s.health.Failed != 1 {
-		t.Errorf("%+v", s.health)
+	s := p.awaitHealth(p.Watcher(), event.HealthOK, "", []event.Cause{""})
+	if len(s.Health.History) > 0 && s.Health.History[0].Cause != "" || s.Health.Failed != 1 {
+		t.Errorf("%+v", s.Health)
 	}
 	p.logs(`"msg":"request"`, `"level":"warn"`, `"status":503`)
 }

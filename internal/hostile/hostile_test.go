@@ -64,6 +64,7 @@ func startLimited(t *testing.T, limit string, environ ...string) *stand {
 }
 
 func watched(t *testing.T, sim *simulator.Server, p *program.Program) *stand {
+	p.WatchSignals()
 	s := &stand{T: t, sim: sim, Program: p}
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) { return hostile.Dial(ctx, s.Listen) }
 	s.client = &http.Client{Timeout: program.Patience, Transport: keyed{&http.Transport{DialContext: dial}}}
