@@ -29,8 +29,8 @@ func warning(s string) g.Node {
 func faultList(s *Status) g.Node {
 	var items g.Group
 	for _, f := range s.Faults {
-		if !f.Code.Kind().Rejection {
-			items = append(items, problemItem(s, f.Code, plural(f.Window, "request")+", last "+formatAgo(s.Now, f.LastAt), f.LastError))
+		if !f.Code.Kind().Rejection || f.Component == event.ComponentMimecast {
+			items = append(items, problemItem(s, f.Code.KindOf(f.Component), plural(f.Window, "request")+", last "+formatAgo(s.Now, f.LastAt), f.LastError))
 		}
 	}
 	if len(items) == 0 {
@@ -49,7 +49,7 @@ func denialList(s *Status) g.Node {
 		if d.WindowPassed > 0 {
 			count += fmt.Sprintf(", %d of them passed (PROXY_ALLOW_MODE=report)", d.WindowPassed)
 		}
-		items = append(items, problemItem(s, d.Reason, count+", last "+formatAgo(s.Now, d.LastAt), ""))
+		items = append(items, problemItem(s, d.Reason.Kind(), count+", last "+formatAgo(s.Now, d.LastAt), ""))
 	}
 	if len(items) == 0 {
 		return textEl("p", "muted", "None.")
@@ -57,12 +57,11 @@ func denialList(s *Status) g.Node {
 	return el("ul", class("faults"), items)
 }
 
-// problemItem is a list item for a code: component, summary, numbers, the last requests
+// problemItem is a list item for a kind of problem: component, summary, numbers, the last requests
 // and the remedy.
-func problemItem(s *Status, code event.Code, numbers, lastError string) g.Node {
-	k := code.Kind()
+func problemItem(s *Status, k event.Kind, numbers, lastError string) g.Node {
 	return el("li",
-		el("p", class("what"), textEl("b", "component "+string(k.Component), k.Summary), text(" · "+componentNames[k.Component]+" · "), codeLink(string(code))),
+		el("p", class("what"), textEl("b", "component "+string(k.Component), k.Summary), text(" · "+componentNames[k.Component]+" · "), codeLink(string(k.Code))),
 		textEl("p", "when", numbers),
 		examples(s, k, lastError),
 		textEl("p", "do", k.Remedy))

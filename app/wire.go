@@ -68,7 +68,7 @@ func (p Env) assemble(cfg config.Config) (*components, error) {
 		Hosts: hosts(cfg), Origins: cfg.AllowedOrigins,
 		Routes: cfg.Allow, ReportOnly: cfg.AllowReport, TokenStub: cfg.TokenStub, MaxRequests: cfg.MaxRequests,
 		MaxHeaderFields: cfg.MaxHeaderFields, RouteAs: batchListing(cfg), Tunnel: tunnelAuthorization, TunnelPassword: !p.tunnelPassword.IsZero(),
-		Trace: guard.Trace{Client: tel.Client, ClientLimit: tel.ClientLimit, Denied: tel.Denied, Route: tel.Route},
+		Trace: guard.Trace{Client: tel.Client, Limit: tel.Limit, Denied: tel.Denied, Route: tel.Route},
 	})
 	if err != nil {
 		return nil, &ExitError{ExitUsage, err}

@@ -182,7 +182,7 @@ func (t *Transport) enter(r *http.Request) (release func(), err error) {
 		return nil, r.Context().Err()
 	}
 	p := problem.New(event.TooBusy, "Downloads from the batch file's host have reached their limit. Retry later, or raise PROXY_MAX_CONNECTIONS.")
-	p.RetryAfter = busyRetryAfter
+	p.RetryAfter, p.Limit = busyRetryAfter, "PROXY_MAX_CONNECTIONS"
 	return nil, p.Because(err)
 }
 

@@ -132,10 +132,23 @@ func (c Code) Index() int {
 // Kind returns what the code means; that of Other for an unknown code.
 func (c Code) Kind() Kind { return kinds[c.Index()] }
 
+// KindOf returns what the code means if component is where to look: too_busy may be due to
+// a limit of the client or to a quota of Mimecast's.
+func (c Code) KindOf(component Component) Kind {
+	k := c.Kind()
+	if c != TooBusy || component == "" {
+		return k
+	}
+	if k.Component = component; component == ComponentMimecast {
+		k.Summary, k.Remedy = "Mimecast's quota for this function is in use", "Send fewer requests, or raise PROXY_RATE_LIMIT_WAIT."
+	}
+	return k
+}
+
 // Status returns the HTTP status of the code's response.
 func (c Code) Status() int { return c.Kind().Status }
 
-// Rejected reports whether the code is of a request that was rejected because of the
+// Rejected reports whether the kind is of a request that was rejected because of the
 // client. Such requests say nothing of how others fare.
 func (k Kind) Rejected() bool { return k.Rejection && k.Component == ComponentClient }
 

@@ -146,9 +146,9 @@ type Outcome struct {
 	// files is another one. Local says that no other host responded either.
 	Answered time.Time
 	Local    bool
-	// OwnLimit says of a request that exceeds a limit that it is the limit of its client or
-	// account: such a request is rejected because of the client.
-	OwnLimit bool
+	// LimitOwner is whose limit a request exceeds that is too much, if it is not the
+	// proxy's: the client's or Mimecast's.
+	LimitOwner Component
 }
 
 // Waiting is an in-flight request to which Mimecast has not responded.

@@ -130,7 +130,7 @@ type Latency struct {
 type Fault struct {
 	Code      Code      `json:"code"`
 	Component Component `json:"component"`
-	// Rejected is [Kind.Rejected] of the code.
+	// Rejected is [Kind.Rejected].
 	Rejected bool `json:"rejected,omitempty"`
 	// LastMinute and Window count the requests; Window is that of the snapshot.
 	LastMinute uint32    `json:"last_minute"`

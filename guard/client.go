@@ -216,23 +216,32 @@ func (ro *roster) keyRequired(g *Guard, r *http.Request) *problem.Problem {
 	return problem.New(event.APIKeyRequired, "%s. Send %s, as Authorization: Bearer KEY, as the password of Basic, or as X-Proxy-Key.", what, source)
 }
 
+// The settings that bound the in-flight requests of a client and of an account, which may
+// have half of all.
+const (
+	clientLimit  = "max_requests"
+	accountLimit = "PROXY_MAX_REQUESTS"
+)
+
 // serve passes a request on, within the limits of the client and of its account. It
 // reports whether it rejected the request.
 func (c *client) serve(g *Guard, w http.ResponseWriter, r *http.Request, next http.Handler) (rejected bool) {
 	var silent *upload // that made room
-	displace := func(is func(*client) bool, what, remedy string) bool {
-		silent = g.uploads.displace(is, clientTooBusy("%s was full, and no part of the request body arrived. Resend the request%s.", what, remedy))
+	displace := func(is func(*client) bool, limit, what, remedy string) bool {
+		silent = g.uploads.displace(is, clientTooBusy(limit, "%s was full, and no part of the request body arrived. Resend the request%s.", what, remedy))
 		return silent != nil
 	}
-	if !c.slots.take(func() bool { return displace(c.isSame, "Client "+c.name, ", or raise the client's max_requests") }) {
-		g.reject(w, r, clientTooBusy("Client %s has %d in-flight requests, its max_requests in PROXY_CLIENTS_FILE. Retry later, or raise it.", c.name, c.slots.max))
+	if !c.slots.take(func() bool {
+		return displace(c.isSame, clientLimit, "Client "+c.name, ", or raise the client's max_requests")
+	}) {
+		g.reject(w, r, clientTooBusy(clientLimit, "Client %s has %d in-flight requests, its max_requests in PROXY_CLIENTS_FILE. Retry later, or raise it.", c.name, c.slots.max))
 		return true
 	}
 	defer c.slots.release()
 	if !c.account.Enter(func() bool {
-		return silent != nil && c.sharesAccount(silent.client) || displace(c.sharesAccount, "Account "+c.account.Name, "")
+		return silent != nil && c.sharesAccount(silent.client) || displace(c.sharesAccount, accountLimit, "Account "+c.account.Name, "")
 	}) {
-		g.reject(w, r, clientTooBusy("Account %s has %d in-flight requests and accepts no more. Retry later.", c.account.Name, c.account.MaxRequests()))
+		g.reject(w, r, clientTooBusy(accountLimit, "Account %s has %d in-flight requests and accepts no more. Retry later.", c.account.Name, c.account.MaxRequests()))
 		return true
 	}
 	defer c.account.Leave()

@@ -284,7 +284,11 @@ func TestAClientPastItsLimitIsTurnedAwayAlone(t *testing.T) {
 		return []guard.Client{{Name: "a", Keys: keysOf("k-a", "k-a2"), MaxRequests: limit}, named("b", "k-b")}
 	}
 	var limited atomic.Int64
-	g, s := newHolding(t, guard.Policy{Clients: clients(2), Trace: guard.Trace{ClientLimit: func(context.Context) { limited.Add(1) }}})
+	g, s := newHolding(t, guard.Policy{Clients: clients(2), Trace: guard.Trace{Limit: func(_ context.Context, setting string, owner event.Component) {
+		if setting == "max_requests" && owner == event.ComponentClient {
+			limited.Add(1)
+		}
+	}}})
 	s.hold(t, "k-a")
 	s.hold(t, "k-a2")
 	s.tooBusy(t, "k-a", "Client a has 2 in-flight requests, its max_requests in PROXY_CLIENTS_FILE.")

@@ -70,9 +70,9 @@ type Trace struct {
 	// Denied gets the code of a rejection; passed is true if ReportOnly let the
 	// request pass.
 	Denied func(ctx context.Context, code event.Code, passed bool)
-	// ClientLimit reports, before Denied, that the limit which a request exceeds is that of
-	// its client or account.
-	ClientLimit func(ctx context.Context)
+	// Limit reports, before Denied, the setting whose limit a request exceeds, and its owner
+	// as in [problem.Problem].
+	Limit func(ctx context.Context, setting string, owner event.Component)
 	// Client gets the names of a request's client and of its account, as soon as they
 	// are known. What is rejected later is theirs, too.
 	Client func(ctx context.Context, client, account string)
@@ -167,7 +167,7 @@ func (g *Guard) serveInSlot(w http.ResponseWriter, r *http.Request, next http.Ha
 
 // displace ends a silent upload, of any client, and reports whether there is one.
 func (g *Guard) displace() bool {
-	return g.uploads.displace(nil, tooBusy("The proxy was full, and no part of the request body arrived. Resend the request, or raise PROXY_MAX_REQUESTS.")) != nil
+	return g.uploads.displace(nil, tooBusy("PROXY_MAX_REQUESTS", "The proxy was full, and no part of the request body arrived. Resend the request, or raise PROXY_MAX_REQUESTS.")) != nil
 }
 
 // serve makes the checks, in the contract's order, and reports whether it rejected
@@ -268,8 +268,8 @@ func (g *Guard) reject(w http.ResponseWriter, r *http.Request, p *problem.Proble
 }
 
 func (g *Guard) reportDenied(r *http.Request, p *problem.Problem, passed bool) {
-	if p.ByClient && g.trace.ClientLimit != nil {
-		g.trace.ClientLimit(r.Context())
+	if p.Limit != "" && g.trace.Limit != nil {
+		g.trace.Limit(r.Context(), p.Limit, p.LimitOwner)
 	}
 	if g.trace.Denied != nil {
 		g.trace.Denied(r.Context(), p.Code, passed)

@@ -44,20 +44,21 @@ func unauthenticatedSlots(all int) int64 {
 const busyRetryAfter = time.Second
 
 func (s *slots) tooBusy() *problem.Problem {
-	return tooBusy("The proxy has %d in-flight requests and accepts no more. Retry later, or raise PROXY_MAX_REQUESTS.", s.max)
+	return tooBusy("PROXY_MAX_REQUESTS", "The proxy has %d in-flight requests and accepts no more. Retry later, or raise PROXY_MAX_REQUESTS.", s.max)
 }
 
 // clientTooBusy returns the response to a client that has as many in-flight requests as it,
 // or its account, may have.
-func clientTooBusy(detail string, args ...any) *problem.Problem {
-	p := tooBusy(detail, args...)
-	p.ByClient = true
+func clientTooBusy(limit, detail string, args ...any) *problem.Problem {
+	p := tooBusy(limit, detail, args...)
+	p.LimitOwner = event.ComponentClient
 	return p
 }
 
-// tooBusy returns the response to a client that found no slot.
-func tooBusy(detail string, args ...any) *problem.Problem {
+// tooBusy returns the response to a client that found no slot. limit is the setting that
+// bounds them.
+func tooBusy(limit, detail string, args ...any) *problem.Problem {
 	p := problem.New(event.TooBusy, detail, args...)
-	p.RetryAfter = busyRetryAfter
+	p.RetryAfter, p.Limit = busyRetryAfter, limit
 	return p
 }

@@ -18,7 +18,7 @@ func TestClientOverItsOwnLimitIsItsOwnFault(t *testing.T) {
 		w.facts.Clients = []string{"splunk"}
 		flood := func() {
 			for range 500 {
-				w.record(event.Outcome{Client: "splunk", Code: event.TooBusy, OwnLimit: true})
+				w.record(event.Outcome{Client: "splunk", Code: event.TooBusy, LimitOwner: event.ComponentClient})
 			}
 		}
 		flood()
@@ -28,6 +28,22 @@ func TestClientOverItsOwnLimitIsItsOwnFault(t *testing.T) {
 		w.expectOK(t) // the others show how the proxy is
 		w.send(20, time.Second, event.TooBusy)
 		w.expect(t, event.HealthDown, event.ComponentProxy, "too_busy")
+	})
+}
+
+// TestQuotaInUseIsNoFaultOfTheProxy has calls that would have to wait too long for their
+// turn.
+func TestQuotaInUseIsNoFaultOfTheProxy(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		for range 20 {
+			w.record(event.Outcome{Code: event.TooBusy, LimitOwner: event.ComponentMimecast})
+		}
+		w.expect(t, event.HealthDown, event.ComponentMimecast, "too_busy")
+		time.Sleep(3 * time.Second)
+		w.send(20, time.Second, "")
+		w.expectOK(t)
 	})
 }
 

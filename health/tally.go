@@ -42,7 +42,8 @@ type kind int
 const (
 	upstreamWasSlow kind = kind(event.Count) + iota
 	proxyWasSlow
-	ownLimit // too_busy, because of the client
+	clientLimit   // too_busy, because of the client
+	mimecastLimit // too_busy, because of a quota
 	kinds
 	good kind = -1
 )
@@ -51,8 +52,10 @@ func kindOf(o event.Outcome) kind {
 	switch {
 	case o.Code == event.ClientGone && o.Waited >= slowUpstream:
 		return upstreamWasSlow // the client is right to leave
-	case o.Code == event.TooBusy && o.OwnLimit:
-		return ownLimit
+	case o.Code == event.TooBusy && o.LimitOwner == event.ComponentClient:
+		return clientLimit
+	case o.Code == event.TooBusy && o.LimitOwner == event.ComponentMimecast:
+		return mimecastLimit
 	case o.Code != "":
 		return kind(o.Code.Index())
 	case o.Upstream >= slowUpstream:
@@ -94,11 +97,16 @@ var traits = func() (all [kinds]trait) {
 		all[i].cleared = all[i].class == failed && k.Code != event.MimecastForbidden && k.Code != event.MimecastRateLimited
 	}
 	all[upstreamWasSlow] = trait{Condition: event.CauseMimecastSlow.Condition(), class: slow}
-	all[ownLimit] = trait{Condition: event.Cause(event.TooBusy).Condition(), class: rejected}
-	all[ownLimit].Component = event.ComponentClient
+	all[clientLimit] = limitTrait(event.ComponentClient)
+	all[mimecastLimit] = limitTrait(event.ComponentMimecast)
 	all[proxyWasSlow] = trait{Condition: event.CauseProxySlow.Condition(), class: slow}
 	return all
 }()
+
+func limitTrait(owner event.Component) trait {
+	k := event.TooBusy.KindOf(owner)
+	return trait{Condition: event.Condition{Cause: event.Cause(k.Code), Component: k.Component, Summary: k.Summary, Remedy: k.Remedy}, class: classOf(k)}
+}
 
 func classOf(k event.Kind) class {
 	switch {

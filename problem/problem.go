@@ -35,9 +35,12 @@ type Problem struct {
 	// RetryAfter is when to resend the request. It is sent in whole seconds, rounded
 	// up; 0 sends no header.
 	RetryAfter time.Duration
-	// ByClient says that a limit is that of the client or of its account, and not the
-	// proxy's: other clients are not concerned.
-	ByClient bool
+	// Limit names the setting whose limit the request exceeds; it may be empty.
+	Limit string
+	// LimitOwner is whose limit that is, if it is not the proxy's: ComponentClient for that
+	// of a client or its account, which no other client notices, ComponentMimecast for a
+	// quota.
+	LimitOwner event.Component
 	// Err is the cause, for the log alone. It may be nil.
 	Err error
 }

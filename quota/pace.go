@@ -130,7 +130,7 @@ func tooEarly(turn time.Duration) *problem.Problem {
 	turn = min(max(turn, time.Second), maxWindow)
 	p := problem.New(event.TooBusy, "Mimecast's quota for this function is in use: the next turn is in %s. Send fewer requests, or raise PROXY_RATE_LIMIT_WAIT.",
 		turn.Round(time.Second))
-	p.RetryAfter = turn
+	p.RetryAfter, p.Limit, p.LimitOwner = turn, "PROXY_RATE_LIMIT_WAIT", event.ComponentMimecast
 	return p
 }
 

@@ -30,6 +30,7 @@ func (t *Telemetry) writeAccess(rec *record, o *outcome, suppressed int) {
 	optional(e, "client", o.client)
 	optional(e, "account", o.account)
 	optional(e, "error", o.explanation())
+	optional(e, "limit", o.limit)
 	optional(e, "route", o.route)
 	optional(e, "trace_id", rec.trace)
 	optional(e, "mimecast_request_id", o.mimecast)

@@ -42,9 +42,15 @@ func TestFaultsNameTheComponent(t *testing.T) {
 			fails("request_refused", 403)(tel, w, r) // the URL of a batch file expired
 		}},
 		{"too_busy", event.ComponentClient, func(tel *telemetry.Telemetry, w http.ResponseWriter, r *http.Request) {
-			tel.ClientLimit(r.Context())
+			tel.Limit(r.Context(), "max_requests", event.ComponentClient)
 			tel.Denied(r.Context(), "too_busy", false)
 			w.WriteHeader(503)
+		}},
+		{"too_busy", event.ComponentMimecast, func(tel *telemetry.Telemetry, w http.ResponseWriter, r *http.Request) {
+			p := problem.New(event.TooBusy, "x")
+			p.Limit, p.LimitOwner = "PROXY_RATE_LIMIT_WAIT", event.ComponentMimecast
+			tel.Failed(r.Context(), p)
+			p.ServeHTTP(w, r)
 		}},
 		{"mimecast_truncated", event.ComponentMimecast, func(tel *telemetry.Telemetry, w http.ResponseWriter, r *http.Request) {
 			answers(200)(tel, w, r)
@@ -64,7 +70,7 @@ func TestFaultsNameTheComponent(t *testing.T) {
 		if text := snap.Requests[0].Error; strings.HasPrefix(string(c.fault), "mimecast_") && !strings.HasPrefix(text, string(c.fault)+": ") {
 			t.Errorf("%s: no word of what to do: %q", c.fault, text)
 		}
-		if (len(snap.Faults) == 1) != (c.fault != "") {
+		if (len(snap.Faults) == 1 && snap.Faults[0].Component == c.component) != (c.fault != "") {
 			t.Errorf("%q: %+v", c.fault, snap.Faults)
 		}
 	}

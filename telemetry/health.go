@@ -14,7 +14,7 @@ func (t *Telemetry) ended(rec *record, o *outcome) {
 	}
 	ended := event.Outcome{
 		At: rec.start.Add(o.took), Client: o.client, Account: o.account, Code: o.fault, Answered: o.answered, Local: o.attempts == 0,
-		OwnLimit: o.overOwnLimit(),
+		LimitOwner: o.limitOwner(),
 	}
 	if !o.sent.IsZero() {
 		ended.Waited = ended.At.Sub(o.sent)

@@ -142,7 +142,7 @@ func TestClientOverItsOwnLimitIsNoFaultOfTheProxy(t *testing.T) {
 	r := newRig(t, telemetry.Options{Ended: func(o event.Outcome) { outcomes = append(outcomes, o) }}, func(tel *telemetry.Telemetry) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path == "/own" {
-				tel.ClientLimit(r.Context())
+				tel.Limit(r.Context(), "max_requests", event.ComponentClient)
 			}
 			tel.Denied(r.Context(), event.TooBusy, false)
 			w.WriteHeader(http.StatusServiceUnavailable)
@@ -154,7 +154,7 @@ func TestClientOverItsOwnLimitIsNoFaultOfTheProxy(t *testing.T) {
 		}
 	}
 	r.end()
-	if len(outcomes) != 2 || !outcomes[0].OwnLimit || outcomes[1].OwnLimit {
+	if len(outcomes) != 2 || outcomes[0].LimitOwner != event.ComponentClient || outcomes[1].LimitOwner != "" {
 		t.Errorf("%+v", outcomes)
 	}
 	var ofClient, ofProxy uint32

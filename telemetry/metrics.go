@@ -284,6 +284,8 @@ func (t *Telemetry) Metrics() http.Handler {
 		select {
 		case slots <- struct{}{}:
 		case <-r.Context().Done():
+			// An empty 200 would say that all series ended.
+			http.Error(w, "the proxy is shutting down", http.StatusServiceUnavailable)
 			return
 		}
 		res := bufferedResponse{header: w.Header()}

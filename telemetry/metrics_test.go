@@ -1,6 +1,7 @@
 package telemetry_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -199,6 +200,23 @@ func (s stalled) Write(b []byte) (int, error) {
 	s.begun <- true
 	<-s.read
 	return len(b), nil
+}
+
+// TestMetricsThatAreNotGatheredAreNotEmpty has a shutdown that cuts a request which waits.
+func TestMetricsThatAreNotGatheredAreNotEmpty(t *testing.T) {
+	h := newTelemetry(t, telemetry.Options{}).Metrics()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	r, err := http.NewRequestWithContext(ctx, "GET", "/metrics", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 20 { // where both can be, either is
+		w := httptest.NewRecorder()
+		if h.ServeHTTP(w, r); w.Code == http.StatusOK && w.Body.Len() == 0 {
+			t.Fatal("an empty 200")
+		}
+	}
 }
 
 func TestClientsThatDoNotReadKeepNobodyFromTheMetrics(t *testing.T) {

@@ -35,9 +35,18 @@ type second struct {
 	requests            uint32
 	responded           uint32 // by Mimecast
 	proxyTime, upstream time.Duration
-	faults              [event.Count]uint32 // by [event.Code.Index]
-	ownLimit            uint32              // of those with too_busy, the client's or its account's
+	faults              [faultRows]uint32
 }
+
+// Faults are counted by [event.Code.Index], and too_busy by whose limit it is.
+const (
+	clientLimitRow = event.Count + iota
+	mimecastLimitRow
+	faultRows
+)
+
+// rowKinds has what each row counts.
+var rowKinds = append(event.Kinds(), event.TooBusy.KindOf(event.ComponentClient), event.TooBusy.KindOf(event.ComponentMimecast))
 
 // occurrence is when something happened last, and how it was explained.
 type occurrence struct {
@@ -53,7 +62,7 @@ type recent struct {
 	rejected    ring
 	failed      ring                  // also among the requests, while those last
 	seconds     [windowSeconds]second // a ring by time
-	latest      [event.Count]occurrence
+	latest      [faultRows]occurrence
 	denials     [event.Count]*denial
 	retries     map[event.RetryOutcome]uint64
 	clients     map[string]*clientUsage // by name
@@ -80,7 +89,7 @@ func (s *recent) addRequest(rec *record, o *outcome) {
 	}
 	row := 0
 	if o.fault != "" {
-		row = o.fault.Index()
+		row = o.faultRow()
 		r.Component = o.component()
 	}
 	s.mu.Lock()
@@ -107,9 +116,6 @@ func (s *recent) addRequest(rec *record, o *outcome) {
 	}
 	if o.fault != "" {
 		sec.faults[row]++
-		if o.overOwnLimit() {
-			sec.ownLimit++
-		}
 		s.latest[row] = occurrence{r.Time, r.Error}
 	}
 }

@@ -35,14 +35,15 @@ type events struct {
 
 	route      string
 	denied     event.Code
-	passed     bool       // denied, but let through
-	ownLimit   bool       // the limit exceeded is that of the client or its account
-	code       event.Code // of the problem that the proxy sent as its response
-	failure    string     // its text, scrubbed
-	mimecast   string     // its request id
-	sent       time.Time  // to Mimecast, if no response began
-	attempts   int        // that Mimecast responded to
-	answered   time.Time  // by the API, for the last time
+	passed     bool            // denied, but let through
+	limit      string          // the setting whose limit was exceeded
+	owner      event.Component // whose that is, if not the proxy's
+	code       event.Code      // of the problem that the proxy sent as its response
+	failure    string          // its text, scrubbed
+	mimecast   string          // its request id
+	sent       time.Time       // to Mimecast, if no response began
+	attempts   int             // that Mimecast responded to
+	answered   time.Time       // by the API, for the last time
 	upstream   time.Duration
 	clientWait time.Duration // for the client's body before it was sent on, and for a rate limit
 	limited    time.Time     // of the last response, if that was 429
@@ -92,9 +93,10 @@ func (t *Telemetry) Client(ctx context.Context, client, account string) {
 	withRecord(ctx, func(r *record) { r.events.client, r.events.account = client, account })
 }
 
-// ClientLimit notes that a request exceeds the limit of its client or account.
-func (t *Telemetry) ClientLimit(ctx context.Context) {
-	withRecord(ctx, func(r *record) { r.events.ownLimit = true })
+// Limit notes the setting whose limit a request exceeds, and whose that is, if it is not
+// the proxy's.
+func (t *Telemetry) Limit(ctx context.Context, setting string, owner event.Component) {
+	withRecord(ctx, func(r *record) { r.events.limit, r.events.owner = setting, owner })
 }
 
 // Route notes the pattern that let a request pass.
@@ -163,7 +165,9 @@ func (t *Telemetry) Failed(ctx context.Context, p *problem.Problem) {
 	text := t.scrub(p.Error())
 	withRecord(ctx, func(r *record) {
 		r.events.code, r.events.failure = p.Code, text
-		r.events.ownLimit = r.events.ownLimit || p.ByClient
+		if p.Limit != "" {
+			r.events.limit, r.events.owner = p.Limit, p.LimitOwner
+		}
 	})
 }
 

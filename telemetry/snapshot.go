@@ -42,8 +42,8 @@ func (s *recent) copyTo(snap *event.Snapshot, seconds *[windowSeconds]second, no
 	snap.Total = s.total
 	snap.Requests = append(append([]event.Request{}, s.requests.requests...), s.rejected.requests...)
 	snap.Errors = append(append([]event.Request{}, s.failed.requests...), s.rejected.requests...)
-	snap.Faults = make([]event.Fault, len(kinds))
-	for i, k := range kinds {
+	snap.Faults = make([]event.Fault, faultRows)
+	for i, k := range rowKinds {
 		snap.Faults[i] = event.Fault{Code: k.Code, Component: k.Component, Rejected: k.Rejected(), LastAt: s.latest[i].at, LastError: s.latest[i].text}
 	}
 	s.copyUsage(snap, now)
@@ -123,16 +123,12 @@ func addSecond(p *event.Point, sec *second) {
 	p.Requests += sec.requests
 	p.OwnMS += milliseconds(sec.proxyTime)
 	p.UpstreamMS += milliseconds(sec.upstream)
-	p.Client += sec.ownLimit
 	for f, n := range sec.faults {
-		switch kinds[f].Component {
+		switch rowKinds[f].Component {
 		case event.ComponentClient:
 			p.Client += n
 		case event.ComponentProxy:
 			p.Proxy += n
-			if kinds[f].Code == event.TooBusy {
-				p.Proxy -= sec.ownLimit
-			}
 		case event.ComponentCredentials:
 			p.Credentials += n
 		case event.ComponentMimecast:

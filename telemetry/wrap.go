@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -108,16 +109,29 @@ func (t *Telemetry) end(rec *record, recovered any) {
 // rejected reports whether the guard rejected the request.
 func (o *outcome) rejected() bool { return o.fault != "" && kinds[o.fault.Index()].Rejection }
 
-// overOwnLimit reports whether the request was rejected for a limit of its client or
-// account.
-func (o *outcome) overOwnLimit() bool { return o.ownLimit && o.fault == event.TooBusy }
+// limitOwner returns whose limit the request exceeds, if it does and it is not the proxy's.
+func (o *outcome) limitOwner() event.Component {
+	if o.fault != event.TooBusy {
+		return ""
+	}
+	return o.owner
+}
 
 // component returns where to look for what went wrong.
 func (o *outcome) component() event.Component {
-	if o.overOwnLimit() {
-		return event.ComponentClient
+	return cmp.Or(o.limitOwner(), kinds[o.fault.Index()].Component)
+}
+
+// faultRow returns where the fault is counted.
+func (o *outcome) faultRow() int {
+	switch o.limitOwner() {
+	case event.ComponentClient:
+		return clientLimitRow
+	case event.ComponentMimecast:
+		return mimecastLimitRow
+	default:
+		return o.fault.Index()
 	}
-	return kinds[o.fault.Index()].Component
 }
 
 func (t *Telemetry) outcome(rec *record, recovered any) outcome {
