@@ -39,6 +39,9 @@ func (g *Guard) checkLocal(r *http.Request) *problem.Problem {
 		}
 	}
 	_, p := g.checkOrigin(r)
+	if p != nil { // no setting opens it to a page
+		p.Detail = "A web page of another origin sent this request. Open the status page by its own address, not through a link or a frame."
+	}
 	return p
 }
 

@@ -197,3 +197,18 @@ func TestAdminPageIsNotForIstiosInboundRelay(t *testing.T) {
 		}
 	}
 }
+
+// TestAdminAdviceNamesNoSettingThatDoesNotHelp has a page of an allowed origin.
+func TestAdminAdviceNamesNoSettingThatDoesNotHelp(t *testing.T) {
+	g, err := guard.New(guard.Policy{Origins: []string{"https://tool.example"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := httptest.NewRecorder()
+	r := httptest.NewRequestWithContext(context.WithValue(t.Context(), http.LocalAddrContextKey, net.Addr(&net.UnixAddr{Net: "unix"})), "GET", "/", nil)
+	r.Header.Set("Origin", "https://tool.example")
+	g.WrapAdmin(http.NotFoundHandler()).ServeHTTP(w, r)
+	if w.Code != http.StatusForbidden || strings.Contains(w.Body.String(), "PROXY_ALLOWED_ORIGINS") {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+}
