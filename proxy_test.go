@@ -291,6 +291,17 @@ func TestSIGTERMLosesNoRequestInFlight(t *testing.T) {
 	}
 }
 
+func TestSecondSignalWithNothingInFlightCutsNothing(t *testing.T) {
+	t.Parallel()
+	p := program.Serve(t, program.Simulate(t, simulator.Options{}), "PROXY_SHUTDOWN_DELAY=1m")
+	p.Signal(os.Interrupt)
+	p.Stderr.Await(t, "the drain", func(text string) bool { return strings.Contains(text, "draining") })
+	p.Signal(os.Interrupt)
+	if code := p.Exit(); code != 0 || strings.Contains(p.Stderr.String(), "cut") {
+		t.Errorf("exit %d", code)
+	}
+}
+
 func TestSecondSignalCutsWithAnAnswer(t *testing.T) {
 	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})

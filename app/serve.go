@@ -382,8 +382,11 @@ func (s *instance) untilCut(signals <-chan os.Signal, hurried bool) (_ context.C
 			}
 			s.tel.Logger().Info("signal received while draining", "detail", "The next one cuts in-flight requests.")
 		}
+		inFlight := s.guard.InFlight()
 		cancel()
-		s.tel.Logger().Warn("in-flight requests cut", "detail", "A second signal arrived.")
+		if inFlight > 0 {
+			s.tel.Logger().Warn("in-flight requests cut", "in_flight", inFlight, "detail", "A second signal arrived.")
+		}
 	}()
 	return ctx, func() { cancel(); <-watching }
 }
