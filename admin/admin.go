@@ -72,6 +72,9 @@ type TokenState struct {
 	Failures  int       `json:"failures,omitempty"`
 }
 
+// Usable reports whether requests can be sent with the token.
+func (t *TokenState) Usable() bool { return t.Valid && !t.Rejected }
+
 // handler holds the routes, each by its one exact path.
 type handler struct {
 	options Options

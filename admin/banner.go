@@ -23,7 +23,7 @@ func healthBanner(s *Status) g.Node {
 			el("p", class("state"), el("b", text(stateName(h.State))), g.If(h.Component != "", text(" · "+componentNames[h.Component])), text(" ")),
 			el("p", class("answer"), text(headline(&h.Judgment)+" ")),
 			healthFacts(s),
-			g.If(h.Advice != "", el("p", class("advice"), text(printable(sentence(h.Advice))+" "))),
+			g.If(h.Advice != "", el("p", class("advice"), text(printable(h.Advice)+" "))),
 			recoveredLine(s),
 		),
 	)

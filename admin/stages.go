@@ -40,7 +40,7 @@ func (p stage) node(s *Status) g.Node {
 
 // tokenTroubled reports whether a token is not as it should be. The cause may be another
 // component, which the health then names.
-func tokenTroubled(t *TokenState) bool { return !t.Valid || t.Rejected || t.LastError != "" }
+func tokenTroubled(t *TokenState) bool { return !t.Usable() || t.LastError != "" }
 
 // inWindow names the window of the page's numbers.
 func (s *Status) inWindow() string { return fmt.Sprintf("in the last %d min", s.minutes()) }

@@ -62,7 +62,7 @@ func worstAccount(all []Account) Account {
 	}
 	for _, wrong := range []func(TokenState) bool{
 		func(t TokenState) bool { return t.Refused },
-		func(t TokenState) bool { return !t.Valid || t.Rejected },
+		func(t TokenState) bool { return !t.Usable() },
 		func(t TokenState) bool { return t.LastError != "" },
 	} {
 		if i := slices.IndexFunc(all, func(a Account) bool { return wrong(a.Token) }); i >= 0 {

@@ -38,7 +38,7 @@ func lifetimeMeter(t *TokenState, now time.Time) g.Node {
 // is not valid.
 func lifetimeLeft(t *TokenState, now time.Time) int {
 	life := t.Expiry.Sub(t.FetchedAt)
-	if life <= 0 || !t.Valid || t.Rejected {
+	if life <= 0 || !t.Usable() {
 		return 0
 	}
 	return int(min(max(t.Expiry.Sub(now)*100/life, 0), 100))

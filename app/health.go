@@ -13,7 +13,7 @@ func (p *components) facts() health.Facts {
 		Accounts: convert(p.accounts.list(), func(one *mimecastAccount) health.Account {
 			t := p.tokenState(one)
 			return health.Account{
-				Name: one.name, Valid: t.Valid, Rejected: t.Rejected, Fetched: t.FetchedAt,
+				Name: one.name, Usable: t.Usable(), Fetched: t.FetchedAt,
 				Failures: t.Failures, Error: t.LastError, Refused: t.Refused,
 			}
 		}),
@@ -28,6 +28,6 @@ func (p *components) facts() health.Facts {
 func (a *accounts) tokens() []event.Token {
 	return convert(a.list(), func(one *mimecastAccount) event.Token {
 		st := one.source.Status()
-		return event.Token{Account: one.name, Expiry: st.Expiry, Usable: st.Valid && !st.Rejected}
+		return event.Token{Account: one.name, Expiry: st.Expiry, Usable: st.Usable()}
 	})
 }

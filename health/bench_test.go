@@ -13,7 +13,7 @@ import (
 func BenchmarkHealth(b *testing.B) {
 	var facts health.Facts
 	for i := range 100 {
-		facts.Accounts = append(facts.Accounts, health.Account{Name: fmt.Sprint("account", i), Valid: true, Fetched: time.Now()})
+		facts.Accounts = append(facts.Accounts, health.Account{Name: fmt.Sprint("account", i), Usable: true, Fetched: time.Now()})
 		facts.Clients = append(facts.Clients, fmt.Sprint("client", i))
 	}
 	m := health.New(time.Now(), func() health.Facts { return facts })

@@ -61,9 +61,9 @@ type Facts struct {
 // Account is what is known of an account's token.
 type Account struct {
 	Name string
-	// Valid says that there is a token that has not expired, Rejected that Mimecast
-	// responded 401 to it and that there is no newer one.
-	Valid, Rejected bool
+	// Usable says that there is a token that has not expired and that Mimecast has not
+	// rejected.
+	Usable bool
 	// Fetched is when the token was asked for; zero without one.
 	Fetched time.Time
 	// Failures are how many token requests failed in a row, and Error is why the last
@@ -224,9 +224,6 @@ func (m *Monitor) forget(facts Facts, now time.Time) {
 	}
 }
 
-// usable reports whether requests can be sent with the token.
-func (a Account) usable() bool { return a.Valid && !a.Rejected }
-
 func (m *Monitor) judgeAccounts(facts Facts, now time.Time) []event.NamedJudgment {
 	all := make([]event.NamedJudgment, 0, len(facts.Accounts))
 	for _, a := range facts.Accounts {
@@ -277,7 +274,7 @@ const pendingTime = 2 * time.Second
 // waitedForToken returns for how long the account has had no usable token.
 func (t *tally) waitedForToken(a Account, now time.Time) time.Duration {
 	switch {
-	case a.usable():
+	case a.Usable:
 		t.noTokenSince = time.Time{}
 		return 0
 	case t.noTokenSince.IsZero():
@@ -295,11 +292,11 @@ func (a Account) judge(waited time.Duration) (event.Judgment, bool) {
 		component, cause = event.ComponentCredentials, event.Cause(event.CredentialsRefused)
 	}
 	switch {
-	case a.usable() && a.Refused: // only other credentials help
+	case a.Usable && a.Refused: // only other credentials help
 		return a.judgment(event.HealthDegraded, component, cause), true
-	case a.usable() && a.Failures < 2: // one that fails may pass
+	case a.Usable && a.Failures < 2: // one that fails may pass
 		return event.Judgment{}, false
-	case a.usable():
+	case a.Usable:
 		return a.judgment(event.HealthDegraded, component, event.CauseTokenNotRenewed), true
 	case a.Error != "":
 		return a.judgment(event.HealthDown, component, cause), true

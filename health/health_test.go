@@ -20,7 +20,7 @@ type world struct {
 
 func newWorld() *world {
 	w := new(world)
-	w.facts.Accounts = []health.Account{{Name: "default", Valid: true, Fetched: time.Now()}}
+	w.facts.Accounts = []health.Account{{Name: "default", Usable: true, Fetched: time.Now()}}
 	w.Monitor = health.New(time.Now(), func() health.Facts { return w.facts })
 	return w
 }
@@ -90,7 +90,7 @@ func TestJudgment(t *testing.T) {
 		{"token endpoint fails, token still valid", func(w *world) { w.facts.Accounts[0].Failures, w.facts.Accounts[0].Error = 2, "503" }, degraded, event.ComponentMimecast, event.CauseTokenNotRenewed},
 		{"token endpoint fails, token revoked", func(w *world) {
 			a := &w.facts.Accounts[0]
-			a.Failures, a.Error, a.Rejected = 1, "503", true
+			a.Failures, a.Error, a.Usable = 1, "503", false
 			w.send(5, time.Second, event.MimecastUnauthorized)
 		}, down, event.ComponentMimecast, "token_unavailable"},
 		{"credentials are rejected", func(w *world) {
@@ -181,14 +181,14 @@ func TestJudgment(t *testing.T) {
 			w.facts.Accounts[0].Fetched = time.Now()
 			time.Sleep(3 * time.Second)
 		}, down, event.ComponentCredentials, "mimecast_unauthorized"},
-		{"a token is replaced", func(w *world) { w.facts.Accounts[0].Rejected = true; w.Health(); time.Sleep(time.Second) }, event.HealthOK, "", ""},
-		{"the token endpoint hangs", func(w *world) { w.facts.Accounts[0].Rejected = true; w.Health(); time.Sleep(2 * time.Second) }, degraded, event.ComponentMimecast, event.CauseTokenPending},
+		{"a token is replaced", func(w *world) { w.facts.Accounts[0].Usable = false; w.Health(); time.Sleep(time.Second) }, event.HealthOK, "", ""},
+		{"the token endpoint hangs", func(w *world) { w.facts.Accounts[0].Usable = false; w.Health(); time.Sleep(2 * time.Second) }, degraded, event.ComponentMimecast, event.CauseTokenPending},
 		{"rejected credentials, token still valid", func(w *world) {
 			a := &w.facts.Accounts[0]
 			a.Failures, a.Error, a.Refused = 1, "401", true
 		}, degraded, event.ComponentCredentials, "credentials_refused"},
 		{"two accounts in one outage", func(w *world) {
-			w.facts.Accounts = append(w.facts.Accounts, health.Account{Name: "emea", Valid: true})
+			w.facts.Accounts = append(w.facts.Accounts, health.Account{Name: "emea", Usable: true})
 			w.send(9, time.Second, event.UpstreamTLS)
 			for range 9 {
 				w.record(event.Outcome{Client: "splunk", Account: "emea", Code: event.UpstreamTLS})
@@ -231,11 +231,11 @@ func TestNewTokenEndsWhatWasWrongWithTheLast(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
 		a := &w.facts.Accounts[0]
-		a.Valid, a.Failures, a.Error = false, 3, "503"
+		a.Usable, a.Failures, a.Error = false, 3, "503"
 		w.send(20, time.Minute, event.TokenUnavailable)
 		w.expect(t, event.HealthDown, event.ComponentMimecast, "token_unavailable")
 		time.Sleep(time.Millisecond)
-		*a = health.Account{Name: "default", Valid: true, Fetched: time.Now()}
+		*a = health.Account{Name: "default", Usable: true, Fetched: time.Now()}
 		w.expectOK(t) // though no request came
 	})
 }
@@ -247,12 +247,12 @@ func TestOutageOfTheTokenEndpointEndsWithoutARequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
 		a := &w.facts.Accounts[0]
-		a.Rejected, a.Failures, a.Error = true, 1, "503"
+		a.Usable, a.Failures, a.Error = false, 1, "503"
 		w.send(2, time.Second, event.MimecastUnauthorized)
 		w.send(3, time.Second, event.TokenUnavailable)
 		w.expect(t, event.HealthDown, event.ComponentMimecast, "token_unavailable")
 		time.Sleep(time.Second)
-		*a = health.Account{Name: "default", Valid: true, Fetched: time.Now()}
+		*a = health.Account{Name: "default", Usable: true, Fetched: time.Now()}
 		w.expectOK(t)
 	})
 }
@@ -289,7 +289,7 @@ func TestStatesOfAccountsAndClients(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
-		w.facts.Accounts = append(w.facts.Accounts, health.Account{Name: "emea", Valid: true, Fetched: time.Now()})
+		w.facts.Accounts = append(w.facts.Accounts, health.Account{Name: "emea", Usable: true, Fetched: time.Now()})
 		w.facts.Clients = []string{"good", "bad"}
 		for range 100 {
 			w.record(event.Outcome{Client: "good"})
@@ -454,7 +454,7 @@ func TestStateDoesNotFlapForManyClients(t *testing.T) {
 			names := []string{"default", "emea", "apac"}
 			w.facts.Accounts = nil
 			for _, name := range names {
-				w.facts.Accounts = append(w.facts.Accounts, health.Account{Name: name, Valid: true, Fetched: time.Now()})
+				w.facts.Accounts = append(w.facts.Accounts, health.Account{Name: name, Usable: true, Fetched: time.Now()})
 			}
 			for i := range 20 {
 				w.facts.Clients = append(w.facts.Clients, string(rune('a'+i)))

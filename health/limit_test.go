@@ -59,7 +59,7 @@ func TestShareOfAnAccountWithoutAToken(t *testing.T) {
 		if h.AffectedShare != 1 || h.Accounts[0].AffectedShare != 1 || h.Failed != 1 || h.Advice != "The token endpoint responded with status 503. The proxy keeps trying." {
 			t.Errorf("%+v", h)
 		}
-		w.facts.Accounts = append(w.facts.Accounts, health.Account{Name: "emea", Valid: true, Fetched: time.Now()})
+		w.facts.Accounts = append(w.facts.Accounts, health.Account{Name: "emea", Usable: true, Fetched: time.Now()})
 		for range 81 {
 			w.record(event.Outcome{Account: "emea"})
 		}

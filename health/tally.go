@@ -286,7 +286,7 @@ func (t *tally) forgetEnded(now time.Time, a Account) {
 		if !f.active() {
 			continue
 		}
-		f.noToken = f.noToken || a.Error != "" && !a.usable()
+		f.noToken = f.noToken || a.Error != "" && !a.Usable
 		quiet := now.Sub(f.lastAt) >= quietTime && t.evidence(kind(k)).good-f.last.good >= f.needed()
 		if quiet || f.endedByToken(kind(k), a) || now.Sub(f.lastAt) > longWindow {
 			t.forget(kind(k))
@@ -297,7 +297,7 @@ func (t *tally) forgetEnded(now time.Time, a Account) {
 // endedByToken reports whether the account has got a token since the last request met the
 // fault, which was that there was none.
 func (f *fault) endedByToken(k kind, a Account) bool {
-	if !a.usable() || a.Name == "" {
+	if !a.Usable || a.Name == "" {
 		return false
 	}
 	// After a 401 a new token is often no better: it is if there was none before.

@@ -319,6 +319,9 @@ type Status struct {
 	FailedAt, RetryAt time.Time
 }
 
+// Usable reports whether requests can be sent with the token.
+func (s *Status) Usable() bool { return s.Valid && !s.Rejected }
+
 // Status returns the current state.
 func (s *Source) Status() Status {
 	s.init()
