@@ -46,7 +46,7 @@ type Condition struct {
 
 var conditions = []Condition{
 	{CauseTokenPending, ComponentMimecast, "The proxy is fetching a token", "Wait. If this lasts, run mimecast-proxy check."},
-	{CauseTokenNotRenewed, ComponentMimecast, "The token cannot be renewed; requests still succeed until it expires", "The proxy keeps trying. The last token error states the cause."},
+	{CauseTokenNotRenewed, ComponentMimecast, "The token cannot be renewed; requests still succeed until it expires", "The proxy keeps trying. See the last token error, and Mimecast's service status."},
 	{CauseNearCapacity, ComponentProxy, "More than 90 % of PROXY_MAX_REQUESTS are in flight", "See whether Mimecast is slow or a client sends too many, or raise the limit."},
 	{CauseMimecastStalled, ComponentMimecast, "Requests wait, and Mimecast sends no response", "See Mimecast's service status. PROXY_RESPONSE_TIMEOUT sets how long the proxy waits."},
 	{CauseMimecastSlow, ComponentMimecast, "Mimecast takes more than 5 s for at least half of the requests", "See Mimecast's service status, and check what the client asks for."},

@@ -52,7 +52,7 @@ type healthMetrics struct{ health func() event.Health }
 
 var (
 	healthGauge   = prometheus.NewDesc(namespace+"_health", "1 for the current state of health and its component, else 0; the component is empty for ok.", []string{"state", "component"}, nil)
-	healthShare   = prometheus.NewDesc(namespace+"_health_affected_ratio", "Share of requests in the judgment's window that failed for a cause that is still present, from 0 to 1.", nil, nil)
+	healthShare   = prometheus.NewDesc(namespace+"_health_affected_ratio", "Share of requests in the judgment's window that failed for a cause that is still present, from 0 to 1. Of an account that is down without a token, all count.", nil, nil)
 	accountHealth = prometheus.NewDesc(namespace+"_account_health", "1 for the account's current state of health, else 0.", []string{"account", "state"}, nil)
 	clientHealth  = prometheus.NewDesc(namespace+"_client_health", "1 for the named client's current state of health, else 0.", []string{"client", "state"}, nil)
 )
