@@ -6,17 +6,16 @@
 //
 // A [Monitor] learns the outcome of each request, and reads the rest of the [Facts] when it
 // judges. A few rules keep it calm and quick:
-//   - A single failed request is no fault, not even a panic: the log has that. Half of the
-//     requests of the last minute make it down if they are five or more, and three in a
-//     row if only a few come. It is degraded by five or more, and by more than a share of
-//     5 % makes by chance.
+//   - A single failed request is no fault, not even a panic: the log has that. The state is
+//     down if half of the requests of the last minute failed and they are five or more, or
+//     if three in a row failed while only a few come. It is degraded if five or more failed
+//     and more than a share of 5 % causes by chance.
 //   - A state that began lasts until the share is clearly lower.
-//   - A cause ends once no request met it for 2 s, and so many were good since that it can
-//     hardly exist any more. How many depends on how large its share was: after an
-//     outage one is enough. Only a response from Mimecast counts: a request that the proxy
-//     answered itself says nothing. A new token ends that there was none.
-//   - What a client does wrong degrades the health if it concerns half of the requests. It
-//     never makes it down.
+//   - A cause ends once no request met it for 2 s and enough were good since. How many are
+//     enough depends on its share: after an outage one is. Only responses from Mimecast
+//     count, not those of the proxy itself. A new token ends the lack of one.
+//   - Faults of clients degrade the health if they are half of the requests. They never make
+//     it down.
 //   - An account without a token is down once a token request failed. A request that
 //     waits makes nothing worse, unless Mimecast responds to no request at all.
 package health
@@ -36,15 +35,15 @@ import (
 )
 
 const (
-	// judgeEvery is how often a running monitor judges, in case nobody asks.
+	// judgeEvery is how often a running monitor judges without being asked.
 	judgeEvery = time.Second
-	// idleSeconds is for an idle proxy, which is to give its memory back.
+	// idleSeconds is its interval while the proxy is idle, so that memory is given back.
 	idleSeconds = 10
 	// maxHistory bounds what is remembered of changes.
 	maxHistory = 50
 )
 
-// Facts are what a judgment needs beside the outcomes of requests.
+// Facts are what a judgment needs in addition to the outcomes of requests.
 type Facts struct {
 	// Accounts are those that clients use.
 	Accounts []Account
@@ -268,7 +267,7 @@ func (b *begun) date(j *event.Judgment, now time.Time) {
 	j.Since = b.At
 }
 
-// pendingTime is how long a token may be renewed that was usable before.
+// pendingTime is how long the renewal of a rejected token may take without being a fault.
 const pendingTime = 2 * time.Second
 
 // waitedForToken returns for how long the account has had no usable token.
@@ -283,8 +282,8 @@ func (t *tally) waitedForToken(a Account, now time.Time) time.Duration {
 	return now.Sub(t.noTokenSince)
 }
 
-// judge returns the state of an account's token, which it has had none of for a time; not
-// ok if nothing is wrong with it.
+// judge returns the state of an account's token; false if nothing is wrong with it. waited
+// is how long the account has had no usable token.
 func (a Account) judge(waited time.Duration) (event.Judgment, bool) {
 	component := event.ComponentMimecast // a token endpoint that fails is Mimecast's
 	cause := event.Cause(event.TokenUnavailable)
@@ -332,7 +331,7 @@ func (m *Monitor) judge(facts Facts, h event.Health, now time.Time) event.Judgme
 			worst = withCounts(j, requests)
 		}
 	}
-	// An account's judgment knows its token, and so is the better one if both say the same.
+	// An account's judgment knows its token, so it is preferred if both states are equal.
 	if j := worstOf(h.Accounts, func(j *event.Judgment, name string) { j.Account = name }); j.State != event.HealthOK && !worst.State.Worse(j.State) {
 		worst = withCounts(j, requests)
 		if traits[indexOf(j)].noToken {
@@ -397,8 +396,8 @@ func judgment(state event.HealthState, cause event.Cause) event.Judgment {
 }
 
 const (
-	// capacityShare is how much of MaxRequests may be in flight, and capacityTime for how
-	// long more is a peak. It ends below staysNear.
+	// Above capacityShare of MaxRequests in flight for capacityTime, the proxy is near its
+	// capacity, until the share is below staysNear. A shorter time is a peak.
 	capacityShare = 0.9
 	staysNear     = 0.8
 	capacityTime  = 5 * time.Second
@@ -423,7 +422,7 @@ func (m *Monitor) judgeCapacity(facts Facts, now time.Time) event.Judgment {
 
 const (
 	// Requests stall if several have waited for stallTime, or one for longStall, and
-	// Mimecast responded to no other in that time. Otherwise it is only slow.
+	// Mimecast responded to no other in that time. If it did, it is only slow.
 	stallTime = 10 * time.Second
 	longStall = 30 * time.Second
 	minStall  = 3

@@ -9,14 +9,13 @@ import (
 )
 
 const (
-	// So many requests must fail, at least. One says nothing, and a share of few little.
+	// The least numbers of failed requests: a share of a few requests is mostly chance.
 	minFailed = 5
 	minInARow = 3 // of a client that calls rarely
 	// From these shares on the state is degraded or down.
 	degradedShare = 0.05
 	downShare     = 0.5
-	// Below these shares it no longer is. The distance keeps chance from changing it to
-	// and fro.
+	// Below these shares it no longer is. The distance keeps the state from flapping.
 	staysDegraded = 0.025
 	staysDown     = 0.35
 	minToStay     = 3
@@ -39,7 +38,7 @@ func judgeRequests(tallies []*tally, was event.Judgment, now time.Time) event.Ju
 				long.bad[k], long.anyBad = n, long.anyBad || n > 0
 			}
 		}
-		short = long // which are the last ones, too
+		short = long
 	}
 	for _, c := range []counts{long, short} {
 		if j, ok := c.judgeFailed(was); ok && j.State == event.HealthDown {
@@ -60,7 +59,7 @@ func judgeRequests(tallies []*tally, was event.Judgment, now time.Time) event.Ju
 	return long.healthy()
 }
 
-// judgeFailed returns the state that failed requests make; not ok for a healthy one.
+// judgeFailed returns the state due to failed requests; false if that is healthy.
 func (c *counts) judgeFailed(was event.Judgment) (event.Judgment, bool) {
 	n, most := c.of(failed, was.Cause)
 	share := c.share(n)

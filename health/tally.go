@@ -23,10 +23,10 @@ const (
 	fewRequests = 10
 	longWindow  = 15 * time.Minute
 
-	// A cause that no request met for quietTime may have ended.
+	// quietTime is how long no request must have met a cause for it to have ended.
 	quietTime = 2 * time.Second
-	// endChance is how likely a cause that still exists may be taken for one that ended,
-	// and newChance how likely an old one for a new one.
+	// endChance is the accepted probability of taking a cause that still exists for an
+	// ended one, and newChance of taking an old one for a new one.
 	endChance = 1.0 / 500
 	newChance = 1.0 / 10_000
 
@@ -51,7 +51,7 @@ const (
 func kindOf(o event.Outcome) kind {
 	switch {
 	case o.Code == event.ClientGone && o.Waited >= slowUpstream:
-		return upstreamWasSlow // the client is right to leave
+		return upstreamWasSlow // the client left because Mimecast was slow
 	case o.Code == event.TooBusy && o.LimitOwner == event.ComponentClient:
 		return clientLimit
 	case o.Code == event.TooBusy && o.LimitOwner == event.ComponentMimecast:
@@ -74,7 +74,7 @@ const (
 	failed class = iota // something other than the client is to blame
 	slow                // the requests were carried out
 	clients
-	rejected // they say nothing of others
+	rejected // they do not show how other requests fare
 	classes
 )
 
@@ -82,10 +82,9 @@ const (
 type trait struct {
 	event.Condition
 	class class
-	// cleared says that any response of the API's ends it that does not say the same, and
-	// not only a request that went well.
+	// cleared says that any other response of the API ends it, not only a successful one.
 	cleared bool
-	// noToken says that it means that there was no token.
+	// noToken says that the cause is the lack of a token.
 	noToken, rejectedToken bool
 }
 
@@ -137,7 +136,7 @@ type fault struct {
 	first, last evidence
 	run         uint64 // requests in a row that failed, up to the last
 	// ended says that it seems to have ended: its requests no longer count. If it comes
-	// back soon, that was wrong, and it takes more to believe it again.
+	// back soon, more evidence is needed the next time.
 	ended bool
 	// noToken says that the account had no usable token at the time.
 	noToken bool
@@ -188,7 +187,7 @@ func (t *tally) record(o event.Outcome) {
 	k := kindOf(o)
 	t.account = cmp.Or(o.Account, account.Default)
 	if k == good && o.Local {
-		return // it says nothing of Mimecast
+		return // a response of the proxy does not show how Mimecast is
 	}
 	b := t.bucket(o.At)
 	if k != good && traits[k].class == rejected {
@@ -294,19 +293,19 @@ func (t *tally) forgetEnded(now time.Time, a Account) {
 	}
 }
 
-// endedByToken reports whether the account has got a token since the last request met the
-// fault, which was that there was none.
+// endedByToken reports whether the account got a token after the last request that failed
+// for lack of one.
 func (f *fault) endedByToken(k kind, a Account) bool {
 	if !a.Usable || a.Name == "" {
 		return false
 	}
-	// After a 401 a new token is often no better: it is if there was none before.
+	// After a 401 a new token often gets 401 too, unless there was none before.
 	return traits[k].noToken || traits[k].rejectedToken && f.noToken && a.Fetched.After(f.lastAt)
 }
 
 func (t *tally) forget(k kind) {
 	t.faults[k].ended = true
-	for i := range t.buckets { // they say nothing of how the proxy is now
+	for i := range t.buckets { // they do not show how the proxy is now
 		t.buckets[i].accepted -= t.buckets[i].bad[k]
 		t.buckets[i].bad[k] = 0
 	}
@@ -329,8 +328,8 @@ type counts struct {
 	run         int
 }
 
-// newest returns the number of the last bucket with requests in the window: silence changes
-// nothing of how the last ones went.
+// newest returns the number of the last bucket with requests in the window: a pause does
+// not change how the last ones went.
 func newest(tallies []*tally, now time.Time) (number int) {
 	for _, t := range tallies {
 		from := t.number(now) - buckets
@@ -395,8 +394,8 @@ func countLast(tallies []*tally, now time.Time, within time.Duration) counts {
 	return c
 }
 
-// of returns how many requests are of a class, and the kind of most of them; was if that
-// is nearly as frequent, so that the cause does not change to and fro.
+// of returns how many requests are of a class, and the kind of most of them. It returns
+// was if that is nearly as frequent, so that the cause does not flap.
 func (c *counts) of(wanted class, was event.Cause) (n int, most kind) {
 	most = good
 	if !c.anyBad {
