@@ -45,7 +45,7 @@ const (
 
 // The codes of what goes wrong without such a response. Log, metrics and page use them.
 const (
-	// ClientGone has a status for the log, but nobody is left to read the response.
+	// ClientGone has a status for the log only: the client has gone.
 	ClientGone Code = "client_gone"
 	// RequestRefused is any other 4xx, from Mimecast or from the proxy.
 	RequestRefused       Code = "request_refused"
@@ -133,7 +133,7 @@ func (c Code) Index() int {
 func (c Code) Kind() Kind { return kinds[c.Index()] }
 
 // KindOf returns what the code means if component is where to look: too_busy may be due to
-// a limit of the client or to a quota of Mimecast's.
+// a limit of the client or to Mimecast's quota.
 func (c Code) KindOf(component Component) Kind {
 	k := c.Kind()
 	if c != TooBusy || component == "" {
@@ -149,14 +149,14 @@ func (c Code) KindOf(component Component) Kind {
 func (c Code) Status() int { return c.Kind().Status }
 
 // Rejected reports whether the kind is of a request that was rejected because of the
-// client. Such requests say nothing of how others fare.
+// client. Such requests do not show how others fare.
 func (k Kind) Rejected() bool { return k.Rejection && k.Component == ComponentClient }
 
 // Explanation is the code with its summary and remedy, in one line.
 func (k Kind) Explanation() string { return string(k.Code) + ": " + k.Summary + ". " + k.Remedy }
 
-// Unprocessed reports whether Mimecast certainly did not carry out a request that got
-// such a response. A client can leave while Mimecast works.
+// Unprocessed reports whether Mimecast certainly did not carry out a request with this
+// code. That is not so for ClientGone: a client can leave while Mimecast works.
 func (k Kind) Unprocessed() bool {
 	return k.Status != 0 && k.Retry != RetryReads && k.Code != ClientGone
 }

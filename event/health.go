@@ -56,7 +56,7 @@ var conditions = []Condition{
 // Conditions returns the table of the causes that are no codes.
 func Conditions() []Condition { return slices.Clone(conditions) }
 
-// Condition returns what a cause means, be it a code or not.
+// Condition returns what a cause means, whether it is a code or not.
 func (c Cause) Condition() Condition {
 	if i := slices.IndexFunc(conditions, func(d Condition) bool { return d.Cause == c }); i >= 0 {
 		return conditions[i]
@@ -65,8 +65,8 @@ func (c Cause) Condition() Condition {
 	return Condition{c, k.Component, k.Summary, k.Remedy}
 }
 
-// Health is the one judgment of how the proxy is. Everything that says so reads it: page,
-// probes, metrics, log and alerts.
+// Health is the one judgment of how the proxy is. Page, probes, metrics, log and alerts all
+// read it.
 type Health struct {
 	Judgment
 	// Recovered is the last time that it became ok; nil if it never did.
@@ -89,8 +89,7 @@ type Judgment struct {
 	// there is only one.
 	Account string `json:"account,omitempty"`
 	Client  string `json:"client,omitempty"`
-	// Text says in one sentence what is wrong or that nothing is, and Advice what to do;
-	// Advice may be empty.
+	// Text is one sentence on the state, and Advice what to do; Advice may be empty.
 	Text   string `json:"text"`
 	Advice string `json:"advice,omitempty"`
 	// Since is when the state or its cause began.
@@ -142,12 +141,12 @@ type Outcome struct {
 	Own, Upstream time.Duration
 	// Waited is how long Mimecast had the request without a response; 0 if there was one.
 	Waited time.Duration
-	// Answered is when the API last responded to it; zero: it did not. The host of batch
-	// files is another one. Local says that no other host responded either.
+	// Answered is when the API last responded to it; zero if it did not. The host of batch
+	// files does not count. Local says that no host responded.
 	Answered time.Time
 	Local    bool
-	// LimitOwner is whose limit a request exceeds that is too much, if it is not the
-	// proxy's: the client's or Mimecast's.
+	// LimitOwner is whose limit the request exceeds, the client's or Mimecast's; empty if
+	// it exceeds none or the proxy's.
 	LimitOwner Component
 }
 
@@ -170,8 +169,8 @@ type Token struct {
 // Fault reports whether something other than the client went wrong with a request.
 func (c Code) Fault() bool { return c != "" && c.Kind().Component != ComponentClient }
 
-// TokenFault reports whether the code says that there is no token which Mimecast takes:
-// a new token ends such a fault.
+// TokenFault reports whether the cause is the lack of a token that Mimecast accepts: a new
+// token ends such a fault.
 func (c Code) TokenFault() bool {
 	return c == TokenUnavailable || c == CredentialsRefused || c == MimecastUnauthorized
 }

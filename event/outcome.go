@@ -92,8 +92,8 @@ type TokenOutcome string
 // The outcomes of a token request.
 const (
 	TokenOK TokenOutcome = "ok"
-	// TokenRefused: the token endpoint does not accept the credentials. Nothing
-	// helps but other ones.
+	// TokenRefused: the token endpoint does not accept the credentials. Only others
+	// help.
 	TokenRefused TokenOutcome = "refused"
 	// TokenFailed: the token endpoint could not be asked, or gave no usable
 	// response.
@@ -166,7 +166,7 @@ const (
 	InterceptTooBusy         InterceptOutcome = "too_busy"         // too many tunnels
 	InterceptClientGone      InterceptOutcome = "client_gone"      // the client left before the tunnel was open
 	InterceptShutdown        InterceptOutcome = "shutdown"         // the proxy's, which cut or rejected the tunnel
-	InterceptFailed          InterceptOutcome = "failed"           // the proxy's own fault
+	InterceptFailed          InterceptOutcome = "failed"           // an internal error of the proxy
 )
 
 // InterceptOutcomes lists all of them.

@@ -25,7 +25,7 @@ type Snapshot struct {
 	Total      uint64 `json:"total"`
 	LastMinute uint32 `json:"last_minute"`
 	// Points are the last WindowSeconds in steps of StepSeconds, oldest first. The
-	// last one is not over yet.
+	// last step has not ended yet.
 	WindowSeconds int     `json:"window_seconds"`
 	StepSeconds   int     `json:"step_seconds"`
 	Points        []Point `json:"points"`
@@ -179,7 +179,7 @@ type TokenEvent struct {
 // Usage counts requests of one kind in the window of a [Snapshot].
 type Usage struct {
 	Requests uint32 `json:"requests"`
-	// Failed are those that went wrong, but for those that the proxy rejected.
+	// Failed are those that went wrong, except those that the proxy rejected.
 	Failed   uint32 `json:"failed"`
 	Rejected uint32 `json:"rejected"`
 	// P95MS is the time that 95 % of those that were not rejected took, in milliseconds,
