@@ -45,10 +45,9 @@ func (g *Guard) checkLocal(r *http.Request) *problem.Problem {
 	return p
 }
 
-// overLoopback reports whether a connection leads from this machine's own loopback
-// address to a loopback address. Istio's inbound relay comes from 127.0.0.6, and a
-// relay in the pod may go to the pod's own address; kubectl port-forward and a
-// program on the machine do neither.
+// overLoopback reports whether a connection leads from 127.0.0.1 or ::1 to a loopback
+// address, as those of kubectl port-forward and of programs on the machine do. Istio's
+// inbound relay comes from 127.0.0.6, and a relay in the pod may go to the pod's address.
 func overLoopback(r *http.Request) bool {
 	local, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
 	if !ok {

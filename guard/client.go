@@ -22,18 +22,18 @@ type Client struct {
 	// none. If it has no key either and is the only client, no key is required;
 	// beside others it serves those that Policy.TunnelPassword lets in.
 	Name string
-	// Keys are the client's keys, all of them valid. Empty ones do not count. A
-	// client with a name and without a key can never call.
+	// Keys are the client's valid keys. Empty ones do not count. A client with a name
+	// and without a key can never call.
 	Keys []secret.Text
 	// Digests are the SHA-256 digests of further keys. The stub's token for such a key
 	// is the key itself, since nothing else is known of it.
 	Digests [][sha256.Size]byte
-	// Routes are the only ones that pass, of those that Policy.Routes let pass; none:
-	// all of them.
+	// Routes are the only ones that pass, of those that Policy.Routes let pass; if
+	// empty, all of those pass.
 	Routes []string
 	// MaxRequests is the most in-flight requests; 0: no limit.
 	MaxRequests int
-	// Account is what the requests use; nil: one without anything.
+	// Account is what the requests use; nil stands for an empty one.
 	Account *account.Account
 }
 
@@ -124,7 +124,7 @@ func compileOnce(compiled map[string]*routes, items []string) (*routes, error) {
 	return rs, err
 }
 
-// add adds a client. The error says that a key of its is another one's.
+// add adds a client. The error says that another client has one of its keys.
 func (ro *roster) add(from Client, rs *routes, taken *atomic.Int64) error {
 	c := &client{name: from.Name, slots: slots{max: int64(from.MaxRequests), taken: taken}, routes: rs, account: from.Account}
 	if c.account == nil {
@@ -152,7 +152,7 @@ func (ro *roster) add(from Client, rs *routes, taken *atomic.Int64) error {
 	return errors.Join(slices.DeleteFunc(errs, func(err error) bool { return err == nil })...)
 }
 
-// client returns the client of a request; nil if it is no client's.
+// client returns the client of a request; nil if it has none.
 func (ro *roster) client(g *Guard, r *http.Request) *client {
 	if c, ok := ro.clientWithoutKey(g, r); ok {
 		return c

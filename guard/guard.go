@@ -22,8 +22,8 @@ import (
 	"mimecast-proxy/problem"
 )
 
-// Policy is the access control list. The zero value has no client, so that nobody may
-// call. With a zero [Client], programs that use a loopback name may make every request,
+// Policy is the access control list. The zero value has no client, so it rejects every
+// request. With a zero [Client], programs that use a loopback name may make every request,
 // and web pages none.
 type Policy struct {
 	// Hosts are the names that requests may call the proxy by, without port;
@@ -40,10 +40,10 @@ type Policy struct {
 	// ReportOnly lets requests pass that Routes or the client's would reject, and
 	// reports them.
 	ReportOnly bool
-	// RouteAs returns the path that routes are checked for in place of a request's own
-	// one, such as that of the listing of batch files for the files; empty: the own one.
-	// It gets every interpretation of a path, in lower case too. A path with several, of
-	// which one is replaced, is rejected. nil: none is replaced.
+	// RouteAs returns the path that routes are checked for in place of a request's, such as
+	// that of the listing of batch files for the files; empty to check the request's path.
+	// It gets every interpretation of a path, in lower case too. A path with several
+	// interpretations of which one is replaced is rejected. nil replaces none.
 	RouteAs func(path string) string
 	// TokenStub makes the guard respond to POST /oauth/token with a token that only
 	// the proxy knows; else such a request is rejected.
@@ -234,7 +234,7 @@ const bodyTimeout = 10 * time.Second
 
 // setBodyDeadline bounds how long the rest of a body may take.
 func setBodyDeadline(w http.ResponseWriter) {
-	// A writer without deadlines is none of net/http's, and has its own.
+	// Every writer of net/http has deadlines.
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
 }
 

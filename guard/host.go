@@ -122,7 +122,7 @@ func isAlnum(b byte) bool {
 // cannot be rebound, so every one of loopback will do.
 func isLoopback(name string) bool {
 	if c := name[0]; c != ':' && (c < '0' || c > '9') {
-		return name == "localhost" // no address, and no need to parse one
+		return name == "localhost" // spares most names the parsing
 	}
 	ip, err := netip.ParseAddr(name)
 	return err == nil && ip.IsLoopback()

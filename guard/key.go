@@ -31,7 +31,7 @@ type entry struct {
 // keyring finds keys in a time that depends neither on how many there are nor on which
 // one matches.
 type keyring struct {
-	// seed is random. Nobody can choose a text by where the map would look for it.
+	// seed is random, so that a caller cannot choose a key by its place in the map.
 	seed    digest
 	entries map[digest]*entry // by tag
 }
@@ -64,8 +64,8 @@ func (k *keyring) addText(c *client, key secret.Text) error {
 	return k.add(&entry{digest: of(token), client: c, token: token, isToken: true})
 }
 
-// add adds an entry, unless the client has it already. What is both a key and a token is
-// a key.
+// add adds an entry, unless the client has it already. A text that is both a key and a
+// token counts as a key.
 func (k *keyring) add(e *entry) error {
 	tag := k.tag(e.digest)
 	other := k.entries[tag]
@@ -78,7 +78,7 @@ func (k *keyring) add(e *entry) error {
 	return nil
 }
 
-// noEntry is compared where there is none.
+// noEntry is compared if no entry matches, so that this takes as long.
 var noEntry entry
 
 // find returns the entry of a key, or of a token if tokens is set; nil if there is

@@ -8,8 +8,8 @@ import (
 	"mimecast-proxy/problem"
 )
 
-// slots bounds in-flight requests. Those of all clients are bounded before every check:
-// past the limit even a check is too much work.
+// slots bounds in-flight requests. Those of all clients are bounded before every check,
+// since past the limit even a check is too much work.
 type slots struct {
 	max   int64 // 0: no bound
 	taken *atomic.Int64

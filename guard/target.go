@@ -109,7 +109,7 @@ func interpretations(raw string) (decodings []string, reason string) {
 	return decodings, ""
 }
 
-// rejectReason returns what in a path is always rejected; empty if nothing is.
+// rejectReason returns why a path is always rejected; empty if it is not.
 func rejectReason(text string) string {
 	for i := range len(text) {
 		if b := text[i]; b < ' ' || b == 0x7f {

@@ -9,8 +9,8 @@ import (
 )
 
 // checkUpgrade rejects an upgrade to another protocol, such as WebSocket's: Mimecast
-// has none. An offer of HTTP/2 or TLS is one that the client is happy to see ignored (RFC 9110, section 7.8); curl --http2 and Apache's HttpClient
-// make it with every request. It goes no further than the proxy.
+// has none. An offer of HTTP/2 or TLS is ignored, as RFC 9110, section 7.8, allows: curl
+// --http2 and Apache's HttpClient make it with every request. It is not sent on.
 func checkUpgrade(r *http.Request) *problem.Problem {
 	for _, value := range r.Header["Upgrade"] {
 		for protocol := range strings.SplitSeq(value, ",") {

@@ -24,14 +24,14 @@ type uploads struct {
 	bodies map[*upload]struct{}
 }
 
-// upload is a request body that knows for how long its client has sent nothing.
+// upload is a request body that knows how long its client has sent nothing.
 type upload struct {
 	io.ReadCloser
 	response *http.ResponseController
 	// readStarted is when the Read under way began, in Unix nanoseconds; 0: none is.
 	readStarted atomic.Int64
 	started     atomic.Bool
-	// displaced is the response to the client if its slot was given to another request.
+	// displaced is the response to the client once its slot was given to another request.
 	displaced atomic.Pointer[problem.Problem]
 	client    *client // guarded by uploads.mu; nil: not known yet
 }
@@ -68,9 +68,9 @@ func (u *uploads) setClient(body io.Reader, c *client) {
 	}
 }
 
-// displace ends the request whose client has sent nothing for the longest time, of those
-// with a client that is passes; nil: of all. It returns the request's body, or nil if
-// there is none. full says in the response what was full.
+// displace ends the request whose client has sent nothing for the longest time, among
+// those for whose client is returns true; nil stands for all. It returns the request's
+// body, or nil if there is none. full is the response to its client.
 func (u *uploads) displace(is func(*client) bool, full *problem.Problem) *upload {
 	var longest *upload
 	now := time.Now()
@@ -90,8 +90,7 @@ func (u *uploads) displace(is func(*client) bool, full *problem.Problem) *upload
 		return nil
 	}
 	longest.displaced.Store(full)
-	// Its Read ends with a timeout. A writer without deadlines is none of
-	// net/http's.
+	// Its Read ends with a timeout. Every writer of net/http has deadlines.
 	_ = longest.response.SetReadDeadline(time.Now().Add(time.Millisecond))
 	return longest
 }
