@@ -23,8 +23,7 @@ type Trace struct {
 	Retried func(ctx context.Context, outcome event.RetryOutcome)
 	// Sent reports that a request is sent to the upstream now.
 	Sent func(ctx context.Context, at time.Time)
-	// Answered reports each response of the upstream's and how long its headers
-	// took.
+	// Answered reports each response of the upstream and how long its headers took.
 	Answered func(ctx context.Context, status int, h http.Header, took time.Duration)
 	// Failed reports why the proxy sent its own error response.
 	Failed func(ctx context.Context, p *problem.Problem)
@@ -32,8 +31,8 @@ type Trace struct {
 
 // Authenticate returns the last layer before the account's connections. It adds the
 // account's bearer token, and resends a request once, with another token, if the
-// upstream responds with 401. The 401 comes from Mimecast's gateway before anything
-// was carried out, so that is safe for any method.
+// upstream responds with 401. Mimecast's gateway sends the 401 before anything is
+// carried out, so the resend is safe for every method.
 func Authenticate(trace Trace) http.RoundTripper { return &authenticate{trace} }
 
 type authenticate struct{ trace Trace }
@@ -67,7 +66,7 @@ func (t *authenticate) send(req *http.Request) (*http.Response, account.Token, e
 
 func (t *authenticate) sendWith(req *http.Request, token account.Token) (*http.Response, error) {
 	out := req.WithContext(account.WithToken(req.Context(), token))
-	out.Host = ""                       // the URL's is sent
+	out.Host = ""                       // the host of the URL is sent
 	out.Header = maps.Clone(req.Header) // no value is changed, only whole fields
 	out.Header["Authorization"] = []string{token.Authorization()}
 	began := time.Now()

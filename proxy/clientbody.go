@@ -16,16 +16,15 @@ const (
 	// bufferSize once as much comes at a time, so that clients that send nothing
 	// take next to no memory.
 	firstPiece = 512
-	// cutWait bounds how long a request that has ended waits for what reading its
-	// body ended with.
+	// cutWait bounds how long a request that has ended waits for the error of reading
+	// its body.
 	cutWait = time.Second
 )
 
-// clientBody is a client's request body. Once it streams, a goroutine reads it,
-// so that an attempt can end while the client pauses: net/http waits for the
-// Read of a body before it hands an early response on. Close does nothing: the
-// server closes the body that it gave out, and ReverseProxy, which closes it
-// too, would wait for the client.
+// clientBody is a client's request body. Once it streams, a goroutine reads it, so
+// that an attempt can end while the client pauses: net/http waits for the Read of a
+// body before it passes an early response on. Close does nothing: the server closes
+// its body, and if ReverseProxy closed it too, that would wait for the client.
 type clientBody struct {
 	src   io.Reader
 	ended atomic.Bool // read to its end
@@ -56,8 +55,8 @@ func newClientBody(src io.Reader) *clientBody {
 	return &clientBody{src: src, failed: make(chan struct{}), pieces: make(chan piece), next: make(chan struct{}, 1), stop: make(chan struct{})}
 }
 
-// Read implements io.Reader. It waits for the client, and may not be called any
-// more once the body streams.
+// Read implements io.Reader. It waits for the client, and must not be called once the
+// body streams.
 func (c *clientBody) Read(b []byte) (int, error) {
 	n, err := c.src.Read(b)
 	if errors.Is(err, io.EOF) {

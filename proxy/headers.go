@@ -5,13 +5,11 @@ import (
 	"strings"
 )
 
-// What a client may not send on is kept as a list of what is stripped, and not
-// of what passes: tools send headers of their own, for correlation and for
-// Mimecast's support, and a list of those would break them without a word. What
-// the list has to know is what some server, framework or gateway is known to
-// take for a credential, for another method, path or host than those that were
-// checked, or for a word on who the client is. Such headers come in families,
-// and are stripped as such.
+// The list has the headers to strip, not those that pass: clients send their own, for
+// correlation and for Mimecast's support, and a list of those would silently break
+// them. It has what some server, framework or gateway takes for a credential, for
+// another method, path or host than the checked one, or for the client's identity.
+// Such headers come in families, and are stripped as such.
 //
 // Names are compared in lower case and with "_" as "-", since servers that hand
 // headers on as variables (CGI and its heirs) cannot tell these apart.
@@ -81,9 +79,9 @@ func isStripped(name string) bool {
 	return n == len(name) && (strippedNames[string(buf[:n])] || strippedFamilies[string(buf[:n])])
 }
 
-// withheld are the headers of a response that a client does not get: what would
-// lead it past the proxy, what a browser would keep or heed, and what only the
-// proxy says.
+// withheld are the headers of a response that a client does not get: those that would
+// lead it past the proxy, those that browsers store or obey, and those that only the
+// proxy sends.
 var withheld = []string{
 	"Alt-Svc",
 	"Set-Cookie",

@@ -1,5 +1,6 @@
 // Package proxy sends an allowed request on to Mimecast and the response back:
-// httputil.ReverseProxy over the layers [Replay] and [Authenticate], between which package quota has its own.
+// httputil.ReverseProxy over the layers [Replay] and [Authenticate]. That of package quota
+// is between them.
 //
 // A client's request is stripped of every header that could speak for the client or
 // for the proxy. Path, query and body pass byte for byte, and so does the response. A
@@ -28,7 +29,7 @@ type Options struct {
 	// Transport carries the requests: a chain such as [Replay] and [Authenticate].
 	Transport http.RoundTripper
 	Trace     Trace
-	// ErrorLog gets what ReverseProxy has to say; nil means the standard logger.
+	// ErrorLog gets ReverseProxy's messages; nil means the standard logger.
 	ErrorLog *log.Logger
 }
 
@@ -55,7 +56,7 @@ func New(o Options) http.Handler {
 	}}
 }
 
-// rewrite makes the request for Mimecast out of the client's.
+// rewrite turns the client's request into the one for Mimecast.
 func rewrite(r *httputil.ProxyRequest) {
 	setTarget(r.Out, account.Of(r.In.Context()).BaseURL, r.In)
 	strip(r.Out.Header)
@@ -85,7 +86,7 @@ func (f *forwarder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	out := responseFilter{ResponseWriter: w, http10: !r.ProtoAtLeast(1, 1)}
 	if r.ContentLength != 0 {
-		// A writer that cannot do it, such as HTTP/2's, does it anyway.
+		// The writer of HTTP/2 returns an error, but is in full duplex anyway.
 		_ = http.NewResponseController(w).EnableFullDuplex()
 		out.body = newClientBody(r.Body)
 		defer out.body.end(w)
@@ -97,21 +98,21 @@ func (f *forwarder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.next.ServeHTTP(out, r)
 }
 
-// flushOnAbort sends what there is of a response before a panic breaks it off, so
-// that the client sees it broken off, and not as if there had been none.
+// flushOnAbort sends the part of a response that exists before a panic breaks it off,
+// so that the client sees a response cut short, and not none.
 func flushOnAbort(w http.ResponseWriter) {
 	why := recover()
 	if err, ok := why.(error); ok && errors.Is(err, http.ErrAbortHandler) { // ReverseProxy's, once the header is written
-		_ = http.NewResponseController(w).Flush() // there may be nobody left
+		_ = http.NewResponseController(w).Flush() // the client may be gone
 	}
 	if why != nil {
 		panic(why)
 	}
 }
 
-// respond sends an error response, and returns what to tell the log. A client whose
-// body ended early has closed its connection, or its half alone. In two writes, the
-// second fails where all of it is closed and the network has said so meanwhile.
+// respond sends an error response, and returns the error for the log. A client whose
+// body ended early has closed its connection, or its half alone. The response goes out
+// in two writes: the second fails if the whole connection is closed.
 func respond(w http.ResponseWriter, r *http.Request, p *problem.Problem) *problem.Problem {
 	if p.Code != event.BadRequestBody || r.Context().Err() == nil {
 		p.ServeHTTP(w, r)
@@ -147,11 +148,10 @@ func forwards(r *http.Request) (left int, ok bool) {
 	return left, err == nil && left >= 0
 }
 
-// responseFilter withholds what a client is not to get. Of interim responses
-// that is the upstream's 100 Continue, which is meant for the Transport and
-// not the client's (RFC 9110, section 15.2): the server says its own to a client
-// that asked, when its body is first read. And of others the same headers as of
-// the response.
+// responseFilter withholds what a client must not get. One is the upstream's 100
+// Continue, which is for the Transport (RFC 9110, section 15.2): the server sends its
+// own to a client that asked, when its body is first read. Other interim responses lose
+// the same headers as the response.
 type responseFilter struct {
 	http.ResponseWriter
 	body   *clientBody // nil if there is none
@@ -180,7 +180,7 @@ func (w responseFilter) WriteHeader(status int) {
 // Unwrap is for http.ResponseController.
 func (w responseFilter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// errStatus says that Mimecast sent a status that no HTTP client can use.
+// errStatus is for a status from Mimecast that no HTTP client can use.
 var errStatus = errors.New("unusable status")
 
 func modifyResponse(res *http.Response) error {

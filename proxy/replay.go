@@ -16,7 +16,7 @@ import (
 // Budget bounds what all kept bodies take together, in bytes.
 type Budget struct {
 	left atomic.Int64
-	// changed gets each change; nil if nobody counts them.
+	// changed gets each change; it may be nil.
 	changed func(delta int64)
 }
 
@@ -141,7 +141,7 @@ const (
 	maxBlock   = 64 << 10
 )
 
-// errBodyConsumed is why a body cannot be sent again: it went by unkept.
+// errBodyConsumed is why a body cannot be sent again: it was streamed and not kept.
 var errBodyConsumed = errors.New("the request body is no longer there")
 
 // ClientBodyError says that the client's body could not be read: the fault is
@@ -203,8 +203,8 @@ func bufferBody(r *http.Request, limit int64, budget *Budget) (*replayBody, erro
 	return p, nil
 }
 
-// nextSize returns how large a block to read next, of a body of so many bytes
-// in all; -1 if nobody knows: at most as many bytes as have come.
+// nextSize returns the size of the next block to read, at most as many bytes as have
+// come. length is that of the whole body; -1 if it is unknown.
 func (p *replayBody) nextSize(length int64) int64 {
 	size := min(max(p.size, firstBlock), maxBlock)
 	if length >= 0 {
@@ -242,10 +242,9 @@ func (p *replayBody) whole() bool { return p.rest == nil }
 // empty reports whether there is no body at all.
 func (p *replayBody) empty() bool { return p.whole() && p.size == 0 }
 
-// release is called by each user of the body that needs it no more: once when no
-// more attempts will be made, and once for each attempt when its stream is
-// closed, which may be later. The last one gives back what the body took of the
-// budget.
+// release is called once when no more attempts will be made, and once for each attempt
+// when its stream is closed, which may be later. The last call returns the body's part
+// of the budget.
 func (p *replayBody) release() {
 	if p.users.Add(-1) == 0 {
 		p.budget.give(p.account, p.taken)
@@ -253,7 +252,7 @@ func (p *replayBody) release() {
 }
 
 // open returns the body for one attempt, from its first byte, or errBodyConsumed.
-// An attempt that came before gets no more of it.
+// An earlier attempt gets no more of it.
 func (p *replayBody) open() (io.ReadCloser, error) {
 	s := &stream{head: p.blocks, body: p, done: make(chan struct{})}
 	p.mu.Lock()
@@ -306,9 +305,8 @@ func (s *stream) EndWith(connection context.Context) {
 	}
 }
 
-// clientErr returns what reading from the client ended with, if it was a
-// failure. The upstream transport gives such an error in its own words, from
-// which nobody could tell whose fault it was.
+// clientErr returns the error of reading from the client, if any. The upstream
+// transport wraps it so that the client's fault is no longer visible.
 func (p *replayBody) clientErr() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()

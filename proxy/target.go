@@ -87,7 +87,7 @@ func sameHost(u, upstream *url.URL) bool {
 	return own != "" && strings.EqualFold(u.Hostname(), upstream.Hostname()) && (p == q || p == own && q == its)
 }
 
-// defaultPort returns the port of a scheme of HTTP's, nothing for another.
+// defaultPort returns the port of http or https; empty for another scheme.
 func defaultPort(scheme string) string {
 	return map[string]string{"https": "443", "http": "80"}[scheme]
 }
