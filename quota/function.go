@@ -12,7 +12,7 @@ import (
 )
 
 // maxClients bounds the clients that a function counts separately. The others share one
-// place, as otherClients, which is no client's name.
+// place as otherClients, a text that cannot be a client's name.
 const (
 	maxClients   = 64
 	otherClients = "(other)"
@@ -29,7 +29,7 @@ type function struct {
 	window window
 	seen   time.Time // when a response last said something
 	used   time.Time // when it was last called
-	// next is when the next call goes, if what is left is less than the window's floor.
+	// next is when the next call goes, if fewer calls are left than the window's floor.
 	next time.Time
 	// probed is when a call last went on trial.
 	probed  time.Time
@@ -82,7 +82,7 @@ func (f *function) advance(now time.Time) {
 	}
 }
 
-// newShares begins to count anew.
+// newShares starts the counts of a new window.
 func (f *function) newShares() {
 	for _, c := range f.clients {
 		c.before, c.calls, c.limited = c.served(), 0, 0
@@ -90,7 +90,7 @@ func (f *function) newShares() {
 	maps.DeleteFunc(f.clients, func(_ string, c *client) bool { return c.before == 0 && c.waiting == 0 })
 }
 
-// learn takes in what a response to a client's call says.
+// learn updates the window from the response to a client's call.
 func (f *function) learn(r response, c *client, status int) {
 	f.window.land(r.call)
 	f.advance(r.received)
@@ -112,7 +112,7 @@ func (f *function) learn(r response, c *client, status int) {
 	f.pump(r.received)
 }
 
-// failed takes in that a call got no response. Mimecast may have counted it, unless it was
+// failed notes a call that got no response. Mimecast may have counted it, unless it was
 // not sent.
 func (f *function) failed(c call, sent bool, now time.Time) {
 	switch {
@@ -125,7 +125,7 @@ func (f *function) failed(c call, sent bool, now time.Time) {
 	f.pump(now)
 }
 
-// pump lets go who may, and sets the timer for the next.
+// pump sends the calls whose turn it is, and sets the timer for the next.
 func (f *function) pump(now time.Time) {
 	f.advance(now)
 	for len(f.waiters) > 0 {
@@ -163,7 +163,7 @@ type decision int
 
 const (
 	waits  decision = iota
-	passes          // before its turn, on account of the client
+	passes          // before its turn, since the client had few calls
 	goes            // in turn: the next one's is later
 	probes          // on trial: its response says what is left
 )
@@ -177,9 +177,8 @@ func (f *function) decide(c *client, now time.Time) decision {
 	return d
 }
 
-// mayProbe reports whether a call may go on trial: one at a time if all that Mimecast said
-// is left may have been used by calls that failed, and one a minute if the window's end is
-// hard to believe.
+// mayProbe reports whether a call may go on trial: one at a time if failed calls may have
+// used all that was left, and one a minute if the stated end of the window is implausible.
 func (f *function) mayProbe(now time.Time) bool {
 	w := &f.window
 	if w.isTooLong(now) && !now.Before(f.probed.Add(probeEvery)) {
@@ -199,7 +198,7 @@ func (f *function) inTurn(c *client, now time.Time) decision {
 	case w.certain() < 1:
 		return waits
 	case c.served() == 0 && (w.confirmed || c.before == 0):
-		return passes // who has had none waits for nobody
+		return passes // a client without a call in the window does not wait
 	case left-1 >= w.floor(now):
 		return goes
 	case left-1 < w.reserve():
@@ -256,7 +255,7 @@ func (f *function) setTimer(now time.Time) {
 	f.timer.Reset(d)
 }
 
-// opens is when the next call that waits may go, unless a response says otherwise.
+// opens is when the next call that waits may go, unless a response changes that.
 func (f *function) opens(now time.Time) time.Time {
 	opens := f.window.opens(now, f.next)
 	if f.window.isTooLong(now) {
@@ -271,7 +270,7 @@ func (f *function) wake() {
 	f.pump(time.Now())
 }
 
-// ahead returns how many of those who wait go before a new call of the client.
+// ahead returns how many waiting calls go before a new call of the client.
 func (f *function) ahead(c *client) (n int) {
 	mine := int(c.served()) + c.waiting //nolint:gosec // counters of calls
 	counted := map[*client]bool{c: true}
@@ -296,7 +295,7 @@ func (f *function) turn(now time.Time, ahead int) time.Time {
 
 func (f *function) turnByModel(now time.Time, ahead int) time.Time {
 	w := &f.window
-	// from is when the next window begins, and over what has to wait for it.
+	// from is when the next window begins, and over how many calls have to wait for it.
 	from, over := w.latest, float64(ahead)-w.left(now)
 	switch {
 	case w.remaining > 0 && w.certain() < 1 && w.lost() > 0: // a probe is under way

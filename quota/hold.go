@@ -14,19 +14,19 @@ import (
 	"mimecast-proxy/resend"
 )
 
-// limiter lets requests that were held back go one after the other, in the order
-// in which they came: a crowd would only find the limit again. Each function
-// has its limit, and so each has its queue.
+// limiter sends held requests one after the other, in order of arrival: all at once
+// they would reach the limit again. Each function has its own limit, and so its own
+// queue.
 type limiter struct {
 	places *places
 	mu     sync.Mutex
 	queues map[functionKey]*queue
 }
 
-// queue is who waits for one function. It is guarded by the limiter's mu.
+// queue has the requests that wait for one function. It is guarded by the limiter's mu.
 type queue struct {
 	tickets []*ticket // the first one goes next
-	// reset is the latest that any of them got: none is sent before.
+	// reset is the latest that any of them got. No request is sent before it.
 	reset time.Time
 }
 
@@ -77,7 +77,7 @@ func (k *ticket) ready() bool {
 	}
 }
 
-// release gives the place up.
+// release ends the request's place in the queue.
 func (k *ticket) release() {
 	l := k.limiter
 	l.places.release(k.function, k.client)
@@ -90,7 +90,7 @@ func (k *ticket) release() {
 	}
 }
 
-// limit notes that Mimecast accepts none before a reset.
+// limit notes that Mimecast accepts no request before a reset.
 func (k *ticket) limit(reset time.Time) {
 	k.limiter.mu.Lock()
 	defer k.limiter.mu.Unlock()
@@ -105,7 +105,7 @@ func (k *ticket) reset() time.Time {
 	return k.queue.reset
 }
 
-// errDeadline says that there is no attempt to be made before the deadline.
+// errDeadline says that no attempt can be made before the deadline.
 var errDeadline = errors.New("others who were held back were still being sent")
 
 // waitForReset waits for the turn, and then for the reset.
@@ -119,7 +119,7 @@ func (k *ticket) waitForReset(ctx context.Context, deadline time.Time) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	// Those that come meanwhile may tell of a later reset.
+	// Responses that arrive meanwhile may state a later reset.
 	for reset := k.reset(); reset.After(time.Now()); reset = k.reset() {
 		if reset.After(deadline) {
 			return errDeadline
@@ -133,8 +133,8 @@ func (k *ticket) waitForReset(ctx context.Context, deadline time.Time) error {
 	return nil
 }
 
-// resendWhenReady resends a request that got 429 until it gets another response or
-// waiting is of no use: then the 429 goes to the client.
+// resendWhenReady resends a request that got 429 until it gets another response. If
+// waiting is useless, the 429 goes to the client.
 func (l *layer) resendWhenReady(req *http.Request, limited *http.Response, deadline time.Time) (*http.Response, error) {
 	ctx := req.Context()
 	reset, ok := resetOf(limited, deadline)
@@ -177,8 +177,7 @@ func (l *layer) resendWhenReady(req *http.Request, limited *http.Response, deadl
 	return l.held(ctx, event.HoldStillLimited, limited), nil
 }
 
-// resetOf returns when the limit ends that a response names, if that is in
-// time.
+// resetOf returns the reset that a response states, if that is in time.
 func resetOf(limited *http.Response, deadline time.Time) (reset time.Time, ok bool) {
 	now := time.Now()
 	reset = now.Add(mimecast.RetryAfter(limited.Header, now))

@@ -11,8 +11,8 @@ import (
 	"mimecast-proxy/problem"
 )
 
-// admit waits until a request may be sent, and returns for how long that was. The error is
-// a problem, or the context's.
+// admit waits until a request may be sent, and returns how long it waited. The error is a
+// problem, or the context's.
 func (m *Model) admit(req *http.Request) (c call, waited time.Duration, err error) {
 	ctx, key := req.Context(), functionOf(req)
 	m.mu.Lock()
@@ -45,8 +45,8 @@ func (m *Model) admit(req *http.Request) (c call, waited time.Duration, err erro
 // goesNow is the outcome of a call that is not too early.
 const goesNow event.PaceOutcome = ""
 
-// enter lets a call go or makes it wait, unless that is of no use. Wait is the estimate of
-// how long that will be.
+// enter lets a call go or makes it wait, unless waiting is useless. wait is the estimated
+// time.
 func (f *function) enter(name string, now time.Time) (c call, w *waiter, wait time.Duration, outcome event.PaceOutcome) {
 	m, client := f.model, f.client(name)
 	f.pump(now)
@@ -89,8 +89,8 @@ func (m *Model) await(ctx context.Context, f *function, w *waiter, deadline time
 	}
 }
 
-// leave gives a call's place up, because of a cause or the time. If it got its turn in the
-// meantime, it goes, or gives the turn to the next.
+// leave ends a call's wait, because of a cause or the time. If it got its turn in the
+// meantime, it goes, or passes the turn to the next.
 func (m *Model) leave(f *function, w *waiter, cause error) (c call, outcome event.PaceOutcome, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -125,7 +125,7 @@ func (m *Model) report(ctx context.Context, f *function, waited time.Duration, o
 	}
 }
 
-// tooEarly is the problem of a call whose turn comes after as long as that.
+// tooEarly is the response to a call whose turn comes too late; turn is the time until then.
 func tooEarly(turn time.Duration) *problem.Problem {
 	turn = min(max(turn, time.Second), maxWindow)
 	p := problem.New(event.TooBusy, "Mimecast's quota for this function is in use: the next turn is in %s. Send fewer requests, or raise PROXY_RATE_LIMIT_WAIT.",

@@ -6,10 +6,10 @@ import (
 	"mimecast-proxy/account"
 )
 
-// The requests that wait are bounded, since each costs a socket and a body; the rest get
-// their response at once. No client has more than half of the places, and no function
-// leaves nothing to the others. If there are several accounts, each has half of
-// all that, and takes no more places than it leaves free.
+// The waiting requests are bounded, since each costs a socket and a body; the rest get
+// their response at once. No client has more than half of the places, and no function has
+// all of them. Each of several accounts has half of that, and takes no more places than it
+// leaves free.
 const (
 	maxHeld         = 128
 	maxHeldClient   = 64

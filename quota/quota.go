@@ -1,5 +1,5 @@
 // Package quota keeps to Mimecast's rate limits: a model of each account's quotas, a layer
-// that paces calls by it, and a queue for requests that got 429 all the same.
+// that paces calls by it, and a queue for requests that got 429 nevertheless.
 //
 // Mimecast counts calls per function and application in fixed windows, and states the
 // limit, what is left and the reset in response headers. The model learns from every
@@ -74,7 +74,7 @@ type Model struct {
 	functions map[*account.Account]map[string]*function
 }
 
-// New returns a model that knows nothing yet.
+// New returns a model without quotas: it learns them from responses.
 func New(o Options) *Model {
 	if o.Pace == On && o.Wait <= 0 {
 		o.Pace = Observe
@@ -185,7 +185,7 @@ func (m *Model) again(req *http.Request) call {
 	return f.take(f.client(account.ClientOf(req)), passes, now)
 }
 
-// learn takes in what a response says.
+// learn updates the model from a response.
 func (m *Model) learn(req *http.Request, res *http.Response, c call, sent time.Time) {
 	q, ok := mimecast.ReadQuota(res.Header)
 	if !ok && c.function == nil {

@@ -12,19 +12,19 @@ const (
 	// burst is the share of a window's calls that may go as soon as they come. The rest
 	// is spread over the window.
 	burst = 0.2
-	// reserveShare of a window's calls, and at least one, is kept to its end for clients
-	// that have had none.
+	// reserveShare of a window's calls, but at least one call, is kept to its end for
+	// clients that have not called yet.
 	reserveShare = 0.01
 	// margin is how long before a window's end what is left is used up.
 	margin = 50 * time.Millisecond
 	// maxReset bounds the resets that are used at all. maxWindow is the longest window that
-	// Mimecast documents: of a longer one, a call each probeEvery finds out whether it is true.
+	// Mimecast documents. A longer one is checked by one call each probeEvery.
 	maxReset   = 24 * time.Hour
 	maxWindow  = time.Hour
 	probeEvery = time.Minute
 )
 
-// window is what is known of the current window of a quota. The zero value knows nothing.
+// window is what is known of the current window of a quota. The zero value is unknown.
 //
 // Mimecast documents fixed windows. One that slides looks like many short ones. All times
 // come from time.Now, and so a step of the clock changes nothing.
@@ -125,7 +125,7 @@ func (w *window) pending() int64 {
 	return int64(w.sent-w.counted) - int64(len(w.unsent)) //nolint:gosec // counters of calls
 }
 
-// lost is how many of them failed, so that nobody knows whether Mimecast counted them.
+// lost is how many of them failed, so that Mimecast may or may not have counted them.
 func (w *window) lost() int64 { return w.pending() - int64(w.flying) }
 
 // advanceTo notes that a call's response counts all up to it, and returns how many of
@@ -150,7 +150,7 @@ type others struct {
 	time       time.Duration
 }
 
-// add takes in that there were so many calls beside the proxy's own.
+// add notes a number of calls that were not the proxy's own.
 func (o *others) add(calls, own int64, d time.Duration) {
 	fade := math.Pow(0.8, float64(own))
 	o.calls = o.calls*fade + float64(max(calls, 0))
@@ -166,7 +166,7 @@ func (o *others) share() float64 {
 	return o.own / (o.own + o.calls)
 }
 
-// in estimates how many calls others make in such a time.
+// in estimates how many calls others make in a time.
 func (o *others) in(d time.Duration) float64 {
 	if o.time <= 0 {
 		return 0
@@ -186,7 +186,7 @@ func (w *window) advance(now time.Time) bool {
 		return false
 	}
 	end := w.latest.Add(w.length)
-	if !w.confirmed || !now.Before(end) { // nobody knows any more
+	if !w.confirmed || !now.Before(end) { // the state is unknown again
 		w.earliest, w.latest = time.Time{}, time.Time{}
 		w.confirmed = false
 		return true
@@ -201,7 +201,7 @@ func (w *window) advance(now time.Time) bool {
 	return true
 }
 
-// response is what one says, and about which call.
+// response is the quota that a response states, and the number of its call.
 type response struct {
 	quota          mimecast.Quota
 	call           uint64
@@ -220,8 +220,8 @@ func (r response) usable() bool {
 	return q.Limit > 0 && q.Limit < math.MaxInt32 && q.Remaining >= 0 && q.ResetMS > 0 && q.ResetMS <= maxReset.Milliseconds()
 }
 
-// observe takes in what a response says. It reports whether a new window began that was
-// not expected.
+// observe updates the window from a response. It reports whether an unexpected new window
+// began.
 func (w *window) observe(r response) (began bool) {
 	if !r.usable() {
 		return false
@@ -237,7 +237,7 @@ func (w *window) observe(r response) (began bool) {
 		return false // of the window before
 	case !w.confirmed:
 		if w.slides = 2*r.quota.Remaining < r.quota.Limit && r.received.Sub(w.began) < w.length/4; w.slides {
-			w.remaining, w.others = r.quota.Remaining, others{} // nobody used what was not there
+			w.remaining, w.others = r.quota.Remaining, others{} // the limit is new: others used no calls of it
 		}
 		w.confirm(r)
 		return false
@@ -264,7 +264,7 @@ func (w *window) begin(r response) {
 	w.confirm(r)
 }
 
-// confirm takes in the first response of a window.
+// confirm updates an assumed window from its first response.
 func (w *window) confirm(r response) {
 	w.count(r)
 	w.earliest, w.latest = r.resets()
@@ -274,7 +274,7 @@ func (w *window) confirm(r response) {
 	}
 }
 
-// narrow takes in when another response says that the window ends.
+// narrow updates when the window ends from another response.
 func (w *window) narrow(earliest, latest time.Time) {
 	if earliest.After(w.latest) || latest.Before(w.earliest) { // the newer one counts
 		w.earliest, w.latest = earliest, latest
@@ -288,8 +288,8 @@ func (w *window) narrow(earliest, latest time.Time) {
 	}
 }
 
-// count takes in what is left. Of calls that were under way together, the response to an
-// earlier one may come later, and says too much.
+// count updates how many calls are left. Of calls that were under way together, the
+// response to an earlier one may come later, and states too many.
 func (w *window) count(r response) {
 	remaining := min(r.quota.Remaining, r.quota.Limit)
 	w.limit = r.quota.Limit
@@ -320,8 +320,8 @@ func (w *window) certain() float64 {
 	return left
 }
 
-// left estimates how many calls are left now. Others are taken to go on as before, but to
-// spread what is left over the window.
+// left estimates how many calls are left now. It assumes that others continue as before,
+// but spread what is left over the window.
 func (w *window) left(now time.Time) float64 {
 	left := w.certain()
 	if left < 1 || w.others.share() == 1 {
@@ -332,7 +332,7 @@ func (w *window) left(now time.Time) float64 {
 	return max(left-w.others.in(now.Sub(w.asOf)), spread)
 }
 
-// reserve is how many calls are kept for clients that have had none.
+// reserve is how many calls are kept for clients that have not called yet.
 func (w *window) reserve() float64 {
 	r := max(1, math.Floor(float64(w.limit)*reserveShare))
 	if w.others.share() < 1 {
@@ -345,8 +345,8 @@ func (w *window) reserve() float64 {
 // before the window ends.
 func (w *window) end() time.Time { return w.earliest.Add(-margin) }
 
-// paced is when what is not in reserve is to be used up, so that the slowest call arrives
-// in time. A function that takes long to respond says nothing about that.
+// paced is when what is not in reserve should be used up, so that the slowest call arrives
+// in time. A slow function does not make that later.
 func (w *window) paced() time.Time {
 	paced := w.latest.Add(-margin - min(w.trip, w.length/50))
 	if end := w.end(); end.Before(paced) {
@@ -355,10 +355,10 @@ func (w *window) paced() time.Time {
 	return paced
 }
 
-// floor is how many calls must be left after one that goes as soon as it comes.
+// floor is how many calls must be left after one that goes without a wait.
 func (w *window) floor(now time.Time) float64 {
 	if !now.Before(w.end()) {
-		// Others do the same, and so have as many calls under way in proportion.
+		// Others do the same, and so have proportionally many calls under way.
 		return (1/w.others.share() - 1) * (1 + float64(w.pending()))
 	}
 	reserve, spread := w.spread()
