@@ -65,7 +65,7 @@ const (
 	maxDials = 10
 )
 
-// errCut is why a request was cut whose token expired while it was being written.
+// errCut ends a request whose token expired while it was being written.
 var errCut = errors.New("the request was cut while it was being sent")
 
 // ConnectionBody is a request body that ends together with the connection that it is
@@ -82,7 +82,7 @@ type ConnectionBody interface {
 type attempt struct {
 	dials  *dialGate
 	cancel context.CancelCauseFunc
-	body   ConnectionBody // nil if the body does not want to know the connection
+	body   ConnectionBody // nil if the body is not a ConnectionBody
 	expiry time.Time      // of its token; zero if there is none
 
 	phase  atomic.Int32
@@ -175,9 +175,9 @@ func (a *attempt) succeeded() {
 	}
 }
 
-// failed notes that no connection came about, or a new one that brought no
-// response. A request that has ended, or waits for its response for too long,
-// says nothing about connections.
+// failed notes that no connection was made, or that a new one brought no response. A
+// request that has ended, or waits too long for its response, does not show that
+// connections fail.
 func (a *attempt) failed(ctx context.Context, err error) {
 	c := a.conn.Load()
 	late := phase(a.phase.Load()) == written && isTimeout(err)

@@ -123,14 +123,13 @@ func (g *dialGate) waitOf(a *attempt) <-chan struct{} {
 	return served
 }
 
-// take takes leave to dial at now, or returns how long to wait before asking
-// again, at most.
+// take allows a dial at now, or returns how long to wait at most before the next call.
 func (g *dialGate) take(now time.Time) (pause time.Duration, more <-chan struct{}) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	since := now.Sub(g.last)
 	if g.failures == 0 && since > time.Second {
-		g.credit = burstDials // no more: what an earlier burst did not need is gone
+		g.credit = burstDials // credit that an earlier burst left expires
 	}
 	switch {
 	case g.credit > 0:
@@ -170,7 +169,7 @@ func (g *dialGate) startWaiting(a *attempt) {
 	}
 }
 
-// scheduleExpiry has expire called at a time, and no sooner. The lock is held.
+// scheduleExpiry sets the timer that calls expire. The lock is held.
 func (g *dialGate) scheduleExpiry(at time.Time) {
 	if g.timer != nil {
 		g.timer.Stop()

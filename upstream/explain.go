@@ -38,7 +38,7 @@ func classify(err error) (event.Code, string) {
 	if ofAttempt {
 		reached = failed.phase
 	}
-	// Else it is of a lookup or a dial alone.
+	// Otherwise the error is of a lookup or a dial alone.
 	if detail := classifyDial(err); detail != "" && (reached != written || !ofAttempt) {
 		return event.UpstreamUnreachable, detail
 	}
@@ -77,8 +77,8 @@ func isConnectionEnd(err error) bool {
 	return false
 }
 
-// classifyDial returns what to do where an error's type says why no connection
-// came about; nothing for another error.
+// classifyDial returns what to do if an error's type shows why no connection was made;
+// empty for another error.
 func classifyDial(err error) string {
 	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
 		return "The proxy has no file descriptor left for a connection to Mimecast. Raise its limit (ulimit -n), or lower PROXY_MAX_REQUESTS."
@@ -124,8 +124,8 @@ func (e *refusedByProxy) advice() string {
 	}
 }
 
-// classifyCertificate returns what to do about a failure whose type is TLS's own;
-// nothing for another error.
+// classifyCertificate returns what to do about an error whose type belongs to TLS;
+// empty for another error.
 func classifyCertificate(err error) string {
 	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
 		return "Mimecast's certificate is from an untrusted authority. If a corporate proxy inspects TLS, put its root into MIMECAST_CA_FILE."

@@ -67,8 +67,8 @@ func newReceivers(most int) *receivers {
 	return r
 }
 
-// acquire returns a place, once there is one. Where no place is free, it cuts
-// the response whose client has stalled for longest.
+// acquire waits for a place and returns it. If no place is free, it cuts the response
+// whose client has stalled for longest.
 func (r *receivers) acquire(ctx context.Context) (*receiver, error) {
 	if r.free == nil {
 		return nil, nil
@@ -119,8 +119,8 @@ type receiver struct {
 	of       *receivers
 	body     io.ReadCloser
 	released sync.Once
-	// idleSince is when the client was given what there was, as Unix time in
-	// nanoseconds; 0 while the upstream is waited for.
+	// idleSince is when the client got the last bytes, as Unix time in nanoseconds; 0
+	// while the proxy waits for the upstream.
 	idleSince atomic.Int64
 	cut       atomic.Bool
 }

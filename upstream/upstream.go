@@ -50,9 +50,9 @@ const (
 	// continueTimeout is how long a large body waits for 100 Continue before
 	// it is sent regardless (RFC 9110, section 10.1.1).
 	continueTimeout = 2 * time.Second
-	// An HTTP/2 connection that has been silent for pingAfter is asked for a
-	// sign of life, and given up pingTimeout later. Without that, a connection
-	// whose peer is gone blocks every request until TCP notices.
+	// An HTTP/2 connection that has been silent for pingAfter gets a PING, and is
+	// closed pingTimeout later. Without that, a connection whose peer is gone blocks
+	// every request until TCP notices.
 	pingAfter   = 15 * time.Second
 	pingTimeout = 10 * time.Second
 	// maxUnsent bounds how often a request is sent again because its connection
@@ -63,10 +63,10 @@ const (
 	transportLife = 4 * time.Minute
 )
 
-// Connections carry requests to one host, Mimecast, and none twice that may have been
-// carried out. What is resent is what was provably left undone: a request that
-// was not written, or that Mimecast itself said it did not begin (GOAWAY,
-// REFUSED_STREAM); and once, a GET whose connection was lost. Create them with [New].
+// Connections carry requests to one host, Mimecast. A request that may have been carried
+// out is never resent. Resent are a request that was not written, one that Mimecast
+// reports as unprocessed (GOAWAY, REFUSED_STREAM), and once a GET whose connection was
+// lost. Create them with [New].
 type Connections struct {
 	options   atomic.Pointer[Options]
 	transport atomic.Pointer[agedTransport]
@@ -95,10 +95,10 @@ func (c *Connections) newTransport() *agedTransport {
 	return &agedTransport{o.transport(c.dials, windowsFor(o.MemoryLimit)), time.Now()}
 }
 
-// current returns the transport for a new request. One that has had its life is
-// replaced, so that a name that leads to another address is followed. Requests in
-// flight finish on the old one. Its idle connections end by their own timeout: to
-// close them now could take a new one from the request that it was made for.
+// current returns the transport for a new request. One older than transportLife is
+// replaced, so that DNS changes are followed. In-flight requests finish on the old one.
+// Its idle connections end by their own timeout: closing them now could take a new one
+// from the request that it was made for.
 func (c *Connections) current() *http.Transport {
 	t := c.transport.Load()
 	if time.Since(t.made) < c.life {
@@ -140,9 +140,8 @@ func (o Options) transport(dials *dialGate, windows windows) *http.Transport {
 	return t
 }
 
-// Trust replaces the authorities to trust; nil means the system's. Requests in
-// flight finish on the connections that they have, later ones get new
-// connections.
+// Trust replaces the authorities to trust; nil means the system's. In-flight requests
+// finish on their connections; later ones get new connections.
 func (c *Connections) Trust(roots *x509.CertPool) {
 	o := *c.options.Load()
 	o.Roots = roots
