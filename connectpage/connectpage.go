@@ -21,7 +21,7 @@ import (
 	"mimecast-proxy/secret"
 )
 
-// Input is what somebody entered.
+// Input is what the user entered.
 type Input struct {
 	Region       string
 	ClientID     string
@@ -113,7 +113,7 @@ type handler struct {
 	opened  atomic.Bool // the code was used
 	done    func()
 
-	turn      chan struct{} // holds one value while somebody uses what follows
+	turn      chan struct{} // holds one value while a request uses the fields below
 	kept      Input         // for the next attempt
 	connected *Connected
 }
@@ -165,8 +165,8 @@ func (h *handler) open(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// submit tests what was entered. One who comes during another test waits for it: it
-// may be the same person, who clicked twice.
+// submit tests what was entered. A form that arrives during another test waits for it: the
+// user may have clicked twice.
 func (h *handler) submit(w http.ResponseWriter, r *http.Request) {
 	form, p := readForm(w, r)
 	if p == nil && !equal(form.Get(sessionField), h.session) {

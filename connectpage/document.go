@@ -40,7 +40,7 @@ func banner(state, answer string, with ...g.Node) g.Node {
 	)
 }
 
-// account returns what is known of the account before somebody enters anything.
+// account returns what is known of the account before the user enters anything.
 func (o *Options) account() []g.Node {
 	known := []g.Node{definition("Profile", o.Profile)}
 	if len(o.Regions) == 0 || o.Rotate {
