@@ -63,10 +63,10 @@ const (
 	transportLife = 4 * time.Minute
 )
 
-// Connections carry requests to one host, Mimecast. A request that may have been carried
-// out is never resent. Resent are a request that was not written, one that Mimecast
-// reports as unprocessed (GOAWAY, REFUSED_STREAM), and once a GET whose connection was
-// lost. Create them with [New].
+// Connections carry requests to one host, Mimecast. They resend a request that was not
+// written, one that Mimecast reports as unprocessed (GOAWAY, REFUSED_STREAM), and once a
+// GET whose connection was lost. They never resend a write that may have been carried
+// out. Create them with [New].
 type Connections struct {
 	options   atomic.Pointer[Options]
 	transport atomic.Pointer[agedTransport]
