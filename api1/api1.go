@@ -40,16 +40,15 @@ import (
 // Header marks each response of this package. Its value is "translated".
 const Header = "X-Mimecast-Proxy-Api1"
 
-// Options say how calls of API 1.0 are treated. The zero value only reports them.
+// Options configure how calls of API 1.0 are treated. The zero value only reports them.
 type Options struct {
-	// Translate serves the calls that API 2.0 lacks. Otherwise they pass on as all
-	// others do, and are only reported.
+	// Translate serves the calls that API 2.0 lacks. Otherwise they pass on like all
+	// others, and are only reported.
 	Translate bool
-	// Download fetches the files of batches, from the addresses that Mimecast issues.
-	// It is another host than the API's: it gets neither the token nor a header of the
-	// client's. Redirects are not followed. Set time limits for connections and response
-	// headers in it. nil means that events come from the stream
-	// alone, for a proxy that can reach no such host.
+	// Download fetches the files of batches, from the addresses that Mimecast issues. Their
+	// host is not the API's: it gets neither the token nor a header of the client. Redirects
+	// are not followed. Set time limits for connections and response headers in it. nil
+	// means that events come from the stream alone, if the proxy cannot reach such a host.
 	Download http.RoundTripper
 	// MaxTranslations bounds the pages of events in memory at a time, from Mimecast's first
 	// byte until the client has read them; 0 means no bound. Each has up to 8 MiB. As

@@ -24,7 +24,7 @@ func (t *translation) ask(path string, query url.Values) *capture {
 	req.Body, req.GetBody, req.ContentLength, req.TransferEncoding = http.NoBody, nil, 0, nil
 	req.Trailer, req.Form, req.PostForm, req.MultipartForm = nil, nil, nil, nil
 	req.Header = http.Header{"Accept": {"application/json"}}
-	// Which account's events, for a partner; and who asks, for Mimecast's support.
+	// The account, for a partner, and the client, for Mimecast's support.
 	for _, name := range []string{"X-Mc-Accountcode", "User-Agent"} {
 		if v, ok := t.r.Header[name]; ok {
 			req.Header[name] = v
@@ -58,7 +58,7 @@ func (c *capture) Header() http.Header { return c.header }
 
 // WriteHeader implements http.ResponseWriter.
 func (c *capture) WriteHeader(status int) {
-	if c.began || status < http.StatusOK { // an interim response says nothing to this client
+	if c.began || status < http.StatusOK { // clients of API 1.0 need no interim response
 		return
 	}
 	c.began = true

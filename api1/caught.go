@@ -19,8 +19,8 @@ type caughtUp struct {
 	at map[caughtKey]time.Time
 }
 
-// caughtKey is a position in a type of event of an account. It is the client's own: what
-// one client has read says nothing of another.
+// caughtKey is a position in a type of event of an account, for each client: another
+// client may not have read as far.
 type caughtKey struct {
 	account  *account.Account
 	kind     int

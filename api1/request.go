@@ -41,10 +41,10 @@ func (f *flag) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// readRequest reads the body. An empty one is a request that says nothing.
+// readRequest reads the body. An empty one is an empty request.
 func readRequest(w http.ResponseWriter, r *http.Request) (req request, p *problem.Problem) {
 	control := http.NewResponseController(w)
-	// A writer without deadlines is none of net/http's, and has its own.
+	// Every writer of net/http has deadlines.
 	_ = control.SetReadDeadline(time.Now().Add(bodyTimeout))
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if err != nil {

@@ -25,7 +25,7 @@ const (
 	// single file is larger: clients keep a response in memory, and it is some ten times
 	// as long.
 	maxBatchBytes = 8 << 20
-	// unknownSize counts for a file whose size Mimecast does not tell.
+	// unknownSize counts for a file whose size Mimecast does not state.
 	unknownSize = 1 << 20
 	// maxPageWait is how long a page that Mimecast sends may wait for other clients to read
 	// theirs. It has used up a call of the account's quota.
@@ -73,7 +73,7 @@ func (t *translation) enter() bool {
 	return t.entered
 }
 
-// leave says that no page is kept any more.
+// leave releases the place of the page.
 func (t *translation) leave() {
 	if t.entered {
 		t.entered = false
