@@ -14,11 +14,11 @@ import (
 	"mimecast-proxy/secret"
 )
 
-// userAgent is what the host of a file learns of who asks.
+// userAgent is all that the host of a file learns of the client.
 const userAgent = "mimecast-proxy"
 
-// passedHeaders are those of a file's host that a client gets: what the content is. The
-// host is not the API, and nothing else that it says is for this origin.
+// passedHeaders are the headers of a file's host that a client gets: those that describe
+// the content. The host is not the API, so its other headers must not apply to this origin.
 var passedHeaders = []string{"Content-Type", "Content-Length", "Content-Encoding", "Content-Range", "Last-Modified", "Etag"}
 
 // serveFile serves a file, or the status with which its host rejects the download.
@@ -92,7 +92,7 @@ func byteRange(h http.Header) (string, bool) {
 	return ranges[0], true
 }
 
-// explainTo says why a download failed to begin. If the context of the client's request
+// explainTo returns why a download did not begin. If the context of the client's request
 // ended, that is the reason.
 func explainTo(r *http.Request, err error) *problem.Problem {
 	if p, ok := errors.AsType[*problem.Problem](context.Cause(r.Context())); ok {
@@ -126,7 +126,7 @@ func copyFile(w http.ResponseWriter, r *http.Request, res *http.Response) {
 	buffer := buffers.Get().(*[bufferSize]byte)
 	defer buffers.Put(buffer)
 	if _, err := io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{res.Body}, buffer[:]); err != nil {
-		_ = http.NewResponseController(w).Flush() // there may be nobody left
+		_ = http.NewResponseController(w).Flush() // the client may be gone
 		panic(http.ErrAbortHandler)
 	}
 }

@@ -18,9 +18,9 @@ const (
 	// label keeps the keys of seals apart from any other use of a client secret, and has
 	// the version of their content.
 	label = "mimecast-proxy batch URL 1"
-	// sealLife is how long a seal outlives its making and the expiry that Mimecast
-	// states. Mimecast keeps batches for as long. Later, the host in the URL may belong
-	// to somebody else.
+	// sealLife is how long a seal is valid after it was made, and after the expiry that
+	// Mimecast states. Mimecast keeps batches as long. Later, the host in the URL may have
+	// another owner.
 	sealLife = 7 * 24 * time.Hour
 	// expirySize is the length of the time before the URL, in seconds since 1970.
 	expirySize = 8
@@ -34,7 +34,7 @@ var errNoSecret = errors.New("there is no client secret")
 // newAEAD returns the cipher for a client secret. Each replica that has the secret gets
 // the same.
 func newAEAD(key secret.Text) (cipher.AEAD, error) {
-	if key.IsZero() { // everybody has that one
+	if key.IsZero() { // an empty secret is no secret
 		return nil, errNoSecret
 	}
 	derived, err := hkdf.Key(sha256.New, []byte(key.Reveal()), nil, label, 32)

@@ -39,8 +39,8 @@ type TransportOptions struct {
 	// Roots are the authorities to trust; nil means the system's.
 	Roots *x509.CertPool
 	// Proxy returns the corporate proxy on the way to a URL, or nil; nil means that
-	// there is none. Such a proxy resolves the names itself, so that nobody checks
-	// their addresses.
+	// there is none. Such a proxy resolves the names itself, so their addresses are not
+	// checked.
 	Proxy func(*url.URL) (*url.URL, error)
 	// DialTimeout bounds the TCP and then the TLS handshake, each; ResponseTimeout the
 	// wait for response headers; IdleTimeout the life of an unused connection. 0 means
@@ -164,8 +164,8 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return res, nil
 }
 
-// enter waits until a download from a host may begin. The func that it returns says that
-// it has ended.
+// enter waits until a download from a host may begin. Call the func that it returns when
+// the download has ended.
 func (t *Transport) enter(r *http.Request) (release func(), err error) {
 	a, places := account.Of(r.Context()), t.places(r.URL.Host)
 	ctx := r.Context()
