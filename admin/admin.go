@@ -61,10 +61,10 @@ type TokenState struct {
 	FetchedAt   time.Time `json:"fetched_at,omitzero"`
 	Expiry      time.Time `json:"expiry,omitzero"`
 	NextRenewal time.Time `json:"next_renewal,omitzero"`
-	// LastError is why the last token request failed, without a secret; empty after
-	// one that succeeded. Refused says that Mimecast does
-	// not accept the credentials, FailedAt when that was, RetryAt when the
-	// next request is due, Failures how many failed in a row.
+	// LastError is why the last token request failed, without a secret; empty after one
+	// that succeeded. Refused says that Mimecast does not accept the credentials, FailedAt
+	// when that was, RetryAt when the next request is due, Failures how many failed in a
+	// row.
 	LastError string    `json:"last_error,omitempty"`
 	Refused   bool      `json:"refused,omitempty"`
 	FailedAt  time.Time `json:"failed_at,omitzero"`
@@ -162,7 +162,7 @@ func allowMethods(methods []string, f http.HandlerFunc) http.HandlerFunc {
 // maxHeaderFields is far beyond what browsers and probes send.
 const maxHeaderFields = 100
 
-// bodyTimeout is how long a client may take to send a body that nobody reads.
+// bodyTimeout is how long a client may take to send a body, which no handler reads.
 const bodyTimeout = 10 * time.Second
 
 // ServeHTTP implements http.Handler.

@@ -7,9 +7,8 @@ import (
 	"maragu.dev/gomponents/html"
 )
 
-// The page is built of nodes, which escape every text. It is no
-// template: one calls methods by their names, and a linker that does not know
-// which keeps every exported method of the whole program.
+// The page is built of nodes, which escape every text. A template would call methods by
+// name, and then the linker keeps every exported method of the program.
 
 // document is the page: the status, its requests filtered by f, the settings, and the
 // buttons.

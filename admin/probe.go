@@ -16,8 +16,8 @@ func writeOK(w http.ResponseWriter) {
 	write(w, http.StatusOK, "text/plain; charset=utf-8", []byte("ok\n"))
 }
 
-// startupTime is how long the start waits for tokens. A client then starts all the same,
-// and finds out why there is none; nothing restarts the proxy for it.
+// startupTime is how long the start waits for tokens. After that a client starts without
+// one and gets the error, and no probe restarts the proxy.
 const startupTime = time.Minute
 
 // isStarting reports whether the start still waits for tokens.
@@ -79,8 +79,8 @@ type readiness struct {
 }
 
 // readyz reports whether to send requests here: every account has held a token, and no
-// drain has begun. A later failure of the token endpoint or Mimecast does not matter, since neither a
-// restart nor another instance would fix it.
+// drain has begun. A later failure of the token endpoint or Mimecast does not matter,
+// since neither a restart nor another instance would fix it.
 func (h *handler) readyz(w http.ResponseWriter, _ *http.Request) {
 	all := h.options.Accounts()
 	state := readiness{Reasons: h.notReadyReasons(all), Token: worstAccount(all).Token, Tokens: map[string]TokenState{}, Health: h.health().Judgment}

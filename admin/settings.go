@@ -8,7 +8,7 @@ import (
 	g "maragu.dev/gomponents"
 )
 
-// defaultOrigin is the origin of a setting that nobody set.
+// defaultOrigin is the origin of a setting that is not set.
 const defaultOrigin = "default"
 
 // settingsCard lists the configuration in force: what is set, and the defaults folded.

@@ -11,7 +11,7 @@ import (
 // stable: keys may be added, none changes its meaning. No secret, token, query
 // string, header value or body is anywhere in it.
 type Status struct {
-	// Health is the one judgment. Nothing else here says how the proxy is.
+	// Health is the one judgment of how the proxy is.
 	Health event.Health `json:"health"`
 	event.Snapshot
 	// Account is the one to look at: the first whose token is not as it should be, or

@@ -7,8 +7,8 @@ import (
 	"mimecast-proxy/event"
 )
 
-// Support is the response of /api/support: what somebody who helps an operator needs to
-// know of a running proxy. It contains no secret.
+// Support is the response of /api/support: what support needs to know of a running proxy.
+// It contains no secret.
 type Support struct {
 	Version  string `json:"version"`
 	Revision string `json:"revision"`

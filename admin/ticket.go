@@ -14,8 +14,8 @@ import (
 // maxTicketErrors is how many of the last errors a ticket has.
 const maxTicketErrors = 10
 
-// ticketCard has a summary to paste into a ticket. page.js copies it; without scripts one
-// selects it.
+// ticketCard has a summary to paste into a ticket. page.js copies it; without scripts the
+// user selects it.
 func ticketCard(s *Status) g.Node {
 	return el("section", id("ticket"), class("card"), attr("aria-labelledby", "ticket-title"),
 		el("div", class("bar"),
