@@ -26,7 +26,7 @@ import (
 	"mimecast-proxy/upstream"
 )
 
-// connector tests credentials that somebody enters, and stores those that work.
+// connector tests credentials that the user enters, and stores those that work.
 type connector struct {
 	ConnectOptions
 	environ  []string // without credentials and without variables of the proxy
@@ -35,7 +35,7 @@ type connector struct {
 	bookErr  error // why the book cannot be used
 	target   target
 	previous *connection.Connection // of this profile; nil: there is none
-	known    connectpage.Input      // before anybody entered anything
+	known    connectpage.Input      // before the user entered anything
 	// notice says, before anything is asked, where the connection goes.
 	notice   string
 	manifest bytes.Buffer // of the store kubernetes

@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	// pageLifetime bounds how long the page waits for somebody.
+	// pageLifetime bounds how long the page waits for the user.
 	pageLifetime = 10 * time.Minute
 	// pageGrace bounds the wait for connections that a browser keeps for later.
 	pageGrace = time.Second

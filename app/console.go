@@ -50,7 +50,7 @@ const (
 	keyDelete     = 0x7f
 )
 
-// errInterrupted says that somebody pressed Ctrl-C, or Ctrl-D.
+// errInterrupted says that the user pressed Ctrl-C or Ctrl-D.
 var errInterrupted = errors.New("stopped")
 
 // openConsole opens a terminal for questions. Ctrl-C and the terminal's end call

@@ -204,7 +204,7 @@ func (s *instance) send(ctx context.Context, client *http.Client, what sample) e
 	return nil
 }
 
-// isFree reports whether nobody listens at a yet.
+// isFree reports whether no socket listens at a yet.
 func (p Env) isFree(ctx context.Context, a config.Address) (bool, error) {
 	if a.Network != "tcp" {
 		return true, nil

@@ -56,7 +56,7 @@ func (p Env) Run(ctx context.Context, argv []string, interception bool) error {
 	if err := rejectClients(cfg, "run serves one command"); err != nil {
 		return err
 	}
-	cfg.ShutdownDelay = 0 // nobody routes to it
+	cfg.ShutdownDelay = 0 // no load balancer routes to it
 	// Names that only the command knows.
 	cfg.Warnings = slices.DeleteFunc(cfg.Warnings, func(w string) bool { return slices.Contains(cfg.Foreign, w) })
 	s, err := p.newInstance(ctx, cfg)
