@@ -190,7 +190,7 @@ func (a *Authority) publish(dir string, roots [][]byte) error {
 	return replaceFile(bundle, a.Bundle(roots...))
 }
 
-// replaceFile writes a file that everybody may read, unless it has the text already.
+// replaceFile writes a file that every user may read, unless it has the text already.
 func replaceFile(path string, text []byte) error {
 	if before, err := os.ReadFile(path); err == nil && bytes.Equal(before, text) {
 		return nil
