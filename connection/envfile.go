@@ -36,7 +36,7 @@ func WriteEnvFile(path string, overwrite bool, c Connection, creds Credentials) 
 	return nil
 }
 
-// reserve makes an empty file, so that nobody else can make it meanwhile.
+// reserve makes an empty file, so that no other process can make it meanwhile.
 func reserve(path string) error {
 	file, err := os.OpenFile(filepath.Clean(path), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if errors.Is(err, fs.ErrExist) {
