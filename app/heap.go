@@ -40,8 +40,8 @@ func collectorPercent(live uint64) int {
 const (
 	// A proxy that allocates less than little bytes within quiet is idle: probes
 	// and scrapes take no more.
-	quiet  = 10 * time.Second
-	little = 1 << 20
+	quiet  = 4 * time.Second
+	little = 512 << 10
 	// worthwhile is how many bytes of garbage are worth a collection.
 	worthwhile = 2 << 20
 )

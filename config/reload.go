@@ -116,11 +116,15 @@ type Watcher struct {
 // Run checks the files every 2 s, and at once after a receive from reread, until ctx
 // ends. Call it once.
 func (w *Watcher) Run(ctx context.Context, reread <-chan struct{}) {
-	tick := time.NewTicker(checkInterval)
-	defer tick.Stop()
+	var due <-chan time.Time // never, without files
+	if len(w.Files) > 0 {
+		tick := time.NewTicker(checkInterval)
+		defer tick.Stop()
+		due = tick.C
+	}
 	for {
 		select {
-		case <-tick.C:
+		case <-due:
 		case <-reread:
 			for _, f := range w.Files {
 				f.state().last = time.Time{}

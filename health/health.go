@@ -37,8 +37,9 @@ import (
 const (
 	// judgeEvery is how often a running monitor judges without being asked.
 	judgeEvery = time.Second
-	// idleSeconds is its interval while the proxy is idle, so that memory is given back.
-	idleSeconds = 10
+	// judgeIdle is the same for an idle proxy, which is to sleep and to give its memory
+	// back, until a request ends.
+	judgeIdle = 10 * time.Second
 	// maxHistory bounds what is remembered of changes.
 	maxHistory = 50
 )
@@ -78,6 +79,9 @@ type Monitor struct {
 	facts func() Facts
 	start time.Time
 	state atomic.Value // event.HealthState: the last judgment's
+
+	// recorded says that a request has ended; its capacity is 1.
+	recorded chan struct{}
 
 	// judging is held while the facts are read and judged, so that no judgment is of older
 	// facts than the one before it.
@@ -122,7 +126,7 @@ type begun struct {
 // New returns a Monitor that reads the facts when it judges. now is when the proxy started.
 func New(now time.Time, facts func() Facts) *Monitor {
 	m := &Monitor{
-		facts: facts, start: now, accounts: make(map[string]*tally), clients: make(map[string]*tally), scopes: make(map[scopeKey]scope),
+		facts: facts, start: now, recorded: make(chan struct{}, 1), accounts: make(map[string]*tally), clients: make(map[string]*tally), scopes: make(map[scopeKey]scope),
 		overall: begun{HealthChange: event.HealthChange{At: now, State: event.HealthOK}},
 	}
 	m.state.Store(event.HealthOK)
@@ -131,12 +135,21 @@ func New(now time.Time, facts func() Facts) *Monitor {
 
 // Record notes how a request ended. It is quick, and safe for concurrent use.
 func (m *Monitor) Record(o event.Outcome) {
+	defer m.wake()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.ended++
 	m.tally(m.accounts, cmp.Or(o.Account, account.Default)).record(o)
 	if o.Client != "" {
 		m.tally(m.clients, o.Client).record(o)
+	}
+}
+
+// wake ends the sleep of Run.
+func (m *Monitor) wake() {
+	select {
+	case m.recorded <- struct{}{}:
+	default: // it has been told already
 	}
 }
 
@@ -156,29 +169,38 @@ func (m *Monitor) State() event.HealthState { return m.state.Load().(event.Healt
 // Run judges until ctx ends, and calls changed for each change: every second, and every
 // ten if all is well and no request ends.
 func (m *Monitor) Run(ctx context.Context, changed func(event.Health)) {
-	tick := time.NewTicker(judgeEvery)
-	defer tick.Stop()
 	var ended uint64
-	for seconds := 0; ; seconds++ {
+	for {
+		m.Health()
 		m.mu.Lock()
-		idle := m.ended == ended && m.overall.State == event.HealthOK
-		ended = m.ended
-		m.mu.Unlock()
-		if !idle || seconds%idleSeconds == 0 {
-			m.Health()
-		}
-		m.mu.Lock()
-		all := m.changed
-		m.changed = nil
+		all, idle := m.changed, m.ended == ended && m.overall.State == event.HealthOK
+		m.changed, ended = nil, m.ended
 		m.mu.Unlock()
 		for _, h := range all {
 			changed(h)
 		}
+		if idle && !m.awaitRequest(ctx) {
+			continue
+		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-time.After(judgeEvery):
 		}
+	}
+}
+
+// awaitRequest waits until a request ends, and reports whether one did within judgeIdle.
+func (m *Monitor) awaitRequest(ctx context.Context) bool {
+	timer := time.NewTimer(judgeIdle)
+	defer timer.Stop()
+	select {
+	case <-m.recorded:
+		return true
+	case <-ctx.Done():
+		return true
+	case <-timer.C:
+		return false
 	}
 }
 
