@@ -149,7 +149,7 @@ func (m *Monitor) Record(o event.Outcome) {
 func (m *Monitor) wake() {
 	select {
 	case m.recorded <- struct{}{}:
-	default: // it has been told already
+	default: // Run has that from another request
 	}
 }
 
