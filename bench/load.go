@@ -36,13 +36,18 @@ func dial(ctx context.Context, address string, request []byte, body int64) (*cli
 	return &client{conn: conn, in: bufio.NewReaderSize(conn, 64<<10), request: request, body: body}, nil
 }
 
-func get(size int64) []byte {
-	return fmt.Appendf(nil, "GET /bytes/%d HTTP/1.1\r\nHost: localhost\r\nUser-Agent: bench\r\nAccept: */*\r\n\r\n", size)
+func get(size int64) []byte { return getFrom(fmt.Sprintf("/bytes/%d", size)) }
+
+// getFrom asks for a path.
+func getFrom(path string) []byte {
+	return fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: localhost\r\nUser-Agent: bench\r\nAccept: */*\r\n\r\n", path)
 }
 
 func post(size int64) []byte {
 	return fmt.Appendf(nil, "POST /sink HTTP/1.1\r\nHost: localhost\r\nUser-Agent: bench\r\nContent-Length: %d\r\n\r\n", size)
 }
+
+var errNotServed = errors.New("clients without a response within a minute")
 
 var errUnexpectedResponse = errors.New("not the expected response")
 
@@ -91,18 +96,22 @@ type load struct {
 	body        int64
 	connections int
 	rate        float64 // requests a second; 0: as many as can be
+	requests    int64   // in all, within duration; 0: no bound
 	warmup      time.Duration
 	duration    time.Duration
+	steady      bool // see runSteadily
 }
 
 // sample is how that went.
 type sample struct {
-	Requests  int64
-	Errors    int64
-	Bytes     int64
-	Duration  time.Duration
-	failure   error           // one of the errors
-	latencies []time.Duration // sorted; with a rate only
+	Requests int64
+	Errors   int64
+	// Reconnects are connections that ended without a response; of runSteadily alone.
+	Reconnects int64
+	Bytes      int64
+	Duration   time.Duration
+	failure    error           // one of the errors
+	latencies  []time.Duration // sorted; with a rate only
 }
 
 func (s sample) percentile(p float64) time.Duration {
@@ -115,6 +124,9 @@ func (s sample) percentile(p float64) time.Duration {
 // run opens the connections, warms the proxy up, calls measure for the part
 // that counts, and returns what happened in it.
 func (l load) run(ctx context.Context, measure func(part func())) (sample, error) {
+	if l.steady {
+		return l.runSteadily(ctx, measure)
+	}
 	clients := make([]*client, l.connections)
 	for i := range clients {
 		c, err := l.connect(ctx)
@@ -124,12 +136,109 @@ func (l load) run(ctx context.Context, measure func(part func())) (sample, error
 		defer func() { _ = c.conn.Close() }()
 		clients[i] = c
 	}
-	if warm := l.runFor(clients, l.warmup, l.warmup/2); warm.Errors > 0 {
+	warming := l
+	warming.requests = 0
+	if warm := warming.runFor(clients, l.warmup, l.warmup/2); warm.Errors > 0 {
 		return warm, fmt.Errorf("%d errors while warming up, such as: %w", warm.Errors, warm.failure)
 	}
 	var s sample
 	measure(func() { s = l.runFor(clients, l.duration, 0) })
 	return s, nil
+}
+
+// runSteadily is like run for more connections than the proxy keeps idle: the clients
+// begin one after another within the warm-up, never pause together, and connect again if
+// a kept connection was closed. Only what ends while it is measured counts.
+func (l load) runSteadily(ctx context.Context, measure func(part func())) (s sample, err error) {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	var all sync.WaitGroup
+	steady := steadyLoad{load: l}
+	for i := range l.connections {
+		all.Go(func() {
+			if sleep(ctx, l.warmup/2*time.Duration(i)/time.Duration(l.connections)) == nil {
+				steady.loop(ctx)
+			}
+		})
+	}
+	if err := errors.Join(sleep(ctx, l.warmup), steady.awaitAll(ctx)); err != nil {
+		return s, err
+	}
+	measure(func() {
+		began := time.Now()
+		steady.counting.Store(true)
+		err = sleep(ctx, l.duration)
+		steady.counting.Store(false)
+		s.Duration = time.Since(began)
+	})
+	stop()
+	all.Wait()
+	s.Requests, s.Bytes, s.Errors, s.Reconnects = steady.requests.Load(), steady.bytes.Load(), steady.rejected.Load(), steady.reconnects.Load()
+	if failure, ok := steady.failure.Load().(error); ok {
+		s.failure = failure
+	}
+	return s, err
+}
+
+// steadyLoad is what the clients of runSteadily share.
+type steadyLoad struct {
+	load
+	counting                              atomic.Bool
+	served                                atomic.Int64 // clients that have had a response
+	requests, bytes, rejected, reconnects atomic.Int64
+	failure                               atomic.Value
+}
+
+// awaitAll waits until each client has had a response.
+func (l *steadyLoad) awaitAll(ctx context.Context) error {
+	for range 600 {
+		if int(l.served.Load()) == l.connections {
+			return nil
+		}
+		if err := sleep(ctx, 100*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("%w: %d of %d had one", errNotServed, l.served.Load(), l.connections)
+}
+
+// loop has one client ask until ctx ends.
+func (l *steadyLoad) loop(ctx context.Context) {
+	var c *client
+	var once sync.Once
+	defer func() {
+		if c != nil {
+			_ = c.conn.Close()
+		}
+	}()
+	for ctx.Err() == nil {
+		if c == nil {
+			var err error
+			if c, err = l.connect(ctx); err != nil {
+				_ = sleep(ctx, 10*time.Millisecond)
+				continue
+			}
+		}
+		n, err := c.do()
+		if err == nil {
+			once.Do(func() { l.served.Add(1) })
+		}
+		switch counting := l.counting.Load(); {
+		case errors.Is(err, errUnexpectedResponse):
+			l.rejected.Add(1)
+			l.failure.Store(err)
+			return
+		case err != nil:
+			_ = c.conn.Close()
+			c = nil
+			if counting {
+				l.reconnects.Add(1)
+			}
+		case counting:
+			l.requests.Add(1)
+			l.bytes.Add(n + c.body)
+		}
+	}
 }
 
 // connect opens one connection.
@@ -152,7 +261,7 @@ func (l load) runFor(clients []*client, length, ramp time.Duration) sample {
 	due := func() (time.Time, bool) {
 		if l.rate == 0 {
 			now := time.Now()
-			return now, now.Sub(began) < length
+			return now, now.Sub(began) < length && (l.requests == 0 || next.Add(1) <= l.requests)
 		}
 		at := time.Duration(float64(next.Add(1)-1) / l.rate * float64(time.Second))
 		time.Sleep(time.Until(began.Add(at)))
@@ -174,6 +283,10 @@ func (l load) runFor(clients []*client, length, ramp time.Duration) sample {
 	}
 	all.Wait()
 	s.Duration = time.Since(began)
+	return s.sorted()
+}
+
+func (s sample) sorted() sample {
 	slices.Sort(s.latencies)
 	return s
 }

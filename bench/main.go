@@ -41,12 +41,19 @@ func run(ctx context.Context) error {
 		binary   = flag.String("binary", "", "the proxy's binary; built if it is empty")
 		with     = flag.String("with", "", "another build of the proxy to measure beside it")
 		subjects = flag.String("subjects", strings.Join([]string{ours, naive, nginx, haproxy}, ","), "proxies to measure; those not installed are left out")
-		only     = flag.String("only", "cost,latency,renewals,bulk,start,rest", "what to measure; curves, ways and profile only if asked for")
+		only     = flag.String("only", "cost,latency,renewals,bulk,start,rest", "what to measure; only if asked for: goals-work, goals-bulk, goals-uploads, goals-burst, ladder, settings, writes, sizing, curves, gate, profile")
 		rounds   = flag.Int("rounds", 3, "rounds, of which the median is taken")
 		length   = flag.Duration("for", 4*time.Second, "length of one measurement")
 		conns    = flag.String("connections", "1,16,64,256", "numbers of connections at which the cost is measured")
 		out      = flag.String("out", "", "folder for the plots and the report, made if need be; none: the report to standard output alone")
+		docs     = flag.String("docs", "", "folder of documents whose tables and images are replaced, such as ../docs")
+		idle     = flag.Duration("idle", time.Minute, "how long an idle proxy is watched")
+		rung     = flag.String("rung", "", "used by bench itself")
+		limits   gateLimits
 	)
+	flag.Float64Var(&limits.writes, "max-writes", .1, "writes per request beyond the naive proxy's, for gate")
+	flag.Float64Var(&limits.instructions, "max-instructions", .9, "user instructions per request in terms of the naive proxy's, for gate")
+	flag.BoolVar(&o.Quota, "quota", false, "used by bench itself")
 	flag.BoolVar(&o.HTTP2, "http2", false, "used by bench itself")
 	flag.DurationVar(&o.TokenTTL, "token-ttl", 30*time.Minute, "used by bench itself")
 	flag.DurationVar(&o.TokenDelay, "token-delay", 0, "used by bench itself")
@@ -57,6 +64,8 @@ func run(ctx context.Context) error {
 		return runUpstream(ctx, o)
 	case "naive":
 		return runNaive(ctx, proxyAddress, "https://"+upstreamAddress)
+	case "rung":
+		return runRung(ctx, *rung, *dir)
 	case "profiled":
 		return runProfiled(ctx, *dir)
 	case "":
@@ -75,8 +84,8 @@ func run(ctx context.Context) error {
 		}
 		connections = append(connections, count)
 	}
-	b := &bench{connections: connections, subjects: installed(strings.Split(*subjects, ",")), rounds: *rounds, duration: *length, binary: *binary, otherBinary: *with, report: newReport()}
-	return b.all(ctx, strings.Split(*only, ","), *out)
+	b := &bench{connections: connections, subjects: installed(strings.Split(*subjects, ",")), rounds: *rounds, duration: *length, binary: *binary, otherBinary: *with, idle: *idle, limits: limits, report: &report{rounds: *rounds}}
+	return b.all(ctx, strings.Split(*only, ","), *out, *docs)
 }
 
 // pinSelf makes this process the load, on the core that is not the proxy's.
@@ -94,7 +103,7 @@ func pinSelf() error {
 }
 
 // all prepares the ground and takes the measurements that were asked for.
-func (b *bench) all(ctx context.Context, what []string, out string) (err error) {
+func (b *bench) all(ctx context.Context, what []string, out, docs string) (err error) {
 	if b.self, err = os.Executable(); err != nil {
 		return err
 	}
@@ -122,9 +131,12 @@ func (b *bench) all(ctx context.Context, what []string, out string) (err error) 
 	if b.otherBinary != "" {
 		b.subjects = append(b.subjects, other)
 	}
+	b.findTools(ctx)
 	measurements := map[string]func(context.Context) error{
-		"cost": b.cost, "latency": b.latency, "renewals": b.renewals, "bulk": b.bulk, "start": b.start, "rest": b.idleMemory,
-		"curves": b.curves, "ways": b.measureWays, "profile": b.profile,
+		"cost": b.cost, "latency": b.latency, "renewals": b.renewals, "bulk": b.bulk, "start": b.start, "rest": b.rest,
+		"goals-work": b.goalsWork, "goals-bulk": b.goalsBulk, "goals-uploads": b.goalsUploads, "goals-burst": b.goalsBurst,
+		"ladder": b.measureLadder, "settings": b.measureSettings, "writes": b.measureWrites, "sizing": b.sizing,
+		"curves": b.curves, "gate": b.gate, "profile": b.profile,
 	}
 	for _, name := range what {
 		measure, ok := measurements[name]
@@ -137,7 +149,19 @@ func (b *bench) all(ctx context.Context, what []string, out string) (err error) 
 			break // what was measured before is worth having
 		}
 	}
-	return errors.Join(err, b.report.write(os.Stdout, out, b.subjects))
+	return errors.Join(err, b.report.write(os.Stdout, out, docs, b.subjects))
+}
+
+// findTools looks for what counts, and says what cannot be counted here.
+func (b *bench) findTools(ctx context.Context) {
+	var missing []string
+	b.counters, missing = findCounters(ctx)
+	if len(missing) > 0 {
+		fmt.Fprintln(os.Stderr, "not measured, since perf cannot count it here:", strings.Join(missing, ", "))
+	}
+	if b.strace = hasStrace(ctx); !b.strace {
+		fmt.Fprintln(os.Stderr, "not measured, since strace is not installed or may not trace: writes by destination")
+	}
 }
 
 // build compiles the proxy as a release is.

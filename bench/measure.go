@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -19,10 +20,20 @@ const (
 )
 
 // protocols are those to the upstream. nginx speaks HTTP/1.1 in either.
-var protocols = []struct {
+var protocols = []protocol{{"HTTP/2", true}, {"HTTP/1.1", false}}
+
+type protocol struct {
 	name  string
 	http2 bool
-}{{"HTTP/2", true}, {"HTTP/1.1", false}}
+}
+
+// id is part of a section's.
+func (p protocol) id() string {
+	if p.http2 {
+		return "http2"
+	}
+	return "http1"
+}
 
 // measured is what a load cost.
 type measured struct {
@@ -32,15 +43,24 @@ type measured struct {
 }
 
 // measureLoad starts a proxy, puts a load on it and stops it.
-func (b *bench) measureLoad(ctx context.Context, name string, http2 bool, l load) (m measured, err error) {
-	p, err := b.startProxy(ctx, name, http2)
+func (b *bench) measureLoad(ctx context.Context, name string, http2 bool, l load) (measured, error) {
+	p, err := b.startProxy(ctx, launch{name: name, http2: http2})
 	if err != nil {
-		return m, err
+		return measured{}, err
 	}
 	defer p.stop()
+	l.address = proxyAddress
+	m, err := p.measure(ctx, l)
+	if err != nil {
+		err = fmt.Errorf("%s: %w", name, err)
+	}
+	return m, err
+}
+
+// measure puts a load on a proxy.
+func (p *process) measure(ctx context.Context, l load) (m measured, err error) {
 	m.idle = p.memory("VmRSS")
 	p.resetPeak()
-	l.address = proxyAddress
 	m.sample, err = l.run(ctx, func(part func()) {
 		before := p.cpu()
 		part()
@@ -48,7 +68,7 @@ func (b *bench) measureLoad(ctx context.Context, name string, http2 bool, l load
 	})
 	m.loaded = p.memory("VmHWM")
 	if err == nil && m.Errors > 0 {
-		err = fmt.Errorf("%s: %d of %d requests got no response: %w", name, m.Errors, m.Requests+m.Errors, m.failure)
+		err = fmt.Errorf("%d of %d requests got no response: %w", m.Errors, m.Requests+m.Errors, m.failure)
 	}
 	return m, err
 }
@@ -78,8 +98,8 @@ const longTokenTTL = 30 * time.Minute
 // cost is CPU per request and throughput, at several numbers of connections.
 func (b *bench) cost(ctx context.Context) error {
 	for _, proto := range protocols {
-		s := b.report.section("Small answers, upstream over "+proto.name,
-			"Answers of 1 KiB, as many as can be. CPU is the proxy's own, per request.")
+		s := b.report.section("cost-"+proto.id(), "Small responses, upstream over "+proto.name,
+			"Responses of 1 KiB, at full load. CPU is the CPU time of the proxy process per request.")
 		for _, connections := range b.connections {
 			err := b.measureEach(ctx, upstreamOptions{HTTP2: proto.http2, TokenTTL: longTokenTTL}, b.subjects, func(name string) error {
 				m, err := b.measureLoad(ctx, name, proto.http2, load{request: get(smallResponse), connections: connections, warmup: b.duration / 4, duration: b.duration})
@@ -91,10 +111,10 @@ func (b *bench) cost(ctx context.Context) error {
 					at = ", 1 connection"
 				}
 				s.add("CPU per request"+at, "µs", name, float64(m.cpu.Nanoseconds())/1e3/float64(m.Requests))
-				s.add("requests a second"+at, "", name, float64(m.Requests)/m.Duration.Seconds())
+				s.add("requests per second"+at, "", name, float64(m.Requests)/m.Duration.Seconds())
 				if connections == 64 {
 					s.add("resident, just started", "MiB", name, float64(m.idle)/mebibyte)
-					s.add("resident, most under load"+at, "MiB", name, float64(m.loaded)/mebibyte)
+					s.add("resident, peak under load"+at, "MiB", name, float64(m.loaded)/mebibyte)
 				}
 				return nil
 			})
@@ -106,13 +126,11 @@ func (b *bench) cost(ctx context.Context) error {
 	return nil
 }
 
-const fixedRate = 1000
-
 // latency is what a proxy adds at a fixed rate.
 func (b *bench) latency(ctx context.Context) error {
 	for _, proto := range protocols {
-		s := b.report.section(fmt.Sprintf("Latency at %d requests a second, upstream over %s", fixedRate, proto.name),
-			"Answers of 1 KiB over 64 connections. Each request has its time, whatever became of those before it, and its latency counts from then.")
+		s := b.report.section("latency-"+proto.id(), fmt.Sprintf("Latency at %d requests per second, upstream over %s", fixedRate, proto.name),
+			"Responses of 1 KiB over 64 connections. Each request has a scheduled time, and its latency counts from then.")
 		err := b.measureEach(ctx, upstreamOptions{HTTP2: proto.http2, TokenTTL: longTokenTTL}, append([]string{direct}, b.subjects...), func(name string) error {
 			return b.addPercentiles(ctx, s, "", name, proto.http2, 2*b.duration)
 		})
@@ -149,8 +167,8 @@ func (b *bench) addPercentiles(ctx context.Context, s *section, label, name stri
 
 // renewals is the same while tokens are renewed, and while they are not.
 func (b *bench) renewals(ctx context.Context) error {
-	s := b.report.section(fmt.Sprintf("Latency at %d requests a second across renewals", fixedRate),
-		"As above over HTTP/2, for longer. With renewals a token lives 15 s and a token request takes 500 ms.")
+	s := b.report.section("renewals", fmt.Sprintf("Latency at %d requests per second across renewals", fixedRate),
+		"As above over HTTP/2, for longer. In the run with renewals, a token lives 15 s and a token request takes 500 ms.")
 	names := slices.DeleteFunc(slices.Clone(b.subjects), func(n string) bool { return n == nginx || n == haproxy })
 	length := max(45*time.Second, b.duration)
 	rounds := b.rounds
@@ -173,14 +191,16 @@ func (b *bench) renewals(ctx context.Context) error {
 // idleTime is how long a proxy has had nothing to do when it counts as idle.
 const idleTime = 25 * time.Second
 
-// idleMemory is what is resident before there is any work, and after it.
-func (b *bench) idleMemory(ctx context.Context) error {
-	s := b.report.section("At rest", fmt.Sprintf("Resident %v after the first answer, and as long after the last of as many as could be over 64 connections.", idleTime))
+// rest is what an idle proxy takes: memory before there is any work and after it, and
+// what it does by timers.
+func (b *bench) rest(ctx context.Context) error {
+	s := b.report.section("rest", "At rest", fmt.Sprintf("Resident memory %v after the first response, and %[1]v after full load over 64 connections. Then each proxy is watched for %v: wake-ups are the context switches of all its threads, and CPU time is extrapolated to a day.", idleTime, b.idle))
+	s.goals = map[string]goal{"resident, idle after work": {atMost, 16}, "wake-ups per second": {atMost, 5}}
 	rounds := b.rounds
 	b.rounds = 1
 	defer func() { b.rounds = rounds }()
 	return b.measureEach(ctx, upstreamOptions{HTTP2: true, TokenTTL: longTokenTTL}, b.subjects, func(name string) error {
-		p, err := b.startProxy(ctx, name, true)
+		p, err := b.startProxy(ctx, launch{name: name, http2: true})
 		if err != nil {
 			return err
 		}
@@ -188,7 +208,7 @@ func (b *bench) idleMemory(ctx context.Context) error {
 		if err := sleep(ctx, idleTime); err != nil {
 			return err
 		}
-		s.add("idle from the start", "MiB", name, float64(p.memory("VmRSS"))/mebibyte)
+		s.add("resident, idle from the start", "MiB", name, float64(p.memory("VmRSS"))/mebibyte)
 		l := load{address: proxyAddress, request: get(smallResponse), connections: 64, duration: b.duration}
 		if _, err := l.run(ctx, func(part func()) { part() }); err != nil {
 			return err
@@ -196,9 +216,23 @@ func (b *bench) idleMemory(ctx context.Context) error {
 		if err := sleep(ctx, idleTime); err != nil {
 			return err
 		}
-		s.add("idle after work", "MiB", name, float64(p.memory("VmRSS"))/mebibyte)
-		return nil
+		s.add("resident, idle after work", "MiB", name, float64(p.memory("VmRSS"))/mebibyte)
+		return b.addIdle(ctx, s, name, p)
 	})
+}
+
+// addIdle watches an idle proxy.
+func (b *bench) addIdle(ctx context.Context, s *section, name string, p *process) error {
+	cpu, switches, began := p.cpu(), p.switches(), time.Now()
+	if err := sleep(ctx, b.idle); err != nil {
+		return err
+	}
+	cpu, switches = p.cpu()-cpu, p.switches()-switches
+	took := time.Since(began)
+	s.add("wake-ups per second", "", name, float64(switches)/took.Seconds())
+	s.add("CPU time per day", "s", name, cpu.Seconds()*float64(24*time.Hour)/float64(took))
+	s.add("resident, at the end", "MiB", name, float64(p.memory("VmRSS"))/mebibyte)
+	return nil
 }
 
 func sleep(ctx context.Context, d time.Duration) error {
@@ -213,25 +247,9 @@ func sleep(ctx context.Context, d time.Duration) error {
 // bulk is 1 GiB in one response, and in one request.
 func (b *bench) bulk(ctx context.Context) error {
 	for _, proto := range protocols {
-		s := b.report.section("1 GiB either way, upstream over "+proto.name, "One connection, one request. Memory is the most that was resident, less what was resident idle.")
+		s := b.report.section("bulk-"+proto.id(), "1 GiB either way, upstream over "+proto.name, "One connection, one request. Memory is the peak resident memory minus the idle resident memory.")
 		err := b.measureEach(ctx, upstreamOptions{HTTP2: proto.http2, TokenTTL: longTokenTTL}, b.subjects, func(name string) error {
-			for _, way := range []struct {
-				name string
-				load
-			}{
-				{"down", load{request: get(gibibyte), connections: 1}},
-				{"up", load{request: post(gibibyte), body: gibibyte, connections: 1}},
-			} {
-				way.duration = time.Millisecond // one request begins within it
-				m, err := b.measureLoad(ctx, name, proto.http2, way.load)
-				if err != nil {
-					return err
-				}
-				s.add(way.name+", throughput", "MiB/s", name, float64(m.Bytes)/mebibyte/m.Duration.Seconds())
-				s.add(way.name+", CPU per MiB", "µs", name, float64(m.cpu.Microseconds())/(float64(m.Bytes)/mebibyte))
-				s.add(way.name+", memory", "MiB", name, float64(m.loaded-m.idle)/mebibyte)
-			}
-			return nil
+			return b.addBulk(ctx, s, name, proto.http2, "")
 		})
 		if err != nil {
 			return err
@@ -240,20 +258,41 @@ func (b *bench) bulk(ctx context.Context) error {
 	return nil
 }
 
+// addBulk adds both ways, under a label.
+func (b *bench) addBulk(ctx context.Context, s *section, name string, http2 bool, label string) error {
+	for _, way := range []struct {
+		name string
+		load
+	}{
+		{"down", load{request: get(gibibyte), connections: 1}},
+		{"up", load{request: post(gibibyte), body: gibibyte, connections: 1}},
+	} {
+		way.duration = time.Millisecond // one request begins within it
+		m, err := b.measureLoad(ctx, name, http2, way.load)
+		if err != nil {
+			return err
+		}
+		s.add(way.name+label+", throughput", "MiB/s", name, float64(m.Bytes)/mebibyte/m.Duration.Seconds())
+		s.add(way.name+label+", CPU per MiB", "µs", name, float64(m.cpu.Microseconds())/(float64(m.Bytes)/mebibyte))
+		s.add(way.name+label+", memory", "MiB", name, float64(m.loaded-m.idle)/mebibyte)
+	}
+	return nil
+}
+
 // start is the time from exec to the first response, the token included, and the
 // size of what is executed.
 func (b *bench) start(ctx context.Context) error {
-	s := b.report.section("Start", "From exec to the end of the first proxied answer, the token included; a port that does not listen yet is asked again every 100 µs.")
+	s := b.report.section("start", "Start", "From exec to the end of the first proxied response, token request included. The client retries every 100 µs until the port listens.")
 	rounds := b.rounds
 	b.rounds = 10
 	defer func() { b.rounds = rounds }()
 	return b.measureEach(ctx, upstreamOptions{HTTP2: true, TokenTTL: longTokenTTL}, b.subjects, func(name string) error {
 		began := time.Now()
-		p, err := b.startProxy(ctx, name, true)
+		p, err := b.startProxy(ctx, launch{name: name, http2: true})
 		if err != nil {
 			return err
 		}
-		s.add("first answer", "ms", name, float64(time.Since(began).Microseconds())/1e3)
+		s.add("first response", "ms", name, float64(time.Since(began).Microseconds())/1e3)
 		p.stop()
 		if name == ours {
 			info, err := os.Stat(b.binary)
@@ -273,31 +312,61 @@ func (b *bench) curves(ctx context.Context) error {
 		return err
 	}
 	defer up.stop()
-	cpu, memory := b.report.curve("connections", "connections", "CPU per request, µs"), b.report.curve("memory", "connections", "resident, MiB")
+	return errors.Join(b.curveOfConnections(ctx), b.curveOfSizes(ctx), b.curveOfUploads(ctx))
+}
+
+const (
+	cpuPerRequest = "CPU per request, µs"
+	cpuPerMiB     = "CPU per MiB, µs"
+	residentPeak  = "peak resident, MiB"
+	reconnects    = "reconnections"
+)
+
+func (b *bench) curveOfConnections(ctx context.Context) error {
+	s := b.report.section("curve-connections", "By connections", "Responses of 1 KiB, at full load. Reconnections are of clients whose connection the proxy closed between two requests.")
+	s.names = []string{cpuPerRequest, residentPeak, reconnects}
+	cpu, memory := b.report.curve("connections", "connections", cpuPerRequest), b.report.curve("memory", "connections", residentPeak)
 	for _, n := range []int{1, 10, 100, 1000, 10_000} {
-		m, err := b.measureLoad(ctx, ours, true, load{request: get(smallResponse), connections: n, warmup: b.duration, duration: b.duration})
+		m, err := b.measureLoad(ctx, ours, true, load{request: get(smallResponse), connections: n, warmup: 2 * b.duration, duration: b.duration, steady: true})
 		if err != nil {
 			return err
 		}
-		cpu.add(float64(n), float64(m.cpu.Nanoseconds())/1e3/float64(m.Requests))
-		memory.add(float64(n), float64(m.loaded)/mebibyte)
+		label := fmt.Sprintf("%d connections", n)
+		s.add(label, "", cpuPerRequest, cpu.add(float64(n), float64(m.cpu.Nanoseconds())/1e3/float64(m.Requests)))
+		s.add(label, "", residentPeak, memory.add(float64(n), float64(m.loaded)/mebibyte))
+		s.add(label, "", reconnects, float64(m.Reconnects))
 	}
-	perByte, most := b.report.curve("sizes", "answer, KiB", "CPU per MiB, µs"), b.report.curve("sizes-memory", "answer, KiB", "resident, MiB")
+	return nil
+}
+
+func (b *bench) curveOfSizes(ctx context.Context) error {
+	s := b.report.section("curve-sizes", "By size", "Four responses at a time.")
+	s.names = []string{cpuPerMiB, residentPeak}
+	cpu, memory := b.report.curve("sizes", "response, KiB", cpuPerMiB), b.report.curve("sizes-memory", "response, KiB", residentPeak)
 	for size := int64(1 << 10); size <= gibibyte; size <<= 5 {
 		m, err := b.measureLoad(ctx, ours, true, load{request: get(size), connections: 4, warmup: b.duration / 4, duration: b.duration})
 		if err != nil {
 			return err
 		}
-		perByte.add(float64(size>>10), float64(m.cpu.Microseconds())/(float64(m.Bytes)/mebibyte))
-		most.add(float64(size>>10), float64(m.loaded)/mebibyte)
+		label := fmt.Sprintf("%d KiB", size>>10)
+		s.add(label, "", cpuPerMiB, cpu.add(float64(size>>10), float64(m.cpu.Microseconds())/(float64(m.Bytes)/mebibyte)))
+		s.add(label, "", residentPeak, memory.add(float64(size>>10), float64(m.loaded)/mebibyte))
 	}
-	uploads := b.report.curve("uploads", "concurrent uploads of 1 MiB", "resident, MiB")
+	return nil
+}
+
+func (b *bench) curveOfUploads(ctx context.Context) error {
+	s := b.report.section("curve-uploads", "By uploads", "Uploads of 1 MiB, again and again.")
+	s.names = []string{residentPeak, reconnects}
+	memory := b.report.curve("uploads", "concurrent uploads of 1 MiB", residentPeak)
 	for _, n := range []int{1, 10, 100, 1000} {
-		m, err := b.measureLoad(ctx, ours, true, load{request: post(mebibyte), body: mebibyte, connections: n, duration: b.duration})
+		m, err := b.measureLoad(ctx, ours, true, load{request: post(mebibyte), body: mebibyte, connections: n, warmup: b.duration, duration: 2 * b.duration, steady: true})
 		if err != nil {
 			return err
 		}
-		uploads.add(float64(n), float64(m.loaded)/mebibyte)
+		label := fmt.Sprintf("%d uploads", n)
+		s.add(label, "", residentPeak, memory.add(float64(n), float64(m.loaded)/mebibyte))
+		s.add(label, "", reconnects, float64(m.Reconnects))
 	}
 	return nil
 }

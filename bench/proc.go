@@ -104,6 +104,25 @@ func (p *process) cpu() time.Duration {
 	return sum
 }
 
+// switches returns how often the threads of the tree have given the processor up, or had
+// to: each is a wake-up.
+func (p *process) switches() int64 {
+	var sum int64
+	for _, pid := range p.pids() {
+		tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
+		for _, task := range tasks {
+			data, _ := os.ReadFile(task)
+			for l := range strings.Lines(string(data)) {
+				if _, value, ok := strings.Cut(l, "ctxt_switches:"); ok {
+					n, _ := strconv.ParseInt(strings.TrimSpace(value), 10, 64)
+					sum += n
+				}
+			}
+		}
+	}
+	return sum
+}
+
 // memory returns a line of /proc/PID/status, summed over the tree, in bytes:
 // VmRSS is what is resident, VmHWM the most that ever was.
 func (p *process) memory(line string) int64 {

@@ -53,7 +53,7 @@ func (b *bench) profiled(ctx context.Context, path string) error {
 		return err
 	}
 	defer p.stop()
-	if err := b.awaitResponse(ctx); err != nil {
+	if err := b.awaitResponse(ctx, launch{}); err != nil {
 		return fmt.Errorf("%w; it said: %s", err, p.output())
 	}
 	for _, l := range []load{

@@ -1,7 +1,7 @@
 package main
 
 import (
-	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"time"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
@@ -20,14 +21,15 @@ import (
 type report struct {
 	sections []*section
 	curves   []*curve
+	rounds   int
 }
-
-func newReport() *report { return &report{} }
 
 // section is a table of medians, a column for each proxy.
 type section struct {
-	title, note string
-	rows        []*row
+	id, title, note string
+	rows            []*row
+	goals           map[string]goal // by label
+	names           []string        // the columns, if not the subjects'
 }
 
 type row struct {
@@ -41,21 +43,24 @@ type curve struct {
 	points     plotter.XYs
 }
 
-func (r *report) section(title, note string) *section {
+func (r *report) section(id, title, note string) *section {
 	fmt.Fprintln(os.Stderr, "measuring:", title) // it takes minutes
-	s := &section{title: title, note: note}
+	s := &section{id: id, title: title, note: note}
 	r.sections = append(r.sections, s)
 	return s
 }
 
 func (r *report) curve(name, x, y string) *curve {
-	fmt.Fprintln(os.Stderr, "measuring:", name)
 	c := &curve{name: name, x: x, y: y}
 	r.curves = append(r.curves, c)
 	return c
 }
 
-func (c *curve) add(x, y float64) { c.points = append(c.points, plotter.XY{X: x, Y: y}) }
+// add returns y.
+func (c *curve) add(x, y float64) float64 {
+	c.points = append(c.points, plotter.XY{X: x, Y: y})
+	return y
+}
 
 func (s *section) add(label, unit, name string, value float64) {
 	i := slices.IndexFunc(s.rows, func(r *row) bool { return r.label == label })
@@ -72,17 +77,47 @@ func median(values []float64) float64 {
 	return sorted[len(sorted)/2]
 }
 
-// write prints the tables, and puts them with the plots into the folder, if one
-// is named.
-func (r *report) write(w io.Writer, folder string, subjects []string) error {
-	var text bytes.Buffer
-	r.tables(&text, subjects)
-	if _, err := w.Write(text.Bytes()); err != nil || folder == "" {
+// blocks returns each table in Markdown, by its ID.
+func (r *report) blocks(subjects []string) (ids []string, blocks map[string]string) {
+	blocks = map[string]string{}
+	for _, s := range r.sections {
+		ids = append(ids, s.id)
+		blocks[s.id] = s.table(subjects) + "\n" + r.origin()
+	}
+	return ids, blocks
+}
+
+// origin says on what and when it was measured.
+func (r *report) origin() string {
+	return fmt.Sprintf("Measured: %s, %s, %s/%s, %d cores, %s, `-rounds %d`.\n", time.Now().UTC().Format(time.DateOnly), runtime.Version(), runtime.GOOS, runtime.GOARCH, cores(), processor(), r.rounds)
+}
+
+// write prints the tables, draws the plots into a folder, and replaces the tables in the
+// documents of another folder and the plots beneath it, if they are named.
+func (r *report) write(w io.Writer, plots, docs string, subjects []string) error {
+	var text strings.Builder
+	ids, blocks := r.blocks(subjects)
+	for _, id := range ids {
+		fmt.Fprintf(&text, "<!-- bench: %s -->\n%s\n", id, blocks[id])
+	}
+	if _, err := io.WriteString(w, text.String()); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(folder, "report.md"), text.Bytes(), 0o644); err != nil {
-		return err
+	if plots != "" {
+		if err := os.WriteFile(filepath.Join(plots, "report.md"), []byte(text.String()), 0o644); err != nil {
+			return err
+		}
+		if err := r.draw(plots, subjects); err != nil {
+			return err
+		}
 	}
+	if docs == "" {
+		return nil
+	}
+	return errors.Join(r.draw(filepath.Join(docs, "images"), subjects), replaceBlocks(docs, blocks))
+}
+
+func (r *report) draw(folder string, subjects []string) error {
 	for _, c := range r.curves {
 		if err := c.draw(folder); err != nil {
 			return err
@@ -91,25 +126,44 @@ func (r *report) write(w io.Writer, folder string, subjects []string) error {
 	return r.bars(folder, subjects)
 }
 
-func (r *report) tables(w *bytes.Buffer, subjects []string) {
-	fmt.Fprintf(w, "%s, %s/%s, %s\n", runtime.Version(), runtime.GOOS, runtime.GOARCH, processor())
-	for _, s := range r.sections {
-		columns := s.columns(subjects)
-		fmt.Fprintf(w, "\n### %s\n\n%s In parentheses: times the naive proxy's.\n\n| | %s |\n|---|%s\n", s.title, s.note, strings.Join(columns, " | "), strings.Repeat("---:|", len(columns)))
-		for _, row := range s.rows {
-			fmt.Fprintf(w, "| %s |", row.title())
-			for _, c := range columns {
-				fmt.Fprintf(w, " %s |", row.cell(c))
-			}
-			fmt.Fprintln(w)
-		}
+// table is the section in Markdown.
+func (s *section) table(subjects []string) string {
+	var w strings.Builder
+	columns := s.columns(subjects)
+	note := s.note
+	if slices.Contains(columns, naive) && s.goals == nil {
+		note += " In parentheses: relative to the naive proxy."
 	}
-	for _, c := range r.curves {
-		fmt.Fprintf(w, "\n### %s\n\n| %s | %s |\n|---:|---:|\n", c.name, c.x, c.y)
-		for _, p := range c.points {
-			fmt.Fprintf(w, "| %s | %s |\n", number(p.X), number(p.Y))
-		}
+	heads := columns
+	if s.goals != nil {
+		heads = append(slices.Clone(columns), "compared", "goal", "met")
 	}
+	fmt.Fprintf(&w, "%s\n\n| | %s |\n|---|%s\n", note, strings.Join(heads, " | "), strings.Repeat("---:|", len(heads)))
+	for _, row := range s.rows {
+		fmt.Fprintf(&w, "| %s |", row.title())
+		for _, c := range columns {
+			fmt.Fprintf(&w, " %s |", row.cell(c, s.goals == nil))
+		}
+		if s.goals != nil {
+			fmt.Fprintf(&w, " %s |", row.verdict(s.goals[row.label]))
+		}
+		fmt.Fprintln(&w)
+	}
+	return w.String()
+}
+
+// verdict has three cells: what is compared, the goal, and whether it is met.
+func (r *row) verdict(g goal) string {
+	value, ok := g.compared(r.values[ours], r.values[naive])
+	switch {
+	case !ok || g.kind == noGoal && len(r.values[naive]) == 0:
+		return fmt.Sprintf(" | %v |", g)
+	case g.kind == noGoal:
+		return number(value) + " | |"
+	case g.isMet(value):
+		return fmt.Sprintf("%s | %v | yes", number(value), g)
+	}
+	return fmt.Sprintf("%s | %v | **no**", number(value), g)
 }
 
 func (s *section) columns(subjects []string) []string {
@@ -118,6 +172,9 @@ func (s *section) columns(subjects []string) []string {
 		for name := range maps.Keys(r.values) {
 			seen[name] = true
 		}
+	}
+	if s.names != nil {
+		subjects = s.names
 	}
 	return slices.DeleteFunc(append([]string{direct}, subjects...), func(n string) bool { return !seen[n] })
 }
@@ -129,13 +186,14 @@ func (r *row) title() string {
 	return r.label + ", " + r.unit
 }
 
-func (r *row) cell(name string) string {
+// cell has a proxy's median and, if relative, its ratio to the naive proxy's.
+func (r *row) cell(name string, relative bool) string {
 	values := r.values[name]
 	if len(values) == 0 {
 		return ""
 	}
 	text := number(median(values))
-	if base := r.values[naive]; len(base) > 0 && name != naive && median(base) != 0 {
+	if base := r.values[naive]; relative && len(base) > 0 && name != naive && median(base) != 0 {
 		text += fmt.Sprintf(" (%.2f)", median(values)/median(base))
 	}
 	return text
@@ -147,9 +205,18 @@ func number(f float64) string {
 		return fmt.Sprintf("%.0f", f)
 	case f >= 10:
 		return fmt.Sprintf("%.1f", f)
+	case f < .1 && f > -.1:
+		return fmt.Sprintf("%.3f", f)
 	default:
 		return fmt.Sprintf("%.2f", f)
 	}
+}
+
+// cores returns the number of processors that this machine has, however few of them this
+// process may use.
+func cores() int {
+	data, _ := os.ReadFile("/proc/cpuinfo")
+	return strings.Count(string(data), "processor\t:")
 }
 
 // processor returns the processor's name, as Linux reports it.
@@ -188,6 +255,9 @@ func (r *report) bars(folder string, subjects []string) error {
 	for _, s := range r.sections {
 		for _, row := range s.rows {
 			if row.label != "CPU per request, 64 connections" {
+				continue
+			}
+			if !strings.HasPrefix(s.id, "cost-") {
 				continue
 			}
 			_, protocol, _ := strings.Cut(s.title, "over ")

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,6 +22,16 @@ const (
 	direct  = "no proxy"
 )
 
+// launch says how a proxy is started.
+type launch struct {
+	name    string
+	http2   bool     // to the upstream, for haproxy: the others take what is offered
+	environ []string // further variables, for the program
+	prefix  []string // a command that runs it
+	// open connects a client in another way than to the plain port, if set.
+	open func(context.Context) (*client, error)
+}
+
 // bench is one run.
 type bench struct {
 	dir         string // for certificates and configurations
@@ -32,7 +43,11 @@ type bench struct {
 	// connections are the numbers of them at which the cost is measured.
 	connections []int
 	duration    time.Duration
+	idle        time.Duration // how long an idle proxy is watched
 	report      *report
+	counters    counters // what perf can count here
+	strace      bool     // whether writes can be counted by destination
+	limits      gateLimits
 }
 
 const (
@@ -47,7 +62,7 @@ const (
 // startUpstream starts the stand-in for Mimecast.
 func (b *bench) startUpstream(ctx context.Context, o upstreamOptions) (*process, error) {
 	p, err := start(ctx, restCore, []string{"GOGC=400"}, b.self, "-role", "upstream", "-dir", b.dir,
-		"-http2="+strconv.FormatBool(o.HTTP2), "-token-ttl", o.TokenTTL.String(), "-token-delay", o.TokenDelay.String())
+		"-http2="+strconv.FormatBool(o.HTTP2), "-quota="+strconv.FormatBool(o.Quota), "-token-ttl", o.TokenTTL.String(), "-token-delay", o.TokenDelay.String())
 	if err != nil {
 		return nil, err
 	}
@@ -67,29 +82,39 @@ func installed(names []string) []string {
 }
 
 // startProxy starts a proxy, and returns once it has given a response.
-func (b *bench) startProxy(ctx context.Context, name string, http2 bool) (*process, error) {
+func (b *bench) startProxy(ctx context.Context, l launch) (*process, error) {
 	var p *process
 	var err error
-	switch name {
-	case ours:
-		p, err = start(ctx, proxyCore, b.environment(), b.binary)
-	case other:
-		p, err = start(ctx, proxyCore, b.environment(), b.otherBinary)
+	switch l.name {
 	case naive:
-		p, err = start(ctx, proxyCore, []string{"SSL_CERT_FILE=" + filepath.Join(b.dir, "ca.pem")}, b.self, "-role", "naive")
+		p, err = l.start(ctx, []string{"SSL_CERT_FILE=" + filepath.Join(b.dir, "ca.pem")}, b.self, "-role", "naive")
+	case floor, withToken, withGuard:
+		p, err = l.start(ctx, nil, b.self, "-role", "rung", "-rung", l.name, "-dir", b.dir)
 	case nginx:
-		p, err = b.startConfigured(ctx, "nginx.conf", nginxConf, false, "nginx", "-e", "stderr", "-p", b.dir, "-c")
+		p, err = b.startConfigured(ctx, l, "nginx.conf", nginxConf, "nginx", "-e", "stderr", "-p", b.dir, "-c")
 	case haproxy:
-		p, err = b.startConfigured(ctx, "haproxy.cfg", haproxyConf, http2, "haproxy", "-db", "-f")
+		p, err = b.startConfigured(ctx, l, "haproxy.cfg", haproxyConf, "haproxy", "-db", "-f")
+	case quiet:
+		p, err = l.start(ctx, append(b.environment(), "PROXY_LOG_LEVEL=warn"), b.binary)
+	case other:
+		p, err = l.start(ctx, b.environment(), b.otherBinary)
+	default: // ours, whatever the settings are called
+		p, err = l.start(ctx, append(b.environment(), l.environ...), b.binary)
 	}
 	if err != nil {
 		return nil, err
 	}
-	if err := b.awaitResponse(ctx); err != nil {
+	if err := b.awaitResponse(ctx, l); err != nil {
 		defer p.stop()
-		return nil, fmt.Errorf("%s: %w; it said: %s", name, err, p.output())
+		return nil, fmt.Errorf("%s: %w; it said: %s", l.name, err, p.output())
 	}
 	return p, nil
+}
+
+// start starts the proxy on its core.
+func (l launch) start(ctx context.Context, environ []string, name string, args ...string) (*process, error) {
+	command := append(append(slices.Clone(l.prefix), name), args...)
+	return start(ctx, proxyCore, environ, command[0], command[1:]...)
 }
 
 // environment configures the proxy, with everything on that is on by default.
@@ -102,10 +127,10 @@ func (b *bench) environment() []string {
 }
 
 // awaitResponse asks until there is a response.
-func (b *bench) awaitResponse(ctx context.Context) error {
+func (b *bench) awaitResponse(ctx context.Context, l launch) error {
 	var last error
 	for began := time.Now(); time.Since(began) < 10*time.Second; time.Sleep(100 * time.Microsecond) {
-		c, err := dial(ctx, proxyAddress, get(1), 0)
+		c, err := load{address: proxyAddress, open: l.open, request: get(1)}.connect(ctx)
 		if err == nil {
 			_, err = c.do()
 			_ = c.conn.Close()
@@ -118,9 +143,9 @@ func (b *bench) awaitResponse(ctx context.Context) error {
 }
 
 // startConfigured starts a proxy with a configuration file as its last argument.
-func (b *bench) startConfigured(ctx context.Context, file, text string, http2 bool, name string, args ...string) (*process, error) {
+func (b *bench) startConfigured(ctx context.Context, l launch, file, text, name string, args ...string) (*process, error) {
 	alpn := "http/1.1"
-	if http2 {
+	if l.http2 {
 		alpn = "h2"
 	}
 	text = strings.NewReplacer("{dir}", b.dir, "{listen}", proxyAddress, "{upstream}", upstreamAddress, "{alpn}", alpn).Replace(text)
@@ -128,7 +153,7 @@ func (b *bench) startConfigured(ctx context.Context, file, text string, http2 bo
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
-	return start(ctx, proxyCore, nil, name, append(args, path)...)
+	return l.start(ctx, nil, name, append(args, path)...)
 }
 
 // Both check the upstream's certificate, keep connections to it, and write no

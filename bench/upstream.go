@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -19,6 +20,7 @@ type upstreamOptions struct {
 	CertFile   string
 	KeyFile    string
 	HTTP2      bool
+	Quota      bool // whether responses state a quota that is never used up
 	TokenTTL   time.Duration
 	TokenDelay time.Duration
 }
@@ -29,15 +31,25 @@ var chunk = []byte(strings.Repeat("0123456789abcde\n", 4096))
 // runUpstream serves until ctx ends. It does next to nothing for a request, so
 // that the proxies are what is measured: it takes any bearer token, and responds to
 //
-//	POST /oauth/token  with a token
-//	GET  /bytes/N      with N bytes
-//	POST /sink         with the number of bytes that it got
+//	POST /oauth/token        with a token
+//	GET  /bytes/N            with N bytes; ?wait=50ms takes as long
+//	GET  /siem/v1/events/cg  with 1 KiB, as a function that has a quota
+//	POST /sink               with the number of bytes that it got
+//	GET  /connections        with the number of TLS connections that were ever made
 func runUpstream(ctx context.Context, o upstreamOptions) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /oauth/token", o.token)
-	mux.HandleFunc("GET /bytes/{n}", sendBytes)
+	mux.HandleFunc("GET /bytes/{n}", o.sendBytes)
+	mux.HandleFunc("GET "+quotaPath, o.sendBytes)
 	mux.HandleFunc("POST /sink", sink)
+	var made atomic.Int64
+	mux.HandleFunc("GET /connections", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, made.Load()) })
 	secured, open := o.server(mux, o.HTTP2), o.server(mux, false)
+	secured.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			made.Add(1)
+		}
+	}
 	host, port, err := net.SplitHostPort(o.Listen)
 	if err != nil {
 		return fmt.Errorf("the upstream's address: %w", err)
@@ -87,15 +99,30 @@ func (o upstreamOptions) token(w http.ResponseWriter, r *http.Request) {
 	_, _ = fmt.Fprintf(w, `{"access_token":"bench-%d","token_type":"bearer","expires_in":%d}`, time.Now().UnixNano(), int(o.TokenTTL.Seconds()))
 }
 
-func sendBytes(w http.ResponseWriter, r *http.Request) {
+// quotaPath is a function's.
+const quotaPath = "/siem/v1/events/cg"
+
+func (o upstreamOptions) sendBytes(w http.ResponseWriter, r *http.Request) {
 	if !strings.HasPrefix(r.Header.Get("Authorization"), "Bearer ") {
 		http.Error(w, "no bearer token", http.StatusUnauthorized)
 		return
 	}
-	n, err := strconv.ParseInt(r.PathValue("n"), 10, 64)
+	n, err := int64(smallResponse), error(nil)
+	if size := r.PathValue("n"); size != "" {
+		n, err = strconv.ParseInt(size, 10, 64)
+	}
 	if err != nil || n < 0 {
 		http.Error(w, "not a size", http.StatusBadRequest)
 		return
+	}
+	if r.URL.RawQuery != "" {
+		wait, _ := time.ParseDuration(r.URL.Query().Get("wait"))
+		time.Sleep(wait)
+	}
+	if o.Quota {
+		w.Header().Set("X-RateLimit-Limit", "1000000000")
+		w.Header().Set("X-RateLimit-Remaining", "900000000")
+		w.Header().Set("X-RateLimit-Reset", "900000")
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Content-Length", strconv.FormatInt(n, 10))

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+)
+
+// gateLimits are what the proxy may take for a request, beside the naive proxy.
+type gateLimits struct {
+	writes       float64 // more than the naive proxy's, per request
+	instructions float64 // times the naive proxy's user instructions
+}
+
+var errGate = errors.New("the proxy takes too much for a request")
+
+// gateConnections has a load at which both limits hold however fast the machine is.
+const gateConnections = 16
+
+// gate fails if the proxy writes or computes more for a request than it may. It counts, so
+// that a busy machine changes nothing, and says what it cannot count.
+func (b *bench) gate(ctx context.Context) error {
+	up, err := b.startUpstream(ctx, upstreamOptions{HTTP2: true, TokenTTL: longTokenTTL})
+	if err != nil {
+		return err
+	}
+	defer up.stop()
+	return errors.Join(b.gateWrites(ctx), b.gateInstructions(ctx))
+}
+
+func (b *bench) gateWrites(ctx context.Context) error {
+	if !b.strace {
+		fmt.Fprintln(os.Stderr, "writes per request: not checked, since strace is not installed or may not trace")
+		return nil
+	}
+	total := map[string]float64{}
+	for _, name := range both {
+		counts, err := b.countWrites(ctx, launch{name: name, http2: true}, gateConnections)
+		if err != nil {
+			return err
+		}
+		for _, to := range []string{toClient, toUpstream, toLog} {
+			total[name] += counts[to]
+		}
+		fmt.Fprintf(os.Stderr, "writes per request, %s: %.3f to the client, %.3f to the upstream, %.3f to the log\n", name, counts[toClient], counts[toUpstream], counts[toLog])
+	}
+	if beyond := total[ours] - total[naive]; beyond > b.limits.writes {
+		return fmt.Errorf("%w: %.2f writes beyond the naive proxy's; at most %v", errGate, beyond, b.limits.writes)
+	}
+	return nil
+}
+
+func (b *bench) gateInstructions(ctx context.Context) error {
+	if !b.counters.has(instructions) {
+		fmt.Fprintln(os.Stderr, "user instructions per request: not checked, since perf is not installed or cannot count them here")
+		return nil
+	}
+	perRequest := map[string]float64{}
+	for _, name := range both {
+		n, err := b.countInstructions(ctx, name)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(os.Stderr, "user instructions per request, %s: %.0f\n", name, n)
+		perRequest[name] = n
+	}
+	if ratio := perRequest[ours] / perRequest[naive]; ratio > b.limits.instructions {
+		return fmt.Errorf("%w: %.2f times the naive proxy's user instructions; at most %v", errGate, ratio, b.limits.instructions)
+	}
+	return nil
+}
+
+func (b *bench) countInstructions(ctx context.Context, name string) (float64, error) {
+	p, err := b.startProxy(ctx, launch{name: name, http2: true})
+	if err != nil {
+		return 0, err
+	}
+	defer p.stop()
+	var counts map[string]float64
+	var failed error
+	l := load{address: proxyAddress, request: get(smallResponse), connections: gateConnections, warmup: time.Second, duration: 4 * time.Second}
+	m, err := l.run(ctx, func(part func()) {
+		counts, failed = counters{"instructions:u": instructions}.count(ctx, p, part)
+	})
+	return counts[instructions] / float64(max(m.Requests, 1)), errors.Join(err, failed)
+}
