@@ -81,6 +81,9 @@ func median(values []float64) float64 {
 func (r *report) blocks(subjects []string) (ids []string, blocks map[string]string) {
 	blocks = map[string]string{}
 	for _, s := range r.sections {
+		if len(s.rows) == 0 {
+			continue // it failed
+		}
 		ids = append(ids, s.id)
 		blocks[s.id] = s.table(subjects) + "\n" + r.origin()
 	}
@@ -119,6 +122,9 @@ func (r *report) write(w io.Writer, plots, docs string, subjects []string) error
 
 func (r *report) draw(folder string, subjects []string) error {
 	for _, c := range r.curves {
+		if len(c.points) < 2 {
+			continue // it failed
+		}
 		if err := c.draw(folder); err != nil {
 			return err
 		}
