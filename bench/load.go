@@ -154,9 +154,10 @@ func (l load) runSteadily(ctx context.Context, measure func(part func())) (s sam
 	defer stop()
 	var all sync.WaitGroup
 	steady := steadyLoad{load: l}
+	ramp := max(l.warmup/2, time.Duration(l.connections)*time.Millisecond) // or the proxy closes what it cannot look at in time
 	for i := range l.connections {
 		all.Go(func() {
-			if sleep(ctx, l.warmup/2*time.Duration(i)/time.Duration(l.connections)) == nil {
+			if sleep(ctx, ramp*time.Duration(i)/time.Duration(l.connections)) == nil {
 				steady.loop(ctx)
 			}
 		})
@@ -234,6 +235,7 @@ func (l *steadyLoad) loop(ctx context.Context) {
 			if counting {
 				l.reconnects.Add(1)
 			}
+			_ = sleep(ctx, 50*time.Millisecond)
 		case counting:
 			l.requests.Add(1)
 			l.bytes.Add(n + c.body)

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"image/color"
 	"io"
 	"maps"
 	"os"
@@ -247,7 +248,8 @@ func (c *curve) draw(folder string) error {
 		return err
 	}
 	p.Add(plotter.NewGrid(), line, points)
-	p.Y.Min = 0
+	// Room for the last point and for its label.
+	p.Y.Min, p.X.Max, p.Y.Max = 0, p.X.Max*1.5, p.Y.Max*1.1
 	return p.Save(14*vg.Centimeter, 8*vg.Centimeter, filepath.Join(folder, c.name+".svg"))
 }
 
@@ -280,7 +282,9 @@ func (r *report) bars(folder string, subjects []string) error {
 	if err != nil {
 		return err
 	}
+	chart.Color = color.Gray{Y: 96}
 	p.Add(chart)
 	p.NominalX(labels...)
-	return p.Save(20*vg.Centimeter, 9*vg.Centimeter, filepath.Join(folder, "cost.svg"))
+	p.X.Padding, p.Y.Max = 1*vg.Centimeter, p.Y.Max*1.1
+	return p.Save(28*vg.Centimeter, 9*vg.Centimeter, filepath.Join(folder, "cost.svg"))
 }
