@@ -320,11 +320,12 @@ const (
 	cpuPerMiB     = "CPU per MiB, µs"
 	residentPeak  = "peak resident, MiB"
 	reconnects    = "reconnections"
+	served        = "clients served"
 )
 
 func (b *bench) curveOfConnections(ctx context.Context) error {
 	s := b.report.section("curve-connections", "By connections", "Responses of 1 KiB, at full load. Reconnections are of clients whose connection the proxy closed between two requests.")
-	s.names = []string{cpuPerRequest, residentPeak, reconnects}
+	s.names = []string{cpuPerRequest, residentPeak, served, reconnects}
 	cpu, memory := b.report.curve("connections", "connections", cpuPerRequest), b.report.curve("memory", "connections", residentPeak)
 	for _, n := range []int{1, 10, 100, 1000, 10_000} {
 		m, err := b.measureLoad(ctx, ours, true, load{request: get(smallResponse), connections: n, warmup: 2 * b.duration, duration: b.duration, steady: true})
@@ -334,6 +335,7 @@ func (b *bench) curveOfConnections(ctx context.Context) error {
 		label := fmt.Sprintf("%d connections", n)
 		s.add(label, "", cpuPerRequest, cpu.add(float64(n), float64(m.cpu.Nanoseconds())/1e3/float64(m.Requests)))
 		s.add(label, "", residentPeak, memory.add(float64(n), float64(m.loaded)/mebibyte))
+		s.add(label, "", served, float64(m.Served))
 		s.add(label, "", reconnects, float64(m.Reconnects))
 	}
 	return nil
@@ -357,7 +359,7 @@ func (b *bench) curveOfSizes(ctx context.Context) error {
 
 func (b *bench) curveOfUploads(ctx context.Context) error {
 	s := b.report.section("curve-uploads", "By uploads", "Uploads of 1 MiB, again and again.")
-	s.names = []string{residentPeak, reconnects}
+	s.names = []string{residentPeak, served, reconnects}
 	memory := b.report.curve("uploads", "concurrent uploads of 1 MiB", residentPeak)
 	for _, n := range []int{1, 10, 100, 1000} {
 		m, err := b.measureLoad(ctx, ours, true, load{request: post(mebibyte), body: mebibyte, connections: n, warmup: b.duration, duration: 2 * b.duration, steady: true})
@@ -366,6 +368,7 @@ func (b *bench) curveOfUploads(ctx context.Context) error {
 		}
 		label := fmt.Sprintf("%d uploads", n)
 		s.add(label, "", residentPeak, memory.add(float64(n), float64(m.loaded)/mebibyte))
+		s.add(label, "", served, float64(m.Served))
 		s.add(label, "", reconnects, float64(m.Reconnects))
 	}
 	return nil
