@@ -9,14 +9,14 @@
 # digest that this prints: docker buildx imagetools inspect golang:1.26.11-bookworm
 FROM --platform=$BUILDPLATFORM golang:1.26.11-bookworm AS build
 # No defaults for these two: they would override --platform.
-ARG TARGETOS TARGETARCH VERSION=devel
+ARG TARGETOS TARGETARCH VERSION=devel REVISION=unknown
 WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download && go mod verify
 COPY . .
 # The same sources and version give the same bytes, in any directory.
 RUN CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH \
-    go build -trimpath -buildvcs=false -ldflags="-s -w -X mimecast-proxy/app.Version=$VERSION" -o /out/mimecast-proxy .
+    go build -trimpath -buildvcs=false -ldflags="-s -w -X mimecast-proxy/app.Version=$VERSION -X mimecast-proxy/app.Revision=$REVISION" -o /out/mimecast-proxy .
 RUN go run github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0 \
     bin -json -noserial -notimestamp -version "$VERSION" -output /out/sbom.cdx.json /out/mimecast-proxy
 

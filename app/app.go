@@ -110,18 +110,20 @@ func ExitCode(err error) int {
 	return ExitFailed
 }
 
-// Version is what this build calls itself; releases set it when they link.
-var Version = ""
+// Version and Revision are what this build calls itself; releases set them when they
+// link. Without Revision, it is the one that Go records of a checkout.
+var Version, Revision = "", ""
 
 // Build returns the version, the revision it was built from, and Go's version.
 func Build() (version, revision, goVersion string) {
-	revision = "unknown"
+	revision = cmp.Or(Revision, "unknown")
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return cmp.Or(Version, "devel"), revision, runtime.Version()
 	}
 	for _, s := range info.Settings {
 		switch {
+		case Revision != "":
 		case s.Key == "vcs.revision":
 			revision = s.Value
 		case s.Key == "vcs.modified" && s.Value == "true":
