@@ -11,7 +11,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/ProtonMail/go-crypto/openpgp"
@@ -84,6 +83,7 @@ func Build(ctx context.Context, o Options) error {
 		{"image", r.buildImages},
 		{"chart and manifests", r.buildChart},
 		{"Homebrew and winget", r.writeInstallers},
+		{"APT and RPM repositories", r.buildRepositories},
 		{"checksums", r.writeSums},
 		{"signatures", r.sign},
 		{"OCI layout", r.writeLayout},
@@ -153,6 +153,7 @@ func fileDigest(path string) (string, error) {
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-func (r *release) hasFIPS() bool {
-	return slices.ContainsFunc(r.Targets, func(t Target) bool { return t.FIPS })
+func hexSum(content []byte) string {
+	sum := sha256.Sum256(content)
+	return hex.EncodeToString(sum[:])
 }

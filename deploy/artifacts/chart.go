@@ -1,7 +1,6 @@
 package artifacts
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -134,5 +133,5 @@ func (r *release) writeManifests() error {
 	if err != nil {
 		return err
 	}
-	return r.write(program+"-image.yaml", bytes.TrimSpace(component))
+	return r.write(program+"-image.yaml", component)
 }
