@@ -4,6 +4,7 @@ import (
 	"archive/zip"
 	"bytes"
 	"context"
+	"crypto/fips140"
 	"crypto/hmac"
 	"crypto/sha1"
 	"crypto/tls"
@@ -215,9 +216,12 @@ func (c *collector) post(path string, body []byte) *http.Response {
 		c.t.Fatal(err)
 	}
 	date, id := time.Now().UTC().Format("Mon, 02 Jan 2006 15:04:05")+" UTC", "8a7c0f0e-5d3e-4a0c-9d1b-6f1f2b1c0d9e"
-	mac := hmac.New(sha1.New, []byte("secret"))
-	_, _ = fmt.Fprintf(mac, "%s:%s:%s:%s", date, id, path, "app-key")
-	req.Header.Set("Authorization", "MC access-key:"+base64.StdEncoding.EncodeToString(mac.Sum(nil)))
+	// API 1.0 asks for SHA-1, which is not approved in FIPS 140-3 mode.
+	fips140.WithoutEnforcement(func() {
+		mac := hmac.New(sha1.New, []byte("secret"))
+		_, _ = fmt.Fprintf(mac, "%s:%s:%s:%s", date, id, path, "app-key")
+		req.Header.Set("Authorization", "MC access-key:"+base64.StdEncoding.EncodeToString(mac.Sum(nil)))
+	})
 	req.Header.Set("x-mc-app-id", "app-id")
 	req.Header.Set("x-mc-date", date)
 	req.Header.Set("x-mc-req-id", id)

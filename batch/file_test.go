@@ -271,14 +271,14 @@ func TestURLsSurviveARotationOfTheSecret(t *testing.T) {
 		}
 	}
 	first := r.list(files.URL)[0]
-	rotate("second", simulator.DefaultClientSecret)
+	rotate("the second secret", simulator.DefaultClientSecret)
 	second := r.list(files.URL)[0]
 	for _, address := range []string{first, second} {
 		if res, _ := r.get(address); res.StatusCode != 200 {
 			t.Errorf("after a rotation: %d", res.StatusCode)
 		}
 	}
-	rotate("third", "second")
+	rotate("the third secret", "the second secret")
 	if res, _ := r.get(first); res.StatusCode != http.StatusForbidden {
 		t.Errorf("after two rotations: %d", res.StatusCode)
 	}

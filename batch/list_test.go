@@ -362,7 +362,7 @@ func boundLists(t *testing.T, most, share, slow int) {
 		Trace: batch.Trace{Failed: func(_ context.Context, p *problem.Problem) { failed = append(failed, p.Code) }},
 	})(next)
 	accountWithShare := func() *account.Account {
-		one := &account.Account{SealKeys: func() []secret.Text { return []secret.Text{secret.New("a secret")} }}
+		one := &account.Account{SealKeys: func() []secret.Text { return []secret.Text{secret.New("a client secret")} }}
 		one.SetShare(share, 0)
 		return one
 	}

@@ -3,6 +3,7 @@ package batch
 import (
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/fips140"
 	"crypto/hkdf"
 	"crypto/sha256"
 	"encoding/base64"
@@ -62,7 +63,9 @@ func TestNobodySealsWithAnEmptySecret(t *testing.T) {
 	if _, err := newAEAD(secret.Text{}); err == nil {
 		t.Error("there is a key without a secret")
 	}
-	derived, err := hkdf.Key(sha256.New, nil, nil, label, 32)
+	var derived []byte
+	var err error
+	fips140.WithoutEnforcement(func() { derived, err = hkdf.Key(sha256.New, nil, nil, label, 32) })
 	if err != nil {
 		t.Fatal(err)
 	}
