@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"strings"
 	"testing"
@@ -142,27 +141,6 @@ func TestImageIsSmallLockedAndLabelled(t *testing.T) {
 		if !labels["org.opencontainers.image."+label] {
 			t.Errorf("no label %s", label)
 		}
-	}
-}
-
-func TestReleaseHasTheFilesItNames(t *testing.T) {
-	text, err := os.ReadFile(filepath.Join(root, ".goreleaser.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	found := 0
-	for _, m := range regexp.MustCompile(`(?m)src: ([^,}]+)|^      - ([A-Za-z][A-Za-z/*.]+)$`).FindAllStringSubmatch(string(text), -1) {
-		pattern := m[1] + m[2]
-		if strings.HasPrefix(pattern, "dist-") {
-			continue // made by the release's hooks
-		}
-		found++
-		if files, err := filepath.Glob(filepath.Join(root, pattern)); err != nil || len(files) == 0 {
-			t.Errorf("%s: %v", pattern, err)
-		}
-	}
-	if found < 10 {
-		t.Errorf("only %d names were found", found)
 	}
 }
 

@@ -43,6 +43,7 @@ var exempt = []string{
 	"LICENSE",
 	"go.sum",
 	"bench/go.sum",
+	"deploy/artifacts/go.sum",
 	"deploy/test/go.sum",
 }
 
