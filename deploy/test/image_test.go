@@ -59,7 +59,7 @@ func build(t *testing.T, platform, cache string) string {
 		line := strings.ReplaceAll(strings.Join(run.CmdLine, " "), "/out/", out+"/")
 		cmd := exec.CommandContext(t.Context(), "sh", "-c", line)
 		cmd.Dir = src
-		cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "TARGETOS=" + goos, "TARGETARCH=" + goarch, "VERSION=1.2.3"}
+		cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "TARGETOS=" + goos, "TARGETARCH=" + goarch, "VERSION=1.2.3", "REVISION=" + revision(t)}
 		for _, name := range []string{"GOPROXY", "GOSUMDB", "GOMODCACHE", "GOFLAGS", "GOCACHE"} {
 			if value, ok := os.LookupEnv(name); ok {
 				cmd.Env = append(cmd.Env, name+"="+value)
