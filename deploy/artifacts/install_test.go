@@ -265,7 +265,10 @@ func TestDNFTakesTheRepositoryAndRejectsAnAlteredOne(t *testing.T) {
 		if err := os.WriteFile(dir+"/ours.repo", []byte(repo), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		out, err := exec.Command("dnf", "-y", "--config=/dev/null", "--setopt=reposdir="+dir, "--setopt=cachedir="+dir+"/cache", "--setopt=logdir="+dir,
+		if err := os.WriteFile(dir+"/dnf.conf", []byte("[main]\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		out, err := exec.Command("dnf", "-y", "--config="+dir+"/dnf.conf", "--setopt=reposdir="+dir, "--setopt=cachedir="+dir+"/cache", "--setopt=logdir="+dir,
 			"--setopt=persistdir="+dir+"/persist", "--installroot="+dir+"/root", "--releasever=1", "--forcearch=x86_64",
 			"repoquery", "--queryformat", "%{name} %{version} %{recommends}", program, program+"-fips").CombinedOutput()
 		found := strings.Contains(string(out), "mimecast-proxy 0.1.0") && strings.Contains(string(out), "mimecast-proxy-fips 0.1.0")
