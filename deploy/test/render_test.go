@@ -66,10 +66,25 @@ func kustomize(t *testing.T, dir string) []byte {
 // values are those of an installation.
 type values = map[string]any
 
-// helm renders the chart as helm template mimecast-proxy does.
+// helm renders the chart as helm template mimecast-proxy does, less what helm test runs.
 func helm(v values) ([]byte, error) { return helmIn("mimecast", v) }
 
 func helmIn(namespace string, v values) ([]byte, error) {
+	files, err := helmFiles(namespace, v)
+	if err != nil {
+		return nil, err
+	}
+	var all bytes.Buffer
+	for name, text := range files {
+		if !strings.HasSuffix(name, "NOTES.txt") && !strings.Contains(name, "/templates/tests/") {
+			all.WriteString("\n---\n" + text)
+		}
+	}
+	return all.Bytes(), nil
+}
+
+// helmFiles are the chart's templates, rendered, by their names.
+func helmFiles(namespace string, v values) (map[string]string, error) {
 	chart, err := loader.Load(chartPath)
 	if err != nil {
 		return nil, err
@@ -79,17 +94,7 @@ func helmIn(namespace string, v values) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	files, err := engine.Engine{Strict: true}.Render(chart, rendered)
-	if err != nil {
-		return nil, err
-	}
-	var all bytes.Buffer
-	for name, text := range files {
-		if !strings.HasSuffix(name, "NOTES.txt") {
-			all.WriteString("\n---\n" + text)
-		}
-	}
-	return all.Bytes(), nil
+	return engine.Engine{Strict: true}.Render(chart, rendered)
 }
 
 // with returns v with more values.
@@ -150,7 +155,7 @@ func everything(t *testing.T) map[string][]byte {
 	for _, dir := range entryPoints(t) {
 		all["kustomize "+strings.TrimPrefix(dir, manifests+"/")] = kustomize(t, dir)
 	}
-	full := values{"networkPolicy": values{"enabled": true}, "monitoring": values{"enabled": true, "rules": false, "dashboard": false}}
+	full := values{"networkPolicy": values{"enabled": true}}
 	all["helm gateway"] = mustHelm(t, full)
 	all["helm gateway-clients"] = mustHelm(t, with(full, values{"credentialsSecret": "", "clients": values{"existingSecret": "mimecast-clients"}}))
 	for _, kind := range []string{"deployment", "job", "cronjob"} {
