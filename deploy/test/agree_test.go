@@ -85,6 +85,27 @@ func TestKustomizeAndHelmAgree(t *testing.T) {
 	}
 }
 
+// Monitoring is a line to add, in both.
+func TestKustomizeAndHelmAgreeOnMonitoring(t *testing.T) {
+	monitoring := values{"networkPolicy": values{"enabled": true}, "monitoring": values{"enabled": true, "rules": false, "dashboard": false}}
+	for example, shape := range map[string]values{"gateway": {}, "job": shapes(t)["sidecar"]} {
+		want := byKind(t, overlayOf(t, "examples/"+example, "monitoring"))
+		if diff := cmp.Diff(want, byKind(t, mustHelm(t, with(shape, monitoring)))); diff != "" || want["PodMonitor"] == nil {
+			t.Errorf("%s: kustomize (-) and Helm (+) differ:\n%s", example, diff)
+		}
+	}
+}
+
+func TestKustomizeAndHelmAgreeOnOpenShift(t *testing.T) {
+	policy := values{"networkPolicy": values{"enabled": true}}
+	job := with(shapes(t)["sidecar"], values{"sidecar": values{"workloads": []any{theirTool(t)}}})
+	for example, v := range map[string]values{"openshift": policy, "openshift-job": with(job, policy)} {
+		if diff := cmp.Diff(byKind(t, kustomize(t, filepath.Join(manifests, "examples", example))), byKind(t, mustHelm(t, with(v, noIDs)))); diff != "" {
+			t.Errorf("%s: kustomize (-) and Helm (+) differ:\n%s", example, diff)
+		}
+	}
+}
+
 const clientPolicy = "mimecast-proxy-client"
 
 // networkPolicies are those of a name in a rendering.
@@ -166,23 +187,53 @@ func TestClientReachesTheGatewayAlone(t *testing.T) {
 // overlay renders a kustomization of workloads with the sidecar component.
 func overlay(t *testing.T, workloads string) []byte {
 	t.Helper()
+	dir := resolvedTempDir(t)
+	if err := os.WriteFile(filepath.Join(dir, "workloads.yaml"), []byte(workloads), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return renderOverlay(t, dir, "workloads.yaml", "sidecar")
+}
+
+// overlayOf renders a folder of the manifests with components.
+func overlayOf(t *testing.T, resource string, components ...string) []byte {
+	t.Helper()
+	dir := resolvedTempDir(t)
+	return renderOverlay(t, dir, relative(t, dir, resource), components...)
+}
+
+func renderOverlay(t *testing.T, dir, resource string, components ...string) []byte {
+	t.Helper()
+	text := "resources: [" + resource + "]\ncomponents:\n"
+	for _, c := range components {
+		text += "  - " + relative(t, dir, "components/"+c) + "\n"
+	}
+	if err := os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return kustomize(t, dir)
+}
+
+// resolvedTempDir is without symbolic links, which kustomize would follow.
+func resolvedTempDir(t *testing.T) string {
+	t.Helper()
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	component, err := filepath.Abs(filepath.Join(manifests, "components", "sidecar"))
+	return dir
+}
+
+// relative is the path of something of the manifests from a folder.
+func relative(t *testing.T, dir, name string) string {
+	t.Helper()
+	path, err := filepath.Abs(filepath.Join(manifests, name))
+	if err == nil {
+		path, err = filepath.Rel(dir, path)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	if component, err = filepath.Rel(dir, component); err != nil {
-		t.Fatal(err)
-	}
-	for name, text := range map[string]string{"workloads.yaml": workloads, "kustomization.yaml": "resources: [workloads.yaml]\ncomponents: [" + component + "]\n"} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return kustomize(t, dir)
+	return path
 }
 
 const workload = `

@@ -41,10 +41,9 @@ func monitoringOf(t *testing.T, text []byte) (monitors []*monitoringv1.PodMonito
 
 // The component is in each namespace, and what works for all namespaces is not in it.
 func TestComponentBringsAMonitorAlone(t *testing.T) {
-	all := everything(t)
 	for _, example := range []string{"gateway", "job", "cronjob", "deployment"} {
-		monitors, rules, dashboards := monitoringOf(t, all["kustomize examples/"+example])
-		if len(monitors) > 1 || len(rules) != 0 || len(dashboards) != 0 {
+		monitors, rules, dashboards := monitoringOf(t, overlayOf(t, "examples/"+example, "monitoring"))
+		if len(monitors) != 1 || len(rules) != 0 || len(dashboards) != 0 {
 			t.Errorf("%s: %d monitors, %d rules, %d dashboards", example, len(monitors), len(rules), len(dashboards))
 		}
 		for _, m := range monitors {

@@ -50,7 +50,7 @@ func decode(t *testing.T, text []byte) []runtime.Object {
 	return objects
 }
 
-// pod returns the pod template of a workload, nil for what has none.
+// pod returns the pod template of a workload, or a pod as one; nil for what has none.
 func pod(object runtime.Object) *corev1.PodTemplateSpec {
 	switch o := object.(type) {
 	case *appsv1.Deployment:
@@ -63,6 +63,8 @@ func pod(object runtime.Object) *corev1.PodTemplateSpec {
 		return &o.Spec.Template
 	case *batchv1.CronJob:
 		return &o.Spec.JobTemplate.Spec.Template
+	case *corev1.Pod:
+		return &corev1.PodTemplateSpec{ObjectMeta: o.ObjectMeta, Spec: o.Spec}
 	}
 	return nil
 }
@@ -76,12 +78,27 @@ func TestEverythingDecodesStrictly(t *testing.T) {
 	}
 }
 
-func TestPodsAreRestrictedAsPodSecurityAdmissionJudges(t *testing.T) {
+// forbidden reports what the level restricted of pod security admission forbids, and more
+// that no pod here needs.
+func forbidden(t *testing.T, name string, template *corev1.PodTemplateSpec) {
+	t.Helper()
 	evaluator, err := policy.NewEvaluator(policy.DefaultChecks(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	restricted := admission.LevelVersion{Level: admission.LevelRestricted, Version: admission.LatestVersion()}
+	if verdict := policy.AggregateCheckResults(evaluator.EvaluatePod(restricted, &template.ObjectMeta, &template.Spec)); !verdict.Allowed {
+		t.Errorf("%s: %s", name, verdict.ForbiddenDetail())
+	}
+	if mounts := template.Spec.AutomountServiceAccountToken; mounts == nil || *mounts {
+		t.Errorf("%s: a service account's token is mounted", name)
+	}
+	if links := template.Spec.EnableServiceLinks; links == nil || *links {
+		t.Errorf("%s: variables of services are set", name)
+	}
+}
+
+func TestPodsAreRestrictedAsPodSecurityAdmissionJudges(t *testing.T) {
 	all := everything(t)
 	for _, name := range names(all) {
 		pods := 0
@@ -91,15 +108,7 @@ func TestPodsAreRestrictedAsPodSecurityAdmissionJudges(t *testing.T) {
 				continue
 			}
 			pods++
-			if verdict := policy.AggregateCheckResults(evaluator.EvaluatePod(restricted, &template.ObjectMeta, &template.Spec)); !verdict.Allowed {
-				t.Errorf("%s: %s", name, verdict.ForbiddenDetail())
-			}
-			if mounts := template.Spec.AutomountServiceAccountToken; mounts == nil || *mounts {
-				t.Errorf("%s: a service account's token is mounted", name)
-			}
-			if links := template.Spec.EnableServiceLinks; links == nil || *links {
-				t.Errorf("%s: variables of services are set", name)
-			}
+			forbidden(t, name, template)
 		}
 		if pods != 1 {
 			t.Errorf("%s: %d pods", name, pods)
