@@ -237,7 +237,8 @@ func checkCommand(p app.Env) *cobra.Command {
 func healthcheckCommand(p app.Env) *cobra.Command {
 	cmd := &cobra.Command{Use: "healthcheck", Short: "Test whether the running proxy is ready", Args: cobra.NoArgs}
 	wait := cmd.Flags().Duration("wait", 0*time.Second, "wait up to this long until the proxy is ready")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return p.Healthcheck(cmd.Context(), *wait) }
+	probe := cmd.Flags().String("probe", "readiness", "what to ask: readiness, startup or liveness")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return p.Probe(cmd.Context(), *probe, *wait) }
 	return cmd
 }
 

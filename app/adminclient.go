@@ -22,9 +22,21 @@ const (
 	minTimeout = time.Second
 )
 
-// Healthcheck asks the running proxy's /readyz, and again until it is ready or
-// the wait ends. It prints the health of one that is ready.
+// probePaths are where the probes are that Probe can ask.
+var probePaths = map[string]string{"readiness": "/readyz", "startup": "/startupz", "liveness": "/livez"}
+
+// Healthcheck is [Env.Probe] of readiness.
 func (p Env) Healthcheck(ctx context.Context, wait time.Duration) error {
+	return p.Probe(ctx, "readiness", wait)
+}
+
+// Probe asks a probe of the running proxy, "readiness", "startup" or "liveness", and again
+// until it passes or the wait ends. It prints the health of a proxy that is ready.
+func (p Env) Probe(ctx context.Context, probe string, wait time.Duration) error {
+	path, ok := probePaths[probe]
+	if !ok {
+		return &ExitError{Code: ExitUsage, Err: fmt.Errorf("--probe is %q: use readiness, startup or liveness", probe)}
+	}
 	ctx, stop := p.untilSignal(ctx)
 	defer stop()
 	a, err := p.runningProxy()
@@ -34,9 +46,9 @@ func (p Env) Healthcheck(ctx context.Context, wait time.Duration) error {
 	defer a.client.CloseIdleConnections()
 	deadline := time.Now().Add(wait)
 	for {
-		health, err := a.ready(ctx, a.timeout(deadline))
+		line, err := a.ask(ctx, path, a.timeout(deadline))
 		if err == nil {
-			_, err := fmt.Fprintln(p.Stdout, readiness(health))
+			_, err := fmt.Fprintln(p.Stdout, line)
 			return err
 		}
 		if time.Until(deadline) <= 0 {
@@ -130,6 +142,31 @@ func (a *adminClient) do(ctx context.Context, method, path string) (*http.Respon
 		return nil, fmt.Errorf("no response from the proxy at %v: check that it runs, with the same PROXY_ADMIN_LISTEN (%w)", a.address, err)
 	}
 	return res, nil
+}
+
+// ask returns what to print of a probe that passes.
+func (a *adminClient) ask(ctx context.Context, path string, wait time.Duration) (string, error) {
+	if path == probePaths["readiness"] {
+		health, err := a.ready(ctx, wait)
+		return readiness(health), err
+	}
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	res, err := a.do(ctx, http.MethodGet, path)
+	if err != nil {
+		return "", err
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(res.Body, 64<<10))
+	text := strings.Join(strings.FieldsFunc(string(body), func(r rune) bool { return r == '\n' }), "; ")
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("%s: status %d: %w", path, res.StatusCode, err)
+	case res.StatusCode != http.StatusOK:
+		return "", fmt.Errorf("%s: status %d: %s", path, res.StatusCode, text)
+	default:
+		return text, nil
+	}
 }
 
 // ready returns what /readyz says of the health; an error if the proxy is not ready.

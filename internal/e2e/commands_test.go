@@ -70,6 +70,28 @@ func TestHealthcheckFindsAProxyThatIsReady(t *testing.T) {
 	}
 }
 
+// Exec probes need each probe: readiness would restart the proxy while Mimecast is down.
+func TestHealthcheckAsksEachProbe(t *testing.T) {
+	t.Parallel()
+	sim := program.Simulate(t, simulator.Options{})
+	ready := program.Serve(t, sim)
+	down := program.Start(t, program.Environ(t, sim, "MIMECAST_BASE_URL=http://127.0.0.1:1")).AwaitServing()
+	for _, c := range []struct {
+		admin, probe string
+		code         int
+		says         string
+	}{
+		{ready.Admin, "readiness", 0, "ready"}, {ready.Admin, "startup", 0, "ok"}, {ready.Admin, "liveness", 0, "ok"},
+		{down.Admin, "readiness", 1, "no token was held yet"}, {down.Admin, "startup", 1, "no token was held yet"}, {down.Admin, "liveness", 0, "ok"},
+		{ready.Admin, "nonsense", 2, "use readiness, startup or liveness"},
+	} {
+		p := program.Start(t, []string{"PROXY_ADMIN_LISTEN=" + c.admin}, "healthcheck", "--probe", c.probe)
+		if code := p.Exit(); code != c.code || !strings.Contains(p.Stdout.String()+p.Stderr.String(), c.says) {
+			t.Errorf("%s: exit %d instead of %d\n%s%s", c.probe, code, c.code, p.Stdout.String(), p.Stderr.String())
+		}
+	}
+}
+
 func TestSignalEndsAHealthcheckThatWaits(t *testing.T) {
 	t.Parallel()
 	hangs, err := net.Listen("tcp", "127.0.0.1:0")
