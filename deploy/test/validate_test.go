@@ -33,14 +33,17 @@ func types() *runtime.Scheme {
 	return s
 }
 
-// decode takes every document for what it says it is. It rejects a field that its
-// type does not have, and one that is there twice.
+// decode takes every document for what it says it is, less those of add-ons. It rejects a
+// field that its type does not have, and one that is there twice.
 func decode(t *testing.T, text []byte) []runtime.Object {
 	t.Helper()
 	s := types()
 	strict := json.NewSerializerWithOptions(json.DefaultMetaFactory, s, s, json.SerializerOptions{Yaml: true, Strict: true})
 	var objects []runtime.Object
 	for _, document := range documents(t, text) {
+		if isAddOns(t, document) {
+			continue
+		}
 		object, _, err := strict.Decode(document, nil, nil)
 		if err != nil {
 			t.Fatalf("%v\n%s", err, document)
@@ -72,7 +75,7 @@ func pod(object runtime.Object) *corev1.PodTemplateSpec {
 func TestEverythingDecodesStrictly(t *testing.T) {
 	all := everything(t)
 	for _, name := range names(all) {
-		if n := len(decode(t, all[name])); n < 2 {
+		if n := len(decode(t, all[name])); n < 2 && !strings.HasSuffix(name, "/argo-cd") {
 			t.Errorf("%s: %d objects", name, n)
 		}
 	}
@@ -110,7 +113,7 @@ func TestPodsAreRestrictedAsPodSecurityAdmissionJudges(t *testing.T) {
 			pods++
 			forbidden(t, name, template)
 		}
-		if pods != 1 {
+		if pods != 1 && !strings.HasSuffix(name, "/argo-cd") {
 			t.Errorf("%s: %d pods", name, pods)
 		}
 	}
@@ -132,8 +135,8 @@ func TestKubeScoreFindsNothing(t *testing.T) {
 	}
 	all := everything(t)
 	for _, name := range names(all) {
-		if name == "kustomize base" || name == "kustomize gateway" {
-			continue // parts of what is whole in the examples
+		if name == "kustomize base" || name == "kustomize gateway" || strings.HasSuffix(name, "/argo-cd") {
+			continue // parts of what is whole in the examples, and what has no pods
 		}
 		cmd := exec.CommandContext(t.Context(), "go", args...)
 		cmd.Stdin = bytes.NewReader(all[name])
