@@ -2,6 +2,7 @@ package deploy_test
 
 import (
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -16,6 +17,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	sigsyaml "sigs.k8s.io/yaml"
 )
 
 // file returns a template of the chart, rendered.
@@ -172,6 +174,21 @@ func TestChartTakesWhatOtherChartsTake(t *testing.T) {
 				t.Errorf("%+v", o.Spec.Egress)
 			}
 		}
+	}
+}
+
+// The readme's values are taken, and mean what it says.
+func TestChartsReadmeHasValuesThatWork(t *testing.T) {
+	blocks := regexp.MustCompile("(?ms)^```yaml\n(.*?)^```$").FindAllStringSubmatch(readDoc(t, "deploy/helm/mimecast-proxy/README.md"), -1)
+	if len(blocks) != 7 {
+		t.Fatalf("%d blocks", len(blocks))
+	}
+	for _, block := range blocks[:6] { // the last is a template
+		var v values
+		if err := sigsyaml.UnmarshalStrict([]byte(block[1]), &v); err != nil {
+			t.Fatal(err)
+		}
+		decode(t, mustHelm(t, v))
 	}
 }
 
