@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"helm.sh/helm/v3/pkg/strvals"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	sigsyaml "sigs.k8s.io/yaml"
 )
 
 func readDoc(t *testing.T, name string) string {
@@ -83,7 +85,7 @@ var shellBlock = regexp.MustCompile("(?ms)^ *```sh\n(.*?)^ *```$")
 func TestKubernetesCommandsNameWhatThereIs(t *testing.T) {
 	applied := regexp.MustCompile(`apply -k (\S+)`)
 	seen := 0
-	for _, doc := range []string{"docs/kubernetes.md", "docs/teams.md"} {
+	for _, doc := range []string{"docs/kubernetes.md", "docs/kubernetes-first-hour.md", "docs/teams.md"} {
 		for _, block := range shellBlock.FindAllStringSubmatch(readDoc(t, doc), -1) {
 			cmd := exec.CommandContext(t.Context(), "bash", "-n")
 			cmd.Stdin = strings.NewReader(block[1])
@@ -126,6 +128,67 @@ func TestHelmCommandsRender(t *testing.T) {
 	}
 	if commands != 2 {
 		t.Errorf("%d commands", commands)
+	}
+}
+
+// TestFirstCommandsApplyYourImage runs the second of the first commands up to the cluster.
+func TestFirstCommandsApplyYourImage(t *testing.T) {
+	if _, err := exec.LookPath("kubectl"); err != nil {
+		t.Skip("kubectl is not installed")
+	}
+	_, block, found := strings.Cut(readDoc(t, "docs/kubernetes.md"), "<!-- first commands: run by a test -->\n\n```sh\n")
+	commands := strings.Split(block, "\n")
+	const apply = " | kubectl apply -f -"
+	if !found || len(commands) < 4 || commands[3] != "```" || !strings.HasSuffix(commands[1], apply) {
+		t.Fatalf("not three commands:\n%.300s", block)
+	}
+	cmd := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", strings.TrimSuffix(commands[1], apply))
+	cmd.Dir, cmd.Env = root, append(os.Environ(), "IMAGE=registry.example/team/mimecast-proxy:1.2.3")
+	text, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if image := proxyOf(t, gatewayPod(t, text).Spec).Image; image != "registry.example/team/mimecast-proxy:1.2.3" {
+		t.Error(image)
+	}
+	if job := decode(t, text)[0].(metav1.Object).GetName(); !strings.Contains(commands[2], "job/"+job+" ") {
+		t.Errorf("%q does not wait for %s", commands[2], job)
+	}
+}
+
+// TestAdapterRuleIsForTheAutoscalersMetric holds the documented rule of Prometheus Adapter.
+func TestAdapterRuleIsForTheAutoscalersMetric(t *testing.T) {
+	metric := autoscaler(t, overlayOf(t, "gateway", "autoscale-on-requests")).Spec.Metrics[1].Pods.Metric.Name
+	block := regexp.MustCompile("(?ms)^```yaml\n(rules:\n.*?)^```$").FindStringSubmatch(readDoc(t, "docs/kubernetes.md"))
+	if block == nil {
+		t.Fatal("docs/kubernetes.md has no rule")
+	}
+	var config struct {
+		Rules []struct {
+			SeriesQuery string         `json:"seriesQuery"`
+			Resources   map[string]any `json:"resources"`
+			Query       string         `json:"metricsQuery"`
+		} `json:"rules"`
+	}
+	if err := sigsyaml.UnmarshalStrict([]byte(block[1]), &config); err != nil {
+		t.Fatal(err)
+	}
+	rule := config.Rules[0]
+	if !strings.HasPrefix(rule.SeriesQuery, metric+"{") {
+		t.Errorf("%s is not for %s", rule.SeriesQuery, metric)
+	}
+	promtool, err := exec.LookPath("promtool")
+	if err != nil {
+		t.Skip("promtool is not installed; Debian has it in the package prometheus")
+	}
+	query := strings.NewReplacer("<<.GroupBy>>", "pod", "<<.Series>>", metric, "<<.LabelMatchers>>", `namespace="mimecast"`).Replace(rule.Query)
+	rules := fmt.Sprintf("groups:\n- name: a\n  rules:\n  - record: a\n    expr: %s\n", query)
+	path := filepath.Join(t.TempDir(), "rules.yaml")
+	if err := os.WriteFile(path, []byte(rules), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.CommandContext(t.Context(), promtool, "check", "rules", path).CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
 
