@@ -22,6 +22,8 @@ import (
 	"k8s.io/apiserver/pkg/admission/plugin/webhook/matchconditions"
 	celconfig "k8s.io/apiserver/pkg/apis/cel"
 	"k8s.io/apiserver/pkg/cel/environment"
+	podsecurity "k8s.io/pod-security-admission/api"
+	"k8s.io/pod-security-admission/policy"
 	sigsyaml "sigs.k8s.io/yaml"
 )
 
@@ -260,6 +262,18 @@ func TestPolicyLeavesOtherPodsAlone(t *testing.T) {
 				t.Errorf("%s: %s: %v\n%s\n%s", p.Name, name, err, before, after)
 			}
 		}
+	}
+}
+
+func TestInjectionKeepsARestrictedPodRestricted(t *testing.T) {
+	evaluator, err := policy.NewEvaluator(policy.DefaultChecks(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	restricted := podsecurity.LevelVersion{Level: podsecurity.LevelRestricted, Version: podsecurity.LatestVersion()}
+	p := admit(t, labeled(toolPods(t)[4], inject, interceptToo))
+	if verdict := policy.AggregateCheckResults(evaluator.EvaluatePod(restricted, &p.ObjectMeta, &p.Spec)); !verdict.Allowed {
+		t.Error(verdict.ForbiddenDetail())
 	}
 }
 

@@ -63,7 +63,7 @@ spec:
 
 const kyvernoPolicy = `# Adds the proxy as a native sidecar to every pod with the label
 # "mimecast-proxy: inject". For Kubernetes 1.29 to 1.35 with Kyverno 1.17 or later.
-# The pod is the same as with mutatingadmissionpolicy.yaml: apply one of the two.
+# The expressions are those of mutatingadmissionpolicy.yaml: apply one of the two.
 #
 ` + generated + `apiVersion: policies.kyverno.io/v1
 kind: MutatingPolicy
