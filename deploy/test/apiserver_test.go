@@ -51,14 +51,10 @@ func startAPIServer(t *testing.T) *apiServer {
 	if err != nil {
 		t.Skipf("%v: it is in Debian's package etcd-server", err)
 	}
-	dir, err := os.MkdirTemp("", "api") // short enough for a socket's path
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	store, peer := "unix://"+dir+"/etcd.sock", "unix://"+dir+"/peer.sock"
+	dir := t.TempDir()
+	const store, peer = "unix://localhost:1", "unix://localhost:2" // sockets in the folder
 	runUntilEnd(t, dir, etcd, "--data-dir", dir+"/etcd", "--listen-client-urls", store, "--advertise-client-urls", store, "--listen-peer-urls", peer,
-		"--initial-advertise-peer-urls", peer, "--initial-cluster", "default="+peer, "--unsafe-no-fsync")
+		"--initial-advertise-peer-urls", peer, "--initial-cluster", "default="+peer)
 
 	port, token := reservePort(t), rand.Text()
 	key := writeSigningKey(t, dir)
