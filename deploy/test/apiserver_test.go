@@ -9,6 +9,7 @@ import (
 	"encoding/pem"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -149,7 +150,8 @@ func awaitReady(t *testing.T, a *apiServer, output *log) {
 func (a *apiServer) run(stdin []byte, args ...string) (string, error) {
 	cmd := exec.CommandContext(a.t.Context(), a.kubectl, args...)
 	cmd.Env = []string{"KUBECONFIG=" + a.config, "HOME=" + filepath.Dir(a.config), "PATH=" + os.Getenv("PATH")}
-	cmd.Dir, cmd.Stdin = root, bytes.NewReader(stdin)
+	// What begins with a brace would be taken for JSON.
+	cmd.Dir, cmd.Stdin = root, io.MultiReader(strings.NewReader("---\n"), bytes.NewReader(stdin))
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
