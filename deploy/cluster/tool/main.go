@@ -1,0 +1,104 @@
+// Command tool is what runs in the pods of the tests beside the proxy: a simulated
+// Mimecast, a client that counts what it gets, and the process that holds a pod's
+// namespaces.
+//
+//	tool pause
+//	tool simulator [-after DURATION] [-application ID:SECRET]
+//	tool load [-rate N] [-keep-alive=false] [-key FILE] URL
+//	tool ready|stop
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"mimecast-proxy/simulator"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	err := run(ctx, os.Args[1:], os.Stdout)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string, stdout io.Writer) error {
+	if len(args) == 0 {
+		return errors.New("which one: pause, simulator, load, ready or stop")
+	}
+	switch args[0] {
+	case "pause":
+		<-ctx.Done()
+		return nil
+	case "simulator":
+		return simulate(ctx, args[1:], stdout)
+	case "load":
+		return load(ctx, args[1:], stdout)
+	case "ready": // run in the container of a simulator
+		_, err := os.Stat(caFile)
+		return err
+	case "stop": // run in the container of a load, whose first process that is
+		return syscall.Kill(1, syscall.SIGTERM)
+	default:
+		return fmt.Errorf("%q is not a command", args[0])
+	}
+}
+
+// caFile is in a volume that the simulator shares with the proxy.
+const caFile = "/var/run/simulator/ca.pem"
+
+// simulate serves a Mimecast at 127.0.0.1:18443 until ctx is done. It prints each
+// application whose token has arrived with a request.
+func simulate(ctx context.Context, args []string, stdout io.Writer) error {
+	flags := flag.NewFlagSet("simulator", flag.ContinueOnError)
+	after := flags.Duration("after", 0, "time before it responds")
+	application := flags.String("application", "", "a second application to accept, as ID:SECRET")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	o := simulator.Options{Address: "127.0.0.1:18443", Quotas: map[string]simulator.Quota{}}
+	if id, secret, ok := strings.Cut(*application, ":"); ok {
+		o.Applications = []simulator.Application{{ClientID: id, ClientSecret: secret}}
+	}
+	sim, err := simulator.Start(o)
+	if err != nil {
+		return err
+	}
+	// The proxy needs the certificate at its start, also while Mimecast is down.
+	down := sim.AddFault(simulator.Fault{Cut: "request"})
+	if err := os.WriteFile(caFile, sim.CA, 0o644); err != nil { //nolint:gosec // a certificate is public
+		return errors.Join(err, sim.Close())
+	}
+	begin := time.NewTimer(*after)
+	defer begin.Stop()
+	look := time.NewTicker(200 * time.Millisecond)
+	defer look.Stop()
+	seen := map[string]bool{}
+	for {
+		select {
+		case <-ctx.Done():
+			return sim.Close()
+		case <-begin.C:
+			sim.RemoveFault(down)
+			fmt.Fprintln(stdout, "responds")
+		case <-look.C:
+			for id := range sim.Counts().Applications {
+				if !seen[id] {
+					seen[id] = true
+					fmt.Fprintln(stdout, "application", id)
+				}
+			}
+		}
+	}
+}
