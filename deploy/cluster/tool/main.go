@@ -4,6 +4,7 @@
 //
 //	tool pause
 //	tool simulator [-after DURATION] [-application ID:SECRET]
+//	tool shared FOLDER
 //	tool load [-rate N] [-keep-alive=false] [-key FILE] URL
 //	tool ready|stop
 package main
@@ -14,8 +15,10 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -35,7 +38,7 @@ func main() {
 
 func run(ctx context.Context, args []string, stdout io.Writer) error {
 	if len(args) == 0 {
-		return errors.New("which one: pause, simulator, load, ready or stop")
+		return errors.New("which one: pause, simulator, shared, load, ready or stop")
 	}
 	switch args[0] {
 	case "pause":
@@ -43,6 +46,8 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 		return nil
 	case "simulator":
 		return simulate(ctx, args[1:], stdout)
+	case "shared":
+		return share(ctx, args[1:])
 	case "load":
 		return load(ctx, args[1:], stdout)
 	case "ready": // run in the container of a simulator
@@ -76,7 +81,10 @@ func simulate(ctx context.Context, args []string, stdout io.Writer) error {
 		return err
 	}
 	// The proxy needs the certificate at its start, also while Mimecast is down.
-	down := sim.AddFault(simulator.Fault{Cut: "request"})
+	down := 0
+	if *after > 0 {
+		down = sim.AddFault(simulator.Fault{Path: "/", Cut: "request"})
+	}
 	if err := os.WriteFile(caFile, sim.CA, 0o644); err != nil { //nolint:gosec // a certificate is public
 		return errors.Join(err, sim.Close())
 	}
@@ -101,4 +109,23 @@ func simulate(ctx context.Context, args []string, stdout io.Writer) error {
 			}
 		}
 	}
+}
+
+// share serves a Mimecast to other pods until ctx is done, at port 8443 with the certificate in
+// a folder. It is for pods that nothing can be put into but what a policy does.
+func share(ctx context.Context, args []string) error {
+	if len(args) != 1 {
+		return errors.New("shared FOLDER: with tls.crt and tls.key")
+	}
+	srv := &http.Server{
+		Addr: ":8443", Handler: simulator.New(simulator.Options{Quotas: map[string]simulator.Quota{}}).API(),
+		ReadHeaderTimeout: 10 * time.Second,
+	}
+	stop := context.AfterFunc(ctx, func() { _ = srv.Close() }) // its clients are gone
+	defer stop()
+	err := srv.ListenAndServeTLS(filepath.Join(args[0], "tls.crt"), filepath.Join(args[0], "tls.key"))
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
 }
