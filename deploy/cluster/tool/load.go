@@ -24,8 +24,8 @@ type counts struct {
 	Sent     int            `json:"sent"`
 	Statuses map[int]int    `json:"statuses"`
 	Errors   map[string]int `json:"errors"`
-	// Resent counts the requests that net/http sent again by itself, since the connection
-	// was lost: nobody loses them, but a client of another kind would.
+	// Resent counts the requests that net/http resent, since the connection was lost:
+	// another client would have lost them.
 	Resent      int     `json:"resent"`
 	Connections int     `json:"connections"`
 	Slowest     float64 `json:"slowest"` // in seconds
@@ -55,9 +55,9 @@ func load(ctx context.Context, args []string, stdout io.Writer) error {
 		client: &http.Client{Transport: transport, Timeout: 30 * time.Second},
 		counts: counts{Statuses: map[int]int{}, Errors: map[string]int{}},
 	}
-	tick, print := time.NewTicker(time.Second/time.Duration(*rate)), time.NewTicker(time.Second)
+	tick, report := time.NewTicker(time.Second/time.Duration(*rate)), time.NewTicker(time.Second)
 	defer tick.Stop()
-	defer print.Stop()
+	defer report.Stop()
 	begin := time.Now()
 	var inFlight sync.WaitGroup
 	for started := 0; ; {
@@ -65,7 +65,7 @@ func load(ctx context.Context, args []string, stdout io.Writer) error {
 		case <-ctx.Done():
 			inFlight.Wait()
 			return l.counts.print(stdout)
-		case <-print.C:
+		case <-report.C:
 			if err := l.counts.print(stdout); err != nil {
 				return err
 			}
