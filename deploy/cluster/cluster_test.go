@@ -101,12 +101,12 @@ func (n namespace) secret(name string, data map[string]string) {
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	if _, err := tryKubectl(n.t, string(object), "-n", n.name, "replace", "--force=false", "-f", "-"); err != nil {
+	if _, err := tryKubectl(n.t, string(object), "-n", n.name, "replace", "-f", "-"); err != nil {
 		kubectl(n.t, string(object), "-n", n.name, "create", "-f", "-")
 	}
 }
 
-// overlay is a kustomization of the test's own.
+// overlay is a kustomization over the repository's.
 type overlay struct {
 	resources, components []string // in the repository
 	files                 map[string]string
