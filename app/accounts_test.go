@@ -305,7 +305,6 @@ func TestAnotherClientIDIsAnotherAccount(t *testing.T) {
 }
 
 func TestRemovedAccountEndsWithItsLastRequest(t *testing.T) {
-	t.Parallel()
 	r := accountsAtWork(t, "a", "b", "c")
 	busy, idle := r.holding("a"), r.holding("b")
 	release, status := r.hang("a")
@@ -351,7 +350,6 @@ func TestRejectedVersionChangesNothing(t *testing.T) {
 }
 
 func TestNameThatComesBackKeepsItsMetricsWhenTheOldAccountEnds(t *testing.T) {
-	t.Parallel()
 	r := accountsAtWork(t, "a", "b")
 	old := r.holding("a")
 	release, status := r.hang("a")

@@ -110,9 +110,12 @@ func ExitCode(err error) int {
 	return ExitFailed
 }
 
-// Version and Revision are what this build calls itself; releases set them when they
-// link. Without Revision, it is the one that Go records of a checkout.
-var Version, Revision = "", ""
+// Version is what this build calls itself. Releases set it when they link.
+var Version = ""
+
+// Revision is the commit that this build was made from. Releases set it when they link;
+// empty means the one that Go records of a checkout.
+var Revision = ""
 
 // Build returns the version, the revision it was built from, and Go's version.
 func Build() (version, revision, goVersion string) {

@@ -107,7 +107,6 @@ func (o *output) await(t *testing.T, text string) {
 }
 
 func TestNewAuthoritiesAreTrustedFromThenOn(t *testing.T) {
-	t.Parallel()
 	one, two := httptest.NewTLSServer(nil), httptest.NewUnstartedServer(nil)
 	certificate, _ := peer.Certificate(t)
 	two.TLS = &tls.Config{Certificates: []tls.Certificate{*certificate}}

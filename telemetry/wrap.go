@@ -124,7 +124,7 @@ func (o *outcome) component() event.Component {
 
 // faultRow returns where the fault is counted.
 func (o *outcome) faultRow() int {
-	switch o.limitOwner() {
+	switch o.limitOwner() { //nolint:exhaustive // the others have no row of their own
 	case event.ComponentClient:
 		return clientLimitRow
 	case event.ComponentMimecast:

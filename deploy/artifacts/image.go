@@ -45,7 +45,7 @@ type object interface {
 // buildImages makes an index of all platforms, and one for the FIPS variant.
 func (r *release) buildImages(context.Context) error {
 	for _, fips := range []bool{false, true} {
-		var index v1.ImageIndex = mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
+		index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
 		p := published{repository: r.repository(program), tag: r.Version}
 		if fips {
 			p.tag += "-fips"

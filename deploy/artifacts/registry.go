@@ -17,7 +17,7 @@ import (
 
 const (
 	bundleType      types.MediaType = "application/vnd.dev.sigstore.bundle.v0.3+json"
-	bundleExtension                 = ".sigstore.json"
+	bundleExtension string          = ".sigstore.json"
 )
 
 // sign signs what is said about an image or a chart.
@@ -96,7 +96,7 @@ func (r *release) push(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(r.Log, "pushed %s:%s, %s\n", p.repository, p.tag, subject.Digest)
+		_, _ = fmt.Fprintf(r.Log, "pushed %s:%s, %s\n", p.repository, p.tag, subject.Digest)
 	}
 	return nil
 }

@@ -125,7 +125,7 @@ func (v *Verifier) reportFile(path, digest string, said *intoto.Statement) error
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(v.Out, "%s: signed, sha256:%s\n%s", filepath.Base(path), digest, origin)
+	_, _ = fmt.Fprintf(v.Out, "%s: signed, sha256:%s\n%s", filepath.Base(path), digest, origin)
 	return nil
 }
 
@@ -170,7 +170,7 @@ func (v *Verifier) Reference(ctx context.Context, text string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", digest, err)
 	}
-	fmt.Fprintf(v.Out, "%s: signed\n%s", digest, origin)
+	_, _ = fmt.Fprintf(v.Out, "%s: signed\n%s", digest, origin)
 	if !found.MediaType.IsIndex() {
 		image, err := found.Image()
 		if err != nil {
