@@ -216,7 +216,7 @@ func (v *Verifier) platforms(ctx context.Context, digest name.Digest, index v1.I
 		if !ok {
 			return unsigned(one, "bill of materials")
 		}
-		fmt.Fprintf(v.Out, "  %s  %s, bill of materials with %d components\n", image.Platform, image.Digest, len(bill.Fields["components"].GetListValue().GetValues()))
+		_, _ = fmt.Fprintf(v.Out, "  %s  %s, bill of materials with %d components\n", image.Platform, image.Digest, len(bill.Fields["components"].GetListValue().GetValues()))
 	}
 	return nil
 }
