@@ -1,10 +1,12 @@
 package deploy_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -49,6 +51,11 @@ func (a *apiServer) acceptsWhatIsRendered(t *testing.T) {
 		}
 	}
 	for _, name := range names(all) {
+		// The kinds of add-ons are judged by their definitions, in another test.
+		all[name] = bytes.Join(slices.DeleteFunc(documents(t, all[name]), func(d []byte) bool { return isAddOns(t, d) }), []byte("\n---\n"))
+		if len(all[name]) == 0 {
+			continue
+		}
 		if strings.Contains(string(all[name]), operatorsKinds) {
 			later = append(later, name)
 			continue
@@ -153,9 +160,9 @@ func (a *apiServer) injectsByLabel(t *testing.T) {
 	a.awaitPolicy(t, labeled(all[0].pod, inject))
 	for _, o := range all {
 		for name, other := range map[string]*corev1.Pod{"no label": o.pod, "none": labeled(o.pod, "mimecast-proxy=none")} {
-			if got := strings.Replace(a.create(t, o.namespace, other), `"mimecast-proxy":"none",`, "", 1); name == "no label" && got != o.plain {
+			if got := a.create(t, o.namespace, other); name == "no label" && got != o.plain {
 				t.Errorf("%s: %s: not byte-identical:\n%s\n%s", o.pod.Name, name, o.plain, got)
-			} else if strings.Contains(got, sidecarName) {
+			} else if strings.Contains(got, `"name":"`+sidecarName+`"`) {
 				t.Errorf("%s: %s: changed: %s", o.pod.Name, name, got)
 			}
 		}
@@ -164,6 +171,7 @@ func (a *apiServer) injectsByLabel(t *testing.T) {
 		}
 		text := a.create(t, o.namespace, labeled(o.pod, inject, interceptToo))
 		original, injected := parsePod(t, o.labeledToo), parsePod(t, text)
+		original.Status.QOSClass = injected.Status.QOSClass // follows from the sidecar's requests
 		checkInjected(t, injected, original)
 		if injected.Spec.InitContainers[0].Image != image {
 			t.Errorf("the image is %s", injected.Spec.InitContainers[0].Image)

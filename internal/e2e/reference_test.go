@@ -138,7 +138,7 @@ func TestReferenceHasEveryFieldOfTheLog(t *testing.T) {
 
 	requests := fieldsOf(t, p, "request")
 	clients := exerciseClients(t)
-	clients.Stderr.Await(t, "a client's line", func(text string) bool { return strings.Contains(text, `"client":"reports"`) })
+	clients.Stderr.Await(t, "the line of a request that waited too long", func(text string) bool { return strings.Contains(text, `"limit":`) })
 	maps.Copy(requests, fieldsOf(t, clients, "request"))
 
 	tables := fieldTable.FindAllStringSubmatch(program.ReadFile(t, "docs/operations.md"), -1)
