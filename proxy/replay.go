@@ -214,31 +214,8 @@ func (p *replayBody) nextSize(length int64) int64 {
 }
 
 func (p *replayBody) add(room int64) []byte {
-	p.blocks = append(p.blocks, newBlock(room))
+	p.blocks = append(p.blocks, make([]byte, room))
 	return p.blocks[len(p.blocks)-1]
-}
-
-func newBlock(room int64) []byte {
-	if room == maxBlock {
-		if free, ok := freeBlocks.Get().(*[maxBlock]byte); ok {
-			return free[:]
-		}
-	}
-	return make([]byte, room)
-}
-
-// freeBlocks are blocks of maxBlock bytes that no body uses. With those in use they are at
-// most as many as the budget allows at once. The collector takes what is unused for long.
-var freeBlocks sync.Pool
-
-// free lets other bodies use the blocks. Nobody may read them any more.
-func (p *replayBody) free() {
-	for _, block := range p.blocks {
-		if cap(block) == maxBlock {
-			freeBlocks.Put((*[maxBlock]byte)(block[:maxBlock]))
-		}
-	}
-	p.blocks = nil
 }
 
 // trim cuts the last block down to the n bytes that were read into it.
@@ -267,10 +244,9 @@ func (p *replayBody) empty() bool { return p.whole() && p.size == 0 }
 
 // release is called once when no more attempts will be made, and once for each attempt
 // when its stream is closed, which may be later. The last call returns the body's part
-// of the budget, and the blocks.
+// of the budget.
 func (p *replayBody) release() {
 	if p.users.Add(-1) == 0 {
-		p.free()
 		p.budget.give(p.account, p.taken)
 	}
 }
@@ -278,18 +254,16 @@ func (p *replayBody) release() {
 // open returns the body for one attempt, from its first byte, or errBodyConsumed.
 // An earlier attempt gets no more of it.
 func (p *replayBody) open() (io.ReadCloser, error) {
+	s := &stream{head: p.blocks, body: p, done: make(chan struct{})}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.current != nil && p.current.touched {
 		return nil, errBodyConsumed
 	}
-	if p.users.Add(1) == 1 { // all were done with it, and its blocks are another body's
-		p.users.Add(-1)
-		return nil, errBodyConsumed
-	}
 	p.end()
-	p.current = &stream{head: p.blocks, body: p, done: make(chan struct{})}
-	return p.current, nil
+	p.current = s
+	p.users.Add(1)
+	return s, nil
 }
 
 // closeAttempt ends an attempt that failed. net/http does not close every body that
@@ -341,43 +315,28 @@ func (p *replayBody) clientErr() error {
 
 // stream is the body as one attempt reads it: what is kept, then the rest.
 type stream struct {
-	head    [][]byte // guarded by body.mu
-	offset  int      // guarded by body.mu: in head[0]
+	head    [][]byte
+	offset  int // in head[0]
 	body    *replayBody
 	done    chan struct{} // closed with it
 	touched bool          // guarded by body.mu: took from the rest
 	closed  bool          // guarded by body.mu
 }
 
-// Read implements io.Reader.
 func (s *stream) Read(b []byte) (int, error) {
-	n, err := s.readHead(b)
-	if n > 0 || err != nil || len(b) == 0 {
-		return n, err
+	for len(s.head) > 0 {
+		n := copy(b, s.head[0][s.offset:])
+		if s.offset += n; s.offset == len(s.head[0]) {
+			s.head, s.offset = s.head[1:], 0
+		}
+		if n > 0 || len(b) == 0 {
+			return n, nil
+		}
 	}
 	if s.body.whole() {
 		return 0, io.EOF
 	}
 	return s.body.read(s, b)
-}
-
-// readHead copies of what is kept; nothing once all of it was read. net/http reads on
-// after it gave a body up, when the blocks may have another client's. So they are not
-// looked at without the lock under which Close is called.
-func (s *stream) readHead(b []byte) (n int, err error) {
-	s.body.mu.Lock()
-	defer s.body.mu.Unlock()
-	if s.closed {
-		return 0, errBodyConsumed
-	}
-	for len(s.head) > 0 && n < len(b) {
-		k := copy(b[n:], s.head[0][s.offset:])
-		n += k
-		if s.offset += k; s.offset == len(s.head[0]) {
-			s.head, s.offset = s.head[1:], 0
-		}
-	}
-	return n, nil
 }
 
 // read reads from the rest, if s is the attempt that may.

@@ -6,7 +6,6 @@ import (
 	"io"
 	"math"
 	"net/http"
-	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -140,97 +139,4 @@ func TestUploadsThatSendNothingTakeNextToNothing(t *testing.T) {
 		}
 		close(release)
 	})
-}
-
-// letters is an endless body of one letter.
-type letters byte
-
-func (l letters) Read(b []byte) (int, error) {
-	for i := range b {
-		b[i] = byte(l)
-	}
-	return len(b), nil
-}
-
-// net/http may still read a body when it has closed it, or given it up for another
-// attempt. The blocks are then those of another client's body.
-func TestBodyThatWasGivenUpGivesNothingOfAnotherOne(t *testing.T) {
-	const size = 4 * maxBlock
-	budget := NewBudget(math.MaxInt64, nil)
-	buffer := func(l letters) *replayBody {
-		body, err := bufferBody(post(size, io.LimitReader(l, size)), size, budget)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return body
-	}
-	for range 30 {
-		body := buffer('a')
-		sending, err := body.open()
-		if err != nil {
-			t.Fatal(err)
-		}
-		read := make(chan error)
-		go func() {
-			buf := make([]byte, 1<<10)
-			for {
-				n, err := sending.Read(buf)
-				if i := strings.IndexFunc(string(buf[:n]), func(r rune) bool { return r != 'a' }); i >= 0 {
-					t.Errorf("it gave %q", buf[i])
-				}
-				if err != nil {
-					read <- err
-					return
-				}
-			}
-		}()
-		body.closeAttempt()
-		body.release()
-		other := buffer('b')
-		if err := <-read; !errors.Is(err, errBodyConsumed) && !errors.Is(err, io.EOF) {
-			t.Error(err)
-		}
-		if n, err := sending.Read(make([]byte, 1)); n != 0 || !errors.Is(err, errBodyConsumed) {
-			t.Errorf("after its end it gave %d bytes, %v", n, err)
-		}
-		if _, err := body.open(); !errors.Is(err, errBodyConsumed) {
-			t.Errorf("it could be opened after its end: %v", err)
-		}
-		other.release()
-	}
-}
-
-func TestLargeBodiesTakeTheBlocksOfEarlierOnes(t *testing.T) {
-	const size = 4 << 20
-	budget := NewBudget(math.MaxInt64, nil)
-	buf := make([]byte, 64<<10)
-	keep := func() {
-		body, err := bufferBody(post(size, io.LimitReader(letters('a'), size)), size, budget)
-		if err != nil {
-			t.Fatal(err)
-		}
-		sending, err := body.open()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if n, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, sending, buf); n != size || err != nil {
-			t.Fatalf("%d bytes, %v", n, err)
-		}
-		if err := sending.Close(); err != nil {
-			t.Fatal(err)
-		}
-		body.release()
-	}
-	var before, after runtime.MemStats
-	keep()
-	runtime.ReadMemStats(&before)
-	const bodies = 20
-	for range bodies {
-		keep()
-	}
-	runtime.ReadMemStats(&after)
-	// The race detector makes a pool lose a quarter of what it gets.
-	if each := (after.TotalAlloc - before.TotalAlloc) / bodies; each > size/2 {
-		t.Errorf("each body of %d KiB takes %d KiB of new memory", size>>10, each>>10)
-	}
 }
