@@ -89,7 +89,7 @@ func credentialFiles(t *testing.T) []string {
 	for _, secret := range project.Secrets {
 		names = append(names, filepath.Base(secret.File))
 	}
-	inText := regexp.MustCompile(`--from-file=([\w.-]+)|> ([\w.-]*(?:key|secret|id))\b`)
+	inText := regexp.MustCompile(`--from-file=([a-z][\w.-]*)|> ([\w.-]*(?:key|secret|id))\b`)
 	for _, pattern := range []string{"*.md", "docs/*.md", "docs/recipes/*.md", "k8s/*/*.yaml", "deploy/helm/*/templates/*.*", "deploy/helm/*/templates/tests/*"} {
 		files, err := filepath.Glob(filepath.Join(root, pattern))
 		if err != nil || len(files) == 0 {
