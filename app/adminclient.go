@@ -25,11 +25,6 @@ const (
 // probePaths are where the probes are that Probe can ask.
 var probePaths = map[string]string{"readiness": "/readyz", "startup": "/startupz", "liveness": "/livez"}
 
-// Healthcheck is [Env.Probe] of readiness.
-func (p Env) Healthcheck(ctx context.Context, wait time.Duration) error {
-	return p.Probe(ctx, "readiness", wait)
-}
-
 // Probe asks a probe of the running proxy, "readiness", "startup" or "liveness", and again
 // until it passes or the wait ends. It prints the health of a proxy that is ready.
 func (p Env) Probe(ctx context.Context, probe string, wait time.Duration) error {

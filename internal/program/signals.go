@@ -130,7 +130,7 @@ func (w *Watcher) readOthers(ctx context.Context) (s Signals, err error) {
 		}
 	}
 	var out bytes.Buffer
-	err = app.Env{Environ: []string{"PROXY_ADMIN_LISTEN=" + w.address()}, Stdout: &out}.Healthcheck(ctx, 0)
+	err = app.Env{Environ: []string{"PROXY_ADMIN_LISTEN=" + w.address()}, Stdout: &out}.Probe(ctx, "readiness", 0)
 	if s.check = out.String(); err != nil {
 		s.check = err.Error()
 	}
