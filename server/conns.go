@@ -77,6 +77,7 @@ type conn struct {
 	requestStarted         atomic.Bool // a byte of the next request has come
 	withTLS                bool        // it is of a TLS listener
 	speaksTLS              atomic.Bool // the first byte that came was that of a TLS handshake
+	speaksHTTP2            atomic.Bool // a request of HTTP/2 has come
 	readFailed             atomic.Bool // a Read has failed
 }
 
@@ -157,6 +158,22 @@ func (t *connTable) closeOldest(state connState, atLeast time.Duration) bool {
 	}
 	_ = oldest.Close() // no request of its client's is under way
 	return true
+}
+
+// idleHTTP1 returns the HTTP/1.1 connection that has been idle for longest, or nil, and
+// how many are idle. HTTP/2 has a frame of its own that announces the end.
+func (t *connTable) idleHTTP1() (oldest *conn, n int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for c := range t.conns {
+		if c.stateSince(idle) == 0 || c.speaksHTTP2.Load() {
+			continue
+		}
+		if n++; oldest == nil || c.changedAt.Load() < oldest.changedAt.Load() {
+			oldest = c
+		}
+	}
+	return oldest, n
 }
 
 // lowerWriteTimeout lowers the time that a client may take to accept a write, current

@@ -25,12 +25,7 @@ type Drain struct {
 // So it does, with that error, if a listener cannot be closed.
 func (s *Server) Drain(ctx context.Context, d Drain) error {
 	s.CloseConnections()
-	delay := time.NewTimer(d.Delay)
-	defer delay.Stop()
-	select {
-	case <-delay.C:
-	case <-ctx.Done():
-	}
+	s.closeIdleOver(ctx, d.Delay)
 	bounded, release := context.WithTimeout(ctx, d.Timeout)
 	defer release()
 	err := s.Shutdown(bounded)
@@ -43,4 +38,23 @@ func (s *Server) Drain(ctx context.Context, d Drain) error {
 	_ = s.Shutdown(grace) // a request that has not ended by then gets no response
 	_ = s.Close()
 	return err
+}
+
+// closeIdleOver closes the idle HTTP/1.1 connections one by one, spread over the delay,
+// and returns at its end or that of ctx. A request that a client sends on a connection
+// just as it is closed is lost. If all were closed at once, a burst could lose many.
+func (s *Server) closeIdleOver(ctx context.Context, delay time.Duration) {
+	end := time.Now().Add(delay)
+	for left := delay; left > 0 && ctx.Err() == nil; left = time.Until(end) {
+		_, idling := s.conns.idleHTTP1()
+		step := time.NewTimer(left / time.Duration(idling+1))
+		select {
+		case <-step.C:
+			if oldest, _ := s.conns.idleHTTP1(); oldest != nil {
+				_ = oldest.Close()
+			}
+		case <-ctx.Done():
+		}
+		step.Stop()
+	}
 }

@@ -141,6 +141,7 @@ func (s *Server) markServing(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if own, _ := r.Context().Value(connKey{}).(*conn); own != nil {
 			own.setState(serving)
+			own.speaksHTTP2.Store(r.ProtoMajor == 2)
 		}
 		if s.closing.Load() {
 			w.Header().Set("Connection", "close")

@@ -16,10 +16,15 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/internal/program"
+
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	program.Parallel(8)
+	goleak.VerifyTestMain(m)
+}
 
 // patience bounds every wait for something that is sure to come.
 const patience = 30 * time.Second
@@ -322,6 +327,38 @@ func TestInFlightRequestsGetTheirResponseInAShutdown(t *testing.T) {
 	_ = res.Body.Close()
 	if err := <-ended; err != nil {
 		t.Error(err)
+	}
+}
+
+// A client that sends a burst on its idle connections in the moment of a shutdown
+// would lose all of it if they were closed at once.
+func TestADrainClosesIdleConnectionsOneByOne(t *testing.T) {
+	t.Parallel()
+	s, address := start(t, "tcp", Limits{}, hello)
+	var kept []net.Conn
+	for range 40 {
+		c := dial(t, "tcp", address)
+		get(t, c)
+		kept = append(kept, c)
+	}
+	ctx, hurry := context.WithCancel(t.Context())
+	drained := make(chan error, 1)
+	go func() { drained <- s.Drain(ctx, Drain{Delay: patience, Abort: func() {}}) }()
+	if !isClosed(kept[0]) {
+		t.Error("the oldest idle connection was kept")
+	}
+	get(t, kept[len(kept)-1])
+	if !isClosed(kept[len(kept)-1]) {
+		t.Error("a connection was kept after a response during the drain")
+	}
+	hurry()
+	if err := <-drained; err != nil && !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	for _, c := range kept {
+		if !isClosed(c) {
+			t.Error("an idle connection outlived the drain")
+		}
 	}
 }
 
