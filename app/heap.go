@@ -14,27 +14,34 @@ import (
 // MiB means a collection every few hundred requests, and a tenth of its CPU.
 const leastHeap = 16 << 20
 
-// relaxCollector makes that so, for the life of the process. From leastHeap on
-// the default holds, and GOMEMLIMIT in any case.
+// relaxCollector makes that so, for the life of the process. GOMEMLIMIT holds in any
+// case.
 var relaxCollector = sync.OnceFunc(adjustCollector)
 
 // adjustCollector judges what the collection before has left, and is called
 // again after the next one.
 func adjustCollector() {
-	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
-	metrics.Read(live)
-	debug.SetGCPercent(collectorPercent(live[0].Value.Uint64()))
+	s := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/scan/heap:bytes"}}
+	metrics.Read(s)
+	debug.SetGCPercent(collectorPercent(s[0].Value.Uint64(), s[1].Value.Uint64()))
 	runtime.AddCleanup(new([64]byte), func(struct{}) { adjustCollector() }, struct{}{})
 }
 
-// collectorPercent returns what GOGC has to be with so many bytes live. It also
+// collectorPercent returns what GOGC has to be with so many bytes live, of which so many
+// have to be scanned. Beyond leastHeap the heap doubles as by default, but grows no
+// further than a collection is worth: kept request bodies are not scanned, so that a
+// collection costs little, and doubling would take as much memory again. GOGC also
 // multiplies the 4 MiB that the runtime takes for the least heap.
-func collectorPercent(live uint64) int {
-	const normal, most = 100, 100 * leastHeap / (4 << 20)
+func collectorPercent(live, scanned uint64) int {
+	const least, most = 10, 100 * leastHeap / (4 << 20)
 	if live == 0 { // before the first collection
 		return most
 	}
-	return min(most, max(normal, int(100*leastHeap/live)-100))
+	growth := min(live, max(leastHeap, scanned))
+	if live+growth < leastHeap {
+		growth = leastHeap - live
+	}
+	return int(min(most, max(least, 100*growth/live)))
 }
 
 const (
