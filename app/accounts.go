@@ -28,6 +28,9 @@ type accounts struct {
 	setClients func([]guard.Client) error
 	// forget is called with an account that no request uses any more.
 	forget func(*account.Account)
+	// drainInterval is the time between two looks whether a retired account is unused. It
+	// ends at the second that finds none: a request may just be about to use it.
+	drainInterval time.Duration
 
 	mu sync.Mutex // guards the rest
 	// byName are those in use. The map does not change, but is replaced.
@@ -151,10 +154,6 @@ func (a *accounts) redactSecrets(dirs ...*config.Directory) {
 	a.redactor.Set("client secrets of PROXY_CLIENTS_FILE", secrets...)
 }
 
-// drainInterval is the time between two looks whether a retired account is unused. It
-// ends at the second that finds none: a request may just be about to use it.
-const drainInterval = time.Second
-
 // retire ends the renewal of an account's token at once: its credentials may have been
 // revoked. Its requests go on with the token that it has. When they have ended its
 // connections are closed. Its metrics go too, unless another account has its name now.
@@ -166,7 +165,7 @@ func (a *accounts) retire(one *mimecastAccount) {
 	one.stop()
 	a.retired.Go(func() {
 		<-one.ended
-		tick := time.NewTicker(drainInterval)
+		tick := time.NewTicker(a.drainInterval)
 		defer tick.Stop()
 		for unused := 0; unused < 2 && a.running.Err() == nil; {
 			select {

@@ -60,6 +60,7 @@ func accountsAtWork(t *testing.T, names ...string) *accountsRig {
 	if r.components, err = (Env{Stderr: r.log}).assemble(cfg); err != nil {
 		t.Fatal(err)
 	}
+	r.accounts.drainInterval = 50 * time.Millisecond
 	r.apply(names...)
 	r.serve()
 	return r

@@ -162,6 +162,7 @@ func TestNewAuthoritiesAreTrustedFromThenOn(t *testing.T) {
 		}
 	}
 	put()
+	signals <- os.Interrupt
 	log.await(t, "file reload failed")
 	if !trusted() {
 		t.Error("an empty file changed what is trusted")

@@ -53,7 +53,7 @@ func (p Env) assemble(cfg config.Config) (*components, error) {
 	}
 	redactor := cmp.Or(p.Redactor, new(telemetry.Redactor))
 	redactSecrets(redactor, cfg)
-	a := &accounts{cfg: cfg, redactor: redactor}
+	a := &accounts{cfg: cfg, redactor: redactor, drainInterval: time.Second}
 	c := &components{accounts: a, cfg: cfg, redactor: redactor, reread: p.Reread}
 	c.health = health.New(time.Now(), c.facts)
 	tel, err := p.newTelemetry(cfg, routes, c)
