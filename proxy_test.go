@@ -35,7 +35,7 @@ var (
 )
 
 func TestMain(m *testing.M) {
-	program.Parallel(4) // most of them wait
+	program.Parallel(8) // most of them wait
 	os.Exit(program.Main(m))
 }
 

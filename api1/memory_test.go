@@ -10,11 +10,14 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"mimecast-proxy/internal/program"
 )
 
 // A page of batches with 40 files of 1 MiB each takes no more memory than one of small
 // files. They are announced as small, so that all come in one response.
 func TestMemoryIsBoundedWhateverABatchHolds(t *testing.T) {
+	program.Slow(t)
 	files := 40
 	if testing.Short() {
 		files = 10

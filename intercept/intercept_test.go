@@ -23,12 +23,16 @@ import (
 
 	"mimecast-proxy/event"
 	"mimecast-proxy/internal/peer"
+	"mimecast-proxy/internal/program"
 	"mimecast-proxy/mimecast"
 	"mimecast-proxy/problem"
 	"mimecast-proxy/secret"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	program.Parallel(8)
+	goleak.VerifyTestMain(m)
+}
 
 const (
 	host     = "eu-api.mimecast.com"

@@ -132,22 +132,25 @@ func TestAnExpiredTokenIsNeverSent(t *testing.T) {
 	const lifetime = 300 * time.Millisecond
 	for _, limit := range []int64{1 << 20, 10} {
 		for _, http1 := range []bool{true, false} {
-			r := newRig(t, setup{http1: http1, limit: limit}, func(w http.ResponseWriter, req *http.Request) {
-				fmt.Fprint(w, req.Header.Get("Authorization"))
-				_, _ = io.Copy(io.Discard, req.Body)
+			t.Run(fmt.Sprintf("limit %d, HTTP/1 %v", limit, http1), func(t *testing.T) {
+				t.Parallel()
+				r := newRig(t, setup{http1: http1, limit: limit}, func(w http.ResponseWriter, req *http.Request) {
+					fmt.Fprint(w, req.Header.Get("Authorization"))
+					_, _ = io.Copy(io.Discard, req.Body)
+				})
+				r.tokens.lifetime = lifetime
+				r.do("GET", "/", nil) // the first is held
+				from, conn := r.pausing("Content-Length: 4\r\nConnection: close\r\n", "ab")
+				time.Sleep(2 * lifetime)
+				_, _ = io.WriteString(conn, "cd")
+				res, err := http.ReadResponse(from, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got, err := io.ReadAll(res.Body); err != nil || string(got) == "Bearer token-1" {
+					t.Errorf("Mimecast got %q, %v", got, err)
+				}
 			})
-			r.tokens.lifetime = lifetime
-			r.do("GET", "/", nil) // the first is held
-			from, conn := r.pausing("Content-Length: 4\r\nConnection: close\r\n", "ab")
-			time.Sleep(2 * lifetime)
-			_, _ = io.WriteString(conn, "cd")
-			res, err := http.ReadResponse(from, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got, err := io.ReadAll(res.Body); err != nil || string(got) == "Bearer token-1" {
-				t.Errorf("limit %d, HTTP/1 %v: Mimecast got %q, %v", limit, http1, got, err)
-			}
 		}
 	}
 }

@@ -25,12 +25,16 @@ import (
 
 	"mimecast-proxy/account"
 	"mimecast-proxy/event"
+	"mimecast-proxy/internal/program"
 	"mimecast-proxy/problem"
 	"mimecast-proxy/proxy"
 	"mimecast-proxy/upstream"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	program.Parallel(8)
+	goleak.VerifyTestMain(m)
+}
 
 // tokens is a source of numbered tokens.
 type tokens struct {

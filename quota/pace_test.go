@@ -13,10 +13,14 @@ import (
 	"go.uber.org/goleak"
 
 	"mimecast-proxy/account"
+	"mimecast-proxy/internal/program"
 	"mimecast-proxy/quota"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	program.Parallel(8)
+	goleak.VerifyTestMain(m)
+}
 
 const siem = "/siem/v1/events/cg"
 

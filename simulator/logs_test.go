@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
 )
 
@@ -67,6 +68,7 @@ func windowedSources() []windowed {
 }
 
 func TestSmallWindowsPartitionALargeOne(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	const window = 30 * time.Second
 	r := start(t, simulator.Options{Now: newClock().Now, Quotas: map[string]simulator.Quota{}}).login()

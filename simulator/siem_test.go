@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
 )
 
@@ -79,6 +80,7 @@ func (r *rig) blob(address, authorization string) *http.Response {
 }
 
 func TestStreamHasADayOfEvents(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	c := newClock()
 	r := start(t, simulator.Options{Now: c.Now}).login()

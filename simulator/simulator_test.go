@@ -15,10 +15,14 @@ import (
 
 	"go.uber.org/goleak"
 
+	"mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	program.Parallel(8)
+	goleak.VerifyTestMain(m)
+}
 
 // noon is when the tests with a clock of their own begin.
 var noon = time.Date(2026, 3, 5, 12, 0, 7, 0, time.UTC)
@@ -71,6 +75,9 @@ func start(t *testing.T, o simulator.Options) *rig {
 func bothProtocols(t *testing.T, o simulator.Options, test func(*testing.T, *rig)) {
 	t.Helper()
 	for name, http1 := range map[string]bool{"HTTP2": false, "HTTP1": true} {
+		if http1 && testing.Short() {
+			continue
+		}
 		t.Run(name, func(t *testing.T) {
 			o := o
 			o.HTTP1Only = http1

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"mimecast-proxy/internal/peer"
+	"mimecast-proxy/internal/program"
 	"mimecast-proxy/upstream"
 )
 
@@ -113,7 +114,11 @@ func TestABurstThatFindsNobodyFailsTogether(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer silent.Close()
-	for _, bound := range []int{0, 5, 128} { // golang/go#34941
+	bounds := []int{0, 5, 128} // golang/go#34941
+	if testing.Short() {
+		bounds = bounds[2:]
+	}
+	for _, bound := range bounds {
 		c := upstream.New(upstream.Options{DialTimeout: 500 * time.Millisecond, MaxConnections: bound})
 		began := time.Now()
 		if failed := burst(t, c, "https://"+silent.Addr().String(), 1000); failed != 1000 {
@@ -158,6 +163,7 @@ func TestNoRequestWaitsForAnotherBehindAForwardProxyWithTLS(t *testing.T) {
 // Clients that ask for much and read nothing get every place; those that read
 // are served all the same.
 func TestClientsThatReadNothingDoNotHoldUpOthers(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	const idle, honest = 200, 20
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -243,6 +243,7 @@ func sendBroken(_ *testing.T, p *program.Program, k *kind) (int, string, error) 
 }
 
 func TestCountersEqualWhatTheClientCounted(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	armKinds(sim)

@@ -21,7 +21,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv("TEST_CHILD") != "" {
 		os.Exit(child())
 	}
-	program.Parallel(4)
+	program.Parallel(8)
 	os.Exit(program.Main(browser.M{M: m}))
 }
 

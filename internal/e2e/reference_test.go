@@ -120,6 +120,7 @@ var (
 )
 
 func TestReferenceHasEveryFieldOfTheLog(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	p := exercise(t)
 	if res, _ := p.Must("GET", "/identity/whoami", "", "Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"); res.StatusCode != http.StatusOK {

@@ -144,6 +144,7 @@ func answerGoAway(c net.Conn, more string) (token string) {
 }
 
 func TestSecretsThatTheUpstreamRepeatsShowNowhere(t *testing.T) {
+	program.Slow(t)
 	t.Parallel()
 	for _, level := range []string{"trace", "debug", "info"} {
 		sim := program.Simulate(t, simulator.Options{})
