@@ -46,8 +46,8 @@ func runSupervised(s server.Supervisor) int {
 	})
 }
 
-// isTerminal reports whether w is a character device, which is near enough to
-// choose how a log looks.
+// isTerminal reports whether w is a character device. That is accurate enough to choose
+// the log's format.
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	if !ok {
@@ -57,12 +57,12 @@ func isTerminal(w io.Writer) bool {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
-// run executes a command line and returns the exit code. All output on stderr
-// goes through one writer, which never blocks the program.
+// run executes a command line and returns the exit code. All output to stderr goes
+// through one LogWriter, which never blocks the program.
 func run(ctx context.Context, args []string, p app.Env) int {
 	p.Redactor = new(telemetry.Redactor)
 	log := telemetry.NewLogWriter(p.Stderr, p.Redactor)
-	defer log.Close() // a panic's path too
+	defer log.Close() // also on a panic
 	p.Stderr = log
 	root := commands(p)
 	root.SetArgs(args)
@@ -82,7 +82,7 @@ func errorText(err error) string {
 	return err.Error()
 }
 
-// commands returns the command line of the contract.
+// commands returns the root command with all subcommands.
 func commands(p app.Env) *cobra.Command {
 	serve := func(cmd *cobra.Command, _ []string) error { return p.Serve(cmd.Context()) }
 	version := false
@@ -100,7 +100,7 @@ func commands(p app.Env) *cobra.Command {
 		}
 		return serve(cmd, args)
 	}
-	// Cobra's own flag needs templates.
+	// Cobra's built-in version flag needs templates.
 	root.Flags().BoolVar(&version, "version", false, "print version, revision and Go version")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err) })
 	usage := root.UsageFunc()
@@ -218,7 +218,7 @@ func runCommand(p app.Env) *cobra.Command {
 	}
 	interception := cmd.Flags().Bool("intercept", false, "for a CMD with a hard-coded Mimecast address: set HTTPS_PROXY, and the variables that make CMD trust the proxy's CA")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error { return p.Run(cmd.Context(), args, *interception) }
-	cmd.Flags().SetInterspersed(false) // what follows CMD is CMD's
+	cmd.Flags().SetInterspersed(false) // arguments after CMD belong to CMD
 	return cmd
 }
 
@@ -242,7 +242,8 @@ func healthcheckCommand(p app.Env) *cobra.Command {
 	return cmd
 }
 
-// usageErrors gives wrong arguments the exit code of a bad configuration.
+// usageErrors makes invalid arguments exit with [app.ExitUsage], as an invalid
+// configuration does.
 func usageErrors(cmd *cobra.Command) {
 	if check := cmd.Args; check != nil {
 		cmd.Args = func(cmd *cobra.Command, args []string) error {
@@ -261,7 +262,7 @@ func usageError(err error) error {
 	return &app.ExitError{Code: app.ExitUsage, Err: fmt.Errorf("%w; see mimecast-proxy help", err)}
 }
 
-// help prints a command's usage, and below the program's own every variable.
+// help prints a command's usage. For the root command, it also lists every variable.
 func help(cmd *cobra.Command, usage func(*cobra.Command) error) {
 	out := cmd.OutOrStdout()
 	about := cmd.Long
