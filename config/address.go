@@ -14,11 +14,11 @@ import (
 	"syscall"
 )
 
-// maxSocketPath is the longest path of a unix socket on Linux, in bytes. The kernel's
-// error for a longer one is "invalid argument".
+// maxSocketPath is the longest path of a unix socket on Linux, in bytes. For a longer
+// one, the kernel only reports "invalid argument".
 const maxSocketPath = 107
 
-// Address is an address to listen at. The zero value is none.
+// Address is an address to listen on. The zero value means none.
 type Address struct {
 	// Network is "tcp" or "unix", as for [net.Listen].
 	Network string
@@ -43,7 +43,8 @@ func (a Address) String() string {
 	return a.Address
 }
 
-// overlaps reports whether both addresses cannot be listened at together.
+// overlaps reports whether one process cannot listen on both addresses. Port 0 overlaps
+// with nothing.
 func (a Address) overlaps(b Address) bool {
 	if a.Network != b.Network || a.IsZero() {
 		return false
@@ -56,9 +57,9 @@ func (a Address) overlaps(b Address) bool {
 	return portA != 0 && portA == portB && (covers(hostA, hostB) || covers(hostB, hostA))
 }
 
-// normalized returns host and port, each in its one canonical spelling.
+// normalized returns the host and port in canonical form.
 func (a Address) normalized() (string, uint64) {
-	host, port, _ := net.SplitHostPort(a.Address) // checked when it was parsed
+	host, port, _ := net.SplitHostPort(a.Address) // checked when a was parsed
 	n, _ := strconv.ParseUint(port, 10, 16)
 	host = strings.ToLower(host)
 	if ip, err := netip.ParseAddr(host); err == nil {
@@ -70,16 +71,16 @@ func (a Address) normalized() (string, uint64) {
 	return host, n
 }
 
-// covers reports whether listening at host includes other.
+// covers reports whether listening on host includes other.
 func covers(host, other string) bool {
 	switch host {
-	case "", "::", "0.0.0.0": // net.Listen takes IPv4 and IPv6 for each
+	case "", "::", "0.0.0.0": // for each, net.Listen accepts both IPv4 and IPv6
 		return true
 	}
 	return host == other
 }
 
-// listenAddresses are addresses to listen at; none if they are off.
+// listenAddresses are the addresses to listen on; empty for "off".
 type listenAddresses []Address
 
 // UnmarshalText implements encoding.TextUnmarshaler.
@@ -88,7 +89,7 @@ func (b *listenAddresses) UnmarshalText(text []byte) error {
 		return nil
 	}
 	var l list
-	_ = l.UnmarshalText(text) // has no invalid values
+	_ = l.UnmarshalText(text) // never fails
 	if len(l) == 0 {
 		return invalid("has no address in it")
 	}
@@ -104,7 +105,7 @@ func (b *listenAddresses) UnmarshalText(text []byte) error {
 	return errors.Join(errs...)
 }
 
-// optionalAddress is an address to listen at, or off.
+// optionalAddress is an address to listen on; zero for "off".
 type optionalAddress struct{ Address }
 
 // UnmarshalText implements encoding.TextUnmarshaler.
@@ -145,8 +146,8 @@ func parseSocket(path string) (Address, error) {
 	return Address{"unix", path}, nil
 }
 
-// checkListeners checks the addresses against each other and against the variables
-// that protect them: no account is opened to a network by accident.
+// checkListeners checks the addresses against each other and against the variables that
+// protect them. No account may become reachable from a network by accident.
 func (p *parser) checkListeners(cfg Config) {
 	var all []Address
 	for _, a := range cfg.Listen {
@@ -173,15 +174,16 @@ func (p *parser) checkListeners(cfg Config) {
 	if slices.ContainsFunc(all, cfg.Admin.overlaps) {
 		p.addError("PROXY_ADMIN_LISTEN", quoted(cfg.Admin.String())+" overlaps with PROXY_LISTEN or PROXY_TLS_LISTEN", "another port, or off")
 	}
-	// A client's MIMECAST_BASE_URL is the proxy, and its environment may be the
-	// proxy's too.
+	// Clients set MIMECAST_BASE_URL to the proxy, and the proxy may share their
+	// environment.
 	if u := cfg.BaseURL; u != nil && isLoopback(u.Hostname()) && slices.ContainsFunc(all, Address{"tcp", u.Host}.overlaps) {
 		p.addError("MIMECAST_BASE_URL", quoted(u.String())+" is the proxy's own address, so requests would loop",
 			"Mimecast's URL; unset it if only the client needs it")
 	}
 }
 
-// checkTLS checks what only some listeners need, and that there is one.
+// checkTLS checks the certificate and the interception CA's folder, and that a data
+// listener is configured.
 func (p *parser) checkTLS(cfg Config) {
 	if len(cfg.TLSListen) == 0 && !cfg.TLS.IsZero() && !p.hasError("PROXY_TLS_LISTEN") {
 		p.addWarning("PROXY_TLS_CERT_FILE is set, but PROXY_TLS_LISTEN is not: the certificate is not used")
@@ -195,8 +197,8 @@ func (p *parser) checkTLS(cfg Config) {
 	}
 }
 
-// checkDataListener checks one address of a variable; before are the earlier ones, of
-// both variables.
+// checkDataListener checks one address of a variable. before has the addresses checked
+// earlier, from all data listeners.
 func (p *parser) checkDataListener(variable string, cfg Config, a Address, before []Address) {
 	if !a.IsZero() && !a.Loopback() && !p.keyRequired(cfg) && !cfg.TrustNetwork {
 		p.addError(variable, quoted(a.String())+" is open to other machines without a key, so every client that connects could use the account",
@@ -209,14 +211,14 @@ func (p *parser) checkDataListener(variable string, cfg Config, a Address, befor
 	}
 }
 
-// keyRequired reports whether every request must carry a key, or whether that is to be
-// so once the errors are fixed.
+// keyRequired reports whether every request must carry a key. A key variable with an
+// error counts: it will require one once fixed.
 func (p *parser) keyRequired(cfg Config) bool {
 	return cfg.KeyRequired() || p.hasError("PROXY_API_KEY")
 }
 
-// checkSocketDir checks that the directory of a unix socket exists. One that cannot be
-// read is left to the listener.
+// checkSocketDir checks that the directory of a unix socket exists. If the directory
+// cannot be read, net.Listen reports that later.
 func (p *parser) checkSocketDir(variable string, a Address) {
 	if a.Network != "unix" {
 		return

@@ -11,18 +11,18 @@ import (
 	"sync/atomic"
 )
 
-// maxAuthorities bounds a file with certificates, in bytes: several times the size of
-// the system's.
+// maxAuthorities limits a file with certificates, in bytes. It is several times the
+// size of a system's file.
 const maxAuthorities = 16 << 20
 
-// Authorities are certificate authorities to trust. If they come from a file, a
+// Authorities holds certificate authorities to trust. If they come from a file, a
 // [Watcher] replaces them when the file changes. The zero value has none.
 type Authorities struct {
 	current *atomic.Pointer[[]*x509.Certificate] // nil: none
 }
 
-// Certificates returns the current certificates; nil for none. It reads no file. Do
-// not change the slice.
+// Certificates returns the current certificates; nil if there are none. It reads no
+// file. Do not change the slice.
 func (a Authorities) Certificates() []*x509.Certificate {
 	if a.current == nil {
 		return nil
@@ -30,8 +30,8 @@ func (a Authorities) Certificates() []*x509.Certificate {
 	return *a.current.Load()
 }
 
-// ParseAuthorities reads certificates in PEM form (RFC 7468, section 5). The error
-// names the format that the content has instead, or the certificate that is broken.
+// ParseAuthorities parses certificates in PEM form (RFC 7468, section 5). The error
+// names the format of a file that is not PEM, or the malformed certificate.
 func ParseAuthorities(content []byte) (Authorities, error) {
 	certificates, err := parseCertificates(content)
 	if err != nil {
@@ -68,7 +68,7 @@ func (p *parser) readAuthorities(path string) Authorities {
 	return a
 }
 
-// wrongFormat is a format other than PEM, and the command that converts it.
+// wrongFormat is a format other than PEM, and the command that converts it to PEM.
 type wrongFormat struct{ format, command string }
 
 func (c wrongFormat) Error() string { return "is " + c.format + ", not PEM" }
@@ -116,7 +116,8 @@ func parseCertificate(text string) (*x509.Certificate, error) {
 // section 14).
 var oidSignedData = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 7, 2}
 
-// identifyFormat names the format of a file without a certificate in PEM form.
+// identifyFormat returns an error that names the format of a file without PEM
+// certificates.
 func identifyFormat(content []byte) error {
 	var outer struct {
 		Type asn1.ObjectIdentifier
@@ -148,7 +149,7 @@ func isDER(content []byte) bool {
 	return err == nil
 }
 
-// isASN1 reports whether content begins with what v describes.
+// isASN1 reports whether content begins with an ASN.1 value of v's type.
 func isASN1(content []byte, v any) bool {
 	_, err := asn1.Unmarshal(content, v)
 	return err == nil

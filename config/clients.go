@@ -16,64 +16,68 @@ import (
 
 const clientsVariable = "PROXY_CLIENTS_FILE"
 
-// DefaultAccount is the name of the account that the MIMECAST_ variables describe.
+// DefaultAccount is the name of the account that the MIMECAST_ variables or a stored
+// connection describe.
 const DefaultAccount = "default"
 
 const (
-	// maxClientsFile bounds the clients file, in bytes: what the other bounds allow is
-	// far less.
+	// maxClientsFile limits the clients file, in bytes. A file within the limits below
+	// is far smaller.
 	maxClientsFile = 1 << 20
-	// maxClients and maxAccounts bound what a clients file may name, and maxAllKeys
-	// the keys of all clients.
+	// maxClients and maxAccounts limit the entries of a clients file, and maxAllKeys
+	// the keys of all clients together.
 	maxClients, maxAccounts, maxAllKeys = 100, 100, 1000
 )
 
 // Clients is the content of PROXY_CLIENTS_FILE. A [Watcher] replaces it when the file
-// changes, or a file that it names. The zero value has none. Copies share the content.
+// changes, or any file that it names. The zero value has no content. Copies share the
+// content.
 type Clients struct {
-	// state is a func, since every printer shows a func as an address at most.
+	// state is a func, because printers show at most the address of a func.
 	state func() *clientsState
 }
 
-// Directory is one version of the clients file. Do not change it.
+// Directory is one version of the clients file. It is read-only.
 type Directory struct {
-	// Clients and Accounts are in the order of the file. There is at least one client.
+	// Clients and Accounts are in file order. There is at least one client.
 	Clients  []Client
 	Accounts []Account
-	// Warnings are texts about what is valid but probably a mistake, each with its
-	// line. Those of the first version are in [Config.Warnings] as well.
+	// Warnings describe what is valid but probably a mistake, each with its line. Those
+	// of the first version are also in [Config.Warnings].
 	Warnings []string
 }
 
-// Client is who may call, by which keys, and what.
+// Client is a named client with its keys, routes and limits.
 type Client struct {
-	// Name has 1 to 40 of a-z, 0-9 and '-', and is unique.
+	// Name is 1 to 40 characters of a-z, 0-9 and '-', and is unique.
 	Name string
-	// Line is where the file has the name, and AllowLine where it has the routes; 0:
-	// there are none.
+	// Line is the line of the name in the file. AllowLine is the line of the routes; 0
+	// if there are none.
 	Line, AllowLine int
-	// Keys are the keys of files, and Digests the SHA-256 of further keys. All are
-	// valid at once. There is at least one of both, and none is another client's.
+	// Keys are the keys read from files. Digests are the SHA-256 of further keys. All
+	// are valid at once. A client has at least one of either, and shares none with
+	// another client.
 	Keys    []secret.Text
 	Digests [][sha256.Size]byte
-	// Allow has the routes as they were written; the guard checks the patterns. None:
-	// everything that PROXY_ALLOW lets through.
+	// Allow has the routes as written; package guard checks the patterns. If it is
+	// empty, the client may use all routes that PROXY_ALLOW allows.
 	Allow []string
-	// MaxRequests bounds the client's in-flight requests; 0: only PROXY_MAX_REQUESTS
-	// does.
+	// MaxRequests limits the client's in-flight requests. 0 means that only
+	// PROXY_MAX_REQUESTS applies.
 	MaxRequests int
-	// Account names one of the Directory's; empty: the account of the MIMECAST_
-	// variables.
+	// Account names one of the Directory's Accounts. If it is empty, the client uses
+	// the default account.
 	Account string
 }
 
-// Account is a further account at Mimecast.
+// Account is an additional Mimecast account.
 type Account struct {
-	// Name has 1 to 40 of a-z, 0-9 and '-', is unique, and not [DefaultAccount].
+	// Name is 1 to 40 characters of a-z, 0-9 and '-'. It is unique and not
+	// [DefaultAccount].
 	Name string
-	// Region is empty if the file has a base URL.
+	// Region is empty if the file sets a base URL.
 	Region string
-	// BaseURL has no trailing slash, user, query or fragment; TokenURL neither.
+	// BaseURL and TokenURL have no trailing slash, user, query or fragment.
 	BaseURL, TokenURL *url.URL
 	// ClientID and ClientSecret are the account's credentials.
 	ClientID, ClientSecret secret.Text
@@ -81,23 +85,23 @@ type Account struct {
 	SecretFile string
 }
 
-// clientsState is what the copies of a [Clients] share.
+// clientsState is the state that the copies of a [Clients] share.
 type clientsState struct {
 	path    string
 	current atomic.Pointer[Directory]
 	// loaded is the content of the last version without errors, and last the last
-	// version, for the Watcher alone.
+	// version. Only the Watcher uses both.
 	loaded *Directory
 	last   clientsVersion
 	apply  func(*Directory) error
-	// needsAccount is set if the MIMECAST_ variables describe no account.
+	// needsAccount is set if there is no default account.
 	needsAccount bool
 }
 
 // IsZero reports whether PROXY_CLIENTS_FILE is not set.
 func (c Clients) IsZero() bool { return c.state == nil }
 
-// Current returns the version in force. It is nil only if c is zero. It reads no file.
+// Current returns the version in use. It is nil only if c is zero. It reads no file.
 func (c Clients) Current() *Directory {
 	if c.IsZero() {
 		return nil
@@ -105,13 +109,13 @@ func (c Clients) Current() *Directory {
 	return c.state().current.Load()
 }
 
-// Position returns where a line is, as FILE:LINE, for an error that another package finds.
+// Position returns FILE:LINE, for errors that other packages find. c must not be zero.
 func (c Clients) Position(line int) string { return position(c.state().path, line) }
 
-// OnChange makes the Watcher call apply with each new version before it counts. If apply
-// returns an error, the old version stays in force, and the error is reported as that of
-// the file. The version in force is not passed to apply. Call OnChange before
-// [Watcher.Run]; a zero c ignores it.
+// OnChange makes the Watcher call apply with each new version before using it. If apply
+// returns an error, the old version stays in use, and the error is reported for the
+// file. apply is not called with the version already in use. Call OnChange before
+// [Watcher.Run]. A zero c ignores it.
 func (c Clients) OnChange(apply func(*Directory) error) {
 	if !c.IsZero() {
 		c.state().apply = apply
@@ -120,11 +124,11 @@ func (c Clients) OnChange(apply func(*Directory) error) {
 
 // HasDefaultAccount reports whether the MIMECAST_ variables or a stored connection
 // describe an account. If not, ClientID and ClientSecret are zero, and every client of
-// the clients file names an account of that file, after each reload too.
+// the clients file names an account of that file. This also holds after each reload.
 func (c Config) HasDefaultAccount() bool { return !c.ClientID.IsZero() }
 
-// KeyRequired reports whether every request must carry a key: that of PROXY_API_KEY, or
-// one of the clients file.
+// KeyRequired reports whether every request must carry a key, from PROXY_API_KEY or
+// from the clients file.
 func (c Config) KeyRequired() bool { return !c.APIKey.IsZero() || !c.Clients.IsZero() }
 
 // readClients reads PROXY_CLIENTS_FILE.
@@ -154,8 +158,8 @@ func (p *parser) readClients(path string) Clients {
 	return p.clients
 }
 
-// needsNoDefault reports whether the account of the MIMECAST_ variables may be missing.
-// A file with errors says too little to miss it.
+// needsNoDefault reports whether the default account may be missing. It returns true
+// for a clients file with errors, since its clients are unknown.
 func (p *parser) needsNoDefault() bool {
 	if p.clients.IsZero() || p.namesCredentials() {
 		return false
@@ -165,9 +169,9 @@ func (p *parser) needsNoDefault() bool {
 
 // clientsVersion is one version of the clients file and of the files that it names.
 type clientsVersion struct {
-	content []byte // of the clients file; nil: none was parsed yet
+	content []byte // of the clients file; nil before the first parse
 	named   []namedFile
-	// all are the contents together, and err what is wrong with them.
+	// all is the content of all files, for comparison. err is set if they are invalid.
 	all []byte
 	err error
 }
@@ -185,16 +189,15 @@ func readNamed(path string) namedFile {
 	return namedFile{path, buf.Bytes(), err}
 }
 
-// unchanged reports whether the file can be read, as it could before, and has the same
-// content.
+// unchanged reports whether the file is still readable and has the same content.
 func (f namedFile) unchanged() bool {
 	now := readNamed(f.path)
 	return now.err == nil && f.err == nil && bytes.Equal(now.content, f.content)
 }
 
-// read reads the file and all that it names, so that they change together. What it
-// returns is for comparison alone. It parses the file only if something changed: that of
-// a large file takes up to a second.
+// read reads the clients file and every file that it names, so that they change
+// together. The result is only for comparison. Parsing a large file takes up to 1 s, so
+// read parses only after a change.
 func (s *clientsState) read() ([]byte, error) {
 	var content bytes.Buffer
 	if err := readFile(s.path, maxClientsFile, &content); err != nil {
@@ -207,13 +210,13 @@ func (s *clientsState) read() ([]byte, error) {
 	return s.last.all, s.last.err
 }
 
-// parse parses the file and reads all that it names.
+// parse parses the file and reads every file that it names.
 func (s *clientsState) parse(content []byte) {
 	s.last = clientsVersion{content: content, all: slices.Clone(content)}
 	loaded, errs := parseClients(s.path, content, func(path string) ([]byte, error) {
 		f := readNamed(path)
 		s.last.named = append(s.last.named, f)
-		s.last.all = fmt.Appendf(s.last.all, "\x00%d\x00", len(f.content)) // no two sets of files look the same
+		s.last.all = fmt.Appendf(s.last.all, "\x00%d\x00", len(f.content)) // the length keeps different sets of files distinct
 		s.last.all = append(s.last.all, f.content...)
 		return f.content, f.err
 	})
@@ -227,7 +230,7 @@ func (s *clientsState) parse(content []byte) {
 	s.loaded = loaded
 }
 
-// use puts what was read last into force.
+// use puts the last version without errors into use.
 func (s *clientsState) use([]byte) error {
 	if s.apply != nil {
 		if err := s.apply(s.loaded); err != nil {
@@ -249,18 +252,18 @@ func withoutAccount(path string, d *Directory) (errs clientsErrors) {
 	return errs
 }
 
-// clientsError is one thing that is wrong with a clients file.
+// clientsError is one error in a clients file.
 type clientsError struct {
 	VariableError
 	line int
 }
 
-// newClientsError returns an error with its place.
+// newClientsError returns an error with its position.
 func newClientsError(path string, line int, found, accepted string) clientsError {
 	return clientsError{VariableError{clientsVariable, position(path, line) + ": " + found, accepted}, line}
 }
 
-// clientsErrors is everything that is wrong with a clients file.
+// clientsErrors has all errors of a clients file.
 type clientsErrors []clientsError
 
 // Error returns all errors on one line.
@@ -272,8 +275,8 @@ func (e clientsErrors) Error() string {
 	return strings.Join(lines, "; ")
 }
 
-// position returns FILE:LINE. Without the folder the line stays short; the file's path
-// is beside it, or what the operator has just set.
+// position returns FILE:LINE without the folder, which keeps the line short. The full
+// path is printed next to it, or the operator has just set it.
 func position(path string, line int) string {
 	name := filepath.Base(path)
 	if strings.ContainsFunc(name, isControl) {

@@ -20,7 +20,7 @@ import (
 	"mimecast-proxy/secret"
 )
 
-// maxClientsErrors bounds what is reported of one file.
+// maxClientsErrors limits the errors reported for one file.
 const maxClientsErrors = 100
 
 const (
@@ -33,26 +33,28 @@ const (
 
 var clientName = regexp.MustCompile(`^[a-z0-9-]{1,40}$`)
 
-// IsClientName reports whether a client or an account may have the name.
+// IsClientName reports whether name is valid for a client or an account: 1 to 40
+// characters of a-z, 0-9 and '-'.
 func IsClientName(name string) bool { return clientName.MatchString(name) }
 
-// clientsParser collects what one clients file says, and what is wrong with it.
+// clientsParser collects the content and the errors of one clients file.
 type clientsParser struct {
 	path string
 	// readFile reads a file that the clients file names.
 	readFile func(path string) ([]byte, error)
 	dir      Directory
 	errs     clientsErrors
-	// owners are the lines of all keys, by their digest.
+	// owners maps each key's digest to the line of the key.
 	owners map[[sha256.Size]byte]int
-	// tooMany is set once there are more keys than may be.
+	// tooMany is set once the file has more than maxAllKeys keys.
 	tooMany bool
-	// lines are the lines of the accounts' names, and used those that clients name.
+	// lines maps each account to its line. used has the accounts that clients name.
 	lines map[string]int
 	used  map[string]bool
 }
 
-// parseClients parses a clients file. With errors the Directory has what is right.
+// parseClients parses a clients file. If there are errors, the Directory has the valid
+// parts.
 func parseClients(path string, content []byte, readFile func(path string) ([]byte, error)) (*Directory, clientsErrors) {
 	p := &clientsParser{
 		path: path, readFile: readFile,
@@ -107,14 +109,14 @@ func (p *clientsParser) parse(content []byte) {
 	}
 }
 
-// pair is a key of a mapping with its value.
+// pair is a key of a mapping and its value.
 type pair struct {
 	key   string
 	line  int
 	value *yaml.Node
 }
 
-// pairs returns what a mapping has, each key once. The others are errors.
+// pairs returns the keys and values of a mapping. Invalid and repeated keys are errors.
 func (p *clientsParser) pairs(n *yaml.Node, what, accepted string) []pair {
 	if fault := nodeFault(n); fault != "" {
 		p.addError(n.Line, what+" "+fault, "the text itself")
@@ -144,7 +146,7 @@ func (p *clientsParser) pairs(n *yaml.Node, what, accepted string) []pair {
 	return all
 }
 
-// fields returns what a mapping has by the known keys. Others are errors.
+// fields returns the values of the known keys of a mapping. Unknown keys are errors.
 func (p *clientsParser) fields(n *yaml.Node, what, accepted string, known ...string) map[string]*yaml.Node {
 	fields := map[string]*yaml.Node{}
 	for _, f := range p.pairs(n, what, accepted) {
@@ -179,7 +181,7 @@ func (p *clientsParser) named(n *yaml.Node, kind string, most int, parse func(pa
 	}
 }
 
-// text returns the text of a value.
+// text returns the text of a scalar value.
 func (p *clientsParser) text(n *yaml.Node, what, accepted string) (string, bool) {
 	fault := nodeFault(n)
 	switch {
@@ -197,7 +199,7 @@ func (p *clientsParser) text(n *yaml.Node, what, accepted string) (string, bool)
 	return "", false
 }
 
-// items returns what a list has, of at least one.
+// items returns the items of a list, which must not be empty.
 func (p *clientsParser) items(n *yaml.Node, what, accepted string) []*yaml.Node {
 	fault := nodeFault(n)
 	switch {
@@ -336,8 +338,8 @@ func (p *clientsParser) digest(c *Client, n *yaml.Node) {
 	}
 }
 
-// unique reports whether a key is the first of its kind, and not one too many. A key says
-// who calls.
+// unique records a key and reports whether it is new in the file and within maxAllKeys.
+// A key must identify one client.
 func (p *clientsParser) unique(c *Client, n *yaml.Node, digest [sha256.Size]byte) bool {
 	if line, again := p.owners[digest]; again {
 		p.addError(n.Line, fmt.Sprintf("client %s repeats the key of line %d", c.Name, line), "each key once in the whole file")
@@ -354,8 +356,8 @@ func (p *clientsParser) unique(c *Client, n *yaml.Node, digest [sha256.Size]byte
 	return true
 }
 
-// secretFile returns the secrets of a file that the clients file names, and its path.
-// The name is not shown: it may be the secret itself.
+// secretFile returns the secrets in a file that the clients file names, and the path.
+// Errors do not show the path: it may be the secret itself, put there by mistake.
 func (p *clientsParser) secretFile(n *yaml.Node, what string, parse func([]byte) ([]secret.Text, error)) ([]secret.Text, string) {
 	path, ok := p.text(n, what, fileAccepts)
 	if !ok {
@@ -389,7 +391,7 @@ func (p *clientsParser) account(named pair) {
 	p.lines[named.key] = named.line
 	fields := p.fields(named.value, what, accountAccepts, "region", "base_url", "token_url", "client_id", "client_id_file", "client_secret_file")
 	if !isMapping(named.value) {
-		return // an error already
+		return // already reported
 	}
 	a := Account{Name: named.key, ClientID: p.clientID(named, fields)}
 	p.upstreamOf(&a, fields)
@@ -428,7 +430,7 @@ func (p *clientsParser) clientID(named pair, fields map[string]*yaml.Node) secre
 	return secret.Text{}
 }
 
-// upstreamOf sets the URLs of an account, by the rules of the variables.
+// upstreamOf sets the URLs of an account, by the same rules as the variables.
 func (p *clientsParser) upstreamOf(a *Account, fields map[string]*yaml.Node) {
 	region, base := fields["region"], fields["base_url"]
 	switch {
@@ -444,7 +446,7 @@ func (p *clientsParser) upstreamOf(a *Account, fields map[string]*yaml.Node) {
 		if region != nil {
 			a.Region = p.region(region, "region of account "+a.Name)
 		}
-		a.BaseURL, _ = url.Parse(mimecast.BaseURLs[a.Region]) // an invalid region is an error already
+		a.BaseURL, _ = url.Parse(mimecast.BaseURLs[a.Region]) // an invalid region is already reported
 	}
 	if n := fields["token_url"]; n != nil {
 		a.TokenURL = p.url(n, "token_url of account "+a.Name)

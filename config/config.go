@@ -2,10 +2,10 @@
 // that they name.
 //
 // [Parse] checks the whole environment at once and reports every error, each with the
-// variable, what was found and what is accepted. A [Watcher] rereads the files while
-// the proxy runs. The struct variables below is the only place for names, defaults,
-// meanings and accepted values: errors, the help text and the table in the documentation
-// are generated from it.
+// variable, the value found and the accepted values. A [Watcher] rereads the files
+// while the proxy runs. Names, defaults, meanings and accepted values are defined only
+// in the struct variables below. Errors, the help text and the table in the
+// documentation are generated from it.
 package config
 
 import (
@@ -16,14 +16,14 @@ import (
 	"mimecast-proxy/secret"
 )
 
-// variables are the variables in the contract's order, each of a type that accepts its
-// values. An empty variable counts as not set, since compose files and manifests often
-// pass empty ones.
+// variables defines all variables, in the order of the documentation. The type of each
+// field checks the value. An empty variable counts as not set, since compose files and
+// manifests often pass empty ones.
 //
 // Tags: env is the name and envDefault the default; shown describes a default that is
 // not a fixed value; oneof lists all accepted words, and accepts describes other
 // accepted values; help is the meaning. A variable with file:"true" may come from the
-// file that NAME_FILE names, and is read by [parser.readCredential].
+// file that NAME_FILE names. [parser.readCredential] reads it.
 type variables struct {
 	Profile         string          `env:"MIMECAST_PROFILE" envDefault:"default" accepts:"the name of a connection from mimecast-proxy connections" help:"Stored connection to use if no variable names credentials"`
 	ClientID        string          `env:"MIMECAST_CLIENT_ID" file:"true" required:"true" shown:"required, unless a connection is stored or every client in the clients file names an account" help:"Client ID of the API 2.0 application"`
@@ -71,95 +71,100 @@ type variables struct {
 	LogFormat       choice          `env:"PROXY_LOG_FORMAT" envDefault:"auto" oneof:"auto console json gcp" help:"auto: console on a terminal, else JSON. gcp: JSON with the severity and message of Google Cloud Logging. Times are UTC in every format"`
 }
 
-// Config is a checked configuration. No fmt verb, encoder or logger prints a secret in
-// it. Make it with [Parse].
+// Config is a validated configuration. Create it with [Parse]. No fmt verb, encoder or
+// logger prints the secrets in it.
 type Config struct {
-	// ClientID and ClientSecret are the account's credentials. They are zero if the
-	// clients file needs none: see [Config.HasDefaultAccount].
+	// ClientID and ClientSecret are the credentials of the default account. They are
+	// zero if every client in the clients file names an account: see
+	// [Config.HasDefaultAccount].
 	ClientID, ClientSecret Credential
 	// Region is empty if MIMECAST_BASE_URL is set.
 	Region string
-	// BaseURL has no trailing slash, user, query or fragment; TokenURL neither.
+	// BaseURL and TokenURL have no trailing slash, user, query or fragment.
 	BaseURL, TokenURL *url.URL
-	// CA are the authorities in addition to the system's; zero if there are none.
+	// CA holds the authorities to trust in addition to the system's. It is zero if
+	// there are none.
 	CA Authorities
-	// HTTPSProxy, HTTPProxy and NoProxy configure the corporate proxy, as Go reads
-	// them. Their user part may contain a password.
+	// HTTPSProxy and HTTPProxy configure the corporate proxy, in the format that
+	// net/http reads. Their user part may contain a password.
 	HTTPSProxy, HTTPProxy secret.Text
-	// NoProxy lists the hosts to reach without it, as Go reads NO_PROXY.
+	// NoProxy lists the hosts to reach without the corporate proxy, in the format that
+	// net/http reads from NO_PROXY.
 	NoProxy string
-	// Listen are the plain addresses, the main one first, and TLSListen those with
-	// TLS. One of both has an address.
+	// Listen has the plain HTTP addresses, the main one first. TLSListen has those with
+	// TLS. At least one of the two is not empty.
 	Listen, TLSListen []Address
-	// TLS is zero if there is no TLSListen, or the CA of interception is to issue its
-	// certificate.
+	// TLS is zero if no certificate is configured. If TLSListen is set then, the
+	// interception CA issues its certificate.
 	TLS KeyPair
-	// InterceptListen are the addresses of the forward proxy; none: there is none.
+	// InterceptListen has the addresses of the forward proxy. It is empty if the
+	// forward proxy is off.
 	InterceptListen []Address
-	// InterceptCADir keeps the CA; empty: it is in memory.
+	// InterceptCADir is the folder that keeps the CA. If it is empty, the CA is only in
+	// memory.
 	InterceptCADir string
 	// API1 is PROXY_API1.
 	API1 bool
-	// SocketMode is the mode of a unix socket.
+	// SocketMode is the file mode of unix sockets.
 	SocketMode fs.FileMode
 	// Admin is zero if the admin listener is off.
 	Admin Address
-	// APIKey has every valid key. It is zero if no key is required.
+	// APIKey holds every valid key. It is zero if PROXY_API_KEY is not set.
 	APIKey Credential
-	// Clients is zero if PROXY_CLIENTS_FILE is not set. Then APIKey may be set, and
-	// otherwise it is not.
+	// Clients is zero if PROXY_CLIENTS_FILE is not set. At most one of Clients and
+	// APIKey is set.
 	Clients Clients
-	// TrustNetwork allows a Listen address that is not loopback without a key.
+	// TrustNetwork allows non-loopback addresses in Listen and TLSListen without a key.
 	TrustNetwork bool
 	// AllowedHosts and AllowedOrigins are in lower case. IPv6 addresses among
 	// the hosts have no brackets.
 	AllowedHosts, AllowedOrigins []string
-	// Allow has the routes as they were written; the guard checks the patterns.
+	// Allow has the routes as written. Package guard checks the patterns.
 	Allow []string
 	// AllowReport is PROXY_ALLOW_MODE=report.
 	AllowReport bool
 	// TokenStub is PROXY_TOKEN_STUB.
 	TokenStub bool
-	// ReplayLimit and ReplayMemory are bytes.
+	// ReplayLimit and ReplayMemory are in bytes.
 	ReplayLimit, ReplayMemory int64
-	// RateLimitWait is 0 if 429 is passed on.
+	// RateLimitWait is 0 if the proxy passes 429 on at once.
 	RateLimitWait time.Duration
 	// RateLimitPace is "off", "observe" or "on".
 	RateLimitPace string
 	// BatchRelay is PROXY_BATCH_RELAY.
 	BatchRelay bool
-	// MaxRequests bounds the in-flight requests.
+	// MaxRequests limits the in-flight requests.
 	MaxRequests int
-	// MaxHeaderBytes and MaxHeaderFields bound the header of a request on the data
-	// port.
+	// MaxHeaderBytes and MaxHeaderFields limit the header of a request on the data
+	// listeners.
 	MaxHeaderBytes, MaxHeaderFields int
-	// MemoryLimit is Go's soft memory limit, in bytes; 0: no limit.
+	// MemoryLimit is Go's soft memory limit, in bytes; 0 means no limit.
 	MemoryLimit int64
-	// MaxConnections bounds the connections to each Mimecast host.
+	// MaxConnections limits the connections to each Mimecast host.
 	MaxConnections int
-	// The timeouts bound connections to Mimecast.
+	// DialTimeout, ResponseTimeout and IdleTimeout apply to connections to Mimecast.
 	DialTimeout, ResponseTimeout, IdleTimeout time.Duration
-	// ShutdownDelay and ShutdownTimeout bound the two parts of a shutdown.
+	// ShutdownDelay and ShutdownTimeout limit the two phases of a shutdown.
 	ShutdownDelay, ShutdownTimeout time.Duration
 	// QuitEndpoint is PROXY_QUIT_ENDPOINT.
 	QuitEndpoint bool
-	// LogLevel and LogFormat are among the accepted words.
+	// LogLevel and LogFormat are each one of the accepted words, in lower case.
 	LogLevel, LogFormat string
-	// Files are those that variables name, for a [Watcher].
+	// Files are the files that variables name, for a [Watcher].
 	Files []*File
-	// Warnings are texts about settings that are valid but probably a mistake.
+	// Warnings describe settings that are valid but probably a mistake.
 	Warnings []string
-	// Foreign are the Warnings about names that resemble no variable of this program,
-	// and may be another program's.
+	// Foreign are those Warnings about names that resemble no variable of the proxy.
+	// They may belong to another program.
 	Foreign []string
 
-	values map[string]Setting // those that are set, for Settings
+	values map[string]Setting // the explicitly set values, for Settings
 }
 
 // Parse parses the environment, in the format of os.Environ. If a name is repeated, the
-// last value counts. The profiles are asked if no variable names credentials; nil: there
-// are none. The error is an [*Error] with everything that is wrong; the Config beside it
-// must not be used except for further checks.
+// last value counts. Parse looks in profiles if no variable names credentials; nil
+// means no profiles. The error is an [*Error] that lists everything wrong. After an
+// error, use the Config only for further checks.
 func Parse(environ []string, profiles Profiles) (Config, error) {
 	p := newParser(environ)
 	p.useStored(profiles)
@@ -216,8 +221,8 @@ func Parse(environ []string, profiles Profiles) (Config, error) {
 	return cfg, p.err()
 }
 
-// AdminAddress returns PROXY_ADMIN_LISTEN alone, for commands that call a running
-// proxy. It is zero if the admin listener is off. The error is an [*Error].
+// AdminAddress parses only PROXY_ADMIN_LISTEN, for commands that call a running proxy.
+// It is zero if the admin listener is off. The error is an [*Error].
 func AdminAddress(environ []string) (Address, error) {
 	p := newParser(environ)
 	v := p.decode()

@@ -12,16 +12,16 @@ import (
 	"mimecast-proxy/secret"
 )
 
-// corporateProxy is the URL of a corporate proxy. Go's parser silently ignores a value
-// that it does not understand, or takes another host for the proxy's: traffic and secret would bypass the proxy, or go elsewhere. So a value that
-// is ambiguous is invalid.
+// corporateProxy is the URL of a corporate proxy. Go's parser ignores values that it
+// does not understand, or picks the wrong host from them. Traffic and the secret would
+// then bypass the proxy or go to another host. So ambiguous values are invalid.
 type corporateProxy struct{ url secret.Text }
 
-// proxySchemes are those that net/http can use.
+// proxySchemes are the proxy schemes that net/http supports.
 var proxySchemes = []string{"http", "https", "socks5", "socks5h"}
 
-// UnmarshalText implements encoding.TextUnmarshaler. No error shows the value, which
-// may contain a password.
+// UnmarshalText implements encoding.TextUnmarshaler. Errors do not show the value,
+// which may contain a password.
 func (p *corporateProxy) UnmarshalText(text []byte) error {
 	value := string(text)
 	scheme, rest, ok := strings.Cut(value, "://")
@@ -57,13 +57,13 @@ func (p *corporateProxy) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// invalidHidden returns the error for a value that is not shown.
+// invalidHidden returns an error that does not show the value.
 func invalidHidden(format string, args ...any) error {
 	return invalidValue{hidden: true, reason: fmt.Sprintf(format, args...)}
 }
 
-// invalidCharacter describes the first character in a part of a URL that must be
-// escaped; empty if there is none.
+// invalidCharacter describes the first character of a URL part that must be escaped;
+// empty if there is none.
 func invalidCharacter(part string) string {
 	for i, r := range part {
 		if r == '%' && !isEscape(part[i:]) {
@@ -76,8 +76,8 @@ func invalidCharacter(part string) string {
 	return ""
 }
 
-// userChars are those that user and password may have in a URL (RFC 3986, section
-// 3.2.1), and @, of which the last one counts.
+// userChars are the characters that a URL allows in user and password (RFC 3986,
+// section 3.2.1), and @. The last @ ends the user part.
 const userChars = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+,;=:@%"
 
 func isEscape(s string) bool {
@@ -90,8 +90,8 @@ func isHost(name string) bool {
 	return ok
 }
 
-// splitPort returns the name and the port of a URL's host. An IPv6 address keeps
-// its brackets.
+// splitPort splits the host of a URL into name and port. An IPv6 address keeps its
+// brackets.
 func splitPort(host string) (name, port string) {
 	if i := strings.LastIndexByte(host, ':'); i >= 0 && !strings.HasSuffix(host, "]") {
 		return host[:i], host[i+1:]
@@ -99,7 +99,7 @@ func splitPort(host string) (name, port string) {
 	return host, ""
 }
 
-// goReadsAs reports whether Go reads a value as the proxy at name and port.
+// goReadsAs reports whether net/http reads value as the proxy at name and port.
 func goReadsAs(value, name, port string) bool {
 	forward := httpproxy.Config{HTTPSProxy: value}
 	u, err := forward.ProxyFunc()(&url.URL{Scheme: "https", Host: "api.example"})

@@ -17,19 +17,17 @@ import (
 )
 
 const (
-	// maxSecret bounds a file with a secret, in bytes: a larger file is not one.
+	// maxSecret limits a file with secrets, in bytes.
 	maxSecret = 64 << 10
-	// maxKeys bounds the keys in one file, each of which costs a comparison a
-	// request.
+	// maxKeys limits the keys in one file. Each key costs one comparison per request.
 	maxKeys = 100
-	// minKeyLength is the least number of characters at which a random key cannot be
-	// guessed.
+	// minKeyLength is the shortest random key that cannot be guessed, in characters.
 	minKeyLength = 16
 )
 
-// Credential is one or several secrets that are valid at once. If it comes from a file,
-// a [Watcher] replaces it when the file changes. The zero value has none. Copies share
-// the secrets.
+// Credential is one or several secrets that are valid at once. If they come from a
+// file, a [Watcher] replaces them when the file changes. The zero value has no secret.
+// Copies share the secrets.
 type Credential struct {
 	variable string
 	current  *atomic.Pointer[[]secret.Text] // nil: none
@@ -38,8 +36,8 @@ type Credential struct {
 // IsZero reports whether no credential is configured.
 func (c Credential) IsZero() bool { return c.current == nil }
 
-// Variable returns the name of the variable that the credential comes from: NAME_FILE
-// if it comes from a file.
+// Variable returns the name of the variable that the credential comes from. For a file,
+// that is NAME_FILE.
 func (c Credential) Variable() string { return c.variable }
 
 // Value returns the current secret, or the first of several; zero if there is none. It
@@ -66,8 +64,8 @@ func newCredential(variable string, values ...secret.Text) Credential {
 	return c
 }
 
-// parseSecret parses a file with one secret. A byte order mark and a line end are not
-// part of it.
+// parseSecret parses a file with one secret. It drops a byte order mark and one
+// trailing line end.
 func parseSecret(content []byte) ([]secret.Text, error) {
 	text, err := decodeText(content)
 	if err != nil {
@@ -110,7 +108,7 @@ func parseKeys(content []byte) ([]secret.Text, error) {
 
 const byteOrderMark = "\ufeff"
 
-// decodeText returns the text of a file in UTF-8, without a byte order mark.
+// decodeText returns the UTF-8 text of a file, without a byte order mark.
 func decodeText(content []byte) (string, error) {
 	text := string(content)
 	switch {
@@ -122,8 +120,8 @@ func decodeText(content []byte) (string, error) {
 	return strings.TrimPrefix(text, byteOrderMark), nil
 }
 
-// isUTF16 reports whether content begins with a byte order mark of UTF-16, or as
-// ASCII does in it.
+// isUTF16 reports whether content begins with a UTF-16 byte order mark, or with an
+// ASCII character in UTF-16.
 func isUTF16(content []byte) bool {
 	if len(content) < 2 {
 		return false
@@ -140,7 +138,8 @@ func trimLineEnd(line string) string {
 	return text
 }
 
-// checkSecret returns what is wrong with a secret, without showing it.
+// checkSecret returns an error if text cannot be a secret. The error does not show the
+// text.
 func checkSecret(text string) error {
 	switch {
 	case text == "":
@@ -161,18 +160,18 @@ func checkSecret(text string) error {
 
 func isControl(r rune) bool { return r < ' ' || r == 0x7f }
 
-// isInvisible reports whether a character cannot be seen: text copied from a web page
-// may contain some.
+// isInvisible reports whether a character is invisible. Text copied from a web page may
+// contain such characters.
 func isInvisible(r rune) bool {
 	return r != ' ' && !unicode.IsGraphic(r) || r != ' ' && unicode.IsSpace(r) || unicode.Is(unicode.Other_Default_Ignorable_Code_Point, r)
 }
 
-// assignment matches NAME=value, as in a shell or an env file. Base64 has its = at
-// the end only.
+// assignment matches NAME=value, as in a shell or an env file. It does not match
+// base64, which has = only at its end.
 var assignment = regexp.MustCompile(`^(export\s+)?[A-Za-z_][A-Za-z0-9_]*\s*=\s*[^=\s]`)
 
-// suspiciousForm describes a value that is probably not the secret alone; empty if it
-// may be.
+// suspiciousForm describes why a text is probably more than the secret itself; empty if
+// it looks like a secret.
 func suspiciousForm(text string) string {
 	switch {
 	case isQuoted(text):
@@ -191,8 +190,8 @@ func isQuoted(text string) bool {
 	return len(text) > 1 && strings.ContainsRune("\"'`“”„‘’«»", first) && strings.ContainsRune("\"'`“”„‘’«»", last)
 }
 
-// isBase64Line reports whether a text is the base64 of a line of text, as "echo
-// secret | base64" makes it.
+// isBase64Line reports whether text is the base64 of a line of text, as "echo secret |
+// base64" prints it.
 func isBase64Line(text string) bool {
 	line, err := base64.StdEncoding.DecodeString(text)
 	if err != nil || len(line) < 2 || line[len(line)-1] != '\n' {
@@ -201,7 +200,7 @@ func isBase64Line(text string) bool {
 	return checkSecret(trimLineEnd(string(line))) == nil
 }
 
-// readCredential reads NAME or NAME_FILE; parse reads the content of the file.
+// readCredential reads NAME or NAME_FILE. parse parses the content of the file.
 func (p *parser) readCredential(name string, parse func([]byte) ([]secret.Text, error)) Credential {
 	file := name + "_FILE"
 	value, path := p.environ[name], p.environ[file]
@@ -261,13 +260,14 @@ func fileErrorText(path string, err error) string {
 		return "its value begins with a quotation mark, which counts as part of the file's name"
 	}
 	if errors.Is(err, fs.ErrNotExist) && !filepath.IsAbs(path) {
-		// Somebody may have put the secret itself here.
+		// The value may be the secret itself, set here by mistake.
 		return "the working directory has no such file; its name is not shown, in case it is the secret"
 	}
 	return fmt.Sprintf("the file %q %v", path, err)
 }
 
-// warnOfWeak warns of valid values that are easy to guess or probably a mistake.
+// warnOfWeak adds warnings for valid values that are easy to guess or probably a
+// mistake.
 func (p *parser) warnOfWeak(variable string, values ...secret.Text) {
 	isKey := strings.HasPrefix(variable, "PROXY_API_KEY")
 	for _, v := range values {

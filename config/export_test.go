@@ -1,4 +1,4 @@
 package config
 
-// Loaded returns what was parsed last without errors.
+// Loaded returns the last version that was parsed without errors.
 func (c Clients) Loaded() *Directory { return c.state().loaded }

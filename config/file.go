@@ -10,11 +10,11 @@ import (
 	"syscall"
 )
 
-// readFile appends a file of at most limit bytes to buf. The error describes what is
-// wrong with the file, without the path, since a path can contain line breaks.
+// readFile appends a file of at most limit bytes to buf. The error does not contain the
+// path, since a path can contain line breaks.
 //
-// A pipe would block, and has nothing to read the second time. It may take the
-// place of a file at any moment, so opening must not wait for a writer either.
+// Only regular files are allowed: a pipe would block, and would be empty on the second
+// read. A pipe may replace the file at any moment, so the open is nonblocking too.
 func readFile(path string, limit int64, buf *bytes.Buffer) error {
 	if err := checkRegular(os.Stat(path)); err != nil {
 		return err
@@ -23,7 +23,7 @@ func readFile(path string, limit int64, buf *bytes.Buffer) error {
 	if err != nil {
 		return readError(err)
 	}
-	defer func() { _ = f.Close() }() // it was only read
+	defer func() { _ = f.Close() }() // the file was only read
 	if err := checkRegular(f.Stat()); err != nil {
 		return err
 	}

@@ -2,9 +2,9 @@ package config
 
 import "strings"
 
-// checkDebugging rejects the setting that makes net/http log tokens, headers and
-// bodies. Go reads it when the process starts, so the proxy cannot turn it off, and a
-// warning would stand beside the secrets.
+// checkDebugging rejects GODEBUG=http2debug, which makes net/http log tokens, headers
+// and bodies. Go reads it at process start, so the proxy cannot turn it off. A warning
+// would not keep the secrets out of the log.
 func (p *parser) checkDebugging() {
 	const setting = "http2debug="
 	for rest := p.environ["GODEBUG"]; ; {

@@ -18,13 +18,13 @@ type Variable struct {
 	Help string
 	// Accepts describes the accepted values; empty if any text is accepted.
 	Accepts string
-	// Required variables have no default. File ones may come from NAME_FILE.
+	// Required variables have no default. Those with File may also be set by NAME_FILE.
 	Required, File bool
 
-	isValue bool // Default is a value and not a description
+	isValue bool // Default is a value, not a description
 }
 
-// Variables returns the documentation of every variable, in the contract's order.
+// Variables returns the documentation of every variable, in the order of the struct.
 func Variables() []Variable {
 	var all []Variable
 	for field := range reflect.TypeFor[variables]().Fields() {
@@ -52,7 +52,7 @@ func describe(field reflect.StructField) Variable {
 	return v
 }
 
-// variable returns the one of that name.
+// variable returns the variable with that name. It panics if there is none.
 func variable(name string) Variable {
 	for _, v := range Variables() {
 		if v.Name == name {
@@ -62,7 +62,8 @@ func variable(name string) Variable {
 	panic("no variable " + name)
 }
 
-// variableOf returns the one that a field of the struct describes.
+// variableOf returns the variable that a field of the struct describes. It panics if
+// there is none.
 func variableOf(field string) Variable {
 	f, ok := reflect.TypeFor[variables]().FieldByName(field)
 	if !ok {
@@ -79,18 +80,19 @@ func (v Variable) names() []string {
 	return []string{v.Name}
 }
 
-// nameColumnWidth and helpWidth lay the help text out, in columns.
+// nameColumnWidth and helpWidth are the layout of the help text, in columns.
 const (
 	nameColumnWidth = 29
 	helpWidth       = 80
 )
 
-// rules hold for all variables.
+// rules apply to all variables.
 const rules = "An empty variable counts as not set. NAME_FILE names a file that contains NAME. " +
 	"The proxy checks every file every 2 s and applies changes without a restart. If it cannot use a new version, it keeps the last good one. " +
 	"A UTF-8 byte order mark and a trailing line end are not part of a value. Write sizes as 8MiB, 512KiB or bytes, and durations as 30s or 1m30s."
 
-// WriteHelp writes every variable in two columns, for a terminal of 80.
+// WriteHelp writes the help of every variable in two columns, 80 characters wide. It
+// ignores write errors.
 func WriteHelp(w io.Writer) {
 	var b strings.Builder
 	for _, v := range Variables() {
@@ -109,7 +111,7 @@ func WriteHelp(w io.Writer) {
 	for _, line := range wrap(rules, helpWidth-2) {
 		b.WriteString("  " + line + "\n")
 	}
-	_, _ = io.WriteString(w, b.String()) // a terminal that is gone reads no help
+	_, _ = io.WriteString(w, b.String()) // a closed terminal needs no help text
 }
 
 // writeColumns writes two columns side by side.
@@ -126,7 +128,7 @@ func writeColumns(b *strings.Builder, left, right []string) {
 	}
 }
 
-// wrap breaks text into lines of at most width.
+// wrap breaks text into lines of at most width bytes. Longer words stay whole.
 func wrap(text string, width int) []string {
 	var lines []string
 	line := ""

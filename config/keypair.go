@@ -8,27 +8,27 @@ import (
 	"sync/atomic"
 )
 
-// KeyPair is a certificate with its key, from two files. A [Watcher] replaces it once both
-// files fit together. The zero value has none.
+// KeyPair is a certificate and its private key, from two files. After a change, a
+// [Watcher] replaces it once both files match. The zero value has no certificate.
 type KeyPair struct {
-	// state is a func, since every printer shows a func as an address at most.
+	// state is a func, because printers show at most the address of a func.
 	state func() *keyPairState
 }
 
 type keyPairState struct {
 	current          atomic.Pointer[tls.Certificate]
-	certificate, key []byte // the files' content as it was last read, for the Watcher alone
+	certificate, key []byte // last content of the files; only the Watcher uses it
 	mismatch         error
 }
 
 // IsZero reports whether no certificate is configured.
 func (k KeyPair) IsZero() bool { return k.state == nil }
 
-// Certificate returns the current certificate. It reads no file.
+// Certificate returns the current certificate. It reads no file. k must not be zero.
 func (k KeyPair) Certificate() *tls.Certificate { return k.state().current.Load() }
 
-// Mismatch returns why the files as they were last read are not in use; nil if they are.
-// Call it from the Watcher's Changed.
+// Mismatch returns why the last versions of the files are not in use; nil if they are.
+// Call it only in [Watcher.Changed].
 func (k KeyPair) Mismatch() error { return k.state().mismatch }
 
 // readKeyPair reads PROXY_TLS_CERT_FILE and PROXY_TLS_KEY_FILE.
@@ -82,7 +82,8 @@ func (s *keyPairState) useKey(content []byte) error {
 	return nil
 }
 
-// pair puts a certificate and a key into use that fit. One file changes before the other.
+// pair puts the certificate and key into use if they match. The files change one after
+// the other, so a mismatch may be temporary.
 func (s *keyPairState) pair() {
 	if s.certificate == nil || s.key == nil {
 		return

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// list has what stands between commas or line breaks, without blanks.
+// list has the items of a text, separated by commas or line breaks and trimmed.
 type list []string
 
 // UnmarshalText implements encoding.TextUnmarshaler.
@@ -22,7 +22,7 @@ func (l *list) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// parseEach returns what parse makes of each item, and all errors.
+// parseEach parses each item and returns all values and all errors.
 func (l list) parseEach(parse func(string) (string, error)) ([]string, error) {
 	var values []string
 	var errs []error
@@ -33,13 +33,13 @@ func (l list) parseEach(parse func(string) (string, error)) ([]string, error) {
 	return values, errors.Join(errs...)
 }
 
-// hostNames are names accepted in Host.
+// hostNames are names to accept in the Host header.
 type hostNames []string
 
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (h *hostNames) UnmarshalText(text []byte) (err error) {
 	var l list
-	_ = l.UnmarshalText(text) // which refuses nothing
+	_ = l.UnmarshalText(text) // never fails
 	*h, err = l.parseEach(parseHost)
 	return err
 }
@@ -66,14 +66,14 @@ func parseHost(item string) (string, error) {
 	return "", invalidValue{value: item, reason: "is not a host name"}
 }
 
-const maxHostName = 253 // RFC 1035, section 2.3.4, less the root's two bytes
+const maxHostName = 253 // in bytes: RFC 1035, section 2.3.4, without two bytes for the root
 
-// A repetition of up to 251 in the pattern would take milliseconds to compile, in
-// each start of the program.
+// The pattern has no length limit: a repetition of up to 251 takes milliseconds to
+// compile at each program start.
 var hostNamePattern = regexp.MustCompile(`^[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?$`)
 
-// hostName returns a host name or an address in its canonical spelling: lower case,
-// without brackets and without the dot of the root.
+// hostName returns a host name or IP address in canonical form: lower case, without
+// brackets and without the root's trailing dot.
 func hostName(s string) (string, bool) {
 	inner, bracketed := strings.CutPrefix(s, "[")
 	if bracketed {
@@ -89,13 +89,13 @@ func hostName(s string) (string, bool) {
 	return name, !bracketed && len(name) <= maxHostName && hostNamePattern.MatchString(name)
 }
 
-// origins are origins of web pages, as browsers write them (RFC 6454, section 6.2).
+// origins are origins of web pages, as browsers send them (RFC 6454, section 6.2).
 type origins []string
 
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (o *origins) UnmarshalText(text []byte) (err error) {
 	var l list
-	_ = l.UnmarshalText(text) // which refuses nothing
+	_ = l.UnmarshalText(text) // never fails
 	*o, err = l.parseEach(parseOrigin)
 	return err
 }
@@ -122,7 +122,7 @@ func parseOrigin(item string) (string, error) {
 	return origin, nil
 }
 
-// formatOrigin writes an origin as browsers do, without the scheme's default port
+// formatOrigin returns an origin as browsers send it, without the scheme's default port
 // (RFC 6454, section 6.2).
 func formatOrigin(scheme, host, port string) string {
 	if scheme == "https" && port == "443" || scheme == "http" && port == "80" {

@@ -11,13 +11,13 @@ import (
 	"github.com/caarlos0/env/v11"
 )
 
-// VariableError is one thing that is wrong with one variable.
+// VariableError is one error in one variable.
 type VariableError struct {
-	// Variable is its name, or NAME_FILE.
+	// Variable is the variable's name, or NAME_FILE.
 	Variable string
-	// Found describes what was found. It never contains a secret.
+	// Found describes the value found. It never contains a secret.
 	Found string
-	// Accepted describes what is accepted instead.
+	// Accepted describes the accepted values.
 	Accepted string
 }
 
@@ -26,11 +26,11 @@ func (f VariableError) String() string {
 	return f.Variable + ": " + f.Found + "; accepted: " + f.Accepted
 }
 
-// Error is a configuration that cannot be used, with everything that is wrong.
+// Error reports everything that is wrong with a configuration.
 type Error struct {
 	// Errors are in the order of [Variables].
 	Errors []VariableError
-	// Warnings may contain the cause: a misspelt name is not set.
+	// Warnings may contain the cause: a misspelled variable counts as not set.
 	Warnings []string
 }
 
@@ -46,38 +46,39 @@ func (e *Error) Error() string {
 	return strings.Join(append(lines, "See mimecast-proxy help for every variable."), "\n")
 }
 
-// invalidValue is why the type of a variable does not accept a value.
+// invalidValue is the error of a variable's type for a value that it rejects.
 type invalidValue struct {
 	// value is the invalid part; empty means all of it.
 	value string
-	// reason follows the value in a sentence.
+	// reason follows the value in the error text.
 	reason string
-	// hidden is set if the value must not be shown.
+	// hidden is set if errors must not show the value.
 	hidden bool
-	// hint is more specific than the manual's accepted values; empty: the manual's.
+	// hint replaces the documented accepted values with something more specific; empty
+	// to keep them.
 	hint string
 }
 
 func (r invalidValue) Error() string { return r.reason }
 
-// invalid returns the error for a whole value.
+// invalid returns an invalidValue for the whole value.
 func invalid(format string, args ...any) error {
 	return invalidValue{reason: fmt.Sprintf(format, args...)}
 }
 
-// parser collects what is wrong with one environment.
+// parser collects the settings and errors of one environment.
 type parser struct {
 	environ  map[string]string // without empty values
-	empty    map[string]bool   // names that are set, but to nothing
+	empty    map[string]bool   // names that are set to the empty string
 	errs     []VariableError
 	warnings []string
-	foreign  []string // warnings of names that resemble none of ours
+	foreign  []string // warnings about names that resemble no known variable
 	files    []*File
-	clients  Clients // zero: none are read
+	clients  Clients // zero before they are read
 
-	stored                 *Stored // nil: none is used
+	stored                 *Stored // nil if no stored connection is used
 	storedID, storedSecret Credential
-	fromStored             map[string]bool // names of variables whose values are the stored connection's
+	fromStored             map[string]bool // variables whose value comes from the stored connection
 }
 
 func newParser(environ []string) *parser {
@@ -96,7 +97,8 @@ func newParser(environ []string) *parser {
 	return p
 }
 
-// decode maps the environment to the struct and collects the errors of its types.
+// decode parses the environment into the struct and collects the errors of the fields'
+// types.
 func (p *parser) decode() variables {
 	v, err := env.ParseAsWithOptions[variables](env.Options{Environment: p.environ})
 	if err != nil {
@@ -112,7 +114,7 @@ func (p *parser) decode() variables {
 	return v
 }
 
-// addInvalid collects the error that the type of one variable returned.
+// addInvalid collects the error that a field's type returned.
 func (p *parser) addInvalid(err error) {
 	failed, ok := errors.AsType[env.ParseError](err)
 	if !ok {
@@ -136,7 +138,7 @@ func (p *parser) addInvalid(err error) {
 	}
 }
 
-// checkChoices checks the variables that accept only certain words.
+// checkChoices checks the variables with a oneof tag.
 func (p *parser) checkChoices(v variables) {
 	t, value := reflect.TypeFor[variables](), reflect.ValueOf(v)
 	for i := range t.NumField() {
@@ -158,7 +160,7 @@ func (p *parser) addWarning(format string, args ...any) {
 	p.warnings = append(p.warnings, fmt.Sprintf(format, args...))
 }
 
-// hasError reports whether an error of the variable was found, or of its file.
+// hasError reports whether the variable or its NAME_FILE has an error.
 func (p *parser) hasError(variable string) bool {
 	return slices.ContainsFunc(p.errs, func(f VariableError) bool { return strings.TrimSuffix(f.Variable, "_FILE") == variable })
 }
@@ -168,7 +170,7 @@ func (p *parser) keepErrorsOf(variable string) {
 	p.errs = slices.DeleteFunc(p.errs, func(f VariableError) bool { return f.Variable != variable })
 }
 
-// err returns the errors in the order of the manual.
+// err returns the errors in the order of [Variables]; nil if there are none.
 func (p *parser) err() error {
 	if len(p.errs) == 0 {
 		return nil
@@ -183,11 +185,11 @@ func (p *parser) err() error {
 	return &Error{p.errs, p.warnings}
 }
 
-// maxQuoted bounds what of a value is shown, in bytes.
+// maxQuoted limits the part of a value that errors show, in bytes.
 const maxQuoted = 100
 
-// quoted quotes a value on one line, without what may be a password in a URL:
-// its user and its query.
+// quoted quotes a value on one line. It hides the parts of a URL that may contain a
+// password: user and query.
 func quoted(value string) string {
 	if at := strings.LastIndexByte(value, '@'); at >= 0 {
 		scheme := ""

@@ -13,9 +13,9 @@ import (
 const (
 	// checkInterval is the time between two checks of a Watcher.
 	checkInterval = 2 * time.Second
-	// stableTime is how long a file must stay the same before a new version counts,
-	// and stableReads how often a check reads it for that. A writer that truncates
-	// first, or swaps one link after the other, takes less.
+	// stableTime is how long a file must stay the same before a new version counts.
+	// stableReads limits the extra reads per check. Writers that truncate the file
+	// first, or replace several links in turn, take less than stableTime.
 	stableTime  = 250 * time.Millisecond
 	stableReads = 6
 )
@@ -28,32 +28,33 @@ type File struct {
 	Path string
 
 	limit int64 // bytes
-	// read reads what is not one file; nil: the file at Path is read. interval is the
-	// least time between two reads.
+	// read returns the content if it is not that of the one file at Path; nil reads
+	// that file. interval is the minimum time between two reads.
 	read     func() ([]byte, error)
 	interval time.Duration
-	// use applies the content, or returns what is wrong with it and changes nothing.
-	// It must not keep the slice.
+	// use applies the content, or returns an error and changes nothing. It must not
+	// keep the slice.
 	use func(content []byte) error
-	// state is a func, since every printer shows a func as an address at most.
+	// state is a func, because printers show at most the address of a func.
 	state func() *fileState
 }
 
 type fileState struct {
-	content     bytes.Buffer // kept, so that a check of what did not change allocates nothing
+	content     bytes.Buffer // reused, so that a check without a change allocates nothing
 	seen, inUse version
-	last        time.Time // of the last read, which found read and readErr
+	last        time.Time // of the last read, which returned read and readErr
 	read        version
 	readErr     error
 }
 
-// version identifies what was read from a file: its content, or why there is none.
+// version identifies the result of a read: the content's SHA-256, or the error text.
 type version struct {
 	sum     [sha256.Size]byte
 	failure string
 }
 
-// newFile reads a file for the first time. The error describes what is wrong with it.
+// newFile reads a file for the first time. The error describes the problem without the
+// path.
 func newFile(variable, path string, limit int64, use func([]byte) error) (*File, error) {
 	f := &File{Variable: variable, Path: path, limit: limit, use: use}
 	return f, f.first()
@@ -71,8 +72,8 @@ func (f *File) first() error {
 	return f.use(state.content.Bytes())
 }
 
-// readVersion reads the file. The content is kept until the next call. Within the
-// interval it returns what was read before.
+// readVersion reads the file. The content stays valid until the next call. Within
+// f.interval of the last read, it returns the last result.
 func (f *File) readVersion() (version, error) {
 	state := f.state()
 	now := time.Now()
@@ -99,12 +100,12 @@ func (f *File) readContent(buf *bytes.Buffer) error {
 	return err
 }
 
-// Watcher applies changes of files. It compares contents, since a change may leave the
-// time and the size of a file as they were.
+// Watcher applies changes of files. It compares contents, because a change can leave a
+// file's time and size unchanged.
 type Watcher struct {
-	// Files are the files to check; none: nothing happens.
+	// Files are the files to check. If there are none, the Watcher does nothing.
 	Files []*File
-	// Report is called once for each new state of a file, with the cause if it failed.
+	// Report is called once for each new state of a file, with the error if it failed.
 	// It may be nil.
 	Report func(f *File, o event.ReloadOutcome, err error)
 	// Changed is called after a check that applied new versions, with the variables
@@ -113,7 +114,7 @@ type Watcher struct {
 	Changed func(variables []string)
 }
 
-// Run checks the files every 2 s, and at once after a receive from reread, until ctx
+// Run checks the files every 2 s, and at once after each receive from reread, until ctx
 // ends. Call it once.
 func (w *Watcher) Run(ctx context.Context, reread <-chan struct{}) {
 	var due <-chan time.Time // never, without files
@@ -156,9 +157,9 @@ type reading struct {
 
 func sameVersion(a, b reading) bool { return a.version == b.version }
 
-// readStable returns the content of each file once two reads in a row are the same for
-// all. A file that still changes is returned as it was seen before, so that it does not
-// delay the others.
+// readStable reads all files until two consecutive reads are the same. For a file that
+// still changes after stableReads more reads, it returns the version seen before. Such
+// a file does not delay the others.
 func (w *Watcher) readStable(ctx context.Context) []reading {
 	previous := make([]reading, len(w.Files))
 	for i, f := range w.Files {
@@ -184,8 +185,8 @@ func (w *Watcher) readStable(ctx context.Context) []reading {
 	return current
 }
 
-// readAll reads every file. A read from a file system that is gone can block forever,
-// which must not delay the shutdown: if ctx ends, it returns nil at once.
+// readAll reads every file. A read from an unreachable file system can block forever
+// and must not delay the shutdown. So readAll returns nil as soon as ctx ends.
 func (w *Watcher) readAll(ctx context.Context) []reading {
 	found := make(chan []reading, 1)
 	go func() {
@@ -203,7 +204,7 @@ func (w *Watcher) readAll(ctx context.Context) []reading {
 	}
 }
 
-// apply applies a version if it is new and can be used, and reports whether it did.
+// apply applies a version if it is new and valid, and reports whether it did.
 func (f *File) apply(l reading, report func(*File, event.ReloadOutcome, error)) bool {
 	st := f.state()
 	if l.version == st.seen {

@@ -10,28 +10,30 @@ import (
 	"unicode/utf8"
 )
 
-// Setting is the value of one variable that is in use.
+// Setting is the current value of one variable.
 type Setting struct {
 	// Name is the name of the variable.
 	Name string
-	// Value is never a secret, but the length of one.
+	// Value is the value, without secrets. For a credential, it is the length in
+	// characters or the number of keys.
 	Value string
-	// Origin is [OriginDefault], [OriginVariable], [OriginStored], or "file " and the
-	// path.
+	// Origin is [OriginDefault], [OriginVariable] or [OriginStored]. For a file, it is
+	// "file " and the path.
 	Origin string
-	// Changed is when the file of a secret was last changed; zero for other settings.
+	// Changed is the modification time of a secret's file; zero for other settings.
 	Changed time.Time
 }
 
-// The origins of settings.
+// Origins of settings, in [Setting.Origin].
 const (
 	OriginDefault  = "default"  // the variable is not set
-	OriginVariable = "variable" // the value of the variable
+	OriginVariable = "variable" // the variable is set
 	OriginStored   = "stored connection"
 )
 
-// visibleValues returns the values that are set, without those that may contain a
-// secret; nil if there are none. In a configuration with errors any value may.
+// visibleValues returns the explicitly set values, without those that may contain a
+// secret. It returns nil if there are none. It also returns nil for a configuration
+// with errors, since any invalid value may contain a secret.
 func (p *parser) visibleValues() map[string]Setting {
 	if len(p.errs) > 0 {
 		return nil
@@ -52,7 +54,7 @@ func (p *parser) visibleValues() map[string]Setting {
 	return given
 }
 
-// Settings returns the settings in use, in the contract's order.
+// Settings returns the settings in use, in the order of [Variables].
 func (c Config) Settings() []Setting {
 	var all []Setting
 	for _, v := range Variables() {
@@ -79,8 +81,8 @@ func (c Config) Settings() []Setting {
 	return all
 }
 
-// dynamicDefault returns the default of a variable whose default is not a fixed value;
-// empty for the others.
+// dynamicDefault returns the default of a variable whose default is not fixed; empty
+// for all others.
 func (c Config) dynamicDefault(name string) string {
 	switch name {
 	case "MIMECAST_REGION":
@@ -99,7 +101,7 @@ func (c Config) dynamicDefault(name string) string {
 	return ""
 }
 
-// credential returns s with the length and the origin of a credential.
+// credential returns s with the length and origin of a credential.
 func (c Config) credential(s Setting, from Credential) Setting {
 	values := from.Values()
 	if len(values) == 0 {
@@ -114,7 +116,7 @@ func (c Config) credential(s Setting, from Credential) Setting {
 		s.Origin = origin
 	case origin != from.Variable():
 		s.Origin = "file " + origin
-		if info, err := os.Stat(origin); err == nil { // what is gone has no date
+		if info, err := os.Stat(origin); err == nil { // a deleted file has no time
 			s.Changed = info.ModTime()
 		}
 	}

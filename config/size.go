@@ -8,21 +8,21 @@ import (
 	"strings"
 )
 
-// defaultReplayMemory bounds the kept bodies if the process has no memory limit, in
-// bytes.
+// defaultReplayMemory limits the kept request bodies if the process has no memory
+// limit, in bytes.
 const defaultReplayMemory size = 64 << 20
 
 // size is a number of bytes.
 type size int64
 
-// units are the binary units that GOMEMLIMIT knows, the largest first.
+// units are the binary units of GOMEMLIMIT, largest first.
 var units = []struct {
 	name  string
 	shift int
 }{{"TiB", 40}, {"GiB", 30}, {"MiB", 20}, {"KiB", 10}, {"B", 0}}
 
-// UnmarshalText implements encoding.TextUnmarshaler. It reads a number of
-// bytes, with a binary unit or none, as GOMEMLIMIT is written too.
+// UnmarshalText implements encoding.TextUnmarshaler. It accepts the format of
+// GOMEMLIMIT: a number of bytes, with or without a binary unit.
 func (s *size) UnmarshalText(text []byte) error {
 	digits, shift := string(text), 0
 	for _, u := range units {
@@ -42,7 +42,7 @@ func (s *size) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// String writes a size in the largest unit that leaves no remainder.
+// String returns the size in the largest unit that leaves no remainder.
 func (s size) String() string {
 	for _, u := range units {
 		if s != 0 && s%(1<<u.shift) == 0 {
@@ -52,7 +52,7 @@ func (s size) String() string {
 	return strconv.FormatInt(int64(s), 10)
 }
 
-// headerSize is how large the header of a request may be.
+// headerSize is the maximum size of a request header, in bytes.
 type headerSize size
 
 // UnmarshalText implements encoding.TextUnmarshaler.
@@ -68,7 +68,7 @@ func (h *headerSize) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// memoryLimit is a soft limit as Go reads it; 0 is none.
+// memoryLimit is a soft memory limit in the format of GOMEMLIMIT; 0 means none.
 type memoryLimit size
 
 // UnmarshalText implements encoding.TextUnmarshaler.
@@ -79,8 +79,8 @@ func (m *memoryLimit) UnmarshalText(text []byte) error {
 	return (*size)(m).UnmarshalText(text)
 }
 
-// replayMemory returns the bound of the kept bodies in bytes: the variable, or a default
-// that leaves room below the memory limit.
+// replayMemory returns the limit for kept request bodies, in bytes. The default is at
+// most half of the memory limit.
 func replayMemory(v variables) int64 {
 	switch {
 	case v.ReplayMemory != nil:

@@ -9,23 +9,25 @@ import (
 	"mimecast-proxy/secret"
 )
 
-// DefaultProfile is the value of MIMECAST_PROFILE if it is not set.
+// DefaultProfile is the default of MIMECAST_PROFILE.
 const DefaultProfile = "default"
 
 const profileVariable = "MIMECAST_PROFILE"
 
-// Stored is a connection that `mimecast-proxy connect` stored.
+// Stored is a connection that "mimecast-proxy connect" stored.
 type Stored struct {
-	// Place says where the credentials are, such as "the keyring".
+	// Place is where the credentials are, such as "the keyring".
 	Place string
-	// Region, BaseURL, TokenURL and CAFile count where their variables are not set.
-	// Region and BaseURL are never both set.
+	// Region, BaseURL, TokenURL and CAFile apply if their variables are not set. Region
+	// and BaseURL are never both set.
 	Region, BaseURL, TokenURL, CAFile string
-	// Read returns the credentials as a document, for Parse. It ends within seconds.
+	// Read returns the credentials as a document for Parse. It returns within seconds.
 	Read func() ([]byte, error)
-	// Interval is the least time between two calls of Read; 0: each check reads.
+	// Interval is the minimum time between two calls of Read. If it is 0, each check
+	// calls Read.
 	Interval time.Duration
-	// Parse returns the credentials in a document. The error has no part of it.
+	// Parse returns the credentials in a document. The error shows no part of the
+	// document.
 	Parse func(document []byte) (id, key secret.Text, err error)
 }
 
@@ -33,12 +35,12 @@ type Stored struct {
 type Profiles interface {
 	// Find returns the connection of a profile; nil if there is none.
 	Find(profile string) (*Stored, error)
-	// Names returns the profiles that there are, or none if they cannot be read.
+	// Names returns the names of all profiles, or nil if they cannot be read.
 	Names() []string
 }
 
-// useStored takes the credentials and the API's address from a stored connection, if
-// no variable names credentials. Variables win over what is stored.
+// useStored takes the credentials and the API's address from a stored connection if no
+// variable names credentials. Variables take precedence over stored values.
 func (p *parser) useStored(profiles Profiles) {
 	if profiles == nil || p.namesCredentials() {
 		return
@@ -77,7 +79,7 @@ func (p *parser) namesCredentials() bool {
 	return slices.ContainsFunc(names, func(name string) bool { return p.environ[name] != "" })
 }
 
-// storedValue sets a variable that the environment leaves open.
+// storedValue sets a variable that the environment does not set.
 func (p *parser) storedValue(name, value string) {
 	if value != "" && p.environ[name] == "" {
 		p.environ[name] = value
@@ -109,7 +111,7 @@ func (p *parser) readStored(profile string) {
 	p.files = append(p.files, f)
 }
 
-// accountCredentials returns the client ID and the secret.
+// accountCredentials returns the client ID and secret of the default account.
 func (p *parser) accountCredentials() (id, key Credential) {
 	if p.stored != nil || p.hasError(profileVariable) {
 		return p.storedID, p.storedSecret
@@ -121,8 +123,8 @@ func (p *parser) accountCredentials() (id, key Credential) {
 	return p.readCredential("MIMECAST_CLIENT_ID", parseSecret), p.readCredential("MIMECAST_CLIENT_SECRET", parseSecret)
 }
 
-// Origin says where a credential comes from: the name of its variable, or the path of
-// its file, or the stored connection.
+// Origin returns where a credential comes from: its variable, the path of its file, or
+// the stored connection.
 func (c Config) Origin(from Credential) string {
 	for _, f := range c.Files {
 		if f.Variable == from.Variable() {
@@ -132,5 +134,5 @@ func (c Config) Origin(from Credential) string {
 	return from.Variable()
 }
 
-// IsStored reports whether the credentials are those of a stored connection.
+// IsStored reports whether the credentials come from a stored connection.
 func (c Config) IsStored() bool { return c.ClientSecret.Variable() == profileVariable }

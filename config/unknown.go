@@ -7,18 +7,18 @@ import (
 	"strings"
 )
 
-// serviceLink matches the names of the variables that Kubernetes and Docker
-// links make for a service called proxy or mimecast-something.
+// serviceLink matches the variables that Kubernetes and Docker links set for a service
+// named proxy or mimecast-something.
 var serviceLink = regexp.MustCompile(`_SERVICE_HOST$|_SERVICE_PORT(_[A-Z0-9_]+)?$|_PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$`)
 
-// linkValue matches the value of such a link's NAME_PORT. A plain number is a port that
-// somebody wants to set, and deserves a warning.
+// linkValue matches the value of such a link's NAME_PORT. A plain number is probably a
+// port that the operator wants to set, so it gets a warning.
 var linkValue = regexp.MustCompile(`^(tcp|udp|sctp)://`)
 
-// namePrefixes are the prefixes of the names of this program.
+// namePrefixes are the prefixes of the proxy's variables.
 var namePrefixes = []string{"MIMECAST_", "PROXY_"}
 
-// addWarnings warns of settings that are valid but probably a mistake.
+// addWarnings adds warnings for settings that are valid but probably a mistake.
 func (p *parser) addWarnings(cfg Config) {
 	if memory := size(cfg.ReplayMemory); !p.hasError("PROXY_REPLAY_LIMIT") && !p.hasError("PROXY_REPLAY_MEMORY") && cfg.ReplayLimit > cfg.ReplayMemory {
 		p.addWarning("PROXY_REPLAY_LIMIT is more than the %v of PROXY_REPLAY_MEMORY: request bodies over %v are sent without a retry", memory, memory)
@@ -29,8 +29,8 @@ func (p *parser) addWarnings(cfg Config) {
 	p.warnOfUnknown()
 }
 
-// warnOfUnknown warns of each MIMECAST_ or PROXY_ name that is not a variable: an
-// ignored typo is an outage later.
+// warnOfUnknown adds a warning for each unknown MIMECAST_ or PROXY_ name. A typo that
+// goes unnoticed causes an outage later.
 func (p *parser) warnOfUnknown() {
 	known := knownNames()
 	for _, name := range slices.Sorted(maps.Keys(p.environ)) {
@@ -50,7 +50,8 @@ func (p *parser) warnOfUnknown() {
 	}
 }
 
-// sampleNames are names in samples for Mimecast's APIs, with what to set instead.
+// sampleNames are variables from samples for Mimecast's APIs, each with advice on what
+// to set instead.
 var sampleNames = map[string]string{
 	"MIMECAST_API_KEY":        "an API 2.0 application has MIMECAST_CLIENT_ID and MIMECAST_CLIENT_SECRET",
 	"MIMECAST_KEY":            "set MIMECAST_CLIENT_ID",
@@ -73,7 +74,7 @@ func (p *parser) isServiceLink(name string) bool {
 
 // knownNames returns every name that may be set.
 func knownNames() []string {
-	known := []string{"MIMECAST_PROXY_URL"} // set by run, for its command
+	known := []string{"MIMECAST_PROXY_URL"} // the command run sets it for its child
 	for _, v := range Variables() {
 		known = append(known, v.names()...)
 	}
@@ -89,7 +90,7 @@ func prefixOf(name string) string {
 	return ""
 }
 
-// shownName keeps a name with strange characters to one line.
+// shownName quotes a name with unusual characters, to keep it on one line.
 func shownName(name string) string {
 	if strings.Trim(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_") == "" && len(name) <= maxQuoted {
 		return name
@@ -97,8 +98,8 @@ func shownName(name string) string {
 	return quoted(name)
 }
 
-// nearest returns the name that is fewest edits away; empty if those are more than a
-// third of the name. A wrong prefix is one edit.
+// nearest returns the known name with the fewest edits; empty if they exceed about a
+// third of the name. A wrong prefix counts as one edit.
 func nearest(name string, known []string) string {
 	if len(name) > maxQuoted {
 		return ""
@@ -119,8 +120,8 @@ func nearest(name string, known []string) string {
 	return best
 }
 
-// distance is the number of insertions, deletions and substitutions between
-// two strings (Levenshtein).
+// distance returns the number of insertions, deletions and substitutions between two
+// strings (Levenshtein).
 func distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for i := range row {

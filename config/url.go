@@ -9,7 +9,7 @@ import (
 	"mimecast-proxy/mimecast"
 )
 
-// endpoint is a URL that the secret or the token is sent to.
+// endpoint is a URL that receives the secret or the token.
 type endpoint struct{ *url.URL }
 
 // UnmarshalText implements encoding.TextUnmarshaler.
@@ -33,7 +33,7 @@ func (e *endpoint) UnmarshalText(text []byte) error {
 			reason: "is an API 1.0 host, which accepts no bearer token",
 			hint:   "the API 2.0 at " + mimecast.BaseURLs[region] + ", which is MIMECAST_REGION=" + region,
 		}
-	case u.Scheme == "http" && !isLoopback(host): // "127.0.0.1." is a name, which the network resolves
+	case u.Scheme == "http" && !isLoopback(host): // "127.0.0.1." is a name that DNS resolves
 		return invalid("would send the credentials over the network in the clear")
 	case u.Scheme != "http" && u.Scheme != "https":
 		return invalid("has a scheme other than https")
@@ -43,7 +43,7 @@ func (e *endpoint) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// isPort reports whether the port of a URL's host is valid, or missing.
+// isPort reports whether the port of a URL's host is absent or valid.
 func isPort(host, port string) bool {
 	if port == "" {
 		return !strings.HasSuffix(host, ":")
@@ -60,11 +60,11 @@ func isLoopback(host string) bool {
 	return err == nil && ip.Unmap().IsLoopback()
 }
 
-// setUpstream sets the URLs that requests and token requests go to.
+// setUpstream sets the base URL and the token URL.
 func (p *parser) setUpstream(cfg *Config, v variables) {
 	if p.environ["MIMECAST_BASE_URL"] == "" {
 		cfg.Region = string(v.Region)
-		cfg.BaseURL, _ = url.Parse(mimecast.BaseURLs[string(v.Region)]) // an invalid region is an error already
+		cfg.BaseURL, _ = url.Parse(mimecast.BaseURLs[string(v.Region)]) // an invalid region is already reported
 	} else {
 		cfg.BaseURL = v.BaseURL.URL
 		if p.environ["MIMECAST_REGION"] != "" {
@@ -80,7 +80,8 @@ func (p *parser) setUpstream(cfg *Config, v variables) {
 	}
 }
 
-// withoutTokenPath returns the base URL of the URL of a token endpoint.
+// withoutTokenPath returns the base URL for the URL of a token endpoint. It reports
+// false for any other URL.
 func withoutTokenPath(u *url.URL) (string, bool) {
 	if u == nil || !strings.HasSuffix(strings.ToLower(u.Path), mimecast.TokenPath) {
 		return "", false
@@ -90,9 +91,9 @@ func withoutTokenPath(u *url.URL) (string, bool) {
 	return base.String(), true
 }
 
-// lowerCaseWins replaces variables of the corporate proxy by their lower-case names if
-// those are set, as FromEnvironment of golang.org/x/net/http/httpproxy, curl and others
-// do.
+// lowerCaseWins replaces the corporate proxy's variables by their lower-case names, if
+// those are set. FromEnvironment of golang.org/x/net/http/httpproxy, curl and other
+// programs do the same.
 func (p *parser) lowerCaseWins(names ...string) {
 	for _, name := range names {
 		lower := strings.ToLower(name)

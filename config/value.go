@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// choice is one of a few words, which the tag oneof lists.
+// choice is one of the words that the oneof tag lists, in lower case.
 type choice string
 
 // UnmarshalText implements encoding.TextUnmarshaler.
@@ -17,7 +17,7 @@ func (c *choice) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// boolean is true or false, as strconv.ParseBool reads them.
+// boolean is a bool in a format that strconv.ParseBool accepts.
 type boolean bool
 
 // UnmarshalText implements encoding.TextUnmarshaler.
@@ -30,10 +30,10 @@ func (f *boolean) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// minTimeout is shorter than any round trip over a network.
+// minTimeout is shorter than any network round trip.
 const minTimeout = time.Millisecond
 
-// timeout is how long something may take.
+// timeout is a maximum duration, of at least minTimeout.
 type timeout time.Duration
 
 // UnmarshalText implements encoding.TextUnmarshaler.
@@ -46,7 +46,7 @@ func (t *timeout) UnmarshalText(text []byte) error {
 	return err
 }
 
-// delay is how long to wait; 0: not at all.
+// delay is a time to wait; 0 means no wait.
 type delay time.Duration
 
 // UnmarshalText implements encoding.TextUnmarshaler.
@@ -70,10 +70,10 @@ func parseDuration(s string) (time.Duration, error) {
 	return 0, invalid("is not a duration")
 }
 
-// maxCount is far beyond what one process could serve.
+// maxCount is far more than one process can serve.
 const maxCount = 1_000_000
 
-// number is how many of something there may be.
+// number is a count from 1 to maxCount.
 type number int
 
 // UnmarshalText implements encoding.TextUnmarshaler.
@@ -89,7 +89,7 @@ func (c *number) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// fileMode is the mode of a file that its owner can at least read and write.
+// fileMode is the mode of a file, from 0600 to 0777.
 type fileMode fs.FileMode
 
 // UnmarshalText implements encoding.TextUnmarshaler.

@@ -11,14 +11,15 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// yamlError is why a text is no YAML, and where.
+// yamlError is a YAML error and its line.
 type yamlError struct {
 	line   int
 	reason string
 }
 
-// parseYAML returns the one document of a text; nil if it is empty. The nodes know their
-// lines. The parser resolves no alias, so that a small text stays small.
+// parseYAML returns the root node of a text with one document; nil if the text is
+// empty. The nodes have line numbers. Aliases are not resolved, so a small text cannot
+// expand to a large one.
 func parseYAML(text []byte) (*yaml.Node, *yamlError) {
 	lines := &lineReader{rest: text}
 	d := yaml.NewDecoder(lines)
@@ -38,7 +39,7 @@ func parseYAML(text []byte) (*yaml.Node, *yamlError) {
 	return nil, &yamlError{second.Line, "has a second document"}
 }
 
-// lineReader gives one line at a time, and counts them.
+// lineReader returns at most one line per Read, and counts the lines.
 type lineReader struct {
 	rest  []byte
 	count int
@@ -60,13 +61,14 @@ func (r *lineReader) Read(buf []byte) (int, error) {
 	return n, nil
 }
 
-// maxLookBehind bounds the search for the line of an error, each step of which parses the
-// text again.
+// maxLookBehind limits the search for the line of an error. Each step parses the text
+// again.
 const maxLookBehind = 20
 
-// lineOfError returns the line of an error that the parser found after so many lines.
-// The parser's own number is that of the line before, or missing, in some errors.
-// So the line is the first after which the same text fails in the same way.
+// lineOfError returns the line of an error that the parser found after reading the
+// given number of lines. The parser's own line number is missing or off by one in some
+// errors. So lineOfError looks for the first line after which the text fails in the
+// same way.
 func lineOfError(text []byte, lines int, err error) int {
 	line := max(1, lines)
 	for range maxLookBehind {
@@ -98,8 +100,8 @@ func sameFailure(text []byte, err error) bool {
 
 var yamlPlace = regexp.MustCompile(`^yaml: (line \d+: )?`)
 
-// yamlReason returns the parser's words without its place, and without any of the text,
-// which may be a secret.
+// yamlReason returns the parser's message without its line number. It replaces messages
+// that may quote the text, which may contain a secret.
 func yamlReason(err error) string {
 	reason := yamlPlace.ReplaceAllString(err.Error(), "")
 	if strings.HasPrefix(reason, "unknown anchor") {
@@ -111,7 +113,7 @@ func yamlReason(err error) string {
 	return "is not YAML: " + reason
 }
 
-// nodeKind names what a node is.
+// nodeKind describes the kind of a node for an error.
 func nodeKind(n *yaml.Node) string {
 	switch {
 	case n.Kind == yaml.MappingNode:
@@ -126,7 +128,7 @@ func nodeKind(n *yaml.Node) string {
 	return "a single value"
 }
 
-// nodeFault returns why a node cannot be used, of whatever kind it is; empty if it can.
+// nodeFault returns why a node of any kind is not accepted; empty if it is.
 func nodeFault(n *yaml.Node) string {
 	switch {
 	case n.Kind == yaml.AliasNode:
@@ -139,13 +141,13 @@ func nodeFault(n *yaml.Node) string {
 	return ""
 }
 
-// isMapping reports whether a node is a mapping that can be used.
+// isMapping reports whether a node is a mapping that is accepted.
 func isMapping(n *yaml.Node) bool { return n.Kind == yaml.MappingNode && nodeFault(n) == "" }
 
-// shortKey matches keys that can be shown: a secret in the wrong place is longer.
+// shortKey matches keys that errors may show. A misplaced secret is longer.
 var shortKey = regexp.MustCompile(`^[A-Za-z_-]{1,20}$`)
 
-// shownKey returns how an error shows a key of a mapping.
+// shownKey returns a mapping key as errors show it.
 func shownKey(key string) string {
 	if shortKey.MatchString(key) || clientName.MatchString(key) && len(key) < minKeyLength {
 		return fmt.Sprintf("%q", key)
