@@ -1,6 +1,6 @@
-// Package account carries with a request's context which Mimecast account it uses
-// and which client it is from. Guard sets both, once the request may pass; proxy and
-// upstream read them.
+// Package account puts a request's Mimecast account and client into its context.
+// Package guard sets both once it allows the request. Packages proxy and upstream read
+// them.
 package account
 
 import (
@@ -15,49 +15,50 @@ import (
 	"mimecast-proxy/secret"
 )
 
-// Account is an account at Mimecast: where its requests go, by which token, and
-// over which connections. It must not be copied.
+// Account is a Mimecast account: its base URL, its tokens, and its connections. Do not
+// copy it.
 type Account struct {
-	// Name is a label for log, metrics and error responses, such as [Default].
+	// Name is the label for logs, metrics and error responses, such as [Default].
 	Name string
-	// BaseURL is the API's. A path in it is put before each request's.
+	// BaseURL is the API's base URL. Its path is prepended to each request's path.
 	BaseURL *url.URL
 	Tokens  TokenSource
-	// Transport carries the requests. Its errors are problems, but for those of a
-	// request whose context has ended.
+	// Transport sends the requests. Its errors are problems, except if the request's
+	// context has ended.
 	Transport http.RoundTripper
-	// TokenPath is the path, unescaped, by which requests to BaseURL would reach the token
-	// endpoint; empty: none would.
+	// TokenPath is the unescaped path with which a request to BaseURL would reach the
+	// token endpoint; empty if none would.
 	TokenPath string
-	// SealKeys returns the client secrets that batch URLs are sealed with, newest
-	// first. nil: there are none.
+	// SealKeys returns the client secrets that seal batch URLs, newest first. nil means
+	// that there are none.
 	SealKeys func() []secret.Text
 
-	// inFlight and kept are what the account uses, and the others its share; 0: it has
-	// none, and may use all.
+	// inFlight and kept are what the account uses. maxRequests and maxKept are its
+	// share; 0 means no limit.
 	inFlight, maxRequests, kept, maxKept atomic.Int64
 }
 
 // Default is the name of the account of the MIMECAST_ variables.
 const Default = "default"
 
-// SetShare bounds what the account may use of what all accounts share: in-flight requests,
-// and bytes of kept request bodies. 0: no bound.
+// SetShare sets the account's share of what all accounts use together: in-flight
+// requests, and bytes of kept request bodies. 0 means no limit.
 func (a *Account) SetShare(requests int, bytes int64) {
 	a.maxRequests.Store(int64(requests))
 	a.maxKept.Store(bytes)
 }
 
-// MaxRequests returns the most in-flight requests; 0: no bound.
+// MaxRequests returns the maximum of in-flight requests; 0 means no limit.
 func (a *Account) MaxRequests() int { return int(a.maxRequests.Load()) }
 
-// IsOneOfSeveral reports whether there are other accounts, even if they have sent nothing
-// yet: only then an account has a share. A nil account has none.
+// IsOneOfSeveral reports whether there are other accounts, even if they have not sent
+// requests yet. Only then does an account have a share. It is false for a nil account.
 func (a *Account) IsOneOfSeveral() bool { return a != nil && a.MaxRequests() > 0 }
 
-// Enter counts a request as in flight until [Account.Leave] is called, or reports that as
-// many as may be are in flight. displace ends a request of the account, whose place then
-// counts as free, and reports whether it did; it may be nil.
+// Enter counts a request as in flight until [Account.Leave], or returns false if the
+// limit is reached. At the limit, it calls displace, which may be nil. displace ends
+// another request of the account and reports whether it did. The new request then takes
+// that place.
 func (a *Account) Enter(displace func() bool) bool {
 	limit := a.maxRequests.Load()
 	if n := a.inFlight.Add(1); limit > 0 && n > limit && (displace == nil || !displace()) {
@@ -67,24 +68,25 @@ func (a *Account) Enter(displace func() bool) bool {
 	return true
 }
 
-// Leave ends what [Account.Enter] began.
+// Leave undoes one successful [Account.Enter].
 func (a *Account) Leave() { a.inFlight.Add(-1) }
 
 // InFlight returns the number of in-flight requests.
 func (a *Account) InFlight() int { return int(a.inFlight.Load()) }
 
-// Keep counts n bytes of a request body as kept until [Account.Drop] is called, or reports
-// that they are not left. A nil account has no bound.
+// Keep counts n bytes of a request body as kept until [Account.Drop], or returns false
+// if that would exceed the share. A nil account has no limit.
 func (a *Account) Keep(n int64) bool { return a == nil || take(&a.kept, n, a.maxKept.Load()) }
 
-// Drop ends what [Account.Keep] began.
+// Drop undoes a successful [Account.Keep] of n bytes.
 func (a *Account) Drop(n int64) {
 	if a != nil {
 		a.kept.Add(-n)
 	}
 }
 
-// take adds n to used, unless that is more than most; 0: there is no most.
+// take adds n to used, or returns false if the sum would exceed most. A most of 0 means
+// no limit.
 func take(used *atomic.Int64, n, most int64) bool {
 	if total := used.Add(n); most > 0 && total > most {
 		used.Add(-n)
@@ -95,36 +97,36 @@ func take(used *atomic.Int64, n, most int64) bool {
 
 // Token is a bearer token.
 type Token interface {
-	// Authorization is the value of the Authorization header.
+	// Authorization returns the value of the Authorization header.
 	Authorization() string
-	// Expiry is when the token may no longer be sent.
+	// Expiry returns the time from which the token must not be sent.
 	Expiry() time.Time
 }
 
-// TokenSource is where an account's tokens come from.
+// TokenSource provides an account's tokens.
 type TokenSource interface {
-	// Token returns the token to use now.
+	// Token returns the current token.
 	Token(ctx context.Context) (Token, error)
-	// Renew returns a token other than rejected, for which the upstream returned
-	// 401; or rejected itself, if another would not help.
+	// Renew returns a token to use instead of rejected, to which the upstream responded
+	// with 401. It returns rejected itself if another token would not help.
 	Renew(ctx context.Context, rejected Token) (Token, error)
-	// Expire makes the source treat a token as expired: the upstream says that it
-	// is, and it could not be renewed.
+	// Expire makes the source treat a token as expired. It is for a token that the
+	// upstream calls expired and that could not be renewed.
 	Expire(t Token)
 }
 
-// ErrTokenExpired is why a request was not sent: its token expired before there was
-// a connection. Nothing of it was written.
+// ErrTokenExpired means that a request's token expired before there was a connection.
+// No byte of the request was sent.
 var ErrTokenExpired = errors.New("the token expired before it was sent")
 
-// The context's keys.
+// The keys of context values.
 type (
 	accountKey struct{}
 	clientKey  struct{}
 	tokenKey   struct{}
 )
 
-// scope is a context that has an account and a client.
+// scope is a context with an account and a client.
 type scope struct {
 	context.Context
 	account *Account
@@ -142,20 +144,20 @@ func (s *scope) Value(key any) any {
 	return s.Context.Value(key)
 }
 
-// NewContext returns a context for a request of the client with that name, for which
-// the empty name stands for a client that is known by its address alone. The account
-// is the one that the request uses.
+// NewContext returns a context for a request that uses account a. client is the
+// client's name; empty for a client known only by its address.
 func NewContext(ctx context.Context, a *Account, client string) context.Context {
 	return &scope{ctx, a, client}
 }
 
-// Of returns the account of a request; nil if nobody set one.
+// Of returns the account of a request; nil if none was set.
 func Of(ctx context.Context) *Account {
 	a, _ := ctx.Value(accountKey{}).(*Account)
 	return a
 }
 
-// ClientOf names the client of a request: its name or, without one, its address.
+// ClientOf returns the name of a request's client, or its IP address if it has no name.
+// For a unix socket, it returns RemoteAddr.
 func ClientOf(r *http.Request) string {
 	if name, _ := r.Context().Value(clientKey{}).(string); name != "" {
 		return name
@@ -167,13 +169,13 @@ func ClientOf(r *http.Request) string {
 	return host
 }
 
-// WithToken returns a context for a request that bears the token: it is not sent
-// any more once that has expired.
+// WithToken returns a context for a request with the token. Once the token has expired,
+// the request is no longer sent.
 func WithToken(ctx context.Context, t Token) context.Context {
 	return context.WithValue(ctx, tokenKey{}, t)
 }
 
-// Expiry returns when the token of a request expires; zero if it bears none.
+// Expiry returns when the token of a request expires; zero if the request has no token.
 func Expiry(ctx context.Context) time.Time {
 	if t, ok := ctx.Value(tokenKey{}).(Token); ok {
 		return t.Expiry()

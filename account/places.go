@@ -6,16 +6,16 @@ import (
 	"sync"
 )
 
-// Places are what requests of all accounts take one of for a while, such as a connection to
-// a host. As soon as several accounts are in use, none gets more than half of the places.
-// nil has no bound. Make it with [NewPlaces].
+// Places limits something that requests of all accounts share, such as connections to a
+// host. If there are several accounts, each gets at most half of the places, but at
+// least one. A nil *Places has no limit. Create it with [NewPlaces].
 type Places struct {
 	most int
 
 	mu      sync.Mutex
 	taken   int              // guarded by mu, as all below
-	of      map[*Account]int // how many each account has
-	waiting []*waiter        // in the order of their coming
+	of      map[*Account]int // places per account
+	waiting []*waiter        // in order of arrival
 }
 
 // waiter waits for a place. It has one once ready is closed.
@@ -24,7 +24,7 @@ type waiter struct {
 	ready   chan struct{}
 }
 
-// NewPlaces returns that many places; 0: no bound.
+// NewPlaces returns most places; nil if most is 0 or less, which means no limit.
 func NewPlaces(most int) *Places {
 	if most <= 0 {
 		return nil
@@ -32,8 +32,9 @@ func NewPlaces(most int) *Places {
 	return &Places{most: most, of: map[*Account]int{}}
 }
 
-// Take waits for a place, which [Places.Release] gives back. It returns the context's error
-// if that ends first. A nil account stands for requests without one.
+// Take waits for a place. Return it with [Places.Release]. Take returns the context's
+// error if the context ends first. A nil account stands for all requests without an
+// account.
 func (p *Places) Take(ctx context.Context, a *Account) error {
 	if p == nil {
 		return nil
@@ -57,10 +58,11 @@ func (p *Places) Take(ctx context.Context, a *Account) error {
 		p.waiting = slices.Delete(p.waiting, i, i+1)
 		return ctx.Err()
 	}
-	return nil // it got one meanwhile
+	return nil // it got a place meanwhile
 }
 
-// take takes a place, or reports that there is none. The caller holds mu.
+// take takes a place, or returns false if there is none for the account. The caller
+// holds mu.
 func (p *Places) take(a *Account) bool {
 	share := p.most
 	if a.IsOneOfSeveral() {
@@ -74,7 +76,8 @@ func (p *Places) take(a *Account) bool {
 	return true
 }
 
-// Release gives a place of an account back, to the first that waits and may have it.
+// Release returns a place of an account. The first waiter whose account may have it
+// gets it.
 func (p *Places) Release(a *Account) {
 	if p == nil {
 		return
@@ -94,7 +97,7 @@ func (p *Places) Release(a *Account) {
 	}
 }
 
-// Unused reports whether nobody has or awaits a place.
+// Unused reports whether no place is taken or awaited.
 func (p *Places) Unused() bool {
 	if p == nil {
 		return true

@@ -47,7 +47,7 @@ func TestNoAccountHasMoreThanHalfOfThePlaces(t *testing.T) {
 	}
 }
 
-// A place goes to who came first, of those who may have it.
+// A place goes to the first waiter whose account may have one.
 func TestPlacesAreGivenInTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := account.NewPlaces(2)
