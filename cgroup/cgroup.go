@@ -10,13 +10,14 @@ import (
 	"strings"
 )
 
-// unlimited is the least value that means no limit: version 1 has the largest number of
-// pages for that.
+// unlimited is the smallest value that means no limit, in bytes. Version 1 has the
+// largest number of pages then.
 const unlimited = math.MaxInt64 / 4
 
 // MemoryLimit returns the smallest memory limit of the process's control group and its
-// parents, in bytes; 0 if there is none or it cannot be read. It understands versions 1
-// and 2 (cgroups(7)). root is the root of the file system, as os.DirFS("/").
+// ancestors, in bytes. It returns 0 if there is no limit or it cannot be read. It
+// supports versions 1 and 2 (cgroups(7)). root is the root of the file system:
+// os.DirFS("/").
 func MemoryLimit(root fs.FS) int64 {
 	ownGroups := read(root, "proc/self/cgroup")
 	limit := int64(unlimited)
@@ -45,15 +46,16 @@ func read(root fs.FS, name string) string {
 	return string(content)
 }
 
-// mount is a mount of control groups with the memory controller.
+// mount is a mounted control group hierarchy with the memory controller.
 type mount struct {
 	version1 bool
-	// root is the group that is mounted, and dir the mount point without the first
-	// slash.
+	// root is the control group at the mount point. dir is the mount point without its
+	// leading slash.
 	root, dir string
 }
 
-// parseMount reads a line of mountinfo (proc(5)).
+// parseMount parses a line of /proc/self/mountinfo (proc(5)). It reports false for
+// other mounts.
 func parseMount(line string) (mount, bool) {
 	before, after, ok := strings.Cut(line, " - ")
 	left, right := strings.Fields(before), strings.Fields(after)
@@ -71,7 +73,7 @@ func parseMount(line string) (mount, bool) {
 	return mount{}, false
 }
 
-// unescape replaces the escapes of mountinfo.
+// unescape decodes the octal escapes of mountinfo.
 func unescape(s string) string {
 	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
 }
@@ -85,7 +87,8 @@ func hasItem(list, item string) bool {
 	return false
 }
 
-// groupPath returns the process's group in one of the hierarchies (cgroups(7)).
+// groupPath returns the process's control group in the hierarchy of that version
+// (cgroups(7)). It returns "/" if there is none.
 func groupPath(own string, version1 bool) string {
 	for line := range strings.Lines(own) {
 		parts := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
@@ -106,9 +109,9 @@ func (m mount) limitFile() string {
 	return "memory.max"
 }
 
-// ancestors yields the directory of a group and of those around it, as far as they
-// are mounted. In a container the group may be named from outside; what is mounted
-// is then its own.
+// ancestors yields the directories of a group and its ancestors, up to the mount point.
+// In a container, the group may have its name on the host. Then the mounted group is
+// the container's.
 func (m mount) ancestors(own string) func(yield func(string) bool) {
 	return func(yield func(string) bool) {
 		rest, ok := strings.CutPrefix(own, strings.TrimSuffix(m.root, "/"))

@@ -11,7 +11,7 @@ import (
 const (
 	v2 = "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"
 	v1 = "36 30 0:31 / /sys/fs/cgroup/memory rw,nosuid shared:9 - cgroup cgroup rw,memory\n35 30 0:30 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n"
-	// none is what version 1 writes for "no limit".
+	// none is what version 1 reports for "no limit".
 	none = "9223372036854771712\n"
 )
 
