@@ -2,7 +2,7 @@ package mimecast
 
 import "strings"
 
-// The calls of API 1.0 that the proxy can serve although API 2.0 lacks them.
+// Paths of API 1.0 calls that API 2.0 lacks and the proxy can serve.
 const (
 	DiscoverPath = "/api/login/discover-authentication"
 	LoginPath    = "/api/login/login"
@@ -10,22 +10,22 @@ const (
 	SIEMLogsPath = "/api/audit/get-siem-logs"
 )
 
-// The functions of API 2.0 that have the events of the cloud gateway.
+// Paths of the API 2.0 functions that return events of the cloud gateway.
 const (
 	SIEMStreamPath = "/siem/v1/events/cg"
 	SIEMBatchPath  = "/siem/v1/batch/events/cg"
 )
 
-// API1Call is a call that exists in API 1.0 only.
+// API1Call is a call that exists only in API 1.0.
 type API1Call struct {
-	// Path is the call's; one that ends in "/" stands for each call under it.
+	// Path is the call's path. If it ends in "/", it stands for every call below it.
 	Path string
-	// Replacement is what to use in API 2.0 instead; empty if nothing is known.
+	// Replacement is the API 2.0 function to use instead; empty if none is known.
 	Replacement string
 }
 
-// API1Calls are the calls that exist in API 1.0 only. The list was read in public tools
-// and compared with API 2.0's catalog, not tried on an account.
+// API1Calls are the calls that exist only in API 1.0. The list comes from public client
+// programs and was compared with API 2.0's catalog. It was not tested with an account.
 var API1Calls = []API1Call{
 	{DiscoverPath, "no login: the proxy adds the token"},
 	{LoginPath, "no login: the proxy adds the token"},
@@ -40,7 +40,8 @@ var API1Calls = []API1Call{
 	{"/api/delegate/", "POST /api/user/find-delegate-users or POST /api/user/add-delegate-user"},
 }
 
-// API1Only returns the call that a path is of, if it exists in API 1.0 only.
+// API1Only returns the API 1.0 call at a path. ok is false if no entry of [API1Calls]
+// matches.
 func API1Only(path string) (call API1Call, ok bool) {
 	for _, c := range API1Calls {
 		if path == c.Path || strings.HasSuffix(c.Path, "/") && strings.HasPrefix(path, c.Path) {

@@ -2,14 +2,14 @@ package mimecast
 
 import "strings"
 
-// OtherFunction is the label of a function that is not listed.
+// OtherFunction is the label of all functions without a separate label.
 const OtherFunction = "other"
 
-// functions has the paths of the known functions.
+// functions has the paths of the functions with a separate label.
 var functions = knownFunctions()
 
-// FunctionOf returns the label of the function at a path: the path itself if the
-// function is known, else [OtherFunction]. The set of labels is closed.
+// FunctionOf returns the label of the function at a path: the path if the function is
+// known, else [OtherFunction]. So clients cannot create new labels.
 func FunctionOf(path string) string {
 	if functions[path] {
 		return path
@@ -17,10 +17,10 @@ func FunctionOf(path string) string {
 	return OtherFunction
 }
 
-// Functions returns how many labels there are, [OtherFunction] included.
+// Functions returns the number of labels, including [OtherFunction].
 func Functions() int { return len(functions) + 1 }
 
-// moreFunctions are known functions that are neither in [Presets] nor in [Products].
+// moreFunctions are known functions that are in neither [Presets] nor [Products].
 var moreFunctions = []string{
 	"/identity/whoami",
 	"/siem/v1/batch/events/ci",
@@ -47,7 +47,7 @@ func knownFunctions() map[string]bool {
 	known := map[string]bool{}
 	add := func(target string) {
 		path, _, _ := strings.Cut(target, "?")
-		if !strings.HasSuffix(path, "/") { // a subtree is many functions
+		if !strings.HasSuffix(path, "/") { // a subtree has many functions
 			known[path] = true
 		}
 	}
@@ -63,7 +63,7 @@ func knownFunctions() map[string]bool {
 	for _, path := range moreFunctions {
 		add(path)
 	}
-	for _, call := range API1Calls { // they never reach Mimecast's quotas
+	for _, call := range API1Calls { // these calls use no quota of Mimecast
 		delete(known, call.Path)
 	}
 	return known

@@ -16,16 +16,16 @@ var BaseURLs = map[string]string{
 	"uk":     "https://uk-api.services.mimecast.com",
 }
 
-// api2Regions are the regions of API 2.0 for hosts of API 1.0. The others are global: the
-// credentials select the account.
+// api2Regions maps hosts of API 1.0 to regions of API 2.0. Other hosts map to global,
+// where the credentials select the account.
 var api2Regions = map[string]string{
 	"us-api.mimecast.com":  "us",
 	"usb-api.mimecast.com": "us",
 	"uk-api.mimecast.com":  "uk",
 }
 
-// RegionOfAPI1 returns the region of API 2.0 that replaces a host of API 1.0. The host is
-// in lower case; ok is false if it is not a host of API 1.0.
+// RegionOfAPI1 returns the region of API 2.0 that replaces a host of API 1.0. The host
+// must be in lower case. ok is false if it is not a host of API 1.0.
 func RegionOfAPI1(host string) (region string, ok bool) {
 	if host != "api.mimecast.com" && !strings.HasSuffix(host, "-api.mimecast.com") {
 		return "", false
@@ -36,7 +36,7 @@ func RegionOfAPI1(host string) (region string, ok bool) {
 	return "global", true
 }
 
-// api1Hosts are the hosts of API 1.0 that clients are known to have in their code.
+// api1Hosts are the hosts of API 1.0 that clients are known to hard-code.
 var api1Hosts = []string{
 	"api.mimecast.com", "au-api.mimecast.com", "ca-api.mimecast.com", "de-api.mimecast.com", "eu-api.mimecast.com",
 	"je-api.mimecast.com", "jer-api.mimecast.com", "offshore-api.mimecast.com", "sandbox-api.mimecast.com",
@@ -48,7 +48,7 @@ var apiHosts = func() []string {
 	hosts := slices.Clone(api1Hosts)
 	for _, base := range BaseURLs {
 		u, err := url.Parse(base)
-		if err != nil { // the table is at fault
+		if err != nil { // only if the table is wrong
 			panic(err)
 		}
 		hosts = append(hosts, u.Hostname())
@@ -60,8 +60,8 @@ var apiHosts = func() []string {
 // APIHosts returns the host names of API 1.0 and 2.0, in lower case.
 func APIHosts() []string { return slices.Clone(apiHosts) }
 
-// IsAPIHost reports whether a host name, in lower case and without a final dot, is one of
-// [APIHosts].
+// IsAPIHost reports whether host is one of [APIHosts]. It must be in lower case and
+// without a trailing dot.
 func IsAPIHost(host string) bool {
 	_, ok := slices.BinarySearch(apiHosts, host)
 	return ok

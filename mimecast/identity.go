@@ -5,20 +5,20 @@ import (
 	"encoding/json"
 )
 
-// IdentityPath is the function that returns the account a token was issued for. It
-// only reads, and any application may call it.
+// IdentityPath is the path of the function that returns the account of a token. It only
+// reads, and every application may call it.
 const IdentityPath = "/identity/whoami"
 
-// Identity is the account that credentials belong to. Its texts are the peer's: check
-// them before they are printed.
+// Identity is the account that credentials belong to. Its texts come from the peer:
+// check them before you print them.
 type Identity struct {
-	// Name is the account's name, or else its code; it may be empty.
+	// Name is the account's name, or its code if there is no name. It may be empty.
 	Name string
-	// Region is the account's, such as eu; it may be empty.
+	// Region is the account's region, such as eu. It may be empty.
 	Region string
 }
 
-// ParseIdentity reads a response of [IdentityPath]. What is missing stays empty.
+// ParseIdentity parses a response of [IdentityPath]. Missing fields stay empty.
 func ParseIdentity(body []byte) Identity {
 	var answer struct {
 		Home struct {

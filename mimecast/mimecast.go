@@ -1,5 +1,5 @@
-// Package mimecast has the facts about Mimecast's API: regions and hosts, the token
-// endpoint, error codes, rate-limit headers, route presets and products.
+// Package mimecast has facts about Mimecast's API: regions and hosts, the token
+// endpoint, error codes, rate limit headers, route presets and products.
 package mimecast
 
 import (
@@ -12,10 +12,10 @@ import (
 	"mimecast-proxy/event"
 )
 
-// Code returns the error code in a body, in any of the envelopes that the
-// gateway is known to send: fail[].code, fail[].errors[].code, or OAuth's
-// error (RFC 6749, section 5.2). It is empty if there is none. It is the peer's text:
-// check it before it is printed.
+// Code returns the error code in a response body; empty if there is none. It knows the
+// envelopes that the gateway sends: fail[].code, fail[].errors[].code, and OAuth's
+// error (RFC 6749, section 5.2). The code comes from the peer: check it before you
+// print it.
 func Code(body []byte) string {
 	var answer struct {
 		Error json.RawMessage `json:"error"`
@@ -30,7 +30,7 @@ func Code(body []byte) string {
 		return ""
 	}
 	var code string
-	_ = json.Unmarshal(answer.Error, &code) // an object here is no code
+	_ = json.Unmarshal(answer.Error, &code) // an object is not a code
 	for _, f := range answer.Fail {
 		code = cmp.Or(code, f.Code)
 		for _, e := range f.Errors {
@@ -40,23 +40,23 @@ func Code(body []byte) string {
 	return code
 }
 
-// IsTokenCode reports whether an error code says that the token is the cause: it
-// has expired, or cannot be verified.
+// IsTokenCode reports whether an error code means that the token has expired or cannot
+// be verified.
 func IsTokenCode(code string) bool {
 	reason := event.UnauthorizedReason(code)
 	return reason == event.ReasonTokenExpired || reason == event.ReasonTokenVerification
 }
 
-// LongestWait is the longest wait that a response can ask for.
+// LongestWait is the longest wait that [RetryAfter] returns.
 const LongestWait = time.Hour
 
-// resetHeaders are the spellings of the reset header, in milliseconds until a
-// call is added back.
+// resetHeaders are the spellings of the reset header, which has the milliseconds until
+// one more call is allowed.
 var resetHeaders = []string{"X-Ratelimit-Reset", "X-Rate-Limit-Reset", "X-Mimecast-Ratelimit-Reset"}
 
-// RetryAfter returns how long a response asks a client to wait: Retry-After in seconds or
-// as a date (RFC 9110, section 10.2.3), else Mimecast's reset. It is 0 if there is
-// neither, and at most [LongestWait].
+// RetryAfter returns how long a response asks the client to wait, at most
+// [LongestWait]. It reads Retry-After in seconds or as a date (RFC 9110, section
+// 10.2.3), else Mimecast's reset header. It returns 0 if there is neither.
 func RetryAfter(h http.Header, now time.Time) time.Duration {
 	if v := h.Get("Retry-After"); v != "" {
 		if seconds, err := strconv.Atoi(v); err == nil {

@@ -5,33 +5,33 @@ import (
 	"strings"
 )
 
-// Presets are named lists of routes, which are patterns of [http.ServeMux].
+// Presets are named lists of routes. A route is a pattern of [http.ServeMux].
 //
-// Mimecast reads by POST, so that no rule over methods separates a read from a
-// write. The presets therefore list single functions: those that only read, though
-// some leave an entry in Mimecast's audit log, and some return mail. A doubtful name,
-// such as get-verification-code, is not listed. GET needs no list: apart from
-// the exceptions, no GET changes anything.
+// Many Mimecast functions read by POST, so the method does not separate reads from
+// writes. The presets therefore list single functions that only read. Some leave an
+// entry in Mimecast's audit log, and some return mail. Functions with a doubtful name,
+// such as get-verification-code, are not listed. GET needs no list: no GET changes
+// anything, and [Exceptions] exclude those that return keys or mail.
 var Presets = map[string][]string{
-	"@siem":     {"GET /siem/", "POST " + SIEMLogsPath, "POST " + DiscoverPath, "POST " + LoginPath, "POST " + LogoutPath}, // collectors of API 1.0 too
+	"@siem":     {"GET /siem/", "POST " + SIEMLogsPath, "POST " + DiscoverPath, "POST " + LoginPath, "POST " + LogoutPath}, // includes collectors of API 1.0
 	"@ttp-logs": ttpLogs,
 	"@audit":    audit,
 	"@read":     slices.Concat([]string{EveryGET}, ttpLogs, audit, reads),
 	"@metadata": slices.Concat([]string{EveryGET}, ttpLogs, audit, slices.DeleteFunc(slices.Clone(reads), returnsMail)),
 }
 
-// EveryGET is the route that [Exceptions] apply to.
+// EveryGET is the route that [Exceptions] apply to. It matches every GET.
 const EveryGET = "GET /"
 
-// exceptions are parts of paths, whole segments in lower case, that the EveryGET
-// of a preset does not let pass, since they return keys or mail. An explicit route lets
-// them pass.
+// exceptions are parts of paths that the EveryGET of a preset does not allow, since
+// those paths return keys or mail. Each part is one or more whole segments, in lower
+// case. An explicit route allows them.
 var exceptions = map[string][]string{
 	"@read":     {"/encryption-key/", "/forensic/download/"},
 	"@metadata": {"/encryption-key/", "/forensic/", "/download/", "/attachment/", "/attachments/", "/content/", "/body/", "/preview/", "/raw/", "/eml/"},
 }
 
-// mailFunctions are those of reads that return mail or parts of it.
+// mailFunctions are the functions in reads that return mail or parts of it.
 var mailFunctions = []string{
 	"POST /api/archive/get-file",
 	"POST /api/archive/get-message-detail",
@@ -115,9 +115,10 @@ var reads = []string{
 	"POST /config-snapshot/v1/list",
 }
 
-// Exceptions returns the parts of paths, whole segments in lower case, that the
-// [EveryGET] of presets among the items does not let pass. The preset with the fewest
-// exceptions decides, and an explicit [EveryGET] has none.
+// Exceptions returns the parts of paths that the [EveryGET] of the presets in items
+// does not allow. Each part is one or more whole segments, in lower case. The preset
+// with the fewest exceptions decides. An explicit [EveryGET] in items removes all
+// exceptions.
 func Exceptions(items []string) []string {
 	var fewest []string
 	for _, item := range items {

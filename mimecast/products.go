@@ -2,22 +2,22 @@ package mimecast
 
 import "net/http"
 
-// Function is a function of API 2.0 that only reads, with a request that reads little.
+// Function is a read-only function of API 2.0, with a request that reads little.
 type Function struct {
-	// Product is the name of the product that the function belongs to. An application
-	// gets its products when it is created.
+	// Product is the name of the product that the function belongs to. An application's
+	// products are chosen when it is created.
 	Product string
 	// Method is the HTTP method.
 	Method string
-	// Path includes the query. Body is JSON; empty for none.
+	// Path includes the query. Body is JSON; empty means no body.
 	Path, Body string
 }
 
-// firstPage requests one entry of an older function.
+// firstPage requests one entry from a function under /api.
 const firstPage = `{"meta":{"pagination":{"pageSize":1}},"data":[{}]}`
 
-// Products has one harmless function per product: none changes anything, leaves an entry
-// in an archive or audit log, or returns mail.
+// Products has one harmless function per product. None changes anything, returns mail,
+// or leaves an entry in an archive or audit log.
 var Products = []Function{
 	{"Account", http.MethodPost, "/api/account/get-account", `{"data":[]}`},
 	{"Audit events", http.MethodPost, "/api/audit/get-categories", `{"data":[]}`},
