@@ -7,23 +7,26 @@ import (
 )
 
 const (
-	// discardLimit bounds what [Discard] reads, in bytes; discardTimeout for how
-	// long, and discardSilence for how long it waits for more.
+	// discardLimit is how much [Discard] reads, in bytes. discardTimeout limits the
+	// total time, and discardSilence the wait for more data.
 	discardLimit   = 64 << 20
 	discardTimeout = 10 * time.Second
 	discardSilence = 2 * time.Second
-	// discardBuffer is small, since anybody can make the proxy hold one.
+	// discardBuffer is small, since any client can make the proxy allocate one. It is
+	// in bytes.
 	discardBuffer = 4 << 10
 )
 
-// Discard sends the response that was written to w, and reads and discards the rest
-// of the request's body: at most 64 MiB, for at most 10 s, and as long as the client
-// is never silent for 2 s. Without that, net/http closes the connection while the
-// body still arrives, and the reset overtakes the response: a client that writes
-// its whole body before it reads never sees the response.
+// Discard flushes the response written to w, then reads and discards the rest of the
+// request body. It reads at most 64 MiB for at most 10 s, and stops when the client is
+// silent for 2 s.
 //
-// The response must be complete. w must be in full duplex, and its response the
-// last of the connection, since the body may not be read to its end.
+// Without Discard, net/http closes the connection while the body is still arriving, and
+// the TCP reset overtakes the response. A client that writes its whole body before it
+// reads would never see the response.
+//
+// The response must be complete. w must be in full duplex mode. The response must be
+// the last of its connection, since part of the body may stay unread.
 func Discard(w http.ResponseWriter, body io.Reader) {
 	out := http.NewResponseController(w)
 	_ = out.Flush() // the client may be gone

@@ -1,9 +1,9 @@
-// Package problem writes the proxy's own error responses: a status, a code, and a sentence
-// for the client in Mimecast's error envelope, which its clients understand. What a code
-// means is in package event.
+// Package problem writes the proxy's own error responses: a status, a code and a
+// sentence. They use Mimecast's error envelope, which Mimecast's clients understand.
+// Package event defines the codes.
 //
-// Two headers distinguish them from Mimecast's responses: X-Mimecast-Proxy-Error with the
-// code, and Proxy-Status (RFC 9209).
+// Two headers distinguish them from Mimecast's responses: X-Mimecast-Proxy-Error with
+// the code, and Proxy-Status (RFC 9209).
 package problem
 
 import (
@@ -21,43 +21,43 @@ import (
 )
 
 // Header is the name of the header with the code. Every error response of the proxy has
-// it, and no response from Mimecast does.
+// it. No response from Mimecast does.
 const Header = "X-Mimecast-Proxy-Error"
 
-// StatusHeader is the field of RFC 9209.
+// StatusHeader is the name of the Proxy-Status header (RFC 9209).
 const StatusHeader = "Proxy-Status"
 
-// Problem is an error response of the proxy, and an error until it is sent.
+// Problem is an error response of the proxy. It is used as an error until it is sent.
 type Problem struct {
 	Code event.Code
-	// Detail is for the client: what happened and what to do next.
+	// Detail tells the client what happened and what to do next.
 	Detail string
-	// RetryAfter is when to resend the request. It is sent in whole seconds, rounded
-	// up; 0 sends no header.
+	// RetryAfter is the time until the client should resend the request. It is sent in
+	// whole seconds, rounded up. 0 sends no header.
 	RetryAfter time.Duration
-	// Limit names the setting whose limit the request exceeds; it may be empty.
+	// Limit is the setting whose limit the request exceeds. It may be empty.
 	Limit string
-	// LimitOwner is whose limit that is, if it is not the proxy's: ComponentClient for that
-	// of a client or its account, which no other client notices, ComponentMimecast for a
-	// quota.
+	// LimitOwner is the owner of that limit; empty if it is the proxy's.
+	// ComponentClient stands for a limit of one client or its account, which other
+	// clients do not notice. ComponentMimecast stands for a quota.
 	LimitOwner event.Component
-	// Err is the cause, for the log alone. It may be nil.
+	// Err is the cause, for the log only. It may be nil.
 	Err error
 }
 
-// New returns a problem with a detail that is formatted as by fmt.Sprintf.
+// New returns a problem with a detail formatted as by fmt.Sprintf.
 func New(code event.Code, detail string, args ...any) *Problem {
 	return &Problem{Code: code, Detail: fmt.Sprintf(detail, args...)}
 }
 
-// Because returns p with its cause set.
+// Because sets the cause and returns p.
 func (p *Problem) Because(err error) *Problem {
 	p.Err = err
 	return p
 }
 
-// Error is for the log: code, detail and cause, the latter without what the detail
-// says already.
+// Error returns the text for the log: code, detail and cause. It omits the parts of the
+// cause that the detail already contains.
 func (p *Problem) Error() string {
 	text := fmt.Sprintf("%s: %s", p.Code, p.Detail)
 	if p.Err == nil {
@@ -79,7 +79,7 @@ func (p *Problem) Error() string {
 // Unwrap returns the cause.
 func (p *Problem) Unwrap() error { return p.Err }
 
-// envelope is Mimecast's flat error envelope, as its gateway sends it.
+// envelope is Mimecast's flat error envelope, as Mimecast's gateway sends it.
 type envelope struct {
 	Fail []failure `json:"fail"`
 }
@@ -90,8 +90,8 @@ type failure struct {
 	Retryable bool       `json:"retryable"`
 }
 
-// ServeHTTP writes the response. It sets the headers that it needs and keeps others that
-// were set before, such as WWW-Authenticate.
+// ServeHTTP writes the response. It sets its own headers and keeps others that were set
+// before, such as WWW-Authenticate. It writes no body for HEAD.
 func (p *Problem) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	k := p.Code.Kind()
 	body, err := json.Marshal(envelope{Fail: []failure{{p.Code, p.Detail, k.Retry.Allows(r.Method)}}})
@@ -111,7 +111,7 @@ func (p *Problem) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	w.WriteHeader(cmp.Or(k.Status, http.StatusInternalServerError))
 	if r.Method != http.MethodHead {
-		// The client may be gone: the access log says so.
+		// The client may have disconnected. The access log records that.
 		_, _ = w.Write(body)
 	}
 }
