@@ -1,7 +1,6 @@
-// Package resend has what every layer that sends a request again does with its body, and
-// with the response that the client does not get.
-// The layers share one contract, which is net/http's own: [http.Request.GetBody] returns
-// the body from its first byte on.
+// Package resend handles bodies for the layers that resend requests: the request's
+// body, and that of a response that the client does not get. As in net/http,
+// [http.Request.GetBody] returns the body from its first byte.
 package resend
 
 import (
@@ -9,11 +8,11 @@ import (
 	"net/http"
 )
 
-// ErrNoGetBody says that a request has a body, but no GetBody.
+// ErrNoGetBody means that a request has a body, but no GetBody.
 var ErrNoGetBody = errors.New("the request body cannot be read again")
 
-// Rewind returns req, or a copy of it with its body from the first byte on. The error is
-// [ErrNoGetBody] or GetBody's; req is then as it was.
+// Rewind returns req if it has no body, else a copy with the body from its first byte.
+// The error is [ErrNoGetBody] or GetBody's. Rewind never changes req.
 func Rewind(req *http.Request) (*http.Request, error) {
 	if req.Body == nil || req.Body == http.NoBody {
 		return req, nil
@@ -30,8 +29,8 @@ func Rewind(req *http.Request) (*http.Request, error) {
 	return &again, nil
 }
 
-// CloseBody closes the body of a request that is not sent, if it has one. A RoundTripper
-// must close it even if it fails.
+// CloseBody closes the body, if any, of a request that is not sent. A RoundTripper must
+// close it even after an error.
 func CloseBody(req *http.Request) {
 	if req.Body != nil {
 		_ = req.Body.Close() // nothing was written

@@ -8,15 +8,16 @@ import (
 )
 
 const (
-	// maxPrefix bounds what is read of a body that nobody may get, to find the code in
-	// it or to free its connection.
+	// maxPrefix limits how much is read of a body that the client may not get, in
+	// bytes. It is read to find the error code or to free its connection.
 	maxPrefix = 8 << 10
-	// drainTimeout bounds how long such a body is waited for.
+	// drainTimeout limits the wait for such a body.
 	drainTimeout = 2 * time.Second
 )
 
-// BufferPrefix reads the body of a response, so that its connection can be used by
-// others or closed, and leaves it as it was. It returns what there is, up to 8 KiB.
+// BufferPrefix reads up to 8 KiB of a response's body for up to 2 s, and returns them.
+// The response's body still yields the same bytes. If the whole body was read, its
+// connection is free for other requests.
 func BufferPrefix(res *http.Response) []byte {
 	if p, ok := res.Body.(*prefixed); ok {
 		return p.head
@@ -26,22 +27,22 @@ func BufferPrefix(res *http.Response) []byte {
 	return head
 }
 
-// prefixed is a body whose beginning was read.
+// prefixed is a body whose first bytes were read ahead.
 type prefixed struct {
 	io.Reader
 	io.Closer
 	head []byte
 }
 
-// readSome reads up to maxPrefix bytes, for as long as drainTimeout lasts: a body
-// that has not arrived by then is cut off.
+// readSome reads up to maxPrefix bytes. It closes a body that has not arrived after
+// drainTimeout.
 func readSome(body io.ReadCloser) ([]byte, error) {
 	impatient := time.AfterFunc(drainTimeout, func() { _ = body.Close() })
 	defer impatient.Stop()
 	return io.ReadAll(io.LimitReader(body, maxPrefix))
 }
 
-// errReader is a reader that gives an error, or nothing at all.
+// errReader returns err from Read, or io.EOF if err is nil.
 type errReader struct{ err error }
 
 func (f errReader) Read([]byte) (int, error) {
@@ -51,9 +52,9 @@ func (f errReader) Read([]byte) (int, error) {
 	return 0, f.err
 }
 
-// DrainAndClose ends with a response that nobody gets, so that its connection can be
-// used again.
+// DrainAndClose drains and closes the body of a response that the client does not get,
+// so that its connection can be reused.
 func DrainAndClose(res *http.Response) {
-	_, _ = readSome(res.Body) // what is left is no matter
+	_, _ = readSome(res.Body) // the content does not matter
 	_ = res.Body.Close()
 }
