@@ -1,9 +1,9 @@
-// Package secret holds text that must not be printed: a client secret, a
-// bearer token, an API key.
+// Package secret holds text that must not be printed: a client secret, a bearer token
+// or an API key.
 //
-// The type redacts itself, so that a forgotten redaction is not a leak. A Stringer alone
-// is not enough: fmt prints unexported fields of a struct without calling their methods.
-// The text is therefore in a closure, which every printer shows as an address at most.
+// The type redacts itself, so a forgotten redaction leaks nothing. A Stringer is not
+// enough: fmt prints unexported fields of a struct without calling their methods. So
+// the text is in a closure, which printers show at most as an address.
 package secret
 
 import (
@@ -20,12 +20,12 @@ type Text struct {
 	reveal func() string
 }
 
-// New returns a Text that holds s.
+// New returns a Text with the string s.
 func New(s string) Text {
 	return Text{reveal: func() string { return s }}
 }
 
-// Reveal returns the text. Review each call: it is where a secret can leak.
+// Reveal returns the text. Review each call, since the text can leak there.
 func (t Text) Reveal() string {
 	if t.reveal == nil {
 		return ""
@@ -36,14 +36,14 @@ func (t Text) Reveal() string {
 // IsZero reports whether the text is empty.
 func (t Text) IsZero() bool { return t.Reveal() == "" }
 
-// Equal reports whether both texts are the same, in a time that depends only on their
+// Equal reports whether both texts are the same. The time depends only on their
 // lengths.
 func (t Text) Equal(u Text) bool {
 	return subtle.ConstantTimeCompare([]byte(t.Reveal()), []byte(u.Reveal())) == 1
 }
 
-// String returns "[redacted]", or "" for an empty text, so that a log shows whether a
-// secret is missing.
+// String returns "[redacted]", or "" for an empty text. So a log shows whether a secret
+// is missing.
 func (t Text) String() string {
 	if t.IsZero() {
 		return ""
@@ -51,8 +51,8 @@ func (t Text) String() string {
 	return redacted
 }
 
-// Format implements fmt.Formatter, so that %x, %#v and the rest are covered.
+// Format implements fmt.Formatter, to redact for every verb, including %x and %#v.
 func (t Text) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, t.String()) }
 
-// MarshalText implements encoding.TextMarshaler, which JSON encoders heed.
+// MarshalText implements encoding.TextMarshaler, which JSON encoders use.
 func (t Text) MarshalText() ([]byte, error) { return []byte(t.String()), nil }

@@ -15,8 +15,8 @@ import (
 
 const marked = "s3cr3t-marked"
 
-// holder has the secret in an unexported field too, which fmt reads without
-// asking any method.
+// holder also has a secret in an unexported field, which fmt reads without calling a
+// method.
 type holder struct {
 	Open   secret.Text
 	closed secret.Text
