@@ -8,7 +8,8 @@ import (
 	"mimecast-proxy/event"
 )
 
-// writeAccess writes the line of a request. It stands for the suppressed ones too.
+// writeAccess writes the log line of a request. The line also counts the suppressed
+// ones.
 func (t *Telemetry) writeAccess(rec *record, o *outcome, suppressed int) {
 	e := t.log.WithLevel(t.level(o))
 	if e == nil {
@@ -41,8 +42,9 @@ func (t *Telemetry) writeAccess(rec *record, o *outcome, suppressed int) {
 	e.Send()
 }
 
-// level returns the level of a request's line: a request that failed through no fault of
-// the client warns, and is an error if that is part of an outage.
+// level returns the level of a request's line. It is info if nothing failed or the
+// client caused the failure, and otherwise warn. It is error after a panic and during
+// an outage.
 func (t *Telemetry) level(o *outcome) zerolog.Level {
 	switch {
 	case o.panicked:
@@ -65,7 +67,7 @@ func optional(e *zerolog.Event, field, value string) {
 // retried reports whether the request was sent to Mimecast more than once.
 func (o *outcome) retried() bool { return o.resent || o.attempts > 1 }
 
-// explanation is the text for the log; it may be empty.
+// explanation returns the error text for the log; it may be empty.
 func (o *outcome) explanation() string {
 	switch {
 	case o.failure != "":
@@ -79,5 +81,5 @@ func (o *outcome) explanation() string {
 	}
 }
 
-// milliseconds returns d with at most three decimals.
+// milliseconds returns d in milliseconds, with at most three decimals.
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

@@ -11,7 +11,7 @@ import (
 	"mimecast-proxy/event"
 )
 
-// tokenMetrics is the collector of what the accounts' tokens are.
+// tokenMetrics collects the state of the accounts' tokens.
 type tokenMetrics struct{ tokens func() []event.Token }
 
 var (
@@ -37,8 +37,8 @@ func (m tokenMetrics) Collect(to chan<- prometheus.Metric) {
 	}
 }
 
-// AddAccount makes the metrics of an account, so that its first event is an increase and
-// not a beginning, which rate() would not see.
+// AddAccount creates the metrics of an account, with the value 0. Otherwise, rate()
+// would miss the first event.
 func (t *Telemetry) AddAccount(name string) {
 	for _, trigger := range event.TokenTriggers {
 		for _, outcome := range event.TokenOutcomes {
@@ -48,7 +48,8 @@ func (t *Telemetry) AddAccount(name string) {
 	t.metrics.tokenDuration.WithLabelValues(name)
 }
 
-// KeepClients forgets the counts of clients that names does not have.
+// KeepClients removes the metrics of clients that are not in names. Call it from one
+// goroutine at a time.
 func (t *Telemetry) KeepClients(names []string) {
 	for _, vec := range []*prometheus.CounterVec{t.metrics.byClient, t.metrics.deniedClients, t.metrics.quota.calls} {
 		if vec == nil {
@@ -61,10 +62,10 @@ func (t *Telemetry) KeepClients(names []string) {
 		}
 	}
 	t.metrics.clients = names
-	t.recent.keepClients(names) // last: it forgets the counters that were deleted
+	t.recent.keepClients(names) // last, to drop the cached counters deleted above
 }
 
-// RemoveAccount forgets the metrics of an account that is no longer used.
+// RemoveAccount removes the metrics of an account that is no longer used.
 func (t *Telemetry) RemoveAccount(name string) {
 	of := prometheus.Labels{"account": name}
 	t.metrics.tokens.DeletePartialMatch(of)
@@ -77,7 +78,8 @@ func (t *Telemetry) RemoveAccount(name string) {
 	}
 }
 
-// accountName names the account of a request.
+// accountName returns the name of a request's account; [account.Default] if it has
+// none.
 func accountName(ctx context.Context) string {
 	if a := account.Of(ctx); a != nil && a.Name != "" {
 		return a.Name

@@ -6,10 +6,10 @@ import (
 	"mimecast-proxy/event"
 )
 
-// kinds is the table of codes, by [event.Code.Index].
+// kinds describes the error codes, by [event.Code.Index].
 var kinds = event.Kinds()
 
-// explanations has the text for the log of each code that comes without a problem, by
+// explanations has the log text of each code that comes without a problem, by
 // [event.Code.Index]. It is empty if the status says enough.
 var explanations = func() (all [event.Count]string) {
 	for i, k := range kinds {
@@ -21,7 +21,7 @@ var explanations = func() (all [event.Count]string) {
 	return all
 }()
 
-// classify returns the code of what went wrong; empty if nothing did.
+// classify returns the code of the failure; empty if nothing failed.
 func (o *outcome) classify() event.Code {
 	switch {
 	case o.panicked:
@@ -46,7 +46,8 @@ func (o *outcome) classify() event.Code {
 	return ""
 }
 
-// classifyStatus is classify for a response from Mimecast.
+// classifyStatus returns the code for the status of a response from Mimecast; empty if
+// nothing failed.
 func classifyStatus(status int) event.Code {
 	switch {
 	case status < http.StatusBadRequest:

@@ -6,11 +6,11 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// formatGCP is JSON whose severity and message Google Cloud Logging reads. Without
-// them it takes each line on stderr for an error.
+// formatGCP is JSON with the severity and message fields of Google Cloud Logging.
+// Without them, Cloud Logging treats each line on stderr as an error.
 const formatGCP = "gcp"
 
-// messageField returns the name of the message in a log of that format.
+// messageField returns the name of the message field in a log format.
 func messageField(format string) string {
 	if format == formatGCP {
 		return "message"
@@ -18,18 +18,18 @@ func messageField(format string) string {
 	return msgField
 }
 
-// gcpWriter writes lines of zerolog with Cloud Logging's severity in place of the
-// level. The name of the level is a global in zerolog, and other logs in the
-// process keep theirs.
+// gcpWriter replaces zerolog's level by Cloud Logging's severity. The name of the level
+// field is global in zerolog, so it cannot change for one log.
 type gcpWriter struct {
 	out  io.Writer
-	line []byte // zerolog.SyncWriter lets one line through at a time
+	line []byte // zerolog.SyncWriter serializes writes
 }
 
 // Write implements io.Writer, for a line without a level.
 func (w *gcpWriter) Write(line []byte) (int, error) { return w.WriteLevel(zerolog.NoLevel, line) }
 
-// WriteLevel implements zerolog.LevelWriter. The level is what zerolog writes first.
+// WriteLevel implements zerolog.LevelWriter. It relies on the level being the first
+// field.
 func (w *gcpWriter) WriteLevel(level zerolog.Level, line []byte) (int, error) {
 	begin := `{"` + levelField + `":"` + level.String() + `"`
 	if len(line) < len(begin) || string(line[:len(begin)]) != begin {
@@ -43,7 +43,7 @@ func (w *gcpWriter) WriteLevel(level zerolog.Level, line []byte) (int, error) {
 	return len(line), nil
 }
 
-// severity is a level as Cloud Logging's LogSeverity names it, which has nothing
+// severity returns the level as a LogSeverity of Cloud Logging, which has no level
 // below DEBUG.
 func severity(level zerolog.Level) string {
 	switch {

@@ -7,7 +7,7 @@ import (
 	"mimecast-proxy/event"
 )
 
-// ended reports how a request ended.
+// ended reports the outcome of a request to Options.Ended.
 func (t *Telemetry) ended(rec *record, o *outcome) {
 	if t.onEnd == nil {
 		return
@@ -25,13 +25,13 @@ func (t *Telemetry) ended(rec *record, o *outcome) {
 	t.onEnd(ended)
 }
 
-// HealthChanged logs that the state of health, or its cause, is another one.
+// HealthChanged logs a change of the health state or its cause.
 func (t *Telemetry) HealthChanged(h event.Health) {
 	level := zerolog.InfoLevel
 	switch {
 	case h.State == event.HealthDown:
 		level = zerolog.ErrorLevel
-	case h.State == event.HealthDegraded && h.Cause != event.Cause(event.ShuttingDown): // which somebody asked for
+	case h.State == event.HealthDegraded && h.Cause != event.Cause(event.ShuttingDown): // a shutdown is intended
 		level = zerolog.WarnLevel
 	}
 	e := t.log.WithLevel(level)
@@ -47,7 +47,7 @@ func (t *Telemetry) HealthChanged(h event.Health) {
 	e.Send()
 }
 
-// healthMetrics is the collector of the judgment of health.
+// healthMetrics collects the health judgment.
 type healthMetrics struct{ health func() event.Health }
 
 var (

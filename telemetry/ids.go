@@ -8,7 +8,8 @@ import (
 	"strings"
 )
 
-// requestID returns the client's own, or a new one where that cannot be used.
+// requestID returns the client's request ID if it is valid and contains no secret, else
+// a new one.
 func (t *Telemetry) requestID(r *http.Request) string {
 	if ids := r.Header["X-Request-Id"]; len(ids) == 1 && isValidID(ids[0]) && t.redactor.Redact(ids[0]) == ids[0] {
 		return ids[0]
@@ -24,12 +25,12 @@ func newRequestID() string {
 	return string(text[:])
 }
 
-// isValidID reports whether s can be an id: short, and of visible ASCII.
+// isValidID reports whether s is a valid ID: 1 to maxID visible ASCII characters.
 func isValidID(s string) bool {
 	return s != "" && len(s) <= maxID && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' })
 }
 
-// peerHost returns an address without its port; "unix" for a peer on a socket.
+// peerHost returns an address without its port, or "unix" for a unix socket.
 func peerHost(address string) string {
 	i := strings.LastIndexByte(address, ':')
 	if i < 0 {
@@ -38,8 +39,8 @@ func peerHost(address string) string {
 	return strings.Trim(address[:i], "[]")
 }
 
-// traceID returns the trace id of a valid traceparent header (W3C Trace
-// Context, section 3.2), or nothing.
+// traceID returns the trace ID of a valid traceparent header (W3C Trace Context,
+// section 3.2), or "".
 func traceID(headers []string) string {
 	const length = len("00-") + 32 + len("-") + 16 + len("-00")
 	if len(headers) != 1 || len(headers[0]) < length {
@@ -57,7 +58,7 @@ func traceID(headers []string) string {
 	return trace
 }
 
-// isHex reports whether s is of lower-case hexadecimal digits.
+// isHex reports whether s has only lower-case hexadecimal digits.
 func isHex(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return (r < '0' || r > '9') && (r < 'a' || r > 'f') })
 }

@@ -9,10 +9,10 @@ import (
 	"mimecast-proxy/event"
 )
 
-// maxRunning bounds how many in-flight requests are shown one by one.
+// maxRunning limits how many in-flight requests the status page lists.
 const maxRunning = 50
 
-// inFlightList has the in-flight requests, in the order in which they came.
+// inFlightList is the in-flight requests, in order of arrival.
 type inFlightList struct {
 	mu             sync.Mutex // guards all, and the records' previous and next
 	oldest, newest *record
@@ -45,7 +45,7 @@ func (l *inFlightList) remove(r *record) {
 	r.previous, r.next = nil, nil
 }
 
-// each calls f for each request, the oldest first, until it returns false.
+// each calls f for each request, oldest first, until f returns false.
 func (l *inFlightList) each(f func(*record) bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -56,21 +56,21 @@ func (l *inFlightList) each(f func(*record) bool) {
 	}
 }
 
-// phase returns what the request waits for. Its mutex is held by the caller.
+// phase returns what the request waits for. The caller holds r.mu.
 func (r *record) phase() event.Phase {
 	switch {
 	case r.body.reading.Load():
 		return event.PhaseClient
 	case !r.events.sent.IsZero():
 		return event.PhaseMimecast
-	case r.events.attempts > 0 && r.events.limited.IsZero(): // else it is held back after a 429
+	case r.events.attempts > 0 && r.events.limited.IsZero(): // otherwise it waits for a rate limit after a 429
 		return event.PhaseResponse
 	default:
 		return event.PhaseProxy
 	}
 }
 
-// running returns the oldest in-flight requests.
+// running returns the oldest in-flight requests, at most maxRunning.
 func (l *inFlightList) running(now time.Time) []event.Running {
 	all := []event.Running{}
 	l.each(func(r *record) bool {
@@ -86,8 +86,8 @@ func (l *inFlightList) running(now time.Time) []event.Running {
 	return all
 }
 
-// Waiting returns the requests that wait for Mimecast to respond: the others wait for
-// their client, or for the proxy.
+// Waiting returns the in-flight requests that wait for Mimecast's response. Others wait
+// for their client or for the proxy.
 func (t *Telemetry) Waiting() []event.Waiting {
 	var all []event.Waiting
 	t.inFlightList.each(func(r *record) bool {

@@ -13,18 +13,18 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// Names of the fields that every line has.
+// Names of the fields that every line has, except that format gcp renames level and
+// msg.
 const (
 	timeField  = "time"
 	levelField = "level"
 	msgField   = "msg"
 )
 
-// timeLayout is RFC 3339 with milliseconds, always as many digits.
+// timeLayout is RFC 3339 with exactly three decimals.
 const timeLayout = "2006-01-02T15:04:05.000Z07:00"
 
-// levels are those that can be asked for. zerolog knows more, which nothing
-// here writes.
+// levels are the accepted levels. zerolog has more, which this package does not use.
 var levels = map[string]zerolog.Level{
 	"":      zerolog.InfoLevel,
 	"trace": zerolog.TraceLevel,
@@ -59,20 +59,20 @@ func newLog(o Options) (zerolog.Logger, error) {
 	return zerolog.New(zerolog.SyncWriter(out)).Level(level), nil
 }
 
-// dropNotice returns a func that formats the line about dropped lines.
+// dropNotice returns a func that formats the line about dropped log lines.
 func dropNotice(o Options) func(lines uint64) string {
 	return func(lines uint64) string {
 		var line strings.Builder
 		o.Output, o.Level = &line, "warn"
-		if log, err := newLog(o); err == nil { // as it was in New
+		if log, err := newLog(o); err == nil { // New accepted the same options
 			log.WithLevel(zerolog.WarnLevel).Str(timeField, formatTime(time.Now())).Str(messageField(o.Format), "log lines dropped").Uint64("lines", lines).Send()
 		}
 		return line.String()
 	}
 }
 
-// console writes lines for a person. zerolog quotes what is not printable in
-// fields; the message is scrubbed before it gets here.
+// console formats lines for people. zerolog quotes unprintable characters in fields.
+// The message is scrubbed before.
 func console(out io.Writer, colour bool) io.Writer {
 	return zerolog.ConsoleWriter{
 		Out:           out,
@@ -85,22 +85,21 @@ func console(out io.Writer, colour bool) io.Writer {
 	}
 }
 
-// formatTime returns t as the log writes it.
+// formatTime returns t in UTC in the log's layout.
 func formatTime(t time.Time) string { return t.UTC().Format(timeLayout) }
 
-// Logger returns a logger that writes to the same log.
+// Logger returns a logger that writes to t's log.
 func (t *Telemetry) Logger() *slog.Logger {
 	return slog.New(&slogHandler{t: t, next: zerolog.NewSlogHandler(t.log)})
 }
 
-// slogHandler wraps zerolog's handler. It names the time and the message as this log
-// does; in zerolog those names are globals. It keeps attributes that were added before a
-// group out of the group, which zerolog does not. Errors are scrubbed, and secrets are
-// removed from texts.
+// slogHandler wraps zerolog's handler. It names time and message as the rest of the log
+// does; zerolog's names are global. Unlike zerolog's, it keeps attributes added before
+// a group out of the group. It scrubs messages and errors, and redacts other text.
 type slogHandler struct {
 	t     *Telemetry
 	next  slog.Handler
-	group string // joined by dots, as zerolog writes them
+	group string // nested groups are joined by dots
 }
 
 // Enabled implements slog.Handler.
@@ -140,7 +139,7 @@ func (h *slogHandler) WithGroup(name string) slog.Handler {
 	return &slogHandler{t: h.t, next: h.next, group: name}
 }
 
-// inGroup returns the attributes as they are to be written, in their group.
+// inGroup returns the attributes, redacted and inside the current group.
 func (h *slogHandler) inGroup(attrs []slog.Attr) []slog.Attr {
 	out := make([]slog.Attr, len(attrs))
 	for i, a := range attrs {
@@ -158,23 +157,23 @@ func (h *slogHandler) inGroup(attrs []slog.Attr) []slog.Attr {
 	return []slog.Attr{{Key: h.group, Value: slog.GroupValue(out...)}}
 }
 
-// StdLog returns a logger for what wants one of the standard library's, such as
-// http.Server.ErrorLog. Its messages are net/http's and may hold bytes that a
-// peer sent, so each is scrubbed, and as a peer may cause any number of them,
-// each kind is logged once a minute. The level is one of Options.Level.
+// StdLog returns a standard logger, such as for http.Server.ErrorLog. net/http's
+// messages may contain bytes from a peer, so each is scrubbed. A peer can cause any
+// number of messages, so each kind is logged once a minute. level is one of
+// [Options.Level].
 func (t *Telemetry) StdLog(level string) *log.Logger {
 	return log.New(&lineWriter{t: t, level: levels[level]}, "", 0)
 }
 
 const (
-	// stdLogInterval is how long a kind of message is not logged again.
+	// stdLogInterval is the minimum time between two messages of a kind.
 	stdLogInterval = time.Minute
-	// maxStdLogKinds bounds how many kinds are counted separately.
+	// maxStdLogKinds limits how many kinds are counted separately.
 	maxStdLogKinds = 64
-	// wordsOfKind is how many words a message of net/http begins with before
-	// it names a peer.
+	// wordsOfKind is the number of leading words that identify a kind. In net/http's
+	// messages, a peer's name comes later.
 	wordsOfKind = 3
-	// maxKind bounds what is kept of them, in bytes.
+	// maxKind limits those words, in bytes.
 	maxKind = 64
 )
 
@@ -186,13 +185,15 @@ type lineWriter struct {
 	kinds map[string]*stdLogKind
 }
 
-// stdLogKind is when a kind of message was logged, and how often it was not since.
+// stdLogKind is when a kind was last logged, and how many messages were suppressed
+// since.
 type stdLogKind struct {
 	logged     time.Time
 	suppressed int
 }
 
-// Write logs one message. It never fails: nobody could say so anywhere else.
+// Write logs one message. It always succeeds, since there is no other place to report
+// an error.
 func (w *lineWriter) Write(p []byte) (int, error) {
 	e := w.t.log.WithLevel(w.level)
 	if e == nil {
@@ -210,8 +211,8 @@ func (w *lineWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// allow reports whether a message is to be logged, and how many of its kind were
-// not since the last one.
+// allow reports whether to log a message, and how many of its kind were suppressed
+// since the last one.
 func (w *lineWriter) allow(message string, now time.Time) (suppressed int, ok bool) {
 	kind := message
 	if words := strings.SplitN(message, " ", wordsOfKind+1); len(words) > wordsOfKind {

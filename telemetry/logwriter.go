@@ -12,52 +12,53 @@ import (
 )
 
 const (
-	// maxQueue bounds, in bytes, what waits to be written; as much again may be
-	// on its way to the output.
+	// maxQueue limits the queued text, in bytes. The batch being written can take as
+	// much again.
 	maxQueue = 512 << 10
-	// batchSize is from how many bytes on a batch does not wait for writeInterval.
+	// batchSize is the queue size, in bytes, from which a batch does not wait for
+	// writeInterval.
 	batchSize = 64 << 10
-	// writeInterval is the time from one batch to the next. The first line after
-	// a pause is written at once.
+	// writeInterval is the time between two batches. The first line after a pause is
+	// written at once.
 	writeInterval = 50 * time.Millisecond
-	// retryInterval is the pause while the output takes nothing at the end.
+	// retryInterval is the pause before Close retries an output that is full.
 	retryInterval = 10 * time.Millisecond
-	// closeTimeout bounds how long the end of the process waits for its log.
+	// closeTimeout limits how long the process waits for its log at exit.
 	closeTimeout = time.Second
 )
 
-// LogWriter is an io.Writer for a log that nobody may wait for: Write puts text
-// into a bounded queue, and one goroutine writes it out. What does not fit is
-// dropped and counted, and reported in the log as soon as it can be written again.
+// LogWriter is an io.Writer for a log that must not block the program. Write adds text
+// to a bounded queue, and one goroutine writes it. Lines that do not fit are dropped
+// and counted. The log reports them once it can be written again.
 //
-// Each call of Write is whole lines; they stay whole and in order. Secrets that
-// the redactor knows are removed from each line. Make one with [NewLogWriter].
+// Each call of Write must contain whole lines. They stay whole and in order. Secrets
+// that the redactor knows are removed from each line. Create it with [NewLogWriter].
 type LogWriter struct {
 	out      io.Writer
 	redactor *Redactor
-	wake     chan struct{} // there is something to write
-	urgent   chan struct{} // there is a batchSize of it
+	wake     chan struct{} // the queue has text
+	urgent   chan struct{} // the queue has at least batchSize
 	closing  chan struct{} // closed by Close
-	done     chan struct{} // closed when nothing more is written
+	done     chan struct{} // closed after the last write
 	once     sync.Once
 	dropped  atomic.Uint64
 
 	mu    sync.Mutex
 	queue []byte
-	// unreported are lines that were dropped and are not reported in the log yet.
+	// unreported counts dropped lines that the log has not reported yet.
 	unreported uint64
 	ended      bool
 	notice     func(lines uint64) string
 	beforeEnd  func()
 
-	// The rest is the goroutine's own.
+	// Only run's goroutine uses the following fields.
 	batch    string
-	reported uint64 // dropped lines that the last line of batch reports
-	midLine  bool   // the output ends within a line
+	reported uint64 // dropped lines reported by the batch's last line
+	midLine  bool   // the output ends inside a line
 }
 
-// NewLogWriter returns a LogWriter to out, which one goroutine writes to until
-// Close. A nil redactor knows no secret.
+// NewLogWriter returns a LogWriter that writes to out. It starts a goroutine, which
+// ends after Close. With a nil redactor, nothing is redacted.
 func NewLogWriter(out io.Writer, redactor *Redactor) *LogWriter {
 	w := &LogWriter{
 		out: out, redactor: redactor,
@@ -68,20 +69,21 @@ func NewLogWriter(out io.Writer, redactor *Redactor) *LogWriter {
 	return w
 }
 
-// Unwrap returns the output, for a process that is to inherit it.
+// Unwrap returns the output, for a child process that inherits it.
 func (w *LogWriter) Unwrap() io.Writer { return w.out }
 
-// Dropped returns how many lines were dropped since the start.
+// Dropped returns the number of lines dropped since the start.
 func (w *LogWriter) Dropped() uint64 { return w.dropped.Load() }
 
-// attach sets how dropped lines are reported, and what Close calls first.
+// attach sets the format of the line about dropped lines, and a func that Close calls
+// first.
 func (w *LogWriter) attach(notice func(lines uint64) string, beforeEnd func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.notice, w.beforeEnd = notice, beforeEnd
 }
 
-// Write queues text, or drops it. It neither waits nor fails.
+// Write queues text, or drops it if the queue is full. It never blocks and never fails.
 func (w *LogWriter) Write(text []byte) (int, error) {
 	w.mu.Lock()
 	if w.ended || len(w.queue)+len(text) > maxQueue {
@@ -98,7 +100,7 @@ func (w *LogWriter) Write(text []byte) (int, error) {
 	return len(text), nil
 }
 
-// drop counts lines that are not written. The caller holds the lock.
+// drop counts dropped lines. The caller holds w.mu.
 func (w *LogWriter) drop(lines uint64) {
 	w.unreported += lines
 	w.dropped.Add(lines)
@@ -107,14 +109,14 @@ func (w *LogWriter) drop(lines uint64) {
 func signal(to chan<- struct{}) {
 	select {
 	case to <- struct{}{}:
-	default: // it was signaled already
+	default: // already signaled
 	}
 }
 
 func countLines(text string) uint64 { return uint64(max(1, strings.Count(text, "\n"))) }
 
-// Close writes what is queued, but waits no longer than a second: an output that
-// blocks is left behind. Text that is written later is dropped.
+// Close writes the queued text, and returns after at most 1 s even if the output
+// blocks. Text written later is dropped.
 func (w *LogWriter) Close() {
 	w.once.Do(func() {
 		w.mu.Lock()
@@ -157,8 +159,8 @@ func (w *LogWriter) run() {
 	}
 }
 
-// urgentUnlessFull returns the channel that shortens the pause between batches; an
-// output that takes nothing is not asked the sooner for it.
+// urgentUnlessFull returns the channel that shortens the pause between batches. It
+// returns nil if the output is full: retrying it earlier would not help.
 func (w *LogWriter) urgentUnlessFull(full bool) <-chan struct{} {
 	if full {
 		return nil
@@ -166,7 +168,7 @@ func (w *LogWriter) urgentUnlessFull(full bool) <-chan struct{} {
 	return w.urgent
 }
 
-// finish writes what is left, for as long as Close waits.
+// finish writes the remaining text, for at most as long as Close waits.
 func (w *LogWriter) finish() {
 	for deadline := time.Now().Add(closeTimeout); w.writeBatch() && time.Now().Before(deadline); {
 		time.Sleep(retryInterval)
@@ -174,11 +176,11 @@ func (w *LogWriter) finish() {
 	w.mu.Lock()
 	w.ended = true
 	w.mu.Unlock()
-	w.writeBatch() // what came in between
+	w.writeBatch() // text queued in the meantime
 }
 
-// writeBatch writes what is queued, and reports whether the output is full, as
-// a pipe is that somebody made non-blocking. All other errors cost the batch.
+// writeBatch writes the queued text. It reports whether the output is full, as a
+// nonblocking pipe can be. After any other error, it drops the batch.
 func (w *LogWriter) writeBatch() (full bool) {
 	for w.fillBatch(); len(w.batch) > 0; {
 		n, err := io.WriteString(w.out, w.batch)
@@ -196,7 +198,7 @@ func (w *LogWriter) writeBatch() (full bool) {
 	return false
 }
 
-// fillBatch makes a batch of what is queued, unless there is one already.
+// fillBatch moves the queued text into a batch, unless there is a batch already.
 func (w *LogWriter) fillBatch() {
 	if len(w.batch) > 0 {
 		return
@@ -204,7 +206,7 @@ func (w *LogWriter) fillBatch() {
 	w.mu.Lock()
 	text, lines := string(w.queue), w.unreported
 	if w.queue, w.unreported = w.queue[:0], 0; cap(w.queue) > 2*batchSize {
-		w.queue = nil // a flood is no reason to keep its memory
+		w.queue = nil // free the memory after a burst
 	}
 	notice := w.notice
 	w.mu.Unlock()
@@ -223,15 +225,15 @@ func (w *LogWriter) dropBatch() {
 	w.batch = ""
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.reported > 0 { // its last line reported lines that were counted before
+	if w.reported > 0 { // the lines in its last line were counted before
 		lines--
 		w.unreported += w.reported
 	}
 	w.drop(lines)
 }
 
-// redactLines redacts each line of a log. Lines of JSON have short secrets removed
-// from their values already, where their names cannot be meant.
+// redactLines redacts each line of a log. JSON lines already have short secrets removed
+// from their values. They are not removed again, since they could equal a field's name.
 func (r *Redactor) redactLines(text string) string {
 	if r == nil || r.patterns.Load() == nil {
 		return text

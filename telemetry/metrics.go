@@ -21,19 +21,19 @@ import (
 
 const namespace = "mimecast_proxy"
 
-// other is the label of what is in no closed set.
+// other is the label for values outside a closed set.
 const other = "other"
 
-// The labels of what clients and Mimecast choose. What is in neither is counted as
-// other, so that nobody outside can make a new time series. All other labels are of
-// types whose values event lists.
+// Labels for values that clients and Mimecast choose. All other values count as other,
+// so that no peer can create time series. The remaining labels have types whose values
+// package event lists.
 var (
 	methods      = []string{other, "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"}
 	statusLabels = newStatusLabels()
 )
 
-// newStatusLabels returns the labels of the statuses that HTTP knows, and of the
-// proxy's own, by their numbers less 99. Mimecast may send any number.
+// newStatusLabels returns the labels of the statuses that net/http knows and of the
+// proxy's own. Their index is the status minus 99. Mimecast may send any number.
 func newStatusLabels() []string {
 	labels := make([]string, 600-99)
 	for i := range labels {
@@ -45,7 +45,7 @@ func newStatusLabels() []string {
 	return labels
 }
 
-// statusIndex returns the index in statusLabels of a status; 0 is that of other.
+// statusIndex returns a status's index in statusLabels; 0 is the index of other.
 func statusIndex(status int) int {
 	if i := status - 99; i > 0 && i < len(statusLabels) && statusLabels[i] != other {
 		return i
@@ -53,11 +53,11 @@ func statusIndex(status int) int {
 	return 0
 }
 
-// metrics are those of the contract, on a separate registry.
+// metrics are the documented metrics, in a separate registry.
 type metrics struct {
 	registry *prometheus.Registry
-	// requests, and its counters by method and status once they are needed:
-	// looking one up by its labels costs more than all else here.
+	// requests counts requests. counters caches its counters by method and status: the
+	// lookup by labels is the most expensive step of counting.
 	requests *prometheus.CounterVec
 	counters [][]atomic.Pointer[prometheus.Counter]
 
@@ -66,21 +66,21 @@ type metrics struct {
 
 	denied, unauthorized, retries, aborted, tokens, waits, reloads, tunnels *prometheus.CounterVec
 
-	// byClient and deniedClients are nil if no clients have names.
+	// byClient and deniedClients are nil if no client has a name.
 	byClient, deniedClients *prometheus.CounterVec
-	// clients are their names; KeepClients alone uses it.
+	// clients has the clients' names. Only KeepClients uses it.
 	clients []string
 
 	quota quotaMetrics
 
-	// byRoute is nil where no routes are configured.
+	// byRoute is nil if no routes are configured.
 	byRoute *prometheus.CounterVec
 	routes  []string
 
 	replay prometheus.Gauge
-	// The rate limit's gauges have no value before Mimecast names one.
+	// limit, remaining and reset have no value before Mimecast sends one.
 	limit, remaining, reset *prometheus.GaugeVec
-	// The same holds for this one before Mimecast's clock is known.
+	// clock returns a gauge that has no value before clock is first called.
 	clock func() prometheus.Gauge
 }
 
@@ -117,7 +117,7 @@ func (m *metrics) addFiles(o Options) {
 	m.reloads = m.counter("file_reloads_total", "Changes of files, by variable and outcome.", nil, "file", "outcome")
 	for _, file := range event.FileVariables {
 		for _, outcome := range event.ReloadOutcomes {
-			m.reloads.WithLabelValues(string(file), string(outcome)) // for rate(), as those of one label
+			m.reloads.WithLabelValues(string(file), string(outcome)) // so that rate() sees the first event
 		}
 	}
 	w, _ := o.Output.(*LogWriter)
@@ -177,7 +177,7 @@ func deniedReasons() []string {
 	return reasons
 }
 
-// labels returns the values of a closed set.
+// labels returns the values of a closed set as strings.
 func labels[T ~string](set []T) []string {
 	out := make([]string, len(set))
 	for i, v := range set {
@@ -186,9 +186,9 @@ func labels[T ~string](set []T) []string {
 	return out
 }
 
-// counter makes counters with labels. Those of a single label are made at once
-// for each of its values, so that the first event is an increase and not a
-// beginning, which rate() would not see.
+// counter registers a counter with labels. If there is a single label, values are its
+// values, whose counters are created at once. Otherwise, rate() would miss the first
+// event.
 func (m *metrics) counter(name, help string, values []string, labels ...string) *prometheus.CounterVec {
 	vec := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help}, labels)
 	for _, value := range values {
@@ -198,28 +198,28 @@ func (m *metrics) counter(name, help string, values []string, labels ...string) 
 	return vec
 }
 
-// gauges makes gauges with labels.
+// gauges registers a gauge with labels.
 func (m *metrics) gauges(name, help string, labels ...string) *prometheus.GaugeVec {
 	vec := prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help}, labels)
 	m.registry.MustRegister(vec)
 	return vec
 }
 
-// gauge returns a func for a gauge that has no value before the func is first called.
+// gauge registers a gauge that has no value before the returned func is first called.
 func (m *metrics) gauge(name, help string) func() prometheus.Gauge {
 	vec := m.gauges(name, help)
 	return sync.OnceValue(func() prometheus.Gauge { return vec.WithLabelValues() })
 }
 
-// constantGauge makes a gauge that never changes. It makes none for 0.
+// constantGauge registers a gauge with a constant value, unless the value is 0.
 func (m *metrics) constantGauge(name, help string, value int64) {
 	if value != 0 {
 		m.gauge(name, help)().Set(float64(value))
 	}
 }
 
-// histogram makes a histogram of seconds, both classic and native. Mimecast
-// may take minutes to find a message.
+// histogram registers a histogram of seconds, both classic and native. Its buckets
+// reach 120 s, since Mimecast may take minutes to find a message.
 func (m *metrics) histogram(name, help string) prometheus.Histogram {
 	h := prometheus.NewHistogram(histogramOptions(name, help))
 	m.registry.MustRegister(h)
@@ -275,8 +275,8 @@ func (m *metrics) setRateLimit(account string, q mimecast.Quota) {
 	}
 }
 
-// Metrics returns the handler of /metrics. A client that does not read its response
-// holds none of the few places for gathering: the response is made in memory.
+// Metrics returns the handler of /metrics. It gathers into memory, so that a slow
+// client does not hold one of the few gathering slots.
 func (t *Telemetry) Metrics() http.Handler {
 	gather := promhttp.HandlerFor(t.metrics.registry, promhttp.HandlerOpts{ErrorLog: t.StdLog("warn")})
 	slots := make(chan struct{}, maxScrapes)
@@ -284,7 +284,7 @@ func (t *Telemetry) Metrics() http.Handler {
 		select {
 		case slots <- struct{}{}:
 		case <-r.Context().Done():
-			// An empty 200 would say that all series ended.
+			// An empty 200 would mean that all series have ended.
 			http.Error(w, "the proxy is shutting down", http.StatusServiceUnavailable)
 			return
 		}
@@ -294,26 +294,26 @@ func (t *Telemetry) Metrics() http.Handler {
 			gather.ServeHTTP(&res, r)
 		}()
 		w.WriteHeader(cmp.Or(res.status, http.StatusOK))
-		_, _ = w.Write(res.body.Bytes()) // the client may be gone
+		_, _ = w.Write(res.body.Bytes()) // the client may have disconnected
 	})
 }
 
-// maxScrapes is how many clients' metrics are gathered at once. Anyone who reaches the
-// listener can ask.
+// maxScrapes limits how many requests gather metrics at once. Anyone who reaches the
+// listener can send one.
 const maxScrapes = 2
 
-// bufferedResponse is an http.ResponseWriter that keeps the body.
+// bufferedResponse is an http.ResponseWriter that buffers the body.
 type bufferedResponse struct {
 	header http.Header
 	status int
 	body   bytes.Buffer
 }
 
-// Header returns that of the response it is for.
+// Header implements http.ResponseWriter. It returns the header of the real response.
 func (r *bufferedResponse) Header() http.Header { return r.header }
 
-// WriteHeader notes the status.
+// WriteHeader implements http.ResponseWriter. The first status counts.
 func (r *bufferedResponse) WriteHeader(status int) { r.status = cmp.Or(r.status, status) }
 
-// Write keeps the text.
+// Write implements http.ResponseWriter.
 func (r *bufferedResponse) Write(text []byte) (int, error) { return r.body.Write(text) }

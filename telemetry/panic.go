@@ -10,11 +10,12 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// maxStack bounds the stack of a panic, in bytes.
+// maxStack limits the logged stack of a panic, in bytes.
 const maxStack = 64 << 10
 
-// Recover returns next with its panics logged. The connection is closed, as
-// net/http does it, which then prints nothing itself. [Telemetry.Wrap] has it.
+// Recover returns next with its panics logged. It then panics with
+// http.ErrAbortHandler, so that net/http closes the connection and prints nothing.
+// [Telemetry.Wrap] includes this.
 func (t *Telemetry) Recover(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {
@@ -27,15 +28,15 @@ func (t *Telemetry) Recover(next http.Handler) http.Handler {
 	})
 }
 
-// isPanic reports whether what a handler panicked with is a fault, and not
-// http.ErrAbortHandler, which is how a response that was cut shows as cut.
+// isPanic reports whether a recovered value is a real panic. It is not for nil and
+// http.ErrAbortHandler, which only cuts the response.
 func isPanic(recovered any) bool {
 	err, ok := recovered.(error)
 	return recovered != nil && (!ok || !errors.Is(err, http.ErrAbortHandler))
 }
 
-// logPanic writes the line of a panic, with its stack. It is called by what
-// recovered, while the stack is there.
+// logPanic logs a panic with its stack. Call it in the deferred func that recovered,
+// while the stack still exists.
 func (t *Telemetry) logPanic(recovered any, requestID string) {
 	if !isPanic(recovered) {
 		return

@@ -6,32 +6,35 @@ import (
 )
 
 const (
-	// fewPatterns are so few that each is tried rather than their number narrowed.
+	// fewPatterns is the number of patterns that are compared one by one instead of
+	// narrowed further.
 	fewPatterns = 3
-	// narrowedBytes is by how many first bytes patterns are narrowed at most: keys of
-	// one make begin alike, and so do their encodings.
+	// narrowedBytes is the maximum number of first bytes for narrowing. Keys of the
+	// same issuer have a common prefix, and so do their encodings.
 	narrowedBytes = 24
 )
 
-// patterns are texts to look for, each of at least minSecret bytes. They are sorted, and
-// are not changed once they are in use.
+// patterns are the texts to look for, sorted, each of at least minSecret bytes. They
+// are immutable once in use.
 type patterns struct {
 	texts []string
 	heads []uint32 // the first four bytes of each
-	// byTwo has where in texts those begin whose first two bytes are the index or more.
+	// byTwo has, for each value of the first two bytes, the index of the first text
+	// with that value or a larger one.
 	byTwo [1<<16 + 1]uint32
-	// filter has a bit for each hash of a head.
+	// filter has a set bit for the hash of each head.
 	filter [1 << 13]uint64
 }
 
-// with returns the patterns without some, and with more. All are sorted; p may be nil.
+// with returns the patterns without less and with more. Both must be sorted; p may be
+// nil.
 func (p *patterns) with(less, more []string) *patterns {
 	var old []string
 	if p != nil {
 		old = p.texts
 	}
 	q := &patterns{texts: make([]string, 0, len(old)-len(less)+len(more))}
-	for len(less) > 0 || len(more) > 0 { // what is between two changes is copied at once
+	for len(less) > 0 || len(more) > 0 { // copies the texts between two changes at once
 		if len(more) == 0 || len(less) > 0 && less[0] < more[0] {
 			at, _ := slices.BinarySearch(old, less[0])
 			q.texts = append(q.texts, old[:at]...)
@@ -66,16 +69,17 @@ func (p *patterns) index() {
 	}
 }
 
-// hash returns a number of 19 bits for four bytes.
+// hash returns a 19-bit hash of four bytes.
 func hash(four uint32) uint32 { return four * 2654435761 >> 13 }
 
-// fourBytes returns the first four bytes of s. They sort as s does.
+// fourBytes returns the first four bytes of s, in an order that sorts as s does.
 func fourBytes(s string) uint32 {
 	return uint32(s[0])<<24 | uint32(s[1])<<16 | uint32(s[2])<<8 | uint32(s[3])
 }
 
 // nextCandidate returns where in s[from:to], which has no escapes, a pattern may begin.
-// Those that may go on beyond it are not known by their first four bytes.
+// Near the end of that range, it cannot check the first four bytes and returns the
+// position.
 func (p *patterns) nextCandidate(s string, from, to int) int {
 	if to-from < minSecret {
 		return from
@@ -90,8 +94,8 @@ func (p *patterns) nextCandidate(s string, from, to int) int {
 	return to - minSecret + 1
 }
 
-// longestMatch returns where the longest pattern ends that begins at s[i:]; -1 for none.
-// The next escape in s is at escape.
+// longestMatch returns the end of the longest pattern that begins at s[i:], or -1.
+// escape is the index of the next escape in s.
 func (p *patterns) longestMatch(s string, i, escape int, words bool) int {
 	m := search{patterns: p, text: s, from: i, words: words, longest: -1}
 	if escape-i < minSecret {
@@ -108,21 +112,21 @@ func (p *patterns) longestMatch(s string, i, escape int, words bool) int {
 	return m.longest
 }
 
-// group are the patterns from one to another, which have their first bytes in common.
+// group is a range of patterns whose first common bytes are the same.
 type group struct{ from, to, common int }
 
-// search looks for the longest pattern at one place of a text.
+// search looks for the longest pattern at one position of a text.
 type search struct {
 	*patterns
 	text    string
 	from    int
 	words   bool
-	longest int // where the longest pattern so far ends; -1: there is none
+	longest int // end of the longest pattern so far, or -1
 }
 
-// narrow tries the patterns of a group whose next byte may be that at text[i:].
+// narrow tries the patterns of a group whose next byte may match text[i:].
 func (m *search) narrow(g group, i int) {
-	for g.from < g.to && len(m.texts[g.from]) == g.common { // sorted before longer ones
+	for g.from < g.to && len(m.texts[g.from]) == g.common { // complete patterns sort before longer ones
 		m.try(group{g.from, g.from + 1, g.common})
 		g.from++
 	}
@@ -148,7 +152,7 @@ func (m *search) narrow(g group, i int) {
 	}
 }
 
-// narrowEscaped is narrow for what the escape at text[i:] stands for.
+// narrowEscaped does the same for the decoded escape at text[i:].
 func (m *search) narrowEscaped(g group, i int) {
 	decoded, size := unescape(m.text[i:])
 	switch len(decoded) {
@@ -163,7 +167,8 @@ func (m *search) narrowEscaped(g group, i int) {
 	}
 }
 
-// next returns those of a group whose next byte is c. None of the group ends before it.
+// next returns the patterns of a group whose next byte is c. All patterns in the group
+// must have a next byte.
 func (p *patterns) next(g group, c byte) group {
 	switch {
 	case g.common == 0:

@@ -11,11 +11,11 @@ import (
 	"mimecast-proxy/mimecast"
 )
 
-// quotaMetrics are about the quotas of Mimecast functions. It is the collector of the
-// gauges, which are read from the model of the quotas.
+// quotaMetrics are the metrics of the quotas of Mimecast's functions. Its gauges are
+// collected from the current quotas.
 type quotaMetrics struct {
 	calls, limited, waits, waitSeconds *prometheus.CounterVec
-	// read returns what is known now; nil before ShowQuotas.
+	// read returns the current quotas; nil before ShowQuotas.
 	read func() []event.Quota
 }
 
@@ -67,11 +67,11 @@ func (m *quotaMetrics) Collect(to chan<- prometheus.Metric) {
 	}
 }
 
-// ShowQuotas makes metrics and the page show what read returns. Call it before the first
-// request.
+// ShowQuotas sets read, which returns the quotas for the metrics and the status page.
+// Call it before the first request.
 func (t *Telemetry) ShowQuotas(read func() []event.Quota) { t.metrics.quota.read = read }
 
-// QuotaCalled counts a response that stated a quota of the function.
+// QuotaCalled counts a response that states a quota of the function.
 func (t *Telemetry) QuotaCalled(ctx context.Context, function string, status int) {
 	account, client := accountName(ctx), ""
 	withRecord(ctx, func(r *record) { client = r.events.client })
@@ -88,11 +88,11 @@ func (t *Telemetry) Paced(ctx context.Context, function string, waited time.Dura
 	t.metrics.quota.waits.WithLabelValues(account, function, string(outcome)).Inc()
 	t.metrics.quota.waitSeconds.WithLabelValues(account, function).Add(waited.Seconds())
 	if outcome != event.PaceWouldWait {
-		withRecord(ctx, func(r *record) { r.events.clientWait += waited }) // not the proxy's time
+		withRecord(ctx, func(r *record) { r.events.clientWait += waited }) // not counted as the proxy's time
 	}
 }
 
-// rateLimit returns a quota for the status page.
+// rateLimit converts a quota for the status page.
 func rateLimit(q mimecast.Quota, at time.Time) *event.RateLimit {
 	stated := func(n int64) *float64 {
 		if n == mimecast.NotStated {

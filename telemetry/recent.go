@@ -14,68 +14,70 @@ import (
 )
 
 const (
-	// maxRequests, maxRejected, maxFailed and maxTokenEvents bound what is remembered one by
-	// one, windowSeconds what is remembered as sums by the second. Rejected requests
-	// are counted separately: strangers can send any number of them.
+	// maxRequests, maxRejected, maxFailed and maxTokenEvents limit the single entries
+	// in memory. windowSeconds is the length of the window with sums per second.
+	// Rejected requests have a separate limit, since anyone can send any number of
+	// them.
 	maxRequests    = 200
 	maxRejected    = 50
 	maxFailed      = 50
 	maxTokenEvents = 20
 	windowSeconds  = 15 * 60
-	// stepSeconds is how many seconds a point of the plot covers.
+	// stepSeconds is the number of seconds per point of the plot.
 	stepSeconds = 5
-	// maxShownPath and maxShownText bound what one remembered request takes.
+	// maxShownPath and maxShownText limit the texts of one request in memory, in bytes.
 	maxShownPath = 256
 	maxShownText = 512
 )
 
-// second holds the sums of one second.
+// second has the sums of one second.
 type second struct {
-	at                  int64 // Unix
+	at                  int64 // Unix time
 	requests            uint32
 	responded           uint32 // by Mimecast
 	proxyTime, upstream time.Duration
 	faults              [faultRows]uint32
 }
 
-// Faults are counted by [event.Code.Index], and too_busy by whose limit it is.
+// Rows for counting faults: by [event.Code.Index], and two more for too_busy with a
+// limit that is not the proxy's.
 const (
 	clientLimitRow = event.Count + iota
 	mimecastLimitRow
 	faultRows
 )
 
-// rowKinds has what each row counts.
+// rowKinds describes what each row counts.
 var rowKinds = append(event.Kinds(), event.TooBusy.KindOf(event.ComponentClient), event.TooBusy.KindOf(event.ComponentMimecast))
 
-// occurrence is when something happened last, and how it was explained.
+// occurrence is when a fault last happened, and its explanation.
 type occurrence struct {
 	at   time.Time
 	text string
 }
 
-// recent remembers the recent past, in bounded memory.
+// recent keeps the recent past, in bounded memory.
 type recent struct {
 	mu          sync.Mutex
 	total       uint64 // the next request's number
 	requests    ring
 	rejected    ring
-	failed      ring                  // also among the requests, while those last
-	seconds     [windowSeconds]second // a ring by time
+	failed      ring                  // also in requests, until replaced there
+	seconds     [windowSeconds]second // a ring, indexed by time
 	latest      [faultRows]occurrence
 	denials     [event.Count]*denial
 	retries     map[event.RetryOutcome]uint64
 	clients     map[string]*clientUsage // by name
 	byClient    *prometheus.CounterVec  // nil if no clients have names
-	patterns    []string                // the routes that are counted
+	patterns    []string                // the counted routes
 	routes      map[string]*usage       // by pattern
-	own         durations               // of the proxy, until Mimecast's response began
+	own         durations               // the proxy's time before Mimecast's response began
 	upstream    durations
 	quota       mimecast.Quota
 	quotaAt     time.Time          // zero before the first
 	tokenEvents []event.TokenEvent // oldest first
 	lastFailure *event.TokenEvent
-	renewing    map[string]bool // the accounts for which a token request is under way
+	renewing    map[string]bool // accounts with a token request in progress
 }
 
 func (s *recent) addRequest(rec *record, o *outcome) {
@@ -120,17 +122,17 @@ func (s *recent) addRequest(rec *record, o *outcome) {
 	}
 }
 
-// clientUsage is what a client with a name has sent.
+// clientUsage counts the requests of a named client.
 type clientUsage struct {
 	usage
 	account string
-	// counter is that of the client's latest status, and code is its index in statusLabels.
-	// To look one up by its labels costs the more the more clients there are.
+	// counter is the counter of the client's latest status, and code the status's index
+	// in statusLabels. The lookup by labels costs more the more clients there are.
 	counter prometheus.Counter
 	code    int
 }
 
-// count counts a response in a vector.
+// count counts a response in vec.
 func (c *clientUsage) count(vec *prometheus.CounterVec, client string, status int) {
 	if code := statusIndex(status); c.counter == nil || c.code != code {
 		c.counter, c.code = vec.WithLabelValues(client, statusLabels[code]), code
@@ -138,14 +140,14 @@ func (c *clientUsage) count(vec *prometheus.CounterVec, client string, status in
 	c.counter.Inc()
 }
 
-// denial is how often requests were rejected for one reason. Those that passed count as
-// failed in its usage.
+// denial counts the requests rejected for one reason. In its usage, those that were
+// forwarded in report mode count as failed.
 type denial struct {
 	event.Denial
 	usage
 }
 
-// countUsage counts a request by client and by route. Its mutex is held by the caller.
+// countUsage counts a request by client and by route. The caller holds s.mu.
 func (s *recent) countUsage(now time.Time, o *outcome) {
 	if o.client != "" {
 		c := entry(&s.clients, o.client)
@@ -165,7 +167,7 @@ func (s *recent) countUsage(now time.Time, o *outcome) {
 	entry(&s.routes, route).add(now, o)
 }
 
-// entry returns what is at a key, which is made if it is missing.
+// entry returns the value at a key, and creates it if it is missing.
 func entry[T any](all *map[string]*T, key string) *T {
 	one := (*all)[key]
 	if one == nil {
@@ -178,17 +180,17 @@ func entry[T any](all *map[string]*T, key string) *T {
 	return one
 }
 
-// keepClients forgets the clients that names does not have.
+// keepClients removes the clients that are not in names.
 func (s *recent) keepClients(names []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	maps.DeleteFunc(s.clients, func(name string, _ *clientUsage) bool { return !slices.Contains(names, name) })
 }
 
-// ring holds the last requests of a kind.
+// ring has the last requests of a kind.
 type ring struct {
 	requests []event.Request
-	oldest   int // once it is full
+	oldest   int // index of the oldest request once the ring is full
 }
 
 func (g *ring) add(r event.Request, size int) {
@@ -200,7 +202,7 @@ func (g *ring) add(r event.Request, size int) {
 	g.oldest = (g.oldest + 1) % size
 }
 
-// second returns the sums of a second, emptied where they are of one long past.
+// second returns the sums of a second. It clears sums from an earlier window.
 func (s *recent) second(at int64) *second {
 	sec := &s.seconds[at%windowSeconds]
 	if sec.at != at {

@@ -11,16 +11,16 @@ import (
 	"mimecast-proxy/problem"
 )
 
-// record is what is known of one request, and is the context of it, in one
-// allocation. It is not pooled: a hook may be called after the request has ended,
-// from a goroutine that outlives it.
+// record is what is known about one request. It is also the request's context, which
+// saves an allocation. It is not pooled: goroutines that outlive the request may still
+// call hooks.
 type record struct {
 	context.Context
 	responseWriter responseWriter
 	body           countingBody
 	start          time.Time
-	previous, next *record // in flight; guarded by the list's mutex
-	// What the request was, noted before any handler can change it.
+	previous, next *record // in the in-flight list; guarded by its mutex
+	// Data of the request, copied before a handler can change it.
 	id, method, path, peer, trace string
 
 	mu     sync.Mutex
@@ -29,24 +29,24 @@ type record struct {
 
 // events is what the hooks reported.
 type events struct {
-	// client is the name of the client, and account that of its account; both are empty
+	// client is the client's name, and account the name of its account. Both are empty
 	// for a client without a name.
 	client, account string
 
 	route      string
 	denied     event.Code
-	passed     bool            // denied, but let through
+	passed     bool            // denied, but forwarded in report mode
 	limit      string          // the setting whose limit was exceeded
-	owner      event.Component // whose that is, if not the proxy's
-	code       event.Code      // of the problem that the proxy sent as its response
-	failure    string          // its text, scrubbed
-	mimecast   string          // its request id
-	sent       time.Time       // to Mimecast, if no response began
-	attempts   int             // that Mimecast responded to
-	answered   time.Time       // by the API, for the last time
+	owner      event.Component // owner of that limit; empty if it is the proxy's
+	code       event.Code      // code of the error response that the proxy sent
+	failure    string          // text of that error response, scrubbed
+	mimecast   string          // Mimecast's request ID
+	sent       time.Time       // when the request was sent to Mimecast; zero once the response began
+	attempts   int             // number of responses from Mimecast
+	answered   time.Time       // when the API last responded
 	upstream   time.Duration
-	clientWait time.Duration // for the client's body before it was sent on, and for a rate limit
-	limited    time.Time     // of the last response, if that was 429
+	clientWait time.Duration // time waiting for the client's body before sending, and for a rate limit
+	limited    time.Time     // when the last response came, if it was 429
 	resent     bool
 }
 
@@ -60,7 +60,8 @@ func (r *record) Value(key any) any {
 	return r.Context.Value(key)
 }
 
-// withRecord lets f note something on the record of a request, if ctx is of one.
+// withRecord calls f with the locked record of a request. It does nothing if ctx has no
+// record.
 func withRecord(ctx context.Context, f func(*record)) {
 	r, ok := ctx.Value(recordKey{}).(*record)
 	if !ok {
@@ -71,7 +72,8 @@ func withRecord(ctx context.Context, f func(*record)) {
 	f(r)
 }
 
-// Denied counts a request that the guard rejected, or would have.
+// Denied counts a request that the guard rejected. passed means that it was forwarded
+// in report mode.
 func (t *Telemetry) Denied(ctx context.Context, reason event.Code, passed bool) {
 	t.metrics.denied.WithLabelValues(string(reason)).Inc()
 	method, path, client := "", "", ""
@@ -85,7 +87,7 @@ func (t *Telemetry) Denied(ctx context.Context, reason event.Code, passed bool) 
 	t.recent.addDenial(time.Now(), reason, passed, method, path)
 }
 
-// Client notes whose request it is, and which account it uses.
+// Client records a request's client and account. It ignores clients without a name.
 func (t *Telemetry) Client(ctx context.Context, client, account string) {
 	if client == "" {
 		return
@@ -93,35 +95,35 @@ func (t *Telemetry) Client(ctx context.Context, client, account string) {
 	withRecord(ctx, func(r *record) { r.events.client, r.events.account = client, account })
 }
 
-// Limit notes the setting whose limit a request exceeds, and whose that is, if it is not
-// the proxy's.
+// Limit records the setting whose limit a request exceeds, and the limit's owner; empty
+// if it is the proxy's.
 func (t *Telemetry) Limit(ctx context.Context, setting string, owner event.Component) {
 	withRecord(ctx, func(r *record) { r.events.limit, r.events.owner = setting, owner })
 }
 
-// Route notes the pattern that let a request pass.
+// Route records the pattern that allowed a request.
 func (t *Telemetry) Route(ctx context.Context, pattern string) {
 	withRecord(ctx, func(r *record) { r.events.route = pattern })
 }
 
-// Unauthorized counts a 401 by its reason.
+// Unauthorized counts a 401 from Mimecast by its reason.
 func (t *Telemetry) Unauthorized(_ context.Context, reason event.UnauthorizedReason) {
 	t.metrics.unauthorized.WithLabelValues(string(reason)).Inc()
 }
 
-// Retried counts how a 401 ended.
+// Retried counts the outcome of a 401.
 func (t *Telemetry) Retried(ctx context.Context, outcome event.RetryOutcome) {
 	t.metrics.retries.WithLabelValues(string(outcome)).Inc()
 	withRecord(ctx, func(r *record) { r.events.resent = r.events.resent || outcome.Resent() })
 	t.recent.addRetry(outcome)
 }
 
-// Sent notes that a request is sent to Mimecast.
+// Sent records when a request is sent to Mimecast.
 func (t *Telemetry) Sent(ctx context.Context, at time.Time) {
 	withRecord(ctx, func(r *record) { r.events.sent = at })
 }
 
-// Answered notes a response from Mimecast, and how long its headers took.
+// Answered records a response from Mimecast, and the time until its headers.
 func (t *Telemetry) Answered(ctx context.Context, status int, h http.Header, took time.Duration) {
 	t.metrics.upstream.Observe(took.Seconds())
 	if q, ok := mimecast.ReadQuota(h); ok {
@@ -139,8 +141,8 @@ func (t *Telemetry) Answered(ctx context.Context, status int, h http.Header, too
 	})
 }
 
-// addAttempt sums up what the proxy waited for. The rest of a request's time is the
-// proxy's.
+// addAttempt adds up the times that the proxy waited for its peers. The rest of the
+// request's time is the proxy's own.
 func (r *record) addAttempt(status int, now time.Time, took time.Duration) {
 	sent := now.Add(-took)
 	switch {
@@ -149,7 +151,7 @@ func (r *record) addAttempt(status int, now time.Time, took time.Duration) {
 	case !r.events.limited.IsZero():
 		r.events.clientWait += max(0, sent.Sub(r.events.limited))
 	}
-	if !r.events.sent.IsZero() { // otherwise it is the host of batch files
+	if !r.events.sent.IsZero() { // otherwise the response is from the host of batch files
 		r.events.answered = now
 	}
 	r.events.limited, r.events.sent = time.Time{}, time.Time{}
@@ -160,7 +162,7 @@ func (r *record) addAttempt(status int, now time.Time, took time.Duration) {
 	r.events.upstream += took
 }
 
-// Failed notes the error response that the proxy sent.
+// Failed records the error response that the proxy sent.
 func (t *Telemetry) Failed(ctx context.Context, p *problem.Problem) {
 	text := t.scrub(p.Error())
 	withRecord(ctx, func(r *record) {
@@ -171,10 +173,10 @@ func (t *Telemetry) Failed(ctx context.Context, p *problem.Problem) {
 	})
 }
 
-// RateLimitWait counts how holding back a request that got 429 ended.
+// RateLimitWait counts the outcome of holding a request after 429.
 func (t *Telemetry) RateLimitWait(_ context.Context, outcome event.HoldOutcome) {
 	t.metrics.waits.WithLabelValues(string(outcome)).Inc()
 }
 
-// ReplayBytes notes how the size of all kept bodies changed.
+// ReplayBytes adds delta bytes to the total size of kept request bodies.
 func (t *Telemetry) ReplayBytes(delta int64) { t.metrics.replay.Add(float64(delta)) }

@@ -17,35 +17,35 @@ import (
 )
 
 const (
-	// maxTokens is how many of the last tokens are remembered: an upstream may
-	// repeat one long after it was replaced.
+	// maxTokens is how many tokens are remembered. An upstream may repeat one long
+	// after it was replaced.
 	maxTokens = 16
-	// shortSecret is from how many characters on a secret is removed wherever it
-	// stands. A shorter one is removed where it stands as a word, and one below
-	// minSecret not at all: nearly every text would have it by chance.
+	// shortSecret is the length, in bytes, from which a secret is removed everywhere. A
+	// shorter one is removed only as a whole word. One shorter than minSecret is never
+	// removed: nearly every text would contain it by chance.
 	shortSecret = 8
 	minSecret   = 4
 )
 
-// Redactor removes the secrets in force from texts, literally: as they are, and
-// quoted, escaped, in base64 and in hexadecimal, alone or as part of more. The
-// zero value knows no secret, and a nil one never does. It may be used by
-// several goroutines.
+// Redactor removes the current secrets from texts. It finds them as they are, quoted,
+// escaped, in base64 and in hexadecimal, also inside longer text. The zero value knows
+// no secrets. A nil Redactor only returns texts unchanged. It is safe for concurrent
+// use.
 type Redactor struct {
 	patterns atomic.Pointer[patterns]
 
 	mu     sync.Mutex
 	kinds  map[string]generations
-	tokens []secret.Text // the oldest first
-	// known are the patterns in use, with the number of secrets that have each.
+	tokens []secret.Text // oldest first
+	// known has the patterns in use, with the number of secrets that share each.
 	known map[string]int
 }
 
-// generations are the secrets of one kind: those in force, and those before.
+// generations are the current and the previous secrets of one kind.
 type generations struct{ current, previous []secret.Text }
 
-// Set replaces the secrets of a kind. Those that they replace are still removed,
-// until they are replaced in turn.
+// Set replaces the secrets of a kind. The replaced ones are still removed until the
+// next Set that changes the kind.
 func (r *Redactor) Set(kind string, texts ...secret.Text) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -60,7 +60,7 @@ func (r *Redactor) Set(kind string, texts ...secret.Text) {
 	r.replace(g.previous, texts)
 }
 
-// Add notes a token. The last 16 are removed.
+// Add adds a token. The Redactor removes the last 16 tokens.
 func (r *Redactor) Add(token secret.Text) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -76,8 +76,8 @@ func (r *Redactor) Add(token secret.Text) {
 	r.replace(gone, []secret.Text{token})
 }
 
-// replace changes only the patterns of the secrets that are gone or new: a proxy with
-// many clients has 20,000 others.
+// replace changes only the patterns of removed and added secrets. A proxy with many
+// clients has 20,000 others.
 func (r *Redactor) replace(gone, added []secret.Text) {
 	if r.known == nil {
 		r.known = make(map[string]int)
@@ -105,7 +105,7 @@ func (r *Redactor) replace(gone, added []secret.Text) {
 	}
 }
 
-// Redact returns s with each secret in it replaced by [redacted].
+// Redact returns s with each secret replaced by "[redacted]".
 func (r *Redactor) Redact(s string) string { return r.redact(s, true) }
 
 func (r *Redactor) redact(s string, words bool) string {
@@ -129,14 +129,14 @@ func (r *Redactor) redact(s string, words bool) string {
 	return b.String() + s[done:]
 }
 
-// patternsOf returns the texts to look for, for a secret: itself, and its encodings.
+// patternsOf yields the patterns of a secret: the secret and its encodings.
 func patternsOf(s string) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		if len(s) < minSecret {
 			return
 		}
 		ok := yield(s) && yieldEncoded(s, yield)
-		if escaped := url.QueryEscape(s); ok && escaped != s { // as Basic credentials have it (RFC 6749, section 2.3.1)
+		if escaped := url.QueryEscape(s); ok && escaped != s { // as in Basic credentials (RFC 6749, section 2.3.1)
 			yieldEncoded(escaped, yield)
 		}
 	}
@@ -160,8 +160,8 @@ func yieldEncoded(s string, yield func(string) bool) bool {
 	return true
 }
 
-// alignedBase64 returns what is always there of s in the base64 of a longer text that s
-// begins in at a multiple of three, plus shift.
+// alignedBase64 returns the part of s's base64 that is the same in every longer text.
+// shift is the offset of s in that text, modulo 3.
 func alignedBase64(encoding *base64.Encoding, s string, shift int) string {
 	encoded := encoding.EncodeToString(append(make([]byte, shift), s...))
 	return encoded[(shift*8+5)/6 : (shift+len(s))*8/6]
@@ -169,20 +169,20 @@ func alignedBase64(encoding *base64.Encoding, s string, shift int) string {
 
 type span struct{ from, to int }
 
-// escapes are the characters that escapes begin with.
+// escapes are the first characters of escapes.
 const escapes = `\%+`
 
-// runEdge is how many backslashes at each end of a run are looked at one by one. What
-// begins further inside is found from the run's beginning too. Without that, a text of
-// nothing but backslashes would cost the square of its length.
+// runEdge is how many backslashes at each end of a run are checked one by one. A
+// pattern that begins further inside is also found from the run's beginning. Without
+// this limit, a text of only backslashes would take quadratic time.
 const runEdge = 32
 
-// find returns where patterns are in s, in order and apart. Texts without escapes,
-// which nearly all are, cost a nanosecond or two a byte.
+// find returns the non-overlapping spans of s that contain patterns, in order. Text
+// without escapes, the usual case, takes 1 to 2 ns per byte.
 func (p *patterns) find(s string, words bool) (spans []span) {
-	last := len(s) - minSecret // no text is shorter than the pattern that it matches
-	escape := -1               // where the next one is
-	var run span               // the last run of backslashes
+	last := len(s) - minSecret // a match is never shorter than its pattern
+	escape := -1               // index of the next escape
+	var run span               // last run of backslashes
 	for i := 0; i <= last; i++ {
 		if escape < i {
 			if escape = strings.IndexAny(s[i:], escapes); escape < 0 {
@@ -213,7 +213,8 @@ func (p *patterns) find(s string, words bool) (spans []span) {
 	return spans
 }
 
-// isWord reports whether s[from:to] stands apart from letters and digits.
+// isWord reports whether s[from:to] is not next to letters or digits. It is false for a
+// negative to.
 func isWord(s string, from, to int) bool {
 	return to >= 0 && (from == 0 || !isAlphanumeric(s[from-1])) && (to == len(s) || !isAlphanumeric(s[to]))
 }
@@ -222,14 +223,14 @@ func isAlphanumeric(c byte) bool {
 	return c >= '0' && c <= '9' || c|0x20 >= 'a' && c|0x20 <= 'z' || c >= utf8.RuneSelf
 }
 
-// matcher compares a pattern with a text in which each character may be escaped,
-// more than once too.
+// matcher compares a pattern with a text in which each character may be escaped, even
+// several times.
 type matcher struct {
 	text  string
-	steps int // that are left: a text of nothing but escapes must not cost the more
+	steps int // steps left; they bound the cost of a text full of escapes
 }
 
-// match returns where the pattern ends that begins at m.text[i:]; -1 for none.
+// match returns the end of the pattern if it begins at m.text[i:], else -1.
 func (m *matcher) match(pattern string, i int) int {
 	for pattern != "" {
 		if m.steps--; m.steps < 0 || i >= len(m.text) {
@@ -254,7 +255,7 @@ func (m *matcher) match(pattern string, i int) int {
 	return i
 }
 
-// matchPercent goes on at a % in both, which each escaping makes %25 of.
+// matchPercent continues match at a % in both. Each escaping turns % into %25.
 func (m *matcher) matchPercent(pattern string, i int) int {
 	for size := 1; ; size += len("25") {
 		if end := m.match(pattern[1:], i+size); end >= 0 {
@@ -266,21 +267,21 @@ func (m *matcher) matchPercent(pattern string, i int) int {
 	}
 }
 
-// matchBackslashes goes on at backslashes in the pattern, in the text, or both.
-// Quoting adds some and takes none away, so that those of the pattern are matched
-// by as many or more.
+// matchBackslashes continues match at backslashes in the pattern, the text or both.
+// Quoting only adds backslashes. So the pattern's backslashes match at least as many in
+// the text.
 func (m *matcher) matchBackslashes(pattern string, i int) int {
 	wanted, have := countBackslashes(pattern), countBackslashes(m.text[i:])
 	after := pattern[wanted:]
 	if have >= wanted {
-		if after == "" { // the last of an odd number escapes what follows
+		if after == "" { // the last of an odd number escapes the next character
 			return i + have&^1
 		}
 		if end := m.matchPlain(after, i+have); end >= 0 {
 			return end
 		}
 	}
-	if have > wanted && wanted > 0 { // the last is the next character's
+	if have > wanted && wanted > 0 { // the last one escapes the next character
 		last := i + have - 1
 		if decoded, size := unescape(m.text[last:]); beginsWith(after, decoded) {
 			return m.match(after[len(decoded):], last+size)
@@ -293,13 +294,14 @@ func (m *matcher) matchBackslashes(pattern string, i int) int {
 	return -1
 }
 
-// beginsWith reports whether a pattern begins with what an escape stands for. A
-// space that is escaped twice is an escaped plus.
+// beginsWith reports whether a pattern begins with a decoded escape. A space that is
+// escaped twice is an escaped plus.
 func beginsWith(pattern, decoded string) bool {
 	return decoded != "" && strings.HasPrefix(pattern, decoded) || decoded == "+" && pattern[0] == ' '
 }
 
-// matchPlain is match for a text whose first character follows a backslash.
+// matchPlain continues match after a backslash, which may escape the next character as
+// itself.
 func (m *matcher) matchPlain(pattern string, i int) int {
 	if i < len(m.text) && m.text[i] == pattern[0] {
 		return m.match(pattern[1:], i+1)
@@ -309,16 +311,16 @@ func (m *matcher) matchPlain(pattern string, i int) int {
 
 func countBackslashes(s string) int { return len(s) - len(strings.TrimLeft(s, `\`)) }
 
-// unescape decodes the escape that s begins with, of a URL or of a string of Go,
-// JSON or the like, and returns how long it is. It returns nothing where there
-// is none.
+// unescape decodes the escape at the beginning of s, and returns its length. It knows
+// the escapes of URLs and of strings in Go, JSON and similar languages. It returns ""
+// and 0 if there is no escape.
 func unescape(s string) (decoded string, size int) {
 	switch s[0] {
 	case '+':
 		return " ", 1
 	case '%':
 		size = 1
-		for strings.HasPrefix(s[size:], "25") { // escaped again
+		for strings.HasPrefix(s[size:], "25") { // escaped several times
 			size += len("25")
 		}
 		if c, ok := parseHex(s, size, 2); ok {
@@ -344,8 +346,8 @@ func unescape(s string) (decoded string, size int) {
 	return "", 0
 }
 
-// unescapeNumber decodes the digits at s[from:], and where they are the half of a
-// character (JSON has UTF-16's), the other half.
+// unescapeNumber decodes the hexadecimal digits at s[from:]. After the first half of a
+// surrogate pair, as in JSON, it also decodes the second half.
 func unescapeNumber(s string, from, digits int) (string, int) {
 	n, ok := parseHex(s, from, digits)
 	if !ok {
@@ -366,7 +368,7 @@ func unescapeNumber(s string, from, digits int) (string, int) {
 	return string(r), size
 }
 
-// parseHex returns the hexadecimal number of so many digits at s[from:].
+// parseHex parses the given number of hexadecimal digits at s[from:].
 func parseHex(s string, from, digits int) (uint64, bool) {
 	if len(s) < from+digits {
 		return 0, false

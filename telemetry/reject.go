@@ -9,27 +9,29 @@ import (
 	"mimecast-proxy/event"
 )
 
-// rejectedInterval is the time from one line about requests that were rejected for
-// a reason to the next: strangers can cause any number of them.
+// rejectedInterval is the minimum time between two log lines about requests rejected
+// for the same reason. Anyone can send any number of such requests.
 const rejectedInterval = time.Second
 
-// rejections limit the lines of rejected requests, by code.
+// rejections limits the log lines of rejected requests, by code.
 type rejections struct {
 	mu    sync.Mutex
 	byRow [event.Count]rejection // by [event.Code.Index]
 }
 
-// rejection is what happened since the last line. The zero value is long ago.
+// rejection is the state of one code since its last log line. The zero value logs the
+// next request at once.
 type rejection struct {
 	limited bool
-	// count requests have no line yet; the last one is rec, which ended as o.
+	// count is the number of requests without a log line. rec is the last of them, and
+	// o its outcome.
 	count int
 	rec   *record
 	o     *outcome
 }
 
-// accessRejected writes the line of a rejected request, or the line of the last
-// one of a second.
+// accessRejected logs a rejected request, or counts it if a line with its code was
+// logged within the last second.
 func (t *Telemetry) accessRejected(rec *record, o *outcome) {
 	t.rejected.mu.Lock()
 	row := o.fault.Index()
@@ -53,8 +55,8 @@ func (t *Telemetry) endRejectedInterval(row int) {
 	}
 }
 
-// logLastRejected writes the line that stands for all that have none, if any do;
-// else the next request gets a line at once.
+// logLastRejected writes the line for all requests without one, if there are any, and
+// reports whether it did. If not, the next request is logged at once.
 func (t *Telemetry) logLastRejected(row int) bool {
 	t.rejected.mu.Lock()
 	r := t.rejected.byRow[row]
@@ -66,16 +68,15 @@ func (t *Telemetry) logLastRejected(row int) bool {
 	return r.count > 0
 }
 
-// logRejected writes what would be written later.
+// logRejected writes all pending lines, before the log is closed.
 func (t *Telemetry) logRejected() {
 	for row := range kinds {
 		t.logLastRejected(row)
 	}
 }
 
-// Malformed counts, logs and remembers a request that net/http rejected before it
-// reached a handler. Nothing of it is known but the peer. It returns the request's
-// id.
+// Malformed records a request that net/http rejected before it reached a handler. Only
+// its peer is known. It returns the request's ID.
 func (t *Telemetry) Malformed(peer net.Addr, reason event.Code) (id string) {
 	now := time.Now()
 	rec := &record{Context: context.Background(), start: now, id: newRequestID(), peer: peerHost(peer.String())}

@@ -7,14 +7,14 @@ import (
 )
 
 const (
-	// maxText bounds what is kept of a text that a person may read.
+	// maxText limits a scrubbed text, in bytes.
 	maxText  = 1024
 	redacted = "[redacted]"
 	ellipsis = "…"
 )
 
-// quotedPhrases are the phrases after which net/http quotes what a peer sent. The
-// rest of such a text may be anything, a token that was echoed among it.
+// quotedPhrases are phrases after which net/http quotes what a peer sent. The rest of
+// such a text may be anything, even an echoed token.
 var quotedPhrases = []string{
 	"authorization",
 	"malformed http",
@@ -28,9 +28,9 @@ var quotedPhrases = []string{
 	"client_secret=",
 }
 
-// Scrub makes a text fit to be logged and shown: one line of printable
-// characters, of bounded length, without bearer tokens, query strings, user
-// names in URLs, or bytes that net/http quotes of a peer.
+// Scrub makes a text safe to log and show: one line of printable characters, of about 1
+// KiB at most. It removes bearer tokens, query strings, user names and passwords in
+// URLs, and bytes of a peer that net/http quotes.
 func Scrub(s string) string {
 	s = strings.TrimSpace(s)
 	s = oneLine(dropQuotedPeerData(s))
@@ -39,7 +39,7 @@ func Scrub(s string) string {
 	return truncate(s, maxText)
 }
 
-// truncate returns the beginning of s, of at most n bytes and what marks a cut.
+// truncate returns at most n bytes of s. If it cuts s, it adds an ellipsis.
 func truncate(s string, n int) string {
 	if len(s) <= n {
 		return s
@@ -51,7 +51,7 @@ func truncate(s string, n int) string {
 }
 
 func dropQuotedPeerData(s string) string {
-	// Longer texts are cut here first, so that the search is bounded too.
+	// Cut longer texts first, to bound the cost of the search.
 	s = truncate(s, 4*maxText)
 	end := len(s)
 	for _, words := range quotedPhrases {
@@ -65,7 +65,7 @@ func dropQuotedPeerData(s string) string {
 	return s[:end] + " " + redacted
 }
 
-// indexFold is strings.Index for a lower-case ASCII word, in any case.
+// indexFold returns the index of a lower-case ASCII word in s, ignoring case, or -1.
 func indexFold(s, lower string) int {
 	for i := 0; i+len(lower) <= len(s); i++ {
 		if s[i]|0x20 == lower[0]|0x20 && strings.EqualFold(s[i:i+len(lower)], lower) {
@@ -75,13 +75,13 @@ func indexFold(s, lower string) int {
 	return -1
 }
 
-// oneLine escapes characters that are not printable, as Go's string literals do.
+// oneLine escapes unprintable characters as Go's string literals do.
 func oneLine(s string) string {
 	if printable(s) {
 		return s
 	}
 	var b strings.Builder
-	for _, r := range s { // bytes that are not UTF-8 become U+FFFD
+	for _, r := range s { // invalid UTF-8 becomes U+FFFD
 		if strconv.IsPrint(r) {
 			b.WriteRune(r)
 			continue
@@ -101,14 +101,14 @@ func printable(s string) bool {
 	return true
 }
 
-// betweenBearer is what may stand between the word Bearer and its token, as
-// itself or escaped: a space, a tab, quotes, a colon. Where it swallows the
-// beginning of the token too, nothing is lost, since that is dropped as well.
+// betweenBearer has the characters between the word Bearer and its token, plain or
+// escaped: space, tab, quotes and colon. It may also match the token's beginning, which
+// is removed in any case.
 const betweenBearer = " :=\"'%20\\t"
 
 const bearer = "bearer"
 
-// redactBearer replaces what follows the word Bearer.
+// redactBearer replaces the token after each word Bearer.
 func redactBearer(s string) string {
 	i := indexFold(s, bearer)
 	if i < 0 {
@@ -128,11 +128,12 @@ func redactBearer(s string) string {
 	return b.String() + s
 }
 
-// tokenAfter returns how many bytes a token takes that begins s, with what
-// stands before it; 0 where there is none, as in the words "a bearer token".
+// tokenAfter returns the length of the token at the beginning of s, including the
+// characters before it. It returns 0 if there is none, as in the words "a bearer
+// token".
 func tokenAfter(s string) int {
 	n := 0
-	for { // more than once for "Bearer Bearer …", which people do send
+	for { // several times for "Bearer Bearer …", which some clients send
 		rest := strings.TrimLeft(s[n:], betweenBearer)
 		gap := len(s) - n - len(rest)
 		size := strings.IndexFunc(rest, endsToken)
@@ -153,12 +154,12 @@ func tokenAfter(s string) int {
 	return n
 }
 
-// endsToken reports whether r cannot be part of a token (RFC 6750, b64token),
-// liberally: what is doubtful is part of it.
+// endsToken reports whether r cannot be part of a token. Beyond the b64token of RFC
+// 6750, section 2.1, doubtful characters count as part of the token.
 func endsToken(r rune) bool { return strings.ContainsRune(" \"'<>,;)]}\\", r) }
 
-// redactURLs drops the user name and password of URLs, and the text that
-// follows a question mark up to the next space or quote.
+// redactURLs removes user names and passwords from URLs. It also removes text after a
+// question mark, up to the next space or quote.
 func redactURLs(s string) string {
 	if !strings.Contains(s, "?") && !strings.Contains(s, "://") {
 		return s

@@ -9,7 +9,7 @@ import (
 	"mimecast-proxy/event"
 )
 
-// Snapshot returns what happened lately. It shares nothing with the Telemetry.
+// Snapshot returns the recent past for the status page. It shares no memory with t.
 func (t *Telemetry) Snapshot() event.Snapshot {
 	now := time.Now().UTC().Truncate(time.Millisecond)
 	snap := event.Snapshot{
@@ -34,8 +34,8 @@ func (t *Telemetry) Snapshot() event.Snapshot {
 	return snap
 }
 
-// copyTo copies what is remembered. The sums are worked out by the caller,
-// without the lock. Faults gets what is known of each kind, by index.
+// copyTo copies the recent past to snap and seconds. The caller computes the sums
+// without the lock. snap.Faults gets one entry per row, without counts.
 func (s *recent) copyTo(snap *event.Snapshot, seconds *[windowSeconds]second, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -58,7 +58,7 @@ func (s *recent) copyTo(snap *event.Snapshot, seconds *[windowSeconds]second, no
 	*seconds = s.seconds
 }
 
-// copyUsage copies what is counted by client, route and reason.
+// copyUsage copies the counts by client, route and reason. The caller holds s.mu.
 func (s *recent) copyUsage(snap *event.Snapshot, now time.Time) {
 	snap.Denials = []event.Denial{}
 	for _, d := range s.denials {
@@ -91,10 +91,10 @@ func (s *recent) copyUsage(snap *event.Snapshot, now time.Time) {
 	}
 }
 
-// windowStart returns the second that the window begins at, which is that of a step.
+// windowStart returns the first second of the window, rounded to a step.
 func windowStart(now int64) int64 { return (now/stepSeconds+1)*stepSeconds - windowSeconds }
 
-// points sums the seconds of the window up by steps.
+// points sums the seconds of the window by step.
 func points(seconds *[windowSeconds]second, now int64) []event.Point {
 	first := windowStart(now)
 	out := make([]event.Point, windowSeconds/stepSeconds)
@@ -137,11 +137,11 @@ func addSecond(p *event.Point, sec *second) {
 	}
 }
 
-// round keeps three decimals.
+// round rounds to three decimals.
 func round(ms float64) float64 { return float64(int64(ms*1000+.5)) / 1000 }
 
-// count fills in how often each fault was met, and drops those that were not.
-// It also returns how many requests the last minute had.
+// count sets how often each fault happened, and removes those that did not. It also
+// returns the number of requests in the last minute.
 func count(seconds *[windowSeconds]second, now int64, all []event.Fault) ([]event.Fault, uint32) {
 	var requests uint32
 	for i := range seconds {

@@ -1,10 +1,10 @@
-// Package telemetry writes the access log, serves the metrics, and remembers recent
+// Package telemetry writes the access log, serves the metrics, and keeps recent
 // requests for the status page. Only this package imports zerolog and Prometheus.
 //
-// The other packages report through optional funcs; the methods of [Telemetry] have their
-// signatures. No secret, token, query, header value or body gets into what this package
-// writes: texts are scrubbed, secrets that a [Redactor] knows are removed wherever they
-// stand, and labels come from closed sets.
+// The other packages report through optional funcs, whose signatures the methods of
+// [Telemetry] have. This package never writes a secret, token, query, header value or
+// body. It scrubs texts, removes the secrets that a [Redactor] knows, and takes labels
+// only from closed sets.
 package telemetry
 
 import (
@@ -19,46 +19,48 @@ import (
 	"mimecast-proxy/event"
 )
 
-// Options say where the log goes and what this build is.
+// Options configures a [Telemetry]. The zero value logs nothing and serves metrics.
 type Options struct {
-	// Output gets the log; nil discards it. Requests wait for it, unless it is a
-	// [LogWriter].
+	// Output receives the log; nil discards it. Requests wait for Output, unless it is
+	// a [LogWriter].
 	Output io.Writer
-	// Redactor removes the secrets in force from all that is logged, remembered
-	// and shown; nil removes none.
+	// Redactor removes the current secrets from everything logged, kept and shown. nil
+	// removes nothing.
 	Redactor *Redactor
-	// Level is debug, info, warn or error; empty means info.
+	// Level is trace, debug, info, warn or error; empty means info.
 	Level string
-	// Format is json, console, gcp, which is JSON as Google Cloud Logging reads it,
-	// or auto, which is console on a terminal and JSON else; empty means auto.
+	// Format is json, console, gcp or auto; empty means auto. gcp is JSON for Google
+	// Cloud Logging. auto is console on a terminal and json otherwise.
 	Format string
-	// Terminal says whether Output is one.
+	// Terminal reports whether Output is a terminal.
 	Terminal bool
 	// Version and Revision are labels of the metric build_info.
 	Version, Revision string
-	// Routes are the route patterns that requests are counted by, presets
-	// expanded. None means that nothing is counted by route.
+	// Routes are the route patterns to count requests by, with presets expanded. If it
+	// is empty, no requests are counted by route.
 	Routes []string
-	// Clients reports whether clients have names, by which requests are counted.
+	// Clients reports whether clients have names. If so, requests are counted by
+	// client.
 	Clients bool
-	// MaxRequests and ReplayMemory, in bytes, are the limits of requests_in_flight
-	// and replay_buffer_bytes. They are metrics too, so that an alert can compute a
-	// share; 0 adds no metric.
+	// MaxRequests and ReplayMemory (in bytes) are the limits of requests_in_flight and
+	// replay_buffer_bytes. They are also metrics, so that alerts can compute a ratio. 0
+	// adds no metric.
 	MaxRequests, ReplayMemory int64
-	// Tokens returns what the accounts' tokens are; nil adds no metrics of them.
+	// Tokens returns the state of the accounts' tokens; nil adds no token metrics.
 	Tokens func() []event.Token
-	// Ended is called with the outcome of each request; nil: nobody wants to know.
+	// Ended is called with the outcome of each request; it may be nil.
 	Ended func(event.Outcome)
-	// Health judges now, for metrics; State is the last judgment's, for the level of log
-	// lines. nil: always ok, and no metrics.
+	// Health returns the current health for the metrics; nil adds no health metrics.
+	// State returns the last judged state, for the level of log lines; nil means always
+	// ok.
 	Health func() event.Health
 	State  func() event.HealthState
 }
 
-// Telemetry logs, counts and remembers.
+// Telemetry logs, counts and keeps requests and events. Create it with [New].
 type Telemetry struct {
 	log      zerolog.Logger
-	msgField string // the name of the message in the log
+	msgField string // name of the message field
 	redactor *Redactor
 	metrics  *metrics
 	recent   recent
@@ -68,14 +70,14 @@ type Telemetry struct {
 	version  string
 	onEnd    func(event.Outcome)
 	state    func() event.HealthState
-	// inFlight is read at each scrape, busySince for the page.
+	// inFlight is for the metrics, and busySince for the status page.
 	inFlight     atomic.Int64
 	inFlightList inFlightList
-	busySince    atomic.Int64 // since when there is always a request in flight, in Unix nanoseconds
+	busySince    atomic.Int64 // since when at least one request is in flight, in Unix nanoseconds
 }
 
-// New returns a Telemetry with a new metrics registry. The error names
-// the option that cannot be used.
+// New returns a Telemetry with a new metrics registry. The error names the invalid
+// option.
 func New(o Options) (*Telemetry, error) {
 	log, err := newLog(o)
 	if err != nil {
@@ -95,11 +97,11 @@ func New(o Options) (*Telemetry, error) {
 	return t, nil
 }
 
-// scrub makes a text of unknown origin fit to be shown.
+// scrub redacts and scrubs a text of unknown origin.
 func (t *Telemetry) scrub(s string) string { return Scrub(t.redactor.Redact(s)) }
 
-// RequestID returns the id by which the log knows the request that ctx is of;
-// empty where it is of none.
+// RequestID returns the ID that the log uses for the request of ctx; empty if ctx has
+// no request.
 func RequestID(ctx context.Context) string {
 	if r, ok := ctx.Value(recordKey{}).(*record); ok {
 		return r.id

@@ -8,13 +8,14 @@ import (
 	"mimecast-proxy/event"
 )
 
-// TokenStart notes that a token of an account is being asked for.
+// TokenStart records that a token request of an account has started.
 func (t *Telemetry) TokenStart(account string) { t.recent.setRenewing(account, true) }
 
-// Clock notes how far this machine's clock is ahead of the token endpoint's.
+// Clock records how far this machine's clock is ahead of the token endpoint's; negative
+// if it is behind.
 func (t *Telemetry) Clock(ahead time.Duration) { t.metrics.clock().Set(ahead.Seconds()) }
 
-// TokenDone logs and counts a token request of an account.
+// TokenDone logs and counts a finished token request of an account.
 func (t *Telemetry) TokenDone(account string, trigger event.TokenTrigger, outcome event.TokenOutcome, took time.Duration, expiry time.Time, err error) {
 	ev := event.TokenEvent{
 		Time: time.Now().UTC().Truncate(time.Millisecond), Account: account, Trigger: trigger, Outcome: outcome,
@@ -31,8 +32,8 @@ func (t *Telemetry) TokenDone(account string, trigger event.TokenTrigger, outcom
 	t.logToken(ev)
 }
 
-// logToken writes the line of a token event. Rejected credentials are an error, since
-// they need an operator; other failures may pass.
+// logToken logs a token event. Rejected credentials are an error, since they need an
+// operator. Other failures may be temporary and are warnings.
 func (t *Telemetry) logToken(ev event.TokenEvent) {
 	level, msg := zerolog.InfoLevel, "token renewed"
 	if ev.Error != "" {

@@ -10,37 +10,37 @@ import (
 	"mimecast-proxy/event"
 )
 
-// Tunnel is what became of a client's use of the forward proxy.
+// Tunnel is one use of the forward proxy by a client.
 type Tunnel struct {
-	// ID is from [Telemetry.NewID].
+	// ID comes from [Telemetry.NewID].
 	ID string
-	// Peer is the client's address; Host and Port are what it wanted to reach, and may
-	// be empty and 0.
+	// Peer is the client's address. Host and Port are the requested target; they may be
+	// empty and 0.
 	Peer, Host string
 	Port       int
-	// Intercepted reports whether the host is Mimecast's.
+	// Intercepted reports whether the target is a Mimecast host.
 	Intercepted bool
-	// Outcome is how it ended, and Err why, if it failed.
+	// Outcome is how the tunnel ended. Err is the cause of a failure; it may be nil.
 	Outcome event.InterceptOutcome
 	Err     error
-	// In counts the bytes from the client, Out those to it.
+	// In counts bytes from the client, and Out bytes to the client.
 	In, Out int64
-	// Duration is the time from its beginning to its end.
+	// Duration is the time from the tunnel's beginning to its end.
 	Duration time.Duration
 }
 
-// carried are the outcomes of tunnels that carried something.
+// carried are the outcomes of tunnels that were opened.
 var carried = []event.InterceptOutcome{event.InterceptTerminated, event.InterceptTunneled, event.InterceptIdle, event.InterceptShutdown}
 
-// tunnelLog bounds the lines of tunnels that were not opened: strangers can cause any
-// number of them.
+// tunnelLog limits the log lines of tunnels that were not opened, since anyone can
+// cause any number of them.
 type tunnelLog struct {
 	mu   sync.Mutex // guards last
 	last map[event.InterceptOutcome]time.Time
 }
 
-// logs reports whether a tunnel with this outcome gets a line: each that carried something
-// does, and of the others one a second for each outcome.
+// logs reports whether to log a tunnel with this outcome. Opened tunnels are always
+// logged, others once a second per outcome.
 func (l *tunnelLog) logs(o event.InterceptOutcome, now time.Time) bool {
 	if slices.Contains(carried, o) {
 		return true
@@ -57,7 +57,7 @@ func (l *tunnelLog) logs(o event.InterceptOutcome, now time.Time) bool {
 	return true
 }
 
-// NewID returns an identifier for a log line and an error response.
+// NewID returns a new ID for a log line and its error response.
 func (t *Telemetry) NewID() string { return newRequestID() }
 
 // TunnelDone logs and counts a tunnel that has ended.
@@ -68,7 +68,7 @@ func (t *Telemetry) TunnelDone(done Tunnel) {
 	}
 	level := zerolog.InfoLevel
 	if done.Outcome == event.InterceptHandshakeFailed || done.Outcome == event.InterceptFailed {
-		level = zerolog.WarnLevel // the client does not trust the CA, or it is our fault
+		level = zerolog.WarnLevel // the client does not trust the CA, or the proxy failed
 	}
 	e := t.log.WithLevel(level)
 	if e == nil {

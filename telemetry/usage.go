@@ -7,17 +7,18 @@ import (
 	"mimecast-proxy/event"
 )
 
-// usage counts requests of one kind in the window, in bounded memory.
+// usage counts the requests of one kind in the window, in bounded memory.
 type usage struct {
-	steps [windowSeconds / stepSeconds]usageStep // a ring by time
-	took  durations                              // of those that were not rejected
+	steps [windowSeconds / stepSeconds]usageStep // a ring, indexed by time
+	took  durations                              // durations of requests that were not rejected
 	last  time.Time
 }
 
-// usageStep counts the requests of one step of the window. at numbers the steps since 1970.
+// usageStep counts the requests of one step of the window. at is the number of the step
+// since 1970.
 type usageStep struct{ at, requests, failed, rejected uint32 }
 
-// step returns the counts of now, emptied if they are of a step long past.
+// step returns the counts for now. It clears counts from an earlier window.
 func (u *usage) step(now time.Time) *usageStep {
 	at := uint32(now.Unix() / stepSeconds) //nolint:gosec // until the year 2650
 	step := &u.steps[at%uint32(len(u.steps))]
@@ -41,7 +42,7 @@ func (u *usage) add(now time.Time, o *outcome) {
 	u.took.add(now, milliseconds(o.took))
 }
 
-// sum returns what was counted in the window.
+// sum returns the counts of the window.
 func (u *usage) sum(now time.Time) event.Usage {
 	all := event.Usage{P95MS: u.took.sum(now).quantile(95)}
 	if !u.last.IsZero() {
@@ -60,16 +61,17 @@ func (u *usage) sum(now time.Time) event.Usage {
 }
 
 const (
-	// A bucket's upper bound is the root of 2 times its lower one. The first ends at
-	// 8 microseconds, the last at an hour and more.
+	// Each bucket's upper bound is √2 times its lower bound. The first bucket ends at
+	// 11 µs, and the last begins at 99 minutes.
 	buckets     = 60
-	firstBucket = -6 // the exponent of 2 of its upper bound, in milliseconds
+	firstBucket = -6 // binary exponent of the first bucket, in milliseconds, as math.Frexp returns it
 )
 
-// durations is a histogram of milliseconds over the window, by minutes.
+// durations is a histogram of milliseconds over the window, one part per minute.
 type durations struct{ minutes [windowSeconds / 60]minute }
 
-// minute is the part of a histogram of one minute since 1970.
+// minute is one minute's part of a histogram. at is the number of the minute since
+// 1970.
 type minute struct {
 	at          int64
 	least, most float64
@@ -90,7 +92,7 @@ func bucketOf(ms float64) int {
 	if ms <= 0 {
 		return 0
 	}
-	fraction, exponent := math.Frexp(ms) // from 0.5, less than 1
+	fraction, exponent := math.Frexp(ms) // 0.5 <= fraction < 1
 	i := 2 * (exponent - firstBucket)
 	if fraction >= math.Sqrt2/2 {
 		i++
@@ -98,7 +100,7 @@ func bucketOf(ms float64) int {
 	return min(max(i, 0), buckets-1)
 }
 
-// sum returns the histogram of the window.
+// sum returns the histogram of the whole window.
 func (d *durations) sum(now time.Time) (all minute) {
 	all.least = math.Inf(1)
 	last := now.Unix() / 60
@@ -122,7 +124,8 @@ func (m minute) count() (n int) {
 	return n
 }
 
-// quantile returns what percent of the values do not exceed, about.
+// quantile estimates the value that percent of the values do not exceed. It returns 0
+// if there are no values.
 func (m minute) quantile(percent int) float64 {
 	total := m.count()
 	rank := (total*percent + 99) / 100

@@ -14,17 +14,17 @@ import (
 )
 
 const (
-	// maxPath, maxMethod and maxID bound what a client chooses.
+	// maxPath, maxMethod and maxID limit texts that a client chooses, in bytes.
 	maxPath   = 1024
 	maxMethod = 32
 	maxID     = 128
 )
 
-// statusClientGone is logged if the client left before the response.
+// statusClientGone is the logged status if the client disconnected before the response.
 var statusClientGone = event.ClientGone.Status()
 
-// Wrap returns next with every request counted, logged and remembered, those
-// among them that end in a panic. It belongs outermost.
+// Wrap returns next with every request counted, logged and kept, even if the handler
+// panics. It must be the outermost handler.
 func (t *Telemetry) Wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		rec := t.newRecord(w, r)
@@ -65,8 +65,8 @@ func (t *Telemetry) newRecord(w http.ResponseWriter, r *http.Request) *record {
 	return rec
 }
 
-// visiblePath returns the path of a request, without what seals the URL of a batch file:
-// a caller who knows that, and a key, may download the file.
+// visiblePath returns the path of a request. It omits the seal in the URL of a batch
+// file, since anyone with the seal and a key may download the file.
 func visiblePath(u *url.URL) string {
 	if strings.HasPrefix(strings.ToLower(u.Path), batchPath) {
 		return batchPath + "…"
@@ -74,7 +74,7 @@ func visiblePath(u *url.URL) string {
 	return u.EscapedPath()
 }
 
-// batchPath is where the batch relay is.
+// batchPath is the path prefix of the batch relay.
 const batchPath = "/batch/"
 
 // outcome is how a request ended.
@@ -82,16 +82,16 @@ type outcome struct {
 	events
 	status    int
 	took      time.Duration
-	proxyTime time.Duration // until the response began, less what the proxy waited for
+	proxyTime time.Duration // time until the response began, without the proxy's waits
 	in, out   int64
-	aborted   event.AbortedBy // empty for none
+	aborted   event.AbortedBy // empty if nothing was aborted
 	panicked  bool
-	fault     event.Code // what went wrong; empty for nothing
+	fault     event.Code // empty if nothing failed
 }
 
-// end observes a request. recovered is what the handler panicked with, or nil.
+// end records the outcome of a request. recovered is the handler's panic, or nil.
 func (t *Telemetry) end(rec *record, recovered any) {
-	defer t.inFlight.Add(-1) // last: if none is in flight, all are counted
+	defer t.inFlight.Add(-1) // last, so that all requests are counted once none is in flight
 	o := t.outcome(rec, recovered)
 	o.fault = o.classify()
 	t.metrics.observe(rec.method, &o)
@@ -109,7 +109,8 @@ func (t *Telemetry) end(rec *record, recovered any) {
 // rejected reports whether the guard rejected the request.
 func (o *outcome) rejected() bool { return o.fault != "" && kinds[o.fault.Index()].Rejection }
 
-// limitOwner returns whose limit the request exceeds, if it does and it is not the proxy's.
+// limitOwner returns the owner of the limit that the request exceeds. It is empty if
+// there is no limit or it is the proxy's.
 func (o *outcome) limitOwner() event.Component {
 	if o.fault != event.TooBusy {
 		return ""
@@ -117,12 +118,12 @@ func (o *outcome) limitOwner() event.Component {
 	return o.owner
 }
 
-// component returns where to look for what went wrong.
+// component returns the component responsible for the failure.
 func (o *outcome) component() event.Component {
 	return cmp.Or(o.limitOwner(), kinds[o.fault.Index()].Component)
 }
 
-// faultRow returns where the fault is counted.
+// faultRow returns the row that counts the fault.
 func (o *outcome) faultRow() int {
 	switch o.limitOwner() { //nolint:exhaustive // the others have no row of their own
 	case event.ComponentClient:
@@ -143,7 +144,7 @@ func (t *Telemetry) outcome(rec *record, recovered any) outcome {
 	o.took = now.Sub(rec.start)
 	o.status, o.in, o.out = w.status, rec.body.bytes.Load(), w.bytes
 	if rec.method == http.MethodHead {
-		o.out = 0 // net/http takes a body and sends none
+		o.out = 0 // net/http accepts a body but does not send it
 	}
 	if isPanic(recovered) {
 		o.panicked = true
@@ -151,8 +152,8 @@ func (t *Telemetry) outcome(rec *record, recovered any) outcome {
 	}
 	o.aborted = rec.abortedBy(recovered, o.panicked)
 	if w.afterDisconnect && o.denied == "" && !o.panicked && o.code != event.BadRequestBody && rec.leftByClient() {
-		// Nobody got the response, but for a client that closed its half of the
-		// connection within the body.
+		// The client got no response, unless it only closed its half of the connection
+		// while sending the body.
 		o.status, o.aborted = statusClientGone, event.AbortedByClient
 	}
 	if o.status == 0 {
@@ -163,8 +164,8 @@ func (t *Telemetry) outcome(rec *record, recovered any) outcome {
 	return o
 }
 
-// abortedBy says who cut the response short, if it was cut. A client that is gone did
-// not necessarily do so: it may have read all that it wanted.
+// abortedBy returns who cut the response short; empty if it was complete. A client may
+// disconnect without cutting it, after reading all it needs.
 func (rec *record) abortedBy(recovered any, panicked bool) event.AbortedBy {
 	gone := rec.Err() != nil
 	switch {
@@ -183,11 +184,11 @@ func (rec *record) abortedBy(recovered any, panicked bool) event.AbortedBy {
 	}
 }
 
-// leftByClient reports whether the client ended the request. If the proxy did, the cause
-// is another one.
+// leftByClient reports whether the client canceled the request. If the proxy canceled
+// it, the cause is not context.Canceled.
 func (rec *record) leftByClient() bool { return errors.Is(context.Cause(rec), context.Canceled) }
 
-// impliedStatus is for a response that never began.
+// impliedStatus returns the status of a response that never began.
 func impliedStatus(recovered any, aborted event.AbortedBy) int {
 	switch {
 	case recovered == nil:

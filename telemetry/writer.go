@@ -13,23 +13,24 @@ import (
 	"mimecast-proxy/problem"
 )
 
-// responseWriter notes what is sent. A 1xx response is not the response: one of those
-// follows it.
+// responseWriter records the response. It ignores 1xx responses, since a final response
+// follows them.
 //
-// Only the handler uses it. Other goroutines call at most WriteHeader with a 1xx status,
-// which changes nothing.
+// Only the handler uses it. Other goroutines call at most WriteHeader with a 1xx
+// status, which does not change it.
 type responseWriter struct {
 	http.ResponseWriter
 	request         context.Context
-	id              string    // of the request, for the proxy's own error responses
+	id              string    // request ID, for the proxy's own error responses
 	status          int       // 0 until the response begins
-	responseStart   time.Time // when it did
-	afterDisconnect bool      // whether the request had ended by then
-	bytes           int64     // of the body
-	err             error     // the first that writing met
+	responseStart   time.Time // when the response began
+	afterDisconnect bool      // whether the request's context had ended by then
+	bytes           int64     // bytes of the body
+	err             error     // first write error
 }
 
-// WriteHeader notes the status. 101 is a final response, the last one in HTTP.
+// WriteHeader implements http.ResponseWriter. 101 is a final response, since HTTP ends
+// with it.
 func (w *responseWriter) WriteHeader(status int) {
 	if status >= http.StatusOK || status == http.StatusSwitchingProtocols {
 		w.startResponse(status)
@@ -46,7 +47,7 @@ func (w *responseWriter) startResponse(status int) {
 	}
 }
 
-// Write counts what was taken.
+// Write implements http.ResponseWriter. It counts the bytes accepted.
 func (w *responseWriter) Write(b []byte) (int, error) {
 	w.startResponse(http.StatusOK)
 	n, err := w.ResponseWriter.Write(b)
@@ -54,8 +55,8 @@ func (w *responseWriter) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// ReadFrom keeps net/http's way of copying from a file or a socket without a
-// buffer of ours in between.
+// ReadFrom implements io.ReaderFrom, so that net/http can copy from a file or socket
+// without another buffer.
 func (w *responseWriter) ReadFrom(src io.Reader) (n int64, err error) {
 	w.startResponse(http.StatusOK)
 	if to, ok := w.ResponseWriter.(io.ReaderFrom); ok {
@@ -69,23 +70,23 @@ func (w *responseWriter) ReadFrom(src io.Reader) (n int64, err error) {
 
 func (w *responseWriter) countWritten(n int64, err error) {
 	w.bytes += n
-	// A response that may not have a body, or has more than it announced, is a
-	// mistake of the handler, not a fault of the connection.
+	// A body that is not allowed, or is longer than announced, is a handler's mistake
+	// and not a connection error.
 	if err != nil && w.err == nil && !errors.Is(err, http.ErrBodyNotAllowed) && !errors.Is(err, http.ErrContentLength) {
 		w.err = err
 	}
 }
 
-// FlushError is what http.ResponseController calls.
+// FlushError is called by http.ResponseController.
 func (w *responseWriter) FlushError() error {
 	w.startResponse(http.StatusOK)
 	return http.NewResponseController(w.ResponseWriter).Flush()
 }
 
-// Flush implements http.Flusher, for handlers that know no better.
+// Flush implements http.Flusher, for handlers that do not use http.ResponseController.
 func (w *responseWriter) Flush() { _ = w.FlushError() }
 
-// Hijack notes that the connection has left HTTP.
+// Hijack implements http.Hijacker. A hijacked connection counts as status 101.
 func (w *responseWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, rw, err := http.NewResponseController(w.ResponseWriter).Hijack()
 	if err == nil {
@@ -94,22 +95,22 @@ func (w *responseWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return conn, rw, err
 }
 
-// Unwrap is for http.ResponseController.
+// Unwrap is called by http.ResponseController.
 func (w *responseWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// countingBody counts the bytes of a request's body, and how long the client took to
-// send them. It may be read after the handler has returned.
+// countingBody counts the bytes of a request body, and the time that the client took to
+// send them. Its counters can be read after the handler has returned.
 type countingBody struct {
 	io.ReadCloser
-	start time.Time // of the request
+	start time.Time // when the request began
 	bytes atomic.Int64
-	// clientWait is the time spent in Read; last is when the last Read ended, as a
-	// time since start. Both are in nanoseconds.
+	// clientWait is the total time spent in Read. last is the end of the last Read, as
+	// a time since start. Both are in nanoseconds.
 	clientWait, last atomic.Int64
-	reading          atomic.Bool // whether the proxy waits for the client
+	reading          atomic.Bool // whether the proxy waits in Read
 }
 
-// Read counts.
+// Read implements io.Reader. It counts bytes and time.
 func (r *countingBody) Read(b []byte) (int, error) {
 	from := time.Since(r.start)
 	r.reading.Store(true)
