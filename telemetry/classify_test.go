@@ -39,7 +39,7 @@ func TestFaultsNameTheComponent(t *testing.T) {
 		{"", "", answers(302)},
 		{"request_refused", event.ComponentClient, func(tel *telemetry.Telemetry, w http.ResponseWriter, r *http.Request) {
 			answers(403)(tel, w, r)
-			fails("request_refused", 403)(tel, w, r) // the URL of a batch file expired
+			fails("request_refused", 403)(tel, w, r) // such as an expired URL of a batch file
 		}},
 		{"too_busy", event.ComponentClient, func(tel *telemetry.Telemetry, w http.ResponseWriter, r *http.Request) {
 			tel.Limit(r.Context(), "max_requests", event.ComponentClient)

@@ -15,8 +15,8 @@ import (
 	"mimecast-proxy/telemetry"
 )
 
-// Every kind of line has what Cloud Logging reads, and neither of the names that
-// it does not know.
+// Every kind of line must have the fields that Cloud Logging reads, and neither level
+// nor msg.
 func TestGCPFormatHasSeverityAndMessage(t *testing.T) {
 	var out bytes.Buffer
 	tel := newTelemetry(t, telemetry.Options{Output: &out, Format: "gcp", Level: "trace", Terminal: true})
@@ -33,7 +33,7 @@ func TestGCPFormatHasSeverityAndMessage(t *testing.T) {
 			w.WriteHeader(status)
 			do()
 		}))
-		defer func() { _ = recover() }() // the one that panics
+		defer func() { _ = recover() }() // one of the handlers panics
 		h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/identity/whoami", nil))
 	}
 	served(http.StatusOK, func() {})

@@ -164,7 +164,7 @@ func TestClientOverItsOwnLimitIsNoFaultOfTheProxy(t *testing.T) {
 	if ofClient != 1 || ofProxy != 1 {
 		t.Errorf("%d of the client, %d of the proxy", ofClient, ofProxy)
 	}
-	if log := r.log.String(); !strings.HasPrefix(log, `{"level":"info"`) { // the second line is held back
+	if log := r.log.String(); !strings.HasPrefix(log, `{"level":"info"`) { // the second line is suppressed for now
 		t.Error(log)
 	}
 }

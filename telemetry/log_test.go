@@ -14,7 +14,7 @@ import (
 	"mimecast-proxy/telemetry"
 )
 
-// nested turns the dotted names of groups into groups.
+// nested converts dotted names of groups into nested maps.
 func nested(line map[string]any) map[string]any {
 	out := map[string]any{}
 	for name, value := range line {
@@ -74,7 +74,7 @@ func TestLevelIsHeeded(t *testing.T) {
 	}
 }
 
-// The manual has trace among the levels.
+// The help lists trace as a level, so it must be accepted.
 func TestTraceShowsWhatDebugShows(t *testing.T) {
 	var out bytes.Buffer
 	newTelemetry(t, telemetry.Options{Output: &out, Level: "trace"}).Logger().Debug("m")

@@ -18,7 +18,7 @@ import (
 	"mimecast-proxy/telemetry"
 )
 
-// gate is an output that blocks while it is shut.
+// gate is an output whose Write blocks while shut is locked.
 type gate struct {
 	buffer
 	shut sync.Mutex
@@ -37,7 +37,7 @@ func TestLogWriterKeepsLinesWholeAndInOrder(t *testing.T) {
 		fmt.Fprintf(w, "line %d\n", i)
 	}
 	w.Close()
-	w.Close() // once more does nothing
+	w.Close() // a second Close does nothing
 	lines := strings.Split(out.String(), "\n")
 	for i := range 1000 {
 		if lines[i] != fmt.Sprintf("line %d", i) {
@@ -82,7 +82,7 @@ func TestNobodyWaitsForALogThatIsNotRead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const requests = 20_000 // several times what fits
+	const requests = 20_000 // several times the queue's capacity
 	for range requests {
 		h.ServeHTTP(discard{}, req)
 	}
@@ -116,7 +116,7 @@ func TestNobodyWaitsForALogThatIsNotRead(t *testing.T) {
 
 func TestEndWaitsASecondForALogThatIsNotRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r, out := io.Pipe() // whose Write waits for a reader
+		r, out := io.Pipe() // Write blocks until a reader reads
 		w := telemetry.NewLogWriter(out, nil)
 		fmt.Fprintln(w, "unread")
 		began := time.Now()
@@ -128,11 +128,11 @@ func TestEndWaitsASecondForALogThatIsNotRead(t *testing.T) {
 	})
 }
 
-// failing is an output that fails as often as it has errors left.
+// failing is an output that returns each of errs once, then succeeds.
 type failing struct {
 	buffer
 	errs  []error
-	takes int // of what it is given then
+	takes int // bytes accepted with each error
 }
 
 func (f *failing) Write(p []byte) (int, error) {

@@ -20,7 +20,7 @@ import (
 	"mimecast-proxy/telemetry"
 )
 
-// busy returns a telemetry to which everything has happened once.
+// busy returns a Telemetry on which every event has happened once.
 func busy(t *testing.T) *telemetry.Telemetry {
 	r := newRig(t, telemetry.Options{Version: "v1", Revision: "abc", Routes: []string{"GET /siem/"}}, func(tel *telemetry.Telemetry) http.HandlerFunc {
 		return func(w http.ResponseWriter, req *http.Request) {
@@ -146,7 +146,7 @@ func TestLabelsComeFromClosedSets(t *testing.T) {
 	hasSeries(t, text, `requests_total{code="200",method="other"} 1`, `unauthorized_total{reason="other"} 1`, `route_requests_total{code="200",route="other"} 1`)
 }
 
-// discard is a ResponseWriter for where there is no network.
+// discard is a ResponseWriter for tests without a network. It discards the response.
 type discard struct{}
 
 func (discard) Header() http.Header         { return http.Header{} }
@@ -189,7 +189,8 @@ func TestFileReloadsAreCountedByClosedSets(t *testing.T) {
 		`file_reloads_total{file="other",outcome="failed"} 1`)
 }
 
-// stalled is a client that reads nothing until it may.
+// stalled is the ResponseWriter of a client that reads nothing before it receives from
+// read.
 type stalled struct {
 	discard
 	begun chan<- bool
@@ -202,7 +203,8 @@ func (s stalled) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// TestMetricsThatAreNotGatheredAreNotEmpty has a shutdown that cuts a request which waits.
+// TestMetricsThatAreNotGatheredAreNotEmpty cancels a waiting request, as a shutdown
+// does.
 func TestMetricsThatAreNotGatheredAreNotEmpty(t *testing.T) {
 	h := newTelemetry(t, telemetry.Options{}).Metrics()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -211,7 +213,7 @@ func TestMetricsThatAreNotGatheredAreNotEmpty(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range 20 { // where both can be, either is
+	for range 20 { // if both cases are ready, select picks one at random
 		w := httptest.NewRecorder()
 		if h.ServeHTTP(w, r); w.Code == http.StatusOK && w.Body.Len() == 0 {
 			t.Fatal("an empty 200")
@@ -231,7 +233,7 @@ func TestClientsThatDoNotReadKeepNobodyFromTheMetrics(t *testing.T) {
 	for range clients {
 		wg.Go(func() { h.ServeHTTP(stalled{begun: begun, read: read}, r) })
 	}
-	for range clients { // each has its response before any has read one
+	for range clients { // each response is written before any client reads one
 		<-begun
 	}
 	w := &kept{header: http.Header{}}

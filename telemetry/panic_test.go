@@ -21,13 +21,13 @@ func TestPanicIsAnErrorAndPassedOn(t *testing.T) {
 	if line["level"] != "error" || line["error"] != `panic: oh\nno` || line["aborted"] != "proxy" || line["status"] != 500.0 {
 		t.Errorf("%v", line)
 	}
-	// net/http has nothing to add.
+	// net/http must not log the panic again.
 	if strings.Contains(r.log.String(), "http: panic serving") {
 		t.Errorf("%s", r.log)
 	}
 }
 
-// deepPanic is found by its name in a stack.
+// deepPanic panics n calls deep. Its name must appear in the logged stack.
 func deepPanic(n int) {
 	if n == 0 {
 		panic(fmt.Sprintf("boom with %s inside", "a-secret-of-the-account"))
@@ -41,7 +41,7 @@ func TestPanicIsLoggedWithItsWholeStack(t *testing.T) {
 		redactor.Set("client secret", secret.New("a-secret-of-the-account"))
 		o.Redactor = redactor
 		r := newRig(t, o, just(func(http.ResponseWriter, *http.Request) {
-			defer func() { panic(recover()) }() // as a middleware does that tidies up
+			defer func() { panic(recover()) }() // like middleware that recovers to clean up
 			deepPanic(40)
 		}))
 		if _, err := r.get("/", "X-Request-Id", "id-1"); err == nil {

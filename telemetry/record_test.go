@@ -33,7 +33,7 @@ func TestSlowUploadIsNotTheProxysTime(t *testing.T) {
 	defer conn.Close()
 	fmt.Fprint(conn, "POST / HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 1\r\n\r\n")
 	<-reading
-	<-time.After(200 * time.Millisecond) // this client is slow
+	<-time.After(200 * time.Millisecond) // a slow client
 	fmt.Fprint(conn, "x")
 	io.Copy(io.Discard, conn)
 	r.end()

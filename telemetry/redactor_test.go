@@ -17,7 +17,7 @@ import (
 	"mimecast-proxy/telemetry"
 )
 
-// encodings are what a peer or a library may make of a secret that it repeats.
+// encodings are ways in which a peer or a library may encode a secret that it repeats.
 var encodings = []struct {
 	name   string
 	encode func(string) string
@@ -58,8 +58,8 @@ func asJSON(s string) string {
 	return string(b)
 }
 
-// forms are the texts that give a secret away, the ends of base64 and of quotes
-// apart, which are not the secret's alone.
+// forms returns the texts that reveal a secret. It omits the ends of base64 and quotes,
+// which other text can share.
 func forms(s string) []string {
 	all := []string{s}
 	for _, e := range encodings {
@@ -74,7 +74,7 @@ func forms(s string) []string {
 	return all
 }
 
-// awkward are secrets that each encoding does something to.
+// awkward are secrets that the encodings change.
 var awkward = []string{
 	`before-an-amper\&sand`,
 	"s3cr3t-value", `qu"ote\back/slash<&>`, "100%25 sure%", "%2525%25", `at-the-tail\`, `\at-the-head`, `"both-ends"`, "a+b c=d&e;f", `\u0041\x41%41`, "pässwörd😀", "7f7f7f7f%7f", "u0041xyz", `back\\\\\slashes`,
@@ -103,7 +103,7 @@ func TestRedactorKnowsEveryEncoding(t *testing.T) {
 	}
 }
 
-// Secrets that begin alike must not hide each other.
+// Secrets with a common prefix must not hide each other.
 func TestRedactorKnowsEachOfManySecrets(t *testing.T) {
 	for _, s := range awkward {
 		alone, many := new(telemetry.Redactor), new(telemetry.Redactor)
@@ -149,7 +149,7 @@ func TestRedactorLeavesTheRest(t *testing.T) {
 	r.Set("api key", secret.New("4711"), secret.New("abc"), secret.New("x"), secret.New(""), secret.Text{}, secret.New("longer-than-that"))
 	for text, want := range map[string]string{
 		"":                              "",
-		"abc":                           "abc", // below the least length
+		"abc":                           "abc", // below the minimum length
 		"key 4711, 47110 and x4711":     "key [redacted], 47110 and x4711",
 		`"4711"`:                        `"[redacted]"`,
 		"xlonger-than-thatx":            "x[redacted]x",
@@ -174,14 +174,14 @@ func TestRedactorRemembersWhatWasReplaced(t *testing.T) {
 	shown := func(n int) bool { return r.Redact(text(n).Reveal()) != "[redacted]" }
 	for n := range 20 {
 		r.Add(text(n))
-		r.Add(text(n)) // takes no other's place
+		r.Add(text(n)) // replaces no other token
 	}
 	if shown(19) || shown(4) || !shown(3) {
 		t.Error("not the last 16 tokens are remembered")
 	}
 	r.Set("key", text(100))
 	r.Set("key", text(101))
-	r.Set("key", text(101)) // says nothing new
+	r.Set("key", text(101)) // no change
 	if shown(100) || shown(101) {
 		t.Error("a key that was just replaced shows")
 	}
@@ -192,7 +192,7 @@ func TestRedactorRemembersWhatWasReplaced(t *testing.T) {
 	}
 }
 
-// manySecrets returns a redactor that knows 1,000 keys, and the secrets and the last two
+// manySecrets returns a Redactor that knows 1,000 keys, and the secrets and last two
 // tokens of 50 accounts.
 func manySecrets() *telemetry.Redactor {
 	text := func(kind string, n int) secret.Text {
@@ -236,7 +236,8 @@ func BenchmarkNewToken(b *testing.B) {
 	}
 }
 
-// Backslashes are counted once a run, since anybody can send a text of nothing else.
+// Backslashes must be counted once per run, since any peer can send a text of only
+// backslashes.
 func TestRunsOfBackslashesCostTheirLength(t *testing.T) {
 	r := new(telemetry.Redactor)
 	r.Set("client secret", secret.New(`se\cret"0123456789`))
@@ -251,7 +252,7 @@ func TestRunsOfBackslashesCostTheirLength(t *testing.T) {
 		}
 		return least
 	}
-	// Sixteen times the length: the square would be 256 times as much.
+	// For 16 times the length, quadratic time would be 256 times as long.
 	if short, long := cost(4<<10), cost(64<<10); long > 80*short+10*time.Millisecond {
 		t.Errorf("4 KiB take %v, 64 KiB %v", short, long)
 	}

@@ -13,8 +13,8 @@ import (
 	"mimecast-proxy/telemetry"
 )
 
-// accessLines returns the lines of requests in a log, with how many requests each
-// stands for beside the one that it names.
+// accessLines returns the request lines in a log, each with the number of further
+// requests that it counts.
 func accessLines(t *testing.T, log string) (lines []struct {
 	Path, Error string
 	Suppressed  int
@@ -82,7 +82,7 @@ func TestRejectedRequestsAreOneLineASecond(t *testing.T) {
 	})
 }
 
-// gathered is scrape where there is no network.
+// gathered returns the metrics as text, without a network.
 func gathered(t *testing.T, tel *telemetry.Telemetry) string {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), "GET", "/metrics", nil)

@@ -17,7 +17,7 @@ import (
 	"mimecast-proxy/telemetry"
 )
 
-// inForce are a client secret, a token and a key.
+// inForce are the current client secret, token and key.
 var inForce = []string{
 	`S3cr3t/"q\uote+%41&= of mine`,
 	"eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiIxMjM0In0.c2ln_-/+==",
@@ -32,7 +32,7 @@ func newRedactor() *telemetry.Redactor {
 	return r
 }
 
-// tellAll gives a text to all that takes one, and returns all that comes out.
+// tellAll passes a text to every method that takes one, and returns all output.
 func tellAll(t *testing.T, text, level, format string) (log, shown string) {
 	t.Helper()
 	out := &buffer{}
@@ -91,8 +91,7 @@ func FuzzNoSecretComesOut(f *testing.F) {
 	})
 }
 
-// Secrets are whatever their issuers make, in printable characters (the others
-// are refused at the start).
+// Any printable characters may be in a secret. Package config rejects others.
 func FuzzRedactorWithAnySecret(f *testing.F) {
 	for i, s := range awkward {
 		f.Add(s, "%", `25"`, uint8(i))

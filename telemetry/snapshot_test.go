@@ -21,7 +21,7 @@ func TestSnapshotTellsSinceWhenRequestsAreInFlight(t *testing.T) {
 		}
 		began := time.Now()
 		var wg sync.WaitGroup
-		for range 2 { // the second overlaps the first
+		for range 2 { // the second request overlaps the first
 			wg.Go(func() { h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil)) })
 			time.Sleep(40 * time.Second)
 		}
@@ -81,7 +81,7 @@ func TestSnapshotShowsTheWindowAndForgetsBeyond(t *testing.T) {
 	})
 }
 
-// find returns the first and the last point with requests in it.
+// find returns the first and the last point with requests.
 func find(points []event.Point) (first, last event.Point) {
 	for _, p := range points {
 		if p.Requests > 0 && first.Requests == 0 {

@@ -22,7 +22,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// buffer is a log that may be read while it is written.
+// buffer is a log output that can be read while it is written.
 type buffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -40,7 +40,7 @@ func (b *buffer) String() string {
 	return b.b.String()
 }
 
-// rig is a handler behind telemetry, on a real listener.
+// rig is a handler wrapped by a Telemetry, on a real listener.
 type rig struct {
 	*testing.T
 	*telemetry.Telemetry
@@ -59,7 +59,7 @@ func newTelemetry(t testing.TB, o telemetry.Options) *telemetry.Telemetry {
 	return tel
 }
 
-// newRig serves what h returns, which may use the telemetry's hooks.
+// newRig serves the handler that h returns. The handler may call the Telemetry's hooks.
 func newRig(t *testing.T, o telemetry.Options, h func(*telemetry.Telemetry) http.HandlerFunc) *rig {
 	t.Helper()
 	r := &rig{T: t, log: &buffer{}}
@@ -73,8 +73,8 @@ func newRig(t *testing.T, o telemetry.Options, h func(*telemetry.Telemetry) http
 	return r
 }
 
-// end waits until every request was observed: the client may have its answer
-// a moment earlier.
+// end waits until every request was recorded. The client may have its response a moment
+// earlier.
 func (r *rig) end() {
 	r.client.CloseIdleConnections()
 	r.server.Close()
@@ -84,7 +84,7 @@ func (r *rig) get(path string, header ...string) (*http.Response, error) {
 	return r.do("GET", path, nil, header...)
 }
 
-// do sends a request and reads the answer; an error is the client's.
+// do sends a request and reads the response. The error is the client's.
 func (r *rig) do(method, path string, body io.Reader, header ...string) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(r.Context(), method, r.server.URL+path, body)
 	if err != nil {
@@ -103,7 +103,7 @@ func (r *rig) do(method, path string, body io.Reader, header ...string) (*http.R
 	return res, err
 }
 
-// raw sends bytes that no client library would, and returns all that comes.
+// raw sends bytes that no HTTP client would send, and returns everything received.
 func (r *rig) raw(request string) string {
 	r.Helper()
 	conn, err := net.Dial("tcp", r.server.Listener.Addr().String())
@@ -121,7 +121,7 @@ func (r *rig) raw(request string) string {
 	return string(got)
 }
 
-// lines returns the log's lines with a message, once all requests are over.
+// lines returns the log lines with a message, after all requests have ended.
 func (r *rig) lines(msg string) []map[string]any {
 	r.Helper()
 	r.end()
@@ -138,7 +138,7 @@ func (r *rig) lines(msg string) []map[string]any {
 	return lines
 }
 
-// line returns the one access line.
+// line returns the only access log line.
 func (r *rig) line() map[string]any {
 	r.Helper()
 	lines := r.lines("request")
@@ -148,7 +148,7 @@ func (r *rig) line() map[string]any {
 	return lines[0]
 }
 
-// scrape returns the metrics as text, and the value of one series.
+// scrape returns the metrics as text.
 func scrape(t testing.TB, tel *telemetry.Telemetry) string {
 	t.Helper()
 	s := httptest.NewServer(tel.Metrics())
@@ -166,8 +166,8 @@ func scrape(t testing.TB, tel *telemetry.Telemetry) string {
 	return string(text)
 }
 
-// hasSeries reports on each line that the metrics lack. Lines are without the
-// prefix.
+// hasSeries fails the test for each line that the metrics lack. Lines omit the prefix
+// mimecast_proxy_.
 func hasSeries(t testing.TB, metrics string, want ...string) {
 	t.Helper()
 	for _, line := range want {
@@ -218,7 +218,8 @@ func TestNothingOfTheClientsShows(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The method is the client's to choose, and shows in the log only.
+	// The client chooses the method. It appears in the log and the snapshot, but not in
+	// the metrics.
 	log := strings.ReplaceAll(r.log.String(), `"method":"MARKED"`, "")
 	shown := strings.NewReplacer(`"method":"MARKED"`, "", `"last_method":"MARKED"`, "").Replace(string(snap))
 	for name, text := range map[string]string{"log": log, "metrics": scrape(t, r.Telemetry), "snapshot": shown} {

@@ -10,7 +10,8 @@ import (
 	"mimecast-proxy/telemetry"
 )
 
-// What logging and metrics cost a request, without any network.
+// BenchmarkWrap measures the cost of logging and metrics per request, without a
+// network.
 func BenchmarkWrap(b *testing.B) {
 	tel := newTelemetry(b, telemetry.Options{Output: io.Discard})
 	header := http.Header{"X-Request-Id": {"6f1c1c3e"}, "X-Ratelimit-Limit": {"300"}, "X-Ratelimit-Remaining": {"299"}}
@@ -30,8 +31,8 @@ func BenchmarkWrap(b *testing.B) {
 	}
 }
 
-// What a line of the log costs the request that it is of, into a pipe that is read:
-// written by the request itself, and queued for the one goroutine that writes.
+// BenchmarkLogLine measures what a log line costs its request, into a pipe that is
+// read. The request writes it directly, or the LogWriter's goroutine does.
 func BenchmarkLogLine(b *testing.B) {
 	redactor := newRedactor()
 	for name, output := range map[string]func(io.Writer) io.Writer{

@@ -45,12 +45,12 @@ func TestAbortedAnswerIsCountedAndStaysTruncated(t *testing.T) {
 func TestClientThatLeavesIs499(t *testing.T) {
 	arrived := make(chan bool)
 	for _, h := range []http.HandlerFunc{
-		func(w http.ResponseWriter, req *http.Request) { // as the proxy answers
+		func(w http.ResponseWriter, req *http.Request) { // like the proxy's own response
 			arrived <- true
 			<-req.Context().Done()
 			w.WriteHeader(499)
 		},
-		func(_ http.ResponseWriter, req *http.Request) { // as ReverseProxy ends
+		func(_ http.ResponseWriter, req *http.Request) { // like ReverseProxy
 			arrived <- true
 			<-req.Context().Done()
 			panic(http.ErrAbortHandler)
@@ -81,7 +81,7 @@ func TestClientThatLeavesMidAnswerIsAborted(t *testing.T) {
 		close(begun)
 		for {
 			if _, err := w.Write(make([]byte, 64<<10)); err != nil {
-				return // and does not say so
+				return // without reporting the error
 			}
 		}
 	}))
@@ -102,7 +102,7 @@ func TestClientThatReadItAllAndLeftIsNotAborted(t *testing.T) {
 		w.Header().Set("Content-Length", "2")
 		io.WriteString(w, "ok")
 		w.(http.Flusher).Flush()
-		<-req.Context().Done() // the client has closed before the handler is done
+		<-req.Context().Done() // the client disconnects before the handler returns
 	}))
 	conn, err := net.Dial("tcp", r.server.Listener.Addr().String())
 	if err != nil {
@@ -197,7 +197,7 @@ func TestConnectionIsKeptAlive(t *testing.T) {
 func TestClientThatLeavesBeforeItsAnswerIs499WhateverTheAnswer(t *testing.T) {
 	arrived := make(chan bool)
 	r := newRig(t, telemetry.Options{}, func(tel *telemetry.Telemetry) http.HandlerFunc {
-		return func(w http.ResponseWriter, req *http.Request) { // as a 401 is passed on whose renewal was not awaited
+		return func(w http.ResponseWriter, req *http.Request) { // like a 401 passed on without waiting for the token renewal
 			tel.Answered(req.Context(), 401, http.Header{}, time.Millisecond)
 			arrived <- true
 			<-req.Context().Done()

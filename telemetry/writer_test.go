@@ -131,7 +131,7 @@ func TestUpgradedConnectionIs101(t *testing.T) {
 		conn.Close()
 	}))
 	r.raw("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
-	// The server no longer knows the connection, so end does not wait for it.
+	// The server no longer tracks the hijacked connection, so end does not wait for it.
 	for tick := time.Tick(time.Millisecond); r.Snapshot().Total == 0; {
 		<-tick
 	}
