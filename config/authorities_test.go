@@ -12,7 +12,7 @@ import (
 	"mimecast-proxy/config"
 )
 
-// signedData is the outside of a PKCS#7 file.
+// signedData returns the outer structure of a PKCS#7 file in DER form.
 func signedData(t *testing.T) []byte {
 	t.Helper()
 	der, err := asn1.Marshal(struct {

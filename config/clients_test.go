@@ -15,16 +15,17 @@ import (
 
 const clientsReport = "PROXY_CLIENTS_FILE "
 
-// digestOf is the value of sha256 in a clients file.
+// digestOf returns the sha256 value of a key for a clients file.
 func digestOf(key string) string {
 	sum := sha256.Sum256([]byte(key))
 	return hex.EncodeToString(sum[:])
 }
 
-// longKey is a key that nobody warns of.
+// longKey returns a key that is long enough to cause no warning.
 func longKey(name string) string { return name + strings.Repeat("-k", 10) }
 
-// clientsDir writes a clients file and what it names, and returns its path.
+// clientsDir writes a clients file and the files that it names. It returns the path of
+// the clients file.
 func clientsDir(t *testing.T, content string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -106,12 +107,12 @@ func TestWithoutClientsFile(t *testing.T) {
 	}
 }
 
-// clientsAndMore wraps one client and what follows into a file with a right first client.
+// clientsAndMore returns a clients file with one valid client, followed by lines.
 func clientsAndMore(lines string) string {
 	return "clients:\n  good: {keys: [{sha256: " + digestOf("good") + "}]}\n" + lines
 }
 
-// clientsFaults are files with what is wrong, from line 3 on.
+// clientsFaults maps lines of a clients file, from line 3 on, to the expected errors.
 var clientsFaults = map[string][]string{
 	"":                              nil,
 	"  a: {keys: [{file: splunk}]}": nil,
@@ -300,7 +301,7 @@ func TestPaceThatCannotWaitDrawsAWarning(t *testing.T) {
 	}
 }
 
-// names are the clients in force, each with the number of its keys.
+// names returns the current clients, each with the number of its keys.
 func (w *watched) names() string {
 	var all []string
 	for _, c := range w.cfg.Clients.Current().Clients {
@@ -343,7 +344,7 @@ func TestUnchangedClientsFileIsNotParsedAgain(t *testing.T) {
 	watch(t, environ("PROXY_CLIENTS_FILE="+path), func(t *testing.T, w *watched) {
 		first := w.cfg.Clients.Loaded()
 		round()
-		put(t, path, "clients:\n  a: {keys: [{file: splunk}]}\n") // the same
+		put(t, path, "clients:\n  a: {keys: [{file: splunk}]}\n") // unchanged content
 		round()
 		if w.cfg.Clients.Loaded() != first {
 			t.Error("parsed without a change")

@@ -26,7 +26,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const marked = "s3cr3t-marked"
 
-// environ has what is required, and more.
+// environ returns an environment with the required variables and more.
 func environ(more ...string) []string {
 	return append([]string{"MIMECAST_CLIENT_ID=id", "MIMECAST_CLIENT_SECRET=" + marked}, more...)
 }
@@ -40,7 +40,8 @@ func parse(t *testing.T, more ...string) config.Config {
 	return cfg
 }
 
-// faults returns what is wrong, a line each, without the words around.
+// faults returns the errors of an environment, one per line, without the surrounding
+// text.
 func faults(t *testing.T, environ []string) []string {
 	t.Helper()
 	_, err := config.Parse(environ, nil)
@@ -86,7 +87,7 @@ func TestDefaultsAreTheContracts(t *testing.T) {
 	equal(t, "base", cfg.BaseURL.String(), base)
 	equal(t, "token URL", cfg.TokenURL.String(), base+"/oauth/token")
 	cfg.BaseURL, cfg.TokenURL, cfg.ClientID, cfg.ClientSecret = nil, nil, config.Credential{}, config.Credential{}
-	cfg.HTTPSProxy, cfg.HTTPProxy = config.Config{}.HTTPSProxy, config.Config{}.HTTPProxy // funcs do not compare
+	cfg.HTTPSProxy, cfg.HTTPProxy = config.Config{}.HTTPSProxy, config.Config{}.HTTPProxy // funcs cannot be compared
 	equal(t, "rest", cfg, config.Config{
 		Region: "global", Listen: []config.Address{{Network: "tcp", Address: "127.0.0.1:8080"}},
 		Admin: config.Address{Network: "tcp", Address: "127.0.0.1:9090"}, SocketMode: 0o600, TokenStub: true,
@@ -96,7 +97,7 @@ func TestDefaultsAreTheContracts(t *testing.T) {
 	})
 }
 
-// listen is PROXY_LISTEN as it was read.
+// listen returns the parsed PROXY_LISTEN as text.
 func listen(cfg config.Config) string {
 	var all []string
 	for _, a := range cfg.Listen {
@@ -224,7 +225,7 @@ func TestEveryFaultIsNamedAtOnceInTheManualsOrder(t *testing.T) {
 		`PROXY_LOG_LEVEL: "loud" is not one of them; accepted: trace, debug, info, warn or error`,
 		`PROXY_LOG_FORMAT: "xml" is not one of them; accepted: auto, console, json or gcp`,
 	}
-	for range 3 { // the order does not hang on a map's
+	for range 3 { // the order must not depend on map iteration
 		equal(t, "faults", strings.Join(faults(t, bad), "\n"), strings.Join(want, "\n"))
 	}
 }
@@ -305,7 +306,7 @@ func TestFaults(t *testing.T) {
 		"GODEBUG=http2debug=2":                                                   "GODEBUG: http2debug makes Go log tokens, headers and bodies",
 		"GODEBUG=netdns=go,http2debug=1":                                         "makes Go log tokens",
 		"GODEBUG=http2debug=0,http2debug=10":                                     "makes Go log tokens",
-		"GODEBUG=xhttp2debug=1":                                                  "makes Go log tokens", // Go looks for the text anywhere
+		"GODEBUG=xhttp2debug=1":                                                  "makes Go log tokens", // Go searches the whole text
 		"MIMECAST_BASE_URL=https://api.services.mimecast.com/oauth/token":        "is the URL of the token endpoint; accepted: https://api.services.mimecast.com",
 		"MIMECAST_BASE_URL=https://gateway.example/a/OAuth/Token/":               "accepted: https://gateway.example/a",
 		"PROXY_ALLOWED_HOSTS=https://tool.example:80/x":                          "accepted: tool.example",

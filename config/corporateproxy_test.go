@@ -68,7 +68,7 @@ func TestProxyURLsThatAreUsed(t *testing.T) {
 	}
 }
 
-// dialed returns the proxy that Go uses for Mimecast; nil for none.
+// dialed returns the proxy that net/http would use for Mimecast; nil if none.
 func dialed(t *testing.T, value string) *url.URL {
 	t.Helper()
 	u, err := (&httpproxy.Config{HTTPSProxy: value}).ProxyFunc()(&url.URL{Scheme: "https", Host: "api.services.mimecast.com"})
@@ -78,8 +78,8 @@ func dialed(t *testing.T, value string) *url.URL {
 	return u
 }
 
-// FuzzForwardProxy holds that what is accepted is dialed as a corporate proxy, at
-// the host that a reader sees after the last @, and never passed by.
+// FuzzForwardProxy checks that net/http uses each accepted value as a corporate proxy.
+// The host must be the one after the last @, as a reader sees it.
 func FuzzForwardProxy(f *testing.F) {
 	for _, s := range []string{"http://u:p@proxy:3128", "proxy", "socks5://[::1]:1", "http://u:100%@p", "http://u:p#ss@p", "u:p/ss@p", `CORP\u:p@p`, "socks4://p", "'p'", "http://a@b@c:1/", "http://p:0"} {
 		f.Add(s)
@@ -101,8 +101,8 @@ func FuzzForwardProxy(f *testing.F) {
 	})
 }
 
-// FuzzCredentialFile holds that what is sent is what the file holds, less a byte
-// order mark and a line end.
+// FuzzCredentialFile checks that the secret is the file's content, without a byte order
+// mark and a trailing line end.
 func FuzzCredentialFile(f *testing.F) {
 	for _, s := range []string{"a", "a\n", "\ufeffa\r\n", "\xff\xfea\x00", `"a"`, `{"a":1}`, "A=b", "a\u200b", " a", "a\n\n", "a==", "\ufeff\ufeffa"} {
 		f.Add([]byte(s))

@@ -9,7 +9,7 @@ import (
 	"mimecast-proxy/config"
 )
 
-// secretFrom returns the client secret that a file holds, or the only fault.
+// secretFrom returns the client secret in a file, or the only error.
 func secretFrom(t *testing.T, path string) (config.Credential, string) {
 	t.Helper()
 	environ := []string{"MIMECAST_CLIENT_ID=id", "MIMECAST_CLIENT_SECRET_FILE=" + path}
@@ -62,7 +62,7 @@ func TestSecretFileMustBeAFile(t *testing.T) {
 }
 
 func TestSecretInPlaceOfItsPathIsNotShown(t *testing.T) {
-	_, fault := secretFrom(t, marked) // secretFrom looks for it
+	_, fault := secretFrom(t, marked) // faults fails if an error shows it
 	if !strings.Contains(fault, "its name is not shown") {
 		t.Error(fault)
 	}

@@ -23,7 +23,7 @@ func FuzzParse(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, joined, host string) {
 		if strings.Contains(joined, "_FILE") || strings.Contains(joined+host, markedSecret) {
-			return // it would read whatever file it names; it would be no secret
+			return // do not read arbitrary files; keep the secret out of the input
 		}
 		environ := append(strings.Split(joined, "\x00"), "MIMECAST_CLIENT_ID="+markedSecret, "MIMECAST_CLIENT_SECRET_FILE="+file, "PROXY_API_KEY="+markedSecret,
 			"HTTPS_PROXY=http://u:"+markedSecret+"@"+host)
@@ -49,7 +49,7 @@ func tryParse(t *testing.T, environ []string) {
 	}
 }
 
-// checkFaults holds every fault to one whole line.
+// checkFaults checks that each error is one complete line.
 func checkFaults(t *testing.T, err error) {
 	t.Helper()
 	if err == nil {
@@ -115,8 +115,8 @@ func FuzzEndpoint(f *testing.F) {
 	})
 }
 
-// FuzzClientsFile holds an accepted clients file to what its types promise, and every
-// error to one line without a secret.
+// FuzzClientsFile checks that an accepted clients file has valid values, and that each
+// error is one line without a secret.
 func FuzzClientsFile(f *testing.F) {
 	digest := strings.Repeat("ab", 32)
 	for _, s := range []string{
@@ -143,7 +143,7 @@ func FuzzClientsFile(f *testing.F) {
 
 const longFuzzKey = "0123456789abcdef"
 
-// checkDirectory holds a clients file that was accepted to its invariants.
+// checkDirectory checks the invariants of an accepted clients file.
 func checkDirectory(t *testing.T, d *Directory) {
 	t.Helper()
 	accounts, owners := map[string]bool{"": true}, map[[sha256.Size]byte]bool{}

@@ -25,7 +25,7 @@ func TestVariablesAreInTheContractsOrder(t *testing.T) {
 func TestDocumentedDefaultsAreAcceptedAsValues(t *testing.T) {
 	for _, v := range config.Variables() {
 		if !strings.Contains(config.Markdown(), "| `"+v.Default+"` |") {
-			continue // a description
+			continue // the default is a description
 		}
 		if got := faults(t, environ(v.Name+"="+v.Default)); got != nil {
 			t.Errorf("%q", got)

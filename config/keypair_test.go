@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// keyPair returns a certificate and its key in PEM form.
+// keyPair returns a certificate and its private key in PEM form.
 func keyPair(t *testing.T, serial int64) (certificate, key string) {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -17,7 +17,7 @@ import (
 	"mimecast-proxy/event"
 )
 
-// watched is a Watcher that runs in a bubble, and what it said.
+// watched is a Watcher in a synctest bubble, and its reports.
 type watched struct {
 	cfg    config.Config
 	reread chan struct{}
@@ -27,7 +27,7 @@ type watched struct {
 	together [][]string
 }
 
-// said returns what the Watcher reported since the last call, a line each.
+// said returns the Watcher's reports since the last call, one per line.
 func (w *watched) said() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -35,7 +35,7 @@ func (w *watched) said() string {
 	return strings.Join(w.reports, "\n")
 }
 
-// watch runs f beside a Watcher of a configuration's files.
+// watch runs f while a Watcher checks a configuration's files.
 func watch(t *testing.T, variables []string, f func(t *testing.T, w *watched)) {
 	t.Helper()
 	cfg, err := config.Parse(variables, nil)
@@ -69,7 +69,7 @@ func watch(t *testing.T, variables []string, f func(t *testing.T, w *watched)) {
 	})
 }
 
-// round waits until a change has been seen.
+// round waits until the Watcher has seen a change.
 func round() { time.Sleep(2*time.Second + 2*time.Second); synctest.Wait() }
 
 func put(t *testing.T, path, content string) {
@@ -127,8 +127,8 @@ func TestRewriteOfTheSameSizeAndTimeIsSeen(t *testing.T) {
 }
 
 func TestSwapOfLinksIsSeenAndFilesChangeTogether(t *testing.T) {
-	// As a kubelet does it: the files are links into ..data, a link to a directory,
-	// which is replaced by a rename.
+	// A kubelet updates files this way: they are links into ..data, a link to a
+	// directory, and a rename replaces that link.
 	dir := t.TempDir()
 	version := func(name, id, secret string) {
 		do(t, os.Mkdir(filepath.Join(dir, name), 0o700))

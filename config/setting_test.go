@@ -8,7 +8,7 @@ import (
 	"mimecast-proxy/config"
 )
 
-// setting returns what is in force of one variable, and where it comes from.
+// setting returns the current value of one variable, and its origin.
 func setting(cfg config.Config, name string) string {
 	for _, s := range cfg.Settings() {
 		if s.Name == name {

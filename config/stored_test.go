@@ -14,7 +14,7 @@ import (
 	"mimecast-proxy/secret"
 )
 
-// profiles are stored connections by name.
+// profiles has stored connections by name.
 type profiles map[string]*config.Stored
 
 func (p profiles) Find(name string) (*config.Stored, error) {
@@ -26,8 +26,8 @@ func (p profiles) Find(name string) (*config.Stored, error) {
 
 func (p profiles) Names() []string { return []string{"emea", "default"} }
 
-// storing returns a connection whose document is what text points to: ID and secret,
-// separated by a blank.
+// storing returns a connection whose document is *text: ID and secret, separated by a
+// space.
 func storing(text *string, fill func(*config.Stored)) *config.Stored {
 	s := &config.Stored{
 		Place: "the keyring",
@@ -104,7 +104,8 @@ func TestConnectionThatCannotBeUsedIsNamed(t *testing.T) {
 			t.Errorf("%s: %v", environ, err)
 		}
 	}
-	// Nothing is stored and nothing is asked for: the variables are what is missing.
+	// Without a stored connection and MIMECAST_PROFILE, the error names the missing
+	// variables.
 	for _, environ := range [][]string{nil, {"MIMECAST_CLIENT_ID=x"}} {
 		_, err := config.Parse(environ, all)
 		if err == nil || !strings.Contains(err.Error(), "MIMECAST_CLIENT_SECRET: not set") {
@@ -145,11 +146,11 @@ func TestStoredConnectionIsReadAgainAfterItsInterval(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		equal(t, "client ID", cfg.ClientID.Value().Reveal(), "id2")
 		equal(t, "secret", cfg.ClientSecret.Value().Reveal(), "secret2")
-		store("") // locked meanwhile
+		store("") // the keyring is now locked
 		time.Sleep(10 * time.Second)
 		equal(t, "secret", cfg.ClientSecret.Value().Reveal(), "secret2")
 		store("id3 secret3")
-		reread <- struct{}{} // a signal does not wait for the interval
+		reread <- struct{}{} // a signal takes effect before the interval ends
 		time.Sleep(time.Second)
 		equal(t, "secret", cfg.ClientSecret.Value().Reveal(), "secret3")
 		stop()
