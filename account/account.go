@@ -74,7 +74,7 @@ func (a *Account) Leave() { a.inFlight.Add(-1) }
 // InFlight returns the number of in-flight requests.
 func (a *Account) InFlight() int { return int(a.inFlight.Load()) }
 
-// Keep counts n bytes of a request body as kept until [Account.Drop], or returns false
+// Keep counts n bytes of a request body as kept until [Account.Drop]. It returns false
 // if that would exceed the share. A nil account has no limit.
 func (a *Account) Keep(n int64) bool { return a == nil || take(&a.kept, n, a.maxKept.Load()) }
 

@@ -1,7 +1,7 @@
 // Package config parses the proxy's configuration: environment variables and the files
 // that they name.
 //
-// [Parse] checks the whole environment at once and reports every error, each with the
+// [Parse] checks the whole environment at once and reports every error. Each has the
 // variable, the value found and the accepted values. A [Watcher] rereads the files
 // while the proxy runs. Names, defaults, meanings and accepted values are defined only
 // in the struct variables below. Errors, the help text and the table in the

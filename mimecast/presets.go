@@ -23,9 +23,9 @@ var Presets = map[string][]string{
 // EveryGET is the route that [Exceptions] apply to. It matches every GET.
 const EveryGET = "GET /"
 
-// exceptions are parts of paths that the EveryGET of a preset does not allow, since
-// those paths return keys or mail. Each part is one or more whole segments, in lower
-// case. An explicit route allows them.
+// exceptions are parts of paths that the EveryGET of a preset does not allow: those
+// that return keys or mail. Each part is one or more whole segments, in lower case. An
+// explicit route allows them.
 var exceptions = map[string][]string{
 	"@read":     {"/encryption-key/", "/forensic/download/"},
 	"@metadata": {"/encryption-key/", "/forensic/", "/download/", "/attachment/", "/attachments/", "/content/", "/body/", "/preview/", "/raw/", "/eml/"},

@@ -18,7 +18,7 @@ const (
 )
 
 // Discard flushes the response written to w, then reads and discards the rest of the
-// request body. It reads at most 64 MiB for at most 10 s, and stops when the client is
+// request body. It reads at most 64 MiB for at most 10 s. It stops when the client is
 // silent for 2 s.
 //
 // Without Discard, net/http closes the connection while the body is still arriving, and

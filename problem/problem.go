@@ -30,7 +30,7 @@ const StatusHeader = "Proxy-Status"
 // Problem is an error response of the proxy. It is used as an error until it is sent.
 type Problem struct {
 	Code event.Code
-	// Detail tells the client what happened and what to do next.
+	// Detail is the message for the client: what happened and what to do next.
 	Detail string
 	// RetryAfter is the time until the client should resend the request. It is sent in
 	// whole seconds, rounded up. 0 sends no header.

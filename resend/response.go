@@ -52,8 +52,8 @@ func (f errReader) Read([]byte) (int, error) {
 	return 0, f.err
 }
 
-// DrainAndClose drains and closes the body of a response that the client does not get,
-// so that its connection can be reused.
+// DrainAndClose drains and closes the body of a response that the client does not get.
+// Its connection can then be reused.
 func DrainAndClose(res *http.Response) {
 	_, _ = readSome(res.Body) // the content does not matter
 	_ = res.Body.Close()

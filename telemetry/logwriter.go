@@ -239,7 +239,7 @@ func (r *Redactor) redactLines(text string) string {
 		return text
 	}
 	var b strings.Builder
-	done, at := 0, 0 // what is written, and where the line begins
+	done, at := 0, 0 // end of the text written so far, and beginning of the line
 	for line := range strings.Lines(text) {
 		if clean := r.redact(line, line[0] != '{'); clean != line {
 			b.WriteString(text[done:at])

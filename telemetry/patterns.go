@@ -19,8 +19,8 @@ const (
 type patterns struct {
 	texts []string
 	heads []uint32 // the first four bytes of each
-	// byTwo has, for each value of the first two bytes, the index of the first text
-	// with that value or a larger one.
+	// byTwo is indexed by a text's first two bytes. It has the index of the first text
+	// with those bytes or larger ones.
 	byTwo [1<<16 + 1]uint32
 	// filter has a set bit for the hash of each head.
 	filter [1 << 13]uint64

@@ -11,7 +11,7 @@ import (
 	"mimecast-proxy/mimecast"
 )
 
-// quotaMetrics are the metrics of the quotas of Mimecast's functions. Its gauges are
+// quotaMetrics has the metrics of quotas, by function of Mimecast. Its gauges are
 // collected from the current quotas.
 type quotaMetrics struct {
 	calls, limited, waits, waitSeconds *prometheus.CounterVec

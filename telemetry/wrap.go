@@ -65,8 +65,8 @@ func (t *Telemetry) newRecord(w http.ResponseWriter, r *http.Request) *record {
 	return rec
 }
 
-// visiblePath returns the path of a request. It omits the seal in the URL of a batch
-// file, since anyone with the seal and a key may download the file.
+// visiblePath returns the path of a request, without the seal of a batch file's URL.
+// Anyone with the seal and a key may download the file.
 func visiblePath(u *url.URL) string {
 	if strings.HasPrefix(strings.ToLower(u.Path), batchPath) {
 		return batchPath + "…"
