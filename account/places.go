@@ -24,7 +24,8 @@ type waiter struct {
 	ready   chan struct{}
 }
 
-// NewPlaces returns most places; nil if most is 0 or less, which means no limit.
+// NewPlaces returns Places with a limit of most; nil if most is 0 or less, which means
+// no limit.
 func NewPlaces(most int) *Places {
 	if most <= 0 {
 		return nil

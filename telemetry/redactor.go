@@ -169,7 +169,7 @@ func alignedBase64(encoding *base64.Encoding, s string, shift int) string {
 
 type span struct{ from, to int }
 
-// escapes are the first characters of escapes.
+// escapes has the characters that begin an escape sequence.
 const escapes = `\%+`
 
 // runEdge is how many backslashes at each end of a run are checked one by one. A
@@ -255,7 +255,8 @@ func (m *matcher) match(pattern string, i int) int {
 	return i
 }
 
-// matchPercent continues match at a % in both. Each escaping turns % into %25.
+// matchPercent continues match at a % in both the pattern and the text. Each escaping
+// turns % into %25.
 func (m *matcher) matchPercent(pattern string, i int) int {
 	for size := 1; ; size += len("25") {
 		if end := m.match(pattern[1:], i+size); end >= 0 {
