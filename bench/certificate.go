@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// writeCertificates puts a new authority's certificate into dir, and a
-// certificate for this machine with its key.
+// writeCertificates writes a new CA's certificate, and a localhost certificate with its
+// key, to dir.
 func writeCertificates(dir string) error {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

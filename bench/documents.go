@@ -10,7 +10,7 @@ import (
 
 var errNoPlace = errors.New("no document has a place for the table")
 
-// replaceBlocks puts each table between its marks in the documents of a folder.
+// replaceBlocks replaces each table between its markers in the Markdown files of a folder.
 func replaceBlocks(folder string, blocks map[string]string) error {
 	documents, err := filepath.Glob(filepath.Join(folder, "*.md"))
 	if err != nil {
@@ -44,7 +44,7 @@ func replaceBlocks(folder string, blocks map[string]string) error {
 	return err
 }
 
-// replaceBlock replaces what is between the marks of one table.
+// replaceBlock replaces the text between the markers of one table.
 func replaceBlock(text, id, block string) (replaced string, ok bool) {
 	before, rest, found := strings.Cut(text, fmt.Sprintf("<!-- bench: %s -->\n", id))
 	mark := fmt.Sprintf("<!-- end of %s -->\n", id)

@@ -8,27 +8,27 @@ import (
 	"time"
 )
 
-// gateLimits are what the proxy may take for a request, beside the naive proxy.
+// gateLimits are the proxy's limits per request, relative to the naive proxy.
 type gateLimits struct {
-	writes       float64 // more than the naive proxy's, per request
-	instructions float64 // times the naive proxy's user instructions
+	writes       float64 // beyond the naive proxy's, per request
+	instructions float64 // as a multiple of the naive proxy's user instructions
 }
 
 var errGate = errors.New("the proxy takes too much for a request")
 
 const (
-	// At one connection, a response goes out in one write however slow the machine is. At
-	// more, a slow one is flushed in two.
+	// With one connection, a response takes one write even on a slow machine. With more, a
+	// slow machine flushes it in two.
 	gateWriteConnections = 1
-	// The log is written by the time, and so more often per request on a very slow machine.
-	// What the code causes stays in each attempt.
+	// The log is written on a timer, so a very slow machine writes it more often per
+	// request. Writes that the code causes show in every attempt.
 	gateAttempts = 3
-	// Instructions are those of a load at which requests share what is done at once.
+	// Instructions are counted at a load where concurrent requests share batched work.
 	gateConnections = 16
 )
 
-// gate fails if the proxy writes or computes more for a request than it may. It counts, so
-// that a busy machine changes nothing, and says what it cannot count.
+// gate fails if the proxy makes more writes or uses more instructions per request than its
+// limits. Counts do not depend on how busy the machine is. It reports what it cannot count.
 func (b *bench) gate(ctx context.Context) error {
 	up, err := b.startUpstream(ctx, upstreamOptions{HTTP2: true, TokenTTL: longTokenTTL})
 	if err != nil {
@@ -59,7 +59,7 @@ func (b *bench) gateWrites(ctx context.Context) error {
 	return fmt.Errorf("%w: %.2f writes beyond the naive proxy's; at most %v", errGate, beyond, b.limits.writes)
 }
 
-// gateCount counts a proxy's writes, without those by which Go wakes its own poller.
+// gateCount counts a proxy's writes, except those that wake Go's own poller.
 func (b *bench) gateCount(ctx context.Context, name string) (float64, error) {
 	counts, err := b.countWrites(ctx, launch{name: name, http2: true}, gateWriteConnections)
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// goal is what a row must show.
+// goal is a limit that a row must meet.
 type goal struct {
 	kind  goalKind
 	limit float64
@@ -20,13 +20,13 @@ type goalKind int
 
 const (
 	noGoal      goalKind = iota
-	ratioAtMost          // of the naive proxy's value
+	ratioAtMost          // the naive proxy's value
 	ratioAtLeast
-	beyondAtMost // the naive proxy's value
+	beyondAtMost // more than the naive proxy's value
 	atMost
 )
 
-// compared returns what is compared with the limit, by round where that can be.
+// compared returns the value to compare with the limit, by round if possible.
 func (g goal) compared(own, base []float64) (value float64, ok bool) {
 	switch {
 	case len(own) == 0:
@@ -72,10 +72,10 @@ func (g goal) String() string {
 
 const goalsNote = "Guard, log and metrics are on. *compared* is the ratio to the naive proxy, the difference or the value, as the goal is; the median of the rounds."
 
-// both are the proxies that goals compare.
+// both are the proxies that the goals compare.
 var both = []string{naive, ours}
 
-// goalsWork are the goals for small requests.
+// goalsWork measures the goals for small requests.
 func (b *bench) goalsWork(ctx context.Context) error {
 	s := b.report.section("goals-work", "Goals: small requests, upstream over HTTP/2", "Responses of 1 KiB. "+goalsNote)
 	s.goals = map[string]goal{
@@ -98,7 +98,7 @@ func (b *bench) goalsWork(ctx context.Context) error {
 	})
 }
 
-// goalsBulk are those for 1 GiB either way.
+// goalsBulk measures the goals for 1 GiB in each direction.
 func (b *bench) goalsBulk(ctx context.Context) error {
 	s := b.report.section("goals-bulk", "Goals: 1 GiB either way", "One connection, one request. "+goalsNote)
 	s.goals = map[string]goal{
@@ -122,12 +122,12 @@ func (b *bench) goalsBulk(ctx context.Context) error {
 const (
 	uploadSize = 8 * mebibyte
 	uploaders  = 16
-	uploads    = 200 // a number and not a time, so that noise changes nothing
-	// uploadsIdle is how soon the memory that uploads took must be free.
+	uploads    = 200 // a number, not a time, so noise changes nothing
+	// uploadsIdle is how soon the uploads' memory must be free.
 	uploadsIdle = 10 * time.Second
 )
 
-// goalsUploads are those for kept bodies.
+// goalsUploads measures the goals for kept bodies.
 func (b *bench) goalsUploads(ctx context.Context) error {
 	s := b.report.section("goals-uploads", "Goals: kept bodies", fmt.Sprintf("%d uploads of 8 MiB in all, %d at a time, without GOMEMLIMIT. %s", uploads, uploaders, goalsNote))
 	s.goals = map[string]goal{
@@ -156,7 +156,8 @@ func (b *bench) goalsUploads(ctx context.Context) error {
 
 const burstSize = 1000
 
-// goalsBurst are those for 1,000 requests at once to a proxy that has one connection.
+// goalsBurst measures the goals for 1,000 requests at once to a proxy that has one upstream
+// connection.
 func (b *bench) goalsBurst(ctx context.Context) error {
 	s := b.report.section("goals-burst", "Goals: 1000 requests at once", "Each on its own connection to the proxy, which has one to the upstream. Over HTTP/1.1 a response takes 50 ms. "+goalsNote)
 	s.goals = map[string]goal{
@@ -186,7 +187,7 @@ func (b *bench) goalsBurst(ctx context.Context) error {
 	return nil
 }
 
-// addBurst sends the requests, all of them at once, and adds what became of them.
+// addBurst sends all requests at once and adds the results.
 func addBurst(ctx context.Context, s *section, name, protocol string, request []byte) error {
 	clients := make([]*client, burstSize)
 	for i := range clients {
@@ -213,7 +214,7 @@ func addBurst(ctx context.Context, s *section, name, protocol string, request []
 	return nil
 }
 
-// burst has all clients make one request at the same time.
+// burst has every client make one request at the same time.
 func burst(clients []*client) (s sample) {
 	took := make([]time.Duration, len(clients))
 	begin := make(chan struct{})
@@ -243,7 +244,7 @@ func burst(clients []*client) (s sample) {
 	return s.sorted()
 }
 
-// upstreamConnections asks the upstream how many TLS connections were ever made to it.
+// upstreamConnections asks the upstream how many TLS connections it has ever accepted.
 func upstreamConnections(ctx context.Context) (int, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+plainAddress+"/connections", nil)
 	if err != nil {

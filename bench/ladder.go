@@ -23,9 +23,9 @@ import (
 	"mimecast-proxy/upstream"
 )
 
-// The rungs of the ladder, from what any Go proxy costs to the whole proxy. The first
-// three are made here, of the project's packages. The fourth is the program with its
-// access log off, the last one the program.
+// The rungs of the ladder, from the minimal cost of any Go proxy to the whole proxy. The
+// first three are built here from the project's packages. The fourth is the program with
+// its access log off; the last is the program.
 const (
 	floor     = "floor"
 	withToken = "+ token"
@@ -33,14 +33,14 @@ const (
 	quiet     = "+ metrics"
 )
 
-// ladder has the rungs in order, beside the naive proxy.
+// ladder lists the rungs in order, after the naive proxy.
 var ladder = []string{naive, floor, withToken, withGuard, quiet, ours}
 
 const rungsNote = "The floor is `ReverseProxy` over a tuned transport with a static token. " +
 	"*+ token* adds the token source, its retry and the connections; *+ guard* the guard, header hygiene, kept bodies and quotas; " +
 	"*+ metrics* is the proxy with `PROXY_LOG_LEVEL=warn`; *mimecast-proxy* adds the access log."
 
-// runRung serves as one of the first three rungs.
+// runRung serves one of the first three rungs.
 func runRung(ctx context.Context, rung, dir string) error {
 	h, err := rungHandler(ctx, rung, dir)
 	if err != nil {
@@ -74,7 +74,7 @@ func rungHandler(ctx context.Context, rung, dir string) (http.Handler, error) {
 	}), nil
 }
 
-// floorHandler does nothing but what each proxy has to do.
+// floorHandler does only what every proxy must do.
 func floorHandler(target *url.URL, roots *x509.CertPool) http.Handler {
 	h := reverseProxy(target, &http.Transport{
 		TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, ForceAttemptHTTP2: true,
@@ -115,7 +115,7 @@ func guardHandler(a *account.Account) (http.Handler, error) {
 	return g.Wrap(proxy.New(proxy.Options{Transport: replay(model.Wrap(proxy.Authenticate(proxy.Trace{})))})), nil
 }
 
-// tokens is a token source as package proxy uses it.
+// tokens adapts a token source to package proxy.
 type tokens struct{ source *token.Source }
 
 func (t tokens) Token(ctx context.Context) (account.Token, error) { return t.source.Token(ctx) }
@@ -134,7 +134,7 @@ func (t tokens) Expire(expired account.Token) {
 	}
 }
 
-// buffers is a pool of what responses are copied through.
+// buffers is a pool of buffers for copying responses.
 type buffers struct{ pool sync.Pool }
 
 func (b *buffers) Get() []byte {

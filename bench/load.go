@@ -16,15 +16,14 @@ import (
 	"time"
 )
 
-// client is one connection that repeats the same request. It reads
-// no more of a response than its length asks for, since it shares a core with the
-// upstream.
+// client is one connection that repeats the same request. It parses only a response's
+// status and length, because it shares a core with the upstream.
 type client struct {
 	conn    net.Conn
 	in      *bufio.Reader
 	request []byte
 	body    int64 // bytes sent after the request's header
-	// ask makes a request in place of what is above, for HTTP/2.
+	// ask makes a request instead of the fields above, for HTTP/2.
 	ask func() (int64, error)
 }
 
@@ -38,7 +37,7 @@ func dial(ctx context.Context, address string, request []byte, body int64) (*cli
 
 func get(size int64) []byte { return getFrom(fmt.Sprintf("/bytes/%d", size)) }
 
-// getFrom asks for a path.
+// getFrom returns a GET request for a path.
 func getFrom(path string) []byte {
 	return fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: localhost\r\nUser-Agent: bench\r\nAccept: */*\r\n\r\n", path)
 }
@@ -49,7 +48,7 @@ func post(size int64) []byte {
 
 var errUnexpectedResponse = errors.New("not the expected response")
 
-// do makes one request and returns the size of the response's body.
+// do makes one request and returns the size of the response body.
 func (c *client) do() (int64, error) {
 	if c.ask != nil {
 		return c.ask()
@@ -86,31 +85,32 @@ func (c *client) do() (int64, error) {
 	}
 }
 
-// load is what is asked of a proxy.
+// load describes the requests to send to a proxy.
 type load struct {
 	address     string
-	open        func(context.Context) (*client, error) // in place of address, if set
+	open        func(context.Context) (*client, error) // instead of address, if set
 	request     []byte
 	body        int64
 	connections int
-	rate        float64 // requests a second; 0: as many as can be
-	requests    int64   // in all, within duration; 0: no bound
+	rate        float64 // requests per second; 0 means as many as possible
+	requests    int64   // in total, within duration; 0 means no limit
 	warmup      time.Duration
 	duration    time.Duration
 	steady      bool // see runSteadily
 }
 
-// sample is how that went.
+// sample is the result of a load.
 type sample struct {
 	Requests int64
 	Errors   int64
-	// Reconnects are connections that ended without a response; of runSteadily alone.
+	// Reconnects counts connections that ended without a response; only runSteadily sets
+	// it.
 	Reconnects int64
-	Served     int64 // clients that ever had a response; of runSteadily alone
+	Served     int64 // clients that got at least one response; only runSteadily sets it
 	Bytes      int64
 	Duration   time.Duration
 	failure    error           // one of the errors
-	latencies  []time.Duration // sorted; with a rate only
+	latencies  []time.Duration // sorted; only with a rate
 }
 
 func (s sample) percentile(p float64) time.Duration {
@@ -120,8 +120,8 @@ func (s sample) percentile(p float64) time.Duration {
 	return s.latencies[min(len(s.latencies)-1, int(p*float64(len(s.latencies))))]
 }
 
-// run opens the connections, warms the proxy up, calls measure for the part
-// that counts, and returns what happened in it.
+// run opens the connections, warms up the proxy, calls measure for the measured part, and
+// returns that part's results.
 func (l load) run(ctx context.Context, measure func(part func())) (sample, error) {
 	if l.steady {
 		return l.runSteadily(ctx, measure)
@@ -145,15 +145,15 @@ func (l load) run(ctx context.Context, measure func(part func())) (sample, error
 	return s, nil
 }
 
-// runSteadily is like run for more connections than the proxy keeps idle: the clients
-// begin one after another within the warm-up, never pause together, and connect again if
-// a kept connection was closed. Only what ends while it is measured counts.
+// runSteadily is run for more connections than the proxy keeps idle. Clients start one by
+// one during the warm-up, never all pause, and reconnect if a kept connection was closed.
+// Only requests that end during the measurement count.
 func (l load) runSteadily(ctx context.Context, measure func(part func())) (s sample, err error) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	var all sync.WaitGroup
 	steady := steadyLoad{load: l}
-	ramp := max(l.warmup/2, time.Duration(l.connections)*time.Millisecond) // or the proxy closes what it cannot look at in time
+	ramp := max(l.warmup/2, time.Duration(l.connections)*time.Millisecond) // otherwise, the proxy closes connections that it cannot read in time
 	for i := range l.connections {
 		all.Go(func() {
 			if sleep(ctx, ramp*time.Duration(i)/time.Duration(l.connections)) == nil {
@@ -181,16 +181,16 @@ func (l load) runSteadily(ctx context.Context, measure func(part func())) (s sam
 	return s, err
 }
 
-// steadyLoad is what the clients of runSteadily share.
+// steadyLoad is shared by the clients of runSteadily.
 type steadyLoad struct {
 	load
 	counting                              atomic.Bool
-	served                                atomic.Int64 // clients that have had a response
+	served                                atomic.Int64 // clients that got at least one response
 	requests, bytes, rejected, reconnects atomic.Int64
 	failure                               atomic.Value
 }
 
-// awaitAll waits until each client has had a response, at most a minute.
+// awaitAll waits until each client has had a response, for at most a minute.
 func (l *steadyLoad) awaitAll(ctx context.Context) error {
 	for range 600 {
 		if int(l.served.Load()) == l.connections {
@@ -203,7 +203,7 @@ func (l *steadyLoad) awaitAll(ctx context.Context) error {
 	return nil
 }
 
-// loop has one client ask until ctx ends.
+// loop has one client send requests until ctx ends.
 func (l *steadyLoad) loop(ctx context.Context) {
 	var c *client
 	var once sync.Once
@@ -251,10 +251,9 @@ func (l load) connect(ctx context.Context) (*client, error) {
 	return dial(ctx, l.address, l.request, l.body)
 }
 
-// runFor has the clients ask for as long as length. With a rate, each request has
-// its time, whatever became of those before it, and its latency counts from
-// then: a stall delays all that were due in it. The clients begin one after
-// another within ramp.
+// runFor has the clients send requests for length. With a rate, each request has a fixed
+// due time, and its latency counts from then. A stall thus delays every request that was
+// due in it. The clients start one by one within ramp.
 func (l load) runFor(clients []*client, length, ramp time.Duration) sample {
 	var s sample
 	var next atomic.Int64
@@ -303,7 +302,7 @@ func (c *client) loop(due func() (time.Time, bool), timed bool) (s sample) {
 		if err != nil {
 			s.Errors++
 			s.failure = err
-			return s // what is left on the connection is no response to go on with
+			return s // the connection may hold the rest of a response
 		}
 		s.Requests++
 		s.Bytes += n + c.body

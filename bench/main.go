@@ -1,11 +1,10 @@
 // Command bench compares the proxy's performance with a naive proxy and, if they are
-// installed, nginx and haproxy, in turn, in one run on one machine:
+// installed, nginx and haproxy. It measures them in turn, in one run on one machine:
 //
 //	go -C bench run .
 //
-// The proxy has one core to itself, the upstream and the load share another.
-// CPU per request is the scheduler's account of the proxy's process, which
-// noise touches least.
+// The proxy has one core; the upstream and the load share another. CPU per request is the
+// scheduler's accounting of the proxy's process, which noise affects least.
 package main
 
 import (
@@ -70,7 +69,7 @@ func run(ctx context.Context) error {
 		return runProfiled(ctx, *dir)
 	case "":
 		if pinned() {
-			return pinSelf() // comes back as "load"
+			return pinSelf() // restarts this program as "load"
 		}
 	case "load":
 	default:
@@ -88,7 +87,7 @@ func run(ctx context.Context) error {
 	return b.all(ctx, strings.Split(*only, ","), *out, *docs)
 }
 
-// pinSelf makes this process the load, on the core that is not the proxy's.
+// pinSelf restarts this process as the load, on the core that is not the proxy's.
 func pinSelf() error {
 	taskset, err := exec.LookPath("taskset")
 	if err != nil {
@@ -102,12 +101,12 @@ func pinSelf() error {
 	return syscall.Exec(taskset, args, os.Environ())
 }
 
-// all prepares the ground and takes the measurements that were asked for.
+// all prepares the run and makes the requested measurements.
 func (b *bench) all(ctx context.Context, what []string, out, docs string) (err error) {
 	if b.self, err = os.Executable(); err != nil {
 		return err
 	}
-	if out != "" { // now, and not once all is measured
+	if out != "" { // fail now, not after all measurements
 		if err := os.MkdirAll(out, 0o755); err != nil {
 			return err
 		}
@@ -116,7 +115,7 @@ func (b *bench) all(ctx context.Context, what []string, out, docs string) (err e
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(b.dir)) }()
-	if err := os.Chmod(b.dir, 0o755); err != nil { // nginx's worker is another user
+	if err := os.Chmod(b.dir, 0o755); err != nil { // nginx's worker runs as another user
 		return err
 	}
 	if err := writeCertificates(b.dir); err != nil {
@@ -146,13 +145,13 @@ func (b *bench) all(ctx context.Context, what []string, out, docs string) (err e
 			err = fmt.Errorf("%s: %w", name, failed)
 		}
 		if err != nil {
-			break // what was measured before is worth having
+			break // keep the earlier measurements
 		}
 	}
 	return errors.Join(err, b.report.write(os.Stdout, out, docs, b.subjects))
 }
 
-// findTools looks for what counts, and says what cannot be counted here.
+// findTools looks for the tools that count, and reports what cannot be counted here.
 func (b *bench) findTools(ctx context.Context) {
 	var missing []string
 	b.counters, missing = findCounters(ctx)
@@ -164,7 +163,7 @@ func (b *bench) findTools(ctx context.Context) {
 	}
 }
 
-// build compiles the proxy as a release is.
+// build compiles the proxy as for a release.
 func build(ctx context.Context, to string) error {
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", to, ".")
 	cmd.Dir = ".."

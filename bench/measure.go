@@ -19,7 +19,7 @@ const (
 	mebibyte      = 1 << 20
 )
 
-// protocols are those to the upstream. nginx speaks HTTP/1.1 in either.
+// protocols are the upstream protocols. nginx always speaks HTTP/1.1.
 var protocols = []protocol{{"HTTP/2", true}, {"HTTP/1.1", false}}
 
 type protocol struct {
@@ -27,7 +27,7 @@ type protocol struct {
 	http2 bool
 }
 
-// id is part of a section's.
+// id returns the protocol's part of a section ID.
 func (p protocol) id() string {
 	if p.http2 {
 		return "http2"
@@ -35,14 +35,14 @@ func (p protocol) id() string {
 	return "http1"
 }
 
-// measured is what a load cost.
+// measured is the cost of a load.
 type measured struct {
 	sample
 	cpu          time.Duration
-	idle, loaded int64 // resident bytes: before, and the most while under load
+	idle, loaded int64 // resident bytes: before the load, and the peak under it
 }
 
-// measureLoad starts a proxy, puts a load on it and stops it.
+// measureLoad starts a proxy, runs a load against it and stops it.
 func (b *bench) measureLoad(ctx context.Context, name string, http2 bool, l load) (measured, error) {
 	p, err := b.startProxy(ctx, launch{name: name, http2: http2})
 	if err != nil {
@@ -57,7 +57,7 @@ func (b *bench) measureLoad(ctx context.Context, name string, http2 bool, l load
 	return m, err
 }
 
-// measure puts a load on a proxy.
+// measure runs a load against a proxy.
 func (p *process) measure(ctx context.Context, l load) (m measured, err error) {
 	m.idle = p.memory("VmRSS")
 	p.resetPeak()
@@ -73,7 +73,7 @@ func (p *process) measure(ctx context.Context, l load) (m measured, err error) {
 	return m, err
 }
 
-// measureEach measures all proxies in turn, round after round.
+// measureEach measures all proxies in turn, round by round.
 func (b *bench) measureEach(ctx context.Context, o upstreamOptions, names []string, one func(name string) error) error {
 	up, err := b.startUpstream(ctx, o)
 	if err != nil {
@@ -95,7 +95,7 @@ func (b *bench) measureEach(ctx context.Context, o upstreamOptions, names []stri
 
 const longTokenTTL = 30 * time.Minute
 
-// cost is CPU per request and throughput, at several numbers of connections.
+// cost measures CPU per request and throughput at several numbers of connections.
 func (b *bench) cost(ctx context.Context) error {
 	for _, proto := range protocols {
 		s := b.report.section("cost-"+proto.id(), "Small responses, upstream over "+proto.name,
@@ -126,7 +126,7 @@ func (b *bench) cost(ctx context.Context) error {
 	return nil
 }
 
-// latency is what a proxy adds at a fixed rate.
+// latency measures the latency that a proxy adds at a fixed rate.
 func (b *bench) latency(ctx context.Context) error {
 	for _, proto := range protocols {
 		s := b.report.section("latency-"+proto.id(), fmt.Sprintf("Latency at %d requests per second, upstream over %s", fixedRate, proto.name),
@@ -141,7 +141,7 @@ func (b *bench) latency(ctx context.Context) error {
 	return nil
 }
 
-// addPercentiles adds the percentiles of a load at the fixed rate, under a label.
+// addPercentiles adds a load's percentiles at the fixed rate, under a label.
 func (b *bench) addPercentiles(ctx context.Context, s *section, label, name string, http2 bool, length time.Duration) error {
 	l := load{request: get(smallResponse), connections: 64, rate: fixedRate, warmup: b.duration / 4, duration: length}
 	var m measured
@@ -165,7 +165,7 @@ func (b *bench) addPercentiles(ctx context.Context, s *section, label, name stri
 	return nil
 }
 
-// renewals is the same while tokens are renewed, and while they are not.
+// renewals measures latency with and without token renewals.
 func (b *bench) renewals(ctx context.Context) error {
 	s := b.report.section("renewals", fmt.Sprintf("Latency at %d requests per second across renewals", fixedRate),
 		"As above over HTTP/2, for longer. In the run with renewals, a token lives 15 s and a token request takes 500 ms.")
@@ -188,11 +188,11 @@ func (b *bench) renewals(ctx context.Context) error {
 	return nil
 }
 
-// idleTime is how long a proxy has had nothing to do when it counts as idle.
+// idleTime is how long a proxy must have no work to count as idle.
 const idleTime = 25 * time.Second
 
-// rest is what an idle proxy takes: memory before there is any work and after it, and
-// what it does by timers.
+// rest measures an idle proxy: its memory before and after work, and the cost of its
+// timers.
 func (b *bench) rest(ctx context.Context) error {
 	s := b.report.section("rest", "At rest", fmt.Sprintf("Resident memory %v after the first response, and %[1]v after full load over 64 connections. Then each proxy is watched for %v: wake-ups are the context switches of all its threads, and CPU time is extrapolated to a day.", idleTime, b.idle))
 	s.goals = map[string]goal{"resident, idle after work": {atMost, 16}, "wake-ups per second": {atMost, 5}}
@@ -221,7 +221,7 @@ func (b *bench) rest(ctx context.Context) error {
 	})
 }
 
-// addIdle watches an idle proxy.
+// addIdle measures an idle proxy's CPU time and wake-ups.
 func (b *bench) addIdle(ctx context.Context, s *section, name string, p *process) error {
 	cpu, switches, began := p.cpu(), p.switches(), time.Now()
 	if err := sleep(ctx, b.idle); err != nil {
@@ -244,7 +244,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// bulk is 1 GiB in one response, and in one request.
+// bulk measures 1 GiB in one response and in one request.
 func (b *bench) bulk(ctx context.Context) error {
 	for _, proto := range protocols {
 		s := b.report.section("bulk-"+proto.id(), "1 GiB either way, upstream over "+proto.name, "One connection, one request. Memory is the peak resident memory minus the idle resident memory.")
@@ -258,7 +258,7 @@ func (b *bench) bulk(ctx context.Context) error {
 	return nil
 }
 
-// addBulk adds both ways, under a label.
+// addBulk adds both directions, under a label.
 func (b *bench) addBulk(ctx context.Context, s *section, name string, http2 bool, label string) error {
 	for _, way := range []struct {
 		name string
@@ -267,7 +267,7 @@ func (b *bench) addBulk(ctx context.Context, s *section, name string, http2 bool
 		{"down", load{request: get(gibibyte), connections: 1}},
 		{"up", load{request: post(gibibyte), body: gibibyte, connections: 1}},
 	} {
-		way.duration = time.Millisecond // one request begins within it
+		way.duration = time.Millisecond // so that only one request begins
 		m, err := b.measureLoad(ctx, name, http2, way.load)
 		if err != nil {
 			return err
@@ -279,8 +279,8 @@ func (b *bench) addBulk(ctx context.Context, s *section, name string, http2 bool
 	return nil
 }
 
-// start is the time from exec to the first response, the token included, and the
-// size of what is executed.
+// start measures the time from exec to the first response, including the token request, and
+// the size of the executable.
 func (b *bench) start(ctx context.Context) error {
 	s := b.report.section("start", "Start", "From exec to the end of the first proxied response, token request included. The client retries every 100 µs until the port listens.")
 	rounds := b.rounds
@@ -305,7 +305,7 @@ func (b *bench) start(ctx context.Context) error {
 	})
 }
 
-// curves are the proxy's costs as the work grows.
+// curves measures the proxy's costs as the work grows.
 func (b *bench) curves(ctx context.Context) error {
 	up, err := b.startUpstream(ctx, upstreamOptions{HTTP2: true, TokenTTL: longTokenTTL})
 	if err != nil {

@@ -12,9 +12,8 @@ import (
 	"golang.org/x/oauth2/clientcredentials"
 )
 
-// runNaive is the proxy that one would write first: NewSingleHostReverseProxy
-// over oauth2.Transport, with defaults for everything. It trusts what
-// SSL_CERT_FILE names.
+// runNaive runs the simplest proxy: NewSingleHostReverseProxy over oauth2.Transport, with
+// all defaults. It trusts the certificates in SSL_CERT_FILE.
 func runNaive(ctx context.Context, listen, upstream string) error {
 	target, err := url.Parse(upstream)
 	if err != nil {

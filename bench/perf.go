@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// What is counted per request.
+// Counts per request.
 const (
 	instructions = "user instructions"
 	systemCalls  = "system calls"
@@ -24,11 +24,11 @@ const (
 
 var counterRows = []string{instructions, systemCalls, writes}
 
-// counters are the events that perf can count here, with what each counts as.
+// counters maps the events that perf can count here to the counts they add to.
 type counters map[string]string
 
-// events are those that are looked for. Instructions need the processor's own counters,
-// which many virtual machines do not have.
+// events are the events to look for. Instructions need the processor's own counters, which
+// many virtual machines do not have.
 var events = counters{
 	"instructions:u":              instructions,
 	"raw_syscalls:sys_enter":      systemCalls,
@@ -40,7 +40,7 @@ var events = counters{
 	"syscalls:sys_enter_splice":   writes,
 }
 
-// findCounters tries each event, and returns what cannot be counted, too.
+// findCounters tries each event. It also returns the counts that are not available.
 func findCounters(ctx context.Context) (found counters, missing []string) {
 	found = counters{}
 	for event, row := range events {
@@ -57,10 +57,10 @@ func findCounters(ctx context.Context) (found counters, missing []string) {
 	return found, missing
 }
 
-// has reports whether something counts as row.
+// has reports whether an event adds to row.
 func (c counters) has(row string) bool { return slices.Contains(slices.Collect(maps.Values(c)), row) }
 
-// count counts the events of a process during part.
+// count counts a process's events during part.
 func (c counters) count(ctx context.Context, p *process, part func()) (map[string]float64, error) {
 	file := filepath.Join(os.TempDir(), fmt.Sprintf("bench-perf-%d", os.Getpid()))
 	defer func() { _ = os.Remove(file) }()
@@ -78,7 +78,7 @@ func (c counters) count(ctx context.Context, p *process, part func()) (map[strin
 		part()
 	}
 	_ = cmd.Process.Signal(syscall.SIGINT)
-	_ = cmd.Wait() // it ends by the signal
+	_ = cmd.Wait() // the signal ended it
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +113,7 @@ func awaitPerf(ctx context.Context, pid int) error {
 	return errPerf
 }
 
-// parse sums the lines VALUE,UNIT,EVENT,… of perf.
+// parse sums perf's lines, VALUE,UNIT,EVENT,….
 func (c counters) parse(text string) map[string]float64 {
 	counts := map[string]float64{}
 	for line := range strings.Lines(text) {

@@ -14,14 +14,14 @@ import (
 	"time"
 )
 
-// process is one that is measured, with its children.
+// process is a measured process and its children.
 type process struct {
 	cmd  *exec.Cmd
-	done chan struct{} // closed at its end
+	done chan struct{} // closed when it ends
 	log  *os.File
 }
 
-// start starts a command on one core, if taskset is installed.
+// start starts a command on one core if taskset is installed.
 func start(ctx context.Context, core int, env []string, name string, args ...string) (*process, error) {
 	args = append([]string{name}, args...)
 	if pinned() {
@@ -30,36 +30,36 @@ func start(ctx context.Context, core int, env []string, name string, args ...str
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Env = append(cmd.Environ(), env...)
 	p := &process{cmd: cmd, done: make(chan struct{})}
-	// A file and not a pipe, whose reader would take time from the load.
+	// A file, not a pipe: a pipe's reader would take CPU time from the load.
 	var err error
 	if p.log, err = os.CreateTemp("", "bench-log-"); err != nil {
 		return nil, err
 	}
-	if err := os.Remove(p.log.Name()); err != nil { // it lasts as long as it is open
+	if err := os.Remove(p.log.Name()); err != nil { // the open file remains usable
 		return nil, err
 	}
 	cmd.Stdout, cmd.Stderr = p.log, p.log
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting %s: %w", name, err)
 	}
-	go func() { defer close(p.done); _ = cmd.Wait() }() // its exit code does not matter
+	go func() { defer close(p.done); _ = cmd.Wait() }() // the exit code does not matter
 	return p, nil
 }
 
-// output returns the beginning of what the process wrote.
+// output returns the beginning of the process's output.
 func (p *process) output() string {
 	text := make([]byte, 2<<10)
 	n, _ := p.log.ReadAt(text, 0)
 	return string(text[:n])
 }
 
-// pinned reports whether processes are kept to a core each.
+// pinned reports whether processes are pinned to a core each.
 func pinned() bool {
 	_, err := exec.LookPath("taskset")
 	return err == nil
 }
 
-// stop ends the process and waits for that.
+// stop ends the process and waits for it.
 func (p *process) stop() {
 	defer func() { _ = p.log.Close() }()
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
@@ -71,7 +71,7 @@ func (p *process) stop() {
 	}
 }
 
-// pids returns the process and all that descend from it.
+// pids returns the process and all its descendants.
 func (p *process) pids() []int {
 	pids := []int{p.cmd.Process.Pid}
 	for i := 0; i < len(pids); i++ {
@@ -88,8 +88,8 @@ func (p *process) pids() []int {
 	return pids
 }
 
-// cpu returns the processor time that the tree has used, from the scheduler's
-// own account, in which a tick's length does not show.
+// cpu returns the tree's CPU time from the scheduler's own accounting, which is more
+// precise than clock ticks.
 func (p *process) cpu() time.Duration {
 	var sum time.Duration
 	for _, pid := range p.pids() {
@@ -104,8 +104,8 @@ func (p *process) cpu() time.Duration {
 	return sum
 }
 
-// switches returns how often the threads of the tree have given the processor up, or had
-// to: each is a wake-up.
+// switches returns the voluntary and involuntary context switches of all threads in the
+// tree. Each is a wake-up.
 func (p *process) switches() int64 {
 	var sum int64
 	for _, pid := range p.pids() {
@@ -123,8 +123,8 @@ func (p *process) switches() int64 {
 	return sum
 }
 
-// memory returns a line of /proc/PID/status, summed over the tree, in bytes:
-// VmRSS is what is resident, VmHWM the most that ever was.
+// memory returns a line of /proc/PID/status in bytes, summed over the tree: VmRSS is the
+// resident memory, VmHWM its peak.
 func (p *process) memory(line string) int64 {
 	var sum int64
 	for _, pid := range p.pids() {
@@ -148,7 +148,7 @@ func (p *process) resetPeak() {
 
 var errNotListening = errors.New("no response at the address")
 
-// awaitPort waits until something listens.
+// awaitPort waits until a process listens on address.
 func awaitPort(ctx context.Context, address string) error {
 	for range 500 {
 		c, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", address)

@@ -12,7 +12,7 @@ import (
 	"mimecast-proxy/app"
 )
 
-// runProfiled runs the proxy in this process, with a CPU profile of it.
+// runProfiled runs the proxy in this process and writes its CPU profile.
 func runProfiled(ctx context.Context, profile string) error {
 	f, err := os.Create(profile)
 	if err != nil {
@@ -26,8 +26,8 @@ func runProfiled(ctx context.Context, profile string) error {
 	return errors.Join(err, f.Close())
 }
 
-// profile writes ../default.pgo, by which go build optimises: what a sidecar
-// does all day, small responses, with some larger ones and some uploads.
+// profile writes ../default.pgo, which go build uses to optimize. The load is a sidecar's:
+// small responses, with some larger ones and some uploads.
 func (b *bench) profile(ctx context.Context) error {
 	var profiles []string
 	for _, proto := range protocols {

@@ -18,19 +18,19 @@ import (
 	"gonum.org/v1/plot/vg"
 )
 
-// report is what was measured, in the order of the measurements.
+// report is the result of a run, in the order of the measurements.
 type report struct {
 	sections []*section
 	curves   []*curve
 	rounds   int
 }
 
-// section is a table of medians, a column for each proxy.
+// section is a table of medians with a column for each proxy.
 type section struct {
 	id, title, note string
 	rows            []*row
 	goals           map[string]goal // by label
-	names           []string        // the columns, if not the subjects'
+	names           []string        // the columns, if other than the subjects
 }
 
 type row struct {
@@ -38,14 +38,14 @@ type row struct {
 	values      map[string][]float64 // by proxy
 }
 
-// curve is a cost as the work grows.
+// curve is a cost as a function of the work.
 type curve struct {
 	name, x, y string
 	points     plotter.XYs
 }
 
 func (r *report) section(id, title, note string) *section {
-	fmt.Fprintln(os.Stderr, "measuring:", title) // it takes minutes
+	fmt.Fprintln(os.Stderr, "measuring:", title) // a section takes minutes
 	s := &section{id: id, title: title, note: note}
 	r.sections = append(r.sections, s)
 	return s
@@ -57,7 +57,7 @@ func (r *report) curve(name, x, y string) *curve {
 	return c
 }
 
-// add returns y.
+// add adds a point and returns y.
 func (c *curve) add(x, y float64) float64 {
 	c.points = append(c.points, plotter.XY{X: x, Y: y})
 	return y
@@ -78,7 +78,7 @@ func median(values []float64) float64 {
 	return sorted[len(sorted)/2]
 }
 
-// blocks returns each table in Markdown, by its ID.
+// blocks returns each table as Markdown, by its ID.
 func (r *report) blocks(subjects []string) (ids []string, blocks map[string]string) {
 	blocks = map[string]string{}
 	for _, s := range r.sections {
@@ -91,13 +91,13 @@ func (r *report) blocks(subjects []string) (ids []string, blocks map[string]stri
 	return ids, blocks
 }
 
-// origin says on what and when it was measured.
+// origin returns the date, versions and machine of the run.
 func (r *report) origin() string {
 	return fmt.Sprintf("Measured: %s, %s, %s/%s, %d cores, %s, `-rounds %d`.\n", time.Now().UTC().Format(time.DateOnly), runtime.Version(), runtime.GOOS, runtime.GOARCH, cores(), processor(), r.rounds)
 }
 
-// write prints the tables, draws the plots into a folder, and replaces the tables in the
-// documents of another folder and the plots beneath it, if they are named.
+// write prints the tables and draws the plots into a folder. If docs is set, it also
+// updates the tables in that folder's documents and the plots below it.
 func (r *report) write(w io.Writer, plots, docs string, subjects []string) error {
 	var text strings.Builder
 	ids, blocks := r.blocks(subjects)
@@ -133,7 +133,7 @@ func (r *report) draw(folder string, subjects []string) error {
 	return r.bars(folder, subjects)
 }
 
-// table is the section in Markdown.
+// table returns the section as Markdown.
 func (s *section) table(subjects []string) string {
 	var w strings.Builder
 	columns := s.columns(subjects)
@@ -159,7 +159,7 @@ func (s *section) table(subjects []string) string {
 	return w.String()
 }
 
-// verdict has three cells: what is compared, the goal, and whether it is met.
+// verdict returns three cells: the compared value, the goal, and whether it is met.
 func (r *row) verdict(g goal) string {
 	value, ok := g.compared(r.values[ours], r.values[naive])
 	switch {
@@ -193,7 +193,7 @@ func (r *row) title() string {
 	return r.label + ", " + r.unit
 }
 
-// cell has a proxy's median and, if relative, its ratio to the naive proxy's.
+// cell returns a proxy's median and, if relative, its ratio to the naive proxy's.
 func (r *row) cell(name string, relative bool) string {
 	values := r.values[name]
 	if len(values) == 0 {
@@ -219,8 +219,7 @@ func number(f float64) string {
 	}
 }
 
-// cores returns the number of processors that this machine has, however few of them this
-// process may use.
+// cores returns the machine's number of processors, even if this process may use fewer.
 func cores() int {
 	data, _ := os.ReadFile("/proc/cpuinfo")
 	return strings.Count(string(data), "processor\t:")
@@ -237,7 +236,7 @@ func processor() string {
 	return "a processor without a name"
 }
 
-// draw plots a curve over logarithmic work.
+// draw plots a curve with a logarithmic x-axis.
 func (c *curve) draw(folder string) error {
 	p := plot.New()
 	p.X.Label.Text, p.Y.Label.Text = c.x, c.y
@@ -248,7 +247,7 @@ func (c *curve) draw(folder string) error {
 		return err
 	}
 	p.Add(plotter.NewGrid(), line, points)
-	// Room for the last point and for its label.
+	// Leave room for the last point and its label.
 	p.Y.Min, p.X.Max, p.Y.Max = 0, p.X.Max*1.5, p.Y.Max*1.1
 	return p.Save(14*vg.Centimeter, 8*vg.Centimeter, filepath.Join(folder, c.name+".svg"))
 }

@@ -18,7 +18,7 @@ import (
 	"sync/atomic"
 )
 
-// Further listeners of the proxy, for settings.
+// More listeners of the proxy, for the settings.
 const (
 	tlsAddress       = "127.0.0.1:18182"
 	interceptAddress = "127.0.0.1:18183"
@@ -26,25 +26,25 @@ const (
 	adminAddress     = "127.0.0.1:18190"
 )
 
-// setting is a way to run the proxy and to reach it. Its clients keep their connections,
-// so that a handshake is no part of a request's cost.
+// setting is a way to configure and reach the proxy. Its clients keep their connections, so
+// the cost of a request includes no handshake.
 type setting struct {
 	name     string
 	environ  []string
-	host     string // that clients call
-	protocol string // as in ALPN; empty: without TLS
+	host     string // that clients connect to
+	protocol string // as in ALPN; empty means no TLS
 	dial     func(ctx context.Context) (net.Conn, error)
-	keys     bool // each connection has the key of another client
+	keys     bool // each connection uses another client's key
 }
 
-// settings are those whose cost is compared. The first one is the default.
+// settings returns the settings to compare. The first is the default.
 func (b *bench) settings() []setting {
 	secured, intercepted := []string{"PROXY_TLS_LISTEN=" + tlsAddress}, []string{"PROXY_INTERCEPT_LISTEN=" + interceptAddress}
 	return []setting{
 		{name: "default", host: "localhost", dial: dialTCP(proxyAddress)},
 		{name: "100 clients", host: "localhost", dial: dialTCP(proxyAddress), keys: true, environ: []string{"PROXY_CLIENTS_FILE=" + filepath.Join(b.dir, clientsFile)}},
 		{name: "pacing", host: "localhost", dial: dialTCP(proxyAddress), environ: []string{"PROXY_RATE_LIMIT_PACE=on", "PROXY_RATE_LIMIT_WAIT=10s"}},
-		// Without a certificate, the authority of interception issues one.
+		// Without a certificate, the interception CA issues one.
 		{name: "TLS port, HTTP/1.1", host: "localhost", protocol: "http/1.1", dial: dialTCP(tlsAddress), environ: append(intercepted, secured...)},
 		{name: "TLS port, HTTP/2", host: "localhost", protocol: "h2", dial: dialTCP(tlsAddress), environ: append(intercepted, secured...)},
 		{name: "interception, HTTP/1.1", host: interceptedHost, protocol: "http/1.1", dial: dialIntercepted, environ: intercepted},
@@ -57,7 +57,7 @@ const (
 	clientCount = 100
 )
 
-// writeClients puts a clients file into dir.
+// writeClients writes a clients file to dir.
 func writeClients(dir string) error {
 	type key struct {
 		SHA256 string `json:"sha256"`
@@ -78,7 +78,7 @@ func writeClients(dir string) error {
 
 func clientKey(i int) string { return fmt.Sprintf("bench-key-%054d", i) }
 
-// measureSettings measures the cost of a request by setting.
+// measureSettings measures the cost of a request in each setting.
 func (b *bench) measureSettings(ctx context.Context) error {
 	if err := writeClients(b.dir); err != nil {
 		return err
@@ -96,7 +96,7 @@ func (b *bench) measureSettings(ctx context.Context) error {
 	})
 }
 
-// opener returns what opens the connections of one proxy after another.
+// opener returns a function that opens a proxy's connections one by one.
 func (s setting) opener() func(context.Context) (*client, error) {
 	var number atomic.Int64
 	return func(ctx context.Context) (*client, error) {
@@ -137,8 +137,8 @@ func (s setting) connect(ctx context.Context, request []byte) (*client, error) {
 	return &client{conn: conn, in: bufio.NewReaderSize(conn, 64<<10), request: request}, nil
 }
 
-// connectHTTP2 has net/http speak on a connection. It costs this process more, which is
-// not measured.
+// connectHTTP2 sends requests with net/http. It costs this process more, but only the proxy
+// is measured.
 func (s setting) connectHTTP2(conn net.Conn) (*client, error) {
 	transport := &http.Transport{
 		ForceAttemptHTTP2: true,
@@ -158,7 +158,7 @@ func (s setting) connectHTTP2(conn net.Conn) (*client, error) {
 	return &client{conn: conn, ask: ask}, nil
 }
 
-// dialIntercepted opens a tunnel to Mimecast's host, as a client with HTTPS_PROXY does.
+// dialIntercepted opens a tunnel to Mimecast's host, like a client with HTTPS_PROXY.
 func dialIntercepted(ctx context.Context) (net.Conn, error) {
 	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", interceptAddress)
 	if err != nil {
@@ -167,18 +167,18 @@ func dialIntercepted(ctx context.Context) (net.Conn, error) {
 	if _, err := fmt.Fprintf(conn, "CONNECT %s:443 HTTP/1.1\r\nHost: %[1]s:443\r\n\r\n", interceptedHost); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
-	res, err := http.ReadResponse(bufio.NewReader(conn), nil) // nothing follows until the handshake
+	res, err := http.ReadResponse(bufio.NewReader(conn), nil) // no bytes follow until the handshake
 	if err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
-	_ = res.Body.Close() // it has none
+	_ = res.Body.Close() // the response has no body
 	if res.StatusCode != http.StatusOK {
 		return nil, errors.Join(fmt.Errorf("CONNECT: %s", res.Status), conn.Close())
 	}
 	return conn, nil
 }
 
-// fetchCA asks the admin listener for the certificate of interception's authority.
+// fetchCA gets the interception CA's certificate from the admin listener.
 func fetchCA(ctx context.Context) (*x509.CertPool, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+adminAddress+"/ca.pem", nil)
 	if err != nil {

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// sizing is what the proxy takes at each load, for those who choose limits for it.
+// sizing measures what the proxy uses at each load, as a basis for resource limits.
 func (b *bench) sizing(ctx context.Context) error {
 	s := b.report.section("sizing", "Sizing", "Responses of 1 KiB, Mimecast over HTTP/2, the proxy on one core with all defaults.")
 	s.names = []string{"per second", "CPU, % of a core", "median latency, ms", "peak resident, MiB"}

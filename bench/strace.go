@@ -12,33 +12,33 @@ import (
 	"time"
 )
 
-// Where writes go to.
+// Destinations of writes.
 const (
 	toClient   = "to the client"
 	toUpstream = "to the upstream"
 	toLog      = "to the log"
-	toItself   = "to the proxy itself" // Go wakes its poller so
+	toItself   = "to the proxy itself" // how Go wakes its poller
 )
 
 var destinations = []string{toClient, toUpstream, toLog, toItself}
 
-// tracedRequests is how many are made while strace counts.
+// tracedRequests is the number of requests while strace counts.
 const tracedRequests = 2000
 
-// straceArgs has strace stop a process at its writes alone, which leaves the rest of it
-// as fast as it is. The process keeps its own ID.
+// straceArgs returns an strace command that stops a process only at its writes, so that
+// everything else runs at full speed. The process keeps its ID.
 func straceArgs(file string) []string {
 	return []string{"strace", "-D", "-f", "--seccomp-bpf", "-yy", "-s0", "-qq", "-e", "trace=write,writev,sendto,sendmsg,sendfile,splice", "-e", "signal=none", "-o", file}
 }
 
-// hasStrace reports whether strace is installed and may trace here.
+// hasStrace reports whether strace is installed and allowed to trace.
 func hasStrace(ctx context.Context) bool {
 	args := append(straceArgs(os.DevNull), "true")
 	return exec.CommandContext(ctx, args[0], args[1:]...).Run() == nil
 }
 
-// countWrites returns the writes per request of a proxy by destination, of a fixed number
-// of requests over a fixed number of connections.
+// countWrites returns a proxy's writes per request by destination, for a fixed number of
+// requests and connections.
 func (b *bench) countWrites(ctx context.Context, l launch, connections int) (map[string]float64, error) {
 	file := filepath.Join(b.dir, "strace.txt")
 	l.prefix = straceArgs(file)
@@ -69,7 +69,7 @@ func (b *bench) countWrites(ctx context.Context, l launch, connections int) (map
 
 var errUnsettled = errors.New("the writes of an idle proxy do not end")
 
-// settledWrites returns the writes so far once none follow, such as those of the log.
+// settledWrites returns the writes so far, once no more follow, such as the log's.
 func settledWrites(ctx context.Context, file string) (map[string]int, error) {
 	last := int64(-1)
 	for range 50 {
@@ -104,8 +104,8 @@ func readWrites(file string) (map[string]int, error) {
 	return counts, lines.Err()
 }
 
-// destination returns where the write of a line goes to; empty: the line begins none. A
-// line is PID CALL(FD<TCP:[LOCAL->REMOTE]>, …
+// destination returns where a write goes, or "" if the line does not begin a write. A line
+// is PID CALL(FD<TCP:[LOCAL->REMOTE]>, …
 func destination(line string) string {
 	_, call, ok := strings.Cut(strings.TrimLeft(line, " "), " ")
 	_, args, isCall := strings.Cut(call, "(")
@@ -125,7 +125,7 @@ func destination(line string) string {
 	return toItself
 }
 
-// measureWrites adds the writes per request by destination, which noise does not touch.
+// measureWrites adds the writes per request by destination, which noise does not affect.
 func (b *bench) measureWrites(ctx context.Context) error {
 	if !b.strace {
 		return nil

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// The proxies that are measured. Each is restarted for each measurement, listens
-// on a port of this machine and uses the same upstream.
+// The proxies to measure. Each is restarted for each measurement, listens on a local port
+// and uses the same upstream.
 const (
 	ours    = "mimecast-proxy"
 	naive   = "naive Go"
@@ -22,31 +22,31 @@ const (
 	direct  = "no proxy"
 )
 
-// launch says how a proxy is started.
+// launch describes how to start a proxy.
 type launch struct {
 	name    string
-	http2   bool     // to the upstream, for haproxy: the others take what is offered
-	environ []string // further variables, for the program
-	prefix  []string // a command that runs it
-	// open connects a client in another way than to the plain port, if set.
+	http2   bool     // to the upstream; only for haproxy, since the others negotiate
+	environ []string // additional variables for the program
+	prefix  []string // the command that runs the proxy, if any
+	// open connects a client, if not to the plain port.
 	open func(context.Context) (*client, error)
 }
 
-// bench is one run.
+// bench is one run of the benchmarks.
 type bench struct {
-	dir         string // for certificates and configurations
-	binary      string // of the proxy
-	otherBinary string // another build of it, or empty
+	dir         string // for certificates and configuration files
+	binary      string // path of the proxy
+	otherBinary string // path of another build of the proxy, or empty
 	self        string
 	subjects    []string
 	rounds      int
-	// connections are the numbers of them at which the cost is measured.
+	// connections are the connection counts at which the cost is measured.
 	connections []int
 	duration    time.Duration
-	idle        time.Duration // how long an idle proxy is watched
+	idle        time.Duration // how long to watch an idle proxy
 	report      *report
-	counters    counters // what perf can count here
-	strace      bool     // whether writes can be counted by destination
+	counters    counters // events that perf can count here
+	strace      bool     // whether strace can count writes by destination
 	limits      gateLimits
 }
 
@@ -59,7 +59,7 @@ const (
 	plainAddress    = "127.0.0.1:18444"
 )
 
-// startUpstream starts the stand-in for Mimecast.
+// startUpstream starts the simulated Mimecast.
 func (b *bench) startUpstream(ctx context.Context, o upstreamOptions) (*process, error) {
 	p, err := start(ctx, restCore, []string{"GOGC=400"}, b.self, "-role", "upstream", "-dir", b.dir,
 		"-http2="+strconv.FormatBool(o.HTTP2), "-quota="+strconv.FormatBool(o.Quota), "-token-ttl", o.TokenTTL.String(), "-token-delay", o.TokenDelay.String())
@@ -69,7 +69,7 @@ func (b *bench) startUpstream(ctx context.Context, o upstreamOptions) (*process,
 	return p, awaitPort(ctx, plainAddress)
 }
 
-// installed returns those of the names that can be started here.
+// installed returns the names that can be started here.
 func installed(names []string) []string {
 	var found []string
 	for _, name := range names {
@@ -81,7 +81,7 @@ func installed(names []string) []string {
 	return found
 }
 
-// startProxy starts a proxy, and returns once it has given a response.
+// startProxy starts a proxy and returns once it has sent a response.
 func (b *bench) startProxy(ctx context.Context, l launch) (*process, error) {
 	var p *process
 	var err error
@@ -98,7 +98,7 @@ func (b *bench) startProxy(ctx context.Context, l launch) (*process, error) {
 		p, err = l.start(ctx, append(b.environment(), "PROXY_LOG_LEVEL=warn"), b.binary)
 	case other:
 		p, err = l.start(ctx, b.environment(), b.otherBinary)
-	default: // ours, whatever the settings are called
+	default: // ours, with any settings
 		p, err = l.start(ctx, append(b.environment(), l.environ...), b.binary)
 	}
 	if err != nil {
@@ -117,7 +117,7 @@ func (l launch) start(ctx context.Context, environ []string, name string, args .
 	return start(ctx, proxyCore, environ, command[0], command[1:]...)
 }
 
-// environment configures the proxy, with everything on that is on by default.
+// environment configures the proxy with all default features enabled.
 func (b *bench) environment() []string {
 	return []string{
 		"MIMECAST_CLIENT_ID=id", "MIMECAST_CLIENT_SECRET=secret", "MIMECAST_BASE_URL=https://" + upstreamAddress,
@@ -126,7 +126,7 @@ func (b *bench) environment() []string {
 	}
 }
 
-// awaitResponse asks until there is a response.
+// awaitResponse retries until the proxy responds.
 func (b *bench) awaitResponse(ctx context.Context, l launch) error {
 	var last error
 	for began := time.Now(); time.Since(began) < 10*time.Second; time.Sleep(100 * time.Microsecond) {
@@ -156,8 +156,8 @@ func (b *bench) startConfigured(ctx context.Context, l launch, file, text, name 
 	return l.start(ctx, nil, name, append(args, path)...)
 }
 
-// Both check the upstream's certificate, keep connections to it, and write no
-// access log, which is in their favour: the others are measured as they come.
+// nginx and haproxy verify the upstream's certificate and keep upstream connections. They
+// write no access log, which favors them: the others run with their defaults.
 const nginxConf = `
 daemon off;
 worker_processes 1;

@@ -14,13 +14,13 @@ import (
 	"time"
 )
 
-// upstreamOptions say what the stand-in for Mimecast is like.
+// upstreamOptions configures the simulated Mimecast.
 type upstreamOptions struct {
-	Listen     string // for TLS; plain HTTP is at the port after it
+	Listen     string // for TLS; plain HTTP uses the next port
 	CertFile   string
 	KeyFile    string
 	HTTP2      bool
-	Quota      bool // whether responses state a quota that is never used up
+	Quota      bool // whether responses state a quota that never runs out
 	TokenTTL   time.Duration
 	TokenDelay time.Duration
 }
@@ -28,14 +28,14 @@ type upstreamOptions struct {
 // chunk is repeated in each response body.
 var chunk = []byte(strings.Repeat("0123456789abcde\n", 4096))
 
-// runUpstream serves until ctx ends. It does next to nothing for a request, so
-// that the proxies are what is measured: it takes any bearer token, and responds to
+// runUpstream serves until ctx ends. It does very little per request, so that the
+// measurements show the proxies. It accepts any bearer token and serves:
 //
 //	POST /oauth/token        with a token
-//	GET  /bytes/N            with N bytes; ?wait=50ms takes as long
-//	GET  /siem/v1/events/cg  with 1 KiB, as a function that has a quota
-//	POST /sink               with the number of bytes that it got
-//	GET  /connections        with the number of TLS connections that were ever made
+//	GET  /bytes/N            with N bytes; ?wait=50ms delays the response
+//	GET  /siem/v1/events/cg  with 1 KiB, as an endpoint that has a quota
+//	POST /sink               with the number of bytes that it received
+//	GET  /connections        with the number of TLS connections ever accepted
 func runUpstream(ctx context.Context, o upstreamOptions) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /oauth/token", o.token)
@@ -84,7 +84,7 @@ func (o upstreamOptions) server(h http.Handler, http2 bool) *http.Server {
 	return &http.Server{
 		Handler: h, Protocols: &protocols, ReadHeaderTimeout: time.Minute,
 		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS13},
-		// As Google's front end announces itself, which Mimecast's gateway is behind.
+		// Same HTTP/2 settings as Google's front end, which serves Mimecast's gateway.
 		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 100, MaxReadFrameSize: 16 << 10, MaxReceiveBufferPerConnection: 1 << 20, MaxReceiveBufferPerStream: 1 << 20},
 	}
 }
@@ -99,7 +99,7 @@ func (o upstreamOptions) token(w http.ResponseWriter, r *http.Request) {
 	_, _ = fmt.Fprintf(w, `{"access_token":"bench-%d","token_type":"bearer","expires_in":%d}`, time.Now().UnixNano(), int(o.TokenTTL.Seconds()))
 }
 
-// quotaPath is a function's.
+// quotaPath is the endpoint that states a quota.
 const quotaPath = "/siem/v1/events/cg"
 
 func (o upstreamOptions) sendBytes(w http.ResponseWriter, r *http.Request) {
@@ -129,7 +129,7 @@ func (o upstreamOptions) sendBytes(w http.ResponseWriter, r *http.Request) {
 	for n > 0 {
 		k, err := w.Write(chunk[:min(n, int64(len(chunk)))])
 		if err != nil {
-			return // the client has gone
+			return // the client is gone
 		}
 		n -= int64(k)
 	}
@@ -146,5 +146,5 @@ func sink(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.WriteString(w, body)
 }
 
-// onlyWriter hides io.Discard's ReadFrom, whose pieces are of 8 KiB.
+// onlyWriter hides io.Discard's ReadFrom, which reads only 8 KiB at a time.
 type onlyWriter struct{ io.Writer }

@@ -5,17 +5,18 @@ import (
 	"fmt"
 )
 
-// workload is one of the loads that proxies are compared at.
+// workload is a load at which proxies are compared.
 type workload struct {
 	name        string
 	connections int
-	rate        float64 // 0: as many requests as can be
+	rate        float64 // 0 means as many requests as possible
 }
 
-// fixedRate is a load of many clients that do not wait for one another, in requests per second.
+// fixedRate is the rate, in requests per second, of many clients that do not wait for one
+// another.
 const fixedRate = 1000
 
-// loads returns the loads, the lowest first: real clients are few and slow.
+// loads returns the loads, lowest first: real clients are few and slow.
 func (b *bench) loads() []workload {
 	loads := []workload{{fmt.Sprintf("%d requests per second", fixedRate), 64, fixedRate}}
 	for i, n := range b.connections {
@@ -37,8 +38,8 @@ func (w workload) load(b *bench) load {
 	return load{request: get(smallResponse), connections: w.connections, rate: w.rate, warmup: b.duration / 4, duration: b.duration}
 }
 
-// addWork starts a proxy once, and adds what it takes for a request at each load: its CPU
-// time, and what the kernel counts, which noise does not touch.
+// addWork starts a proxy once and adds its cost per request at each load: its CPU time, and
+// the kernel's counts, which noise does not affect.
 func (b *bench) addWork(ctx context.Context, s *section, l launch, loads []workload) error {
 	p, err := b.startProxy(ctx, l)
 	if err != nil {
@@ -63,7 +64,7 @@ func (b *bench) addWork(ctx context.Context, s *section, l launch, loads []workl
 	return nil
 }
 
-// addCounts adds what perf counts. It is a load apart, since counting costs CPU time.
+// addCounts adds perf's counts. It uses a separate load, since counting costs CPU time.
 func (b *bench) addCounts(ctx context.Context, s *section, p *process, name string, w workload, l load) error {
 	if len(b.counters) == 0 {
 		return nil
