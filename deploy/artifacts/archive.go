@@ -15,14 +15,14 @@ import (
 	"time"
 )
 
-// member is one file of an archive or a layer.
+// member is a file in an archive or an image layer.
 type member struct {
 	name    string
 	mode    int64
 	content []byte
 }
 
-// archived are patterns of the files that come with the binary.
+// archived are patterns of the files that are packed with the binary.
 var archived = []string{"LICENSE", "README.md", "CHANGELOG.md", "docs/*", "deploy/systemd/*", "deploy/launchd/*"}
 
 func (r *release) buildArchives(context.Context) error {
@@ -70,7 +70,7 @@ func (r *release) archiveMembers() ([]member, error) {
 	return members, nil
 }
 
-// filesLike reads the files under root that match a pattern, without directories.
+// filesLike reads the files under root that match a pattern. It skips directories.
 func filesLike(root, pattern string) ([]member, error) {
 	paths, err := filepath.Glob(filepath.Join(root, pattern))
 	if err != nil {
@@ -101,7 +101,7 @@ func filesLike(root, pattern string) ([]member, error) {
 	return members, nil
 }
 
-// packTar makes a .tar.gz that depends only on its arguments.
+// packTar returns a .tar.gz. The same arguments give the same bytes.
 func packTar(members []member, at time.Time) ([]byte, error) {
 	var b bytes.Buffer
 	z := gzip.NewWriter(&b)
@@ -151,7 +151,7 @@ func packZip(members []member, at time.Time) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// withDirectories adds the directories that files are in, as COPY in a Dockerfile does.
+// withDirectories adds the files' parent directories, as COPY in a Dockerfile does.
 func withDirectories(members []member) []member {
 	var all []member
 	seen := map[string]bool{".": true}

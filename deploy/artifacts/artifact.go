@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// artifact is an OCI manifest of something that is no image, such as a chart or a
+// artifact is an OCI manifest of something other than an image, such as a chart or a
 // signature.
 type artifact struct {
 	manifest, config []byte
@@ -19,9 +19,9 @@ type artifact struct {
 	digest           v1.Hash // the layer's
 }
 
-// content is what an artifact is made of.
+// content is the content of an artifact.
 type content struct {
-	artifactType string // empty: the config's type says it
+	artifactType string // empty means the config's type
 	configType   types.MediaType
 	config       []byte
 	layerType    types.MediaType

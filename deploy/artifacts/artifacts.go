@@ -1,6 +1,6 @@
-// Package artifacts builds the files, the container image and the chart of a release,
-// signs them, and verifies what was downloaded. The same commit, version and Go give the
-// same bytes in any directory; only signatures differ.
+// Package artifacts builds the files, the container image and the chart of a release, signs
+// them, and verifies downloads. The same commit, version and Go give the same bytes in any
+// directory; only signatures differ.
 package artifacts
 
 import (
@@ -23,53 +23,56 @@ const (
 	maintainer  = "The Mimecast Proxy authors"
 )
 
-// Options is what a release is made of, and where it goes.
+// Options says what to build a release from and where to put it.
 type Options struct {
 	// Source is the root of a checkout without changes.
 	Source string
-	// Dist is where the release is written. It is emptied first.
+	// Dist is the directory for the release. Build empties it first, and fails if it
+	// contains anything but an earlier release.
 	Dist string
 	// Version is without a leading v; empty means the tag of the checked-out commit.
 	Version string
 	// Targets are the binaries to build.
 	Targets []Target
-	// Registry is the prefix of the image and of charts/, such as ghcr.io/OWNER; empty:
+	// Registry is the prefix of the image and of charts/, such as ghcr.io/OWNER. If empty,
 	// nothing is pushed.
 	Registry string
-	// DownloadURL is the directory where the archives will be, for Homebrew and winget.
+	// DownloadURL is the URL of the directory with the archives, for Homebrew and winget.
+	// If empty, neither gets a manifest.
 	DownloadURL string
-	// SourceURL and Builder are what the provenance names: the repository and who builds.
+	// SourceURL and Builder are the repository and the builder that the provenance names.
 	SourceURL, Builder string
-	// Signer signs; nil: nothing is signed.
+	// Signer signs the release. If nil, nothing is signed.
 	Signer Signer
-	// PackageKey signs the APT and RPM repositories; nil: there are none, because package
-	// managers reject unsigned ones.
+	// PackageKey signs the APT and RPM repositories. If nil, they are not built, because
+	// package managers reject unsigned ones.
 	PackageKey *openpgp.Entity
-	// CARoots and CALicense are the files of Debian's package ca-certificates that the
-	// image contains.
+	// CARoots and CALicense are the paths of the files that the image takes from Debian's
+	// package ca-certificates.
 	CARoots, CALicense string
 	// Log gets one line for each step.
 	Log io.Writer
 }
 
-// release is one run.
+// release is one run of Build.
 type release struct {
 	Options
 	commit
-	work     string // for what is not part of the release
+	work     string // for files that are not part of the release
 	image    pinned
 	binaries []binary
 	packages []packageFile
 	oci      []published
 }
 
-// Build builds the release, and pushes image and chart if a registry is named.
+// Build builds the release and, if Registry is set, pushes the image and the chart. If a
+// step fails, it returns that step's error.
 func Build(ctx context.Context, o Options) error {
 	work, err := os.MkdirTemp("", "release")
 	if err != nil {
 		return err
 	}
-	defer func() { _ = os.RemoveAll(work) }() // the system clears it up some day
+	defer func() { _ = os.RemoveAll(work) }() // the system cleans its temporary directory eventually
 	r := &release{Options: o, work: work}
 	for _, step := range []struct {
 		name string
@@ -106,7 +109,7 @@ func (r *release) write(name string, content []byte) error {
 	return os.WriteFile(path, content, 0o644)
 }
 
-// files are the names of what can be downloaded alone, sorted.
+// files returns the names of the files that can be downloaded individually, sorted.
 func (r *release) files() ([]string, error) {
 	entries, err := os.ReadDir(r.Dist)
 	if err != nil {
@@ -145,7 +148,7 @@ func fileDigest(path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer func() { _ = f.Close() }() // it was only read
+	defer func() { _ = f.Close() }() // it was opened only for reading
 	h := sha256.New()
 	if _, err := io.Copy(h, f); err != nil {
 		return "", err

@@ -14,7 +14,7 @@ import (
 // built with.
 const fipsModule = "v1.0.0"
 
-// cycloneDX writes the bills of materials, as in the Dockerfile.
+// cycloneDX is the command that writes the SBOMs, as in the Dockerfile.
 const cycloneDX = "github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0"
 
 // Target is a platform, with or without FIPS 140-3 mode.
@@ -23,7 +23,7 @@ type Target struct {
 	FIPS     bool
 }
 
-// ParseTarget reads linux/amd64 or linux/amd64/fips.
+// ParseTarget parses OS/ARCH or OS/ARCH/fips, such as linux/amd64. Other forms are errors.
 func ParseTarget(text string) (Target, error) {
 	parts := strings.Split(text, "/")
 	if len(parts) == 3 && parts[2] == "fips" || len(parts) == 2 {
@@ -37,7 +37,7 @@ func ParseTarget(text string) (Target, error) {
 
 var systems = []string{"linux", "windows", "darwin"}
 
-// name is the program's, or its FIPS variant's.
+// name returns the name of the program or of its FIPS variant.
 func (t Target) name() string {
 	if t.FIPS {
 		return program + "-fips"
@@ -52,18 +52,18 @@ func (t Target) executable() string {
 	return program
 }
 
-// binary is a built program and its bill of materials.
+// binary is a built program and its SBOM.
 type binary struct {
 	Target
 	path, sbom string
 }
 
-// label is how the files of a binary begin.
+// label returns the prefix of the names of a target's files.
 func (r *release) label(t Target) string {
 	return fmt.Sprintf("%s_%s_%s_%s", t.name(), r.Version, t.OS, t.Arch)
 }
 
-// prepare makes what all archives and packages contain.
+// prepare makes the files that all archives and packages contain.
 func (r *release) prepare(ctx context.Context) error {
 	for file, linked := range map[string][]string{r.made(notices): systems, r.made("image", notices): {"linux"}} {
 		if _, err := r.run(ctx, nil, "go", append([]string{"run", "./deploy/licenses", file}, linked...)...); err != nil {
@@ -98,13 +98,13 @@ var completions = []struct{ shell, file, installed string }{
 	{"powershell", "mimecast-proxy.ps1", ""},
 }
 
-// made is the path of what prepare made.
+// made returns the path of a file that prepare made.
 func (r *release) made(elements ...string) string {
 	return filepath.Join(append([]string{r.work, "made"}, elements...)...)
 }
 
-// compile builds as the Dockerfile does, so that archives, packages and image contain the
-// same binary.
+// compile builds with the Dockerfile's settings, so that archives, packages and image
+// contain the same binary.
 func (r *release) compile(ctx context.Context, t Target, path string) error {
 	environ := []string{"CGO_ENABLED=0", "GOOS=" + t.OS, "GOARCH=" + t.Arch, "GOAMD64=v1", "GOARM64=v8.0", "GOFIPS140=off"}
 	if t.FIPS {

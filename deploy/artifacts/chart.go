@@ -16,13 +16,13 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// The media types by which Helm knows charts.
+// The media types of Helm charts in OCI registries.
 const (
 	chartConfig types.MediaType = "application/vnd.cncf.helm.config.v1+json"
 	chartLayer  types.MediaType = "application/vnd.cncf.helm.chart.content.v1.tar+gzip"
 )
 
-// buildChart makes the chart and the manifests of the gateway. Both name the image by its
+// buildChart makes the chart and the gateway's manifests. Both name the image by its
 // digest.
 func (r *release) buildChart(context.Context) error {
 	if r.image.repository == "" {
@@ -73,14 +73,14 @@ func (r *release) buildChart(context.Context) error {
 	return r.write(program+"-"+r.Version+".tgz", archive)
 }
 
-// replacement is a line of the chart that a release sets.
+// replacement is a line of the chart that a release replaces.
 type replacement struct {
 	line *regexp.Regexp
 	text string
 }
 
-// releasedChartFile sets the version and the image, and leaves all else as it is, comments
-// too.
+// releasedChartFile sets the version and the image. It keeps everything else, including
+// comments.
 func (r *release) releasedChartFile(name string, data []byte) ([]byte, error) {
 	var set []replacement
 	switch name {
@@ -106,7 +106,7 @@ func (r *release) releasedChartFile(name string, data []byte) ([]byte, error) {
 	return data, nil
 }
 
-// writeManifests renders k8s/gateway, and writes a kustomize component that names the
+// writeManifests renders k8s/gateway. It also writes a kustomize component that sets the
 // image for all other shapes.
 func (r *release) writeManifests() error {
 	resources, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), filepath.Join(r.Source, "k8s/gateway"))

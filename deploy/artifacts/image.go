@@ -18,7 +18,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// pinned is a repository and a digest in it.
+// pinned is a repository and the digest of an image in it.
 type pinned struct {
 	repository string
 	digest     v1.Hash
@@ -26,8 +26,7 @@ type pinned struct {
 
 func (p pinned) String() string { return p.repository + "@" + p.digest.String() }
 
-// published is an image index or a chart, in which repository it belongs, and what is
-// said about it.
+// published is an image index or a chart, its repository, and the statements about it.
 type published struct {
 	repository string
 	tag        string
@@ -42,7 +41,7 @@ type object interface {
 	partial.WithRawManifest
 }
 
-// buildImages makes an index of all platforms, and one for the FIPS variant.
+// buildImages makes an index of all platforms, and another for the FIPS variant.
 func (r *release) buildImages(context.Context) error {
 	for _, fips := range []bool{false, true} {
 		index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
@@ -93,13 +92,14 @@ func (r *release) addPublished(p published, variant bool) error {
 	return nil
 }
 
-// repository is where an image or chart belongs; without a registry, the name alone.
+// repository returns the repository of an image or a chart. Without a registry, it is the
+// name alone.
 func (r *release) repository(name string) string {
 	return strings.TrimPrefix(strings.TrimSuffix(r.Registry, "/")+"/"+name, "/")
 }
 
-// buildImage makes what the Dockerfile describes: one layer for each COPY, and its
-// settings.
+// buildImage makes the image that the Dockerfile describes: one layer for each COPY, and
+// its settings.
 func (r *release) buildImage(b binary) (v1.Image, error) {
 	layers, err := r.imageFiles(b)
 	if err != nil {
@@ -180,7 +180,7 @@ func newLayer(members []member, at time.Time) (v1.Layer, error) {
 	return tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b.Bytes())), nil }, tarball.WithMediaType(types.OCILayer))
 }
 
-// describe returns the descriptor that a referrer names its subject by.
+// describe returns the descriptor that a referrer uses for its subject.
 func describe(o partial.Describable) (v1.Descriptor, error) {
 	d, err := partial.Descriptor(o)
 	if err != nil {

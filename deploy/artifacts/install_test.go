@@ -71,7 +71,7 @@ func TestArchivesBringTheLicensesAndTheDocuments(t *testing.T) {
 	}
 }
 
-// unpacked is the program in an archive.
+// unpacked extracts the program from an archive and returns its path.
 func (b *built) unpacked(t *testing.T, name string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), program)
@@ -170,7 +170,7 @@ func TestPackageHasItsFilesWithTheirModes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// The size and the time are between owner and name.
+		// The size and the time are between the owner and the name.
 		var lines []string
 		for line := range strings.Lines(string(out)) {
 			if fields := strings.Fields(line); len(fields) == 6 && strings.Contains(fields[1], "/") {
@@ -186,7 +186,7 @@ func TestPackageHasItsFilesWithTheirModes(t *testing.T) {
 	}
 }
 
-// apt runs apt-get with its state in a directory of the test.
+// apt runs apt-get with its state in a temporary directory.
 func apt(t *testing.T, dir string, args ...string) (string, error) {
 	t.Helper()
 	if _, err := exec.LookPath("apt-get"); err != nil {

@@ -11,8 +11,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// writeInstallers writes the Homebrew formula and the winget manifest, if there are
-// archives for them and it is known where they will be.
+// writeInstallers writes the Homebrew formula and the winget manifests, if their archives
+// were built and DownloadURL is set.
 func (r *release) writeInstallers(context.Context) error {
 	if r.DownloadURL == "" {
 		fmt.Fprintln(r.Log, "skipped, because no -download-url is set")
@@ -24,7 +24,7 @@ func (r *release) writeInstallers(context.Context) error {
 	return r.writeWinget()
 }
 
-// archiveOf returns an archive's URL and digest; empty if it was not built.
+// archiveOf returns an archive's URL and digest, or empty strings if it was not built.
 func (r *release) archiveOf(system, arch, extension string) (url, digest string, err error) {
 	name := r.label(Target{OS: system, Arch: arch}) + extension
 	digest, err = fileDigest(filepath.Join(r.Dist, name))
@@ -69,7 +69,7 @@ end
 	return r.write(program+".rb", []byte(b.String()))
 }
 
-// wingetID is the package's name for winget.
+// wingetID is winget's identifier for the package.
 const wingetID = "MimecastProxy.MimecastProxy"
 
 // manifest has the fields of winget's schema 1.6.0 that a portable program in an archive

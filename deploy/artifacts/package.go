@@ -12,7 +12,7 @@ import (
 	_ "github.com/goreleaser/nfpm/v2/rpm" // registers the format
 )
 
-// packageFile is a built package and what it was built from.
+// packageFile is a built package and its metadata.
 type packageFile struct {
 	name, format string
 	info         *nfpm.Info
@@ -57,11 +57,11 @@ func (r *release) packageInfo(b binary) *nfpm.Info {
 		Overridables: nfpm.Overridables{
 			Recommends: []string{"ca-certificates"},
 			Contents:   r.packageContents(b),
-			RPM:        nfpm.RPM{BuildHost: "localhost"}, // and not the name of the machine
+			RPM:        nfpm.RPM{BuildHost: "localhost"}, // not the build machine's name
 		},
 	}
 	if b.FIPS {
-		// Both install the same files.
+		// Both packages install the same files.
 		info.Conflicts, info.Replaces, info.Provides = []string{program}, []string{program}, []string{program}
 		info.Description += ", in FIPS 140-3 mode"
 	}

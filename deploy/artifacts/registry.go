@@ -20,7 +20,7 @@ const (
 	bundleExtension string          = ".sigstore.json"
 )
 
-// sign signs what is said about an image or a chart.
+// sign signs the statements about an image or a chart.
 func (p *published) sign(ctx context.Context, signer Signer, predicate *structpb.Struct) error {
 	if err := p.addStatements(predicate); err != nil {
 		return err
@@ -35,8 +35,8 @@ func (p *published) sign(ctx context.Context, signer Signer, predicate *structpb
 	return nil
 }
 
-// referrer is the bundle as cosign attaches it: an OCI artifact with the image as its
-// subject.
+// referrer returns the bundle as cosign attaches it: an OCI artifact whose subject is the
+// image.
 func (s signedStatement) referrer() (v1.Image, error) {
 	return newArtifact(content{
 		artifactType: string(bundleType),
@@ -49,8 +49,8 @@ func (s signedStatement) referrer() (v1.Image, error) {
 	})
 }
 
-// writeLayout writes image, chart and signatures into an OCI layout, which tools such as
-// skopeo copy into a registry.
+// writeLayout writes image, chart and signatures as an OCI layout, which tools such as
+// skopeo copy to a registry.
 func (r *release) writeLayout(context.Context) error {
 	path, err := layout.Write(filepath.Join(r.Dist, "oci"), empty.Index)
 	if err != nil {
@@ -81,8 +81,8 @@ func appendObject(path layout.Path, o object, options ...layout.Option) error {
 	return path.AppendImage(o.(v1.Image), options...)
 }
 
-// push pushes what was built, if a registry is named. The tag is last: it never names
-// something without signatures.
+// push pushes the artifacts if Registry is set. It pushes the tag last, so that a tag never
+// names unsigned content.
 func (r *release) push(ctx context.Context) error {
 	if r.Registry == "" {
 		fmt.Fprintln(r.Log, "skipped, because no -registry is set")
@@ -139,7 +139,7 @@ func (p published) push(ctx context.Context) error {
 	return remote.Tag(byDigest.Context().Tag(p.tag), pushed, options...)
 }
 
-// registryOptions uses the credentials of docker login.
+// registryOptions uses docker login's credentials.
 func registryOptions(ctx context.Context) []remote.Option {
 	return []remote.Option{remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain)}
 }

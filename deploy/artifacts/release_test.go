@@ -27,25 +27,25 @@ const (
 	source  = "https://example.com/mimecast-proxy"
 )
 
-// built is a release of the last commit, built twice: in one directory without
-// signatures, then in another with them.
+// built is a release of the last commit, built twice: unsigned in one directory, signed in
+// another.
 type built struct {
 	unsigned, signed string // the two dist directories
-	source           string // of the signed one
+	source           string // of the signed build
 	registry         string
 	host             *host
 	revision         string
-	public           []byte // the key that signed
+	public           []byte // verifies the signatures
 	packageKey       *openpgp.Entity
-	errUnsigned      error // what verification said before there were signatures
+	errUnsigned      error // the verification error before there were signatures
 	err              error
 }
 
-// host is a registry whose blobs can be altered.
+// host is a registry that can serve altered blobs.
 type host struct {
 	http.Handler
 	mu    sync.Mutex
-	alter string // the digest of a blob that is served with another content
+	alter string // the digest of the blob to alter
 }
 
 func (h *host) ServeHTTP(w http.ResponseWriter, req *http.Request) {
@@ -123,7 +123,7 @@ func (b *built) options() (Options, error) {
 	if b.packageKey, err = openpgp.NewEntity("Releases", "", "releases@example.com", nil); err != nil {
 		return Options{}, err
 	}
-	// What the image takes from Debian is not there on every machine.
+	// Not every machine has the files that the image takes from Debian.
 	roots, license := scratch+"/roots.pem", scratch+"/copyright"
 	for _, file := range []string{roots, license} {
 		if err := os.WriteFile(file, []byte(file[len(scratch):]), 0o600); err != nil {
@@ -173,8 +173,8 @@ func TestReleaseIsTheSameInAnotherDirectory(t *testing.T) {
 		}
 		return nil
 	})
-	// 4 archives and bills, 2 debs and rpms, 2 manifests, chart, formula, 3 of winget, sums,
-	// and the layout.
+	// 4 archives and SBOMs, 2 debs and RPMs, 2 manifests, the chart, the formula, 3 winget
+	// files, the checksums and the layout.
 	if err != nil || compared < 25 {
 		t.Errorf("%v, %d files", err, compared)
 	}

@@ -11,8 +11,8 @@ import (
 
 const rpmRoot = "repositories/rpm/"
 
-// The parts of an RPM repository's metadata that dnf needs. Names and order are those of
-// createrepo.
+// The parts of an RPM repository's metadata that dnf needs. Names and order are
+// createrepo's.
 type (
 	primary struct {
 		XMLName  xml.Name     `xml:"http://linux.duke.edu/metadata/common metadata"`
@@ -107,8 +107,8 @@ type (
 	}
 )
 
-// buildRPM makes an RPM repository. Its signed list names the digest of each index, and an
-// index the digest of each package, so that packages need no signature of their own.
+// buildRPM makes an RPM repository. Its signed list has the digest of each index, and each
+// index has its packages' digests. So packages need no signatures.
 func (r *release) buildRPM() error {
 	first := primary{RPM: "http://linux.duke.edu/metadata/rpm"}
 	lists := filelists{}
@@ -211,7 +211,7 @@ func (r *release) describeRPM(name string, content []byte) (one rpmPackage, list
 	list = fileList{ID: one.Checksum.Sum, Name: id.Name, Arch: id.Arch, Version: version}
 	for _, f := range files {
 		list.Files = append(list.Files, f.Name())
-		// Packages may require these by their path.
+		// Packages may require these files by path.
 		if strings.HasPrefix(f.Name(), "/etc/") || strings.Contains(f.Name(), "bin/") {
 			one.Files = append(one.Files, f.Name())
 		}
@@ -219,18 +219,19 @@ func (r *release) describeRPM(name string, content []byte) (one rpmPackage, list
 	return one, list, nil
 }
 
-// Tags that the library has no names for.
+// RPM tags that the library does not name.
 const (
 	recommendName    = 5046
 	recommendVersion = 5047
 	recommendFlags   = 5048
 )
 
-// relations reads what a package provides, requires and so on; nil if nothing.
+// relations returns a package's entries of one kind, such as provides or requires, or nil
+// if it has none.
 func relations(header *rpmutils.RpmHeader, names, flags, versions int) *rpmRelation {
 	name, err := header.GetStrings(names)
 	if err != nil || len(name) == 0 {
-		return nil // a header has only the tags that it needs
+		return nil // a header omits empty tags
 	}
 	flag, err := header.GetUint32s(flags)
 	if err != nil {
@@ -243,7 +244,7 @@ func relations(header *rpmutils.RpmHeader, names, flags, versions int) *rpmRelat
 	relation := &rpmRelation{}
 	for i := range name {
 		if strings.HasPrefix(name[i], "rpmlib(") {
-			continue // of rpm itself
+			continue // a requirement on rpm itself
 		}
 		entry := rpmEntry{Name: name[i], Flags: comparison(flag[i])}
 		if entry.Flags != "" {
@@ -264,7 +265,7 @@ func comparison(flag uint32) string {
 	}[flag&(rpmutils.RPMSENSE_LESS|rpmutils.RPMSENSE_GREATER|rpmutils.RPMSENSE_EQUAL)]
 }
 
-// splitVersion reads EPOCH:VERSION-RELEASE.
+// splitVersion splits EPOCH:VERSION-RELEASE. The epoch defaults to 0.
 func splitVersion(text string) (epoch, version, release string) {
 	epoch = "0"
 	if before, after, ok := strings.Cut(text, ":"); ok {

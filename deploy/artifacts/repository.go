@@ -20,7 +20,7 @@ import (
 	"github.com/blakesmith/ar"
 )
 
-// ReadPackageKey reads an armored OpenPGP private key.
+// ReadPackageKey reads an armored OpenPGP private key and decrypts it with password.
 func ReadPackageKey(text, password []byte) (*openpgp.Entity, error) {
 	keys, err := openpgp.ReadArmoredKeyRing(bytes.NewReader(text))
 	if err != nil {
@@ -37,7 +37,7 @@ func ReadPackageKey(text, password []byte) (*openpgp.Entity, error) {
 	return keys[0], nil
 }
 
-// buildRepositories makes directories that a web server can offer to apt and dnf.
+// buildRepositories makes directories that a web server can serve to apt and dnf.
 func (r *release) buildRepositories(context.Context) error {
 	if r.PackageKey == nil {
 		fmt.Fprintln(r.Log, "skipped, because no -package-key is set")
@@ -71,14 +71,14 @@ func armored(kind string, write func(io.Writer) error) ([]byte, error) {
 	return append(b.Bytes(), '\n'), nil
 }
 
-// detached signs a file of a repository.
+// detached returns a detached signature of a repository file.
 func (r *release) detached(text []byte) ([]byte, error) {
 	return armored(openpgp.SignatureType, func(w io.Writer) error {
 		return openpgp.DetachSign(w, r.PackageKey, bytes.NewReader(text), &packet.Config{})
 	})
 }
 
-// copyPackage puts a package into a repository and returns its content.
+// copyPackage copies a package into a repository and returns its content.
 func (r *release) copyPackage(name, directory string) ([]byte, error) {
 	content, err := os.ReadFile(filepath.Join(r.Dist, name))
 	if err != nil {
@@ -94,7 +94,7 @@ const (
 )
 
 func (r *release) buildAPT() error {
-	indexes := map[string]*strings.Builder{"amd64": {}, "arm64": {}} // an architecture without packages has an empty one
+	indexes := map[string]*strings.Builder{"amd64": {}, "arm64": {}} // an architecture without packages gets an empty index
 	for _, p := range r.packages {
 		if p.format != "deb" {
 			continue
@@ -127,7 +127,7 @@ func (r *release) buildAPT() error {
 	return r.writeRelease(list.String())
 }
 
-// writeRelease writes the signed list of an APT repository's indexes.
+// writeRelease writes and signs the list of an APT repository's indexes.
 func (r *release) writeRelease(list string) error {
 	text := []byte(fmt.Sprintf("Origin: %s\nLabel: %s\nSuite: stable\nCodename: stable\nDate: %s\nArchitectures: amd64 arm64\nComponents: main\nDescription: %s\nSHA256:\n%s",
 		maintainer, program, r.time.Format(time.RFC1123), description, list))
@@ -155,7 +155,7 @@ func (r *release) writeRelease(list string) error {
 	return r.write(aptDist+"InRelease", append(signed.Bytes(), '\n'))
 }
 
-// readControl returns the control file in a Debian package.
+// readControl returns the control file of a Debian package.
 func readControl(deb []byte) (string, error) {
 	for members := ar.NewReader(bytes.NewReader(deb)); ; {
 		header, err := members.Next()

@@ -22,25 +22,25 @@ import (
 
 // Signer signs in-toto statements.
 type Signer interface {
-	// Sign returns a Sigstore bundle, version 0.3, with the statement in it.
+	// Sign returns a Sigstore bundle, version 0.3, that contains the statement.
 	Sign(ctx context.Context, statement []byte) (bundle []byte, err error)
 }
 
 const inToto = "application/vnd.in-toto+json"
 
-// signedStatement is a statement and its bundle.
+// signedStatement is a statement and its Sigstore bundle.
 type signedStatement struct {
 	statement
 	bundle []byte
 }
 
-// key is an ECDSA key on P-256, as cosign generate-key-pair makes one.
+// key is an ECDSA P-256 key, such as those that cosign generate-key-pair makes.
 type key struct {
 	private *ecdsa.PrivateKey
 	hint    string
 }
 
-// NewKeySigner reads a private key: cosign's encrypted format or plain PKCS #8, in PEM.
+// NewKeySigner reads a private key in PEM: cosign's encrypted format or plain PKCS #8.
 func NewKeySigner(pem, password []byte) (Signer, error) {
 	private, err := cryptoutils.UnmarshalPEMToPrivateKey(pem, cryptoutils.StaticPasswordFunc(password))
 	if err != nil {
@@ -101,12 +101,12 @@ func (k key) SignData(_ context.Context, data []byte) (signature, digest []byte,
 	return signature, sum[:], err
 }
 
-// keyless signs with a key that lives for one signature. Sigstore's public instance
-// certifies it for the identity in a token, and records it in its log.
+// keyless signs with a key that it uses once. Sigstore's public instance certifies the key
+// for a token's identity, and records it in its log.
 type keyless struct{ tokenURL, tokenCredential string }
 
-// NewKeylessSigner signs as the GitHub workflow that runs. The arguments are what GitHub
-// gives it in ACTIONS_ID_TOKEN_REQUEST_URL and ACTIONS_ID_TOKEN_REQUEST_TOKEN.
+// NewKeylessSigner signs as the running GitHub workflow. GitHub passes the arguments in
+// ACTIONS_ID_TOKEN_REQUEST_URL and ACTIONS_ID_TOKEN_REQUEST_TOKEN. Both are required.
 func NewKeylessSigner(tokenURL, tokenCredential string) (Signer, error) {
 	if tokenURL == "" || tokenCredential == "" {
 		return nil, errors.New("no identity to sign with; set -key, or run in a GitHub workflow with id-token: write")
@@ -158,7 +158,7 @@ func (k keyless) token(ctx context.Context) (string, error) {
 	return reply.Value, err
 }
 
-// sign signs all statements.
+// sign signs all statements, or skips them if Signer is nil.
 func (r *release) sign(ctx context.Context) error {
 	if r.Signer == nil {
 		fmt.Fprintln(r.Log, "skipped, because neither -key nor -keyless is set")

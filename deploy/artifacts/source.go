@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// commit is what a release is built from.
+// commit describes the source and the Go of a release.
 type commit struct {
 	revision  string
 	time      time.Time
@@ -21,7 +21,7 @@ type commit struct {
 	goFlags   string
 }
 
-// semantic is a version as Helm, Debian and RPM all take it.
+// semantic matches versions that Helm, Debian and RPM all accept.
 var semantic = regexp.MustCompile(`^[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.]+)?$`)
 
 func (r *release) readSource(ctx context.Context) (err error) {
@@ -68,7 +68,7 @@ func (r *release) readSource(ctx context.Context) (err error) {
 	return r.emptyDist()
 }
 
-// emptyDist removes an earlier release, and nothing else.
+// emptyDist removes an earlier release from Dist. It fails if Dist has other content.
 func (r *release) emptyDist() error {
 	entries, err := os.ReadDir(r.Dist)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -83,7 +83,7 @@ func (r *release) emptyDist() error {
 	return os.MkdirAll(r.Dist, 0o755)
 }
 
-// run runs a command in the source's root and returns what it printed.
+// run runs a command in the source's root and returns its output.
 func (r *release) run(ctx context.Context, environ []string, name string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir = r.Source

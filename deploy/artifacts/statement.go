@@ -15,15 +15,15 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
-// What statements are about. The first is what cosign sign writes.
+// Predicate types. cosign sign writes the first one.
 const (
 	predicateSignature  = "https://sigstore.dev/cosign/sign/v1"
 	predicateProvenance = "https://slsa.dev/provenance/v1"
 	predicateSBOM       = "https://cyclonedx.org/bom"
 )
 
-// statement is an in-toto statement, and the image or chart it is attached to; none for
-// files.
+// statement is an in-toto statement and the image or chart to attach it to. Statements
+// about files are not attached.
 type statement struct {
 	text      []byte
 	predicate string
@@ -39,7 +39,7 @@ func newStatement(predicateType string, predicate *structpb.Struct, subject *v1.
 	return statement{text, predicateType, subject}, err
 }
 
-// stableJSON is JSON without the spaces that protojson adds at random.
+// stableJSON removes the random spaces from protojson's output.
 func stableJSON(m proto.Message) ([]byte, error) {
 	text, err := protojson.Marshal(m)
 	if err != nil {
@@ -50,7 +50,7 @@ func stableJSON(m proto.Message) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// sbomStatement says that an image contains what a file lists.
+// sbomStatement returns a statement with an image's SBOM.
 func sbomStatement(file string, image v1.Image) (statement, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -71,7 +71,7 @@ func resource(name, digest string) *intoto.ResourceDescriptor {
 	return &intoto.ResourceDescriptor{Name: name, Digest: map[string]string{"sha256": digest}}
 }
 
-// provenance says which revision was built, by whom, with which Go and which settings.
+// provenance returns the revision, builder, Go version and settings of the build.
 func (r *release) provenance() (*structpb.Struct, error) {
 	targets := make([]any, len(r.Targets))
 	for i, t := range r.Targets {
@@ -106,7 +106,7 @@ func (r *release) provenance() (*structpb.Struct, error) {
 	return predicate, protojson.Unmarshal(text, predicate)
 }
 
-// fileStatement is the provenance of all files.
+// fileStatement returns the provenance of all files.
 func (r *release) fileStatement(predicate *structpb.Struct) (statement, error) {
 	names, err := r.files()
 	if err != nil {
@@ -123,7 +123,7 @@ func (r *release) fileStatement(predicate *structpb.Struct) (statement, error) {
 	return newStatement(predicateProvenance, predicate, nil, subjects...)
 }
 
-// addStatements adds to an image or chart that it is signed, and its provenance.
+// addStatements adds a signature statement and the provenance to an image or a chart.
 func (p *published) addStatements(predicate *structpb.Struct) error {
 	subject, err := describe(p.object)
 	if err != nil {
@@ -142,7 +142,7 @@ func (p *published) addStatements(predicate *structpb.Struct) error {
 	return nil
 }
 
-// origin is what a provenance says.
+// origin is the content of a provenance.
 type origin struct{ source, revision, builder string }
 
 func readProvenance(predicate *structpb.Struct) (origin, error) {
@@ -151,7 +151,7 @@ func readProvenance(predicate *structpb.Struct) (origin, error) {
 		return origin{}, err
 	}
 	p := &provenance.Provenance{}
-	// Others may add fields.
+	// Other builders may add fields.
 	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(text, p); err != nil {
 		return origin{}, err
 	}

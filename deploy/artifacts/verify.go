@@ -25,17 +25,18 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
-// Verifier checks what was downloaded against whom the user trusts.
+// Verifier verifies downloads against a trusted key or identity. Create it with TrustKey or
+// TrustIdentity.
 type Verifier struct {
 	verifier *verify.Verifier
 	identity verify.PolicyOption
-	// Revision and Builder are what the provenance must name; empty: anything.
+	// Revision and Builder must match the provenance. An empty value matches anything.
 	Revision, Builder string
-	// Out gets what was verified.
+	// Out receives a line for everything that was verified.
 	Out io.Writer
 }
 
-// TrustKey trusts the owner of a public key, in PEM.
+// TrustKey returns a Verifier that trusts signatures by a public key, in PEM.
 func TrustKey(pem []byte) (*Verifier, error) {
 	public, err := cryptoutils.UnmarshalPEMToPublicKey(pem)
 	if err != nil {
@@ -52,7 +53,8 @@ func TrustKey(pem []byte) (*Verifier, error) {
 	return &Verifier{verifier: verifier, identity: verify.WithKey()}, err
 }
 
-// TrustIdentity trusts a workflow, as certified by the authorities in trusted.
+// TrustIdentity returns a Verifier that trusts a workflow's identity, certified by an
+// authority in trusted.
 func TrustIdentity(trusted root.TrustedMaterial, identity, issuer string) (*Verifier, error) {
 	verifier, err := verify.NewVerifier(trusted, verify.WithSignedCertificateTimestamps(1), verify.WithTransparencyLog(1), verify.WithObserverTimestamps(1))
 	if err != nil {
@@ -62,10 +64,10 @@ func TrustIdentity(trusted root.TrustedMaterial, identity, issuer string) (*Veri
 	return &Verifier{verifier: verifier, identity: verify.WithCertificateIdentity(who)}, err
 }
 
-// errOther is the error for a bundle that is about something else.
+// errOther is the error for a bundle that does not verify.
 var errOther = errors.New("signed for another file, or by another key")
 
-// statement returns what a bundle says, if it is trusted and about the digest.
+// statement returns a bundle's statement if the bundle is trusted and is about the digest.
 func (v *Verifier) statement(text []byte, digest string) (*intoto.Statement, error) {
 	b := &bundle.Bundle{}
 	if err := b.UnmarshalJSON(text); err != nil {
@@ -85,8 +87,8 @@ func (v *Verifier) statement(text []byte, digest string) (*intoto.Statement, err
 	return result.Statement, nil
 }
 
-// File verifies a downloaded file. bundles are the files with signatures; none means those
-// in the file's directory.
+// File verifies a downloaded file against the bundles. Without bundles, it uses all of
+// those in the file's directory.
 func (v *Verifier) File(path string, bundles ...string) error {
 	digest, err := fileDigest(path)
 	if err != nil {
@@ -129,7 +131,8 @@ func (v *Verifier) reportFile(path, digest string, said *intoto.Statement) error
 	return nil
 }
 
-// checkProvenance compares the provenance with what is expected, and says it in words.
+// checkProvenance compares the provenance with the expected values and returns a
+// description of it.
 func (v *Verifier) checkProvenance(predicate *structpb.Struct) (string, error) {
 	p, err := readProvenance(predicate)
 	if err != nil {
@@ -145,7 +148,7 @@ func (v *Verifier) checkProvenance(predicate *structpb.Struct) (string, error) {
 }
 
 // Reference verifies an image or a chart in a registry: its signature, provenance and
-// content, and for an image the bill of materials of each platform.
+// content. For an image, it also verifies each platform's SBOM.
 func (v *Verifier) Reference(ctx context.Context, text string) error {
 	ref, err := name.ParseReference(strings.TrimPrefix(text, "oci://"), name.StrictValidation)
 	if err != nil {
@@ -192,7 +195,7 @@ func unsigned(digest name.Digest, what string) error {
 	return fmt.Errorf("%s has no trusted %s: do not use it, take the digest from the release", digest, what)
 }
 
-// complete explains that a registry does not give what the digest promises.
+// complete explains that the registry's content does not match the digest.
 func complete(digest name.Digest, err error) error {
 	if err != nil {
 		return fmt.Errorf("%s: the registry has other content, push the release again: %w", digest, err)
@@ -200,7 +203,7 @@ func complete(digest name.Digest, err error) error {
 	return nil
 }
 
-// platforms verifies the bill of materials of each image in an index.
+// platforms verifies the SBOM of each image in an index.
 func (v *Verifier) platforms(ctx context.Context, digest name.Digest, index v1.ImageIndex) error {
 	manifest, err := index.IndexManifest()
 	if err != nil {
@@ -221,7 +224,7 @@ func (v *Verifier) platforms(ctx context.Context, digest name.Digest, index v1.I
 	return nil
 }
 
-// statements are the predicates of all trusted statements about a digest, by their type.
+// statements returns the predicates of all trusted statements about a digest, by type.
 func (v *Verifier) statements(ctx context.Context, digest name.Digest) (map[string]*structpb.Struct, error) {
 	referrers, err := remote.Referrers(digest, registryOptions(ctx)...)
 	if err != nil {
@@ -238,9 +241,9 @@ func (v *Verifier) statements(ctx context.Context, digest name.Digest) (map[stri
 			return nil, err
 		}
 		if text == nil {
-			continue // someone else's, such as a scanner's report
+			continue // not ours, such as a scanner's report
 		}
-		// Anyone who can push can attach a bundle: those that are not trusted do not count.
+		// Anyone who can push can attach a bundle, so untrusted ones are ignored.
 		if s, err := v.statement(text, strings.TrimPrefix(digest.DigestStr(), "sha256:")); err == nil {
 			said[s.PredicateType] = s.Predicate
 		}
@@ -248,10 +251,10 @@ func (v *Verifier) statements(ctx context.Context, digest name.Digest) (map[stri
 	return said, nil
 }
 
-// maxBundle bounds what a registry can make the verifier read.
+// maxBundle limits the size of a bundle from a registry.
 const maxBundle = 16 << 20
 
-// readBundle returns the bundle in a referrer; nil if it has none.
+// readBundle returns a referrer's bundle, or nil if it has none.
 func readBundle(ctx context.Context, digest name.Digest) ([]byte, error) {
 	image, err := remote.Image(digest, registryOptions(ctx)...)
 	if err != nil {

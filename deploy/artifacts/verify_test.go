@@ -26,7 +26,7 @@ func (b *built) verifier(t *testing.T) (*Verifier, *bytes.Buffer) {
 	return v, out
 }
 
-// reference is an image or chart of the release, by digest.
+// reference returns the digest reference of a release's image or chart.
 func (b *built) reference(t *testing.T, repository, tag string) name.Digest {
 	t.Helper()
 	ref, err := name.NewTag(b.registry + "/" + repository + ":" + tag)
@@ -142,7 +142,7 @@ func TestAlteredImageAndChartAreRejected(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// Under the same name, but with another digest.
+		// The same name with another digest.
 		note := map[string]string{"altered": "yes"}
 		tag := ref.Context().Tag("altered")
 		if found.MediaType.IsIndex() {

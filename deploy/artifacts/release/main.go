@@ -1,5 +1,5 @@
-// Command release builds a release, signs it and pushes image and chart. Run it as
-// deploy/release; CONTRIBUTING.md explains it.
+// Command release builds a release, signs it, and pushes the image and the chart. Run it as
+// deploy/release; see CONTRIBUTING.md.
 package main
 
 import (
@@ -92,7 +92,7 @@ func signer(key, password string, keyless bool) (artifacts.Signer, error) {
 	return artifacts.NewKeySigner(pem, secret)
 }
 
-// readKey reads a key and its password, without the newline at its end.
+// readKey reads a key file and its password file, without the password's final newline.
 func readKey(key, password string) (text, secret []byte, err error) {
 	if text, err = os.ReadFile(key); err != nil || password == "" {
 		return text, nil, err

@@ -1,5 +1,5 @@
-// Command verify checks downloaded files, images and charts of a release. Run it as
-// deploy/verify; docs/releases.md explains it.
+// Command verify verifies the downloaded files, images and charts of a release. Run it as
+// deploy/verify; see docs/releases.md.
 package main
 
 import (
