@@ -20,7 +20,8 @@ import (
 	"github.com/blakesmith/ar"
 )
 
-// ReadPackageKey reads an armored OpenPGP private key and decrypts it with password.
+// ReadPackageKey reads an armored OpenPGP private key. It needs the password only if the key
+// is encrypted.
 func ReadPackageKey(text, password []byte) (*openpgp.Entity, error) {
 	keys, err := openpgp.ReadArmoredKeyRing(bytes.NewReader(text))
 	if err != nil {
