@@ -1,11 +1,11 @@
 //go:build cluster
 
-// Package cluster_test runs the manifests of k8s/ on a real Kubernetes. The script "test"
-// beside it builds one, runs the tests on it and removes it.
+// Package cluster_test runs the manifests of k8s/ on a real Kubernetes cluster. The script
+// "test" in this directory creates the cluster, runs the tests on it and removes it.
 //
-// Nothing of the manifests is changed but where Mimecast is: a simulator runs as the first
-// native sidecar of each pod. Every namespace enforces the restricted pod security
-// standard.
+// The tests change only Mimecast's address in the manifests: a simulator runs as the first
+// native sidecar of each pod. Every namespace enforces the restricted Pod Security
+// Standard.
 package cluster_test
 
 import (
@@ -23,11 +23,11 @@ import (
 
 const (
 	root = "../.."
-	// patience bounds every wait for something that is sure to come.
+	// patience limits every wait for something that must happen.
 	patience = 5 * time.Minute
 )
 
-// kubectl runs a command and returns what it prints.
+// kubectl runs a command and returns its output.
 func kubectl(t *testing.T, stdin string, args ...string) string {
 	t.Helper()
 	out, err := tryKubectl(t, stdin, args...)
@@ -50,7 +50,7 @@ func tryKubectl(t *testing.T, stdin string, args ...string) (string, error) {
 	return string(out), err
 }
 
-// await polls until so, or fails.
+// await polls until so returns true. It fails the test after patience.
 func await(t *testing.T, what string, so func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); !so(); time.Sleep(200 * time.Millisecond) {
@@ -60,13 +60,13 @@ func await(t *testing.T, what string, so func() bool) {
 	}
 }
 
-// namespace is one of the cluster.
+// namespace is a namespace of the cluster.
 type namespace struct {
 	t    *testing.T
 	name string
 }
 
-// newNamespace makes a namespace that enforces the restricted pod security standard, with
+// newNamespace creates a namespace that enforces the restricted Pod Security Standard, with
 // the Secrets that the manifests mount.
 func newNamespace(t *testing.T, name string) namespace {
 	t.Helper()
@@ -81,7 +81,7 @@ func newNamespace(t *testing.T, name string) namespace {
 			t.Log(out)
 		}
 		kubectl(t, "", "delete", "namespace", name, "--wait=false")
-		// The grace period of a tool that ignores SIGTERM is of no interest.
+		// Do not wait for a tool that ignores SIGTERM.
 		_, _ = tryKubectl(t, "", "-n", name, "delete", "pods", "--all", "--force", "--grace-period=0", "--wait=false") // there may be none
 	})
 	n.secret("mimecast", map[string]string{"client-id": "demo-client-id", "client-secret": "demo-client-secret"})
@@ -106,14 +106,14 @@ func (n namespace) secret(name string, data map[string]string) {
 	}
 }
 
-// overlay is a kustomization over the repository's.
+// overlay is a kustomization on top of the repository's.
 type overlay struct {
-	resources, components []string // in the repository
+	resources, components []string // paths in the repository
 	files                 map[string]string
 	patches               []string
 }
 
-// apply renders an overlay with kubectl, and applies it.
+// apply renders an overlay with kubectl and applies it.
 func (n namespace) apply(o overlay) {
 	n.t.Helper()
 	dir, err := filepath.EvalSymlinks(n.t.TempDir())
@@ -148,7 +148,7 @@ func (n namespace) apply(o overlay) {
 	n.kubectl("apply", "-k", dir)
 }
 
-// targetOf has a patch named "any" apply to every object of its kind.
+// targetOf makes a patch named "any" apply to every object of its kind.
 func targetOf(patch string) map[string]string {
 	for line := range strings.Lines(patch) {
 		if kind, ok := strings.CutPrefix(strings.TrimSpace(line), "kind: "); ok && strings.Contains(patch, "name: any") {
@@ -175,11 +175,12 @@ func inRepository(t *testing.T, dir string, paths []string) []string {
 	return found
 }
 
-// restricted is what the pod security standard wants of a container.
+// restricted is the security context that the Pod Security Standard requires of a
+// container.
 const restricted = "{runAsNonRoot: true, runAsUser: 65532, allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {drop: [ALL]}, seccompProfile: {type: RuntimeDefault}}"
 
-// simulated is a patch for all workloads of a kind: Mimecast is a simulator that runs as
-// the pod's first native sidecar. place is the list that the proxy's container is in.
+// simulated returns a patch for all workloads of a kind. It runs a simulated Mimecast as
+// the pod's first native sidecar. place is the list with the proxy's container.
 func simulated(kind, place string, args ...string) string {
 	proxy := `- name: mimecast-proxy
   env:
@@ -204,13 +205,13 @@ func simulated(kind, place string, args ...string) string {
 	return podPatch(kind, lists+"volumes: [{name: simulator, emptyDir: {}}]\n")
 }
 
-// toolArgs is a patch for the tool's command line.
+// toolArgs returns a patch for the tool's command line.
 func toolArgs(kind, script string) string {
-	text, _ := json.Marshal(script) // of a string
+	text, _ := json.Marshal(script) // a string always marshals
 	return podPatch(kind, "containers: [{name: tool, args: ["+string(text)+"]}]\n")
 }
 
-// podPatch is a patch for the pods of all workloads of a kind.
+// podPatch returns a patch for the pods of all workloads of a kind.
 func podPatch(kind, spec string) string {
 	path := []string{"spec:", "template:", "spec:"}
 	version := "apps/v1"
@@ -230,7 +231,7 @@ func podPatch(kind, spec string) string {
 	return patch
 }
 
-// pod is what the tests read of one.
+// pod has the fields of a pod that the tests read.
 type pod struct {
 	Metadata struct {
 		Name              string
@@ -267,7 +268,7 @@ type termination struct {
 	StartedAt, FinishedAt time.Time
 }
 
-// pods are those with a label that are not about to end.
+// pods returns the pods with a label, except those being deleted.
 func (n namespace) pods(selector string) []pod {
 	n.t.Helper()
 	var list struct{ Items []pod }
@@ -277,7 +278,7 @@ func (n namespace) pods(selector string) []pod {
 	return slices.DeleteFunc(list.Items, func(p pod) bool { return p.Metadata.DeletionTimestamp != "" })
 }
 
-// onlyPod waits for the one with a label.
+// onlyPod waits until exactly one pod has a label and returns it.
 func (n namespace) onlyPod(selector string) pod {
 	n.t.Helper()
 	var found []pod
@@ -294,7 +295,7 @@ func (p pod) condition(name string) bool {
 	return false
 }
 
-// status is that of a container, of whichever kind.
+// status returns the status of a container or an init container.
 func (p pod) status(name string) status {
 	for _, s := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
 		if s.Name == name {
@@ -304,7 +305,7 @@ func (p pod) status(name string) status {
 	return status{}
 }
 
-// startedAt is when a container started, be it running or not.
+// startedAt returns when a running or terminated container started, or the zero time.
 func (s status) startedAt() time.Time {
 	switch {
 	case s.State.Running != nil:
@@ -315,13 +316,13 @@ func (s status) startedAt() time.Time {
 	return time.Time{}
 }
 
-// logs are what a container of a pod has written.
+// logs returns the log of a pod's container.
 func (n namespace) logs(p pod, container string) string {
 	n.t.Helper()
 	return n.kubectl("logs", p.Metadata.Name, "-c", container)
 }
 
-// checkOrder holds the containers of a pod to the order of their start, without a restart.
+// checkOrder checks that a pod's containers started in order and were never restarted.
 func (n namespace) checkOrder(p pod) {
 	n.t.Helper()
 	order := []string{"simulator", "mimecast-proxy", "tool"}
@@ -348,7 +349,8 @@ func (n namespace) checkOrder(p pod) {
 
 func (p pod) clock(name string) string { return p.status(name).startedAt().Format(time.TimeOnly) }
 
-// checkEnd holds a pod to the order of its containers' ends: tool, proxy, simulator.
+// checkEnd checks the exit codes of tool and proxy, and that the proxy ended after the
+// tool.
 func (n namespace) checkEnd(p pod, exitCode int) {
 	n.t.Helper()
 	tool, proxy := p.status("tool").State.Terminated, p.status("mimecast-proxy").State.Terminated
@@ -361,7 +363,7 @@ func (n namespace) checkEnd(p pod, exitCode int) {
 	n.t.Logf("the tool ended with %d, the proxy %v later with 0", tool.ExitCode, proxy.FinishedAt.Sub(tool.FinishedAt))
 }
 
-// readRepository returns a file of the repository.
+// readRepository returns the content of a file in the repository.
 func readRepository(t *testing.T, path string) string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(root, path))

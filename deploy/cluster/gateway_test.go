@@ -19,7 +19,7 @@ var rate = flag.Int("rate", 200, "requests per second of each client of the gate
 
 const gateway = "app.kubernetes.io/name=mimecast-proxy"
 
-// result is what the client of a test has counted; see tool/load.go.
+// result is what a test's client has counted; see tool/load.go.
 type result struct {
 	Sent, Resent, Connections int
 	Statuses                  map[int]int
@@ -33,12 +33,12 @@ type client struct {
 	pod string
 }
 
-// newClient starts a client of the gateway in the namespace "mimecast", as far as its
-// first response. There is no name service: the pod has the name from its hosts file.
+// newClient starts a client of the gateway in the namespace "mimecast" and waits for its
+// first response. The cluster has no DNS, so the pod resolves the name from its hosts file.
 func newClient(n namespace, name string, args ...string) client {
 	n.t.Helper()
 	ip := kubectl(n.t, "", "-n", "mimecast", "get", "service", "mimecast-proxy", "-o", "jsonpath={.spec.clusterIP}")
-	command, _ := json.Marshal(append(append([]string{"load", "-rate", fmt.Sprint(*rate), "-key", "/var/run/mimecast-key/api-key"}, args...), "http://mimecast-proxy.mimecast")) // of strings
+	command, _ := json.Marshal(append(append([]string{"load", "-rate", fmt.Sprint(*rate), "-key", "/var/run/mimecast-key/api-key"}, args...), "http://mimecast-proxy.mimecast")) // strings always marshal
 	kubectl(n.t, fmt.Sprintf(`
 apiVersion: v1
 kind: Pod
@@ -60,19 +60,19 @@ spec:
 	return c
 }
 
-// counted is what the client has counted so far.
+// counted returns the client's counts so far.
 func (c client) counted() (last result) {
 	out, err := tryKubectl(c.t, "", "-n", c.name, "logs", c.pod, "--tail=1")
 	if err == nil && out != "" {
 		err = json.Unmarshal([]byte(out), &last)
 	}
 	if err != nil {
-		return result{} // it has not started
+		return result{} // the client has not started
 	}
 	return last
 }
 
-// checkNothingLost lets the client finish, and holds it to responses with 200 alone.
+// checkNothingLost stops the client and checks that every response was a 200.
 func (c client) checkNothingLost() {
 	c.t.Helper()
 	c.kubectl("exec", c.pod, "--", "/tool", "stop")
@@ -84,8 +84,8 @@ func (c client) checkNothingLost() {
 	c.t.Logf("%s: %d requests over %d connections, %d with 200, the slowest took %.2f s", c.pod, last.Sent, last.Connections, last.Statuses[http.StatusOK], last.Slowest)
 }
 
-// startGateway applies examples/gateway, with Mimecast simulated, and waits until both
-// replicas are ready. The autoscaler makes two of one.
+// startGateway applies examples/gateway with a simulated Mimecast, and waits until both
+// replicas are ready. The autoscaler raises one replica to two.
 func startGateway(t *testing.T) namespace {
 	t.Helper()
 	n := newNamespace(t, "mimecast")
@@ -95,7 +95,7 @@ func startGateway(t *testing.T) namespace {
 	return n
 }
 
-// awaitReplicas waits until so many pods of the gateway are ready, and no other is left.
+// awaitReplicas waits until exactly count pods of the gateway are left, all of them ready.
 func (n namespace) awaitReplicas(count int) []pod {
 	n.t.Helper()
 	var ready []pod
@@ -108,7 +108,7 @@ func (n namespace) awaitReplicas(count int) []pod {
 }
 
 // No request is lost while the gateway's pods are replaced, added, removed or moved, on
-// connections that are kept and on new ones.
+// kept connections and on new ones.
 func TestGatewayLosesNoRequest(t *testing.T) {
 	n := startGateway(t)
 	clients := newNamespace(t, "clients")
@@ -129,7 +129,7 @@ func TestGatewayLosesNoRequest(t *testing.T) {
 			n.awaitReplicas(2)
 		}},
 		{"drain", func(t *testing.T) {
-			// First away from one node, so that both pods are on the other.
+			// Drain one node first, so that both pods are on the other.
 			for _, node := range []string{"node-1", "node-2"} {
 				drain(t, n, node)
 			}
@@ -147,7 +147,7 @@ func TestGatewayLosesNoRequest(t *testing.T) {
 	}
 }
 
-// drain moves the gateway away from a node, and lets pods onto the node again.
+// drain moves the gateway away from a node, then allows pods on the node again.
 func drain(t *testing.T, n namespace, node string) {
 	t.Helper()
 	defer kubectl(t, "", "uncordon", node)
@@ -160,7 +160,7 @@ func drain(t *testing.T, n namespace, node string) {
 	}
 }
 
-// Pods that are not ready, here since Mimecast is down, do not keep a node from its drain.
+// Pods that are not ready, here because Mimecast is down, do not block a node's drain.
 func TestDrainEvictsPodsThatAreNotReady(t *testing.T) {
 	n := newNamespace(t, "unready")
 	n.secret("mimecast-proxy-key", map[string]string{"api-key": "a-key-for-the-tests-only"})
@@ -183,18 +183,17 @@ func TestDrainEvictsPodsThatAreNotReady(t *testing.T) {
 	}
 }
 
-// change is that of a Secret, with an overlap in which old and new are valid.
+// change is a change of a Secret, with an overlap in which old and new values are valid.
 type change struct {
 	secret                 string
 	old, both, replacement map[string]string
-	// accepts reports whether a pod has taken up what is new.
+	// accepts reports whether a pod uses the new value.
 	accepts func(namespace, pod) bool
 	oldKey  string
 	newKey  string
 }
 
-// A changed Secret is taken up by each replica within 90 s, and no request is refused on
-// the way.
+// Each replica picks up a changed Secret within 90 s, and no request is rejected meanwhile.
 func TestChangedSecretsAreTakenUp(t *testing.T) {
 	withKey := func(key string) func(namespace, pod) bool {
 		return func(_ namespace, p pod) bool {
@@ -254,12 +253,12 @@ func TestChangedSecretsAreTakenUp(t *testing.T) {
 	}
 }
 
-// limit is how long a change may take: 90 s of the kubelet, which looks at a pod that long
-// apart, and what the proxy needs after that.
+// limit is how long a change may take: 90 s for the kubelet's sync period, and 5 s for the
+// proxy.
 const limit = 95 * time.Second
 
-// change replaces what is old by what is new, by way of both, and holds every replica to
-// its time, and to 200 all the while.
+// change replaces old values with new ones, with an overlap. Every replica must switch
+// within the limit and respond with 200 all the time.
 func (n namespace) change(c change, replicas []pod) {
 	n.t.Helper()
 	stop := n.keepAsking(replicas, c.oldKey)
@@ -278,7 +277,7 @@ func (n namespace) change(c change, replicas []pod) {
 	stop()
 }
 
-// awaitEach waits for each replica, and holds it to the limit.
+// awaitEach waits for each replica and reports those that exceed the limit.
 func (n namespace) awaitEach(replicas []pod, what string, so func(pod) bool) {
 	n.t.Helper()
 	begin := time.Now()
@@ -299,7 +298,7 @@ func (n namespace) awaitEach(replicas []pod, what string, so func(pod) bool) {
 	}
 }
 
-// keepAsking sends requests to each replica until the function that it returns is called.
+// keepAsking sends requests to each replica until the returned function is called.
 func (n namespace) keepAsking(replicas []pod, key string) (stop func()) {
 	ended := make(chan struct{})
 	var asking sync.WaitGroup
@@ -323,7 +322,8 @@ func (n namespace) keepAsking(replicas []pod, key string) (stop func()) {
 	return func() { close(ended); asking.Wait() }
 }
 
-// ask sends one request to a pod of the gateway. The tests run in the pods' network.
+// ask sends one request to a pod of the gateway. It can, because the tests run in the pods'
+// network.
 func ask(p pod, key string) (int, error) {
 	req, err := http.NewRequest(http.MethodGet, "http://"+p.Status.PodIP+":18080/identity/whoami", nil)
 	if err != nil {

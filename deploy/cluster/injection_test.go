@@ -17,11 +17,11 @@ import (
 	"time"
 )
 
-// sharedMimecast is the address of a simulator's Service.
+// sharedMimecast is the address of the simulator's Service.
 const sharedMimecast = "10.96.0.200"
 
-// A pod with the label gets the proxy from the policy, before its tool and its own init
-// containers, and nothing else of it is changed by hand.
+// The policy adds the proxy to a labeled pod, before the tool and its own init containers.
+// The pod needs no other manual change.
 func TestInjectionByLabel(t *testing.T) {
 	policy := filepath.Join(root, "k8s/injection/mutatingadmissionpolicy.yaml")
 	if _, err := os.Stat(policy); err != nil {
@@ -61,7 +61,8 @@ func TestInjectionByLabel(t *testing.T) {
 	}
 }
 
-// awaitInjection waits until the API server, which learns of a policy later, follows it.
+// awaitInjection waits until the API server applies the policy, which takes some time after
+// its creation.
 func (n namespace) awaitInjection() {
 	n.t.Helper()
 	pod := `{apiVersion: v1, kind: Pod, metadata: {name: any, labels: {mimecast-proxy: inject}}, spec: {
@@ -72,7 +73,7 @@ func (n namespace) awaitInjection() {
 	})
 }
 
-// shareMimecast runs a simulator for other pods, and returns the certificate to trust.
+// shareMimecast runs a simulator for other pods and returns its certificate.
 func shareMimecast(t *testing.T) (certificate string) {
 	t.Helper()
 	n := newNamespace(t, "shared-mimecast")
@@ -105,7 +106,7 @@ spec:
 	return certificate
 }
 
-// selfSigned makes a certificate for the simulator's address.
+// selfSigned creates a certificate for the simulator's address.
 func selfSigned(t *testing.T) (certificate, key string) {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

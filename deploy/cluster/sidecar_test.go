@@ -17,12 +17,12 @@ import (
 const (
 	tool     = "app.kubernetes.io/name=legacy-tool"
 	examples = "k8s/examples/"
-	// found is in Mimecast's response to the examples' request.
+	// found is part of Mimecast's response to the examples' request.
 	found = "account-codes"
 )
 
-// A tool's first request is answered, whatever the kind of its workload: simulator, proxy
-// and tool start in this order.
+// A tool's first request succeeds in every kind of workload: simulator, proxy and tool
+// start in this order.
 func TestSidecarStartsBeforeTheTool(t *testing.T) {
 	t.Run("Job", func(t *testing.T) {
 		n := newNamespace(t, "job")
@@ -55,7 +55,7 @@ func TestSidecarStartsBeforeTheTool(t *testing.T) {
 	})
 }
 
-// checkJobsPod holds the pod of a Job that has completed to the order.
+// checkJobsPod checks the start and the end of a completed Job's pod.
 func (n namespace) checkJobsPod() {
 	n.t.Helper()
 	p := n.onlyPod(tool)
@@ -66,7 +66,7 @@ func (n namespace) checkJobsPod() {
 	}
 }
 
-// checkFirstRequest holds a pod that runs to the order.
+// checkFirstRequest checks the start of a running pod and the tool's first response.
 func (n namespace) checkFirstRequest() {
 	n.t.Helper()
 	p := n.onlyPod(tool)
@@ -77,7 +77,7 @@ func (n namespace) checkFirstRequest() {
 	}
 }
 
-// The pod of a Job that fails ends too, and says so by the tool's exit code.
+// The pod of a failed Job ends too, with the tool's exit code.
 func TestFailedJobEnds(t *testing.T) {
 	n := newNamespace(t, "failed-job")
 	n.apply(overlay{resources: []string{examples + "job"}, patches: []string{
@@ -94,8 +94,8 @@ func TestFailedJobEnds(t *testing.T) {
 	}
 }
 
-// While Mimecast is down, the tool starts after a minute and learns why; nothing restarts
-// the proxy. When Mimecast is back, the same proxy serves.
+// While Mimecast is down, the tool starts after a minute and gets the cause in its error
+// response. The proxy is not restarted, and serves once Mimecast is back.
 func TestToolStartsWhileMimecastIsDown(t *testing.T) {
 	n := newNamespace(t, "mimecast-down")
 	n.apply(overlay{resources: []string{examples + "job"}, patches: []string{
@@ -106,7 +106,7 @@ func TestToolStartsWhileMimecastIsDown(t *testing.T) {
 	p := n.onlyPod(tool)
 	n.checkOrder(p)
 	n.checkEnd(p, 0)
-	// Kubernetes counts in whole seconds, and the probe is a second apart.
+	// Kubernetes counts whole seconds, and the probe's period is one second.
 	if waited := p.status("tool").startedAt().Sub(p.status("mimecast-proxy").startedAt()); waited < 59*time.Second || waited > 85*time.Second {
 		t.Errorf("the tool waited %v", waited)
 	}
@@ -117,7 +117,7 @@ func TestToolStartsWhileMimecastIsDown(t *testing.T) {
 	}
 }
 
-// firstAndLast are the first and the last status that a tool has printed.
+// firstAndLast returns the first and the last status that a tool has printed.
 func (n namespace) firstAndLast(p pod) string {
 	n.t.Helper()
 	all := statusLine.FindAllString(n.logs(p, "tool"), -1)
@@ -129,12 +129,12 @@ func (n namespace) firstAndLast(p pod) string {
 
 var statusLine = regexp.MustCompile(`(?m)^\d{3}$`)
 
-// The kubelet restarts a proxy that was killed. The tool goes on.
+// The kubelet restarts a killed proxy, while the tool keeps running.
 func TestKilledProxyIsRestartedUnderTheTool(t *testing.T) {
 	n := newNamespace(t, "killed")
 	n.apply(overlay{resources: []string{examples + "deployment"}, patches: []string{
 		simulated("Deployment", "initContainers"),
-		// A body of 4 MiB now and then, which the proxy keeps until the response.
+		// Every tenth body is 4 MiB, which the proxy keeps until the response.
 		toolArgs("Deployment", `i=0; while true; do i=$((i+1)); if [ $((i%10)) = 0 ]; then head -c 4194304 /dev/zero; else echo; fi |
 			curl -sS -m 20 -o /dev/null -w '%{http_code}\n' --data-binary @- "$MIMECAST_BASE_URL/api/account/get-account"; sleep 0.1; done`),
 	}})
@@ -154,7 +154,7 @@ func TestKilledProxyIsRestartedUnderTheTool(t *testing.T) {
 	})
 }
 
-// awaitRestart waits until the proxy runs again, and the tool has got responses from it.
+// awaitRestart waits until the proxy runs again and the tool gets responses from it.
 func (n namespace) awaitRestart(count int, reason string) {
 	n.t.Helper()
 	begin := time.Now()
@@ -180,8 +180,8 @@ func (n namespace) awaitRestart(count int, reason string) {
 	n.t.Logf("restarted after %v; the tool got no response to %d of %d requests so far", took.Round(time.Second), strings.Count(strings.Join(all, " "), "000"), len(all))
 }
 
-// processOf is the first process of a container, which the tests can see: they run in the
-// cluster's namespaces.
+// processOf returns the first process of a container. The tests can see it, because they
+// run in the cluster's namespaces.
 func processOf(t *testing.T, s status) int {
 	t.Helper()
 	groups, err := filepath.Glob("/proc/[0-9]*/cgroup")
@@ -203,7 +203,7 @@ func processOf(t *testing.T, s status) int {
 	return 0
 }
 
-// starve takes a container's memory until the kernel has to kill it.
+// starve lowers a container's memory limit until the kernel kills it.
 func starve(t *testing.T, s status) {
 	t.Helper()
 	limit, size, line := "/sys/fs/cgroup/memory", "memory.limit_in_bytes", `(?m)^\d+:memory:(/.+)$`
@@ -219,7 +219,7 @@ func starve(t *testing.T, s status) {
 		t.Fatalf("no group for memory: %s", text)
 	}
 	for mib := 64; mib > 1; mib -= 2 {
-		// Version 1 rejects a limit below what is in use, version 2 kills.
+		// cgroup v1 rejects a limit below the current usage; v2 kills the container.
 		if err := os.WriteFile(filepath.Join(limit, string(group[1]), size), []byte(strconv.Itoa(mib<<20)), 0o600); err != nil {
 			t.Logf("limit of %d MiB: %v", mib, err)
 			return
@@ -229,7 +229,7 @@ func starve(t *testing.T, s status) {
 
 var interceptionPatch = regexp.MustCompile("(?s)## Clients with Mimecast's address in their code\n.*?```yaml\n(.*?)```")
 
-// A tool with Mimecast's address in its code reaches it by the patch of docs/kubernetes.md.
+// A tool with Mimecast's address in its code works with the patch of docs/kubernetes.md.
 func TestInterceptionExample(t *testing.T) {
 	patch := interceptionPatch.FindStringSubmatch(readRepository(t, "docs/kubernetes.md"))
 	if patch == nil {

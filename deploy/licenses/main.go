@@ -1,12 +1,10 @@
-// Command licenses writes the license texts of all that is linked into the
-// program into one file: Go's own, and those of every module. They are taken
-// from the module cache when a release or an image is built, so that they are
-// always those of the versions in go.mod.
+// Command licenses writes the license texts of everything linked into the program to one
+// file: Go's own and those of every module. It reads them from the module cache when a
+// release or an image is built. So they always match the versions in go.mod.
 //
 //	go run ./deploy/licenses FILE GOOS...
 //
-// Run it in the root directory of the repository. It fails if a module has no
-// license file.
+// Run it in the root directory of the repository. It fails if a module has no license file.
 package main
 
 import (
@@ -56,12 +54,12 @@ func run(ctx context.Context, file string, systems []string) error {
 	return os.WriteFile(file, text, 0o644)
 }
 
-// directories maps "PATH VERSION" of a module to the directories whose licenses
-// apply to it: its root, and those of each linked package and its parents, since
-// modules contain packages of others under licenses of their own.
+// directories maps a module's "PATH VERSION" to the directories whose licenses apply: its
+// root, each linked package and that package's parents. Modules can contain packages with
+// other licenses.
 type directories map[string]map[string]bool
 
-// goItself returns the standard library and the runtime.
+// goItself returns the directories of the standard library and the runtime.
 func goItself(ctx context.Context) (directories, error) {
 	out, err := goCommand(ctx, "", "env", "-json", "GOROOT", "GOVERSION")
 	if err != nil {
@@ -74,7 +72,7 @@ func goItself(ctx context.Context) (directories, error) {
 	return directories{"Go " + env.GOVERSION: {env.GOROOT: true}}, nil
 }
 
-// addModules adds what is linked into the program on one operating system.
+// addModules adds the modules linked into the program on one operating system.
 func addModules(ctx context.Context, linked directories, system string) error {
 	out, err := goCommand(ctx, system, "list", "-deps", "-json=Dir,Module", ".")
 	if err != nil {
@@ -129,7 +127,7 @@ func render(linked directories) ([]byte, error) {
 	var b bytes.Buffer
 	b.WriteString("Mimecast Proxy contains the software below. Each part is followed by its\nlicense and notices.\n")
 	for _, name := range slices.Sorted(maps.Keys(linked)) {
-		dirs := slices.Sorted(maps.Keys(linked[name])) // the module's root is first
+		dirs := slices.Sorted(maps.Keys(linked[name])) // the module's root sorts first
 		files, err := licenseFiles(dirs)
 		if err != nil {
 			return nil, err
@@ -152,7 +150,7 @@ func render(linked directories) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// legal matches the names of files that must accompany a binary.
+// legal matches the names of files that must be distributed with a binary.
 var legal = regexp.MustCompile(`(?i)^(un)?(licen[cs]e|copying|copyright|notice|patents)([-._].*)?$`)
 
 func isLicense(file string) bool {

@@ -1,5 +1,5 @@
-// Command image writes an image of files alone, as an archive that container runtimes
-// import. It serves tests on a machine without a registry.
+// Command image writes a container image that contains only the given files, as an archive
+// that container runtimes can import. Tests use it on machines without a registry.
 //
 //	image [-user UID:GID] [-entrypoint COMMAND] NAME ARCHIVE FILE=PATH… PATH->TARGET…
 package main
@@ -37,7 +37,7 @@ func main() {
 	}
 }
 
-// pack returns the archive: one layer, its configuration, and a manifest.
+// pack returns the archive: one layer, its configuration and a manifest.
 func pack(name, user, entrypoint string, contents []string) ([]byte, error) {
 	layer, err := layerOf(contents)
 	if err != nil {
@@ -75,7 +75,7 @@ func sum(b []byte) string {
 	return hex.EncodeToString(hash[:])
 }
 
-// layerOf returns the file system, with every folder on the way to its files.
+// layerOf returns the layer, including every parent directory of its files.
 func layerOf(contents []string) ([]byte, error) {
 	var layer bytes.Buffer
 	w := tar.NewWriter(&layer)
@@ -113,7 +113,7 @@ func addLink(w *tar.Writer, name, target string) error {
 	return w.WriteHeader(&tar.Header{Typeflag: tar.TypeSymlink, Name: name, Linkname: target})
 }
 
-// addCopy keeps the mode of a file, so that a command stays one.
+// addCopy adds a file and keeps its mode, so that commands stay executable.
 func addCopy(w *tar.Writer, name, file string) error {
 	info, err := os.Stat(file)
 	if err != nil {

@@ -17,29 +17,29 @@ import (
 	"time"
 )
 
-// counts are what a load has seen.
+// counts are the results of a load.
 type counts struct {
 	mu sync.Mutex
 
 	Sent     int            `json:"sent"`
 	Statuses map[int]int    `json:"statuses"`
 	Errors   map[string]int `json:"errors"`
-	// Resent counts the requests that net/http resent, since the connection was lost:
-	// another client would have lost them.
+	// Resent counts the requests that net/http resent after losing the connection. Other
+	// clients might fail such requests.
 	Resent      int     `json:"resent"`
 	Connections int     `json:"connections"`
-	Slowest     float64 `json:"slowest"` // in seconds
+	Slowest     float64 `json:"slowest"` // seconds
 }
 
-// loader sends requests at a steady rate, GET and POST by turns.
+// loader sends requests at a steady rate, alternating GET and POST.
 type loader struct {
 	url, keyFile string
 	client       *http.Client
 	counts       counts
 }
 
-// load sends until ctx is done, waits for what is in flight, and prints the counts: every
-// second, and at the end.
+// load sends requests until ctx is done, then waits for those in flight. It prints the
+// counts every second and at the end.
 func load(ctx context.Context, args []string, stdout io.Writer) error {
 	flags := flag.NewFlagSet("load", flag.ContinueOnError)
 	rate := flags.Int("rate", 200, "requests per second")
@@ -70,7 +70,8 @@ func load(ctx context.Context, args []string, stdout io.Writer) error {
 				return err
 			}
 		case <-tick.C:
-			// A ticker drops ticks on a busy machine: the clock says how many are due.
+			// A ticker drops ticks on a busy machine, so compute from the clock how many
+			// are due.
 			for due := int(time.Since(begin).Seconds() * float64(*rate)); started < due; started++ {
 				inFlight.Go(func() { l.send(started) })
 			}
@@ -78,7 +79,8 @@ func load(ctx context.Context, args []string, stdout io.Writer) error {
 	}
 }
 
-// send makes one request. It is not bound to the end of the load, which waits for it.
+// send makes one request. It does not use load's context, because load waits for requests
+// in flight.
 func (l *loader) send(n int) {
 	var connections, reused atomic.Int32
 	ctx := httptrace.WithClientTrace(context.Background(), &httptrace.ClientTrace{
@@ -124,7 +126,7 @@ func (c *counts) add(status int, err error, connections, reused int, took time.D
 	defer c.mu.Unlock()
 	c.Sent++
 	if err != nil {
-		// Without the ports, which differ each time.
+		// Drop the ports, which differ each time.
 		c.Errors[cmp.Or(rootOf(err).Error(), "unknown")]++
 	} else {
 		c.Statuses[status]++

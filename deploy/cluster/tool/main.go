@@ -1,6 +1,5 @@
-// Command tool is what runs in the pods of the tests beside the proxy: a simulated
-// Mimecast, a client that counts what it gets, and the process that holds a pod's
-// namespaces.
+// Command tool runs beside the proxy in the pods of the tests: as a simulated Mimecast, as
+// a client that counts its responses, or as the process that keeps a pod's namespaces.
 //
 //	tool pause
 //	tool simulator [-after DURATION] [-application ID:SECRET]
@@ -50,10 +49,10 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 		return share(ctx, args[1:])
 	case "load":
 		return load(ctx, args[1:], stdout)
-	case "ready": // run in the container of a simulator
+	case "ready": // run in a simulator's container
 		_, err := os.Stat(caFile)
 		return err
-	case "stop": // run in the container of a load, whose first process that is
+	case "stop": // run in a load's container, where PID 1 is the load
 		return syscall.Kill(1, syscall.SIGTERM)
 	default:
 		return fmt.Errorf("%q is not a command", args[0])
@@ -63,8 +62,8 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 // caFile is in a volume that the simulator shares with the proxy.
 const caFile = "/var/run/simulator/ca.pem"
 
-// simulate serves a Mimecast at 127.0.0.1:18443 until ctx is done. It prints each
-// application whose token has arrived with a request.
+// simulate serves a simulated Mimecast at 127.0.0.1:18443 until ctx is done. It prints each
+// application whose token a request has used.
 func simulate(ctx context.Context, args []string, stdout io.Writer) error {
 	flags := flag.NewFlagSet("simulator", flag.ContinueOnError)
 	after := flags.Duration("after", 0, "time before it responds")
@@ -80,7 +79,7 @@ func simulate(ctx context.Context, args []string, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	// The proxy needs the certificate at its start, also while Mimecast is down.
+	// The proxy needs the certificate to start, even while Mimecast is down.
 	down := 0
 	if *after > 0 {
 		down = sim.AddFault(simulator.Fault{Path: "/", Cut: "request"})
@@ -111,8 +110,8 @@ func simulate(ctx context.Context, args []string, stdout io.Writer) error {
 	}
 }
 
-// share serves a Mimecast to other pods until ctx is done, at port 8443 with the certificate in
-// a folder. It is for pods that nothing can be put into but what a policy does.
+// share serves a simulated Mimecast to other pods until ctx is done, at port 8443. args is
+// a folder with tls.crt and tls.key. Tests use it for pods that only a policy may change.
 func share(ctx context.Context, args []string) error {
 	if len(args) != 1 {
 		return errors.New("shared FOLDER: with tls.crt and tls.key")
@@ -121,7 +120,7 @@ func share(ctx context.Context, args []string) error {
 		Addr: ":8443", Handler: simulator.New(simulator.Options{Quotas: map[string]simulator.Quota{}}).API(),
 		ReadHeaderTimeout: 10 * time.Second,
 	}
-	stop := context.AfterFunc(ctx, func() { _ = srv.Close() }) // its clients are gone
+	stop := context.AfterFunc(ctx, func() { _ = srv.Close() }) // no clients are left
 	defer stop()
 	err := srv.ListenAndServeTLS(filepath.Join(args[0], "tls.crt"), filepath.Join(args[0], "tls.key"))
 	if ctx.Err() != nil {
