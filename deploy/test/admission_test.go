@@ -27,17 +27,17 @@ import (
 	sigsyaml "sigs.k8s.io/yaml"
 )
 
-// The API server's own packages evaluate the policy here, so that every run of the tests
-// does. apiserver_test.go does the same with a whole API server, where there is one.
+// These tests evaluate the policy with the API server's own packages, so that they run
+// everywhere. apiserver_test.go repeats them on a real API server, if there is one.
 
-// variable is one of a policy, for the compiler.
+// variable is a policy's variable, for the compiler.
 type variable admissionv1.Variable
 
 func (v variable) GetName() string          { return v.Name }
 func (v variable) GetExpression() string    { return v.Expression }
 func (variable) ReturnTypes() []*celgo.Type { return []*celgo.Type{celgo.AnyType, celgo.DynType} }
 
-// admit is what an API server with the policy makes of a new pod.
+// admit returns a new pod as an API server with the policy would change it.
 func admit(t *testing.T, p *corev1.Pod) *corev1.Pod {
 	t.Helper()
 	policy := readPolicy(t)
@@ -107,7 +107,7 @@ func readPolicy(t *testing.T) *admissionv1.MutatingAdmissionPolicy {
 	return policy
 }
 
-// toolPods are the pods of testdata/tools.yaml as their controllers make them.
+// toolPods returns the pods of testdata/tools.yaml as their controllers would create them.
 func toolPods(t *testing.T) []*corev1.Pod {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("testdata", "tools.yaml"))
@@ -127,7 +127,7 @@ func toolPods(t *testing.T) []*corev1.Pod {
 	return pods
 }
 
-// labeled returns a copy with more labels.
+// labeled returns a copy of a pod with more labels.
 func labeled(p *corev1.Pod, more ...string) *corev1.Pod {
 	p = p.DeepCopy()
 	for _, label := range more {
@@ -144,8 +144,8 @@ const (
 	caMountFolder = "/var/run/mimecast-ca/"
 )
 
-// withoutInjection removes what the policy may add, and nothing else. Of the original it
-// needs to know which variables the tool sets itself.
+// withoutInjection removes only what the policy may add. It takes the variables that the
+// tool sets itself from the original.
 func withoutInjection(injected, original *corev1.Pod) *corev1.Pod {
 	p := injected.DeepCopy()
 	p.Spec.InitContainers = p.Spec.InitContainers[1:]
@@ -165,7 +165,7 @@ func withoutInjection(injected, original *corev1.Pod) *corev1.Pod {
 	return p
 }
 
-// less returns the items without those that are dropped, nil if none is left.
+// less returns the items that are not dropped, or nil if none are left.
 func less[T any](items []T, dropped func(T) bool) (left []T) {
 	for _, item := range items {
 		if !dropped(item) {
@@ -175,7 +175,7 @@ func less[T any](items []T, dropped func(T) bool) (left []T) {
 	return left
 }
 
-// checkInjected judges a pod that the policy has changed against the one before.
+// checkInjected checks a pod that the policy has changed against the original.
 func checkInjected(t *testing.T, injected, original *corev1.Pod) {
 	t.Helper()
 	if len(injected.Spec.InitContainers) != len(original.Spec.InitContainers)+1 || injected.Spec.InitContainers[0].Name != sidecarName {
@@ -223,7 +223,7 @@ func TestLabeledPodsGetTheSidecarFirstAndNothingElseChanges(t *testing.T) {
 	}
 }
 
-// The sidecar is that of the component, less what only the policies have.
+// The injected sidecar equals the component's, except what only the policies have.
 func TestInjectedSidecarIsTheComponents(t *testing.T) {
 	want := pod(decode(t, kustomize(t, filepath.Join(manifests, "examples", "deployment")))[0]).Spec
 	for _, p := range toolPods(t) {
@@ -245,7 +245,7 @@ func TestInjectedSidecarIsTheComponents(t *testing.T) {
 func TestPolicyLeavesOtherPodsAlone(t *testing.T) {
 	for _, p := range toolPods(t) {
 		withSidecar := admit(t, labeled(p, inject, interceptToo))
-		old := labeled(p, inject) // the way of before Kubernetes 1.29
+		old := labeled(p, inject) // as before Kubernetes 1.29
 		old.Spec.Containers = append(old.Spec.Containers, corev1.Container{Name: sidecarName, Image: "x"})
 		onNode := labeled(p, inject)
 		onNode.Spec.HostNetwork = true

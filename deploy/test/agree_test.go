@@ -16,11 +16,11 @@ import (
 	sigsyaml "sigs.k8s.io/yaml"
 )
 
-// helmsOwn are the labels that only an installation by Helm has.
+// helmsOwn are the labels that only Helm sets.
 var helmsOwn = []string{"app.kubernetes.io/instance", "app.kubernetes.io/managed-by", "app.kubernetes.io/version", "helm.sh/chart"}
 
-// plainly brings an object into the one form that both ways can agree on:
-// less Helm's labels and the namespace, with variables in the order of names.
+// plainly returns an object in a form that makes kustomize and Helm comparable: without
+// Helm's labels and the namespace, and with variables sorted by name.
 func plainly(t *testing.T, object runtime.Object) map[string]any {
 	t.Helper()
 	text, err := sigsyaml.Marshal(object)
@@ -60,8 +60,8 @@ func nameOf(value any) string {
 	return name
 }
 
-// byKind are the objects of a rendering, less the namespace, which Helm leaves
-// to the command that installs.
+// byKind returns a rendering's objects by kind. It skips the namespace, which Helm's
+// command creates.
 func byKind(t *testing.T, text []byte) map[string]any {
 	t.Helper()
 	found := map[string]any{}
@@ -85,7 +85,7 @@ func TestKustomizeAndHelmAgree(t *testing.T) {
 	}
 }
 
-// Monitoring is a line to add, in both.
+// Both enable monitoring with one line.
 func TestKustomizeAndHelmAgreeOnMonitoring(t *testing.T) {
 	monitoring := values{"networkPolicy": values{"enabled": true}, "monitoring": values{"enabled": true, "rules": false, "dashboard": false}}
 	for example, shape := range map[string]values{"gateway": {}, "job": shapes(t)["sidecar"]} {
@@ -108,7 +108,7 @@ func TestKustomizeAndHelmAgreeOnOpenShift(t *testing.T) {
 
 const clientPolicy = "mimecast-proxy-client"
 
-// networkPolicies are those of a name in a rendering.
+// networkPolicies returns the rendering's network policies with a name.
 func networkPolicies(t *testing.T, text []byte, name string) (found []*networkingv1.NetworkPolicy) {
 	t.Helper()
 	for _, object := range decode(t, text) {
@@ -132,7 +132,7 @@ func TestKustomizeAndHelmAgreeOnWhatClientsReach(t *testing.T) {
 	}
 }
 
-// selects reports whether a selector of labels does.
+// selects reports whether a selector matches the labels.
 func selects(t *testing.T, s *metav1.LabelSelector, has map[string]string) bool {
 	t.Helper()
 	selector, err := metav1.LabelSelectorAsSelector(s)
@@ -142,8 +142,8 @@ func selects(t *testing.T, s *metav1.LabelSelector, has map[string]string) bool 
 	return selector.Matches(labels.Set(has))
 }
 
-// The policies of both ends must let a client's connection through, and nothing else
-// of a client's to where Mimecast could be.
+// The policies of both ends must allow a client's connection to the gateway, and no other
+// connection to where Mimecast could be.
 func TestClientReachesTheGatewayAlone(t *testing.T) {
 	all := everything(t)
 	var gateway *corev1.PodTemplateSpec
@@ -213,7 +213,8 @@ func renderOverlay(t *testing.T, dir, resource string, components ...string) []b
 	return kustomize(t, dir)
 }
 
-// resolvedTempDir is without symbolic links, which kustomize would follow.
+// resolvedTempDir returns a temporary directory without symbolic links, which kustomize
+// would follow.
 func resolvedTempDir(t *testing.T) string {
 	t.Helper()
 	dir, err := filepath.EvalSymlinks(t.TempDir())
@@ -223,7 +224,7 @@ func resolvedTempDir(t *testing.T) string {
 	return dir
 }
 
-// relative is the path of something of the manifests from a folder.
+// relative returns the path from a folder to a part of the manifests.
 func relative(t *testing.T, dir, name string) string {
 	t.Helper()
 	path, err := filepath.Abs(filepath.Join(manifests, name))
@@ -294,7 +295,8 @@ func TestWorkloadCanBeLeftOut(t *testing.T) {
 	}
 }
 
-// The container's variables as a map, with what refers to elsewhere left out.
+// variables returns the container's variables as a map, except those that refer to other
+// objects.
 func variables(c corev1.Container) map[string]string {
 	found := map[string]string{}
 	for _, v := range c.Env {

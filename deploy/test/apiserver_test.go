@@ -24,14 +24,15 @@ import (
 var kubernetes = flag.String("kubernetes", "", "folder with kube-apiserver and kubectl, the bin of deploy/cluster/build; PATH if empty")
 
 // apiServer is a real API server on a real etcd, without nodes and controllers. It
-// judges and stores what is applied, and nothing runs.
+// validates and stores objects, but runs nothing.
 type apiServer struct {
 	t       *testing.T
 	kubectl string
 	config  string
 }
 
-// programFor returns the path of one of Kubernetes' programs, and skips the test without it.
+// programFor returns the path of one of Kubernetes' programs. It skips the test if the
+// program is missing.
 func programFor(t *testing.T, name string) string {
 	t.Helper()
 	if *kubernetes != "" {
@@ -44,7 +45,7 @@ func programFor(t *testing.T, name string) string {
 	return path
 }
 
-// startAPIServer starts etcd and kube-apiserver until the test ends.
+// startAPIServer starts etcd and kube-apiserver, which run until the test ends.
 func startAPIServer(t *testing.T) *apiServer {
 	t.Helper()
 	server, kubectl := programFor(t, "kube-apiserver"), programFor(t, "kubectl")
@@ -53,7 +54,7 @@ func startAPIServer(t *testing.T) *apiServer {
 		t.Skipf("%v: it is in Debian's package etcd-server", err)
 	}
 	dir := t.TempDir()
-	const store, peer = "unix://localhost:1", "unix://localhost:2" // sockets in the folder
+	const store, peer = "unix://localhost:1", "unix://localhost:2" // Unix sockets in the folder
 	runUntilEnd(t, dir, etcd, "--data-dir", dir+"/etcd", "--listen-client-urls", store, "--advertise-client-urls", store, "--listen-peer-urls", peer,
 		"--initial-advertise-peer-urls", peer, "--initial-cluster", "default="+peer)
 
@@ -76,7 +77,7 @@ users: [{name: x, user: {token: %s}}], clusters: [{name: x, cluster: {server: "h
 	return a
 }
 
-// runUntilEnd starts a program that is killed when the test ends, and returns its output.
+// runUntilEnd starts a program, kills it when the test ends, and returns its output.
 func runUntilEnd(t *testing.T, dir, program string, args ...string) *log {
 	t.Helper()
 	output := &log{}
@@ -92,8 +93,8 @@ func runUntilEnd(t *testing.T, dir, program string, args ...string) *log {
 	return output
 }
 
-// reservePort binds a free port without listening, which a server that shares ports may
-// bind too. So nobody else takes it before.
+// reservePort binds a free port without listening, so that no other program takes it. A
+// server that sets SO_REUSEPORT can bind it too.
 func reservePort(t *testing.T) int {
 	t.Helper()
 	socket, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
@@ -128,7 +129,7 @@ func writeSigningKey(t *testing.T, dir string) (path string) {
 	return path
 }
 
-// awaitReady waits for the server, which needs seconds, on a busy machine many.
+// awaitReady waits for the server, which can take long on a busy machine.
 func awaitReady(t *testing.T, a *apiServer, output *log) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 4*patience)
@@ -150,7 +151,7 @@ func awaitReady(t *testing.T, a *apiServer, output *log) {
 func (a *apiServer) run(stdin []byte, args ...string) (string, error) {
 	cmd := exec.CommandContext(a.t.Context(), a.kubectl, args...)
 	cmd.Env = []string{"KUBECONFIG=" + a.config, "HOME=" + filepath.Dir(a.config), "PATH=" + os.Getenv("PATH")}
-	// What begins with a brace would be taken for JSON.
+	// kubectl takes input that begins with a brace for JSON.
 	cmd.Dir, cmd.Stdin = root, io.MultiReader(strings.NewReader("---\n"), bytes.NewReader(stdin))
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
@@ -169,8 +170,8 @@ func (a *apiServer) must(t *testing.T, stdin []byte, args ...string) string {
 	return out
 }
 
-// namespace makes one, with a level of Pod Security and the service account that a
-// controller would make.
+// namespace creates a namespace with a Pod Security level, and the service account that a
+// controller would create.
 func (a *apiServer) namespace(t *testing.T, name, level string) {
 	t.Helper()
 	a.must(t, fmt.Appendf(nil, `{apiVersion: v1, kind: Namespace, metadata: {name: %s, labels: {pod-security.kubernetes.io/enforce: %s}}}`, name, level), "apply", "-f", "-")

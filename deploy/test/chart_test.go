@@ -20,7 +20,7 @@ import (
 	sigsyaml "sigs.k8s.io/yaml"
 )
 
-// file returns a template of the chart, rendered.
+// file returns a rendered template of the chart.
 func file(t *testing.T, name string, v values) string {
 	t.Helper()
 	files, err := helmFiles("mimecast", v)
@@ -30,7 +30,7 @@ func file(t *testing.T, name string, v values) string {
 	return files["mimecast-proxy/templates/"+name]
 }
 
-// helmTest returns what helm test runs.
+// helmTest returns the objects that helm test runs.
 func helmTest(t *testing.T, v values) []byte {
 	t.Helper()
 	return []byte(file(t, "tests/check.yaml", v))
@@ -43,7 +43,7 @@ var theCA = values{
 	"extraVolumeMounts": []any{values{"name": "company-ca", "mountPath": "/etc/company-ca", "readOnly": true}},
 }
 
-// theRegistry is a private one, from which the image is pulled by its digest.
+// theRegistry is a private registry, from which the image is pulled by its digest.
 var theRegistry = values{
 	"image":            values{"repository": "registry.example/mimecast-proxy", "digest": digest},
 	"imagePullSecrets": []any{values{"name": "registry"}},
@@ -51,13 +51,13 @@ var theRegistry = values{
 
 var digest = "sha256:" + strings.Repeat("0123456789abcdef", 4)
 
-// shapes are the chart's values for each shape.
+// shapes returns the chart's values for each shape.
 func shapes(t *testing.T) map[string]values {
 	t.Helper()
 	return map[string]values{"gateway": {}, "sidecar": {"shape": "sidecar", "sidecar": values{"workloads": []any{tool(t, "job")}}}}
 }
 
-// proxyOf is the proxy's container of a pod.
+// proxyOf returns a pod's proxy container.
 func proxyOf(t *testing.T, pod corev1.PodSpec) corev1.Container {
 	t.Helper()
 	for _, c := range slices.Concat(pod.InitContainers, pod.Containers) {
@@ -101,8 +101,8 @@ func TestChartPullsFromAPrivateRegistryByDigest(t *testing.T) {
 	}
 }
 
-// kube-prometheus-stack selects by the label "release" and in all namespaces, unless it is
-// installed otherwise; its Grafana's sidecar takes ConfigMaps by theirs.
+// By default, kube-prometheus-stack selects objects by the label "release", in all
+// namespaces. Its Grafana sidecar selects ConfigMaps by label too.
 func TestPrometheusStackSelectsTheMonitors(t *testing.T) {
 	byDefault := labels.SelectorFromSet(labels.Set{"release": "kube-prometheus-stack"})
 	for name, shape := range shapes(t) {
@@ -119,7 +119,7 @@ func TestPrometheusStackSelectsTheMonitors(t *testing.T) {
 	}
 }
 
-// scheduling are values for the gateway's pod.
+// scheduling has values that place the gateway's pods.
 var scheduling = values{
 	"nodeSelector":              values{"pool": "egress"},
 	"tolerations":               []any{values{"key": "egress", "operator": "Exists"}},
@@ -177,13 +177,13 @@ func TestChartTakesWhatOtherChartsTake(t *testing.T) {
 	}
 }
 
-// The readme's values are taken, and mean what it says.
+// The chart accepts the readme's values, and they have the documented effect.
 func TestChartsReadmeHasValuesThatWork(t *testing.T) {
 	blocks := regexp.MustCompile("(?ms)^```yaml\n(.*?)^```$").FindAllStringSubmatch(readDoc(t, "deploy/helm/mimecast-proxy/README.md"), -1)
 	if len(blocks) != 7 {
 		t.Fatalf("%d blocks", len(blocks))
 	}
-	for _, block := range blocks[:6] { // the last is a template
+	for _, block := range blocks[:6] { // the last block is a template
 		var v values
 		if err := sigsyaml.UnmarshalStrict([]byte(block[1]), &v); err != nil {
 			t.Fatal(err)
@@ -192,7 +192,7 @@ func TestChartsReadmeHasValuesThatWork(t *testing.T) {
 	}
 }
 
-// What is the workload's stays the workload's.
+// The chart does not change the workload's own settings.
 func TestSidecarLeavesThePodToItsWorkload(t *testing.T) {
 	job := tool(t, "job")
 	meta := job["spec"].(map[string]any)["template"].(map[string]any)["metadata"].(map[string]any)
@@ -214,7 +214,7 @@ func TestSidecarLeavesThePodToItsWorkload(t *testing.T) {
 	}
 }
 
-// fromVolume has credentials and key from a volume that a driver fills.
+// fromVolume takes credentials and key from a volume that a driver fills.
 var fromVolume = values{
 	"credentialsSecret": "",
 	"gateway":           values{"apiKeySecret": ""},
@@ -287,8 +287,8 @@ func TestNotesNameTheSecretsThatMustExist(t *testing.T) {
 	}
 }
 
-// The pod of helm test is restricted, cannot be reached by the Service, may reach Mimecast,
-// and tests what the proxy is set to.
+// The pod of helm test is restricted, is not selected by the Service, may connect to
+// Mimecast, and checks the proxy's settings.
 func TestHelmTestChecksWhatTheProxyUses(t *testing.T) {
 	for name, shape := range shapes(t) {
 		v := with(shape, values{"networkPolicy": values{"enabled": true}, "podAnnotations": values{"a": "pod's"}, "test": values{"podAnnotations": values{"a": "test's"}}})
@@ -318,7 +318,7 @@ func TestHelmTestChecksWhatTheProxyUses(t *testing.T) {
 	}
 }
 
-// Another chart makes a sidecar of the templates.
+// Another chart can make a sidecar from the templates.
 func TestAnotherChartUsesTheTemplates(t *testing.T) {
 	own, err := loader.Load(chartPath)
 	if err != nil {
@@ -360,7 +360,7 @@ spec:
 	}
 }
 
-// The autoscaler takes a metric that the proxy has, and only where it is asked to.
+// The autoscaler uses a metric that the proxy exports, and only if the values ask for it.
 func TestAutoscalerTakesRequestsInFlight(t *testing.T) {
 	chosen := mustHelm(t, values{"gateway": values{"autoscaling": values{"targetRequestsInFlight": 100}}})
 	component := overlayOf(t, "gateway", "autoscale-on-requests")
@@ -382,7 +382,7 @@ func TestAutoscalerTakesRequestsInFlight(t *testing.T) {
 	}
 }
 
-// autoscaler is the one of a rendering.
+// autoscaler returns the rendering's autoscaler.
 func autoscaler(t *testing.T, text []byte) *autoscalingv2.HorizontalPodAutoscaler {
 	t.Helper()
 	for _, object := range decode(t, text) {
@@ -394,8 +394,8 @@ func autoscaler(t *testing.T, text []byte) *autoscalingv2.HorizontalPodAutoscale
 	return nil
 }
 
-// The kubelet restarts nothing because Mimecast is down: /startupz passes after 60 s, and
-// liveness does not ask for a token. One late response takes no replica out.
+// The kubelet restarts nothing while Mimecast is down: /startupz succeeds after 60 s, and
+// liveness does not depend on a token. One late response does not make a replica unready.
 func TestProbesOutlastAnOutage(t *testing.T) {
 	all := everything(t)
 	for _, name := range names(all) {
@@ -422,7 +422,7 @@ func TestProbesOutlastAnOutage(t *testing.T) {
 	}
 }
 
-// Every example whose name is not that of an add-on applies to a cluster without any.
+// Every example that is not named after an add-on works on a cluster without add-ons.
 func TestBasicExamplesNeedNoAddOn(t *testing.T) {
 	for _, example := range []string{"job", "cronjob", "deployment", "gateway", "gateway-clients", "gateway-tool"} {
 		for _, object := range decode(t, kustomize(t, filepath.Join(manifests, "examples", example))) {

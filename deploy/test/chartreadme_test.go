@@ -45,8 +45,8 @@ func TestChartsReadmeHasEveryValue(t *testing.T) {
 	}
 }
 
-// rows has a line of the table for each value of a mapping, and for each group that a
-// comment explains.
+// rows returns a table row for each value of a mapping, and for each group that has a
+// comment.
 func rows(t *testing.T, prefix string, mapping *yaml.Node) string {
 	t.Helper()
 	var table strings.Builder
@@ -68,7 +68,7 @@ func rows(t *testing.T, prefix string, mapping *yaml.Node) string {
 	return table.String()
 }
 
-// isGroup reports whether comments explain the values of a mapping one by one.
+// isGroup reports whether comments describe a mapping's values individually.
 func isGroup(value *yaml.Node) bool {
 	for i := 0; value.Kind == yaml.MappingNode && i < len(value.Content); i += 2 {
 		if value.Content[i].HeadComment != "" {
@@ -78,7 +78,7 @@ func isGroup(value *yaml.Node) bool {
 	return false
 }
 
-// plainComment is a comment as one line of a table.
+// plainComment returns a comment as one table cell.
 func plainComment(comment string) string {
 	var lines []string
 	for line := range strings.Lines(comment) {

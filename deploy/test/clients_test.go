@@ -17,7 +17,7 @@ import (
 	"mimecast-proxy/simulator"
 )
 
-// clientsFile is a clients file as far as these tests change it.
+// clientsFile has the fields of a clients file that these tests change.
 type clientsFile struct {
 	Clients  map[string]map[string]any    `json:"clients"`
 	Accounts map[string]map[string]string `json:"accounts"`
@@ -37,7 +37,7 @@ func workedExample(t *testing.T) clientsFile {
 	return file
 }
 
-// setKeys gives a client these keys and no others.
+// setKeys replaces a client's keys.
 func (f clientsFile) setKeys(name string, keys ...string) {
 	var digests []any
 	for _, key := range keys {
@@ -47,10 +47,10 @@ func (f clientsFile) setKeys(name string, keys ...string) {
 	f.Clients[name]["keys"] = digests
 }
 
-// keyOf is the first key of a client in these tests.
+// keyOf returns a client's first key in these tests.
 func keyOf(name string) string { return name + "-key-for-the-tests-only" }
 
-// secret returns what the Secret has: the clients file, and the files that it names.
+// secret returns the Secret's content: the clients file and the files that it names.
 func (f clientsFile) secret(t *testing.T) map[string]string {
 	t.Helper()
 	text, err := sigsyaml.Marshal(f)
@@ -64,8 +64,7 @@ func (f clientsFile) secret(t *testing.T) map[string]string {
 	return files
 }
 
-// atSimulator returns the worked example with known keys, and the simulator in Mimecast's
-// place.
+// atSimulator returns the worked example with known keys, with the simulator as Mimecast.
 func atSimulator(t *testing.T, n *node) clientsFile {
 	t.Helper()
 	file := workedExample(t)
@@ -93,7 +92,7 @@ func newClientsNode(t *testing.T) *node {
 	return n
 }
 
-// A Secret has no folders, and its keys are names of files.
+// A Secret has no folders, and its keys are file names.
 func TestWorkedExampleFitsIntoASecret(t *testing.T) {
 	file := workedExample(t)
 	if len(file.Clients) != 3 || len(file.Accounts) != 2 {
@@ -138,7 +137,7 @@ func TestGatewayKnowsItsClients(t *testing.T) {
 	}
 }
 
-// useAsDocumented holds what docs/teams.md says of the worked example's clients.
+// useAsDocumented checks what docs/teams.md says about the worked example's clients.
 func (n *node) useAsDocumented(p *container) {
 	n.t.Helper()
 	for name, want := range map[string]int{"splunk": http.StatusForbidden, "reports": http.StatusOK, "soar": http.StatusOK, "nobody": http.StatusUnauthorized} {
@@ -153,7 +152,7 @@ func (n *node) useAsDocumented(p *container) {
 	}
 }
 
-// runTool runs the command of the example's tool with the key of a client.
+// runTool runs the example tool's command with a client's key.
 func (n *node) runTool(p *container, spec corev1.PodSpec) {
 	n.t.Helper()
 	n.secrets["mimecast-key"] = map[string]string{"api-key": keyOf("reports")}
@@ -168,8 +167,8 @@ func (n *node) runTool(p *container, spec corev1.PodSpec) {
 	}
 }
 
-// rotateKey replaces a client's key as docs/teams.md says. No request is rejected: each
-// step waits until the proxy has the file of the one before.
+// rotateKey replaces a client's key as docs/teams.md describes. No request is rejected:
+// each step waits until the proxy has read the previous step's file.
 func (n *node) rotateKey(p *container) {
 	n.t.Helper()
 	const next = "the-next-key-of-reports"

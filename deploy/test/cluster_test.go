@@ -14,8 +14,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// TestRealAPIServer needs minutes of building by deploy/cluster/build, so only the daily
-// workflow has what it needs. It judges what is documented and rendered as a cluster does.
+// TestRealAPIServer checks documented and rendered manifests on a real API server. Building
+// it with deploy/cluster/build takes minutes, so only the daily workflow does.
 func TestRealAPIServer(t *testing.T) {
 	a := startAPIServer(t)
 	t.Run("accepts what is rendered", a.acceptsWhatIsRendered)
@@ -23,16 +23,16 @@ func TestRealAPIServer(t *testing.T) {
 	t.Run("injects by label", a.injectsByLabel)
 }
 
-// resourceDefinition is of one of the Prometheus operator's kinds, with any fields.
+// resourceDefinition defines one of the Prometheus operator's kinds, with any fields.
 const resourceDefinition = `{apiVersion: apiextensions.k8s.io/v1, kind: CustomResourceDefinition, metadata: {name: PLURAL.monitoring.coreos.com},
 spec: {group: monitoring.coreos.com, scope: Namespaced, names: {kind: KIND, plural: PLURAL},
 versions: [{name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}}]}}`
 
-// operatorsKinds are those that a plain cluster does not know.
+// operatorsKinds is the API group that a plain cluster does not know.
 const operatorsKinds = "apiVersion: monitoring.coreos.com/"
 
-// acceptsWhatIsRendered applies everything to a plain cluster first. What has objects of
-// the Prometheus operator follows, when the cluster knows their kinds.
+// acceptsWhatIsRendered applies everything to a plain cluster first. Manifests with the
+// Prometheus operator's objects follow, once the cluster knows their kinds.
 func (a *apiServer) acceptsWhatIsRendered(t *testing.T) {
 	all := everything(t)
 	var later []string
@@ -40,7 +40,7 @@ func (a *apiServer) acceptsWhatIsRendered(t *testing.T) {
 		namespace := regexp.MustCompile(`[^a-z]+`).ReplaceAllString(name, "-")
 		a.namespace(t, namespace, "restricted")
 		if strings.Contains(string(all[name]), "\n  namespace: ") {
-			namespace = "" // the rendering names its own
+			namespace = "" // the rendering sets its namespace
 		}
 		args := []string{"apply", "--server-side", "--force-conflicts", "-f", "-"}
 		if namespace != "" {
@@ -51,7 +51,7 @@ func (a *apiServer) acceptsWhatIsRendered(t *testing.T) {
 		}
 	}
 	for _, name := range names(all) {
-		// The kinds of add-ons are judged by their definitions, in another test.
+		// Another test validates add-ons' kinds against their definitions.
 		all[name] = bytes.Join(slices.DeleteFunc(documents(t, all[name]), func(d []byte) bool { return isAddOns(t, d) }), []byte("\n---\n"))
 		if len(all[name]) == 0 {
 			continue
@@ -80,7 +80,7 @@ func (a *apiServer) knowOperatorsKinds(t *testing.T) {
 	}
 }
 
-// acceptsWhatDocumentsApply runs the documented commands as they are.
+// acceptsWhatDocumentsApply runs the documented commands unchanged.
 func (a *apiServer) acceptsWhatDocumentsApply(t *testing.T) {
 	a.knowOperatorsKinds(t)
 	a.namespace(t, "monitoring", "restricted")
@@ -101,8 +101,8 @@ func (a *apiServer) acceptsWhatDocumentsApply(t *testing.T) {
 	}
 }
 
-// documentedInjection is the kustomization that docs/kubernetes.md shows, with a path that
-// leads here.
+// documentedInjection renders the kustomization in docs/kubernetes.md, with the path of
+// this checkout.
 func documentedInjection(t *testing.T) (rendered []byte, image string) {
 	t.Helper()
 	found := regexp.MustCompile("(?s)## A sidecar by a label\n.*?```yaml\n(.*?)```").FindStringSubmatch(readDoc(t, "docs/kubernetes.md"))
@@ -137,7 +137,7 @@ func TestDocumentedPatchNamesTheImage(t *testing.T) {
 	}
 }
 
-// injectsByLabel compares what the server makes of each pod with the policy and without.
+// injectsByLabel compares each pod that the server creates with the policy and without.
 func (a *apiServer) injectsByLabel(t *testing.T) {
 	a.namespace(t, "tools", "privileged")
 	a.namespace(t, "restricted", "restricted")
@@ -171,7 +171,7 @@ func (a *apiServer) injectsByLabel(t *testing.T) {
 		}
 		text := a.create(t, o.namespace, labeled(o.pod, inject, interceptToo))
 		original, injected := parsePod(t, o.labeledToo), parsePod(t, text)
-		original.Status.QOSClass = injected.Status.QOSClass // follows from the sidecar's requests
+		original.Status.QOSClass = injected.Status.QOSClass // depends on the sidecar's requests
 		checkInjected(t, injected, original)
 		if injected.Spec.InitContainers[0].Image != image {
 			t.Errorf("the image is %s", injected.Spec.InitContainers[0].Image)
@@ -182,7 +182,7 @@ func (a *apiServer) injectsByLabel(t *testing.T) {
 	}
 }
 
-// awaitPolicy waits until the server uses a policy, which it does soon after its creation.
+// awaitPolicy waits until the server applies a policy, soon after its creation.
 func (a *apiServer) awaitPolicy(t *testing.T, p *corev1.Pod) {
 	t.Helper()
 	for range 300 {
@@ -193,7 +193,7 @@ func (a *apiServer) awaitPolicy(t *testing.T, p *corev1.Pod) {
 	t.Fatal("the policy is not in use")
 }
 
-// create returns what the server would store for a pod, less what is new each time.
+// create returns the pod that the server would store, without fields that differ each time.
 func (a *apiServer) create(t *testing.T, namespace string, p *corev1.Pod) string {
 	t.Helper()
 	p = p.DeepCopy()

@@ -15,7 +15,7 @@ import (
 	"mimecast-proxy/secret"
 )
 
-// awkward are secrets that a careless writer of YAML or of variables would break.
+// awkward are secrets that break YAML or variables without proper escaping.
 var awkward = []string{
 	"plain-0123", `back\slash`, `\\b`, `dou"ble`, "#comment", "a#b", "$HOME", "${HOME}", "$$", "%d", "a:b", "{a}", "[a]", "*a", "&a", "!a", "|", ">", "@a", "`a`",
 	"yes", "null", "~", "0x1f", "1e3", "<&>", "ünïcödé€", "🔑", "=a=", "a;b", "a,b",

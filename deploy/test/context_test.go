@@ -46,7 +46,7 @@ func ignoredByBuild(t *testing.T) func(name string) bool {
 	}
 }
 
-// buildContext copies what .dockerignore lets into a build.
+// buildContext copies the files that .dockerignore allows in a build.
 func buildContext(t *testing.T) string {
 	t.Helper()
 	ignored, to := ignoredByBuild(t), t.TempDir()
@@ -73,8 +73,8 @@ func buildContext(t *testing.T) string {
 	return to
 }
 
-// credentialFiles returns the names under which the documentation and
-// compose.yaml let a user put a credential beside the sources.
+// credentialFiles returns the file names that the documentation and compose.yaml suggest
+// for credentials next to the sources.
 func credentialFiles(t *testing.T) []string {
 	t.Helper()
 	options, err := cli.NewProjectOptions([]string{filepath.Join(root, "compose.yaml")}, cli.WithProfiles([]string{"real"}), cli.WithName("mimecast-proxy"))

@@ -18,9 +18,9 @@ import (
 	"mimecast-proxy/mimecast"
 )
 
-// definitions are files with the definitions of the kinds of add-ons, by group: in the
-// modules of crds.mod, which are downloaded and not compiled. The Secrets Store CSI
-// driver's is not to be had as a module.
+// definitions are the files that define add-ons' kinds, by API group. They are in the
+// modules of crds.mod, which are downloaded but not compiled. The Secrets Store CSI
+// driver's definitions are not available as a module.
 var definitions = map[string]struct{ module, path string }{
 	"argoproj.io":                {"github.com/argoproj/argo-cd/v3", "manifests/crds/application-crd.yaml"},
 	"cilium.io":                  {"github.com/cilium/cilium", "pkg/k8s/apis/cilium.io/client/crds/v2/ciliumnetworkpolicies.yaml"},
@@ -29,7 +29,7 @@ var definitions = map[string]struct{ module, path string }{
 	"secrets-store.csi.x-k8s.io": {},
 }
 
-// kindOf is what a document says it is.
+// kindOf returns a document's kind.
 func kindOf(t *testing.T, document []byte) schema.GroupVersionKind {
 	t.Helper()
 	var said metav1.TypeMeta
@@ -39,14 +39,14 @@ func kindOf(t *testing.T, document []byte) schema.GroupVersionKind {
 	return said.GroupVersionKind()
 }
 
-// isAddOns reports whether a document is of an add-on's kind.
+// isAddOns reports whether a document's kind belongs to an add-on.
 func isAddOns(t *testing.T, document []byte) bool {
 	t.Helper()
 	_, ok := definitions[kindOf(t, document).Group]
 	return ok
 }
 
-// moduleFile reads a file of a module of crds.mod.
+// moduleFile reads a file from a module in crds.mod.
 func moduleFile(t *testing.T, module, path string) []byte {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), "go", "mod", "download", "-modfile=crds.mod", "-json", module).Output()
@@ -64,7 +64,7 @@ func moduleFile(t *testing.T, module, path string) []byte {
 	return text
 }
 
-// definition is as much of a CustomResourceDefinition as these tests need.
+// definition has the fields of a CustomResourceDefinition that these tests need.
 type definition struct {
 	Spec struct {
 		Group    string
@@ -79,7 +79,7 @@ type definition struct {
 	}
 }
 
-// schemaOf returns the published schema of a kind, strict: it takes no unknown field.
+// schemaOf returns a kind's published schema, changed to reject unknown fields.
 func schemaOf(t *testing.T, kind schema.GroupVersionKind) *jsonschema.Schema {
 	t.Helper()
 	from := definitions[kind.Group]
@@ -95,7 +95,7 @@ func schemaOf(t *testing.T, kind schema.GroupVersionKind) *jsonschema.Schema {
 			if v.Name == kind.Version && v.Served {
 				s := v.Schema.OpenAPIV3Schema
 				properties := s["properties"].(map[string]any)
-				for _, every := range []string{"apiVersion", "kind", "metadata"} { // objects have it, named or not
+				for _, every := range []string{"apiVersion", "kind", "metadata"} { // every object has these
 					properties[every] = true
 				}
 				return compile(t, makeStrict(s))
@@ -119,7 +119,7 @@ func compile(t *testing.T, s any) *jsonschema.Schema {
 	return compiled
 }
 
-// toJSON returns a value as the schema's library takes it.
+// toJSON converts a value to the types that the schema library expects.
 func toJSON(t *testing.T, value any) any {
 	t.Helper()
 	text, err := json.Marshal(value)
@@ -133,8 +133,8 @@ func toJSON(t *testing.T, value any) any {
 	return converted
 }
 
-// makeStrict makes a schema of OpenAPI one of JSON Schema, which rejects what an API server
-// drops.
+// makeStrict converts an OpenAPI schema to a JSON Schema. It rejects fields that an API
+// server would drop.
 func makeStrict(value any) any {
 	s, ok := value.(map[string]any)
 	if !ok {
@@ -159,7 +159,7 @@ func makeStrict(value any) any {
 	return s
 }
 
-// secretProviderClass has the driver's documented fields.
+// secretProviderClass has the CSI driver's documented fields.
 type secretProviderClass struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata"`
@@ -207,7 +207,7 @@ func TestExamplesOfAddOnsAreOfTheirPublishedKinds(t *testing.T) {
 	}
 }
 
-// Policies by name allow each host of API 2.0, and nothing else does.
+// Policies by host name allow exactly the hosts of API 2.0.
 func TestPoliciesByNameAllowMimecast(t *testing.T) {
 	for example, field := range map[string]string{"cilium": "matchName: ", "istio": "  - "} {
 		text := string(kustomize(t, filepath.Join(manifests, "examples", example)))
@@ -228,7 +228,7 @@ func TestPoliciesByNameAllowMimecast(t *testing.T) {
 	}
 }
 
-// The commands of exec probes ask the probes that HTTP would.
+// The commands of exec probes check the same endpoints as HTTP probes.
 func TestExecProbesAskTheSame(t *testing.T) {
 	proxy := proxyOf(t, gatewayPod(t, kustomize(t, filepath.Join(manifests, "examples", "istio"))).Spec)
 	for probe, command := range map[string][]string{
@@ -243,7 +243,7 @@ func TestExecProbesAskTheSame(t *testing.T) {
 	}
 }
 
-// Vault Agent and the CSI driver put the files where the variables say.
+// Vault Agent and the CSI driver write the files to the paths in the variables.
 func TestCredentialsAreWhereTheVariablesSay(t *testing.T) {
 	vault := gatewayPod(t, kustomize(t, filepath.Join(manifests, "examples", "vault-agent")))
 	env := variables(proxyOf(t, vault.Spec))

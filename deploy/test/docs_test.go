@@ -23,7 +23,7 @@ func readDoc(t *testing.T, name string) string {
 	return string(text)
 }
 
-// Names of files and tests go stale when code moves.
+// Names of files and tests become outdated when code moves.
 func TestDevelopersDocumentsNameWhatThereIs(t *testing.T) {
 	paths := regexp.MustCompile("`([a-z][a-z0-9_./-]*/|(?:[a-z][a-z0-9_-]*/)*[a-z_]+\\.(?:go|yaml|yml|md|pgo))`")
 	tests := regexp.MustCompile("`(Test[A-Za-z0-9]+)`")
@@ -61,8 +61,8 @@ func TestArchitectureNamesEveryPackage(t *testing.T) {
 	}
 }
 
-// TestArchitectureNamesWhatToTouch holds the table at the end of docs/architecture.md:
-// each file declares what stands behind its name.
+// TestArchitectureNamesWhatToTouch checks the table at the end of docs/architecture.md:
+// each file must declare the names listed after it.
 func TestArchitectureNamesWhatToTouch(t *testing.T) {
 	_, table, _ := strings.Cut(readDoc(t, "docs/architecture.md"), "\n| to change | touch |\n")
 	rows := regexp.MustCompile("`([a-z0-9_./]+\\.go)`: `([A-Za-z]+)`").FindAllStringSubmatch(table, -1)
@@ -80,8 +80,8 @@ func TestArchitectureNamesWhatToTouch(t *testing.T) {
 
 var shellBlock = regexp.MustCompile("(?ms)^ *```sh\n(.*?)^ *```$")
 
-// TestKubernetesCommandsNameWhatThereIs holds the commands of the pages for clusters: bash
-// can parse them, and they apply what there is.
+// TestKubernetesCommandsNameWhatThereIs checks the commands in the Kubernetes pages: bash
+// can parse them, and the manifests that they apply exist.
 func TestKubernetesCommandsNameWhatThereIs(t *testing.T) {
 	applied := regexp.MustCompile(`apply -k (\S+)`)
 	seen := 0
@@ -131,7 +131,7 @@ func TestHelmCommandsRender(t *testing.T) {
 	}
 }
 
-// TestFirstCommandsApplyYourImage runs the second of the first commands up to the cluster.
+// TestFirstCommandsApplyYourImage runs the second of the first commands, without a cluster.
 func TestFirstCommandsApplyYourImage(t *testing.T) {
 	if _, err := exec.LookPath("kubectl"); err != nil {
 		t.Skip("kubectl is not installed")
@@ -156,7 +156,8 @@ func TestFirstCommandsApplyYourImage(t *testing.T) {
 	}
 }
 
-// TestAdapterRuleIsForTheAutoscalersMetric holds the documented rule of Prometheus Adapter.
+// TestAdapterRuleIsForTheAutoscalersMetric checks the documented rule for Prometheus
+// Adapter.
 func TestAdapterRuleIsForTheAutoscalersMetric(t *testing.T) {
 	metric := autoscaler(t, overlayOf(t, "gateway", "autoscale-on-requests")).Spec.Metrics[1].Pods.Metric.Name
 	block := regexp.MustCompile("(?ms)^```yaml\n(rules:\n.*?)^```$").FindStringSubmatch(readDoc(t, "docs/kubernetes.md"))
@@ -199,7 +200,7 @@ var (
 	notInAnchor  = regexp.MustCompile(`[^a-z0-9 _-]`)
 )
 
-// anchors returns what links to the headings of a document end in, as GitHub makes it.
+// anchors returns the anchors that GitHub generates for a document's headings.
 func anchors(markdown string) map[string]bool {
 	found := map[string]bool{}
 	for _, h := range heading.FindAllStringSubmatch(codeBlock.ReplaceAllString(markdown, ""), -1) {
@@ -213,7 +214,7 @@ func anchors(markdown string) map[string]bool {
 	return found
 }
 
-// TestLinksOfDocumentsLeadSomewhere holds every relative link, to files and to headings.
+// TestLinksOfDocumentsLeadSomewhere checks every relative link, to files and to headings.
 func TestLinksOfDocumentsLeadSomewhere(t *testing.T) {
 	cmd := exec.CommandContext(t.Context(), "git", "ls-files", "*.md")
 	cmd.Dir = root
@@ -241,7 +242,7 @@ func TestLinksOfDocumentsLeadSomewhere(t *testing.T) {
 	}
 }
 
-// TestLongDocumentsHaveATableOfContents counts what is longer than a screen and a half.
+// TestLongDocumentsHaveATableOfContents checks documents longer than a screen and a half.
 func TestLongDocumentsHaveATableOfContents(t *testing.T) {
 	const screens = 75 // lines
 	for _, pattern := range []string{"docs/*.md", "docs/recipes/*.md", "CONTRIBUTING.md"} {

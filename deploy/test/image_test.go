@@ -19,8 +19,8 @@ import (
 	"mimecast-proxy/simulator"
 )
 
-// There is no Docker engine where these tests run: what BuildKit parses is
-// carried out here, in directories that hold the build context and no more.
+// These tests need no Docker engine. BuildKit parses the Dockerfile, and the tests run its
+// commands in directories that contain only the build context.
 
 const root = "../.."
 
@@ -45,8 +45,8 @@ func dockerfile(t *testing.T) []instructions.Stage {
 	return stages
 }
 
-// build carries out the build stage in a separate directory, and returns where
-// /out is. cache is the build cache; empty means the machine's.
+// build runs the build stage in a separate directory, and returns the path of /out. cache
+// is the build cache; if empty, build uses the machine's.
 func build(t *testing.T, platform, cache string) string {
 	t.Helper()
 	src, out := buildContext(t), t.TempDir()

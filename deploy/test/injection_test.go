@@ -13,11 +13,11 @@ import (
 	"sigs.k8s.io/kustomize/kyaml/yaml"
 )
 
-// injection has the policies that add the sidecar to labeled pods.
+// injection is the directory of the policies that add the sidecar to labeled pods.
 const injection = manifests + "/injection"
 
-// TestInjectionPoliciesAreWhatTheComponentSays generates both policies from the container
-// of the component and the documented patch for interception.
+// TestInjectionPoliciesAreWhatTheComponentSays generates both policies from the component's
+// container and the documented patch for interception.
 func TestInjectionPoliciesAreWhatTheComponentSays(t *testing.T) {
 	spec := injectionSpec(t)
 	for name, kind := range map[string]string{"mutatingadmissionpolicy.yaml": admissionPolicy, "kyverno.yaml": kyvernoPolicy} {
@@ -73,7 +73,7 @@ metadata:
 SPEC
 `
 
-// injectionSpec is what both policies have in common. Its expressions are CEL.
+// injectionSpec returns the part that both policies share. Its expressions are CEL.
 func injectionSpec(t *testing.T) string {
 	t.Helper()
 	from := readInjectionSources(t)
@@ -157,8 +157,8 @@ TOOLS
           }])
 `
 
-// toolPatches adds the variables and mounts to the containers of a list. An expression
-// cannot repeat what the pod has, so each is added by a patch.
+// toolPatches adds the variables and mounts to the containers of a list. It uses one patch
+// for each, because an expression cannot repeat fields that the pod has.
 func toolPatches(t *testing.T, list string, mounts *yaml.Node) string {
 	t.Helper()
 	var patches []string
@@ -179,7 +179,7 @@ func toolPatches(t *testing.T, list string, mounts *yaml.Node) string {
 	return strings.ReplaceAll(template, "LIST", list)
 }
 
-// injectionSources are the parts of the documents that the policies are made of.
+// injectionSources are the parts of the documents that the policies are generated from.
 type injectionSources struct {
 	image                 string
 	container, volume     *yaml.Node
@@ -223,11 +223,12 @@ func readInjectionSources(t *testing.T) injectionSources {
 	return from
 }
 
-// settings lets a namespace set the proxy's other variables, since all share the policy.
+// settings lets a namespace set other variables of the proxy, since all namespaces share
+// the policy.
 const settings = `envFrom: [{configMapRef: {name: mimecast-proxy-settings, optional: true}}]`
 
-// addTrust adds the variables that "run --intercept" sets and the documented patch leaves
-// out for brevity.
+// addTrust adds the variables that "run --intercept" sets but the documented patch omits
+// for brevity.
 func addTrust(t *testing.T, env *yaml.Node) {
 	t.Helper()
 	list := regexp.MustCompile(`var bundleVariables = \[\]string\{(.*)\}`).FindStringSubmatch(readDoc(t, "app/runintercept.go"))
@@ -254,16 +255,15 @@ func addTrust(t *testing.T, env *yaml.Node) {
 	}
 }
 
-// variablesIn are the parts of the container that the policies compute.
+// variablesIn maps the fields of the container that the policies compute to their CEL.
 var variablesIn = map[string]string{
 	"Object.spec.initContainers.image":        "variables.image",
 	"Object.spec.initContainers.env":          " + (variables.intercept ? SIDECAR_ENV : [])",
 	"Object.spec.initContainers.volumeMounts": " + (variables.intercept ? SIDECAR_MOUNTS : [])",
 }
 
-// cel writes YAML as a literal of CEL. A mapping is an object of the type, which is
-// called as the path to it, or a map of strings if there is no type, or if its keys are
-// not those of a type.
+// cel returns YAML as a CEL literal. A mapping becomes an object of a type, named by the
+// path to it. It becomes a map of strings if it has no type or its keys are not a type's.
 func cel(t *testing.T, kind string, n *yaml.Node) string {
 	t.Helper()
 	switch n.Kind { //nolint:exhaustive // documents and aliases have no literal
@@ -305,7 +305,7 @@ func cel(t *testing.T, kind string, n *yaml.Node) string {
 func celScalar(t *testing.T, n *yaml.Node) string {
 	t.Helper()
 	switch n.Tag {
-	case yaml.NodeTagInt: // perhaps an octal one
+	case yaml.NodeTagInt: // it may be octal
 		var number int
 		if err := n.Decode(&number); err != nil {
 			t.Fatal(err)
@@ -320,7 +320,7 @@ func celScalar(t *testing.T, n *yaml.Node) string {
 	return ""
 }
 
-// braced puts items into one line if they fit into it, else each into its own.
+// braced puts items on one line if they fit, and otherwise each on its own line.
 func braced(open string, items []string, end string) string {
 	const width = 100
 	if line := open + strings.Join(items, ", ") + end; len(line) <= width && !strings.Contains(line, "\n") {
@@ -329,7 +329,7 @@ func braced(open string, items []string, end string) string {
 	return open + "\n" + indent(2, "  "+strings.Join(items, ",\n")) + "\n" + end
 }
 
-// indent indents every line but the first.
+// indent indents every line except the first.
 func indent(by int, text string) string {
 	return strings.ReplaceAll(text, "\n", "\n"+strings.Repeat(" ", by))
 }

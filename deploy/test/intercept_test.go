@@ -13,8 +13,8 @@ import (
 
 var interceptionPatch = regexp.MustCompile("(?s)## Clients with Mimecast's address in their code\n.*?```yaml\n(.*?)```")
 
-// The patch of docs/kubernetes.md gives the tool the certificates of the sidecar, and no
-// way to the key.
+// The patch of docs/kubernetes.md gives the tool the sidecar's certificates, but no access
+// to the key.
 func TestInterceptionPatchGivesTheToolTheCertificatesAlone(t *testing.T) {
 	found := interceptionPatch.FindStringSubmatch(readDoc(t, "docs/kubernetes.md"))
 	if found == nil {

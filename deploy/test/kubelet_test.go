@@ -26,27 +26,27 @@ import (
 	"mimecast-proxy/simulator"
 )
 
-// What is rendered is run here as far as a machine without a cluster can: the
-// program with the container's variables and files, probed where the manifest
-// says, and the tool's own command beside it. What only a cluster does (order of
-// containers, endpoints, network policies, admission) is not shown.
+// These tests run rendered manifests as far as possible without a cluster. They run the
+// program with the container's variables and files, probe it as the manifest says, and run
+// the tool's command. They do not cover container order, endpoints, network policies or
+// admission.
 
-// patience bounds every wait for something that is sure to come.
+// patience limits every wait for something that must happen.
 const patience = 30 * time.Second
 
-// secrets are the files of the secrets that the manifests mount.
+// secrets are the contents of the Secrets that the manifests mount.
 var secrets = map[string]map[string]string{
 	"mimecast":           {"client-id": simulator.DefaultClientID, "client-secret": simulator.DefaultClientSecret},
 	"mimecast-proxy-key": {"api-key": "a-key-for-the-tests-only"},
 }
 
-// node is where pods run.
+// node runs pods.
 type node struct {
 	t      *testing.T
 	binary string
 	sim    *simulator.Server
 	ca     string
-	// secrets are the Secrets of the cluster, and volumes where each is mounted.
+	// secrets are the cluster's Secrets; volumes are the paths where they are mounted.
 	secrets map[string]map[string]string
 	volumes map[string]string
 }
@@ -79,7 +79,7 @@ func newNode(t *testing.T) *node {
 	return n
 }
 
-// mount lays a container's secrets out and returns where each path leads.
+// mount writes a container's secrets and returns a replacer for their paths.
 func (n *node) mount(spec corev1.PodSpec, c corev1.Container) *strings.Replacer {
 	n.t.Helper()
 	var pairs []string
@@ -96,8 +96,8 @@ func (n *node) mount(spec corev1.PodSpec, c corev1.Container) *strings.Replacer 
 	return strings.NewReplacer(pairs...)
 }
 
-// publish writes the files of a volume as the kubelet does: into a folder of their own,
-// to which the link ..data then leads, all at once.
+// publish writes a volume's files as the kubelet does: into a new folder, to which it then
+// atomically points the link ..data.
 func (n *node) publish(dir string, files map[string]string) {
 	n.t.Helper()
 	version, err := os.MkdirTemp(dir, "..")
@@ -122,8 +122,8 @@ func (n *node) publish(dir string, files map[string]string) {
 	}
 }
 
-// environ is what the kubelet makes of a container's variables, with ports of
-// the machine's choice and the simulator in Mimecast's place.
+// environ returns a container's variables as the kubelet would, with free local ports, and
+// with the simulator as Mimecast.
 func (n *node) environ(spec corev1.PodSpec, c corev1.Container) []string {
 	n.t.Helper()
 	paths := n.mount(spec, c)
@@ -156,17 +156,17 @@ func (n *node) environ(spec corev1.PodSpec, c corev1.Container) []string {
 	return environ
 }
 
-// container is the proxy as a process.
+// container is the proxy, running as a process.
 type container struct {
 	t      *testing.T
 	cmd    *exec.Cmd
 	stderr log
-	port   map[string]string // the manifest's port to the machine's
+	port   map[string]string // maps the manifest's ports to local ports
 	data   string            // host:port
 	spec   corev1.Container
 }
 
-// log is what a program wrote, readable while it writes.
+// log is a program's output, readable while the program writes.
 type log struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -182,7 +182,7 @@ func (n *node) run(spec corev1.PodSpec, c corev1.Container) *container {
 	return p
 }
 
-// start runs the program until it says where it serves.
+// start runs the program until it logs its addresses.
 func (n *node) start(environ []string, args ...string) *container {
 	n.t.Helper()
 	p := &container{t: n.t, cmd: exec.Command(n.binary, args...), port: map[string]string{}}
@@ -191,7 +191,7 @@ func (n *node) start(environ []string, args ...string) *container {
 	if err := p.cmd.Start(); err != nil {
 		n.t.Fatal(err)
 	}
-	n.t.Cleanup(func() { _ = p.cmd.Process.Kill() }) // it has most often ended by now
+	n.t.Cleanup(func() { _ = p.cmd.Process.Kill() }) // it has usually ended by now
 	p.await("where it serves", func() bool {
 		for line := range strings.Lines(p.stderr.String()) {
 			var said struct{ Listen, Admin string }
@@ -221,7 +221,7 @@ func (p *container) await(what string, so func() bool) {
 	}
 }
 
-// passes waits until a probe does.
+// passes waits until a probe succeeds.
 func (p *container) passes(probe *corev1.Probe) {
 	p.t.Helper()
 	port := probe.HTTPGet.Port
@@ -231,7 +231,8 @@ func (p *container) passes(probe *corev1.Probe) {
 		}
 	}
 	p.await("probe "+probe.HTTPGet.Path, func() bool {
-		// The kubelet says the pod's address, which nobody allows by name.
+		// The kubelet sends the pod's address as the host, which is never in the allowed
+		// names.
 		res := p.get("http://127.0.0.1:"+p.port[port.String()]+probe.HTTPGet.Path, "10.1.2.3", "")
 		return res == http.StatusOK
 	})

@@ -14,7 +14,7 @@ import (
 
 var kyverno = flag.String("kyverno", "", "Kyverno's command line: go build -modfile=kyverno.mod -o FILE github.com/kyverno/kyverno/cmd/cli/kubectl-kyverno")
 
-// TestKyvernoMakesTheSamePod has Kyverno apply its policy. Kyverno's modules are in
+// TestKyvernoMakesTheSamePod applies the policy with Kyverno. Kyverno's modules are in
 // kyverno.mod, since only the daily workflow builds it.
 func TestKyvernoMakesTheSamePod(t *testing.T) {
 	if *kyverno == "" {
@@ -34,7 +34,7 @@ func TestKyvernoMakesTheSamePod(t *testing.T) {
 	}
 }
 
-// applyKyverno returns the pod as Kyverno leaves it.
+// applyKyverno returns the pod after Kyverno's changes.
 func applyKyverno(t *testing.T, p *corev1.Pod) *corev1.Pod {
 	t.Helper()
 	dir := t.TempDir()

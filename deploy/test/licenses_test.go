@@ -27,7 +27,7 @@ func goInRoot(t *testing.T, environ []string, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// legalTexts are the files in dir that a copy of the binary must bring.
+// legalTexts returns the files in dir that must be distributed with the binary.
 func legalTexts(t *testing.T, dir string) []string {
 	t.Helper()
 	var texts []string
@@ -47,7 +47,7 @@ func legalTexts(t *testing.T, dir string) []string {
 	return texts
 }
 
-// What is linked is read from the binaries themselves.
+// The binaries themselves list their linked modules.
 func TestReleaseHasTheLicenseOfEveryLinkedModule(t *testing.T) {
 	file := filepath.Join(t.TempDir(), notices)
 	systems := []string{"linux", "windows", "darwin"}
@@ -86,7 +86,7 @@ func TestReleaseHasTheLicenseOfEveryLinkedModule(t *testing.T) {
 	}
 }
 
-// Those of archives and packages are tested where they are made.
+// Tests in deploy/artifacts check the licenses in archives and packages.
 func TestImageBringsTheLicenses(t *testing.T) {
 	copied := false
 	stages := dockerfile(t)

@@ -23,7 +23,7 @@ const (
 	runbooks       = "https://wiki.example/mimecast/oncall"
 )
 
-// monitoringOf returns the objects for monitoring of a rendering.
+// monitoringOf returns a rendering's monitoring objects.
 func monitoringOf(t *testing.T, text []byte) (monitors []*monitoringv1.PodMonitor, rules []*monitoringv1.PrometheusRule, dashboards []*corev1.ConfigMap) {
 	t.Helper()
 	for _, object := range decode(t, text) {
@@ -39,7 +39,8 @@ func monitoringOf(t *testing.T, text []byte) (monitors []*monitoringv1.PodMonito
 	return monitors, rules, dashboards
 }
 
-// The component is in each namespace, and what works for all namespaces is not in it.
+// The component goes into each namespace, so it contains nothing that works for all
+// namespaces.
 func TestComponentBringsAMonitorAlone(t *testing.T) {
 	for _, example := range []string{"gateway", "job", "cronjob", "deployment"} {
 		monitors, rules, dashboards := monitoringOf(t, overlayOf(t, "examples/"+example, "monitoring"))
@@ -58,7 +59,7 @@ func TestComponentBringsAMonitorAlone(t *testing.T) {
 	}
 }
 
-// runbookURLs returns where the alerts lead.
+// runbookURLs returns each alert's link to a runbook.
 func runbookURLs(rule *monitoringv1.PrometheusRule) map[string]string {
 	found := map[string]string{}
 	for _, group := range rule.Spec.Groups {
@@ -69,7 +70,7 @@ func runbookURLs(rule *monitoringv1.PrometheusRule) map[string]string {
 	return found
 }
 
-// leadTo reports alerts that do not lead to a section of a page.
+// leadTo reports alerts that do not link to a section of a page.
 func leadTo(t *testing.T, rule *monitoringv1.PrometheusRule, page string) {
 	t.Helper()
 	found := runbookURLs(rule)
@@ -83,7 +84,7 @@ func leadTo(t *testing.T, rule *monitoringv1.PrometheusRule, page string) {
 	}
 }
 
-// The overlay is that of docs/operations.md.
+// The overlay is the one in docs/operations.md.
 func TestOverlayLinksTheAlertsToARunbook(t *testing.T) {
 	doc, err := os.ReadFile("../../docs/operations.md")
 	if err != nil {
@@ -133,7 +134,7 @@ func TestChartTakesLabelsAndARunbook(t *testing.T) {
 	}
 }
 
-// The chart's rules are those of the file, for one namespace.
+// The chart's rules are those of the file, limited to one namespace.
 func TestChartBindsTheRulesToItsNamespace(t *testing.T) {
 	_, all, _ := monitoringOf(t, kustomize(t, monitoringPath))
 	_, own, _ := monitoringOf(t, mustHelm(t, values{"monitoring": values{"enabled": true}}))
@@ -152,8 +153,8 @@ func TestChartBindsTheRulesToItsNamespace(t *testing.T) {
 	}
 }
 
-// Ten releases in ten namespaces, each with a proxy that is down: each raises one alert,
-// and each dashboard has its own uid and file.
+// Ten releases run in ten namespaces, each with a proxy that is down. Each raises one
+// alert, and each dashboard has its own uid and file.
 func TestTenReleasesRaiseOneAlertEach(t *testing.T) {
 	promtool, err := exec.LookPath("promtool")
 	if err != nil {
@@ -201,12 +202,12 @@ func TestTenReleasesRaiseOneAlertEach(t *testing.T) {
 	}
 }
 
-// schemaErrors returns what Grafana's types find wrong with a dashboard; empty for nothing.
-// They know the options of each kind of panel.
+// schemaErrors returns the errors that Grafana's types find in a dashboard, or "". The
+// types know each panel's options.
 func schemaErrors(text []byte) string {
 	plugins.RegisterDefaultPlugins()
 	var d dashboard.Dashboard                                                //nolint:staticcheck // v1 is what a file to import has
-	if err := d.UnmarshalJSONStrict(text); err != nil && err.Error() != "" { // it may be an empty list
+	if err := d.UnmarshalJSONStrict(text); err != nil && err.Error() != "" { // the error may be an empty list
 		return err.Error()
 	}
 	if err := d.Validate(); err != nil {

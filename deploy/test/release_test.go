@@ -20,7 +20,7 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 )
 
-// blob reads a JSON object of an OCI layout.
+// blob reads a JSON blob of an OCI layout.
 func blob(t *testing.T, layout, digest string, into any) {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(layout, "blobs", strings.Replace(digest, ":", "/", 1)))
@@ -80,7 +80,7 @@ func releasedImage(t *testing.T, layout string) (settings map[string]any, files 
 	return config.Config, files
 }
 
-// What the final stage of the Dockerfile says is compared with the release's image.
+// The Dockerfile's final stage must match the release's image.
 func TestImageOfAReleaseIsTheDockerfiles(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("the image is for Linux")
@@ -146,7 +146,7 @@ func compareSettings(t *testing.T, settings map[string]any) {
 	}
 }
 
-// revision is that of the last commit.
+// revision returns the last commit's revision.
 func revision(t *testing.T) string {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), "git", "-C", root, "rev-parse", "HEAD").Output()

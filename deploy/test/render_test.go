@@ -1,6 +1,6 @@
-// Package deploy_test holds what kustomize and Helm render to Kubernetes' own
-// types, to public policies, and to each other. It is a separate module, so
-// that the program's has none of Kubernetes in it.
+// Package deploy_test checks what kustomize and Helm render against Kubernetes' own types,
+// public policies and each other. It is a separate module, so that the program does not
+// depend on Kubernetes.
 package deploy_test
 
 import (
@@ -29,7 +29,7 @@ const (
 	chartPath = "../helm/mimecast-proxy"
 )
 
-// entryPoints are the directories that kubectl kustomize is meant for.
+// entryPoints returns the directories to use with kubectl kustomize.
 func entryPoints(t *testing.T) []string {
 	t.Helper()
 	var found []string
@@ -63,10 +63,10 @@ func kustomize(t *testing.T, dir string) []byte {
 	return text
 }
 
-// values are those of an installation.
+// values are an installation's Helm values.
 type values = map[string]any
 
-// helm renders the chart as helm template mimecast-proxy does, less what helm test runs.
+// helm renders the chart as helm template mimecast-proxy does, without helm test's objects.
 func helm(v values) ([]byte, error) { return helmIn("mimecast", v) }
 
 func helmIn(namespace string, v values) ([]byte, error) {
@@ -83,7 +83,7 @@ func helmIn(namespace string, v values) ([]byte, error) {
 	return all.Bytes(), nil
 }
 
-// helmFiles are the chart's templates, rendered, by their names.
+// helmFiles returns the chart's rendered templates by name.
 func helmFiles(namespace string, v values) (map[string]string, error) {
 	chart, err := loader.Load(chartPath)
 	if err != nil {
@@ -115,7 +115,7 @@ func mustHelmIn(t *testing.T, namespace string, v values) []byte {
 	return text
 }
 
-// tool is the workload of an example, as it is without the proxy.
+// tool returns an example's workload as it is without the proxy.
 func tool(t *testing.T, kind string) map[string]any {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(manifests, "examples", kind, "tool.yaml"))
@@ -129,7 +129,7 @@ func tool(t *testing.T, kind string) map[string]any {
 	return object
 }
 
-// documents splits YAML, less the empty ones.
+// documents splits YAML into documents and drops empty ones.
 func documents(t *testing.T, text []byte) [][]byte {
 	t.Helper()
 	var found [][]byte
@@ -148,7 +148,7 @@ func documents(t *testing.T, text []byte) [][]byte {
 	}
 }
 
-// everything is what can be rendered, by name.
+// everything returns all renderings by name.
 func everything(t *testing.T) map[string][]byte {
 	t.Helper()
 	all := map[string][]byte{}
@@ -164,7 +164,7 @@ func everything(t *testing.T) map[string][]byte {
 	return all
 }
 
-// names are the keys of m in order.
+// names returns the keys of m, sorted.
 func names[T any](m map[string]T) []string {
 	var found []string
 	for name := range m {

@@ -14,22 +14,22 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// idRange is a range of IDs that OpenShift gave a project.
+// idRange is a range of IDs that OpenShift assigned to a project.
 type idRange struct{ first, last int64 }
 
-// project is one, as its namespace's annotations openshift.io/sa.scc.* have it.
+// project is a project's range, as in its namespace's annotations openshift.io/sa.scc.*.
 var project = idRange{1000680000, 1000689999}
 
 func (r idRange) has(id int64) bool { return r.first <= id && id <= r.last }
 
-// volumesOfRestricted are the sources of volumes that restricted-v2 allows.
+// volumesOfRestricted are the volume sources that restricted-v2 allows.
 var volumesOfRestricted = []string{
 	"ConfigMap", "CSI", "DownwardAPI", "EmptyDir", "Ephemeral", "PersistentVolumeClaim", "Projected", "Secret",
 }
 
-// admitRestricted does what the security context constraints restricted-v2 do: it returns
-// what they reject, and sets what they set. The rules are those that OpenShift documents;
-// its own code needs all of Kubernetes.
+// admitRestricted applies the security context constraints restricted-v2: it sets the
+// defaults and returns what they reject. It follows OpenShift's documentation, because
+// OpenShift's own code depends on all of Kubernetes.
 func admitRestricted(pod *corev1.PodSpec, annotations map[string]string) (rejected []string) {
 	reject := func(format string, args ...any) { rejected = append(rejected, fmt.Sprintf(format, args...)) }
 	if pod.HostNetwork || pod.HostPID || pod.HostIPC {
@@ -113,8 +113,8 @@ func admitRestricted(pod *corev1.PodSpec, annotations map[string]string) (reject
 	return rejected
 }
 
-// checkReadable reports Secrets whose files a container cannot read: by its group if the pod
-// has one for its volumes, and else as any other user.
+// checkReadable reports Secrets whose files a container cannot read. The container reads by
+// the pod's volume group if there is one, and otherwise as any other user.
 func checkReadable(t *testing.T, pod corev1.PodSpec, c corev1.Container) {
 	t.Helper()
 	for _, m := range c.VolumeMounts {
@@ -133,10 +133,10 @@ func checkReadable(t *testing.T, pod corev1.PodSpec, c corev1.Container) {
 	}
 }
 
-// noIDs are the values for a cluster that assigns the IDs.
+// noIDs has the values for a cluster that assigns the IDs.
 var noIDs = values{"podSecurityContext": values{"runAsUser": nil, "runAsGroup": nil, "fsGroup": nil}}
 
-// theirTool is a workload as a vendor writes it for OpenShift: without IDs.
+// theirTool is a vendor's workload for OpenShift, which sets no IDs.
 func theirTool(t *testing.T) map[string]any {
 	t.Helper()
 	job := tool(t, "job")
@@ -207,7 +207,7 @@ func TestOpenShiftRejectsWhatItDoes(t *testing.T) {
 
 func ref[T any](v T) *T { return &v }
 
-// gatewayPod is the pod template of a rendering with one workload.
+// gatewayPod returns the pod template of a rendering with one workload.
 func gatewayPod(t *testing.T, text []byte) *corev1.PodTemplateSpec {
 	t.Helper()
 	for _, object := range decode(t, text) {
@@ -219,8 +219,8 @@ func gatewayPod(t *testing.T, text []byte) *corev1.PodTemplateSpec {
 	return nil
 }
 
-// OpenShift runs the program as a user that no file of the image names, in the group 0,
-// with files that only the volume's group can read.
+// OpenShift runs the program as a user that the image does not define, in group 0. Only the
+// volume's group can read the files.
 func TestProgramRunsAsAnyUser(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("only root can run it as another user")
@@ -250,7 +250,7 @@ func TestProgramRunsAsAnyUser(t *testing.T) {
 	if err := os.Link(n.binary, binary); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // the other user must reach it
+	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // the other user must be able to enter it
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), binary, "check")

@@ -13,7 +13,7 @@ import (
 	"mimecast-proxy/simulator"
 )
 
-// credentials lays out the two files and returns their directory.
+// credentials writes the two credential files and returns their directory.
 func credentials(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -25,8 +25,8 @@ func credentials(t *testing.T) string {
 	return dir
 }
 
-// answers runs the program with a service's variables and ports of the
-// machine's choice.
+// answers runs the program with a service's variables and free local ports, and checks its
+// response.
 func (n *node) answers(environ []string) {
 	n.t.Helper()
 	environ = append(environ, "MIMECAST_BASE_URL="+n.sim.URL, "MIMECAST_CA_FILE="+n.ca, "PROXY_LISTEN=127.0.0.1:0", "PROXY_ADMIN_LISTEN=127.0.0.1:0")
@@ -83,7 +83,7 @@ func TestSampleOfVariablesIsUnderstood(t *testing.T) {
 	}
 	environ := []string{"MIMECAST_CLIENT_ID=" + simulator.DefaultClientID, "MIMECAST_CLIENT_SECRET=" + simulator.DefaultClientSecret}
 	for line := range strings.Lines(string(text)) {
-		// The region would be in the way of the simulator's address.
+		// MIMECAST_REGION would conflict with the simulator's address.
 		if variable, ok := strings.CutPrefix(strings.TrimSpace(line), "#"); ok && strings.Contains(variable, "=") && !strings.HasPrefix(variable, "MIMECAST_REGION=") {
 			environ = append(environ, variable)
 		}

@@ -21,7 +21,7 @@ import (
 	"k8s.io/pod-security-admission/policy"
 )
 
-// types are those that a manifest may be of.
+// types returns the types that manifests may use.
 func types() *runtime.Scheme {
 	s := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{
@@ -33,8 +33,8 @@ func types() *runtime.Scheme {
 	return s
 }
 
-// decode takes every document for what it says it is, less those of add-ons. It rejects a
-// field that its type does not have, and one that is there twice.
+// decode decodes every document into its type, except add-ons' kinds. It rejects unknown
+// and duplicate fields.
 func decode(t *testing.T, text []byte) []runtime.Object {
 	t.Helper()
 	s := types()
@@ -53,7 +53,7 @@ func decode(t *testing.T, text []byte) []runtime.Object {
 	return objects
 }
 
-// pod returns the pod template of a workload, or a pod as one; nil for what has none.
+// pod returns the pod template of a workload or a pod, or nil for other objects.
 func pod(object runtime.Object) *corev1.PodTemplateSpec {
 	switch o := object.(type) {
 	case *appsv1.Deployment:
@@ -81,8 +81,8 @@ func TestEverythingDecodesStrictly(t *testing.T) {
 	}
 }
 
-// forbidden reports what the level restricted of pod security admission forbids, and more
-// that no pod here needs.
+// forbidden reports violations of Pod Security's level restricted, and more privileges that
+// no pod here needs.
 func forbidden(t *testing.T, name string, template *corev1.PodTemplateSpec) {
 	t.Helper()
 	evaluator, err := policy.NewEvaluator(policy.DefaultChecks(), nil)
@@ -120,23 +120,23 @@ func TestPodsAreRestrictedAsPodSecurityAdmissionJudges(t *testing.T) {
 }
 
 func TestKubeScoreFindsNothing(t *testing.T) {
-	// Each is left out for a reason that holds for every manifest here.
+	// Each exclusion has a reason that applies to every manifest here.
 	args := []string{
 		"tool", "-modfile=policy.mod", "kube-score", "score", "--output-format", "ci", "--kubernetes-version", "v1.29", "--exit-one-on-warning",
-		// A CPU limit throttles TLS and protects nobody: requests share it out.
+		// A CPU limit throttles TLS and protects no other pod: requests share the CPU.
 		"--ignore-container-cpu-limit",
-		// How an image is pulled is the user's to choose, as the image is.
+		// Users choose the pull policy, as they choose the image.
 		"--ignore-test", "container-image-pull-policy",
-		// Topology spread constraints say the same, and leave room to schedule.
+		// Topology spread constraints have the same purpose, and leave room to schedule.
 		"--ignore-test", "deployment-has-host-podantiaffinity",
-		// 65532 and 65534 are what images without a user of their own take.
+		// 65532 and 65534 are common IDs for images without their own user.
 		"--ignore-test", "container-security-context-user-group-id",
 		"-",
 	}
 	all := everything(t)
 	for _, name := range names(all) {
 		if name == "kustomize base" || name == "kustomize gateway" || strings.HasSuffix(name, "/argo-cd") {
-			continue // parts of what is whole in the examples, and what has no pods
+			continue // parts that the examples contain, and objects without pods
 		}
 		cmd := exec.CommandContext(t.Context(), "go", args...)
 		cmd.Stdin = bytes.NewReader(all[name])
@@ -146,8 +146,8 @@ func TestKubeScoreFindsNothing(t *testing.T) {
 	}
 }
 
-// TestOperatorsRulesAreThoseOfTheFile holds the copy to what it is a copy of,
-// line by line, since kustomize cannot include a file in a resource.
+// TestOperatorsRulesAreThoseOfTheFile compares the copy with the original line by line,
+// since kustomize cannot include a file in a resource.
 func TestOperatorsRulesAreThoseOfTheFile(t *testing.T) {
 	const dir, began = "../monitoring/", "groups:\n"
 	rules, err := os.ReadFile(dir + "alerts.yaml")

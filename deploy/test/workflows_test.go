@@ -23,7 +23,7 @@ func workflows(t *testing.T) []string {
 }
 
 func TestWorkflowsAreValid(t *testing.T) {
-	// In its own module graph: it needs an older YAML library than compose's.
+	// In its own module graph, because it needs an older YAML library than compose.
 	args := []string{"run", "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12", "-no-color"}
 	cmd := exec.CommandContext(t.Context(), "go", append(args, workflows(t)...)...)
 	if out, err := cmd.CombinedOutput(); err != nil {
