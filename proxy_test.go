@@ -25,8 +25,8 @@ import (
 	"mimecast-proxy/simulator"
 )
 
-// These tests run the built program as a process, over real sockets and TLS,
-// in front of the simulator.
+// These tests run the built program as a process, over real sockets and TLS, against the
+// simulator.
 
 var (
 	renewalsFor = flag.Duration("renewals-for", 6*time.Second, "how long TestRenewalsCostNoRequestAnything asks; the figure in the docs is of 60s")
@@ -96,8 +96,8 @@ func TestRenewalsCostNoRequestAnything(t *testing.T) {
 	if n := p.Metric(`mimecast_proxy_requests_total{code="200",method="GET"}`); int(n) != len(asked) {
 		t.Errorf("%v requests counted, %d made", n, len(asked))
 	}
-	// How long requests took on this machine is in the log. If they waited for a
-	// renewal, none could begin and end within one.
+	// The log shows how long requests took on this machine. A request that waited for a
+	// renewal could not begin and end within it.
 	renewals := 0
 	for _, r := range sim.Requests() {
 		if r.Target != "/oauth/token" || r.Time.Before(began) || time.Since(r.Time) < slow {
@@ -113,7 +113,7 @@ func TestRenewalsCostNoRequestAnything(t *testing.T) {
 	}
 }
 
-// exchange is when a request was made and when its response had come.
+// exchange has the times at which a request began and its response ended.
 type exchange struct{ began, ended time.Time }
 
 func (e exchange) took() time.Duration { return e.ended.Sub(e.began) }
@@ -168,7 +168,7 @@ func Test401ThatAFreshTokenDoesNotCureCostsLittle(t *testing.T) {
 			t.Fatalf("%d %s", res.StatusCode, body)
 		}
 	}
-	if n := sim.TokenRequests(); n > 3 { // the first, and one in 10 s
+	if n := sim.TokenRequests(); n > 3 { // one at the start, and one in 10 s
 		t.Errorf("%d token requests for 50 answers of 401", n)
 	}
 	if res, _ := p.Must("GET", "/identity/whoami", ""); res.StatusCode != 200 {
@@ -176,7 +176,7 @@ func Test401ThatAFreshTokenDoesNotCureCostsLittle(t *testing.T) {
 	}
 }
 
-// upload sends a file as file-upload wants it.
+// upload sends a file as Mimecast's file-upload expects it.
 func upload(t *testing.T, p *program.Program, content io.Reader, size int64, sum string) int {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), "POST", p.URL+"/api/file/file-upload", content)
@@ -211,18 +211,19 @@ func TestUploadsUnderAtAndOverTheLimitSurviveARevocation(t *testing.T) {
 		content := bytes.Repeat([]byte{byte(i), 1, 2, 3}, size/4+1)[:size]
 		sum := sha256.Sum256(content)
 		if i > 0 {
-			// A token that was fetched for a 401 is left in place for 10 s.
+			// The proxy keeps a token that it fetched after a 401 for 10 s, so start a new
+			// proxy.
 			p = program.Serve(t, sim, "PROXY_REPLAY_LIMIT=64KiB")
 		}
 		sim.RevokeTokens()
-		// Over the limit Expect: 100-continue lets the 401 come in time.
+		// Over the limit, Expect: 100-continue lets the 401 arrive before the body.
 		if status := upload(t, p, bytes.NewReader(content), int64(size), hex.EncodeToString(sum[:])); status != 200 {
 			t.Errorf("%d bytes: %d", size, status)
 		}
 	}
 }
 
-// zeros is a stream of so many zeros.
+// zeros returns a stream of n zero bytes.
 func zeros(n int64) io.Reader { return io.LimitReader(zero{}, n) }
 
 type zero struct{}
@@ -330,7 +331,7 @@ func TestSecondSignalCutsWithAnAnswer(t *testing.T) {
 	}
 }
 
-// Kubernetes sends SIGTERM to a sidecar that got POST /quitquitquit.
+// Kubernetes sends SIGTERM to a sidecar after POST /quitquitquit.
 func TestFirstSignalAfterQuitCutsNothing(t *testing.T) {
 	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
@@ -436,7 +437,7 @@ func TestCorrectedSecretFileIsTakenUpWithoutARestart(t *testing.T) {
 
 func TestDemoNeedsNothingAndFindsAnotherPort(t *testing.T) {
 	t.Parallel()
-	// Take 8080 where it is free; where it is not, somebody else has.
+	// Take port 8080. If that fails, another process has it already.
 	if l, err := net.Listen("tcp", "127.0.0.1:8080"); err == nil {
 		defer l.Close()
 	}
@@ -472,7 +473,7 @@ func TestDemoNeedsNothingAndFindsAnotherPort(t *testing.T) {
 func TestPackagesFormAStar(t *testing.T) {
 	t.Parallel()
 	leaves := []string{"account", "event", "mimecast", "problem", "resend", "secret"}
-	knowing := []string{"admin", "cgroup", "config", "simulator", "telemetry"} // loggers, metrics or the environment
+	knowing := []string{"admin", "cgroup", "config", "simulator", "telemetry"} // import loggers, metrics or the environment
 	out, err := exec.Command("go", "list", "-f", "{{.Name}} {{.ImportPath}}{{range .Deps}} {{.}}{{end}}", "./...").Output()
 	if err != nil {
 		t.Fatal(err)
@@ -481,7 +482,7 @@ func TestPackagesFormAStar(t *testing.T) {
 	for line := range strings.Lines(string(out)) {
 		fields := strings.Fields(line)
 		name := strings.TrimPrefix(fields[1], "mimecast-proxy/")
-		if fields[0] == "main" || name == "app" || strings.HasPrefix(name, "internal/") { // the wiring, and tests
+		if fields[0] == "main" || name == "app" || strings.HasPrefix(name, "internal/") { // wiring and tests
 			continue
 		}
 		checked++
