@@ -9,7 +9,7 @@ import (
 	"mimecast-proxy/health"
 )
 
-// BenchmarkHealth judges as many accounts and clients as a clients file may have.
+// BenchmarkHealth evaluates the maximum number of accounts and clients of a clients file.
 func BenchmarkHealth(b *testing.B) {
 	var facts health.Facts
 	for i := range 100 {

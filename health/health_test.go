@@ -12,7 +12,7 @@ import (
 	"mimecast-proxy/health"
 )
 
-// world is a monitor with facts that a test can change, in a bubble of synctest.
+// world is a monitor in a synctest bubble, with facts that a test can change.
 type world struct {
 	*health.Monitor
 	facts health.Facts
@@ -25,7 +25,7 @@ func newWorld() *world {
 	return w
 }
 
-// responded are the codes of requests that Mimecast responded to.
+// responded are the codes of requests that got a response from Mimecast.
 var responded = []event.Code{"", event.RequestRefused, event.MimecastUnauthorized, event.MimecastForbidden, event.MimecastRateLimited, event.MimecastError, event.MimecastTruncated}
 
 // record records a request that ends now.
@@ -39,7 +39,7 @@ func (w *world) record(o event.Outcome) {
 	w.Record(o)
 }
 
-// send records n requests of a client, evenly over the given time.
+// send records n requests, evenly distributed over the given time.
 func (w *world) send(n int, within time.Duration, code event.Code) {
 	for range n {
 		time.Sleep(within / time.Duration(n))
@@ -54,7 +54,7 @@ func (w *world) expect(t *testing.T, state event.HealthState, component event.Co
 	}
 }
 
-// wait is so many requests that wait for Mimecast from now on.
+// wait returns n requests that start waiting for Mimecast now.
 func wait(n int) []event.Waiting {
 	return slices.Repeat([]event.Waiting{{Account: "default", Since: time.Now()}}, n)
 }
@@ -160,7 +160,7 @@ func TestJudgment(t *testing.T) {
 		{"an outage that requests of the proxy's own do not hide", func(w *world) {
 			w.send(5, time.Second, event.UpstreamUnreachable)
 			for range 100 {
-				w.Record(event.Outcome{At: time.Now(), Local: true}) // the token stub's
+				w.Record(event.Outcome{At: time.Now(), Local: true}) // a token request, answered locally
 				time.Sleep(100 * time.Millisecond)
 			}
 		}, down, event.ComponentMimecast, "upstream_unreachable"},
@@ -222,7 +222,7 @@ func TestRecoveryShowsWithin5s(t *testing.T) {
 			t.Errorf("recovered: %+v", h.Recovered)
 		}
 		w.send(10, time.Second, event.UpstreamTLS)
-		w.expect(t, event.HealthDown, event.ComponentMimecast, "upstream_tls") // not what was before it
+		w.expect(t, event.HealthDown, event.ComponentMimecast, "upstream_tls") // the current cause, not the previous one
 	})
 }
 
@@ -236,12 +236,12 @@ func TestNewTokenEndsWhatWasWrongWithTheLast(t *testing.T) {
 		w.expect(t, event.HealthDown, event.ComponentMimecast, "token_unavailable")
 		time.Sleep(time.Millisecond)
 		*a = health.Account{Name: "default", Usable: true, Fetched: time.Now()}
-		w.expectOK(t) // though no request came
+		w.expectOK(t) // even without a request
 	})
 }
 
-// TestOutageOfTheTokenEndpointEndsWithoutARequest has a token that is revoked while the
-// token endpoint responds 503.
+// TestOutageOfTheTokenEndpointEndsWithoutARequest revokes a token while the token endpoint
+// responds with 503.
 func TestOutageOfTheTokenEndpointEndsWithoutARequest(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -263,7 +263,7 @@ func TestRecoveryShowsWithin5sThoughFailuresCameBefore(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w, random := newWorld(), rand.New(rand.NewPCG(1, 2)) //nolint:gosec // chance, not secrets
 			w.noise(random, 600, 500*time.Millisecond, 0.01)
-			for i := range outage { // of two kinds
+			for i := range outage { // alternating between two causes
 				w.send(1, 500*time.Millisecond, []event.Code{event.UpstreamReset, event.UpstreamUnreachable}[i%2])
 			}
 			w.expect(t, event.HealthDown, event.ComponentMimecast, w.Health().Cause)
@@ -273,7 +273,7 @@ func TestRecoveryShowsWithin5sThoughFailuresCameBefore(t *testing.T) {
 	}
 }
 
-// noise records requests of which some fail at random.
+// noise records requests, of which a share fails at random.
 func (w *world) noise(random *rand.Rand, n int, every time.Duration, share float64) {
 	for range n {
 		code := event.Code("")
@@ -312,8 +312,8 @@ func TestStatesOfAccountsAndClients(t *testing.T) {
 	})
 }
 
-// TestRareFailuresNeverMakeItDown has one failure in each of many idle hours, whatever
-// the code.
+// TestRareFailuresNeverMakeItDown has one failure in each of many idle hours, with any
+// code.
 func TestRareFailuresNeverMakeItDown(t *testing.T) {
 	t.Parallel()
 	for _, k := range event.Kinds() {
@@ -359,7 +359,7 @@ func TestRunReportsEachChangeOnce(t *testing.T) {
 	})
 }
 
-// TestStartIsNoFault has a proxy that fetches its first token, and then has it.
+// TestStartIsNoFault checks a proxy before and after it fetches its first token.
 func TestStartIsNoFault(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -436,7 +436,7 @@ func TestStateDoesNotFlapUnderRandomErrors(t *testing.T) {
 	}
 }
 
-// runs returns how many runs of chance to make: one if only short tests are to run.
+// runs returns the number of random runs: one with -short.
 func runs(n uint64) uint64 {
 	if testing.Short() {
 		return 1
@@ -444,8 +444,8 @@ func runs(n uint64) uint64 {
 	return n
 }
 
-// TestStateDoesNotFlapForManyClients has 20 clients of three accounts that send bursts now
-// and then, and a token endpoint of which 1 % of the requests fail.
+// TestStateDoesNotFlapForManyClients has 20 clients of three accounts that send occasional
+// bursts. 1 % of the requests and token fetches fail.
 func TestStateDoesNotFlapForManyClients(t *testing.T) {
 	t.Parallel()
 	for seed := range runs(6) {
@@ -486,7 +486,7 @@ func TestStateDoesNotFlapForManyClients(t *testing.T) {
 	}
 }
 
-// TestLastingFaultDoesNotFlap has faults of which some requests are not part.
+// TestLastingFaultDoesNotFlap has faults that do not affect all requests.
 func TestLastingFaultDoesNotFlap(t *testing.T) {
 	t.Parallel()
 	for _, share := range []float64{0.1, 0.5, 0.9} {

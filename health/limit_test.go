@@ -10,7 +10,7 @@ import (
 	"mimecast-proxy/health"
 )
 
-// TestClientOverItsOwnLimitIsItsOwnFault has a client that floods past its max_requests.
+// TestClientOverItsOwnLimitIsItsOwnFault has a client that exceeds its max_requests.
 func TestClientOverItsOwnLimitIsItsOwnFault(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -25,14 +25,13 @@ func TestClientOverItsOwnLimitIsItsOwnFault(t *testing.T) {
 		w.expect(t, event.HealthDegraded, event.ComponentClient, "too_busy")
 		w.send(2, time.Second, "")
 		flood()
-		w.expectOK(t) // the others show how the proxy is
+		w.expectOK(t) // the others' requests show that the proxy is healthy
 		w.send(20, time.Second, event.TooBusy)
 		w.expect(t, event.HealthDown, event.ComponentProxy, "too_busy")
 	})
 }
 
-// TestQuotaInUseIsNoFaultOfTheProxy has calls that would have to wait too long for their
-// turn.
+// TestQuotaInUseIsNoFaultOfTheProxy has calls that would wait too long for the quota.
 func TestQuotaInUseIsNoFaultOfTheProxy(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -74,14 +73,15 @@ func TestShareOfAnAccountWithoutAToken(t *testing.T) {
 	})
 }
 
-// TestSilenceIsNoRecovery has an outage that shows only in the last 10 s.
+// TestSilenceIsNoRecovery has an outage that is visible only in the last 10 s, and no
+// requests after it.
 func TestSilenceIsNoRecovery(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
 		w.send(1000, 30*time.Second, "")
 		time.Sleep(15 * time.Second)
-		for _, c := range strings.Repeat("x", 20) + "...x..x..x" { // fewer of the last 10 than before them
+		for _, c := range strings.Repeat("x", 20) + "...x..x..x" { // the last 10 have fewer failures than those before
 			w.send(1, 150*time.Millisecond, map[rune]event.Code{'x': event.MimecastError}[c])
 		}
 		for range 40 {
