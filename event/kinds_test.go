@@ -65,7 +65,7 @@ var settingName = regexp.MustCompile(`\b(PROXY|MIMECAST|HTTPS)_[A-Z_]+\b`)
 
 func inCode(text string) string { return settingName.ReplaceAllString(text, "`$0`") }
 
-// responseTable is for clients: the codes of the proxy's own responses.
+// responseTable returns the table of the proxy's error responses, for clients.
 func responseTable() string {
 	resend := map[event.Retry]string{event.RetryNever: "no", event.RetryAlways: "yes", event.RetryReads: "reads only"}
 	var b strings.Builder
@@ -78,7 +78,8 @@ func responseTable() string {
 	return b.String()
 }
 
-// logTable is for operators: the codes that log and status page have beside those.
+// logTable returns the table of the codes that only log and status page show, for
+// operators.
 func logTable() string {
 	var b strings.Builder
 	b.WriteString("| code | component | what happened | what to do |\n|---|---|---|---|\n")

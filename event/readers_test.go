@@ -15,8 +15,8 @@ import (
 	"mimecast-proxy/telemetry"
 )
 
-// readers of the table of codes: each returns what it makes of a row, and what of the
-// row must be in it.
+// readers are the users of the table of codes. Each returns what it renders for a row, and
+// the texts that must be in it.
 var readers = map[string]func(*testing.T, event.Kind) (text string, want []string){
 	"error response": response,
 	"log":            logLine,
@@ -51,12 +51,12 @@ func response(_ *testing.T, k event.Kind) (string, []string) {
 	return text.String(), []string{" " + http.StatusText(k.Status), string(k.Code), "error=" + k.ErrorType}
 }
 
-// passedOn are the statuses of responses from Mimecast whose codes explain them.
+// passedOn are the statuses of Mimecast's responses that are passed on and get a code.
 var passedOn = map[event.Code]int{
 	event.MimecastUnauthorized: 401, event.MimecastForbidden: 403, event.MimecastRateLimited: 429, event.MimecastError: 500,
 }
 
-// after returns the telemetry of a proxy that had one request which ended so.
+// after returns the telemetry and the log of a proxy after one request that ended with k.
 func after(t *testing.T, k event.Kind) (tel *telemetry.Telemetry, log string) {
 	t.Helper()
 	var out bytes.Buffer

@@ -14,7 +14,7 @@ import (
 	"mimecast-proxy/event"
 )
 
-// constants returns the values of the package's constants, by type and name.
+// constants returns the values of the package's constants by type and name.
 func constants(t *testing.T) map[string]map[string]string {
 	t.Helper()
 	files, err := filepath.Glob("*.go")
