@@ -19,8 +19,8 @@ import (
 	"mimecast-proxy/problem"
 )
 
-// adminOn serves a guarded admin page on a listener and returns a func that
-// sends it a request and returns the status and code of the answer.
+// adminOn serves a guarded admin page on a listener. It returns a func that sends a request
+// and returns the response's status and code.
 func adminOn(t *testing.T, network, address string, denied *[]string) func(method string, headers ...string) (int, string) {
 	t.Helper()
 	g, err := newGuard(guard.Policy{
@@ -74,11 +74,11 @@ func TestAdminPageIsForThisMachinesOwnNamesAndOrigin(t *testing.T) {
 		code    string
 		headers []string
 	}{
-		{"host_not_allowed", []string{"Host: evil.example:9090"}}, // although "*" is accepted on the data port
+		{"host_not_allowed", []string{"Host: evil.example:9090"}}, // even if the data port accepts "*"
 		{"host_not_allowed", []string{"Host: evil.example:9090", "Origin: http://evil.example:9090"}},
 		{"host_not_allowed", []string{"Host: 0.0.0.0:9090"}},
 		{"origin_not_allowed", []string{"Host: localhost:9090", "Origin: https://evil.example"}},
-		{"origin_not_allowed", []string{"Host: localhost:9090", "Origin: https://tool.example"}}, // although it may call the data port
+		{"origin_not_allowed", []string{"Host: localhost:9090", "Origin: https://tool.example"}}, // even if it may call the data port
 		{"origin_not_allowed", []string{"Host: localhost:9090", "Origin: http://localhost:8080"}},
 		{"origin_not_allowed", []string{"Host: localhost:9090", "Origin: null"}},
 		{"origin_not_allowed", []string{"Host: localhost:9090", "Sec-Fetch-Site: cross-site"}},
@@ -111,8 +111,7 @@ func TestAdminSocketTakesAnyHostAndNoPage(t *testing.T) {
 	}
 }
 
-// A peer from elsewhere cannot be had in a test that keeps to loopback, so this
-// one makes its requests up.
+// A test on loopback has no remote peers, so this test builds its requests.
 func TestAdminPageIsForLoopbackPeersAlone(t *testing.T) {
 	g, err := newGuard(guard.Policy{Hosts: []string{"*"}})
 	if err != nil {
@@ -161,8 +160,8 @@ func TestAdminPageIsNotForARelaysPeers(t *testing.T) {
 	}
 }
 
-// TestAdminPageIsNotForIstiosInboundRelay connects as that does, which is possible
-// where all of 127.0.0.0/8 is this machine's.
+// TestAdminPageIsNotForIstiosInboundRelay connects as the relay does. That is possible only
+// on machines where all of 127.0.0.0/8 is local.
 func TestAdminPageIsNotForIstiosInboundRelay(t *testing.T) {
 	g, err := newGuard(guard.Policy{})
 	if err != nil {
@@ -198,7 +197,8 @@ func TestAdminPageIsNotForIstiosInboundRelay(t *testing.T) {
 	}
 }
 
-// TestAdminAdviceNamesNoSettingThatDoesNotHelp has a page of an allowed origin.
+// TestAdminAdviceNamesNoSettingThatDoesNotHelp sends a request from a page of an allowed
+// origin.
 func TestAdminAdviceNamesNoSettingThatDoesNotHelp(t *testing.T) {
 	g, err := guard.New(guard.Policy{Origins: []string{"https://tool.example"}})
 	if err != nil {

@@ -26,7 +26,7 @@ func named(name string, keys ...string) guard.Client {
 	return guard.Client{Name: name, Keys: keysOf(keys...)}
 }
 
-// call sends a request past a handler and returns the response.
+// call sends a request to a handler and returns the response.
 func call(t *testing.T, h http.Handler, method, target, body string, header http.Header) *httptest.ResponseRecorder {
 	t.Helper()
 	r := httptest.NewRequestWithContext(t.Context(), method, target, strings.NewReader(body))
@@ -37,11 +37,11 @@ func call(t *testing.T, h http.Handler, method, target, body string, header http
 	return rec
 }
 
-// withKey is a header with a key.
+// withKey returns a header with a key.
 func withKey(key string) http.Header { return http.Header{"X-Proxy-Key": {key}} }
 
-// manyClients returns clients c0, c1, … with two keys each, of which the second is known
-// by its digest alone. Every second one uses account a1, the others a0.
+// manyClients returns clients c0, c1, … with two keys each. The guard knows the second key
+// only by its digest. Odd clients use account a1, even ones a0.
 func manyClients(n int) (clients []guard.Client, keys [][2]string) {
 	accounts := []*account.Account{{Name: "a0"}, {Name: "a1"}}
 	for i := range n {
@@ -54,7 +54,7 @@ func manyClients(n int) (clients []guard.Client, keys [][2]string) {
 	return clients, keys
 }
 
-// issuedToken asks the stub for a token.
+// issuedToken gets a token from the stub.
 func issuedToken(t *testing.T, h http.Handler, key string) string {
 	t.Helper()
 	res := call(t, h, "POST", "/oauth/token", "client_id=c99&client_secret="+url.QueryEscape(key), http.Header{})
@@ -152,7 +152,7 @@ func TestAClientsRoutesAreWithinThoseOfAll(t *testing.T) {
 	const allow, clients = "PROXY_ALLOW", "client narrow in PROXY_CLIENTS_FILE"
 	for _, c := range []struct {
 		key, method, target string
-		code                event.Code // empty: it passes
+		code                event.Code // empty means that it passes
 		says                string
 	}{
 		{"k-free", "GET", "/siem/x", "", ""},
@@ -162,7 +162,7 @@ func TestAClientsRoutesAreWithinThoseOfAll(t *testing.T) {
 		{"k-narrow", "GET", "/audit/x", event.RouteNotAllowed, clients},
 		{"k-narrow", "GET", "/audit%2Fx", event.BadRequestTarget, allow},
 		{"k-narrow", "GET", "/x", event.RouteNotAllowed, allow},
-		{"k-narrow", "POST", "/api/audit/get-siem-logs", event.RouteNotAllowed, allow}, // in @siem alone
+		{"k-narrow", "POST", "/api/audit/get-siem-logs", event.RouteNotAllowed, allow}, // only in @siem
 		{"k-wide", "GET", "/audit/x", "", ""},
 		{"k-wide", "DELETE", "/x", event.RouteNotAllowed, allow},
 	} {
@@ -241,7 +241,7 @@ func TestPathsThatStandForAnotherAreJudgedAsThat(t *testing.T) {
 	g.rejects(event.RouteNotAllowed, "GET", "/BATCH/x", "X-Proxy-Key: k-siem")
 }
 
-// holding is a handler whose requests last until they are released.
+// holding is a handler whose requests wait until they are released.
 type holding struct {
 	http.Handler
 	entered chan string
@@ -249,7 +249,7 @@ type holding struct {
 	all     sync.WaitGroup
 }
 
-// hold starts a request and returns when it has reached the handler.
+// hold starts a request and returns once it has reached the handler.
 func (s *holding) hold(t *testing.T, key string) {
 	t.Helper()
 	s.all.Go(func() { call(t, s.Handler, "GET", "/", "", withKey(key)) })
@@ -270,7 +270,7 @@ func newHolding(t *testing.T, p guard.Policy) (*guard.Guard, *holding) {
 	return g, s
 }
 
-// tooBusy checks that a request with a key finds no slot, and why.
+// tooBusy checks that a request with a key is rejected for lack of a slot, with the reason.
 func (s *holding) tooBusy(t *testing.T, key, says string) {
 	t.Helper()
 	res := call(t, s.Handler, "GET", "/", "", withKey(key))
@@ -299,11 +299,11 @@ func TestAClientPastItsLimitIsTurnedAwayAlone(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	set(clients(3)) // the two still count
+	set(clients(3)) // the two in-flight requests still count
 	s.hold(t, "k-a")
 	s.tooBusy(t, "k-a", "Client a has 3")
 	set(clients(1))
-	s.tooBusy(t, "k-a", "Client a has 1") // more than it may have now
+	s.tooBusy(t, "k-a", "Client a has 1") // more in flight than now allowed
 	set(clients(0)[1:])
 	if res := call(t, s, "GET", "/", "", withKey("k-a")); res.Code != 401 {
 		t.Errorf("%d for a client that is gone", res.Code)
@@ -333,7 +333,7 @@ func TestAnAccountPastItsLimitTurnsItsClientsAway(t *testing.T) {
 	g, s := newHolding(t, guard.Policy{Clients: clients})
 	s.hold(t, "k-a")
 	s.hold(t, "k-b")
-	for range 3 { // what is turned away takes no slot of the client's
+	for range 3 { // rejected requests take none of the client's slots
 		s.tooBusy(t, "k-a", "Account emea has 2 in-flight requests")
 	}
 	s.hold(t, "k-c")
@@ -442,9 +442,9 @@ func TestUnusableClientsChangeNothing(t *testing.T) {
 	}
 	both := guard.StubToken(keysOf("k")[0]).Reveal()
 	g.setClients([]guard.Client{named("a", "k", both)})
-	g.passes("GET", "/", "X-Proxy-Key: "+both) // a token that is a key, too
+	g.passes("GET", "/", "X-Proxy-Key: "+both) // a stub token that is also a key
 	same := guard.Client{Name: "a", Keys: keysOf("k", "k"), Digests: [][sha256.Size]byte{sha256.Sum256([]byte("k"))}}
-	g.setClients([]guard.Client{same}) // a key that is there twice does no harm
+	g.setClients([]guard.Client{same}) // a duplicate key is allowed
 	g.passes("GET", "/", "X-Proxy-Key: k")
 }
 
@@ -462,7 +462,7 @@ func TestRotationWithOverlapRejectsNothing(t *testing.T) {
 		}
 	}
 	h := g.Wrap(nowhereHandler{})
-	var exchange sync.RWMutex // callers hold it while they use the key
+	var exchange sync.RWMutex // callers hold a read lock while they use the key
 	key := "k0"
 	var done atomic.Bool
 	var wrong, passed atomic.Int64
@@ -481,7 +481,7 @@ func TestRotationWithOverlapRejectsNothing(t *testing.T) {
 	}
 	for i := range 50 {
 		next := fmt.Sprintf("k%d", i+1)
-		for before := passed.Load(); passed.Load() < before+8; { // requests and rotations interleave
+		for before := passed.Load(); passed.Load() < before+8; { // interleaves requests and rotations
 			set(key, next)
 		}
 		exchange.Lock()
@@ -499,7 +499,7 @@ func TestRotationWithOverlapRejectsNothing(t *testing.T) {
 	}
 }
 
-// tunneled is a context's key for what a request's tunnel was opened with.
+// tunneled is the context key for the Authorization values that opened a request's tunnel.
 type tunneled struct{}
 
 func TestATunnelsKeyIdentifiesTheClientOfItsRequests(t *testing.T) {
@@ -521,7 +521,7 @@ func TestATunnelsKeyIdentifiesTheClientOfItsRequests(t *testing.T) {
 		send := func(authorization []string, method, target string) int {
 			r := httptest.NewRequestWithContext(context.WithValue(t.Context(), tunneled{}, authorization), method, target, nil)
 			r.Host, r.RemoteAddr = "eu-api.mimecast.com", "192.0.2.1:1"
-			r.Header = http.Header{"X-Proxy-Key": {"k-b"}, "Authorization": {"Bearer k-b"}, "Proxy-Authorization": {"Bearer k-b"}} // are not the tunnel's
+			r.Header = http.Header{"X-Proxy-Key": {"k-b"}, "Authorization": {"Bearer k-b"}, "Proxy-Authorization": {"Bearer k-b"}} // these must be ignored
 			rec := httptest.NewRecorder()
 			seen = ""
 			h.ServeHTTP(rec, r)
@@ -531,7 +531,7 @@ func TestATunnelsKeyIdentifiesTheClientOfItsRequests(t *testing.T) {
 		for _, c := range []struct {
 			authorization []string
 			target        string
-			status        int // without a password of the forward proxy
+			status        int // without a forward proxy password
 			client        string
 		}{
 			{[]string{"Bearer k-a"}, "/a/", 200, "a"},
@@ -545,7 +545,7 @@ func TestATunnelsKeyIdentifiesTheClientOfItsRequests(t *testing.T) {
 		} {
 			status, client := c.status, c.client
 			if password {
-				status, client = 200, "192.0.2.1" // the nameless one
+				status, client = 200, "192.0.2.1" // the client without a name
 			}
 			if got := send(c.authorization, "GET", c.target); got != status || seen != client {
 				t.Errorf("password %t, %q %s: %d of %q, want %d of %q", password, c.authorization, c.target, got, seen, status, client)
@@ -557,7 +557,7 @@ func TestATunnelsKeyIdentifiesTheClientOfItsRequests(t *testing.T) {
 		if err := g.SetClients(p.Clients[2:]); err != nil {
 			t.Fatal(err)
 		}
-		for _, target := range []string{"/a/", "/oauth/token"} { // the client is gone, and so is the nameless one
+		for _, target := range []string{"/a/", "/oauth/token"} { // both clients are gone
 			if got := send([]string{"Bearer k-a"}, "POST", target); got != 401 {
 				t.Errorf("password %t: %d for %s with a removed key", password, got, target)
 			}

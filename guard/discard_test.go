@@ -14,8 +14,8 @@ import (
 	"mimecast-proxy/problem"
 )
 
-// TestRejectedUploadGetsItsResponse holds that no reset overtakes the response to a
-// rejected upload, and that the upload holds no slot meanwhile.
+// TestRejectedUploadGetsItsResponse checks that no connection reset overtakes the response
+// to a rejected upload, and that the upload holds no slot meanwhile.
 func TestRejectedUploadGetsItsResponse(t *testing.T) {
 	g, err := newGuard(guard.Policy{MaxRequests: 4, TokenStub: true, Clients: keyed("key-of-the-proxy"), Routes: []string{"POST /api/"}})
 	if err != nil {
@@ -59,8 +59,7 @@ func TestRejectedUploadGetsItsResponse(t *testing.T) {
 	}
 }
 
-// Clients that are rejected and go on to send nothing keep no slot and are not
-// waited for.
+// A rejected client that stops sending holds no slot, and the server closes its connection.
 func TestRejectedUploadHoldsNoSlot(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes too long for -short")
@@ -85,7 +84,7 @@ func TestRejectedUploadHoldsNoSlot(t *testing.T) {
 		if err != nil || res.StatusCode != http.StatusForbidden {
 			t.Fatalf("%v %v", res, err)
 		}
-		res, err = http.Get(srv.URL) // while the body is waited for
+		res, err = http.Get(srv.URL) // while the server waits for the body
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -93,7 +92,7 @@ func TestRejectedUploadHoldsNoSlot(t *testing.T) {
 		if res.StatusCode != http.StatusOK {
 			t.Errorf("another client got %d", res.StatusCode)
 		}
-		if _, err := io.Copy(io.Discard, from); err != nil { // the server closes the connection
+		if _, err := io.Copy(io.Discard, from); err != nil { // ends when the server closes the connection
 			t.Error(err)
 		}
 	}

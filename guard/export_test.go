@@ -1,4 +1,4 @@
 package guard
 
-// Unauthenticated returns how many token requests are being read.
+// Unauthenticated returns the number of token requests whose bodies are being read.
 func (g *Guard) Unauthenticated() int { return int(g.unauthenticated.taken.Load()) }

@@ -15,8 +15,8 @@ import (
 	"mimecast-proxy/guard"
 )
 
-// passer returns a func that sends a request target past a guard with the given
-// policy, and reports whether it got through.
+// passer returns a func that sends a request target to a guard with the policy, and reports
+// whether the request passed.
 func passer(f *testing.F, p guard.Policy) func(method, target string) bool {
 	f.Helper()
 	g, err := newGuard(p)
@@ -28,7 +28,7 @@ func passer(f *testing.F, p guard.Policy) func(method, target string) bool {
 	return func(method, target string) bool {
 		u, err := url.ParseRequestURI(target)
 		if err != nil {
-			return false // net/http answers 400
+			return false // net/http responds with 400
 		}
 		host := u.Host
 		if host == "" {
@@ -40,9 +40,9 @@ func passer(f *testing.F, p guard.Policy) func(method, target string) bool {
 	}
 }
 
-// readings returns the paths that somebody could read in a request target, split
-// into segments: decoded up to six times, by a strict reader or a lenient one,
-// with backslashes taken for slashes or not, with parameters or without.
+// readings returns every path that a server could read in a request target, split into
+// segments. It decodes up to six times, strictly or leniently, with and without backslashes
+// as slashes, and with and without parameters.
 func readings(t *testing.T, target string) (all [][]string) {
 	p, _, _ := strings.Cut(target, "?")
 	if !strings.HasPrefix(p, "/") {
@@ -57,7 +57,7 @@ func readings(t *testing.T, target string) (all [][]string) {
 		for _, seen := range []string{p, slashed, cutParameters(p), cutParameters(slashed)} {
 			segments := strings.Split(strings.Trim(path.Clean(seen), "/"), "/")
 			for i := range segments {
-				if round == 0 { // who splits first decodes what is left
+				if round == 0 { // a server that splits first decodes each segment
 					segments[i] = decodeLeniently(segments[i])
 				}
 			}
@@ -76,7 +76,7 @@ var hostileTargets = []string{
 	"/siem/100%25/%252e%252e/x", "/siem/%25%32%65", "/siem;/x", "/siem/a%3f/../x", "/oauth/token", "/oauth%2ftoken;", "/siem/%c0%ae%c0%ae/x", "/a%2Fb\"", "/siem/a#/../..", "/v1/a%2Fb/c", "/v1/a/c", "/%73iem/x",
 }
 
-// FuzzRoutes holds that what passes is under an allowed route, however it is read.
+// FuzzRoutes checks that a target that passes is under an allowed route in every reading.
 func FuzzRoutes(f *testing.F) {
 	for _, s := range hostileTargets {
 		f.Add("GET", s)
@@ -95,8 +95,8 @@ func FuzzRoutes(f *testing.F) {
 	})
 }
 
-// FuzzTarget holds that what passes where everything may has no dot segment and
-// no control character, and is not the token endpoint, however it is read.
+// FuzzTarget allows all routes. It checks that a target that passes has no dot segment and
+// no control character, and is not the token endpoint, in any reading.
 func FuzzTarget(f *testing.F) {
 	for _, s := range hostileTargets {
 		f.Add(s)
@@ -128,7 +128,7 @@ func cutParameters(p string) string {
 	return strings.Join(segments, "/")
 }
 
-// decodeLeniently decodes what can be decoded and leaves the rest.
+// decodeLeniently decodes valid escapes and keeps the rest.
 func decodeLeniently(p string) string {
 	var out strings.Builder
 	for p != "" {
@@ -145,8 +145,8 @@ func decodeLeniently(p string) string {
 	return out.String()
 }
 
-// FuzzHost holds that a name which passes is a loopback name or the accepted
-// one, by url.Parse's reading too.
+// FuzzHost checks that a name that passes is a loopback name or the accepted name, for
+// url.Parse too.
 func FuzzHost(f *testing.F) {
 	for _, s := range []string{"localhost", "localhost:80", "[::1]:80", "127.0.0.1", "evil.example", "a.internal", "A.INTERNAL.:1", "x@localhost", "[::ffff:127.0.0.1]", "localhost:80:80", "", "[", "[]:", ".", "[::1%251]"} {
 		f.Add(s)
@@ -177,7 +177,7 @@ func FuzzHost(f *testing.F) {
 	})
 }
 
-// FuzzTokenRequest holds that no body gets a token unless it has the key in it.
+// FuzzTokenRequest checks that a body without the key gets no token.
 func FuzzTokenRequest(f *testing.F) {
 	for _, s := range []string{"client_secret=the-key", "grant_type=x&client_secret=the%2Dkey", `{"client_secret":"the-key"}`, `{"client_secret":"the\u002dkey"}`, "client_secret=", "client_secret=%", "&&=", "{", "null", "client_secret=the-key&client_secret=x"} {
 		f.Add([]byte(s), "")
@@ -206,7 +206,7 @@ func FuzzTokenRequest(f *testing.F) {
 	})
 }
 
-// knowsKey reports whether the key can be seen in a token request at all.
+// knowsKey reports whether the token request may contain the key, in any encoding.
 func knowsKey(r *http.Request, body string) bool {
 	_, password, _ := r.BasicAuth()
 	form, _ := url.QueryUnescape(body)
@@ -215,8 +215,8 @@ func knowsKey(r *http.Request, body string) bool {
 	return strings.Contains(body+form+password+basic+authorization, "the-key") || strings.HasPrefix(strings.TrimSpace(body), "{") && strings.Contains(body, `\u`) || strings.Contains(body, "%") && strings.Contains(body, "key")
 }
 
-// FuzzKeyHeaders holds that a request is a client's only if it carries that client's key,
-// and that no other headers name a client.
+// FuzzKeyHeaders checks that a request counts as a client's only with that client's key,
+// and that no other headers select a client.
 func FuzzKeyHeaders(f *testing.F) {
 	digests := [][sha256.Size]byte{sha256.Sum256([]byte("key-of-b"))}
 	token := guard.StubToken(keysOf("key-of-a")[0]).Reveal()
@@ -250,7 +250,7 @@ func FuzzKeyHeaders(f *testing.F) {
 				want = name
 			}
 		}
-		if client != want && strings.TrimSpace(authorization) == authorization { // BasicAuth takes one space alone
+		if client != want && strings.TrimSpace(authorization) == authorization { // BasicAuth accepts only a single space
 			t.Fatalf("%q %q is of client %q, want %q", authorization, key, client, want)
 		}
 		if client != "" && client != "a" && client != "b" {

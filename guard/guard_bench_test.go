@@ -11,20 +11,19 @@ import (
 	"mimecast-proxy/secret"
 )
 
-// nowhere is a ResponseWriter that costs nothing, so that what is measured is
-// the guard.
+// nowhere is a ResponseWriter that does nothing, so that benchmarks measure only the guard.
 type nowhere struct{ h http.Header }
 
 func (n nowhere) Header() http.Header         { return n.h }
 func (n nowhere) Write(b []byte) (int, error) { return len(b), nil }
 func (n nowhere) WriteHeader(int)             {}
 
-// nowhereHandler answers nothing.
+// nowhereHandler sends an empty response.
 type nowhereHandler struct{}
 
 func (nowhereHandler) ServeHTTP(http.ResponseWriter, *http.Request) {}
 
-// newRequest returns a request as net/http's server makes it.
+// newRequest returns a request as net/http's server creates it.
 func newRequest(tb testing.TB, method, target string) *http.Request {
 	tb.Helper()
 	u, err := url.ParseRequestURI(target)
@@ -34,8 +33,8 @@ func newRequest(tb testing.TB, method, target string) *http.Request {
 	return &http.Request{Method: method, RequestURI: target, URL: u, Host: "127.0.0.1:8080", Header: http.Header{}, ProtoMajor: 1, ProtoMinor: 1}
 }
 
-// A request that passes gets a context with its account and client, and that takes a
-// copy of the request.
+// A request that passes gets a context with its account and client, which requires a copy
+// of the request.
 func TestPlainRequestAllocatesItsContextAlone(t *testing.T) {
 	hundred, _ := manyClients(100)
 	shared := new(account.Account)
@@ -58,8 +57,8 @@ func TestPlainRequestAllocatesItsContextAlone(t *testing.T) {
 	}
 }
 
-// BenchmarkGuard measures what the guard adds to a request that passes, by what
-// it is asked to look at.
+// BenchmarkGuard measures the guard's cost for a request that passes, by the enabled
+// checks.
 func BenchmarkGuard(b *testing.B) {
 	const text = "0123456789abcdef0123456789abcdef"
 	key := keyed(text)
@@ -102,8 +101,8 @@ func BenchmarkGuard(b *testing.B) {
 	}
 }
 
-// BenchmarkClients measures what a request costs by how many clients there are, and by
-// which of their keys it has.
+// BenchmarkClients measures a request's cost by the number of clients and by which key it
+// has.
 func BenchmarkClients(b *testing.B) {
 	for _, n := range []int{1, 100} {
 		clients, keys := manyClients(n)

@@ -26,17 +26,17 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// gate is a guard over a real listener, in front of a handler that notes what
-// got through.
+// gate is a guard on a real listener, in front of a handler that records the requests that
+// passed.
 type gate struct {
 	t   *testing.T
 	srv *httptest.Server
-	// guard is what decides.
+	// guard is the guard under test.
 	guard *guard.Guard
-	next  http.HandlerFunc // what answers in Mimecast's place; nil: 200
+	next  http.HandlerFunc // responds as Mimecast; nil means 200
 
 	mu     sync.Mutex
-	passed []string // request targets that got through
+	passed []string // request targets that passed
 	denied []string // "code", or "code passed"
 	routes []string
 }
@@ -73,7 +73,7 @@ func newGate(t *testing.T, p guard.Policy) *gate {
 
 func (g *gate) note(f func()) { g.mu.Lock(); defer g.mu.Unlock(); f() }
 
-// through returns what got to the handler since it was last asked.
+// through returns the targets that passed since its last call.
 func (g *gate) through() []string {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -82,7 +82,7 @@ func (g *gate) through() []string {
 	return passed
 }
 
-// reported returns what was reported since it was last asked.
+// reported returns the rejections reported since its last call.
 func (g *gate) reported() []string {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -91,15 +91,15 @@ func (g *gate) reported() []string {
 	return denied
 }
 
-// answer is what came back.
+// answer is a response.
 type answer struct {
 	status int
-	code   string // of the proxy's own answers
+	code   string // the proxy's error code, if any
 	header http.Header
 	body   string
 }
 
-// raw sends bytes as they are and returns the final answer.
+// raw sends bytes unchanged and returns the final response.
 func (g *gate) raw(request string) answer {
 	g.t.Helper()
 	conn, err := net.Dial("tcp", g.srv.Listener.Addr().String())
@@ -126,8 +126,8 @@ func (g *gate) raw(request string) answer {
 	}
 }
 
-// ask sends a request with the headers given, and with a good Host where none is
-// among them.
+// ask sends a request with the given headers. Without a Host among them, it adds an allowed
+// one.
 func (g *gate) ask(method, target string, headers ...string) answer {
 	g.t.Helper()
 	if !slices.ContainsFunc(headers, func(h string) bool { return strings.HasPrefix(h, "Host:") }) {
@@ -136,8 +136,8 @@ func (g *gate) ask(method, target string, headers ...string) answer {
 	return g.raw(method + " " + target + " HTTP/1.1\r\n" + strings.Join(headers, "\r\n") + "\r\nConnection: close\r\n\r\n")
 }
 
-// rejects asks and checks that the rejection is whole: status, code, envelope,
-// report, and nothing got through.
+// rejects sends a request and checks the whole rejection: status, code, body and report.
+// The request must not reach the handler.
 func (g *gate) rejects(code event.Code, method, target string, headers ...string) answer {
 	g.t.Helper()
 	g.reported()
@@ -162,7 +162,7 @@ func (g *gate) rejects(code event.Code, method, target string, headers ...string
 	return a
 }
 
-// passes asks and checks that the request got through, byte for byte.
+// passes sends a request and checks that its target reached the handler unchanged.
 func (g *gate) passes(method, target string, headers ...string) answer {
 	g.t.Helper()
 	a := g.ask(method, target, headers...)
@@ -172,8 +172,8 @@ func (g *gate) passes(method, target string, headers ...string) answer {
 	return a
 }
 
-// never sends a request that nobody may get to see, whatever rejects it: some are
-// too broken for net/http to hand on.
+// never sends a request that must not reach the handler. Either the guard or net/http may
+// reject it.
 func (g *gate) never(request string) {
 	g.t.Helper()
 	a := g.raw(request)
@@ -182,7 +182,7 @@ func (g *gate) never(request string) {
 	}
 }
 
-// newGuard returns a guard that anybody may call if the policy has no client.
+// newGuard returns a guard. If the policy has no clients, anyone may call it.
 func newGuard(p guard.Policy) (*guard.Guard, error) {
 	if p.Clients == nil {
 		p.Clients = keyed()
@@ -190,7 +190,7 @@ func newGuard(p guard.Policy) (*guard.Guard, error) {
 	return guard.New(p)
 }
 
-// keyed returns the client of PROXY_API_KEY with these keys.
+// keyed returns PROXY_API_KEY's client with these keys.
 func keyed(keys ...string) []guard.Client { return []guard.Client{{Keys: keysOf(keys...)}} }
 
 func (g *gate) setClients(clients []guard.Client) {
@@ -245,7 +245,7 @@ func TestGuardNeedsNoTrace(t *testing.T) {
 	}
 }
 
-// slow is a handler that signals when it was entered and waits until it may leave.
+// slow is a handler that signals when a request enters and then waits.
 type slow struct{ entered, leave chan struct{} }
 
 func newSlow() *slow { return &slow{make(chan struct{}), make(chan struct{})} }
@@ -273,7 +273,7 @@ func TestRequestsPastTheLimitAreTurnedAwayAndTheirSlotsComeBack(t *testing.T) {
 			defer srv.Close()
 			var held sync.WaitGroup
 			for range 2 {
-				held.Go(func() { // a panic ends the connection without an answer
+				held.Go(func() { // a panic ends the connection without a response
 					if res, err := srv.Client().Post(srv.URL, "", nil); err == nil {
 						res.Body.Close()
 					}

@@ -10,7 +10,7 @@ import (
 	"mimecast-proxy/problem"
 )
 
-// TestTooManyHeaderFieldsAreRejected holds that fields are counted, and not names.
+// TestTooManyHeaderFieldsAreRejected checks that fields are counted, not distinct names.
 func TestTooManyHeaderFieldsAreRejected(t *testing.T) {
 	g, err := newGuard(guard.Policy{MaxHeaderFields: 20})
 	if err != nil {

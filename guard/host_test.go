@@ -85,5 +85,5 @@ func TestHTTP10MayGoWithoutAHost(t *testing.T) {
 func TestHostOfAnAbsoluteTargetIsTheOneThatCounts(t *testing.T) {
 	g := newGate(t, guard.Policy{})
 	g.rejects(event.BadRequestTarget, "GET", "http://evil.example/", "Host: localhost")
-	g.passes("GET", "http://localhost/", "Host: evil.example") // RFC 9112, section 3.2.2: Host is not looked at
+	g.passes("GET", "http://localhost/", "Host: evil.example") // RFC 9112, section 3.2.2: Host is ignored
 }

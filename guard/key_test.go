@@ -24,7 +24,7 @@ func TestKeyProvesItselfInEachForm(t *testing.T) {
 		{"Authorization: Bearer " + theKey}, {"Authorization: bearer " + theKey}, {"authorization: BEARER   " + theKey},
 		{basic("user:" + theKey)}, {basic(":" + theKey)}, {strings.Replace(basic("user:"+theKey), "Basic", "bAsIc", 1)},
 		{"X-Proxy-Key: " + theKey}, {"x-proxy-key: " + theKey},
-		// what a client sends to what it believes to be Mimecast does no harm
+		// headers that a client sends to Mimecast are ignored
 		{"X-Proxy-Key: " + theKey, "Authorization: Bearer mimecasts"}, {"X-Proxy-Key: " + theKey, "Authorization: MC access:signature", "Authorization: again"},
 	} {
 		g.passes("GET", "/", proof...)
@@ -40,7 +40,7 @@ func TestWhatIsNotTheKeyIsRejected(t *testing.T) {
 		{"Authorization: Bearer mimecast-proxy-stub-token"}, {"Authorization: Bearer [redacted]"},
 		{basic(theKey)}, {basic(theKey + ":")}, {basic("user:x")}, {basic("user")}, {"Authorization: Basic !"}, {"Authorization: Basic " + theKey}, {"Authorization: Basic"}, {basic("user:"+theKey) + "x"},
 		{"X-Proxy-Key: "}, {"X-Proxy-Key: x"}, {"X-Proxy-Key: Bearer " + theKey}, {"X-Api-Key: " + theKey}, {"Cookie: X-Proxy-Key=" + theKey},
-		// twice, or one right and one wrong: nobody sends that by mistake
+		// duplicate keys, or one right and one wrong
 		{right, right}, {right, "Authorization: Bearer x"}, {"Authorization: Bearer x", right}, {"X-Proxy-Key: " + theKey, "X-Proxy-Key: " + theKey}, {"X-Proxy-Key: x", right}, {"X-Proxy-Key: ", right},
 	} {
 		a := g.rejects(event.APIKeyRequired, "GET", "/", proof...)

@@ -60,7 +60,7 @@ func TestAReboundPageIsNotItsOwnOriginWhereAnyHostIsAccepted(t *testing.T) {
 
 func TestReboundPageIsRejectedForItsName(t *testing.T) {
 	g := newGate(t, guard.Policy{})
-	g.rejects(event.HostNotAllowed, "GET", "/identity/whoami", "Host: evil.example:8080") // bears no mark of a browser's
+	g.rejects(event.HostNotAllowed, "GET", "/identity/whoami", "Host: evil.example:8080") // a request without any browser header
 	g.rejects(event.HostNotAllowed, "POST", "/", "Host: evil.example:8080", "Origin: http://evil.example:8080", "Sec-Fetch-Site: same-origin", "Content-Length: 0")
 }
 

@@ -21,7 +21,7 @@ func TestOnlyAllowedRoutesPass(t *testing.T) {
 		"POST /api/ttp/url/get-logs": "POST /api/ttp/url/get-logs", "POST /api/ttp/url/get-logs?x": "POST /api/ttp/url/get-logs",
 		"PUT /both": "/both", "get /both": "/both", "GET /v1/7/events": "GET /v1/{id}/events", "GET /exact/": "GET /exact/{$}", "GET /rest/a/b": "GET /rest/{path...}",
 		"GET http://localhost/siem/x": "GET /siem/",
-		// odd, and the same route however it is read
+		// unusual, but the same route in every reading
 		"GET /siem/a%2Fb": "GET /siem/", "GET /siem/a%20b": "GET /siem/", "GET /siem/%61": "GET /siem/", "GET /%73iem/a": "GET /siem/", "GET /siem/a;b=c": "GET /siem/", `GET /siem/a\b`: "GET /siem/", "GET /siem/%E2%82%AC\"": "GET /siem/",
 		"GET /siem/a%252Fb": "GET /siem/", "GET /siem/a%5cb": "GET /siem/", "GET /v1/a%20b/events": "GET /v1/{id}/events", "GET /siem/[Asia%2FKolkata]": "GET /siem/", "GET /siem/100%25": "GET /siem/",
 		"GET /rest/a%2Fb": "GET /rest/{path...}",
@@ -77,13 +77,13 @@ func TestReportModeLetsPassAndReports(t *testing.T) {
 	if !slices.Equal(g.routes, []string{"GET /siem/"}) {
 		t.Errorf("routes %q", g.routes)
 	}
-	// It is about routes alone.
+	// The other checks still apply.
 	g.rejects(event.BadRequestTarget, "GET", "/siem/../x")
 	g.rejects(event.HostNotAllowed, "GET", "/siem/x", "Host: evil.example")
 	g.rejects(event.OriginNotAllowed, "GET", "/siem/x", evil)
 }
 
-// writes are what no preset may let pass.
+// writes are requests that no preset may allow.
 var writes = []string{
 	"POST /api/email/send-email", "POST /api/gateway/hold-release", "POST /api/gateway/hold-reject", "POST /api/file/file-upload", "POST /api/user/import-users", "POST /api/user/create-user",
 	"POST /api/user/update-attributes", "POST /api/user/add-delegate-user", "POST /api/user/add-to-purge-list", "POST /api/managedsender/permit-or-block-sender", "POST /api/ttp/url/create-managed-url",

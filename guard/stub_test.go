@@ -21,7 +21,7 @@ import (
 	"mimecast-proxy/guard"
 )
 
-// token asks the stub with a body and returns the token.
+// token requests a token from the stub and returns it.
 func (g *gate) token(status int, body string, headers ...string) string {
 	g.t.Helper()
 	a := g.raw("POST /oauth/token HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: " + fmt.Sprint(len(body)) + "\r\n" +
@@ -144,7 +144,7 @@ func TestTokenRequestIsBounded(t *testing.T) {
 	}
 }
 
-// one is a listener that has one connection.
+// one is a listener that accepts one connection.
 type one struct {
 	conn chan net.Conn
 	done chan struct{}
@@ -177,7 +177,8 @@ func TestBodyThatDawdlesIsCutAfterTenSeconds(t *testing.T) {
 			start := time.Now()
 			fmt.Fprint(client, line+" HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\nclient_secret=")
 			answer, err := io.ReadAll(client)
-			// Since Go 1.26.11 the server lingers for half a second after a body that was cut.
+			// Since Go 1.26.11, the server lingers for half a second after closing a partly
+			// read body.
 			if took := time.Since(start); err != nil || took < 10*time.Second || took > 10*time.Second+500*time.Millisecond || !strings.HasPrefix(string(answer), fmt.Sprintf("HTTP/1.1 %d ", want)) {
 				t.Errorf("%s: %q and the end after %v, %v", line, answer, took, err)
 			}
@@ -206,7 +207,7 @@ func TestTokenRequestsThatDawdleLeaveRoomForOthers(t *testing.T) {
 			t.Fatal("the token requests did not arrive")
 		}
 	}
-	for range 20 { // who waits for no body needs no place
+	for range 20 { // rejected requests take no place
 		a := g.ask("POST", "/oauth/token", "Content-Length: 2")
 		if a.status != 503 || a.code != "too_busy" || a.header.Get("Retry-After") == "" {
 			t.Fatalf("%+v", a)
@@ -280,7 +281,7 @@ func TestNoRequestReachesATokenEndpointOfAnotherPath(t *testing.T) {
 				g.rejects(event.RouteNotAllowed, method, target, "X-Proxy-Key: k", "Content-Length: 0")
 			}
 		}
-		g.token(200, "client_secret=k") // at /oauth/token, as ever
+		g.token(200, "client_secret=k") // still at /oauth/token
 		for _, target := range []string{"/auth/tokens", "/auth", "/auth/", "/x/auth/token"} {
 			g.passes("GET", target, "X-Proxy-Key: k")
 		}

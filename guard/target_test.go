@@ -17,27 +17,27 @@ import (
 func TestTargetsWithMoreThanOneMeaningAreRejected(t *testing.T) {
 	g := newGate(t, guard.Policy{})
 	for _, target := range []string{
-		// for another host
+		// another host
 		"http://evil.example/", "http://evil.example", "https://localhost/", "HTTPS://localhost/", "ftp://localhost/", "http:///x",
 		"http://user@localhost/", "http://user:pass@localhost:8080/", "http://localhost@evil.example/", "http://evil.example@localhost/",
 		"http://localhost.evil.example/", "http://evil.example:8080/x",
 		"http://localhost:99999/", "http://[::1/", "http://[::1%25lo]/", "http://loc%61lhost/",
 		"//evil.example/", "//", "///", "//localhost/", "http://localhost//evil.example/",
-		// dot segments, as written and once decoded
+		// dot segments, literal or decoded once
 		"/..", "/.", "/../", "/a/..", "/a/../b", "/a/./b", "/a/.", "/a/%2e%2e/b", "/a/%2E%2e/b", "/a/.%2e/b", "/a/%2e./b", "/a/%2e/b",
 		"http://localhost/a/../b", "http://localhost/%2e%2e", "/a/..?x", "/a/%2e%2e?x",
 		"/a/%252e%252e/b", "/a/.%252E/b", "/a/%25252e%25252e/b", "/a/%2525252e/b", "/a/%25%32%65%25%32%65/b",
-		"/100%25/%252e%252e/b", // a % that begins no escape stops one reader, not another
+		"/100%25/%252e%252e/b", // strict and lenient readers differ on a % without a valid escape
 		"/a/..%2fb", "/a%2f..%2fb", "/a%2F..", "/a%252f..%252fb", "/..%2f", "/a/..%c0%afb", "/a/%c0%ae%c0%ae/b", "/a/%e0%80%ae/b", "/a%ff",
 		// with backslashes and parameters
 		`/a/..\b`, `/a\..\b`, `/\..\`, "/a%5c..%5cb", "/a/..%5cb", "/a%255c..%255cb", "/a/..;/b", "/a/..;x=1/b", "/a/.;/b", "/a/..%3b/b", "/a/..%253bx/b",
 		"/a/..%3f", "/a/..%23x",
 		// control characters
 		"/a%00b", "/a%0d%0aX:y", "/a%09b", "/a%1fb", "/a%7fb", "/%00", "/a%2500b", "/a%250a",
-		// broken or not a path
+		// invalid, or not a path
 		"/a#b", "/a#b?c", "/#", "http://localhost#x", "/%25252525252525252e",
 	} {
-		if _, err := url.ParseRequestURI(target); err != nil { // net/http refuses it
+		if _, err := url.ParseRequestURI(target); err != nil { // net/http rejects it
 			g.never("GET " + target + " HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
 			continue
 		}
@@ -68,7 +68,7 @@ func TestHTTP2PrefaceIsRejected(t *testing.T) {
 	}
 	defer conn.Close()
 	fmt.Fprint(conn, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00")
-	got, _ := io.ReadAll(conn) // the server may reset what it did not read
+	got, _ := io.ReadAll(conn) // the server may reset a connection with unread data
 	if passed := g.through(); passed != nil || !strings.Contains(string(got), "bad_request_target") {
 		t.Errorf("%q, and %q got through", got, passed)
 	}
@@ -114,7 +114,7 @@ func TestUpgradesAreRejectedAndOffersOfOneAreNot(t *testing.T) {
 		g.rejects(event.UpgradeNotSupported, "GET", "/", "Connection: Upgrade", "Upgrade: "+protocol, "Sec-WebSocket-Key: x")
 	}
 	g.rejects(event.UpgradeNotSupported, "GET", "/", "Connection: Upgrade", "Upgrade: h2c", "Upgrade: websocket")
-	// curl --http2, and Apache's HttpClient from 5.4 on
+	// curl --http2, and Apache HttpClient since 5.4
 	g.passes("GET", "/", "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA")
 	g.passes("GET", "/", "Connection: Upgrade", "Upgrade: TLS/1.2")
 	g.passes("GET", "/", "Connection: Upgrade", "Upgrade: TLS/1.3, HTTP/2.0")

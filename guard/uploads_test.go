@@ -17,12 +17,12 @@ import (
 	"mimecast-proxy/problem"
 )
 
-// uploadServer serves a guard before a handler that reads each request's body.
+// uploadServer serves a guard in front of a handler that reads each request's body.
 func uploadServer(t *testing.T, g *guard.Guard) *httptest.Server {
 	t.Helper()
 	srv := httptest.NewServer(g.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if _, err := io.Copy(io.Discard, r.Body); err != nil {
-			if p, ok := errors.AsType[*problem.Problem](err); ok { // else the test has ended
+			if p, ok := errors.AsType[*problem.Problem](err); ok { // otherwise, the test has ended
 				w.Header().Set("Connection", "close")
 				p.ServeHTTP(w, r)
 			}
@@ -32,8 +32,8 @@ func uploadServer(t *testing.T, g *guard.Guard) *httptest.Server {
 	return srv
 }
 
-// uploadNothing begins an upload and returns once it is in flight. cut gets the body of
-// the response if it is displaced.
+// uploadNothing begins an upload without a body and returns once it is in flight. If the
+// upload is displaced, cut gets its response.
 func uploadNothing(t *testing.T, g *guard.Guard, srv *httptest.Server, key string, cut chan<- string) {
 	t.Helper()
 	before := g.InFlight()
@@ -82,14 +82,14 @@ func passesSoon(t *testing.T, srv *httptest.Server, key string) {
 	}
 }
 
-// TestSilentUploadGivesItsSlotToAnother holds that a client which begins uploads
-// and sends nothing takes neither another client's slot nor its account's share.
+// TestSilentUploadGivesItsSlotToAnother checks that a silent upload loses its slot. It must
+// not block another client's slot or its account's share.
 func TestSilentUploadGivesItsSlotToAnother(t *testing.T) {
 	for name, c := range map[string]struct {
 		policy  func(emea, us *account.Account) guard.Policy
 		caller  string
 		want    string
-		bystand bool // a client of another account uploads nothing, and is not displaced
+		bystand bool // a client of another account uploads nothing and is not displaced
 	}{
 		"of all": {
 			policy: func(*account.Account, *account.Account) guard.Policy {
@@ -122,13 +122,14 @@ func TestSilentUploadGivesItsSlotToAnother(t *testing.T) {
 			srv := uploadServer(t, g)
 			cut, others := make(chan string, 2), make(chan string, 1)
 			if c.bystand {
-				uploadNothing(t, g, srv, "k-c", others) // is silent for the longest time
+				uploadNothing(t, g, srv, "k-c", others) // silent for the longest time
 			}
 			for range 2 {
 				uploadNothing(t, g, srv, "k-a", cut)
 			}
 			passesSoon(t, srv, c.caller)
-			// Either of them: that a request is in flight does not say when its body is read.
+			// Either upload may be displaced: the order in which their bodies are read is
+			// not known.
 			if res := <-cut; !strings.HasPrefix(res, "503 too_busy 1 ") || !strings.Contains(res, c.want) {
 				t.Errorf("the silent upload got %s", res)
 			}
