@@ -16,7 +16,7 @@ import (
 	"mimecast-proxy/upstream"
 )
 
-// pausing begins an upload of which the rest does not come.
+// pausing starts an upload and never sends its rest.
 func (r *rig) pausing(framing, begun string) (*bufio.Reader, net.Conn) {
 	r.t.Helper()
 	conn, err := net.Dial("tcp", r.front.Listener.Addr().String())
@@ -24,13 +24,13 @@ func (r *rig) pausing(framing, begun string) (*bufio.Reader, net.Conn) {
 		r.t.Fatal(err)
 	}
 	r.t.Cleanup(func() { conn.Close() })
-	// Far later than needed, far sooner than the client would go on.
+	// Much longer than the response needs, much shorter than the client pauses.
 	_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
 	fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: h\r\n%s\r\n%s", framing, begun)
 	return bufio.NewReader(conn), conn
 }
 
-// breakOff ends the connection, or the stream.
+// breakOff closes the connection, or resets the stream.
 func breakOff(w http.ResponseWriter, _ *http.Request) {
 	if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
 		conn.Close()
@@ -83,8 +83,7 @@ func TestAPausedClientGetsAnEarlyResponse(t *testing.T) {
 	}
 }
 
-// The upload ends with its handler, though the client neither goes on nor
-// leaves.
+// The upload ends with its handler, even if the client neither sends nor leaves.
 func TestNoGoroutineOutlivesAResponseToAPausedClient(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, setup{limit: 1000}, func(w http.ResponseWriter, req *http.Request) { w.WriteHeader(413) })
@@ -95,7 +94,7 @@ func TestNoGoroutineOutlivesAResponseToAPausedClient(t *testing.T) {
 			if res, err := http.ReadResponse(from, nil); err != nil || res.StatusCode != 413 {
 				t.Error(res, err)
 			}
-			if _, err := io.Copy(io.Discard, from); err != nil { // the server closes the connection
+			if _, err := io.Copy(io.Discard, from); err != nil { // ends when the server closes the connection
 				t.Error(err)
 			}
 		})
@@ -139,7 +138,7 @@ func TestAnExpiredTokenIsNeverSent(t *testing.T) {
 					_, _ = io.Copy(io.Discard, req.Body)
 				})
 				r.tokens.lifetime = lifetime
-				r.do("GET", "/", nil) // the first is held
+				r.do("GET", "/", nil) // fetches the first token
 				from, conn := r.pausing("Content-Length: 4\r\nConnection: close\r\n", "ab")
 				time.Sleep(2 * lifetime)
 				_, _ = io.WriteString(conn, "cd")
@@ -155,8 +154,8 @@ func TestAnExpiredTokenIsNeverSent(t *testing.T) {
 	}
 }
 
-// A request that waits for the only connection for longer than its token lives
-// is sent with another.
+// A request may wait for the only connection until its token expires. It is then sent with
+// a new one.
 func TestATokenThatExpiresWhileItsRequestWaitsForAConnectionIsNotSent(t *testing.T) {
 	t.Parallel()
 	const lifetime = 200 * time.Millisecond
@@ -182,22 +181,21 @@ func TestATokenThatExpiresWhileItsRequestWaitsForAConnectionIsNotSent(t *testing
 	<-done
 }
 
-// A client that closes its half of the connection within its body waits for the
-// response, and gets one.
+// A client that half-closes its connection within the body still gets a response.
 func TestABodyThatEndsEarlyIsABadRequest(t *testing.T) {
 	for framing, begun := range map[string]string{
 		"Content-Length: 10\r\n":         "5byte",
 		"Content-Length: 1000000\r\n":    strings.Repeat("x", 5000),
 		"Transfer-Encoding: chunked\r\n": "5\r\n5by",
 	} {
-		for _, limit := range []int64{1 << 20, 4} { // kept, and streamed
+		for _, limit := range []int64{1 << 20, 4} { // buffered, and streamed
 			for _, http1 := range []bool{true, false} {
 				t.Run(fmt.Sprintf("%q, limit %d, HTTP/1 %v", framing, limit, http1), func(t *testing.T) {
 					r := newRig(t, setup{http1: http1, limit: limit}, func(_ http.ResponseWriter, req *http.Request) {
 						if _, err := io.Copy(io.Discard, req.Body); err == nil {
 							t.Error("Mimecast took the body for whole")
 						}
-						<-req.Context().Done() // no response overtakes the news
+						<-req.Context().Done() // so that no response precedes the error
 					})
 					conn, err := net.Dial("tcp", r.front.Listener.Addr().String())
 					if err != nil {

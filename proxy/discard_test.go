@@ -17,13 +17,13 @@ func TestNoResetOvertakesTheResponseToAnUpload(t *testing.T) {
 		w.Header().Set("Content-Length", "9")
 		w.WriteHeader(http.StatusRequestEntityTooLarge)
 		_, _ = io.WriteString(w, "too large")
-		if req.ProtoMajor == 1 { // or its own reset would overtake the response
+		if req.ProtoMajor == 1 { // otherwise, the upstream's reset would overtake the response
 			problem.Discard(w, req.Body)
 		}
 	}
 	for name, c := range map[string]struct {
 		http1  bool
-		err    error // of the token
+		err    error // of the token source
 		status int
 		code   event.Code
 	}{

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// undocumented are ways to learn from net/http what it does not promise: each of
-// them broke with a new Go, or let a client hang the proxy.
+// undocumented are patterns that rely on undocumented behavior of net/http. Each of them
+// broke with a new Go release, or let a client hang the proxy.
 var undocumented = map[string]*regexp.Regexp{
 	"decides by an error's text":  regexp.MustCompile(`(strings\.(Contains|HasPrefix|HasSuffix|EqualFold|Index)|MatchString)\([^()]*\.Error\(\)|\.Error\(\) *[!=]=|[!=]= *\w+\.Error\(\)|switch \w+\.Error\(\)`),
 	"sets a deadline in the past": regexp.MustCompile(`Deadline\((time\.Now\(\)|time\.Unix\([^)]*\)|time\.Now\(\)\.Add\(-[^)]*\)|[\w.]*([pP]ast|[aA]go))\)`),

@@ -41,16 +41,16 @@ type tokens struct {
 	mu       sync.Mutex
 	held     *numbered
 	renewals int
-	err      error // of Token
+	err      error // returned by Token
 	renewErr error
-	stuck    bool // Renew hands the rejected token back
+	stuck    bool // Renew returns the rejected token
 	expired  *numbered
-	lifetime time.Duration // of each token; 0: an hour
+	lifetime time.Duration // of each token; 0 means an hour
 }
 
 type numbered struct {
 	n      int
-	expiry time.Time // zero: in an hour
+	expiry time.Time // zero means in an hour
 }
 
 func (n *numbered) Expiry() time.Time {
@@ -99,7 +99,7 @@ func (s *tokens) Renew(_ context.Context, rejected account.Token) (account.Token
 	return s.held, nil
 }
 
-// rig is a proxy over real sockets in front of an upstream over real TLS.
+// rig is a proxy on real sockets, in front of an upstream with real TLS.
 type rig struct {
 	t        *testing.T
 	tokens   *tokens
@@ -169,7 +169,7 @@ func newRig(t *testing.T, s setup, h http.HandlerFunc) *rig {
 	return r
 }
 
-// handler returns the proxy as the program wires it, with every request in the same
+// handler returns the proxy as the program sets it up, with every request in the same
 // account.
 func handler(a *account.Account, limit int64, budget *proxy.Budget, trace proxy.Trace) http.Handler {
 	next := proxy.New(proxy.Options{
@@ -186,7 +186,7 @@ func (r *rig) close() {
 	r.front.Close()
 	r.base.CloseIdleConnections()
 	r.upstream.Close()
-	// net/http may still be closing what it sent.
+	// net/http may still be closing request bodies.
 	for deadline := time.Now().Add(10 * time.Second); r.kept.Load() != 0 && time.Now().Before(deadline); {
 		time.Sleep(time.Millisecond)
 	}
@@ -227,7 +227,7 @@ func (r *rig) do(method, path string, body io.Reader, header ...string) (*http.R
 	return res, string(got)
 }
 
-// raw sends bytes that no client library would and returns the answer.
+// raw sends bytes that no client library would send and returns the response.
 func (r *rig) raw(request string) (*http.Response, string) {
 	r.t.Helper()
 	conn, err := net.Dial("tcp", r.front.Listener.Addr().String())
@@ -249,7 +249,7 @@ func (r *rig) raw(request string) (*http.Response, string) {
 	return res, string(body)
 }
 
-// rejecting answers 401 to every token numbered up to n, and h's way else.
+// rejecting responds with 401 to tokens numbered 1 to n, and otherwise calls h.
 func rejecting(n int, h http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		for i := 1; i <= n; i++ {
@@ -264,7 +264,7 @@ func rejecting(n int, h http.HandlerFunc) http.HandlerFunc {
 }
 
 func echo(w http.ResponseWriter, r *http.Request) {
-	_ = http.NewResponseController(w).EnableFullDuplex() // HTTP/2 needs no leave
+	_ = http.NewResponseController(w).EnableFullDuplex() // not needed for HTTP/2
 	w.Header().Set("X-Method", r.Method)
 	if _, err := io.Copy(w, r.Body); err != nil {
 		panic(http.ErrAbortHandler)
@@ -366,7 +366,7 @@ func TestAnswerPassesUntouchedButForWhatWouldMisleadTheClient(t *testing.T) {
 	if res.StatusCode != 209 || body != "\x1f\x8bnot really gzip" || res.Trailer.Get("X-Sum") != "7" {
 		t.Errorf("%d %q trailer %v", res.StatusCode, body, res.Trailer)
 	}
-	// With trailers there can be no length.
+	// A response with trailers has no Content-Length.
 	want := "map[Content-Encoding:[gzip] Content-Type:[application/json] Date:[Mon, 01 Jan 2024 00:00:00 GMT] Etag:[\"x\"] Via:[1.1 google] X-Ratelimit-Reset:[1750] X-Request-Id:[id-1]]"
 	if got := fmt.Sprint(res.Header); got != want {
 		t.Errorf("\n got %s\nwant %s", got, want)
@@ -495,7 +495,7 @@ func TestBodyAtTheLimitIsKeptAndOneOverItStreams(t *testing.T) {
 	}{
 		{limit - 1, false, 200, "recovered"}, {limit, false, 200, "recovered"},
 		{limit - 1, true, 200, "recovered"}, {limit, true, 200, "recovered"},
-		// Expect: 100-continue lets the 401 come before the body is taken.
+		// With Expect: 100-continue, the 401 arrives before the body is read.
 		{limit + 1, false, 200, "recovered"}, {limit + 1, true, 200, "recovered"}, {limit * 20, false, 200, "recovered"}, {limit * 20, true, 200, "recovered"},
 	} {
 		r := newRig(t, setup{http1: true, limit: limit}, rejecting(1, echo))
@@ -516,7 +516,7 @@ func TestLargeBodyThatIsGoneLeavesThe401ToTheClient(t *testing.T) {
 	const limit = 1000
 	for _, http1 := range []bool{true, false} {
 		for _, chunked := range []bool{false, true} {
-			// An upstream that takes the whole body and only then says 401.
+			// An upstream that reads the whole body before it responds with 401.
 			r := newRig(t, setup{limit: limit, http1: http1}, func(w http.ResponseWriter, req *http.Request) {
 				io.Copy(io.Discard, req.Body)
 				rejecting(1, echo)(w, req)
@@ -530,7 +530,7 @@ func TestLargeBodyThatIsGoneLeavesThe401ToTheClient(t *testing.T) {
 				t.Errorf("%d %s", res.StatusCode, got)
 			}
 			r.saw("not_replayable")
-			// The next request has the new token.
+			// The next request uses the new token.
 			if res, _ := r.do("POST", "/", strings.NewReader("x")); res.StatusCode != 200 {
 				t.Errorf("the request after: %d", res.StatusCode)
 			}
@@ -595,7 +595,7 @@ func TestAnswerBeforeTheBodysEndIsTheConnectionsLast(t *testing.T) {
 			if err != nil || res.StatusCode != 413 || !res.Close {
 				t.Fatalf("%v %v", res, err)
 			}
-			// The rest of the body, and a request that nobody may take any more.
+			// The rest of the body, and a request that must not be served.
 			fmt.Fprintf(conn, "%s\r\n0\r\n\r\nPOST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx", body[50_000:])
 			if _, err := io.Copy(io.Discard, from); err != nil && !errors.Is(err, syscall.ECONNRESET) {
 				t.Error(err)
@@ -608,7 +608,7 @@ func TestAnswerBeforeTheBodysEndIsTheConnectionsLast(t *testing.T) {
 	}
 }
 
-// lines is a log that is written to at any time.
+// lines is a log that goroutines can write to at any time.
 type lines struct {
 	mu   sync.Mutex
 	text strings.Builder
@@ -746,7 +746,7 @@ func TestAnswerStreams(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer res.Body.Close()
-	for range 2 { // a byte arrives though the upstream holds the next one back
+	for range 2 { // each byte arrives while the upstream holds back the next one
 		if _, err := io.ReadFull(res.Body, make([]byte, 1)); err != nil {
 			t.Fatal(err)
 		}
@@ -804,7 +804,7 @@ func TestWriteIsNotSentTwiceForAnIdempotencyKey(t *testing.T) {
 		executed.Add(1)
 		panic(http.ErrAbortHandler)
 	})
-	r.do("GET", "/warm", nil) // net/http resends on a connection that was used before
+	r.do("GET", "/warm", nil) // net/http resends only on a reused connection
 	res, _ := r.do("POST", "/send", strings.NewReader("x"), "Idempotency-Key", "k")
 	if executed.Load() != 1 || res.StatusCode != 502 {
 		t.Errorf("executed %d times, status %d", executed.Load(), res.StatusCode)

@@ -18,8 +18,8 @@ func post(size int64, body io.Reader) *http.Request {
 	return &http.Request{ContentLength: size, Body: io.NopCloser(body)}
 }
 
-// net/http gives up a body that waits for 100 Continue by closing it, and then
-// reads from it once more, when it has waited long enough.
+// After waiting too long for 100 Continue, net/http closes the body and then reads from it
+// once more.
 func TestBodyThatWasGivenUpUnreadCanStillBeSent(t *testing.T) {
 	body, err := bufferBody(post(10, strings.NewReader("0123456789")), 4, NewBudget(1<<20, nil))
 	if err != nil {
@@ -57,11 +57,11 @@ func TestBudgetIsGivenBackWhenNobodyHasTheBodyAnyMore(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	body.release() // the answer began before the body was sent
+	body.release() // the response began before the body was sent
 	if kept != 10 {
 		t.Errorf("%d bytes are accounted for while the body is being sent", kept)
 	}
-	for range 2 { // closing twice is no error
+	for range 2 { // closing twice is allowed
 		if err := sending.Close(); err != nil {
 			t.Fatal(err)
 		}
@@ -78,8 +78,8 @@ func TestNoLimitIsTooLarge(t *testing.T) {
 	}
 }
 
-// forgetful is an upstream transport that asks for the body again, as net/http
-// does to resend, finds no connection, and closes nothing.
+// forgetful is an upstream transport that gets the body again, as net/http does to resend.
+// It then fails without closing the body.
 type forgetful struct{}
 
 func (forgetful) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -113,7 +113,7 @@ func TestBudgetIsGivenBackForABodyThatNobodyCloses(t *testing.T) {
 	}
 }
 
-// silent is a body of which nothing comes.
+// silent is a body that never sends a byte.
 type silent struct{ release chan struct{} }
 
 func (s silent) Read([]byte) (int, error) { <-s.release; return 0, io.ErrUnexpectedEOF }

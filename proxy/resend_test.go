@@ -19,7 +19,7 @@ import (
 	"mimecast-proxy/upstream"
 )
 
-// proxied returns a proxy in front of f, and what closes it.
+// proxied returns a proxy in front of f, and a func that closes it.
 func proxied(f *peer.Frames) (*httptest.Server, func()) {
 	up := upstream.New(upstream.Options{Roots: f.Roots, ResponseTimeout: time.Minute})
 	front := httptest.NewServer(handler(&account.Account{BaseURL: f.URL, Tokens: &tokens{}, Transport: up}, 1<<20, proxy.NewBudget(1<<20, nil), proxy.Trace{}))
@@ -81,7 +81,7 @@ func TestWriteIsResentOnlyWhereMimecastSaysItWasNotCarriedOut(t *testing.T) {
 					res.Body.Close()
 					return res
 				}
-				ask("GET", "") // a connection that is in use already
+				ask("GET", "") // opens the connection
 				warm.Store(true)
 				f.Requests.Store(0)
 				res := ask(method, body)

@@ -67,7 +67,7 @@ func TestEachLocationIsRewrittenForTheClientsScheme(t *testing.T) {
 	}
 }
 
-// unavailable is what a source says when its token endpoint fails.
+// unavailable returns the error of a source whose token endpoint fails.
 func unavailable() *problem.Problem {
 	p := problem.New(event.TokenUnavailable, "down")
 	p.RetryAfter = 5 * time.Second
@@ -112,7 +112,7 @@ func TestAnyOther401WhoseRenewalFailedPasses(t *testing.T) {
 	}
 }
 
-// waiting is a source whose renewal lasts as long as its caller.
+// waiting is a source whose renewal blocks until the caller's context ends.
 type waiting struct {
 	*tokens
 	renewing chan bool
@@ -164,7 +164,7 @@ func TestHeadersThatSpeakForTheProxyOrNameAnotherRequestStayBehind(t *testing.T)
 		"X-Originating-Ip", "X-Remote-Ip", "X-Remote-Addr", "X-Accel-Redirect", "X-Http-Destinationurl",
 	} {
 		res, _ := r.raw("GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n" + name + ": x\r\n\r\n")
-		want := "[Authorization]" // the proxy's own
+		want := "[Authorization]" // the proxy's Authorization
 		if got := fmt.Sprint(res.Header["Got"]); got != want {
 			t.Errorf("%s: Mimecast got %s", name, got)
 		}
