@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// limited answers n requests with 429 and a reset in milliseconds, and then
-// echoes. It notes requests that came before the reset was over.
+// limited responds to the first requests with 429 and a reset, and then echoes. It counts
+// requests that came before the reset.
 type limited struct {
 	header, reset string
 	after         time.Duration
@@ -54,7 +54,7 @@ func TestLimitedRequestIsHeldUntilTheReset(t *testing.T) {
 		after         time.Duration
 	}{{"X-RateLimit-Reset", "150", 150 * time.Millisecond}, {"X-Rate-Limit-Reset", "150", 150 * time.Millisecond}, {"Retry-After", "1", time.Second}} {
 		if testing.Short() && c.after >= time.Second {
-			continue // a Retry-After has no fractions
+			continue // Retry-After has whole seconds only
 		}
 		l := &limited{header: c.header, reset: c.reset, after: c.after, left: 2}
 		r := newRig(t, setup{wait: time.Minute}, l.ServeHTTP)
@@ -116,8 +116,8 @@ func TestHeldRequestWhoseTokenDiedMeanwhileIsSentWithAnother(t *testing.T) {
 	r.saw("recovered")
 }
 
-// together serves the first n requests with first, once all of them have
-// come, and the others with then.
+// together serves the first n requests with first, once all of them have arrived, and the
+// others with then.
 func together(n int64, first, then http.HandlerFunc) http.HandlerFunc {
 	var came atomic.Int64
 	all := make(chan struct{})
@@ -198,7 +198,7 @@ func TestHeldRequestEndsWithItsClient(t *testing.T) {
 	if _, err := r.client.Do(req); err == nil {
 		t.Error("answered")
 	}
-	r.front.Close() // waits for the handler, which must not hold on
+	r.front.Close() // waits for the handler, which must end with its client
 }
 
 func (r *rig) heldAs(outcome string) {

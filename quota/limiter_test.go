@@ -19,7 +19,7 @@ func TestTurnsGoInTheOrderOfArrivalAndAfterTheLatestReset(t *testing.T) {
 		went := make(chan int, 10)
 		for i := range 10 {
 			p := l.enqueue(functionKey{path: "/siem"}, "c")
-			// Each gets another reset, the first the latest.
+			// Each gets a different reset; the first gets the latest.
 			p.limit(began.Add(time.Duration(10-i) * time.Second))
 			go func() {
 				defer p.release()
@@ -92,7 +92,7 @@ func TestWaitEndsWithTheDeadlineOrTheClient(t *testing.T) {
 			t.Error(err)
 		}
 		second.release()
-		// Who leaves from the middle is not waited for.
+		// A ticket that leaves from the middle does not block the others.
 		third := l.enqueue(functionKey{path: "/siem"}, "c")
 		defer third.release()
 		if !first.ready() || third.ready() {
@@ -145,7 +145,7 @@ func TestOneAccountLeavesPlacesInTheQueuesToOthers(t *testing.T) {
 	if n := count(greedy, "/b", "second") + count(greedy, "/b", "third"); n != maxHeld/2-maxHeldFunction/2 {
 		t.Errorf("the account takes %d more", n)
 	}
-	for i, want := range []int{32, 16, 8} { // half of what the others left
+	for i, want := range []int{32, 16, 8} { // half of the remaining places
 		if n := count(&accounts[i+1], "/a", "first"); n != want {
 			t.Errorf("another account gets %d places, want %d", n, want)
 		}

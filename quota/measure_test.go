@@ -21,7 +21,7 @@ import (
 	"mimecast-proxy/upstream"
 )
 
-// bearer is a source of one token.
+// bearer is a token and its source.
 type bearer string
 
 func (bearer) Expiry() time.Time                                             { return time.Now().Add(time.Hour) }
@@ -33,7 +33,7 @@ func (s scenario) simulatorOptions() simulator.Options {
 	return simulator.Options{RequestLog: 1 << 20, Quotas: map[string]simulator.Quota{s.path: {Calls: s.limit, Window: s.window}}}
 }
 
-// hop sends what a tool asks for to a proxy.
+// hop sends a tool's requests to a proxy.
 type hop struct {
 	url    string
 	client *http.Client
@@ -55,8 +55,8 @@ func (h hop) RoundTrip(req *http.Request) (*http.Response, error) {
 	return res, err
 }
 
-// measurement is run, with real time, sockets and TLS, against the simulator. It is made
-// ready at once, and carried out by the func that it returns.
+// measurement is run with real time, sockets and TLS, against the simulator. It sets
+// everything up at once; the returned func runs the measurement.
 func (s scenario) measurement(t *testing.T, w way) func() row {
 	t.Helper()
 	sim, err := simulator.Start(s.simulatorOptions())
@@ -85,7 +85,7 @@ func (s scenario) measurement(t *testing.T, w way) func() row {
 
 type clientKey struct{}
 
-// front is a proxy with a way in the place of its quota layer.
+// front serves a proxy with w instead of its quota layer.
 func front(t *testing.T, a *account.Account, w way) hop {
 	t.Helper()
 	next := proxy.New(proxy.Options{
@@ -100,7 +100,7 @@ func front(t *testing.T, a *account.Account, w way) hop {
 	return hop{front.URL, front.Client()}
 }
 
-// observed returns what the simulator saw, as a gateway.
+// observed returns the simulator's counts as a gateway.
 func (s scenario) observed(sim *simulator.Server) *gateway {
 	g := &gateway{limit: s.limit, window: s.window}
 	for _, r := range sim.Requests() {
@@ -143,7 +143,7 @@ func fetch(t *testing.T, sim *simulator.Server, over http.RoundTripper) string {
 	return token
 }
 
-// The numbers are for the reader, since they depend on the machine.
+// The log shows all numbers, most of which depend on the machine.
 func TestMeasureOverRealConnections(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
@@ -151,18 +151,18 @@ func TestMeasureOverRealConnections(t *testing.T) {
 	}
 	scenarios := []scenario{{replicas: 1}, {replicas: 3}}
 	rows := make([][]row, len(scenarios))
-	held := make([]atomic.Int64, len(scenarios)) // the longest that pacing held a light tool
+	held := make([]atomic.Int64, len(scenarios)) // the longest time that pacing delayed a light tool
 	var wg sync.WaitGroup
 	for i := range scenarios {
 		s := &scenarios[i]
 		s.limit, s.window, s.windows, s.wait = 120, 5*time.Second, 3, 3*time.Second
-		s.path = "/identity/whoami" // which costs the simulator little
+		s.path = "/identity/whoami" // a cheap path for the simulator
 		s.trace.Paced = func(ctx context.Context, _ string, waited time.Duration, _ event.PaceOutcome) {
 			if name, _ := ctx.Value(clientKey{}).(string); strings.HasPrefix(name, "light-") {
 				held[i].Store(max(held[i].Load(), int64(waited)))
 			}
 		}
-		ways := s.ways()[:3] // the buckets wait for no response
+		ways := s.ways()[:3] // buckets do not wait for responses
 		rows[i] = make([]row, len(ways))
 		for j, w := range ways {
 			measure := s.measurement(t, w)

@@ -24,7 +24,7 @@ import (
 	"mimecast-proxy/quota"
 )
 
-// answers is an upstream that says what a test wants.
+// answers is an upstream that responds as a test defines.
 type answers func(*http.Request) (status int, header http.Header)
 
 func (a answers) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -59,7 +59,7 @@ func ask(ctx context.Context, next http.RoundTripper, a *account.Account, client
 	return res.StatusCode, nil, nil
 }
 
-// paced counts how pacing ended.
+// paced counts the outcomes of pacing.
 type paced map[event.PaceOutcome]int
 
 func (p paced) trace() quota.Trace {
@@ -90,7 +90,7 @@ func TestHopelessCallIsRejectedAtOnceAndToldWhen(t *testing.T) {
 		if calls != 1 || outcomes[event.PaceTooLong] != 1 {
 			t.Errorf("%d calls, %v", calls, outcomes)
 		}
-		time.Sleep(55 * time.Second) // the reset is near
+		time.Sleep(55 * time.Second) // close to the reset
 		if status, _, err := ask(t.Context(), next, nil, "c", siem); status != 200 || err != nil || time.Since(began).Round(10*time.Millisecond) != time.Minute {
 			t.Errorf("%d %v after %v", status, err, time.Since(began))
 		}
@@ -116,7 +116,7 @@ func TestCallThatIsOvertakenIsRejectedWhenItsTimeIsOver(t *testing.T) {
 			done <- time.Since(began)
 		}()
 		synctest.Wait()
-		for i := range 6 { // others come, and each goes first
+		for i := range 6 { // other clients' calls go first
 			if status, _, err := ask(t.Context(), next, nil, fmt.Sprint("light-", i), siem); status != 200 || err != nil {
 				t.Error(status, err)
 			}
@@ -288,7 +288,7 @@ func TestWhatChangesIsFollowed(t *testing.T) {
 					return 200, h
 				}))
 				_, _, _ = ask(t.Context(), next, nil, "c", siem)
-				_, _, _ = ask(t.Context(), next, nil, "newcomer", siem) // which hears of the change
+				_, _, _ = ask(t.Context(), next, nil, "newcomer", siem) // gets the changed quota
 				began := time.Now()
 				for range 3 {
 					if status, _, err := ask(t.Context(), next, nil, "c", siem); status != 200 || err != nil {
@@ -330,7 +330,7 @@ func TestSnapshotSaysWhoUsedWhat(t *testing.T) {
 			t.Errorf("the reset is in %v", d)
 		}
 		g.mu.Lock()
-		g.calls = g.calls[:0] // as if the window had been another, and others had used some
+		g.calls = g.calls[:0] // as in a new window, in which others used some quota
 		for range 5 {
 			g.calls = append(g.calls, time.Now())
 		}
@@ -367,8 +367,8 @@ func TestWhatIsRememberedIsBounded(t *testing.T) {
 type failing struct {
 	gateway
 	err    error
-	sends  bool // the request before it fails
-	counts bool // what it got
+	sends  bool // whether it sends the request before failing
+	counts bool // whether a failed call uses quota
 	delay  time.Duration
 }
 
@@ -394,7 +394,7 @@ func TestCallThatWasNotSentUsesNoQuota(t *testing.T) {
 	}{
 		{event.UpstreamUnreachable, false}, {event.UpstreamTLS, false}, {event.TokenUnavailable, false},
 		{event.CredentialsRefused, false}, {event.ShuttingDown, false},
-		{event.UpstreamUnreachable, true}, // Mimecast closed the connection before it took the request
+		{event.UpstreamUnreachable, true}, // Mimecast closed the connection before it processed the request
 	} {
 		t.Run(fmt.Sprint(c.code, c.sends), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -450,9 +450,9 @@ func TestCallsThatFailedDoNotBlockAFunction(t *testing.T) {
 			_, _, _ = ask(t.Context(), next, nil, "a", siem)
 			up.err, up.delay = problem.New(event.UpstreamReset, "an outage"), time.Second
 			for _, client := range []string{"b", "c"} {
-				_, _, _ = ask(t.Context(), next, nil, client, siem) // Mimecast may have counted them
+				_, _, _ = ask(t.Context(), next, nil, client, siem) // Mimecast may have counted these calls
 			}
-			// Each waits for the outcome of the one before: only one is under way.
+			// Each waits for the previous one's outcome: only one is in flight.
 			done := make(chan time.Duration)
 			began := time.Now()
 			for range 3 {
@@ -498,7 +498,7 @@ func TestResetThatIsHardToBelieveIsProbed(t *testing.T) {
 					}
 					return 200, c.next
 				}))
-				for range 5 { // as long as the window is not corrected
+				for range 5 { // while the window is not corrected
 					_, _, _ = ask(t.Context(), next, nil, "c", siem)
 				}
 				before, began := calls, time.Now()
@@ -585,7 +585,7 @@ func TestHeldCallIsPartOfTheModel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := &gateway{limit: 5, window: time.Minute, latency: time.Millisecond, prefix: "X-RateLimit-"}
 		for range 5 {
-			g.serve() // elsewhere
+			g.serve() // calls of other clients of the account
 		}
 		m := quota.New(quota.Options{Wait: 2 * time.Minute, Pace: quota.On})
 		began := time.Now()
@@ -598,7 +598,7 @@ func TestHeldCallIsPartOfTheModel(t *testing.T) {
 	})
 }
 
-// A function without quota headers must cost next to nothing.
+// A function without quota headers must cost almost nothing.
 func BenchmarkLayer(b *testing.B) {
 	for name, h := range map[string]http.Header{
 		"without quota": {"Content-Type": {"application/json"}},
@@ -629,7 +629,7 @@ type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
 
-// FuzzModel has any sequence of responses end with every call answered in time.
+// FuzzModel checks that every call ends in time after any sequence of responses.
 func FuzzModel(f *testing.F) {
 	f.Add([]byte{50, 49, 60, 50, 48, 59, 50, 0, 1})
 	f.Add([]byte{0, 255, 255, 255, 0, 0, 1, 1, 1})

@@ -24,8 +24,8 @@ func TestMain(m *testing.M) {
 
 const siem = "/siem/v1/events/cg"
 
-// scenario is five heavy tools that want three times the quota, and light ones that come
-// once in a while.
+// scenario has five heavy tools that together want three times the quota, and light ones
+// that call occasionally.
 type scenario struct {
 	limit    int
 	window   time.Duration
@@ -35,7 +35,7 @@ type scenario struct {
 	windows  int
 	wait     time.Duration
 	sliding  bool
-	path     string // siem unless set
+	path     string // the default is siem
 	trace    quota.Trace
 }
 
@@ -43,8 +43,8 @@ func (s scenario) String() string {
 	return fmt.Sprintf("%d calls in %v, %d replicas, wait %v, latency %v to %v", s.limit, s.window, s.replicas, s.wait, 2*s.latency, 2*(s.latency+s.jitter))
 }
 
-// least is the share of the quota that pacing has to use. A call that takes longer than
-// those before may be too late for its window.
+// least returns the share of the quota that pacing must use. With jitter, a call may arrive
+// too late for its window.
 func (s scenario) least() float64 {
 	if s.jitter > 0 {
 		return 0.97
@@ -54,7 +54,8 @@ func (s scenario) least() float64 {
 
 const heavyTools = 5
 
-// way is how tools reach Mimecast: by a replica of a proxy, and by what a tool has itself.
+// way is how tools reach Mimecast: through a replica of a proxy and through the tool's own
+// transport.
 type way struct {
 	name          string
 	replica, tool func(http.RoundTripper) http.RoundTripper
@@ -82,7 +83,7 @@ func (s scenario) ways() []way {
 	}
 }
 
-// run returns what each tool got.
+// run returns the result of the scenario in one way.
 func (s scenario) run(t *testing.T, w way) (r row) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -99,7 +100,7 @@ func (s scenario) run(t *testing.T, w way) (r row) {
 	return r
 }
 
-// drive has the tools call until ctx ends.
+// drive has the tools send calls until ctx ends.
 func (s scenario) drive(ctx context.Context, w way, replicas []http.RoundTripper) (heavy, light []*tool) {
 	a := &account.Account{Name: "a", BaseURL: host}
 	var wg sync.WaitGroup
@@ -114,7 +115,7 @@ func (s scenario) drive(ctx context.Context, w way, replicas []http.RoundTripper
 			})
 		}
 	}
-	// The light tools come at other moments of each window, each once.
+	// Each light tool calls once, at a different time of a window.
 	for i := range 4 * s.windows {
 		c := &tool{name: fmt.Sprint("light-", i), next: w.tool(replicas[i%len(replicas)]), account: a, path: cmp.Or(s.path, siem)}
 		light = append(light, c)
@@ -128,7 +129,7 @@ func (s scenario) drive(ctx context.Context, w way, replicas []http.RoundTripper
 	return heavy, light
 }
 
-// row sums up what the gateway and the tools saw.
+// row summarizes the counts of the gateway and the tools.
 func (s scenario) row(name string, g *gateway, heavy, light []*tool) row {
 	r := row{name: name, sent: g.served + g.limited, limited: g.limited, fewest: g.served, windows: g.windows}
 	for i := 0; i < len(heavy); i += s.replicas {
@@ -144,7 +145,7 @@ func (s scenario) row(name string, g *gateway, heavy, light []*tool) row {
 	for _, c := range light {
 		r.seen += c.limited
 		if c.ok == 0 {
-			r.light = max(r.light, s.window) // it got nothing
+			r.light = max(r.light, s.window) // it got no response with 200
 		}
 		r.light = max(r.light, c.first-2*s.latency-2*s.jitter)
 	}
@@ -154,7 +155,7 @@ func (s scenario) row(name string, g *gateway, heavy, light []*tool) row {
 	return r
 }
 
-// compare runs the scenario in each way, logs what came of it, and returns the paced one.
+// compare runs the scenario in each way, logs the results, and returns the paced one.
 func (s scenario) compare(t *testing.T) (paced row) {
 	t.Helper()
 	if testing.Short() && s.limit >= 1000 {

@@ -20,7 +20,7 @@ import (
 	"mimecast-proxy/upstream"
 )
 
-// rig is a proxy over real sockets, in front of an upstream over real TLS.
+// rig is a proxy on real sockets, in front of an upstream with real TLS.
 type rig struct {
 	t      *testing.T
 	model  *quota.Model
@@ -29,13 +29,13 @@ type rig struct {
 
 	mu       sync.Mutex
 	holds    []event.HoldOutcome
-	outcomes []string // of a 401
+	outcomes []string // of requests that got 401
 }
 
 type setup struct {
 	wait  time.Duration
 	pace  quota.Pace
-	limit int64 // of replays
+	limit int64 // of replay bodies, in bytes
 }
 
 func newRig(t *testing.T, s setup, h http.HandlerFunc) *rig {
@@ -152,7 +152,7 @@ func echo(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// rejecting answers 401 to the first token, and h's way else.
+// rejecting responds with 401 to the first token, and otherwise calls h.
 func rejecting(h http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Authorization") == "Bearer token-1" {

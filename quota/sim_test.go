@@ -17,20 +17,20 @@ import (
 	"mimecast-proxy/problem"
 )
 
-// gateway is Mimecast's, in memory: a quota of calls in fixed windows, of which the first
-// call begins each, or in a sliding one.
+// gateway is Mimecast's gateway, in memory. Its quota applies to a sliding window, or to
+// fixed windows that each begin with a call.
 type gateway struct {
 	limit   int
 	window  time.Duration
-	latency time.Duration // of each direction
-	jitter  time.Duration // the most that is added to it
+	latency time.Duration // in each direction
+	jitter  time.Duration // maximum addition to latency
 	sliding bool
-	prefix  string // of the headers; empty: there are none
+	prefix  string // of the quota headers; empty means no headers
 
 	mu      sync.Mutex
 	began   time.Time
-	calls   []time.Time // of the window
-	windows []int       // calls of the windows that are over
+	calls   []time.Time // in the current window
+	windows []int       // number of calls in each past window
 	served  int
 	limited int
 }
@@ -79,7 +79,7 @@ func (g *gateway) serve() *http.Response {
 	return &http.Response{StatusCode: status, Header: h, Body: io.NopCloser(strings.NewReader(""))}
 }
 
-// turn ends what has run out, and returns how long the window lasts.
+// turn drops expired calls or windows and returns the time until the reset.
 func (g *gateway) turn(now time.Time) time.Duration {
 	if g.sliding {
 		for len(g.calls) > 0 && now.Sub(g.calls[0]) >= g.window {
@@ -110,14 +110,14 @@ type tool struct {
 	ok       int
 	limited  int
 	rejected int
-	slowest  time.Duration // of a call that was not rejected
-	first    time.Duration // how long the first call took
+	slowest  time.Duration // of all calls that were not rejected
+	first    time.Duration // duration of the first call
 	calls    int
 }
 
 var host = &url.URL{Scheme: "https", Host: "mimecast.example"}
 
-// call makes one call, and returns how long the tool is asked to wait.
+// call makes one call and returns how long the response asks the tool to wait.
 func (c *tool) call(ctx context.Context) (wait time.Duration) {
 	ctx = account.NewContext(ctx, c.account, c.name)
 	req, err := http.NewRequestWithContext(ctx, "GET", "https://mimecast.example", nil)
@@ -155,7 +155,7 @@ func (c *tool) call(ctx context.Context) (wait time.Duration) {
 	return wait
 }
 
-// want calls at a steady rate until ctx ends, by several workers which obey Retry-After.
+// want calls at a steady rate until ctx ends, with several workers that obey Retry-After.
 func (c *tool) want(ctx context.Context, wg *sync.WaitGroup, every time.Duration) {
 	const workers = 4
 	for i := range workers {
@@ -174,15 +174,15 @@ func (c *tool) want(ctx context.Context, wg *sync.WaitGroup, every time.Duration
 	}
 }
 
-// bucket is what a careful client does: a token bucket at the documented rate, which
-// knows nothing of others. It lets burst calls go at once.
+// bucket is a careful client's limiter: a token bucket at the documented rate, which does
+// not know about other clients. It passes burst calls at once.
 type bucket struct {
 	next  http.RoundTripper
-	rate  time.Duration // of one token
+	rate  time.Duration // time per token
 	burst int
 
 	mu sync.Mutex
-	at time.Time // when the bucket is full
+	at time.Time // the time when the bucket is full
 }
 
 func (b *bucket) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -203,14 +203,14 @@ func (b *bucket) RoundTrip(req *http.Request) (*http.Response, error) {
 // row is one line of the comparison.
 type row struct {
 	name string
-	// sent is what reached Mimecast, limited what of it got 429; seen is how many of those
-	// a tool saw, and rejected what got 503 instead.
+	// sent counts the requests that reached Mimecast, and limited those of them that got
+	// 429. seen counts the 429s that reached a tool, and rejected the 503s.
 	sent, limited, seen, rejected int
-	// used is the share of the quota that was used, of the windows that are over.
+	// used is the share of the quota that was used in past windows.
 	used           float64
 	windows        []int
-	light, slowest time.Duration // the longest first call of a light tool, and of any
-	fewest, most   int           // calls that the heavy tools got
+	light, slowest time.Duration // longest first call of a light tool, and longest call of any
+	fewest, most   int           // fewest and most calls served for a heavy tool
 }
 
 const rowHead = "                                 sent    429             seen  rejected   used   light waits   slowest  fewest  most"

@@ -9,7 +9,7 @@ import (
 	"mimecast-proxy/mimecast"
 )
 
-// Whatever the order in which calls end, each is counted once.
+// Each call is counted once, in whatever order the calls end.
 func TestCallsThatEndInAnyOrderAreCountedOnce(t *testing.T) {
 	for seed := range uint64(200) {
 		random := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // a test is to be repeatable
