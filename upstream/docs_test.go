@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestTroubleshootingQuotesTheThreeCasesOfA407 holds that what a reader searches for
-// is what the proxy says.
+// TestTroubleshootingQuotesTheThreeCasesOfA407 checks that the page quotes the proxy's
+// messages, so that a search finds them.
 func TestTroubleshootingQuotesTheThreeCasesOfA407(t *testing.T) {
 	doc, err := os.ReadFile("../docs/troubleshooting.md")
 	if err != nil {

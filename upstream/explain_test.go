@@ -17,8 +17,8 @@ import (
 	"mimecast-proxy/upstream"
 )
 
-// explain asks through u for a host that is never reached, and says what is made
-// of it.
+// explain sends a request to a host that cannot be reached, and returns the error's
+// explanation.
 func explain(t *testing.T, u upstream.Options, target string) *problem.Problem {
 	t.Helper()
 	connections := upstream.New(u)
@@ -76,7 +76,7 @@ func TestCorporateProxyThatRefusesIsNamed(t *testing.T) {
 	}
 }
 
-// Nothing was sent where no connection came about in time.
+// Without a connection, nothing was sent, so Mimecast's response is not late.
 func TestSilenceBeforeAConnectionIsNotMimecastsAnswerBeingLate(t *testing.T) {
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -16,8 +16,8 @@ import (
 	"mimecast-proxy/upstream"
 )
 
-// TestANameThatMovesIsFollowed holds that requests reach a name's new address though
-// the old one still answers and is never idle, and that none is lost.
+// TestANameThatMovesIsFollowed checks that requests reach a name's new address without
+// loss. The old address still responds and is never idle.
 func TestANameThatMovesIsFollowed(t *testing.T) {
 	t.Parallel()
 	const life = 500 * time.Millisecond
@@ -33,7 +33,7 @@ func TestANameThatMovesIsFollowed(t *testing.T) {
 		var address atomic.Pointer[string]
 		first, second := before.Listener.Addr().String(), after.Listener.Addr().String()
 		address.Store(&first)
-		// A corporate proxy looks the name up, for each connection.
+		// A corporate proxy resolves the name for each connection.
 		corporate := peer.ConnectProxy(t, func(string) (net.Conn, error) { return net.Dial("tcp", *address.Load()) })
 		corporate.Start()
 		via, err := url.Parse(corporate.URL)
@@ -83,7 +83,7 @@ func TestANameThatMovesIsFollowed(t *testing.T) {
 			t.Errorf("HTTP/2 %v: not followed", http2)
 		}
 		c.CloseIdleConnections()
-		corporate.Close() // first: a connection that is still being opened needs a server behind it
+		corporate.Close() // first, because a connection that is still being opened needs a running server
 		before.CloseClientConnections()
 		after.CloseClientConnections()
 		before.Close()

@@ -15,7 +15,7 @@ import (
 func TestWindowsTakeAnEighthOfTheMemory(t *testing.T) {
 	for limit, want := range map[int64]windows{
 		0:         {1 << 20, 256 << 10, 0},
-		32 << 20:  {64 << 10, 64 << 10, 128}, // no less
+		32 << 20:  {64 << 10, 64 << 10, 128}, // the minimum
 		64 << 20:  {64 << 10, 64 << 10, 128},
 		128 << 20: {128 << 10, 128 << 10, 128},
 		1 << 30:   {1 << 20, 256 << 10, 128},
@@ -31,7 +31,7 @@ func TestWindowsTakeAnEighthOfTheMemory(t *testing.T) {
 	}
 }
 
-// take takes a place and receives a response on it.
+// take acquires a place and receives a response in it.
 func take(t *testing.T, r *receivers) *http.Response {
 	t.Helper()
 	place, err := r.acquire(t.Context())
@@ -76,7 +76,7 @@ func TestTheResponseThatStalledForLongestIsCutForOneThatWaits(t *testing.T) {
 			}
 		})
 		began := time.Now()
-		take(t, r) // at the longest's cost
+		take(t, r) // takes the place of the longest
 		if took := time.Since(began); took < time.Second || took > 2*time.Second {
 			t.Errorf("it waited %v", took)
 		}
@@ -95,7 +95,7 @@ func TestTheResponseThatStalledForLongestIsCutForOneThatWaits(t *testing.T) {
 func TestAWaitForAPlaceEndsWithItsRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newReceivers(1)
-		r.acquire(t.Context()) // no response yet: nobody has stalled
+		r.acquire(t.Context()) // has no response yet, so it cannot stall
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()
 		if _, err := r.acquire(ctx); !errors.Is(err, context.DeadlineExceeded) {

@@ -21,8 +21,7 @@ import (
 	"mimecast-proxy/upstream"
 )
 
-// rejector is an upstream that ends each connection in its own way, as long as
-// rejects is true.
+// rejector returns an upstream that calls reject for each connection.
 func rejector(t *testing.T, protocol string, reject func(net.Conn)) (u upstream.Options, address string, accepted *atomic.Int64) {
 	t.Helper()
 	s := peer.ServeTLS(t, []string{protocol}, func(c *tls.Conn) {
@@ -33,7 +32,7 @@ func rejector(t *testing.T, protocol string, reject func(net.Conn)) (u upstream.
 	return upstream.Options{Roots: s.Roots, MaxConnections: 128, DialTimeout: 10 * time.Second}, s.URL.String(), &s.Accepted
 }
 
-// goAway sends GOAWAY and waits for the peer to close.
+// goAway sends GOAWAY and waits until the peer closes the connection.
 func goAway(last uint32) func(net.Conn) {
 	return func(c net.Conn) {
 		f := http2.NewFramer(c, c)
@@ -91,7 +90,7 @@ func TestAnUpstreamThatRejectsEachConnectionIsDialedTenTimesASecond(t *testing.T
 			}
 			calling.Wait()
 			t.Logf("%d dials for %d requests", accepted.Load(), failed.Load())
-			// Those that are under way when the first fails come on top.
+			// Dials in flight at the first failure are extra.
 			if most := 30 + int64(10*lasting.Seconds()); accepted.Load() > most || answered.Load() > 0 {
 				t.Errorf("%d dials in %v, want at most %d", accepted.Load(), lasting, most)
 			}
@@ -110,7 +109,7 @@ func TestARequestThatIsTurnedAwayAgainAndAgainMayBeSentAgain(t *testing.T) {
 	}
 }
 
-// Mimecast comes back: nobody waits for long.
+// Once Mimecast accepts connections again, the next request succeeds at once.
 func TestARejectingUpstreamThatRecoversIsUsedAtOnce(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes too long for -short")
@@ -149,8 +148,7 @@ func TestARejectingUpstreamThatRecoversIsUsedAtOnce(t *testing.T) {
 	}
 }
 
-// A POST for which nothing was written is sent on another connection, or its
-// client learns that it may send it again.
+// If nothing of a POST was written, its error says that it can be resent.
 func TestAConnectionThatDiedBeforeItsFirstUseCostsNoDoubt(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes too long for -short")

@@ -72,8 +72,8 @@ func TestOtherRootsAreTakenUpWithoutLosingARequest(t *testing.T) {
 		whole(get("/")) // on a new connection
 		goOn <- true
 		err := <-inFlightErr
-		whole(inFlight, err) // on the old one
-		c.Trust(oldRoots)    // which vouch for the server no longer
+		whole(inFlight, err) // on the old connection
+		c.Trust(oldRoots)    // which no longer verify the server
 		if _, err := get("/"); upstream.Explain(err).Code != event.UpstreamTLS {
 			t.Errorf("HTTP/2 %v: %v", http2, err)
 		}

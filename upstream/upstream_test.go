@@ -17,7 +17,7 @@ import (
 	"mimecast-proxy/upstream"
 )
 
-// burst sends n requests at once, and returns how many there were that failed.
+// burst sends n requests at once and returns how many failed.
 func burst(t *testing.T, c *upstream.Connections, address string, n int) int {
 	t.Helper()
 	var failed atomic.Int64
@@ -42,11 +42,11 @@ func burst(t *testing.T, c *upstream.Connections, address string, n int) int {
 	return int(failed.Load())
 }
 
-// streams is how many requests a connection of upstreamOf takes at once, as
-// Google's front end does, which Mimecast's gateway is behind.
+// streams is the number of concurrent requests per connection, as on Google's front end,
+// which serves Mimecast's gateway.
 const streams = 100
 
-// upstreamOf starts a server and counts the connections that it gets.
+// upstreamOf starts a server and counts its connections.
 func upstreamOf(t *testing.T, http2 bool, u upstream.Options, h http.HandlerFunc) (address string, c *upstream.Connections, connections *atomic.Int64) {
 	t.Helper()
 	connections = &atomic.Int64{}
@@ -67,8 +67,8 @@ func upstreamOf(t *testing.T, http2 bool, u upstream.Options, h http.HandlerFunc
 	return s.URL, c, connections
 }
 
-// Whether requests are answered at once or together: without the bound there
-// would be a handshake for nearly each.
+// Without the bound, nearly every request of a burst would open a connection, however fast
+// the responses are.
 func TestABurstOpensABoundedNumberOfConnections(t *testing.T) {
 	const n, most = 1000, 150
 	rounds := 3
@@ -99,7 +99,7 @@ func TestABurstIsNotHeldUp(t *testing.T) {
 		together.Add(n)
 		address, c, _ := upstreamOf(t, http2, upstream.Options{MaxConnections: 128}, func(http.ResponseWriter, *http.Request) {
 			together.Done()
-			together.Wait() // nobody is answered before all have asked
+			together.Wait() // respond only once all requests have arrived
 		})
 		if failed := burst(t, c, address, n); failed > 0 {
 			t.Errorf("HTTP/2 %v: %d requests failed", http2, failed)
@@ -114,7 +114,7 @@ func TestABurstThatFindsNobodyFailsTogether(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer silent.Close()
-	bounds := []int{0, 5, 128} // golang/go#34941
+	bounds := []int{0, 5, 128} // see golang/go#34941
 	if testing.Short() {
 		bounds = bounds[2:]
 	}
@@ -124,14 +124,14 @@ func TestABurstThatFindsNobodyFailsTogether(t *testing.T) {
 		if failed := burst(t, c, "https://"+silent.Addr().String(), 1000); failed != 1000 {
 			t.Errorf("%d requests failed", failed)
 		}
-		if took := time.Since(began); took > 20*time.Second { // five after five: 100 s
+		if took := time.Since(began); took > 20*time.Second { // five at a time would take 100 s
 			t.Errorf("bound of %d: that took %v", bound, took)
 		}
 	}
 }
 
-// Each pair of requests is answered together. One that waited for the other would
-// do so until its client leaves.
+// The upstream responds to each pair of requests together. If one waited for the other,
+// neither would ever get a response.
 func TestNoRequestWaitsForAnotherBehindAForwardProxyWithTLS(t *testing.T) {
 	const pairs = 30
 	met := make(chan struct{})
@@ -160,8 +160,8 @@ func TestNoRequestWaitsForAnotherBehindAForwardProxyWithTLS(t *testing.T) {
 	}
 }
 
-// Clients that ask for much and read nothing get every place; those that read
-// are served all the same.
+// Clients that request large responses and read nothing take every place. Clients that read
+// must still be served.
 func TestClientsThatReadNothingDoNotHoldUpOthers(t *testing.T) {
 	program.Slow(t)
 	t.Parallel()
