@@ -24,14 +24,14 @@ import (
 	"mimecast-proxy/internal/program"
 )
 
-// These tests look at the page with a real browser.
+// These tests use a real browser.
 
 var screenshots = flag.String("screenshots", "", "a folder that the tests put pictures of the page into")
 
-// forbidden is how the browser complains of a rejected request.
+// forbidden is part of the browser's message about a rejected request.
 const forbidden = "status of 403"
 
-// tab is the page in a browser.
+// tab is a browser tab with the page.
 type tab struct{ *browser.Tab }
 
 type action = browser.Action
@@ -40,13 +40,13 @@ func open(b *browser.Browser, address string, prepare ...action) *tab {
 	return &tab{b.Open(address, prepare...)}
 }
 
-// awaitText waits until the page has a text.
+// awaitText waits until the page shows a text.
 func (v *tab) awaitText(text string) {
 	v.Helper()
 	v.Await(text, fmt.Sprintf("document.readyState === 'complete' && document.body.innerText.includes(%q)", text))
 }
 
-// enter puts a text into the input of an ID.
+// enter types a text into the input with an ID.
 func (v *tab) enter(id, text string) {
 	v.Helper()
 	browser.Eval[chromedp.Void](v.Tab, fmt.Sprintf("document.getElementById(%q).select()", id))
@@ -65,7 +65,7 @@ func (v *tab) picture(name string) {
 
 func (p *page) link() string { return p.url(connectpage.Path(p.code)) }
 
-// untouched reports an attack that changed something.
+// untouched reports an error if an attack changed anything.
 func (p *page) untouched(b *browser.Browser) {
 	p.Helper()
 	p.mu.Lock()
@@ -74,7 +74,7 @@ func (p *page) untouched(b *browser.Browser) {
 	if n != 0 {
 		p.Errorf("Connect was called %d times", n)
 	}
-	open(b, p.link()).awaitText("API 2.0 application") // the code was not used
+	open(b, p.link()).awaitText("API 2.0 application") // the code is still unused
 }
 
 func TestInABrowser(t *testing.T) {
@@ -93,7 +93,7 @@ func TestInABrowser(t *testing.T) {
 	}
 }
 
-// connectsSoon goes from the link to the end by keyboard, with a mistake on the way.
+// connectsSoon goes from the link to the end by keyboard, with one mistake on the way.
 func connectsSoon(t *testing.T, b *browser.Browser) {
 	done := make(chan struct{})
 	p := serve(t, func(o *connectpage.Options) { o.Done = func() { close(done) } })
@@ -137,7 +137,8 @@ func worksInOneTab(t *testing.T, b *browser.Browser) {
 	}
 }
 
-// hostile is a page that tries what a page of another origin can, with the right link.
+// hostile is a page of another origin. It knows the link and tries everything that such a
+// page can.
 const hostile = `<!doctype html><title>waits</title><body><script>
 const link = LINK, root = new URL('/', link).href;
 const form = (action, target) => {
@@ -175,7 +176,7 @@ func hostilePage(t *testing.T, b *browser.Browser) {
 		}))
 		t.Cleanup(site.Close)
 		v := open(b, strings.Replace(site.URL, "127.0.0.1", host, 1))
-		v.Excuse("") // whatever it is
+		v.Excuse("") // any message is expected
 		v.Await("the end of the attack", "document.title !== 'waits'")
 		if got := browser.Eval[string](v.Tab, "document.title"); got != "read nothing" {
 			t.Errorf("%s: the page %s", host, got)
@@ -194,7 +195,7 @@ func reboundName(t *testing.T, b *browser.Browser) {
 	p := serve(t, nil)
 	v := open(b, strings.Replace(p.link(), "127.0.0.1", "rebound.example", 1))
 	v.Excuse(forbidden)
-	v.Excuse("Refused to apply style") // which is rejected too
+	v.Excuse("Refused to apply style") // the stylesheet is rejected too
 	v.awaitText("This name is not allowed")
 	p.untouched(b)
 }
@@ -231,7 +232,7 @@ func states(t *testing.T, b *browser.Browser, see func(v *tab, state string)) {
 	see(v, "rotate")
 }
 
-// looks are how the page can be shown, and what holds then.
+// looks are the ways to show the page, each with a check.
 var looks = []struct {
 	name    string
 	prepare []action
@@ -282,7 +283,7 @@ func fitsAPhone(v *tab, state string) {
 	}
 }
 
-// roles are the least that a screen reader finds.
+// roles are the minimum that a screen reader must find.
 var roles = map[string]map[string]int{
 	"form-plain":     {"main": 1, "banner": 1, "contentinfo": 1, "heading": 3, "combobox": 1, "textbox": 2, "button": 1, "list": 1, "listitem": 3},
 	"error-plain":    {"main": 1, "heading": 3, "combobox": 1, "textbox": 2, "button": 1, "alert": 1},
@@ -315,7 +316,7 @@ func isAccessible(v *tab, state string) {
 	tabsThrough(v, state)
 }
 
-// tabsThrough reaches every control by the Tab key, and sees the focus on it.
+// tabsThrough reaches every control with the Tab key and checks that the focus is visible.
 func tabsThrough(v *tab, state string) {
 	v.Helper()
 	browser.Eval[chromedp.Void](v.Tab, "document.activeElement.blur()")
@@ -337,7 +338,7 @@ func tabsThrough(v *tab, state string) {
 	}
 }
 
-// hasBorders looks at the page in the system's colors, without backgrounds.
+// hasBorders checks the page in forced colors, which hide backgrounds.
 func hasBorders(v *tab, state string) {
 	v.Helper()
 	const bare = `[...document.querySelectorAll('button, input:not([type=hidden]), select, .problem, .verdict')].filter((e) => parseFloat(getComputedStyle(e).borderTopWidth) < 1).map((e) => e.outerHTML.slice(0, 60))`

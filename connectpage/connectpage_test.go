@@ -35,7 +35,7 @@ const (
 	goodSecret = "marked-secret-0123456789"
 )
 
-// page is a page that is being served.
+// page is a served connect page.
 type page struct {
 	*testing.T
 	address, code string
@@ -43,13 +43,13 @@ type page struct {
 	close         func() // waits for responses
 
 	mu     sync.Mutex
-	inputs []connectpage.Input // what Connect was called with
+	inputs []connectpage.Input // the arguments of Connect
 	dones  int
 	visits []string        // method and Sec-Fetch-Site of every request
-	seen   strings.Builder // every response, with its headers
+	seen   strings.Builder // every response with its headers
 }
 
-// connects accepts the one good ID and secret.
+// connects accepts only goodID with goodSecret.
 func connects(in connectpage.Input) (connectpage.Connected, error) {
 	switch {
 	case in.ClientID != goodID:
@@ -63,7 +63,7 @@ func connects(in connectpage.Input) (connectpage.Connected, error) {
 	}, nil
 }
 
-// serve serves a page. Change may set other options than the usual ones.
+// serve serves a page. change may modify the default options.
 func serve(t *testing.T, change func(*connectpage.Options)) *page {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -97,7 +97,7 @@ func serve(t *testing.T, change func(*connectpage.Options)) *page {
 		}
 	}
 	h := connectpage.Handler(o)
-	var conns sync.WaitGroup // after an unread body net/http closes them late
+	var conns sync.WaitGroup // net/http closes connections with unread bodies late
 	count := func(_ net.Conn, s http.ConnState) {
 		switch s {
 		case http.StateNew:
@@ -127,7 +127,7 @@ func serve(t *testing.T, change func(*connectpage.Options)) *page {
 
 func (p *page) url(path string) string { return "http://" + p.address + path }
 
-// request returns a request as this page's own form would send it.
+// request returns a request as the page's own form would send it.
 func (p *page) request(method, path string, form url.Values) *http.Request {
 	p.Helper()
 	r, err := http.NewRequest(method, p.url(path), strings.NewReader(form.Encode()))
@@ -142,7 +142,7 @@ func (p *page) request(method, path string, form url.Values) *http.Request {
 	return r
 }
 
-// send returns the response and its body.
+// send sends a request and returns the response and its body.
 func (p *page) send(r *http.Request) (*http.Response, string) {
 	p.Helper()
 	res, err := p.client.Do(r)
@@ -161,7 +161,7 @@ func (p *page) send(r *http.Request) (*http.Response, string) {
 	return res, html.UnescapeString(body)
 }
 
-// open uses the code, and returns the form's session value.
+// open uses the code and returns the form's session value.
 func (p *page) open() (session string) {
 	p.Helper()
 	res, body := p.send(p.request("GET", connectpage.Path(p.code), nil))
@@ -194,7 +194,7 @@ func entered(session, id, secret string) url.Values {
 	return url.Values{"session": {session}, "region": {"uk"}, "client_id": {id}, "client_secret": {secret}}
 }
 
-// inputOf returns the tag of an input on a page.
+// inputOf returns the tag of a page's input.
 func inputOf(t *testing.T, body, name string) string {
 	t.Helper()
 	found := regexp.MustCompile(`<(input|select) id="` + name + `"[^>]*>`).FindString(body)
@@ -303,7 +303,7 @@ func TestRejectsWhatIsNotFromThePage(t *testing.T) {
 			if c.method == post {
 				p.submit(session, goodID, goodSecret)
 			} else {
-				p.open() // the code was not used
+				p.open() // the code is still unused
 			}
 			if want := map[string]int{get: 0, post: 1}[c.method]; len(p.inputs) != want {
 				t.Errorf("Connect was called %d times, want %d", len(p.inputs), want)
@@ -421,7 +421,7 @@ func TestARejectedInputIsAskedAgain(t *testing.T) {
 	has(t, inputOf(t, body, "client_secret"), "required", `aria-invalid="true"`, `aria-describedby="problem"`, "autofocus")
 	has(t, inputOf(t, body, "client_id"), `aria-describedby="client_id-note"`)
 
-	body = p.submit(session, goodID, "") // the wrong one was forgotten
+	body = p.submit(session, goodID, "") // the wrong secret is not kept
 	has(t, body, "Mimecast rejects the secret.")
 	if last := p.inputs[len(p.inputs)-1]; !last.ClientSecret.IsZero() {
 		t.Error("a rejected secret was used again")
@@ -449,7 +449,7 @@ func TestAnyErrorKeepsWhatWasEntered(t *testing.T) {
 	has(t, p.submit(session, goodID, ""), "Connected to")
 }
 
-// What is entered as ID may be the secret, or both.
+// Users may enter the secret as the ID, or both together.
 func TestNoResponseShowsTheSecret(t *testing.T) {
 	p := serve(t, nil)
 	session := p.open()
@@ -500,7 +500,7 @@ func TestAnIDThatIsNotShownIsKept(t *testing.T) {
 func TestDoneFollowsTheResponse(t *testing.T) {
 	received := make(chan struct{})
 	p := serve(t, func(o *connectpage.Options) {
-		o.Done = func() { // which waits for what comes before it
+		o.Done = func() { // fails if Done does not wait for the response
 			select {
 			case <-received:
 			case <-time.After(program.Patience):
@@ -516,7 +516,7 @@ func TestDoneFollowsTheResponse(t *testing.T) {
 	body := p.submit(session, goodID, goodSecret)
 	close(received)
 	has(t, body, "</html>")
-	has(t, p.submit(session, goodID, goodSecret), "Connected to") // sent again, shown again
+	has(t, p.submit(session, goodID, goodSecret), "Connected to") // resending shows the result again
 	if p.dones != 1 || len(p.inputs) != 2 {
 		t.Errorf("Done was called %d times, Connect %d times", p.dones, len(p.inputs))
 	}
@@ -543,7 +543,7 @@ func TestOneConnectAtATime(t *testing.T) {
 				}
 			})
 		}
-		synctest.Wait() // until each waits for another
+		synctest.Wait() // until one connects and the others wait for it
 		if n := connecting.Load(); n != 1 {
 			t.Errorf("%d calls of Connect at a time", n)
 		}
@@ -639,7 +639,7 @@ func TestCodesAreLongAndDiffer(t *testing.T) {
 		codes = append(codes, connectpage.NewCode())
 	}
 	slices.Sort(codes)
-	if len(slices.Compact(codes)) != 100 || len(codes[0]) != 43 { // 256 bits at 6 each
+	if len(slices.Compact(codes)) != 100 || len(codes[0]) != 43 { // 256 bits, 6 per character
 		t.Errorf("%q", codes[:2])
 	}
 	if got := connectpage.Path("a b"); got != "/?code=a+b" {
@@ -652,7 +652,7 @@ func TestHandlerPrintsNoSecret(t *testing.T) {
 	hasNot(t, fmt.Sprintf("%v %+v %#v", h, h, h), goodSecret)
 }
 
-// pipes is a listener for the other ends of pipes, whose deadlines follow a bubble's clock.
+// pipes is a listener for pipes, whose deadlines follow a synctest bubble's clock.
 type pipes chan net.Conn
 
 func (p pipes) Accept() (net.Conn, error) {
@@ -665,7 +665,7 @@ func (p pipes) Accept() (net.Conn, error) {
 func (p pipes) Close() error   { return nil }
 func (p pipes) Addr() net.Addr { return &net.TCPAddr{} }
 
-// overPipe sends a request over a pipe, all but its last bytes if it stalls.
+// overPipe sends a request over a pipe. If it stalls, the last bytes are never sent.
 func overPipe(t *testing.T, h http.Handler, r *http.Request, stalls bool) (status int, body string) {
 	t.Helper()
 	here, there := net.Pipe()
