@@ -14,14 +14,14 @@ import (
 	"time"
 )
 
-// arrival is an event that Mimecast has from some minutes after it happened.
+// arrival is an event and when it became available, up to ten minutes after it happened.
 type arrival struct {
 	happened, arrived time.Time
 	name, line        string
 }
 
-// model is an API 2.0 whose events arrive out of order: the stream has them as they
-// arrive, a batch those that arrived in a quarter of an hour.
+// model is an API 2.0 whose events arrive out of order. The stream has them as they arrive;
+// a batch has those that arrived within a quarter of an hour.
 type model struct {
 	f        *fake
 	arrivals []arrival
@@ -76,7 +76,7 @@ func (m *model) serve(w http.ResponseWriter, r *http.Request) {
 	_, _ = fmt.Fprintf(w, `{"value":[%s],"@nextPage":"%d","isCaughtUp":%t}`, strings.Join(files, ","), quarter.UnixMilli(), quarter.Add(15*time.Minute).After(now))
 }
 
-// start is the arrival to go on from.
+// start returns the arrival time to continue from.
 func (m *model) start(q url.Values, layout string) time.Time {
 	if ms, err := strconv.ParseInt(q.Get("nextPage"), 10, 64); err == nil {
 		return time.UnixMilli(ms).UTC()
@@ -109,8 +109,8 @@ func (m *model) serveStream(w http.ResponseWriter, q url.Values, now time.Time) 
 	_, _ = fmt.Fprintf(w, `{"value":%s,"@nextPage":"%d","isCaughtUp":%t}`, b, end, end == len(m.arrivals) || m.arrivals[end].arrived.After(now))
 }
 
-// Where the stream is followed by batches, or they by the stream, an event that arrives
-// late is in one of them before the change and in the other after it.
+// At a switch between stream and batches, a late event may be before the switch in one and
+// after it in the other. It must still come exactly once.
 func TestEventsOutOfOrderComeOnce(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {

@@ -39,7 +39,7 @@ func TestRefusalsOfAPI2GoThroughAsTheyCame(t *testing.T) {
 			t.Run(c.name+" "+from, func(t *testing.T) {
 				f := newFake(t)
 				f.page = func(w http.ResponseWriter, r *http.Request) {
-					if r.URL.Path != from { // so that batches are asked for
+					if r.URL.Path != from { // makes the translation request batches
 						_, _ = io.WriteString(w, `{"value":[{"timestamp":1}],"@nextPage":"more","isCaughtUp":false}`)
 						return
 					}
@@ -120,7 +120,7 @@ func TestPageMayBeCompressedButNotHuge(t *testing.T) {
 	}
 }
 
-// A cursor with such a token would start over for ever.
+// A cursor with such a token would start over forever.
 func TestTokenThatFitsNoCursorIsAnError(t *testing.T) {
 	for token, want := range map[string]int{"NDU1NA==": 200, "a.b-c_d~e": 200, strings.Repeat("x", 2<<10): 200, strings.Repeat("x", 2<<10+1): 502, "a\\u0000": 502, "é": 502} {
 		f := newFake(t)
@@ -141,8 +141,8 @@ func TestTokenThatFitsNoCursorIsAnError(t *testing.T) {
 	}
 }
 
-// A download that fails before the first event gets an error response; one that fails
-// later must not look complete. The client's token stays good.
+// A download that fails before the first event gets an error response. One that fails later
+// must not look complete. The client's token stays valid.
 func TestDownloadThatFailsDoesNotLookComplete(t *testing.T) {
 	for _, c := range []collector{{}, {json: true}, {compress: true}, {json: true, compress: true}} {
 		t.Run(string(c.body()), func(t *testing.T) {
@@ -215,7 +215,7 @@ func TestLinesThatAreNoEventsAreLeftOut(t *testing.T) {
 	f.files["/one"] = content(gzipped(`{"broken`, f.event(map[string]any{"aggregateId": "a"}), "", `[1]`, "null", `"text"`,
 		f.event(map[string]any{"subject": strings.Repeat("x", 2<<20)}), f.event(map[string]any{"aggregateId": "b", "subject": strings.Repeat("y", 500<<10)})))
 	f.files["/empty"] = content(nil)
-	f.files["/plain"] = content([]byte(f.event(map[string]any{"aggregateId": "c"}))) // no compression, no line end
+	f.files["/plain"] = content([]byte(f.event(map[string]any{"aggregateId": "c"}))) // not compressed, no final newline
 	c := f.collector()
 	got := strings.Join(c.poll(), "; ")
 	if got != "receipt 2026-03-04T12:06:30+0000 a; receipt 2026-03-04T12:06:30+0000 b; receipt 2026-03-04T12:06:30+0000 c" || skipped != 5 {
@@ -223,7 +223,7 @@ func TestLinesThatAreNoEventsAreLeftOut(t *testing.T) {
 	}
 }
 
-// One response has a bounded part of a page of batches.
+// One response contains a limited part of a page of batches.
 func TestLargeBatchesComeInSeveralResponses(t *testing.T) {
 	f := newFake(t)
 	f.sizes = 3 << 20
@@ -233,12 +233,13 @@ func TestLargeBatchesComeInSeveralResponses(t *testing.T) {
 		f.files[name] = content(gzipped(f.event(map[string]any{"aggregateId": name})))
 	}
 	c := f.collector()
-	if got := c.poll(); len(got) != 7 || c.responses != 5 { // 2, 2, 2 and 1, and that there is no more
+	if got := c.poll(); len(got) != 7 || c.responses != 5 { // 2, 2, 2 and 1 events, and the end
 		t.Errorf("%d responses: %q", c.responses, got)
 	}
 }
 
-// HTTP/1.0 ends a response with the connection, so that half of one looks complete.
+// With HTTP/1.0, the end of the connection ends a response. So a truncated one would look
+// complete.
 func TestHTTP10HasNoBatches(t *testing.T) {
 	f := newFake(t)
 	f.batches["receipt"] = []string{"/never"}

@@ -15,20 +15,21 @@ import (
 	"mimecast-proxy/api1"
 )
 
-// fake is an API 2.0 and an object store that a test writes by hand. The stream of each
-// type is caught up but for those in stream; types in batches are behind in the stream.
+// fake is an API 2.0 and an object store with a test's content. Types in batches are not
+// caught up in the stream, so their events come from batches. All other types are caught
+// up.
 type fake struct {
 	t     *testing.T
 	clock *clock
-	store string // the object store's address
+	store string // the object store's URL
 	trace api1.Trace
 
 	mu      sync.Mutex
 	stream  map[string][]string // events by type
-	batches map[string][]string // names of files by type
-	sizes   int64               // of each file, as it is announced
+	batches map[string][]string // file names by type
+	sizes   int64               // size stated for each file
 	files   map[string]http.HandlerFunc
-	// page answers in place of the API, if it is set.
+	// page responds instead of the API, if set.
 	page http.HandlerFunc
 }
 
@@ -52,7 +53,7 @@ func newFake(t *testing.T) *fake {
 	return f
 }
 
-// collector returns one with a proxy in front of the fake.
+// collector returns a collector that uses a proxy in front of the fake.
 func (f *fake) collector() collector {
 	download := &http.Transport{}
 	f.t.Cleanup(download.CloseIdleConnections)
@@ -78,7 +79,7 @@ func (f *fake) serveAPI(w http.ResponseWriter, r *http.Request) {
 	behind := len(f.batches[kind]) > 0 && q.Get("dateRangeStartsAt") < f.clock.Now().Add(-2*time.Hour).Format(time.RFC3339)
 	values := []string{}
 	switch {
-	case q.Get("nextPage") != "": // the beginning is all there is
+	case q.Get("nextPage") != "": // there is only one page
 	case r.URL.Path == "/siem/v1/events/cg" && behind:
 		_, _ = io.WriteString(w, `{"value":[{"timestamp":1}],"@nextPage":"more","isCaughtUp":false}`)
 		return
@@ -117,7 +118,7 @@ func content(b []byte) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(b) }
 }
 
-// truncated sends half of b, and breaks off.
+// truncated sends half of b and breaks off.
 func truncated(b []byte) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = w.Write(b[:len(b)/2])

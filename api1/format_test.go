@@ -8,7 +8,7 @@ import (
 	"mimecast-proxy/api1"
 )
 
-// A subject is a stranger's text.
+// A subject can be any text that a stranger sends.
 func TestValuesForgeNoFieldAndNoEvent(t *testing.T) {
 	f := newFake(t)
 	for _, end := range []string{"|", "\n", "\r", "\r\n", "\x00", "\v", "\f", "\x1c", "\u0085", "\u2028", "\u2029"} {

@@ -25,7 +25,7 @@ func FuzzParseCursor(f *testing.F) {
 		if err != nil || !reflect.DeepEqual(again, c) {
 			t.Errorf("%+v became %+v: %v", c, again, err)
 		}
-		for i := range c.Positions { // no position leads anywhere that is none
+		for i := range c.Positions { // every next position is in range
 			p := c.Positions[i].current(now)
 			if !p.isSane() || !p.afterBatches(now).isSane() || !p.afterPage("", false, 1, now.UnixMilli(), now).isSane() {
 				t.Errorf("%+v leads to one that is out of range", p)

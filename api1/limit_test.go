@@ -20,7 +20,7 @@ import (
 	"mimecast-proxy/problem"
 )
 
-// slowWriter is the response for a client that reads nothing until it is closed.
+// slowWriter is the response to a client that reads nothing until read is closed.
 type slowWriter struct {
 	*httptest.ResponseRecorder
 	read chan struct{}
@@ -31,8 +31,8 @@ func (w slowWriter) Write(b []byte) (int, error) {
 	return w.ResponseRecorder.Write(b)
 }
 
-// Each translation keeps a page in memory for as long as its client reads, and none while
-// Mimecast's response has not begun.
+// Each translation keeps a page in memory while its client reads. Translations that wait
+// for Mimecast's response do not count.
 func TestTranslationsAtATimeAreBounded(t *testing.T) {
 	for _, c := range []struct{ most, share, slow int }{{0, 0, 5}, {1, 0, 1}, {2, 0, 2}, {4, 9, 2}, {2, 9, 1}} {
 		t.Run(fmt.Sprintf("%+v", c), func(t *testing.T) {
@@ -69,7 +69,7 @@ func boundTranslations(t *testing.T, f *fake, most, share, slow int) {
 		return w.Code, w.Header()
 	}
 	var calls sync.WaitGroup
-	for range most + 1 { // these have nothing to keep yet
+	for range most + 1 { // these keep no page yet
 		calls.Go(func() { call(httptest.NewRecorder(), a, path, "hangs") })
 	}
 	synctest.Wait()
@@ -107,7 +107,7 @@ func boundTranslations(t *testing.T, f *fake, most, share, slow int) {
 	calls.Wait()
 }
 
-// measuringWriter measures the heap at the first write, as one of a slow client would be.
+// measuringWriter measures the heap at the first write, where a slow client would block.
 type measuringWriter struct {
 	http.ResponseWriter
 	heap uint64
@@ -127,12 +127,12 @@ func heapInUse() uint64 {
 	return m.HeapAlloc
 }
 
-// The page as it came is of no use to a client that reads its events slowly.
+// Once decoded, the raw page must not stay in memory while a client reads slowly.
 func TestPageIsNotKeptOnceDecoded(t *testing.T) {
 	f := newFake(t)
 	f.page = func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = fmt.Fprintf(w, `{"value":[%s`, strings.TrimSuffix(f.event(nil), "}"))
-		for range 7 { // bytes that mean nothing
+		for range 7 { // whitespace without meaning
 			_, _ = io.WriteString(w, strings.Repeat(" ", 1<<20))
 		}
 		_, _ = io.WriteString(w, `}],"@nextPage":"end","isCaughtUp":true}`)

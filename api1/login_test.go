@@ -42,7 +42,7 @@ func TestLoginIsAnswered(t *testing.T) {
 	base := serve(t, api1.Wrap(api1.Options{Translate: true})(nothingMore(t)))
 	for _, body := range []string{`{"data":[{"emailAddress":"a@example.org"}]}`, `{'data': [{'emailAddress': u'a@example.org'}]}`, `{u'meta': None, "data": ({"emailAddress": "a@example.org"})}`} {
 		if strings.Contains(body, "(") {
-			continue // tuples are none of a request's
+			continue // requests contain no tuples
 		}
 		res, answer := call(t, base, "/api/login/discover-authentication", body)
 		data := answer["data"].([]any)[0].(map[string]any)

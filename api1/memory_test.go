@@ -14,8 +14,8 @@ import (
 	"mimecast-proxy/internal/program"
 )
 
-// A page of batches with 40 files of 1 MiB each takes no more memory than one of small
-// files. They are announced as small, so that all come in one response.
+// A page of batches with 40 files of 1 MiB each needs no more memory than one of small
+// files. Their stated size is small, so that all come in one response.
 func TestMemoryIsBoundedWhateverABatchHolds(t *testing.T) {
 	program.Slow(t)
 	files := 40
@@ -40,7 +40,7 @@ func TestMemoryIsBoundedWhateverABatchHolds(t *testing.T) {
 			}
 			col := f.collector()
 			col.json, col.compress = c.json, c.compress
-			col.post("/api/login/logout", nil).Body.Close() // the connection is there
+			col.post("/api/login/logout", nil).Body.Close() // opens the connection
 			peak := watchHeap()
 			res := col.post("/api/audit/get-siem-logs", col.body())
 			n, err := io.Copy(io.Discard, res.Body)
@@ -57,8 +57,8 @@ func TestMemoryIsBoundedWhateverABatchHolds(t *testing.T) {
 	}
 }
 
-// watchHeap measures until the returned func is called, which returns how many more bytes
-// of the heap were in use at most.
+// watchHeap measures the heap until the returned func is called. The func returns the peak
+// increase in bytes.
 func watchHeap() (peak func() int64) {
 	var m runtime.MemStats
 	runtime.GC()

@@ -10,7 +10,7 @@ import (
 	"mimecast-proxy/api1"
 )
 
-// A page that leads to itself would be asked for until the quota is used up.
+// A page that links to itself would be requested until the quota is used up.
 func TestPageWithoutProgressIsAskedForOnce(t *testing.T) {
 	for _, c := range []struct {
 		name, page    string

@@ -33,7 +33,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// clock is the time of simulator and proxy.
+// clock is the clock of simulator and proxy.
 type clock struct {
 	mu  sync.Mutex
 	now time.Time
@@ -53,7 +53,7 @@ func (c *clock) Advance(d time.Duration) {
 	c.now = c.now.Add(d)
 }
 
-// bearer is a token, and the source of it.
+// bearer is a token and its source.
 type bearer string
 
 func (b bearer) Authorization() string                                         { return "Bearer " + string(b) }
@@ -62,7 +62,7 @@ func (b bearer) Token(context.Context) (account.Token, error)                  {
 func (bearer) Renew(_ context.Context, t account.Token) (account.Token, error) { return t, nil }
 func (bearer) Expire(account.Token)                                            {}
 
-// rig is a simulator and what leads to it.
+// rig is a simulator and a proxy in front of it.
 type rig struct {
 	t      *testing.T
 	clock  *clock
@@ -70,7 +70,7 @@ type rig struct {
 	direct *http.Client
 	token  string
 	proxy  http.Handler
-	// stream and batch count the calls of API 2.0.
+	// stream and batch count the calls to API 2.0.
 	stream, batch atomic.Int64
 }
 
@@ -124,14 +124,15 @@ func (r *rig) login() {
 	r.token = answer.Token
 }
 
-// instance is a proxy that has just started; it returns its address.
+// instance starts a proxy and returns its URL.
 func (r *rig) instance() string {
 	download := &http.Transport{}
 	r.t.Cleanup(download.CloseIdleConnections)
 	return serve(r.t, api1.Wrap(api1.Options{Translate: true, Now: r.clock.Now, Download: download})(r.proxy))
 }
 
-// withoutBatches is one that can reach no object store.
+// withoutBatches starts a proxy that cannot download from object stores, and returns its
+// URL.
 func (r *rig) withoutBatches() string {
 	return serve(r.t, api1.Wrap(api1.Options{Translate: true, Now: r.clock.Now})(r.proxy))
 }
@@ -142,14 +143,14 @@ func serve(t *testing.T, h http.Handler) string {
 	return s.URL
 }
 
-// events asks API 2.0 itself for all events since an instant, as names like
-// "receipt 2026-03-04T15:06:00+0000 2f3a…".
+// events gets all events since an instant directly from API 2.0, as texts like "receipt
+// 2026-03-04T15:06:00+0000 2f3a…".
 func (r *rig) events(since time.Time) []string {
 	r.t.Helper()
 	var all []string
 	files := map[string]string{"journal": "jrnl", "url protect": "ttp_url", "attachment protect": "ttp_ap",
 		"impersonation protect": "ttp_impersonation", "internal email protect": "ttp_iep"}
-	r.sim.SetQuota("/siem/v1/events/", 0, 0) // these calls do not count
+	r.sim.SetQuota("/siem/v1/events/", 0, 0) // these calls must not use the quota
 	defer r.sim.SetQuota("/siem/v1/events/", 300, time.Hour)
 	query := url.Values{"dateRangeStartsAt": {since.Format(time.RFC3339)}}
 	for {
@@ -194,15 +195,15 @@ func (r *rig) events(since time.Time) []string {
 	}
 }
 
-// collector is a client of API 1.0, as the public ones are.
+// collector is an API 1.0 client that works like the public ones.
 type collector struct {
 	t        *testing.T
 	base     string
 	json     bool
 	compress bool
-	// python sends a dict as Python prints it.
+	// python sends the body as a Python dict, printed.
 	python bool
-	// filesOnly keeps a token only if a file came with it.
+	// filesOnly keeps a token only if it came with a file.
 	filesOnly bool
 	token     string
 	names     map[string]bool // of files
@@ -216,7 +217,7 @@ func (c *collector) post(path string, body []byte) *http.Response {
 		c.t.Fatal(err)
 	}
 	date, id := time.Now().UTC().Format("Mon, 02 Jan 2006 15:04:05")+" UTC", "8a7c0f0e-5d3e-4a0c-9d1b-6f1f2b1c0d9e"
-	// API 1.0 asks for SHA-1, which is not approved in FIPS 140-3 mode.
+	// API 1.0 requires SHA-1, which is not approved in FIPS 140-3 mode.
 	fips140.WithoutEnforcement(func() {
 		mac := hmac.New(sha1.New, []byte("secret"))
 		_, _ = fmt.Fprintf(mac, "%s:%s:%s:%s", date, id, path, "app-key")
@@ -257,7 +258,8 @@ func (c *collector) body() []byte {
 	return b
 }
 
-// poll collects until there is nothing more, and returns the events as [rig.events] does.
+// poll collects until there are no more events, and returns them in the form of
+// [rig.events].
 func (c *collector) poll() []string {
 	c.t.Helper()
 	var all []string
@@ -299,7 +301,7 @@ func (c *collector) poll() []string {
 	return nil
 }
 
-// read returns the events of a file.
+// read returns the events in a file.
 func (c *collector) read(disposition string, content []byte) []string {
 	c.t.Helper()
 	name := strings.Split(disposition, `="`)[1]
@@ -366,7 +368,7 @@ func (c *collector) readLines(kind string, content []byte) (all []string) {
 	return all
 }
 
-// same fails unless both have the same events, each as often.
+// same fails the test unless got and want contain the same events equally often.
 func same(t *testing.T, got, want []string) {
 	t.Helper()
 	if slices.Equal(got, want) {

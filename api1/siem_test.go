@@ -27,7 +27,7 @@ func TestEveryEventComesOnceInEachFormat(t *testing.T) {
 	formats := []*collector{{json: true, compress: true}, {}, {compress: true}, {json: true}}
 	for _, c := range formats[:*formatsOfADay] { // a day of events takes seconds
 		t.Run(fmt.Sprintf("a day, JSON %t, zipped %t", c.json, c.compress), func(t *testing.T) {
-			r.sim.SetQuota("/siem/v1/batch/events/", 50, 15*time.Minute) // none is used yet
+			r.sim.SetQuota("/siem/v1/batch/events/", 50, 15*time.Minute) // resets the usage
 			c.t, c.base = t, base
 			same(t, c.poll(), want)
 			t.Logf("%d responses, %d calls of the stream and %d of the batches", c.responses, r.stream.Load(), r.batch.Load())
@@ -40,7 +40,7 @@ func TestEveryEventComesOnceInEachFormat(t *testing.T) {
 		t.Fatalf("the simulator has %d events in an hour", len(want))
 	}
 	for _, c := range append(formats, &collector{python: true, compress: true}, &collector{filesOnly: true}) {
-		c.token = cmp.Or(c.token, dayRead) // a day in one format, and the hour after it in another
+		c.token = cmp.Or(c.token, dayRead) // continues a day read in one format in other formats
 		t.Run(fmt.Sprintf("an hour, JSON %t, zipped %t, Python %t, files' tokens only %t", c.json, c.compress, c.python, c.filesOnly), func(t *testing.T) {
 			c.t, c.base = t, base
 			same(t, c.poll(), want)
@@ -48,8 +48,8 @@ func TestEveryEventComesOnceInEachFormat(t *testing.T) {
 	}
 }
 
-// Without a host for downloads the stream has a day, too. With one, a collector that was
-// off finds all that it missed, in whichever source has it.
+// Without downloads, the stream also has a day of events. With them, a collector that was
+// off finds everything that it missed, from either source.
 func TestEventsOfAnOutageComeOnce(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
@@ -64,12 +64,12 @@ func TestEventsOfAnOutageComeOnce(t *testing.T) {
 	for _, outage := range []time.Duration{3 * time.Minute, 25 * time.Hour, time.Hour} {
 		r.clock.Advance(outage)
 		old := c.token
-		c.base = r.instance() // it restarted, too
+		c.base = r.instance() // the proxy restarted too
 		got := c.poll()
 		t.Logf("%v: %d calls of the stream and %d of the batches", outage, r.stream.Load(), r.batch.Load())
 		if outage < day {
 			same(t, got, r.events(r.clock.Now().Add(-outage)))
-			c.token = old // it stays good, as for a client that lost the responses
+			c.token = old // still valid, as for a client that lost the responses
 			same(t, c.poll(), got)
 		}
 		if n := int(outage / (10 * time.Second)); len(got) != n || len(slices.Compact(got)) != n {
@@ -78,7 +78,7 @@ func TestEventsOfAnOutageComeOnce(t *testing.T) {
 	}
 }
 
-// The simulator answers the 301st call of an hour with 429, at which the collector fails.
+// The simulator responds to the 301st call in an hour with 429, which fails the test.
 func TestQuotaIsEnoughForAPollEachMinute(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes too long for -short")
@@ -95,7 +95,7 @@ func TestQuotaIsEnoughForAPollEachMinute(t *testing.T) {
 				}
 				bases := []string{r.instance(), r.instance()}[:instances]
 				c := collector{t: t, filesOnly: filesOnly, token: token}
-				r.sim.SetQuota("/siem/v1/events/", 300, time.Hour) // none is used yet
+				r.sim.SetQuota("/siem/v1/events/", 300, time.Hour) // resets the usage
 				began := r.clock.Now()
 				var got []string
 				for hour := range 2 {
@@ -117,7 +117,7 @@ func TestQuotaIsEnoughForAPollEachMinute(t *testing.T) {
 	}
 }
 
-// A client's last token from API 1.0 is none of the proxy's.
+// A client's last token from API 1.0 is not one of the proxy's.
 func TestForeignTokenStartsOver(t *testing.T) {
 	f := newFake(t)
 	startedOver := 0
