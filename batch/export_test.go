@@ -12,14 +12,13 @@ import (
 	"mimecast-proxy/secret"
 )
 
-// StallTimeout is how long a host may send nothing.
+// StallTimeout is how long a host may send nothing before its download fails.
 const StallTimeout = stallTimeout
 
-// MaxList is the size of the largest list.
+// MaxList is the maximum size of a list, in bytes.
 const MaxList = maxList
 
-// ConnectTo makes the transport connect to that port in the place of 443, where a test
-// cannot listen.
+// ConnectTo makes the transport connect to port instead of 443, where a test cannot listen.
 func (t *Transport) ConnectTo(port uint16) {
 	t.port = port
 	now := t.forRoots.Load()
@@ -35,7 +34,7 @@ func (t *Transport) ConnectTo(port uint16) {
 	}
 }
 
-// Seal seals a URL of a list as a proxy does that has the secret.
+// Seal seals a URL in a list as a proxy with the secret would.
 func Seal(t *testing.T, key, list, address string, expiry, now time.Time) string {
 	t.Helper()
 	aead, err := newAEAD(secret.New(key))
@@ -45,7 +44,7 @@ func Seal(t *testing.T, key, list, address string, expiry, now time.Time) string
 	return seal(aead, list, address, expiry, now)
 }
 
-// NewBody is the body of a response as the transport hands it on.
+// NewBody returns a response body as the transport returns it.
 func NewBody(ctx context.Context, body io.ReadCloser) io.ReadCloser {
 	ctx, cancel := context.WithCancelCause(ctx)
 	context.AfterFunc(ctx, func() { _ = body.Close() }) // as net/http does

@@ -27,10 +27,10 @@ import (
 	"mimecast-proxy/simulator"
 )
 
-// signed is the query of a presigned URL, which must show up nowhere.
+// signed is the query of a presigned URL, which must not appear anywhere.
 const signed = "?X-Amz-Signature=5161c7d3&a=%2F+b&c"
 
-// contentHeaders are the headers of a file, and others that a client does not get.
+// contentHeaders sets a file's headers, and others that a client must not get.
 func contentHeaders(h http.Header) {
 	for name, value := range map[string]string{
 		"Content-Type": "application/x-gzip", "Content-Encoding": "gzip", "Last-Modified": "Wed, 04 Mar 2026 15:06:30 GMT", "Etag": `"abc"`,
@@ -42,7 +42,8 @@ func contentHeaders(h http.Header) {
 	}
 }
 
-// gotHeaders are the names of the headers that the client gets, without those of net/http.
+// gotHeaders returns the names of the headers that the client gets, except those from
+// net/http.
 func gotHeaders(h http.Header) []string {
 	h = h.Clone()
 	h.Del("Date")
@@ -119,7 +120,7 @@ func TestOnlyASingleRangeReachesTheHost(t *testing.T) {
 	}
 }
 
-// The simulator's host rejects any Authorization, and the URL after its time.
+// The simulator's host rejects any Authorization header, and expired URLs.
 func TestExpiredURLGetsTheHostsOwn403(t *testing.T) {
 	at := time.Date(2026, 3, 4, 15, 6, 30, 0, time.UTC)
 	var r *rig
@@ -216,7 +217,7 @@ func TestOnlyGETAndHEADDownload(t *testing.T) {
 	}
 }
 
-// Neither the host of a file nor Mimecast learns of a URL that the proxy did not make.
+// Only URLs that the proxy sealed reach a file's host, and none reach Mimecast.
 func TestOnlySealsOfTheAccountDownload(t *testing.T) {
 	files := serveFiles(t, func(http.ResponseWriter, *http.Request) {})
 	r := newRig(t, simulator.Options{}).serve()
@@ -287,7 +288,7 @@ func TestURLsSurviveARotationOfTheSecret(t *testing.T) {
 	}
 }
 
-// What was cut on the way must not look whole.
+// A truncated file must not look complete.
 func TestFileThatIsCutIsCutForTheClient(t *testing.T) {
 	for _, length := range []string{"1000", ""} {
 		files := serveFiles(t, func(w http.ResponseWriter, _ *http.Request) {
@@ -314,7 +315,7 @@ func TestFileThatIsCutIsCutForTheClient(t *testing.T) {
 	}
 }
 
-// The bound is for a host that sends nothing, not for a client that reads nothing.
+// The limit is for hosts that send nothing, not for clients that read nothing.
 func TestStalledFileEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		host, w := io.Pipe()
@@ -369,7 +370,7 @@ func TestClientThatLeavesEndsTheDownload(t *testing.T) {
 	<-gone
 }
 
-// Of a request that was HEAD, the rest of the file is not downloaded.
+// A HEAD request does not download the rest of the file.
 func TestHEADDownloadsNoFile(t *testing.T) {
 	gone := make(chan struct{})
 	files := serveFiles(t, func(w http.ResponseWriter, r *http.Request) {
@@ -439,7 +440,7 @@ func TestFailedDownloadsSayWhatToDo(t *testing.T) {
 	}
 }
 
-// An error response that the proxy's end causes is that of the end.
+// If the proxy's shutdown causes an error response, its code says so.
 func TestShutdownDuringADownloadIsToldApart(t *testing.T) {
 	for _, c := range []struct {
 		cause error

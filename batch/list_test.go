@@ -211,7 +211,7 @@ func TestListThatCannotBeRewrittenIsRejected(t *testing.T) {
 	}
 }
 
-// What was cut on the way must not look whole.
+// A truncated list must not look complete.
 func TestListThatIsCutIsCutForTheClient(t *testing.T) {
 	r := newRig(t, simulator.Options{}).serve()
 	r.answer(simulator.Fault{Body: oneFile, Size: 1000, Cut: simulator.CutBody, CutAfter: 500})
@@ -256,7 +256,7 @@ func TestURLsLeadToWhereTheClientCalled(t *testing.T) {
 			t.Errorf("%s: %v", c.host, got)
 		}
 	}
-	// A base URL cannot break out of the string.
+	// A base URL cannot break out of the JSON string.
 	r.options.BaseURL = func(*http.Request) string { return `http://"},{"url":"x` }
 	r.answer(simulator.Fault{Body: oneFile})
 	w := httptest.NewRecorder()
@@ -266,7 +266,7 @@ func TestURLsLeadToWhereTheClientCalled(t *testing.T) {
 	}
 }
 
-// A file is requested as its list was: what may request one may request the other.
+// A file's path has its list's path in it, so the same routes allow both.
 func TestFilesHaveThePathOfTheirList(t *testing.T) {
 	r := newRig(t, simulator.Options{}).serve()
 	for _, list := range []string{listPath, "/siem/v1/batch/events/ci", "/siem/v1/batch/x", "/siem/v1/batch/Events/CG/x_y-0"} {
@@ -320,7 +320,7 @@ type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// slowWriter is the response for a client that reads nothing until it is closed.
+// slowWriter is the response to a client that reads nothing until read is closed.
 type slowWriter struct {
 	*httptest.ResponseRecorder
 	read chan struct{}
@@ -331,8 +331,8 @@ func (w slowWriter) Write(b []byte) (int, error) {
 	return w.ResponseRecorder.Write(b)
 }
 
-// Each list is in memory for as long as its client reads, and none while Mimecast's response
-// has not begun.
+// Each list is in memory while its client reads. Lists that wait for Mimecast's response do
+// not count.
 func TestListsAtATimeAreBounded(t *testing.T) {
 	for _, c := range []struct{ most, share, slow int }{{0, 0, 5}, {1, 0, 1}, {2, 0, 2}, {4, 9, 2}, {2, 9, 1}} {
 		t.Run(fmt.Sprintf("%+v", c), func(t *testing.T) {
@@ -378,7 +378,7 @@ func boundLists(t *testing.T, most, share, slow int) {
 		return w.Code, w.Header()
 	}
 	var lists sync.WaitGroup
-	for range most + 1 { // these have nothing to keep yet
+	for range most + 1 { // these keep no list yet
 		lists.Go(func() { list(t.Context(), httptest.NewRecorder(), a, "hangs") })
 	}
 	synctest.Wait()

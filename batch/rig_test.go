@@ -32,7 +32,7 @@ const (
 	clientID = "the client's own"
 )
 
-// bearer is a token, and the source of it.
+// bearer is a token and its source.
 type bearer string
 
 func (b bearer) Authorization() string                                         { return "Bearer " + string(b) }
@@ -41,10 +41,10 @@ func (b bearer) Token(context.Context) (account.Token, error)                  {
 func (bearer) Renew(_ context.Context, t account.Token) (account.Token, error) { return t, nil }
 func (bearer) Expire(account.Token)                                            {}
 
-// always is an AllowLoopback: every account is a simulator's.
+// always is an AllowLoopback for tests in which every account uses a simulator.
 func always(context.Context) bool { return true }
 
-// rig is a simulator, and a proxy in front of it with the layer.
+// rig is a simulator and a proxy with the batch layer in front of it.
 type rig struct {
 	t     *testing.T
 	sim   *simulator.Server
@@ -54,11 +54,11 @@ type rig struct {
 	options batch.Options
 
 	mu       sync.Mutex
-	secrets  []secret.Text   // guarded by mu, as all below
-	answered []int           // statuses of the files' hosts
-	denied   []event.Code    // what was rejected
-	failed   []event.Code    // what failed
-	errors   strings.Builder // what would be logged of that
+	secrets  []secret.Text   // guarded by mu, like all below
+	answered []int           // statuses from the files' hosts
+	denied   []event.Code    // codes of rejections
+	failed   []event.Code    // codes of failures
+	errors   strings.Builder // details of the failures, as logged
 }
 
 func newRig(t *testing.T, o simulator.Options) *rig {
@@ -136,14 +136,14 @@ func (r *rig) trace() batch.Trace {
 	}
 }
 
-// transport makes a transport whose connections end with the test.
+// transport returns a transport whose connections close with the test.
 func (r *rig) transport(o batch.TransportOptions) *batch.Transport {
 	transport := batch.NewTransport(o)
 	r.t.Cleanup(transport.CloseIdleConnections)
 	return transport
 }
 
-// handler is the layers below the guard.
+// handler returns the layers below the guard.
 func (r *rig) handler() http.Handler {
 	send := proxy.New(proxy.Options{Transport: proxy.Replay(1<<20, proxy.NewBudget(1<<20, nil))(proxy.Authenticate(proxy.Trace{}))})
 	layer := batch.Wrap(r.options)(send)
@@ -160,7 +160,7 @@ func (r *rig) serve() *rig {
 	return r
 }
 
-// get requests a URL, or a path of the proxy, with header fields in pairs.
+// get requests a URL or a path of the proxy, with header fields in pairs.
 func (r *rig) get(address string, header ...string) (*http.Response, string) {
 	r.t.Helper()
 	return r.do(http.MethodGet, address, header...)
@@ -192,7 +192,7 @@ func (r *rig) do(method, address string, header ...string) (*http.Response, stri
 	return res, string(body)
 }
 
-// list makes Mimecast's next lists have the URLs, and returns those that the client gets.
+// list makes Mimecast's next list contain the URLs, and returns those that the client gets.
 func (r *rig) list(addresses ...string) []string {
 	r.t.Helper()
 	items := []string{}
@@ -211,7 +211,7 @@ func (r *rig) list(addresses ...string) []string {
 	return urls(r.t, body)
 }
 
-// answer makes Mimecast answer the next request for a list so.
+// answer makes Mimecast respond to the next list request with f.
 func (r *rig) answer(f simulator.Fault) {
 	f.Path, f.Count = "/siem/v1/batch/", 1
 	if f.Status == 0 {
@@ -235,7 +235,7 @@ func urls(t *testing.T, body string) (all []string) {
 	return all
 }
 
-// reported returns and forgets what was reported, as words.
+// reported returns what was reported since its last call, as text.
 func (r *rig) reported() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -244,7 +244,7 @@ func (r *rig) reported() string {
 	return text
 }
 
-// host is the host of files, which notes the requests that it gets.
+// host is a files' host that records its requests.
 type host struct {
 	*httptest.Server
 	mu       sync.Mutex
@@ -264,7 +264,7 @@ func serveFiles(t *testing.T, h http.HandlerFunc) *host {
 	return files
 }
 
-// taken returns and forgets the requests.
+// taken returns the requests since its last call.
 func (h *host) taken() []*http.Request {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -11,7 +11,7 @@ func TestLinksOfAList(t *testing.T) {
 	instant := time.Date(2024, 6, 5, 11, 50, 6, 389e6, time.UTC)
 	for _, c := range []struct {
 		name, text string
-		want       []link // from and to are of the strings that they are
+		want       []link // from and to include the string's quotes
 	}{
 		{"as recorded", `{"value":[{"url":"https://s3-x/log1.json.gz?X-Amz-a=b","expiry":"2024-06-05T11:50:06.389Z","size":489}],"isCaughtUp":false,"@nextPage":"NDU1NA=="}`,
 			[]link{{10 + 7, 10 + 7 + 38, "https://s3-x/log1.json.gz?X-Amz-a=b", instant}}},
@@ -56,13 +56,13 @@ func TestEachSpellingOfALinkIsFound(t *testing.T) {
 	}
 }
 
-// linksByDecoder finds the links with the decoder's tokens, which is another way.
+// linksByDecoder finds the links with the decoder's tokens, as an independent check.
 func linksByDecoder(text []byte) (all []string) {
 	d := json.NewDecoder(bytes.NewReader(text))
 	type level struct {
 		object bool
 		key    string
-		isKey  bool // the next token is one
+		isKey  bool // the next token is a key
 	}
 	var path []level
 	for {

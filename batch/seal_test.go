@@ -106,7 +106,7 @@ func TestAlteredSealsDoNotOpen(t *testing.T) {
 	}
 }
 
-// Another use of the secret, or another version of the content, makes no seal.
+// Another use of the secret, or another version of the content, does not open as a seal.
 func TestSealsAreOfThisUseOfTheSecret(t *testing.T) {
 	aead, err := newAEAD(secret.New(current))
 	if err != nil {
@@ -132,7 +132,7 @@ func TestSealsAreOfThisUseOfTheSecret(t *testing.T) {
 	}
 }
 
-// A client may download what it may list.
+// A client may download only from lists that it may request.
 func TestSealsOpenForTheirListAlone(t *testing.T) {
 	sealed := sealedWith(t, current, time.Time{})
 	for _, other := range []string{"", "events/ci", "events", "events/", "events/cg/", "/events/cg", "events/CG", "cg", "events/cg/x"} {
@@ -169,7 +169,7 @@ func FuzzOnlySealsOpen(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		// A corpus may have seals of other processes.
+		// A corpus may contain seals from other processes.
 		if got, ok := open(keys(current, "before"), list, text, now); ok && got != address {
 			t.Fatalf("%q opens: %q", text, got)
 		}

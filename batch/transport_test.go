@@ -27,7 +27,7 @@ import (
 	"mimecast-proxy/simulator"
 )
 
-// names is a name server.
+// names is a DNS server and its resolver.
 type names struct {
 	*net.Resolver
 	mu        sync.Mutex
@@ -87,7 +87,7 @@ func (n *names) answer(m *dnsmessage.Message) {
 	}
 }
 
-// set makes a name lead to addresses.
+// set makes a name resolve to addresses.
 func (n *names) set(name string, addresses ...string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -97,8 +97,7 @@ func (n *names) set(name string, addresses ...string) {
 	}
 }
 
-// trap is a server of a private network, on each loopback address that there is, which
-// nobody may reach.
+// trap is a private network's server on every loopback address. No request may reach it.
 type trap struct {
 	port    uint16
 	visited atomic.Int64
@@ -139,7 +138,7 @@ func setTrap(t *testing.T) *trap {
 	return x
 }
 
-// Even if Mimecast were made to issue them, such URLs lead nowhere.
+// Even if Mimecast returned such URLs, they would lead nowhere.
 func TestNoURLLeadsIntoAPrivateNetwork(t *testing.T) {
 	dns, inside := serveNames(t), setTrap(t)
 	r := newRig(t, simulator.Options{})
@@ -155,7 +154,7 @@ func TestNoURLLeadsIntoAPrivateNetwork(t *testing.T) {
 		"https://files.example#@127.0.0.1/", "https://127.0.0.1#.example/", "https://[::1%25lo]/",
 		"http://files.example/", "https://files.example:8443/", "file:///etc/passwd", "gopher://127.0.0.1:70/_x", "//127.0.0.1/", "https:127.0.0.1", "javascript:1", "data:,x",
 	}
-	good := len(evil) // from here on, the URL is good, and its address is not
+	good := len(evil) // these URLs are valid; their addresses are not
 	for name, addresses := range map[string][]string{
 		"a.example": {"127.0.0.1"}, "b.example": {"10.0.0.1"}, "c.example": {"169.254.169.254"}, "d.example": {"::1"}, "e.example": {"fd00:ec2::254"},
 		"f.example": {"::ffff:127.0.0.1"}, "g.example": {"64:ff9b::7f00:1"}, "h.example": {"127.0.0.1", "::1", "192.168.0.1", "0.0.0.0", "::"}, "i.example": {"100.100.100.200"},
@@ -187,8 +186,8 @@ func TestNoURLLeadsIntoAPrivateNetwork(t *testing.T) {
 	}
 }
 
-// A name that leads to an acceptable host and then to another one gains nothing: the check is
-// of the address that the connection is made to.
+// A name cannot move from an acceptable host to another one, because the check applies to
+// the address of the connection.
 func TestNameThatMovesIntoAPrivateNetworkLeadsNowhere(t *testing.T) {
 	dns := serveNames(t)
 	certificate, roots := peer.Certificate(t, "moving.example")
@@ -201,7 +200,8 @@ func TestNameThatMovesIntoAPrivateNetworkLeadsNowhere(t *testing.T) {
 	t.Cleanup(files.Close)
 	at := netip.MustParseAddrPort(files.Listener.Addr().String())
 	r := newRig(t, simulator.Options{})
-	// Loopback stands for the public host here: there is no other address to serve at.
+	// Loopback stands in for the public host, because tests have no other address to serve
+	// on.
 	transport := r.transport(batch.TransportOptions{Resolver: dns.Resolver, Roots: roots, AllowLoopback: always})
 	transport.ConnectTo(at.Port())
 	r.options.Download = transport
@@ -219,7 +219,7 @@ func TestNameThatMovesIntoAPrivateNetworkLeadsNowhere(t *testing.T) {
 	}
 }
 
-// corporateProxy tunnels each CONNECT to one host, and notes where it was to lead.
+// corporateProxy tunnels every CONNECT to one host, and records the requested targets.
 type corporateProxy struct {
 	*httptest.Server
 	mu    sync.Mutex
@@ -256,7 +256,7 @@ func serveCorporateProxy(t *testing.T, to string) *corporateProxy {
 	return p
 }
 
-// A corporate proxy looks names up itself: what is no public name does not get that far.
+// A corporate proxy resolves names itself, so only public names may reach it.
 func TestCorporateProxyGetsPublicNamesAlone(t *testing.T) {
 	certificate, roots := peer.Certificate(t, "files.example")
 	files := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -288,7 +288,7 @@ func TestCorporateProxyGetsPublicNamesAlone(t *testing.T) {
 	}
 }
 
-// A URL of the corporate proxy that cannot be used leads to no way around it.
+// An invalid corporate proxy URL must not cause a direct connection.
 func TestNothingGoesPastACorporateProxy(t *testing.T) {
 	r := newRig(t, simulator.Options{})
 	r.options.Download = r.transport(batch.TransportOptions{Proxy: func(*url.URL) (*url.URL, error) { return nil, url.InvalidHostError("pass:word") }})
@@ -323,7 +323,8 @@ func TestNewRootsAreTrustedAtOnce(t *testing.T) {
 	}
 }
 
-// A connection to this machine that a simulator's account has made is no other account's.
+// Other accounts cannot reuse a connection to this machine that a simulator's account
+// opened.
 func TestFilesOnThisMachineAreASimulatorsAlone(t *testing.T) {
 	dns := serveNames(t)
 	dns.set("files.example", "127.0.0.1")
@@ -367,7 +368,7 @@ func download(t *testing.T, transport http.RoundTripper, a *account.Account, add
 	return string(body), err
 }
 
-// Downloads that hang, or whose clients read slowly, leave the others theirs.
+// Downloads that hang or are read slowly leave other accounts their share.
 func TestNoAccountTakesAllDownloadsFromAHost(t *testing.T) {
 	hang := make(chan struct{})
 	files := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -423,7 +424,7 @@ func TestNoAccountTakesAllDownloadsFromAHost(t *testing.T) {
 	close(hang)
 	for _, res := range slow {
 		_ = res.Body.Close()
-		_ = res.Body.Close() // gives back no other's
+		_ = res.Body.Close() // releases no other download's place
 	}
 	if body, err := download(t, transport, a, files.URL); body != "file" {
 		t.Errorf("then %q, %v", body, err)
