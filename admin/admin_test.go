@@ -33,7 +33,7 @@ func serve(t *testing.T, o admin.Options) *httptest.Server {
 	return s
 }
 
-// having returns one account, with the token.
+// having returns a func that returns one account with the token.
 func having(t admin.TokenState) func() []admin.Account {
 	return func() []admin.Account {
 		return []admin.Account{{Name: "default", ClientID: "abcdefghijkl", Region: "global", BaseURL: "https://api.services.mimecast.com", Token: t}}
@@ -66,7 +66,7 @@ func ask(t *testing.T, s *httptest.Server, method, path string, header ...string
 	return res, string(body)
 }
 
-// anyone is a Local that lets everybody pass.
+// anyone is a Local that allows every request.
 func anyone(next http.Handler) http.Handler { return next }
 
 // full returns options with everything turned on.
@@ -198,7 +198,7 @@ func TestForeignPageCannotQuit(t *testing.T) {
 	}
 }
 
-// one is a listener that has one connection.
+// one is a listener that accepts one connection.
 type one struct {
 	conn chan net.Conn
 	done chan struct{}
@@ -239,7 +239,7 @@ func TestBodyThatDawdlesIsCutAfterTenSeconds(t *testing.T) {
 	}
 }
 
-// TestTooManyHeaderFieldsAreRejected holds that fields are counted, and not names.
+// TestTooManyHeaderFieldsAreRejected checks that fields are counted, not distinct names.
 func TestTooManyHeaderFieldsAreRejected(t *testing.T) {
 	s := serve(t, admin.Options{})
 	for fields, want := range map[int]int{50: http.StatusOK, 101: http.StatusRequestHeaderFieldsTooLarge} {

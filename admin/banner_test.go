@@ -10,7 +10,7 @@ import (
 	"mimecast-proxy/event"
 )
 
-// failing is the health of a proxy whose Mimecast responds with 500.
+// failing returns the health of a proxy for which Mimecast responds with 500.
 func failing() event.Health {
 	k := event.MimecastError.Kind()
 	return event.Health{Judgment: event.Judgment{
@@ -68,7 +68,7 @@ func TestCardsAgreeWithTheHealth(t *testing.T) {
 		name   string
 		health event.Health
 		token  admin.TokenState
-		want   []string // of the client, the proxy, the credentials and Mimecast
+		want   []string // states of client, proxy, credentials and Mimecast
 	}{
 		{"ok", well, goodToken(), []string{"ok", "ok", "ok", "ok"}},
 		{"Mimecast fails", failing(), goodToken(), []string{"ok", "ok", "ok", "down"}},

@@ -44,7 +44,7 @@ func TestPageTellsAccountsAndClientsApart(t *testing.T) {
 		"Clients in the last 15 minutes", "splunk ok emea 1200 7 3 210 ms 4 s ago",
 		"Routes in the last 15 minutes", "GET /siem/ 40 2 0 95 ms 1 min 0 s ago", "POST /api/ 0 0 0 none since the start",
 		"/siem/v1/events/cg emea 12 of 300 nearly used up in 1 min 30 s splunk 200, soar 48, elsewhere 40, 2 got 429 31 waited, 1 waiting now",
-		"/fresh emea 12 of 300 elsewhere 3", // its window has ended
+		"/fresh emea 12 of 300 elsewhere 3", // the window has ended
 		"Account emea: Mimecast rejects the client ID or the secret.",
 	} {
 		if !strings.Contains(page, want) {

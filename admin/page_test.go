@@ -19,7 +19,7 @@ import (
 
 var now = time.Date(2026, 3, 1, 3, 0, 0, 0, time.UTC)
 
-// healthy is the status of a proxy that nothing is wrong with.
+// healthy returns the status of a proxy without problems.
 func healthy() admin.Status {
 	s := admin.Status{
 		Listen: "127.0.0.1:8080", MaxRequests: 1024,
@@ -88,7 +88,7 @@ func TestPageShowsWhatTheStatusHolds(t *testing.T) {
 	k.LastError, k.FailedAt, k.RetryAt, k.Failures = "the token endpoint answered 503", now.Add(-3*time.Second), now.Add(5*time.Second), 4
 	body := visible(t, serve(t, showing(s, k)), "/")
 	for _, want := range []string{
-		"v1.2.3", "abcdef…", "global", "https://api.services.mimecast.com", "127.0.0.1:8080", // who
+		"v1.2.3", "abcdef…", "global", "https://api.services.mimecast.com", "127.0.0.1:8080", // identity
 		"State valid", "1 min 0 s", "in 29 min 0 s, at 2026-03-01 03:29:00 UTC", "in 5 s (4 failed so far)", "Last failed token request, 3 s ago", "The token endpoint answered 503.", // the token
 		"298 of 300 calls left, resets in 1 min 30 s", "median 0.25 ms, 95 % within 0.50 ms", "median 110 ms, 95 % within 1.2 s",
 		"7 requests, 2 of them passed", "3 resolved by a new token", "PROXY_ALOW is unknown; did you mean PROXY_ALLOW?",
@@ -101,17 +101,17 @@ func TestPageShowsWhatTheStatusHolds(t *testing.T) {
 	}
 }
 
-// visible is the page as its texts, each with a blank after it.
+// visible returns the page's texts, separated by spaces.
 func visible(t *testing.T, srv *httptest.Server, path string) string {
 	t.Helper()
 	_, body := ask(t, srv, "GET", path)
 	return strings.Join(strings.Fields(strings.Join(parse(t, body).texts, " ")), " ")
 }
 
-// attack is what a stranger may send to break out of a text or of an attribute.
+// attack is a text that tries to break out of a text or an attribute.
 const attack = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>\u202egnp.exe\x1b[31m\x00\u2066\xff"
 
-// sentBy returns options that show a stranger's text wherever one can get to.
+// sentBy returns options that show a stranger's text everywhere that it can appear.
 func sentBy(stranger string) admin.Options {
 	s := healthy()
 	r := &s.Requests[0]
@@ -137,8 +137,8 @@ func TestStrangersTextIsHarmless(t *testing.T) {
 	}
 }
 
-// content is a page as a browser takes it, each in its order: the elements with
-// the names of their attributes, the values of those, and the texts.
+// content is a page as a browser parses it, in document order: elements with their
+// attribute names, attribute values, and texts.
 type content struct{ elements, values, texts []string }
 
 func parse(t *testing.T, page string) (c content) {
@@ -195,7 +195,7 @@ func TestStrangersTextBreaksOutOfNeitherTextNorAttribute(t *testing.T) {
 	same("texts", got.texts, want.texts, shown)
 }
 
-// BenchmarkPage renders the page with all that it can hold.
+// BenchmarkPage renders a page with the maximum content.
 func BenchmarkPage(b *testing.B) {
 	s := healthy()
 	for i := range s.Points {
@@ -209,8 +209,8 @@ func BenchmarkPage(b *testing.B) {
 	}
 }
 
-// What the summary and the remedy say is not said a second time, and a text not for each
-// request that it is about.
+// The error texts do not repeat the summary or the remedy, and each appears once for all
+// its requests.
 func TestErrorsAreShownWithBothIDsAndTheirTextOnce(t *testing.T) {
 	const reset, expired = "the connection was reset", "the certificate has expired"
 	s := healthy()
@@ -226,7 +226,7 @@ func TestErrorsAreShownWithBothIDsAndTheirTextOnce(t *testing.T) {
 	for text, want := range map[string]int{
 		reset: 1, expired: 1, "long ago": 0, "40 requests, last just now": 1, event.MimecastError.Kind().Remedy: 1,
 		"2026-03-01 03:00:00 UTC GET /siem/v1/events/0 : 502, client 10.0.0.7 proxy 0000000000000000 Mimecast 24a37735-b64d-4ba5-bc7b-000000000000": 1,
-		"GET /siem/v1/events/2": 1, "GET /siem/v1/events/3": 0, // three are shown
+		"GET /siem/v1/events/2": 1, "GET /siem/v1/events/3": 0, // only three are shown
 	} {
 		if got := strings.Count(errors, text); got != want {
 			t.Errorf("%q is there %d times, want %d:\n%s", text, got, want, errors)

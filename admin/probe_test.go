@@ -26,7 +26,7 @@ func TestLivenessAsksNothing(t *testing.T) {
 
 func TestReadyMeansATokenWasHeldAndNoDrainBegan(t *testing.T) {
 	never := admin.TokenState{LastError: "check the secret"}
-	later := admin.TokenState{Held: true, EverHeld: true, LastError: "the endpoint is down"} // expired since
+	later := admin.TokenState{Held: true, EverHeld: true, LastError: "the endpoint is down"} // expired since then
 	for _, c := range []struct {
 		token          admin.TokenState
 		draining       bool

@@ -26,7 +26,7 @@ func TestFilterWorksWithoutScripts(t *testing.T) {
 	}
 }
 
-// TestSearchFindsWhatARowShows holds that each word that can be found is on the row.
+// TestSearchFindsWhatARowShows checks that every searchable word is visible in the row.
 func TestSearchFindsWhatARowShows(t *testing.T) {
 	s := healthy()
 	r := &s.Requests[0]
