@@ -20,13 +20,13 @@ import (
 	"mimecast-proxy/token"
 )
 
-const marked = "s3cr3t&+%=marked" // with what breaks a form that is not escaped
+const marked = "s3cr3t&+%=marked" // characters that break an unescaped form
 
 func is(s string) func() secret.Text {
 	return func() secret.Text { return secret.New(s) }
 }
 
-// serve starts a TLS server and returns a grant that asks it.
+// serve starts a TLS server and returns a grant that uses it.
 func serve(t *testing.T, h http.HandlerFunc) *token.ClientCredentials {
 	t.Helper()
 	srv := httptest.NewTLSServer(h)
@@ -35,7 +35,7 @@ func serve(t *testing.T, h http.HandlerFunc) *token.ClientCredentials {
 	return &token.ClientCredentials{URL: srv.URL + "/oauth/token", ID: is("client"), Secret: is(marked), Transport: transport}
 }
 
-// answering is a token endpoint that always answers the same.
+// answering is a token endpoint that always sends the same response.
 func answering(status int, contentType, body string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", contentType)
@@ -115,14 +115,14 @@ func TestLiberalInWhatIsAccepted(t *testing.T) {
 		},
 	} {
 		grant := serve(t, h)
-		grant.Transport.(*http.Transport).DisableCompression = true // as the proxy's own
+		grant.Transport.(*http.Transport).DisableCompression = true // as the proxy's transport does
 		if tok, err := grant.Fetch(t.Context()); err != nil || tok.Authorization() != "Bearer abc" {
 			t.Errorf("%s: %v, %v", name, tok, err)
 		}
 	}
 }
 
-// compressed answers in gzip, whatever was asked for.
+// compressed responds in gzip, whatever the request accepts.
 func compressed(encoding, body string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		if encoding != "" {
@@ -134,8 +134,8 @@ func compressed(encoding, body string) http.HandlerFunc {
 	}
 }
 
-// TestHostileResponses holds that whatever the token endpoint sends, the error says
-// which outcome it is, and has no secret and nothing of the response.
+// TestHostileResponses checks the error for any response: it has the right outcome, and
+// contains no secret and nothing from the response.
 func TestHostileResponses(t *testing.T) {
 	echo := "client_secret=" + marked
 	for name, c := range map[string]struct {
@@ -240,7 +240,7 @@ func TestUnreachableEndpoint(t *testing.T) {
 		t.Errorf("refused connection: %v", err)
 	}
 	grant = serve(t, answering(200, "application/json", "{}"))
-	grant.Transport = nil // which does not trust the server
+	grant.Transport = nil // does not trust the server
 	_, err = grant.Fetch(t.Context())
 	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); !ok {
 		t.Errorf("unknown CA: %v", err)
@@ -250,7 +250,7 @@ func TestUnreachableEndpoint(t *testing.T) {
 func TestFetchEndsWithItsContext(t *testing.T) {
 	asked := make(chan struct{})
 	grant := serve(t, func(w http.ResponseWriter, r *http.Request) {
-		_ = r.ParseForm() // only after the body does net/http watch the connection
+		_ = r.ParseForm() // net/http watches the connection only after the body is read
 		close(asked)
 		<-r.Context().Done()
 	})
@@ -262,7 +262,7 @@ func TestFetchEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// vault is a secret that is rotated.
+// vault is a secret that can be rotated.
 type vault struct{ text atomic.Pointer[secret.Text] }
 
 func (v *vault) set(s string)      { text := secret.New(s); v.text.Store(&text) }
@@ -305,7 +305,7 @@ func TestChangedTellsOfOtherCredentials(t *testing.T) {
 }
 
 func TestClockIsCheckedByWhatTheResponsesDateCanTell(t *testing.T) {
-	const slow = 20 * time.Second // between the request and its answer, which may be dated at any time of it
+	const slow = 20 * time.Second // time between request and response, in which the Date may lie
 	for dated, want := range map[time.Duration]time.Duration{
 		0: 0, slow: 0, slow / 2: 0, -time.Second: 0,
 		-time.Second - time.Hour: time.Hour,
@@ -337,8 +337,8 @@ func TestClockIsCheckedByWhatTheResponsesDateCanTell(t *testing.T) {
 	}
 }
 
-// FuzzResponse holds that no response crashes the grant or gets a token through
-// that a header cannot carry.
+// FuzzResponse checks that no response crashes the grant, and that every accepted token is
+// valid in a header.
 func FuzzResponse(f *testing.F) {
 	for _, s := range []string{`{"access_token":"abc","token_type":"Bearer","expires_in":1799}`, `{"fail":[{"code":"x"}]}`, `{"expires_in":"-1"}`, "a=b", ""} {
 		f.Add(200, "application/json", []byte(s))

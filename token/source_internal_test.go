@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// A bubble's clock cannot be set, so what follows a clock that was set is
-// tested on the judgements themselves.
+// A synctest bubble's clock cannot be set. So these tests pass times before and after a
+// clock change to the functions that decide.
 
 func TestClockSetBackMakesTheTokenDue(t *testing.T) {
 	now := time.Now()

@@ -18,8 +18,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// endpoint is a token endpoint in a bubble's time: it takes a while, fails
-// on command, and counts.
+// endpoint is a token endpoint in a synctest bubble. It takes time, fails on request, and
+// counts.
 type endpoint struct {
 	takes, ttl time.Duration
 	fail       atomic.Pointer[token.Error]
@@ -47,7 +47,7 @@ func (e *endpoint) Fetch(ctx context.Context) (*token.Token, error) {
 
 func (e *endpoint) Changed() bool { return e.changed.Load() }
 
-// bubble runs f with a Source that runs in a separate bubble.
+// bubble runs f in a synctest bubble, with a running Source.
 func bubble(t *testing.T, e *endpoint, f func(t *testing.T, s *token.Source)) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
@@ -150,7 +150,7 @@ func TestFiftyRejectionsCauseOneFetch(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		// A straggler whose request left with the old token.
+		// A late request that left with the old token.
 		if tok, err := s.Renew(t.Context(), old); err != nil || tok == old {
 			t.Error(tok, err)
 		}
@@ -163,7 +163,7 @@ func TestFiftyRejectionsCauseOneFetch(t *testing.T) {
 func TestRejectionThatAFreshTokenDoesNotCureCostsOneFetchIn10s(t *testing.T) {
 	e := &endpoint{takes: 10 * time.Millisecond, ttl: time.Hour}
 	bubble(t, e, func(t *testing.T, s *token.Source) {
-		for range 600 { // a minute of requests that are all answered with 401
+		for range 600 { // a minute of requests that all get 401
 			tok, err := s.Token(t.Context())
 			if _, err = s.Renew(t.Context(), must(t, tok, err)); err != nil {
 				t.Fatal(err)
@@ -266,7 +266,7 @@ func TestCorrectedCredentialsAreTakenUpWithinSeconds(t *testing.T) {
 	e := &endpoint{ttl: time.Hour}
 	e.fail.Store(&token.Error{Outcome: event.TokenRefused, Reason: "refused"})
 	bubble(t, e, func(t *testing.T, s *token.Source) {
-		time.Sleep(10 * time.Minute) // the pause has grown to its longest
+		time.Sleep(10 * time.Minute) // the backoff is at its maximum
 		e.fail.Store(nil)
 		e.changed.Store(true)
 		time.Sleep(6 * time.Second)
@@ -353,7 +353,7 @@ func TestStatusTellsOfARejectedTokenUntilItIsReplaced(t *testing.T) {
 			t.Errorf("after the 401: %+v", st)
 		}
 		e.fail.Store(nil)
-		time.Sleep(2 * time.Second) // the first pause
+		time.Sleep(2 * time.Second) // the first backoff
 		if st := s.Status(); !st.Valid || st.Rejected {
 			t.Errorf("after the renewal: %+v", st)
 		}
@@ -366,7 +366,7 @@ func TestTokenThatExpiredWhileItSettledIsReplaced(t *testing.T) {
 		tok, err := s.Token(t.Context())
 		tok, err = s.Renew(t.Context(), must(t, tok, err))
 		fresh := must(t, tok, err)
-		time.Sleep(time.Until(fresh.Expiry()) + 100*time.Millisecond) // its renewal takes until later
+		time.Sleep(time.Until(fresh.Expiry()) + 100*time.Millisecond) // the renewal ends after the expiry
 		if tok, err := s.Renew(t.Context(), fresh); tok == fresh || err != nil {
 			t.Errorf("got %v, %v", tok, err)
 		}
@@ -395,7 +395,7 @@ func TestChangedCredentialsCauseOneFetchAtOnce(t *testing.T) {
 		if st := s.Status(); st.Err != nil || e.fetches.Load() != 4 {
 			t.Errorf("the pause was not ended: %v, %d fetches", st.Err, e.fetches.Load())
 		}
-		s.CredentialsChanged() // which they did not
+		s.CredentialsChanged() // although they did not change
 		time.Sleep(time.Minute)
 		if n := e.fetches.Load(); n != 4 {
 			t.Errorf("%d fetches without a change", n)
@@ -435,10 +435,10 @@ func TestAnExpiredTokenOfMimecastsOwnWordIsServedToNobody(t *testing.T) {
 			t.Error("the status calls it valid")
 		}
 		e.fail.Store(nil)
-		time.Sleep(2 * time.Minute) // it is renewed without anybody asking
+		time.Sleep(2 * time.Minute) // renewed without a request
 		tok, err = s.Token(t.Context())
 		renewed := must(t, tok, err)
-		s.Expire(dead) // too late to matter
+		s.Expire(dead) // has no effect any more
 		if tok, err := s.Token(t.Context()); err != nil || tok != renewed || tok == dead {
 			t.Errorf("%v", err)
 		}
