@@ -26,10 +26,10 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// patience bounds every wait for something that is sure to come.
+// patience limits every wait for something that must happen.
 const patience = 30 * time.Second
 
-// start serves h at a free address, or at a socket where network is unix.
+// start serves h at a free address, or at a socket if network is unix.
 func start(t *testing.T, network string, l Limits, h http.Handler) (*Server, string) {
 	t.Helper()
 	address := "127.0.0.1:0"
@@ -69,7 +69,7 @@ func send(t *testing.T, c net.Conn, text string) {
 	}
 }
 
-// isClosed reports whether the server closes c before patience ends.
+// isClosed reports whether the server closes c within patience.
 func isClosed(c net.Conn) bool {
 	_ = c.SetReadDeadline(time.Now().Add(patience))
 	_, err := io.Copy(io.Discard, c)
@@ -112,13 +112,13 @@ func TestClientsWithoutARequestLoseTheOldestConnection(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s, address := start(t, "tcp", Limits{MaxWaiting: 4, MaxPartial: 4}, hello)
 			kept := dial(t, "tcp", address)
-			get(t, kept) // it has had a request, and is idle
+			get(t, kept) // it has sent a request and is now idle
 			var waiters []net.Conn
 			for range 12 {
 				c := dial(t, "tcp", address)
 				send(t, c, beginning)
 				waiters = append(waiters, c)
-				if beginning != "" { // they come in this order, also to their states
+				if beginning != "" { // so that they change state in this order
 					await(t, "its first bytes", func() bool { return s.conns.counts[waiting].Load() == 0 })
 				}
 			}
@@ -147,8 +147,8 @@ func TestIdleConnectionThatBeginsARequestCountsAsPartial(t *testing.T) {
 	await(t, "its return", func() bool { return s.conns.counts[idle].Load() == 1 })
 }
 
-// TestClientThatHasSentItsRequestIsNeverClosed holds that a burst loses nothing,
-// however many more clients come at once than may wait.
+// TestClientThatHasSentItsRequestIsNeverClosed checks that a burst loses no request, even
+// if more clients connect at once than may wait.
 func TestClientThatHasSentItsRequestIsNeverClosed(t *testing.T) {
 	at, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -250,7 +250,7 @@ func TestResponseThatPausesIsNotCut(t *testing.T) {
 		for range 3 {
 			_, _ = io.WriteString(w, "hello")
 			_ = http.NewResponseController(w).Flush()
-			time.Sleep(pause) // longer than the timeout, which is for writes
+			time.Sleep(pause) // longer than the timeout, which limits only writes
 		}
 	})
 	_, address := start(t, "tcp", Limits{WriteTimeout: pause / 3}, slow)
@@ -278,7 +278,7 @@ func TestShutdownWaitsForNoClientThatSendsOrReadsNothing(t *testing.T) {
 			for i := range 20 {
 				c := dial(t, network, address)
 				switch i % 4 {
-				case 0: // silent
+				case 0: // sends nothing
 				case 1:
 					send(t, c, "GET / HT")
 				case 2:
@@ -383,7 +383,7 @@ func TestListenersOfOneServerShareItsLimits(t *testing.T) {
 		_ = s.Close()
 		served.Wait()
 	})
-	// Many at once: each accept loop would find the last place free.
+	// Dial all at once, so that several accept loops compete for the last place.
 	conns := make([]net.Conn, 40)
 	var dialing sync.WaitGroup
 	for i := range conns {
@@ -420,7 +420,7 @@ func TestListenersOfOneServerShareItsLimits(t *testing.T) {
 	if n := s.conns.total(); n != most {
 		t.Errorf("%d connections are kept", n)
 	}
-	_ = s.Close() // which ends the rest
+	_ = s.Close() // closes the other connections
 	reading.Wait()
 }
 
@@ -485,7 +485,7 @@ func TestRejectionsOfNetHTTPAreReplaced(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var got []int // written before the response is, and read after it
+	var got []int // written before each response, read after it
 	s := New(Options{
 		Handler: hello, Context: context.Background(), Limits: Limits{MaxHeaderBytes: 1 << 10},
 		Reject: func(r Rejection) []byte {

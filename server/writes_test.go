@@ -18,8 +18,8 @@ import (
 	"mimecast-proxy/internal/peer"
 )
 
-// serveTLS serves with a certificate for 127.0.0.1, and returns a connection that has
-// agreed on HTTP/2.
+// serveTLS serves with a certificate for 127.0.0.1, and returns a client connection that
+// negotiated HTTP/2.
 func serveTLS(t *testing.T, limits Limits, h http.Handler) net.Conn {
 	t.Helper()
 	certificate, roots := peer.Certificate(t)
@@ -47,7 +47,7 @@ func dialHTTP2(t *testing.T, address string, roots *x509.CertPool) net.Conn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = conn.Close() }) // it may be closed by now
+	t.Cleanup(func() { _ = conn.Close() }) // it may be closed already
 	if conn.ConnectionState().NegotiatedProtocol != "h2" {
 		t.Fatal("no HTTP/2")
 	}
@@ -57,8 +57,8 @@ func dialHTTP2(t *testing.T, address string, roots *x509.CertPool) net.Conn {
 	return conn
 }
 
-// A client that grants no window for a stream keeps reading the connection, so that no
-// write to that times out.
+// A client that grants no window for a stream still reads the connection, so no write to
+// the connection times out.
 func TestHTTP2ClientThatGrantsNoWindowIsCutAfterTheWriteTimeout(t *testing.T) {
 	failed := make(chan error, 1)
 	conn := serveTLS(t, Limits{WriteTimeout: 200 * time.Millisecond}, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -72,7 +72,7 @@ func TestHTTP2ClientThatGrantsNoWindowIsCutAfterTheWriteTimeout(t *testing.T) {
 	}))
 	ask(t, conn)
 	reading := make(chan struct{})
-	go func() { defer close(reading); _, _ = io.Copy(io.Discard, conn) }() // all that comes, and no WINDOW_UPDATE
+	go func() { defer close(reading); _, _ = io.Copy(io.Discard, conn) }() // reads everything and sends no WINDOW_UPDATE
 	select {
 	case <-failed:
 	case <-time.After(patience):
@@ -82,7 +82,7 @@ func TestHTTP2ClientThatGrantsNoWindowIsCutAfterTheWriteTimeout(t *testing.T) {
 	<-reading
 }
 
-// ask sends a request as the first stream, and grants no window for its response.
+// ask sends a request as stream 1 and grants no window for its response.
 func ask(t *testing.T, conn net.Conn) {
 	t.Helper()
 	var block bytes.Buffer
@@ -104,7 +104,7 @@ func ask(t *testing.T, conn net.Conn) {
 	}
 }
 
-// A response may pause for longer than a write may take.
+// A response may pause for longer than the write timeout.
 func TestHTTP2ResponseMayPauseForLongerThanTheWriteTimeout(t *testing.T) {
 	const timeout = 50 * time.Millisecond
 	conn := serveTLS(t, Limits{WriteTimeout: timeout}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -113,7 +113,7 @@ func TestHTTP2ResponseMayPauseForLongerThanTheWriteTimeout(t *testing.T) {
 			if err := http.NewResponseController(w).Flush(); err != nil {
 				t.Error(err)
 			}
-			select { // longer than the timeout, unless the stream was ended
+			select { // longer than the timeout, unless the stream ended
 			case <-time.After(4 * timeout):
 			case <-r.Context().Done():
 				t.Error("the stream was ended in the pause")
