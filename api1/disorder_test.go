@@ -109,8 +109,8 @@ func (m *model) serveStream(w http.ResponseWriter, q url.Values, now time.Time) 
 	_, _ = fmt.Fprintf(w, `{"value":%s,"@nextPage":"%d","isCaughtUp":%t}`, b, end, end == len(m.arrivals) || m.arrivals[end].arrived.After(now))
 }
 
-// At a switch between stream and batches, a late event may be before the switch in one and
-// after it in the other. It must still come exactly once.
+// When a collector switches between stream and batches, both or neither may have a late
+// event. The event must still come exactly once.
 func TestEventsOutOfOrderComeOnce(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {

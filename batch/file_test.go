@@ -217,7 +217,7 @@ func TestOnlyGETAndHEADDownload(t *testing.T) {
 	}
 }
 
-// Only URLs that the proxy sealed reach a file's host, and none reach Mimecast.
+// Requests for URLs that the proxy did not seal reach neither a file's host nor Mimecast.
 func TestOnlySealsOfTheAccountDownload(t *testing.T) {
 	files := serveFiles(t, func(http.ResponseWriter, *http.Request) {})
 	r := newRig(t, simulator.Options{}).serve()

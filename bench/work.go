@@ -38,8 +38,8 @@ func (w workload) load(b *bench) load {
 	return load{request: get(smallResponse), connections: w.connections, rate: w.rate, warmup: b.duration / 4, duration: b.duration}
 }
 
-// addWork starts a proxy once and adds its cost per request at each load: its CPU time, and
-// the kernel's counts, which noise does not affect.
+// addWork starts a proxy once and adds its cost per request at each load. The cost is its
+// CPU time and the kernel's counts, which noise does not affect.
 func (b *bench) addWork(ctx context.Context, s *section, l launch, loads []workload) error {
 	p, err := b.startProxy(ctx, l)
 	if err != nil {

@@ -95,8 +95,8 @@ func FuzzRoutes(f *testing.F) {
 	})
 }
 
-// FuzzTarget allows all routes. It checks that a target that passes has no dot segment and
-// no control character, and is not the token endpoint, in any reading.
+// FuzzTarget allows all routes. It checks that in every reading, a target that passes has
+// no dot segment or control character and is not the token endpoint.
 func FuzzTarget(f *testing.F) {
 	for _, s := range hostileTargets {
 		f.Add(s)
@@ -215,8 +215,8 @@ func knowsKey(r *http.Request, body string) bool {
 	return strings.Contains(body+form+password+basic+authorization, "the-key") || strings.HasPrefix(strings.TrimSpace(body), "{") && strings.Contains(body, `\u`) || strings.Contains(body, "%") && strings.Contains(body, "key")
 }
 
-// FuzzKeyHeaders checks that a request counts as a client's only with that client's key,
-// and that no other headers select a client.
+// FuzzKeyHeaders checks that only a client's key makes a request the client's. No other
+// headers may select a client.
 func FuzzKeyHeaders(f *testing.F) {
 	digests := [][sha256.Size]byte{sha256.Sum256([]byte("key-of-b"))}
 	token := guard.StubToken(keysOf("key-of-a")[0]).Reveal()

@@ -203,8 +203,8 @@ func (b *bucket) RoundTrip(req *http.Request) (*http.Response, error) {
 // row is one line of the comparison.
 type row struct {
 	name string
-	// sent counts the requests that reached Mimecast, and limited those of them that got
-	// 429. seen counts the 429s that reached a tool, and rejected the 503s.
+	// sent counts the requests that reached Mimecast, and limited those that got 429. seen
+	// counts the 429s that reached a tool. rejected counts the 503s.
 	sent, limited, seen, rejected int
 	// used is the share of the quota that was used in past windows.
 	used           float64

@@ -305,7 +305,7 @@ func TestChangedTellsOfOtherCredentials(t *testing.T) {
 }
 
 func TestClockIsCheckedByWhatTheResponsesDateCanTell(t *testing.T) {
-	const slow = 20 * time.Second // time between request and response, in which the Date may lie
+	const slow = 20 * time.Second // between request and response; the Date may be any time within it
 	for dated, want := range map[time.Duration]time.Duration{
 		0: 0, slow: 0, slow / 2: 0, -time.Second: 0,
 		-time.Second - time.Hour: time.Hour,

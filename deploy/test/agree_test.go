@@ -19,8 +19,8 @@ import (
 // helmsOwn are the labels that only Helm sets.
 var helmsOwn = []string{"app.kubernetes.io/instance", "app.kubernetes.io/managed-by", "app.kubernetes.io/version", "helm.sh/chart"}
 
-// plainly returns an object in a form that makes kustomize and Helm comparable: without
-// Helm's labels and the namespace, and with variables sorted by name.
+// plainly returns an object in a form that makes kustomize and Helm comparable. It drops
+// Helm's labels and the namespace, and sorts variables by name.
 func plainly(t *testing.T, object runtime.Object) map[string]any {
 	t.Helper()
 	text, err := sigsyaml.Marshal(object)

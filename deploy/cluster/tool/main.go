@@ -1,5 +1,5 @@
-// Command tool runs beside the proxy in the pods of the tests: as a simulated Mimecast, as
-// a client that counts its responses, or as the process that keeps a pod's namespaces.
+// Command tool runs beside the proxy in the pods of the tests. It is a simulated Mimecast,
+// a client that counts its responses, or the process that keeps a pod's namespaces.
 //
 //	tool pause
 //	tool simulator [-after DURATION] [-application ID:SECRET]
