@@ -22,19 +22,19 @@ import (
 	"mimecast-proxy/upstream"
 )
 
-// accountSpec says which account one is.
+// accountSpec describes an account before anything runs for it.
 type accountSpec struct {
 	name, region      string
 	baseURL, tokenURL *url.URL
-	// id and secret return the current credentials; origin says where they come from,
-	// and remedy what to do if they are rejected.
+	// id and secret return the current credentials. origin names their source, and
+	// remedy is the advice for the user if Mimecast rejects them.
 	id, secret     func() secret.Text
 	origin, remedy string
-	// from names the settings with the credentials; empty: those of the variables.
+	// from names the settings that hold the credentials; empty: the MIMECAST_ variables.
 	from string
 }
 
-// defaultAccount is the account of the MIMECAST_ variables.
+// defaultAccount returns the account that the MIMECAST_ variables configure.
 func defaultAccount(cfg config.Config) accountSpec {
 	return accountSpec{
 		name: account.Default, region: cfg.Region, baseURL: cfg.BaseURL, tokenURL: cfg.TokenURL,
@@ -43,35 +43,38 @@ func defaultAccount(cfg config.Config) accountSpec {
 	}
 }
 
-// mimecastAccount is one account at Mimecast with what runs for it.
+// mimecastAccount is one Mimecast account with its connections and its token source.
 type mimecastAccount struct {
 	accountSpec
-	*account.Account // as requests use it
+	*account.Account // what requests see of the account
 
 	upstream *upstream.Connections
-	// endpoint leads to the token endpoint; it is upstream if both have one host.
+	// endpoint has the connections to the token endpoint. It is the same as upstream if
+	// both URLs have the same host.
 	endpoint *upstream.Connections
 	source   *token.Source
 	sealed   secretHistory
-	// credentials are nil for the account of the variables.
+	// credentials is nil for the default account.
 	credentials *atomic.Pointer[fileCredentials]
-	// gone is set once the account is retired: from then on it reports nothing.
+	// gone is set when the account is retired. It reports nothing after that.
 	gone atomic.Bool
-	// clockSkew is how far this machine's clock is ahead of Mimecast, as a
-	// time.Duration; 0 before that is known.
+	// clockSkew is how far this machine's clock is ahead of Mimecast's, as a
+	// time.Duration; 0 until the first token response.
 	clockSkew atomic.Int64
 
-	// stop ends the goroutine that renews the token, and ended is closed when it has.
+	// stop stops the goroutine that renews the token; ended is closed when it has
+	// returned.
 	stop  context.CancelFunc
 	ended chan struct{}
 }
 
-// newAccount returns an account whose token is not renewed yet. It reports to telemetry,
-// and makes its tokens known to the redactor. Its connections verify by the roots.
+// newAccount returns an account that does not renew its token yet. The account reports to
+// telemetry, and adds its tokens to the redactor. Its connections verify certificates
+// against trusted.
 func newAccount(spec accountSpec, cfg config.Config, trusted *x509.CertPool, tel *telemetry.Telemetry, redactor *telemetry.Redactor) *mimecastAccount {
 	api := connections(cfg, trusted)
 	a := &mimecastAccount{accountSpec: spec, upstream: api, endpoint: api}
-	if spec.tokenURL.Host != spec.baseURL.Host { // so that they share no limit
+	if spec.tokenURL.Host != spec.baseURL.Host { // separate connection limits
 		a.endpoint = connections(cfg, trusted)
 	}
 	grant := &token.ClientCredentials{
@@ -92,7 +95,7 @@ func newAccount(spec accountSpec, cfg config.Config, trusted *x509.CertPool, tel
 		},
 		Done: func(t event.TokenTrigger, took time.Duration, tok *token.Token, err error) {
 			if a.gone.Load() {
-				return // another account may have its name
+				return // a new account may have the same name
 			}
 			expiry := time.Time{}
 			if err == nil {
@@ -107,7 +110,7 @@ func newAccount(spec accountSpec, cfg config.Config, trusted *x509.CertPool, tel
 		Tokens:   tokens{source: a.source, redactor: redactor, remedy: spec.remedy, gone: &a.gone},
 		SealKeys: func() []secret.Text { return a.sealed.with(spec.secret()) },
 	}
-	a.SealKeys() // the first of the history
+	a.SealKeys() // records the first secret in the history
 	return a
 }
 
@@ -121,13 +124,13 @@ func (a *mimecastAccount) start(ctx context.Context) {
 	}()
 }
 
-// credentialsChanged requests a token with them.
+// credentialsChanged requests a token with the new credentials.
 func (a *mimecastAccount) credentialsChanged() {
 	a.SealKeys()
 	a.source.CredentialsChanged()
 }
 
-// trust makes new connections verify by other roots.
+// trust sets the certificate authorities for new connections.
 func (a *mimecastAccount) trust(roots *x509.CertPool) {
 	a.upstream.Trust(roots)
 	if a.endpoint != a.upstream {
@@ -140,18 +143,19 @@ func (a *mimecastAccount) closeIdleConnections() {
 	a.endpoint.CloseIdleConnections()
 }
 
-// previousSecret is how long the secret before the current one opens batch URLs: other
-// replicas may have sealed them just before it changed.
+// previousSecret is how long batch URLs sealed with the previous secret still open. Other
+// replicas may have sealed them just before the secret changed.
 const previousSecret = 24 * time.Hour
 
-// secretHistory remembers the secret before the current one.
+// secretHistory holds the current and the previous client secret.
 type secretHistory struct {
 	mu                sync.Mutex // guards the rest
 	current, previous secret.Text
 	changed           time.Time
 }
 
-// with returns the current secret and the one before, if there was one lately.
+// with records the current secret. It returns that secret and the previous one, if the
+// secret changed within previousSecret.
 func (h *secretHistory) with(current secret.Text) []secret.Text {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -164,7 +168,7 @@ func (h *secretHistory) with(current secret.Text) []secret.Text {
 	return slices.DeleteFunc([]secret.Text{h.current, h.previous}, secret.Text.IsZero)
 }
 
-// connections returns the connections to one Mimecast host.
+// connections returns a connection pool for one Mimecast host.
 func connections(cfg config.Config, roots *x509.CertPool) *upstream.Connections {
 	forward := corporateProxy(cfg)
 	return upstream.New(upstream.Options{
@@ -178,15 +182,16 @@ func connections(cfg config.Config, roots *x509.CertPool) *upstream.Connections 
 	})
 }
 
-// corporateProxy returns the corporate proxy on the way to a URL, or nil.
+// corporateProxy returns a function that returns the corporate proxy to use for a URL; nil
+// means a direct connection.
 func corporateProxy(cfg config.Config) func(*url.URL) (*url.URL, error) {
 	return (&httpproxy.Config{
 		HTTPProxy: cfg.HTTPProxy.Reveal(), HTTPSProxy: cfg.HTTPSProxy.Reveal(), NoProxy: cfg.NoProxy,
 	}).ProxyFunc()
 }
 
-// roots returns the system's authorities and those of ca; nil, which means the
-// system's, if there are none.
+// roots returns the system's certificate authorities together with those of ca. If ca has
+// none, it returns nil, which crypto/tls takes for the system's authorities.
 func roots(ca config.Authorities) (*x509.CertPool, error) {
 	certificates := ca.Certificates()
 	if len(certificates) == 0 {

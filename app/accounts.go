@@ -18,33 +18,33 @@ import (
 	"mimecast-proxy/telemetry"
 )
 
-// accounts are those that clients use. They and the clients change with
-// PROXY_CLIENTS_FILE.
+// accounts holds the accounts that clients use. Clients and accounts change when
+// PROXY_CLIENTS_FILE does.
 type accounts struct {
 	cfg      config.Config
 	tel      *telemetry.Telemetry
 	redactor *telemetry.Redactor
-	// setClients puts clients in force, or rejects them.
+	// setClients puts the clients into effect. After an error the old ones remain.
 	setClients func([]guard.Client) error
 	// forget is called with an account that no request uses any more.
 	forget func(*account.Account)
-	// drainInterval is the time between two looks whether a retired account is unused. It
-	// ends at the second that finds none: a request may just be about to use it.
+	// drainInterval is the time between two checks of a retired account for in-flight
+	// requests. Two checks in a row must find none: a request may be about to start.
 	drainInterval time.Duration
 
 	mu sync.Mutex // guards the rest
-	// byName are those in use. The map does not change, but is replaced.
+	// byName has the accounts in use. The map is replaced, never modified.
 	byName map[string]*mimecastAccount
 	roots  *x509.CertPool
-	// inForce is the directory that was applied last; empty before the first.
+	// inForce is the last directory applied; empty before the first one.
 	inForce config.Directory
 	// running is nil before the accounts are started.
 	running context.Context
-	retired sync.WaitGroup // the goroutines of those that are no longer in use
+	retired sync.WaitGroup // goroutines that wait for retired accounts
 }
 
-// apply puts the clients of a directory in force, with the accounts that they use. After
-// an error nothing has changed. No account notices what happens to another.
+// apply puts a directory's clients into effect, with the accounts that they use. If it
+// returns an error, nothing has changed. Accounts that stay in use are not interrupted.
 func (a *accounts) apply(dir *config.Directory) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -52,7 +52,7 @@ func (a *accounts) apply(dir *config.Directory) error {
 		return errors.New("the proxy is shutting down")
 	}
 	next := a.accountsOf(dir)
-	a.redactSecrets(&a.inForce, dir) // of both, as dir may be rejected
+	a.redactSecrets(&a.inForce, dir) // both, since dir may be rejected
 	if err := a.setClients(guardClients(dir, next)); err != nil {
 		return fmt.Errorf("putting the clients in force: %w", err)
 	}
@@ -86,8 +86,8 @@ func (a *accounts) apply(dir *config.Directory) error {
 	return nil
 }
 
-// accountsOf returns the accounts that the directory's clients use: those in use if they
-// are the same ones, and else new ones.
+// accountsOf returns the accounts that the directory's clients use. It keeps an account in
+// use if its settings are the same, and creates the others.
 func (a *accounts) accountsOf(dir *config.Directory) map[string]*mimecastAccount {
 	specs := map[string]config.Account{}
 	for _, spec := range dir.Accounts {
@@ -112,7 +112,7 @@ func (a *accounts) accountsOf(dir *config.Directory) map[string]*mimecastAccount
 	return next
 }
 
-// accountOf names the account of a client.
+// accountOf returns the name of a client's account.
 func accountOf(c config.Client) string {
 	if c.Account == "" {
 		return account.Default
@@ -120,7 +120,7 @@ func accountOf(c config.Client) string {
 	return c.Account
 }
 
-// guardClients returns the clients of a directory as the guard knows them.
+// guardClients converts a directory's clients for the guard.
 func guardClients(dir *config.Directory, byName map[string]*mimecastAccount) []guard.Client {
 	return convert(dir.Clients, func(c config.Client) guard.Client {
 		return guard.Client{
@@ -130,8 +130,8 @@ func guardClients(dir *config.Directory, byName map[string]*mimecastAccount) []g
 	})
 }
 
-// directoryOf returns the clients of a configuration: without a clients file, one without
-// a name.
+// directoryOf returns the clients of a configuration. Without a clients file, that is a
+// single client with no name.
 func directoryOf(cfg config.Config) *config.Directory {
 	if !cfg.Clients.IsZero() {
 		return cfg.Clients.Current()
@@ -139,7 +139,7 @@ func directoryOf(cfg config.Config) *config.Directory {
 	return &config.Directory{Clients: []config.Client{{Keys: cfg.APIKey.Values()}}}
 }
 
-// redactSecrets makes the secrets of directories known to the redactor.
+// redactSecrets adds the directories' secrets to the redactor.
 func (a *accounts) redactSecrets(dirs ...*config.Directory) {
 	var keys, secrets []secret.Text
 	for _, dir := range dirs {
@@ -154,9 +154,10 @@ func (a *accounts) redactSecrets(dirs ...*config.Directory) {
 	a.redactor.Set("client secrets of PROXY_CLIENTS_FILE", secrets...)
 }
 
-// retire ends the renewal of an account's token at once: its credentials may have been
-// revoked. Its requests go on with the token that it has. When they have ended its
-// connections are closed. Its metrics go too, unless another account has its name now.
+// retire stops renewing an account's token at once, since its credentials may have been
+// revoked. In-flight requests continue with the current token. When they have ended, retire
+// closes the account's connections. It also removes the metrics, unless a new account has
+// the same name.
 func (a *accounts) retire(one *mimecastAccount) {
 	if a.running == nil {
 		return
@@ -182,8 +183,8 @@ func (a *accounts) retire(one *mimecastAccount) {
 	})
 }
 
-// removeMetrics removes those of an account, and its token from the redactor, unless an
-// account has its name now.
+// removeMetrics removes an account's metrics, and its token from the redactor, unless a new
+// account has the same name.
 func (a *accounts) removeMetrics(name string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -202,15 +203,15 @@ func (a *accounts) run(ctx context.Context) {
 	}
 	a.mu.Unlock()
 	<-ctx.Done()
-	a.mu.Lock()   // from here on apply changes nothing
-	a.mu.Unlock() //nolint:staticcheck // it waits for an apply that is under way
+	a.mu.Lock()   // apply returns an error from now on
+	a.mu.Unlock() //nolint:staticcheck // waits for a running apply
 	a.retired.Wait()
 	for _, one := range a.list() {
 		<-one.ended
 	}
 }
 
-// list returns the accounts in use: that of the variables first, and the others by name.
+// list returns the accounts in use: the default account first, then the others by name.
 func (a *accounts) list() []*mimecastAccount {
 	a.mu.Lock()
 	byName := a.byName
@@ -236,7 +237,7 @@ func (a *accounts) awaitTokens(ctx context.Context) error {
 	return nil
 }
 
-// credentialsChanged says that those of the variables may have.
+// credentialsChanged requests a token with the default account's new credentials.
 func (a *accounts) credentialsChanged() {
 	for _, one := range a.list() {
 		if one.credentials == nil {
@@ -245,7 +246,7 @@ func (a *accounts) credentialsChanged() {
 	}
 }
 
-// trust makes new connections verify by other roots.
+// trust sets the certificate authorities for new connections of all accounts.
 func (a *accounts) trust(roots *x509.CertPool) {
 	a.mu.Lock()
 	a.roots = roots
@@ -261,10 +262,11 @@ func (a *accounts) closeIdleConnections() {
 	}
 }
 
-// fileCredentials are those of an account in PROXY_CLIENTS_FILE.
+// fileCredentials are the credentials of an account in PROXY_CLIENTS_FILE.
 type fileCredentials struct{ id, secret secret.Text }
 
-// fileAccount is an account of PROXY_CLIENTS_FILE, with its credentials in current.
+// fileAccount describes an account in PROXY_CLIENTS_FILE. It stores the credentials in
+// current, and reads them from there.
 func fileAccount(spec config.Account, current *atomic.Pointer[fileCredentials]) accountSpec {
 	current.Store(&fileCredentials{spec.ClientID, spec.ClientSecret})
 	return accountSpec{
@@ -277,7 +279,7 @@ func fileAccount(spec config.Account, current *atomic.Pointer[fileCredentials]) 
 	}
 }
 
-// newFileAccount returns an account of PROXY_CLIENTS_FILE.
+// newFileAccount returns an account for an entry in PROXY_CLIENTS_FILE.
 func newFileAccount(spec config.Account, cfg config.Config, trusted *x509.CertPool, tel *telemetry.Telemetry, redactor *telemetry.Redactor) *mimecastAccount {
 	current := new(atomic.Pointer[fileCredentials])
 	one := newAccount(fileAccount(spec, current), cfg, trusted, tel, redactor)
@@ -285,15 +287,16 @@ func newFileAccount(spec config.Account, cfg config.Config, trusted *x509.CertPo
 	return one
 }
 
-// is reports whether the account is that of a spec, but for a secret that was rotated.
-// With another client ID it is another application's, whose token and batch URLs the
-// account's clients must not get.
+// is reports whether the account matches a spec, except for a rotated secret. A different
+// client ID means a different application. The account's clients must not get that
+// application's token or batch URLs.
 func (a *mimecastAccount) is(spec config.Account) bool {
 	return a.baseURL.String() == spec.BaseURL.String() && a.tokenURL.String() == spec.TokenURL.String() &&
 		a.region == spec.Region && a.origin == spec.SecretFile && a.id().Equal(spec.ClientID)
 }
 
-// setCredentials takes up those of a spec.
+// setCredentials replaces the credentials with those of a spec, and requests a token if they
+// differ.
 func (a *mimecastAccount) setCredentials(spec config.Account) {
 	now := &fileCredentials{spec.ClientID, spec.ClientSecret}
 	before := a.credentials.Swap(now)

@@ -18,15 +18,16 @@ import (
 const (
 	maxTimeout    = 5 * time.Second
 	retryInterval = 250 * time.Millisecond
-	// minTimeout is long enough for a running proxy to say that it is not ready.
+	// minTimeout is long enough for a running proxy to respond that it is not ready.
 	minTimeout = time.Second
 )
 
-// probePaths are where the probes are that Probe can ask.
+// probePaths are the admin paths of the probes that Probe can query.
 var probePaths = map[string]string{"readiness": "/readyz", "startup": "/startupz", "liveness": "/livez"}
 
-// Probe asks a probe of the running proxy, "readiness", "startup" or "liveness", and again
-// until it passes or the wait ends. It prints the health of a proxy that is ready.
+// Probe queries a probe of the running proxy: "readiness", "startup" or "liveness". It retries
+// until the probe passes or the wait ends; at least one request is sent. For readiness it
+// prints the proxy's health, otherwise the probe's response.
 func (p Env) Probe(ctx context.Context, probe string, wait time.Duration) error {
 	path, ok := probePaths[probe]
 	if !ok {
@@ -83,14 +84,14 @@ func (p Env) Quit(ctx context.Context) error {
 	}
 }
 
-// adminClient asks a running proxy's admin listener.
+// adminClient sends requests to a running proxy's admin listener.
 type adminClient struct {
 	address config.Address
 	client  *http.Client
 }
 
-// runningProxy reads where the admin listener is. The rest of the configuration
-// does not matter here, and may well be missing.
+// runningProxy returns a client for the admin listener. It reads only the listener's address,
+// since the rest of the configuration may be missing here.
 func (p Env) runningProxy() (*adminClient, error) {
 	address, err := config.AdminAddress(p.Environ)
 	if err != nil {
@@ -109,16 +110,17 @@ func newAdminClient(address config.Address) *adminClient {
 	return &adminClient{address, &http.Client{Timeout: maxTimeout, Transport: &http.Transport{DialContext: dial}}}
 }
 
-// timeout returns how long to wait for one response.
+// timeout returns how long to wait for one response, between minTimeout and maxTimeout.
 func (a *adminClient) timeout(deadline time.Time) time.Duration {
 	left := time.Until(deadline)
 	if left <= 0 {
-		return maxTimeout // the only one
+		return maxTimeout // the only attempt
 	}
 	return min(maxTimeout, max(left, minTimeout))
 }
 
-// reachable returns where to find a listener that listens on every address.
+// reachable returns the address to dial for a listener. It replaces an unspecified IP address
+// with localhost.
 func reachable(a config.Address) string {
 	host, port, err := net.SplitHostPort(a.Address)
 	if ip := net.ParseIP(host); a.Network == "tcp" && err == nil && (host == "" || ip.IsUnspecified()) {
@@ -139,7 +141,7 @@ func (a *adminClient) do(ctx context.Context, method, path string) (*http.Respon
 	return res, nil
 }
 
-// ask returns what to print of a probe that passes.
+// ask queries a probe, and returns the line to print if it passes.
 func (a *adminClient) ask(ctx context.Context, path string, wait time.Duration) (string, error) {
 	if path == probePaths["readiness"] {
 		health, err := a.ready(ctx, wait)
@@ -164,7 +166,8 @@ func (a *adminClient) ask(ctx context.Context, path string, wait time.Duration) 
 	}
 }
 
-// ready returns what /readyz says of the health; an error if the proxy is not ready.
+// ready returns the health that /readyz reports. It returns an error if the proxy is not
+// ready.
 func (a *adminClient) ready(ctx context.Context, wait time.Duration) (event.Judgment, error) {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
@@ -191,7 +194,7 @@ func (a *adminClient) ready(ctx context.Context, wait time.Duration) (event.Judg
 	}
 }
 
-// readiness is the line of a proxy that is ready.
+// readiness returns the line to print for a proxy that is ready.
 func readiness(h event.Judgment) string {
 	if h.State == event.HealthOK || h.State == "" {
 		return "ready"

@@ -8,8 +8,8 @@ import (
 	"mimecast-proxy/mimecast"
 )
 
-// api1Warnings are the warnings, for the status page, about calls that exist in API 1.0
-// only. There are at most as many as rows in mimecast.API1Calls.
+// api1Warnings are the status page's warnings about calls that exist in API 1.0 only. Their
+// number is bounded by the rows in mimecast.API1Calls.
 type api1Warnings struct {
 	mu    sync.Mutex // guards texts
 	texts []string

@@ -1,5 +1,5 @@
-// Package app wires the parts together and runs them: each exported method of
-// [Env] is a command. It is the only package that knows all the others.
+// Package app wires the other packages together and runs them. Each exported method of [Env]
+// is a command. No other package depends on all the others.
 package app
 
 import (
@@ -19,32 +19,32 @@ import (
 	"mimecast-proxy/telemetry"
 )
 
-// Env is what a command has of the world outside.
+// Env is a command's environment: its variables, streams, signals and listeners.
 type Env struct {
-	// Environ are the variables, as os.Environ gives them.
+	// Environ has the environment variables, in the form of os.Environ.
 	Environ        []string
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
-	// Redactor gets the secrets in force, for what else is written to Stderr;
-	// nil: nothing else is.
+	// Redactor gets the current secrets. Set it if something else writes to Stderr
+	// through the same redactor; nil: the command uses its own.
 	Redactor *telemetry.Redactor
-	// Terminal says whether Stderr is one.
+	// Terminal reports whether Stderr is a terminal.
 	Terminal bool
-	// Signals are those that end the command: the first drains, the second
-	// cuts. nil means that only the context ends it.
+	// Signals delivers the signals that end the command. The first one starts a drain,
+	// the second one cuts in-flight requests. nil: only the context ends the command.
 	Signals <-chan os.Signal
-	// Reread are signals that ask a running proxy to read all files at once; nil
-	// means that none does. See [RereadSignals].
+	// Reread delivers the signals on which a running proxy reads all files at once; nil:
+	// there are none. See [RereadSignals].
 	Reread <-chan os.Signal
-	// Supervisor keeps Serve running. The other commands do not use it.
+	// Supervisor is the service manager that runs Serve. Other commands ignore it.
 	Supervisor server.Supervisor
-	// userEnviron is for programs of the user's, if Environ is changed for the demo; nil:
-	// Environ is.
+	// userEnviron is the environment for the user's programs, where the demo changes
+	// Environ; nil: Environ.
 	userEnviron []string
-	// tunnelPassword protects the forward proxy of Run; zero: an API key does, if one is
-	// required.
+	// tunnelPassword is the password of Run's forward proxy; zero: the forward proxy asks
+	// for an API key, if one is required.
 	tunnelPassword secret.Text
-	// Listen opens a listener; nil means as net.ListenConfig does.
+	// Listen opens a listener; nil: the zero net.ListenConfig does.
 	Listen func(ctx context.Context, network, address string) (net.Listener, error)
 }
 
@@ -55,7 +55,7 @@ func (p Env) listen(ctx context.Context, network, address string) (net.Listener,
 	return (&net.ListenConfig{}).Listen(ctx, network, address)
 }
 
-// untilSignal returns a context that a signal ends, for commands that have
+// untilSignal returns a context that ends at the first signal, for commands that have
 // nothing to drain. Call stop when the command is done.
 func (p Env) untilSignal(ctx context.Context) (_ context.Context, stop func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -71,21 +71,21 @@ func (p Env) untilSignal(ctx context.Context) (_ context.Context, stop func()) {
 	return ctx, func() { cancel(nil); <-watching }
 }
 
-// The exit codes of the contract.
+// The program's exit codes: success, failure, and wrong usage or configuration.
 const (
 	ExitOK     = 0
 	ExitFailed = 1
 	ExitUsage  = 2
 )
 
-// ExitError is an error that ends the program with its code.
+// ExitError is an error with an exit code for the program.
 type ExitError struct {
 	Code int
-	// Err is nil where everything was said already.
+	// Err is nil if the command has already printed what went wrong.
 	Err error
 }
 
-// Error returns the text of the cause.
+// Error returns the text of the cause, or an empty string without one.
 func (e *ExitError) Error() string {
 	if e.Err == nil {
 		return ""
@@ -93,10 +93,11 @@ func (e *ExitError) Error() string {
 	return e.Err.Error()
 }
 
-// Unwrap returns the cause.
+// Unwrap returns the cause, or nil.
 func (e *ExitError) Unwrap() error { return e.Err }
 
-// ExitCode returns the code that err ends the program with.
+// ExitCode returns the program's exit code for err: that of an [*ExitError], ExitUsage for a
+// [*config.Error], ExitFailed for other errors, and ExitOK for nil.
 func ExitCode(err error) int {
 	if err == nil {
 		return ExitOK
@@ -110,14 +111,16 @@ func ExitCode(err error) int {
 	return ExitFailed
 }
 
-// Version is what this build calls itself. Releases set it when they link.
+// Version is the build's version. The release build sets it at link time; empty: Build takes
+// the module version that Go records, or "devel".
 var Version = ""
 
-// Revision is the commit that this build was made from. Releases set it when they link;
-// empty means the one that Go records of a checkout.
+// Revision is the commit of this build. The release build sets it at link time; empty: Build
+// takes the commit that Go records for a checkout.
 var Revision = ""
 
-// Build returns the version, the revision it was built from, and Go's version.
+// Build returns the version and revision of this program, and the version of Go. An unknown
+// revision is "unknown"; "-modified" marks a checkout with uncommitted changes.
 func Build() (version, revision, goVersion string) {
 	revision = cmp.Or(Revision, "unknown")
 	info, ok := debug.ReadBuildInfo()

@@ -11,7 +11,7 @@ import (
 	"mimecast-proxy/intercept"
 )
 
-// batchOptions say how batch files are relayed.
+// batchOptions returns the options for relaying batch files; zero if BatchRelay is off.
 func (p *components) batchOptions() batch.Options {
 	if !p.cfg.BatchRelay {
 		return batch.Options{}
@@ -19,11 +19,11 @@ func (p *components) batchOptions() batch.Options {
 	return batch.Options{
 		Download: p.download,
 		BaseURL:  calledURL,
-		// Each holds a list of files, of at most 8 MiB but usually 200 KiB.
+		// Each one buffers a list of files: usually 200 KiB, at most 8 MiB.
 		MaxLists: max(4, dataLimits(p.cfg).MaxPartial/16),
 		Trace: batch.Trace{
 			Answered: func(ctx context.Context, status int, took time.Duration) {
-				p.tel.Answered(ctx, status, http.Header{}, took) // whose headers are not Mimecast's
+				p.tel.Answered(ctx, status, http.Header{}, took) // the headers are not Mimecast's
 			},
 			Denied: func(ctx context.Context, code event.Code) { p.tel.Denied(ctx, code, false) },
 			Failed: p.tel.Failed,
@@ -31,8 +31,8 @@ func (p *components) batchOptions() batch.Options {
 	}
 }
 
-// batchListing is the guard's Policy.RouteAs: a client that may request a list of batch
-// files may download the files of that list. It is nil if none are relayed.
+// batchListing returns the guard's Policy.RouteAs: a client that may request a list of batch
+// files may also download the files in it. It returns nil if batch files are not relayed.
 func batchListing(cfg config.Config) func(path string) string {
 	if !cfg.BatchRelay {
 		return nil

@@ -27,46 +27,47 @@ import (
 )
 
 const (
-	// DefaultCheckPath is asked by Check where nothing else is said.
+	// DefaultCheckPath is the path that Check requests by default.
 	DefaultCheckPath = mimecast.IdentityPath
 	checkTimeout     = 30 * time.Second
 )
 
-// Step is one line of Check's report.
+// Step is one step of Check's report.
 type Step struct {
 	Step string `json:"step"`
-	// Account is the name of the account that the step is about; empty if it is about
-	// none.
+	// Account is the name of the account that the step tests; empty for the
+	// configuration.
 	Account string `json:"account,omitempty"`
 	OK      bool   `json:"ok"`
-	// Detail says what was found, or what is wrong and what to do.
+	// Detail is the result, or the problem and what to do about it.
 	Detail string `json:"detail"`
-	// Milliseconds is how long it took.
+	// Milliseconds is how long the step took.
 	Milliseconds int64 `json:"duration_ms"`
-	// Products are of the step that asks for them alone.
+	// Products is set by the products step only.
 	Products []Product `json:"products,omitempty"`
 }
 
-// CheckOptions say what Check does in addition to its usual steps, and how it reports.
+// CheckOptions are the flags of Check.
 type CheckOptions struct {
-	// Path is asked by the last of the usual steps, such as DefaultCheckPath.
+	// Path is the path that the request step gets, such as DefaultCheckPath. It must be set.
 	Path string
-	// JSON reports for machines.
+	// JSON prints the report as JSON, after the last step.
 	JSON bool
-	// Products asks, once all steps passed, which products the application may use.
+	// Products adds a step that finds which products the application may use. It runs if
+	// all other steps of the account passed.
 	Products bool
-	// Account is the name of the only account to test; empty: all are tested.
+	// Account is the name of the account to test; empty: all accounts.
 	Account string
 }
 
-// Check tests, one after the other, the configuration, and for each account DNS, TLS, the
-// credentials and one request. It prints a line a step, or JSON. The first step that fails
-// is the account's last.
+// Check tests the configuration, and then for each account DNS, TLS, the credentials and one
+// request. It prints one line per step, or JSON. An account's first failed step is its last.
+// If a step failed, the error is an [*ExitError] with ExitFailed and no cause.
 func (p Env) Check(ctx context.Context, o CheckOptions) error {
 	path := o.Path
 	ctx, stop := p.untilSignal(ctx)
 	defer stop()
-	log.SetOutput(io.Discard) // net/http writes a peer's bytes to it
+	log.SetOutput(io.Discard) // net/http logs bytes from the peer there
 	redactor := cmp.Or(p.Redactor, new(telemetry.Redactor))
 	report := reporter{w: p.Stdout, asJSON: o.JSON, redactor: redactor}
 	if !isTarget(path) {
@@ -107,7 +108,8 @@ func (p Env) Check(ctx context.Context, o CheckOptions) error {
 	return nil
 }
 
-// run makes the steps of one account until one fails. The error is that of the output.
+// run runs the steps for one account until one fails. It returns an error only if the output
+// fails.
 func (c *check) run(ctx context.Context, report *reporter, products bool) error {
 	for _, s := range []struct {
 		name string
@@ -131,7 +133,7 @@ func (c *check) run(ctx context.Context, report *reporter, products bool) error 
 	return report.addProducts(c.products(ctx))
 }
 
-// accountsToCheck returns all accounts of a configuration, or that of the name.
+// accountsToCheck returns the account with a name, or all accounts if the name is empty.
 func accountsToCheck(cfg config.Config, name string) ([]accountSpec, error) {
 	var all []accountSpec
 	if cfg.HasDefaultAccount() {
@@ -153,19 +155,19 @@ func accountsToCheck(cfg config.Config, name string) ([]accountSpec, error) {
 	return all[i : i+1], nil
 }
 
-// isTarget reports whether path can be sent as it is (RFC 9112, section 3.2.1).
+// isTarget reports whether path can be sent unchanged in origin-form (RFC 9112, section 3.2.1).
 func isTarget(path string) bool {
 	unsendable := func(r rune) bool { return r <= ' ' || r == '#' || r >= 0x7f }
 	return strings.HasPrefix(path, "/") && !strings.HasPrefix(path, "//") && !strings.ContainsFunc(path, unsendable)
 }
 
-// reporter prints steps as they come, or all of them as JSON at the end.
+// reporter prints each step when it ends, or all of them as JSON at the end.
 type reporter struct {
 	w        io.Writer
 	asJSON   bool
 	redactor *telemetry.Redactor
 	steps    []Step
-	// severalAccounts makes lines name their account.
+	// severalAccounts adds the account name to each line.
 	severalAccounts bool
 	failed          bool
 }
@@ -188,7 +190,8 @@ func (r *reporter) add(s Step) error {
 	return err
 }
 
-// unconfigured reports to machines what people read on stderr.
+// unconfigured adds a configuration error to the JSON report. In a text report it does
+// nothing, since the error goes to stderr.
 func (r *reporter) unconfigured(why error) error {
 	if !r.asJSON {
 		return nil
@@ -213,7 +216,7 @@ func (r *reporter) end() error {
 	}{ok, r.steps})
 }
 
-// check holds what its steps share.
+// check has the state that the steps for one account share.
 type check struct {
 	spec     accountSpec
 	upstream *upstream.Connections
@@ -245,7 +248,7 @@ func (c *check) dns(ctx context.Context) (string, error) {
 	return host + " is " + strings.Join(addrs, ", "), nil
 }
 
-// forwardProxy returns the host of the corporate proxy on the way, if any.
+// forwardProxy returns the host of the corporate proxy for the base URL; empty: none.
 func (c *check) forwardProxy() (string, error) {
 	via, err := c.upstream.ForwardProxy(c.spec.baseURL)
 	if err != nil {
@@ -257,8 +260,8 @@ func (c *check) forwardProxy() (string, error) {
 	return via.Host, nil
 }
 
-// tls asks for the bare base URL without a token: any response at all shows that
-// a trusted connection can be made.
+// tls requests the base URL without a token. Any response shows that a trusted connection
+// can be made.
 func (c *check) tls(ctx context.Context) (string, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodHead, c.spec.baseURL.String(), nil)
 	if err != nil {
@@ -288,8 +291,8 @@ func (c *check) token(ctx context.Context) (string, error) {
 	return fmt.Sprintf("Mimecast issued a token for %v; sent %s%s", c.lifetime(), c.sentSecret(), clock), nil
 }
 
-// fetchToken fetches the token that the check holds. It also returns a warning if this
-// machine's clock is wrong.
+// fetchToken fetches a token into c.held. It also returns a warning if this machine's clock
+// is wrong.
 func (c *check) fetchToken(ctx context.Context) (clock string, err error) {
 	grant := &token.ClientCredentials{
 		URL: c.spec.tokenURL.String(), ID: c.spec.id, Secret: c.spec.secret, Transport: c.upstream,
@@ -303,18 +306,18 @@ func (c *check) fetchToken(ctx context.Context) (clock string, err error) {
 	return clock, err
 }
 
-// lifetime is that of the token.
+// lifetime returns the lifetime of the token, rounded to seconds.
 func (c *check) lifetime() time.Duration {
 	return c.held.Expiry().Sub(c.held.Fetched()).Round(time.Second)
 }
 
-// sentSecret says how long the secret is and where it comes from, which shows a
-// truncated one and the wrong file.
+// sentSecret describes the secret by its length and source, to reveal a truncated secret or
+// the wrong file.
 func (c *check) sentSecret() string {
 	return fmt.Sprintf("a secret of %d characters from %s", utf8.RuneCountInString(c.spec.secret().Reveal()), c.spec.origin)
 }
 
-// get requests the check's path with its token.
+// get requests c.path with the token.
 func (c *check) get(ctx context.Context) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.spec.baseURL.String(), nil)
 	if err != nil {
@@ -349,9 +352,9 @@ func (c *check) request(ctx context.Context) (string, error) {
 	}
 }
 
-// explained is err with what to do about it.
+// explained returns err with advice on what to do about it.
 func explained(ctx context.Context, err error) error {
-	// A deadline of the check's own is the upstream's silence.
+	// The check's own timeout looks like a reset: report that no response came.
 	p := upstream.Explain(err)
 	if p.Code == event.UpstreamReset && ctx.Err() != nil {
 		return fmt.Errorf("no response within %v", checkTimeout)

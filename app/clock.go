@@ -5,11 +5,12 @@ import (
 	"time"
 )
 
-// maxClockSkew is how far a clock may be off without a warning. A token's lifetime is
-// counted from when it was fetched, so the clock need not be right to the second.
+// maxClockSkew is the clock skew from which on a warning is given. Small skew is harmless,
+// since a token's lifetime counts from when it was fetched.
 const maxClockSkew = time.Minute
 
-// clockSkewWarning says what is wrong with this machine's clock, or nothing.
+// clockSkewWarning returns a warning about this machine's clock; empty if the skew is below
+// maxClockSkew.
 func clockSkewWarning(ahead time.Duration) string {
 	if ahead.Abs() < maxClockSkew {
 		return ""

@@ -10,8 +10,8 @@ import (
 	"mimecast-proxy/guard"
 )
 
-// configure parses the environment. Routes are for the guard to parse, and its errors
-// are reported along with all others.
+// configure parses the environment. The guard parses routes, so configure adds the guard's
+// errors to the configuration's.
 func (p Env) configure(environ []string) (config.Config, error) {
 	cfg, err := config.Parse(withMemoryLimit(environ, os.DirFS("/")), newProfiles(environ))
 	faults, failed := errors.AsType[*config.Error](err)
@@ -32,7 +32,7 @@ func (p Env) configure(environ []string) (config.Config, error) {
 	return cfg, err
 }
 
-// routeErrors returns what is wrong with the routes of a configuration.
+// routeErrors returns the errors in the routes of a configuration.
 func routeErrors(cfg config.Config) []config.VariableError {
 	const accepted = "patterns such as GET /siem/, and presets"
 	var wrong []config.VariableError
@@ -51,10 +51,10 @@ func routeErrors(cfg config.Config) []config.VariableError {
 	return wrong
 }
 
-// credentialVariables name the account's credentials.
+// credentialVariables are the variables with the default account's credentials.
 var credentialVariables = []string{"MIMECAST_CLIENT_ID", "MIMECAST_CLIENT_ID_FILE", "MIMECAST_CLIENT_SECRET", "MIMECAST_CLIENT_SECRET_FILE"}
 
-// lacksCredentials reports whether no variable names credentials or a stored connection.
+// lacksCredentials reports whether no variable sets credentials or selects a stored connection.
 func lacksCredentials(environ []string) bool {
 	return !slices.ContainsFunc(append([]string{"MIMECAST_PROFILE"}, credentialVariables...), func(name string) bool { return lookup(environ, name) != "" })
 }

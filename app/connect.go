@@ -21,40 +21,41 @@ import (
 	"mimecast-proxy/telemetry"
 )
 
-// ConnectOptions are the flags of Connect. Empty texts mean that a flag is not set.
+// ConnectOptions are the flags of Connect. An empty string means that a flag is not set.
 type ConnectOptions struct {
-	// Profile names the connection; empty: as MIMECAST_PROFILE says.
+	// Profile is the name of the connection; empty: MIMECAST_PROFILE, or else
+	// [config.DefaultProfile].
 	Profile string
-	// Region is one of API 2.0.
+	// Region is a region of API 2.0.
 	Region string
 	// Store is one of ConnectStores.
 	Store string
-	// Output is the file of the store env-file, or the folder of systemd.
+	// Output is the file for the store env-file, or the folder for the store systemd.
 	Output string
-	// Namespace is for the store kubernetes.
+	// Namespace is the namespace for the store kubernetes.
 	Namespace string
-	// ClientIDFile and SecretFile hold what is otherwise asked; so does the standard
-	// input for SecretStdin.
+	// ClientIDFile and SecretFile are files to read the values from instead of asking.
+	// SecretStdin reads the secret from standard input.
 	ClientIDFile, SecretFile string
 	SecretStdin              bool
-	// Rotate replaces the secret of a connection.
+	// Rotate replaces the secret of a stored connection.
 	Rotate bool
-	// Products asks which products the application may use.
+	// Products reports which products the application may use.
 	Products bool
 	// Force overwrites the file of the store env-file.
 	Force bool
-	// Web asks on a local page. NoBrowser only prints its address.
+	// Web asks on a local web page. NoBrowser prints its address without opening it.
 	Web, NoBrowser bool
 }
 
-// Connect asks for region, client ID and secret, tests them and stores them.
+// Connect asks for region, client ID and secret, tests them and stores them if they work.
 func (p Env) Connect(ctx context.Context, o ConnectOptions) error {
 	return p.connect(ctx, o, "")
 }
 
-// connect is Connect with a hint about what to enter, for the demo.
+// connect is Connect with a hint that the demo shows about what to enter.
 func (p Env) connect(ctx context.Context, o ConnectOptions, hint string) error {
-	surviveBrokenPipes() // the terminal has to be restored first
+	surviveBrokenPipes() // so that the terminal can be restored first
 	ctx, stop := p.untilSignal(ctx)
 	defer stop()
 	ctx, stopWatching := p.untilHangup(ctx)
@@ -89,7 +90,7 @@ func (p Env) connect(ctx context.Context, o ConnectOptions, hint string) error {
 	return c.report(p.messages(o), done)
 }
 
-// untilHangup returns a context that ends when the terminal is gone.
+// untilHangup returns a context that ends at SIGHUP, which a closed terminal sends.
 func (p Env) untilHangup(ctx context.Context) (_ context.Context, stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	watching := make(chan struct{})
@@ -104,7 +105,7 @@ func (p Env) untilHangup(ctx context.Context) (_ context.Context, stop func()) {
 	return ctx, func() { cancel(); <-watching }
 }
 
-// checkOptions returns an error for options that have no effect, or a dangerous one.
+// checkOptions returns an error for options that would have no effect or would show a secret.
 func (p Env) checkOptions(o ConnectOptions) error {
 	switch {
 	case o.Web && (o.SecretStdin || o.SecretFile != "") || o.SecretStdin && o.SecretFile != "":
@@ -127,7 +128,8 @@ func (p Env) checkOptions(o ConnectOptions) error {
 	return nil
 }
 
-// messages is where a person reads what happened: not where the manifest goes.
+// messages returns the writer for messages to the user. The store kubernetes needs Stdout for
+// its manifest.
 func (p Env) messages(o ConnectOptions) io.Writer {
 	if o.Store == "kubernetes" {
 		return p.Stderr
@@ -135,7 +137,7 @@ func (p Env) messages(o ConnectOptions) io.Writer {
 	return p.Stdout
 }
 
-// unchanged says what a connect that failed left. c may be nil.
+// unchanged says that a failed connect changed nothing. c may be nil.
 func (c *connector) unchanged() string {
 	if c != nil && c.previous != nil {
 		return "the stored connection is as it was"
@@ -143,7 +145,8 @@ func (c *connector) unchanged() string {
 	return "nothing was stored"
 }
 
-// newConnector finds out what is known already. The hint is the demo's.
+// newConnector collects what is known before the user enters anything. Only the demo has a
+// hint.
 func (p Env) newConnector(ctx context.Context, o ConnectOptions, hint string) (*connector, error) {
 	o.Profile = p.profile(o.Profile)
 	if err := connection.CheckProfile(o.Profile); err != nil {
@@ -172,14 +175,14 @@ func (p Env) newConnector(ctx context.Context, o ConnectOptions, hint string) (*
 	if err := c.chooseTarget(ctx); err != nil {
 		return nil, err
 	}
-	if hint != "" { // the demo goes on from here
+	if hint != "" { // the demo starts next
 		c.target.where, c.target.next, c.notice = "in a folder that the demo removes when it ends. The demo starts now", "", ""
 	}
 	return c, nil
 }
 
-// findPrevious finds the connection of the profile that there is. A list that cannot be
-// read matters only to the stores that write it.
+// findPrevious finds the stored connection of the profile, if any. It keeps a read error for
+// later, since not every store needs the list.
 func (c *connector) findPrevious(environ []string) error {
 	c.book, c.bookErr = newBook(environ)
 	if c.bookErr == nil {
@@ -199,7 +202,7 @@ func (c *connector) findPrevious(environ []string) error {
 	return nil
 }
 
-// profile returns a profile that was named, or else the one that serve would use.
+// profile returns name, or if that is empty the profile that serve would use.
 func (p Env) profile(name string) string {
 	return cmp.Or(name, lookup(p.Environ, "MIMECAST_PROFILE"), config.DefaultProfile)
 }
@@ -208,11 +211,11 @@ func usageError(format string, args ...any) error {
 	return &ExitError{ExitUsage, fmt.Errorf(format, args...)}
 }
 
-// addressVariables say where the API is.
+// addressVariables are the variables with the API's address and certificate authorities.
 var addressVariables = []string{"MIMECAST_REGION", "MIMECAST_BASE_URL", "MIMECAST_TOKEN_URL", "MIMECAST_CA_FILE"}
 
-// chooseAddress finds the region or base URL, and checks what else the test needs. A
-// rotation keeps what is stored.
+// chooseAddress determines the region or base URL, and validates the rest of the
+// configuration. A rotation keeps the stored address.
 func (c *connector) chooseAddress() error {
 	if c.Rotate {
 		c.environ = without(c.environ, named(addressVariables...))
@@ -237,8 +240,8 @@ func (c *connector) chooseAddress() error {
 	return nil
 }
 
-// knowPrevious reads the client ID whose secret is replaced. If the store cannot be
-// read, it is asked.
+// knowPrevious reads the client ID whose secret is to be replaced. If the store cannot be
+// read, the user is asked for the client ID.
 func (c *connector) knowPrevious(ctx context.Context) {
 	document, err := c.book.Read(ctx, *c.previous)
 	if err != nil {
@@ -249,7 +252,7 @@ func (c *connector) knowPrevious(ctx context.Context) {
 	}
 }
 
-// chooseTarget chooses the store that was asked for, or the best that there is.
+// chooseTarget selects the requested store. By default it prefers the keyring over a file.
 func (c *connector) chooseTarget(ctx context.Context) (err error) {
 	store := c.Store
 	if store == "" && c.Rotate {
@@ -288,7 +291,7 @@ func (c *connector) chooseTarget(ctx context.Context) (err error) {
 	return nil
 }
 
-// useBook stores the connection in the book. The notice says so before anything is asked.
+// useBook makes the book the target. The notice says so before the user is asked for anything.
 func (c *connector) useBook(store connection.Store, why string) {
 	c.target = bookTarget(c.book, store, c.ConnectOptions)
 	c.notice = "It is stored in " + placeOf(store) + why + ".\n"
@@ -297,7 +300,7 @@ func (c *connector) useBook(store connection.Store, why string) {
 	}
 }
 
-// connectFromFiles connects with what files and the standard input hold.
+// connectFromFiles connects with the values from files and standard input.
 func (p Env) connectFromFiles(ctx context.Context, c *connector) (done connectpage.Connected, err error) {
 	in := c.known
 	open := func() (io.ReadCloser, error) { return io.NopCloser(p.Stdin), nil }
@@ -318,8 +321,8 @@ func (p Env) connectFromFiles(ctx context.Context, c *connector) (done connectpa
 	return c.connect(ctx, in)
 }
 
-// readInput reads what is opened, which may be a pipe that nobody writes to. Then the
-// read ends with the process.
+// readInput reads what open returns, at most maxLine bytes. If ctx ends first, it leaves the
+// read behind: reading a pipe can block until the process ends.
 func readInput(ctx context.Context, open func() (io.ReadCloser, error)) ([]byte, error) {
 	type result struct {
 		text []byte
@@ -343,7 +346,7 @@ func readInput(ctx context.Context, open func() (io.ReadCloser, error)) ([]byte,
 	}
 }
 
-// report says how it ended, and what to do next.
+// report prints the result and what to do next.
 func (c *connector) report(w io.Writer, done connectpage.Connected) error {
 	var b bytes.Buffer
 	whose := strings.Join(slices.DeleteFunc([]string{cmp.Or(done.Account, "your account"), done.Region}, func(s string) bool { return s == "" }), ", ")
@@ -397,7 +400,8 @@ func hostOf(base string) string {
 	return u.Host
 }
 
-// Disconnect removes a stored connection; without a name the one that serve would use.
+// Disconnect removes a stored connection. An empty profile means the one that serve would
+// use.
 func (p Env) Disconnect(ctx context.Context, profile string) error {
 	book, err := newBook(p.Environ)
 	if err != nil {

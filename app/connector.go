@@ -29,18 +29,18 @@ import (
 // connector tests credentials that the user enters, and stores those that work.
 type connector struct {
 	ConnectOptions
-	environ  []string // without credentials and without variables of the proxy
-	base     *url.URL // in place of a region; nil: a region is asked
+	environ  []string // without credentials and PROXY_ variables
+	base     *url.URL // replaces the region; nil: the user is asked for a region
 	book     connection.Book
 	bookErr  error // why the book cannot be used
 	target   target
-	previous *connection.Connection // of this profile; nil: there is none
+	previous *connection.Connection // of this profile; nil: none
 	known    connectpage.Input      // before the user entered anything
-	// notice says, before anything is asked, where the connection goes.
+	// notice says where the connection will be stored. It is printed before any question.
 	notice   string
-	manifest bytes.Buffer // of the store kubernetes
+	manifest bytes.Buffer // for the store kubernetes
 	redactor *telemetry.Redactor
-	lifetime time.Duration // of the page
+	lifetime time.Duration // of the web page
 }
 
 // regions returns the regions of API 2.0, sorted.
@@ -50,8 +50,8 @@ func isRegion(name string) bool { return mimecast.BaseURLs[name] != "" }
 
 const wrongRegion = "Unknown region. Accounts outside the US and the UK use global."
 
-// connect tests what was entered, and stores it if it works. The error is a
-// [*connectpage.Rejected] if other input may help.
+// connect tests the input, and stores it if it works. The error is a [*connectpage.Rejected]
+// if different input may help.
 func (c *connector) connect(ctx context.Context, in connectpage.Input) (connectpage.Connected, error) {
 	in, err := c.clean(in)
 	if err != nil {
@@ -72,7 +72,7 @@ func (c *connector) connect(ctx context.Context, in connectpage.Input) (connectp
 		}
 	}
 	creds := connection.Credentials{ClientID: secret.New(in.ClientID), ClientSecret: in.ClientSecret}
-	// Half of a store would be worse than one that ends a little later.
+	// An interrupted write could leave half of the credentials: finish it.
 	err = c.target.store(context.WithoutCancel(ctx), entry, creds)
 	if errors.Is(err, connection.ErrOldCopy) {
 		done.Notes = append(done.Notes, err.Error()+".")
@@ -85,7 +85,7 @@ func (c *connector) connect(ctx context.Context, in connectpage.Input) (connectp
 	return done, nil
 }
 
-// notStoredError is why credentials that work were not stored.
+// notStoredError says why working credentials could not be stored.
 type notStoredError struct{ err error }
 
 // Error implements error.
@@ -96,13 +96,13 @@ func (e *notStoredError) Error() string {
 // Unwrap returns the cause.
 func (e *notStoredError) Unwrap() error { return e.err }
 
-// clean takes what was entered apart: a paste may hold both values, with what
-// surrounds them where they were copied from.
+// clean extracts and validates the values. A paste may contain both of them, with text from
+// where they were copied.
 func (c *connector) clean(in connectpage.Input) (connectpage.Input, error) {
 	id, key := connection.ParsePaste(in.ClientID)
 	pastedID, pastedKey := connection.ParsePaste(in.ClientSecret.Reveal())
 	switch {
-	case pastedKey != "": // both, in the place of the secret
+	case pastedKey != "": // the secret field has both
 		id, key = cmp.Or(pastedID, id), pastedKey
 	case in.ClientSecret.Reveal() != "":
 		key = connection.Clean(in.ClientSecret.Reveal())
@@ -130,7 +130,7 @@ func reject(text string, fields ...connectpage.Field) error {
 	return &connectpage.Rejected{Text: text, Fields: fields}
 }
 
-// test fetches one token and asks whose it is.
+// test fetches one token, and asks Mimecast for the account that it belongs to.
 func (c *connector) test(ctx context.Context, in connectpage.Input) (done connectpage.Connected, err error) {
 	cfg, err := c.configure(in)
 	if err != nil {
@@ -162,10 +162,10 @@ func (c *connector) test(ctx context.Context, in connectpage.Input) (done connec
 	return done, nil
 }
 
-// connectTimeout bounds a test of credentials.
+// connectTimeout bounds one test of credentials.
 const connectTimeout = time.Minute
 
-// configure returns the configuration to test an input with.
+// configure returns the configuration for testing an input.
 func (c *connector) configure(in connectpage.Input) (config.Config, error) {
 	environ := append(slices.Clone(c.environ), "MIMECAST_CLIENT_ID="+in.ClientID, "MIMECAST_CLIENT_SECRET="+in.ClientSecret.Reveal())
 	if c.base == nil {
@@ -187,13 +187,13 @@ func (c *connector) configure(in connectpage.Input) (config.Config, error) {
 			fields = append(fields, connectpage.ClientSecret)
 			texts = append(texts, "Client secret: "+f.Found+".")
 		default:
-			return cfg, err // nothing that is entered can help
+			return cfg, err // no input can fix it
 		}
 	}
 	return cfg, reject(strings.Join(texts, " "), fields...)
 }
 
-// rejectedBy explains why there is no token.
+// rejectedBy explains why no token was issued.
 func (c *connector) rejectedBy(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); errors.Is(ctx.Err(), context.Canceled) {
 		return cause
@@ -204,7 +204,7 @@ func (c *connector) rejectedBy(ctx context.Context, err error) error {
 	return reject(c.redactor.Redact(strings.TrimSuffix(tokenErrorDetail(err), "."))+".", connectpage.Region)
 }
 
-// allFields are those that are asked.
+// allFields returns the fields that the user is asked for.
 func (c *connector) allFields() []connectpage.Field {
 	if c.base != nil {
 		return []connectpage.Field{connectpage.ClientID, connectpage.ClientSecret}
@@ -212,7 +212,8 @@ func (c *connector) allFields() []connectpage.Field {
 	return []connectpage.Field{connectpage.Region, connectpage.ClientID, connectpage.ClientSecret}
 }
 
-// identify asks whose token it is. That the application may not ask is no failure.
+// identify finds the account that the token belongs to. It does not fail if the application
+// may not ask for that.
 func (c *check) identify(ctx context.Context, done *connectpage.Connected) error {
 	res, err := c.get(ctx)
 	if err != nil {
@@ -234,7 +235,7 @@ func (c *check) identify(ctx context.Context, done *connectpage.Connected) error
 	return nil
 }
 
-// productNotes is a line for each product.
+// productNotes returns one line per product.
 func (c *check) productNotes(ctx context.Context) (notes []string) {
 	for _, p := range c.products(ctx).Products {
 		notes = append(notes, fmt.Sprintf("%-7s  %s", p.Allowed, p.Product))
