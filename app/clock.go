@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// maxClockSkew is the clock skew from which on a warning is given. Small skew is harmless,
-// since a token's lifetime counts from when it was fetched.
+// maxClockSkew is the smallest clock skew that causes a warning. Less is harmless, since a
+// token's lifetime counts from when it was fetched.
 const maxClockSkew = time.Minute
 
 // clockSkewWarning returns a warning about this machine's clock; empty if the skew is below

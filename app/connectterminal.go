@@ -26,8 +26,8 @@ const rotateGuide = `Replace the secret of profile %s
 
 `
 
-// connectOnTerminal asks on the terminal until what was entered works. From its first
-// moment on, the terminal echoes nothing.
+// connectOnTerminal asks on the terminal until the input works. Echo is off from the start,
+// so that a secret pasted early is not shown.
 func (p Env) connectOnTerminal(ctx context.Context, o ConnectOptions, hint string) (c *connector, done connectpage.Connected, err error) {
 	in, out := p.terminalInput(), terminalOf(p.messages(o), p.Stderr)
 	if in == nil || out == nil {
@@ -58,7 +58,7 @@ func (c *connector) guide() string {
 	return connectGuide
 }
 
-// ask asks for what is not known, and again for what was rejected.
+// ask asks for the values that are not known, and again for those that were rejected.
 func (c *connector) ask(ctx context.Context, t *console) (connectpage.Connected, error) {
 	in := c.known
 	fields := []connectpage.Field{connectpage.Region, connectpage.ClientID, connectpage.ClientSecret}
@@ -83,7 +83,7 @@ func (c *connector) ask(ctx context.Context, t *console) (connectpage.Connected,
 		default:
 			return done, err
 		}
-		t.forget() // what was typed ahead was for another question
+		t.forget() // typed ahead for another question
 		if stuck || len(fields) == 1 && fields[0] == connectpage.Region && c.base != nil {
 			if _, err := t.ask("Press Enter to try again, or Ctrl-C to stop. ", nil); err != nil {
 				return done, err
@@ -92,8 +92,8 @@ func (c *connector) ask(ctx context.Context, t *console) (connectpage.Connected,
 	}
 }
 
-// askFields asks for values. An empty line keeps what is known. What was pasted in the
-// place of another value is not asked.
+// askFields asks for values. An empty line keeps the known value. A value that was already
+// pasted at another prompt is not asked for.
 func (c *connector) askFields(t *console, fields []connectpage.Field, in *connectpage.Input) error {
 	before := *in
 	for _, f := range fields {
@@ -134,10 +134,10 @@ func (c *connector) askRegion(t *console, in *connectpage.Input) error {
 	return nil
 }
 
-// maxRegion is more than the length of what people may take for a region.
+// maxRegion is the length, in bytes, above which a text cannot be a mistyped region.
 const maxRegion = 12
 
-// mayBeRegion reports whether a beginning is that of a region, or of a code such as eu.
+// mayBeRegion reports whether a region, or a country code such as de, begins with the text.
 func mayBeRegion(beginning string) bool {
 	for _, region := range append(regions(), "eu", "de", "ca", "au", "za") {
 		if strings.HasPrefix(region, strings.ToLower(beginning)) {
@@ -147,8 +147,8 @@ func mayBeRegion(beginning string) bool {
 	return false
 }
 
-// shownID is how many characters of a client ID are shown: what is entered in its place
-// may be the secret.
+// shownID is how many characters of a client ID are shown. The user may have pasted the
+// secret instead.
 const shownID = 4
 
 func mayShowID(beginning string) bool { return len(beginning) <= shownID }
@@ -170,7 +170,7 @@ func (c *connector) askID(t *console, in *connectpage.Input) error {
 	return nil
 }
 
-// take takes up what was pasted.
+// take stores pasted values in the input. An empty value changes nothing.
 func take(in *connectpage.Input, id, key string) {
 	in.ClientID = cmp.Or(id, in.ClientID)
 	if key != "" {
@@ -190,7 +190,7 @@ func (c *connector) askSecret(t *console, in *connectpage.Input) error {
 	return err
 }
 
-// shortID is the beginning of a client ID, by which people know it.
+// shortID returns the beginning of a client ID, enough for the user to recognize it.
 func shortID(id string) string {
 	runes := 0
 	for i := range id {

@@ -19,11 +19,11 @@ import (
 const (
 	// pageLifetime bounds how long the page waits for the user.
 	pageLifetime = 10 * time.Minute
-	// pageGrace bounds the wait for connections that a browser keeps for later.
+	// pageGrace bounds the wait for open browser connections at the end.
 	pageGrace = time.Second
 )
 
-// connectOnPage asks on a page at a free loopback port, until what was entered works.
+// connectOnPage asks on a web page at a free loopback port until the input works.
 func (p Env) connectOnPage(ctx context.Context, c *connector, hint string) (done connectpage.Connected, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, c.lifetime, fmt.Errorf("no connection was made within %v: %s", c.lifetime, c.unchanged()))
 	defer cancel()
@@ -61,7 +61,7 @@ func (p Env) connectOnPage(ctx context.Context, c *connector, hint string) (done
 	end, stop := context.WithTimeout(context.WithoutCancel(ctx), pageGrace)
 	defer stop()
 	if s.Shutdown(end) != nil {
-		_ = s.Close() // a browser that still reads has all there is to see
+		_ = s.Close() // the page was already sent
 	}
 	if failed := <-served; !errors.Is(failed, http.ErrServerClosed) {
 		err = errors.Join(err, failed)
@@ -71,14 +71,14 @@ func (p Env) connectOnPage(ctx context.Context, c *connector, hint string) (done
 	return done, err
 }
 
-// joinContexts returns a context that ends with either of both.
+// joinContexts returns a context derived from a that also ends when b does.
 func joinContexts(a, b context.Context) (context.Context, context.CancelFunc) {
 	joined, cancel := context.WithCancel(a)
 	stop := context.AfterFunc(b, cancel)
 	return joined, func() { stop(); cancel() }
 }
 
-// page says what the page shows.
+// page returns the options of the web page.
 func (c *connector) page(address, hint string) connectpage.Options {
 	o := connectpage.Options{
 		Address: address, Code: connectpage.NewCode(), Regions: regions(), Input: c.known,
@@ -90,7 +90,7 @@ func (c *connector) page(address, hint string) connectpage.Options {
 	return o
 }
 
-// showPage opens the page in a browser, and says where it is.
+// showPage opens the page in a browser, and prints its address.
 func (p Env) showPage(c *connector, url string) {
 	where := "Open this page in a browser on this machine:"
 	environ := without(p.Environ, named(credentialVariables...))
@@ -103,8 +103,8 @@ func (p Env) showPage(c *connector, url string) {
 	fmt.Fprintln(p.messages(c.ConnectOptions), where+"\n\n  "+url+"\n\nThe link works once, within "+formatMinutes(c.lifetime)+". To stop, press Ctrl-C.")
 }
 
-// openBrowser opens a page in the user's browser, which gets no credentials from the
-// environment. It outlives this process.
+// openBrowser opens a page in the user's browser, which outlives this process. environ must
+// contain no credentials.
 func openBrowser(environ []string, url string) error {
 	command := []string{"xdg-open", url}
 	switch {
@@ -115,7 +115,7 @@ func openBrowser(environ []string, url string) error {
 	case !slices.ContainsFunc(environ, named("DISPLAY", "WAYLAND_DISPLAY")):
 		return errors.New("there is no desktop")
 	}
-	cmd := exec.Command(command[0], command[1:]...) //nolint:gosec,noctx // a command of the system's, with a URL of our own
+	cmd := exec.Command(command[0], command[1:]...) //nolint:gosec,noctx // a system command with our own URL
 	cmd.Env = environ
 	if err := cmd.Start(); err != nil {
 		return err

@@ -15,31 +15,30 @@ import (
 	"golang.org/x/term"
 )
 
-// console asks questions on a terminal. While it is open the terminal echoes nothing, so
-// that a secret is not shown wherever and whenever it is pasted: the console shows what
-// is known to be none.
+// console asks questions on a terminal. While it is open, the terminal's echo is off, so that
+// a pasted secret never shows. The console itself prints input that cannot be a secret.
 type console struct {
 	out     io.Writer
 	restore func() error
 
 	ctx      context.Context
 	received chan []byte // from the terminal
-	rest     []byte      // of what was received
+	rest     []byte      // received but not read yet
 	reading  sync.WaitGroup
 	stop     context.CancelFunc
 }
 
 const (
-	// pollTime is how long a look for input takes; the console closes within it.
+	// pollTime is how long one poll for input takes, and so the longest wait of Close.
 	pollTime = 100 * time.Millisecond
-	// maxAhead bounds what is typed while nothing is asked, in reads.
+	// maxAhead bounds the input typed ahead, in reads.
 	maxAhead = 256
-	// maxLine bounds a line, in bytes, and maxLines what is pasted in place of one.
+	// maxLine bounds a line, in bytes, and maxLines the number of pasted lines of JSON.
 	maxLine  = 64 << 10
 	maxLines = 30
 )
 
-// The keys that mean something. The terminal sends no signal while the console is open.
+// The keys with a function. In raw mode, Ctrl-C sends a byte and no signal.
 const (
 	keyInterrupt  = 3 // Ctrl-C
 	keyEnd        = 4 // Ctrl-D
@@ -53,8 +52,8 @@ const (
 // errInterrupted says that the user pressed Ctrl-C or Ctrl-D.
 var errInterrupted = errors.New("stopped")
 
-// openConsole opens a terminal for questions. Ctrl-C and the terminal's end call
-// interrupt, whatever is being done. Close it to restore the terminal.
+// openConsole opens a terminal for questions. Ctrl-C and a closed terminal call interrupt at
+// any time. Call Close to restore the terminal.
 func openConsole(ctx context.Context, in, out *os.File, interrupt func()) (*console, error) {
 	state, err := term.MakeRaw(int(in.Fd()))
 	if err != nil {
@@ -66,14 +65,14 @@ func openConsole(ctx context.Context, in, out *os.File, interrupt func()) (*cons
 	return c, nil
 }
 
-// Close restores the terminal.
+// Close stops reading and restores the terminal.
 func (c *console) Close() error {
 	c.stop()
 	c.reading.Wait()
 	return c.restore()
 }
 
-// receive hands on what the terminal sends, until the console closes.
+// receive passes the terminal's input on until the console closes.
 func (c *console) receive(in *os.File, interrupt func()) {
 	defer close(c.received)
 	for c.ctx.Err() == nil {
@@ -89,12 +88,12 @@ func (c *console) receive(in *os.File, interrupt func()) {
 		}
 		select {
 		case c.received <- buf[:n]:
-		default: // nobody types so much while nothing is asked
+		default: // drop excessive type-ahead
 		}
 	}
 }
 
-// next returns the next byte that was typed.
+// next waits for the next byte of input.
 func (c *console) next() (byte, error) {
 	if c.ctx.Err() != nil {
 		return 0, errInterrupted
@@ -115,7 +114,7 @@ func (c *console) next() (byte, error) {
 	return b, nil
 }
 
-// forget drops what was typed ahead.
+// forget discards the input typed ahead.
 func (c *console) forget() {
 	c.rest = nil
 	for {
@@ -130,13 +129,13 @@ func (c *console) forget() {
 	}
 }
 
-// print writes a text with line ends as a terminal in raw mode needs them.
+// print writes a text, with the CR LF that a terminal in raw mode needs.
 func (c *console) print(text string) {
-	_, _ = io.WriteString(c.out, strings.ReplaceAll(text, "\n", "\r\n")) // what is read next reports a terminal that is gone
+	_, _ = io.WriteString(c.out, strings.ReplaceAll(text, "\n", "\r\n")) // the next read reports a closed terminal
 }
 
-// ask asks for a line. Of what is typed it shows the beginning, as far as may says; nil:
-// nothing.
+// ask asks for a line. It shows the beginning of the input for as long as may returns true;
+// nil: it shows nothing.
 func (c *console) ask(prompt string, may func(beginning string) bool) (string, error) {
 	c.print(prompt)
 	line, err := c.readLine(may)
@@ -144,7 +143,7 @@ func (c *console) ask(prompt string, may func(beginning string) bool) (string, e
 	return line, err
 }
 
-// readLine reads a line. JSON is read to its end.
+// readLine reads a line, or the lines of a JSON object.
 func (c *console) readLine(may func(string) bool) (string, error) {
 	text, err := c.readOne(may)
 	if !strings.HasPrefix(strings.TrimSpace(text), "{") {
@@ -161,8 +160,8 @@ func (c *console) readLine(may func(string) bool) (string, error) {
 	return text, err
 }
 
-// readOne reads up to Enter. Backspace, Ctrl-W and Ctrl-U edit; other keys that are no
-// characters do nothing, and neither do the marks around what a terminal pastes.
+// readOne reads up to Enter. Backspace, Ctrl-W and Ctrl-U edit the line. It ignores other
+// control keys, and the sequences that mark a bracketed paste.
 func (c *console) readOne(may func(string) bool) (string, error) {
 	l := line{console: c, may: may}
 	for {
@@ -193,14 +192,14 @@ func (c *console) readOne(may func(string) bool) (string, error) {
 	}
 }
 
-// skipLineFeed drops the second byte of CR LF.
+// skipLineFeed drops the LF of a CR LF.
 func (c *console) skipLineFeed(first byte) {
 	if first == '\r' && len(c.rest) > 0 && c.rest[0] == '\n' {
 		c.rest = c.rest[1:]
 	}
 }
 
-// skipSequence drops what follows ESC: a key such as an arrow, or the mark of a paste.
+// skipSequence drops an escape sequence after ESC: a key such as an arrow, or a paste mark.
 func (c *console) skipSequence() error {
 	b, err := c.next()
 	if err != nil || b != '[' && b != 'O' {
@@ -214,7 +213,7 @@ func (c *console) skipSequence() error {
 	return err
 }
 
-// line is a line that is being typed.
+// line is a line of input that the user is typing.
 type line struct {
 	console *console
 	may     func(string) bool
@@ -246,7 +245,7 @@ func lastRune(text []byte) int {
 	return size
 }
 
-// terminalOf returns the first of the files behind the writers that is a terminal.
+// terminalOf returns the first terminal among the files behind the writers, or nil.
 func terminalOf(writers ...io.Writer) *os.File {
 	for _, w := range writers {
 		if f, ok := inheritable(w).(*os.File); ok && term.IsTerminal(int(f.Fd())) {
@@ -256,7 +255,7 @@ func terminalOf(writers ...io.Writer) *os.File {
 	return nil
 }
 
-// terminalInput returns the standard input if it is a terminal.
+// terminalInput returns standard input if it is a terminal, or else nil.
 func (p Env) terminalInput() *os.File {
 	if f, ok := p.Stdin.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 		return f
@@ -264,7 +263,7 @@ func (p Env) terminalInput() *os.File {
 	return nil
 }
 
-// without returns an environment without variables that a function names.
+// without returns a copy of an environment without the variables for which remove is true.
 func without(environ []string, remove func(string) bool) []string {
 	return slices.DeleteFunc(slices.Clone(environ), remove)
 }

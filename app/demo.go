@@ -22,17 +22,17 @@ import (
 	"mimecast-proxy/telemetry"
 )
 
-// Demo runs the proxy in front of an embedded Mimecast until a signal or ctx
-// ends it. It needs no variable; PROXY_* ones are heeded, MIMECAST_* ones are
-// not, so that nothing of a real account is touched.
+// Demo runs the proxy in front of an embedded Mimecast simulator until a signal or ctx ends
+// it. It needs no variables. It uses PROXY_* variables, but ignores MIMECAST_* ones, so that
+// it never touches a real account.
 func (p Env) Demo(ctx context.Context) error {
 	return p.demo(ctx, func(*simulator.Server, []string) ([]string, error) {
 		return []string{"MIMECAST_CLIENT_ID=" + simulator.DefaultClientID, "MIMECAST_CLIENT_SECRET=" + simulator.DefaultClientSecret}, nil
 	})
 }
 
-// DemoConnect is Demo after a Connect to the embedded Mimecast, which stores the
-// connection in a folder that is gone at the end.
+// DemoConnect runs Connect against the simulator, and then Demo with that connection. The
+// connection is stored in a temporary folder, which is removed at the end.
 func (p Env) DemoConnect(ctx context.Context, o ConnectOptions) error {
 	dir, err := os.MkdirTemp("", "mimecast-proxy-demo-")
 	if err != nil {
@@ -43,7 +43,7 @@ func (p Env) DemoConnect(ctx context.Context, o ConnectOptions) error {
 		if err := os.WriteFile(ca, sim.CA, 0o600); err != nil {
 			return nil, err
 		}
-		// The folder for connections of each system.
+		// Each system's variable for the folder with connections.
 		home := []string{"MIMECAST_CA_FILE=" + ca, "HOME=" + dir, "XDG_CONFIG_HOME=" + dir, "AppData=" + dir}
 		connecting := p
 		connecting.userEnviron = p.Environ
@@ -56,10 +56,10 @@ func (p Env) DemoConnect(ctx context.Context, o ConnectOptions) error {
 
 const demoHint = "This is the demo. Enter the client ID " + simulator.DefaultClientID + " and the client secret " + simulator.DefaultClientSecret + ".\n\n"
 
-// demo runs the proxy in front of an embedded Mimecast. The function returns the
-// variables with its credentials, in addition to an environment without any.
+// demo runs the proxy in front of the simulator. credentials gets the environment without
+// MIMECAST_ variables, and returns the variables to add to it.
 func (p Env) demo(ctx context.Context, credentials func(*simulator.Server, []string) ([]string, error)) error {
-	p.Supervisor = server.Supervisor{} // who would take the listener for one of the account's
+	p.Supervisor = server.Supervisor{} // its listeners are for a real account
 	sim, err := simulator.Start(simulator.Options{})
 	if err != nil {
 		return fmt.Errorf("starting the simulator: %w", err)
@@ -73,7 +73,7 @@ func (p Env) demo(ctx context.Context, credentials func(*simulator.Server, []str
 	if err != nil {
 		return errors.Join(err, sim.Close())
 	}
-	out := telemetry.NewLogWriter(p.Stdout, nil) // nor does the demo wait for who reads this
+	out := telemetry.NewLogWriter(p.Stdout, nil) // a slow reader must not block the demo
 	defer out.Close()
 	if err := s.printIntro(out, sim, taken); err != nil {
 		return errors.Join(err, s.drain(nil, true), sim.Close())
@@ -81,8 +81,8 @@ func (p Env) demo(ctx context.Context, credentials func(*simulator.Server, []str
 	return errors.Join(s.run(ctx, p.Signals), sim.Close())
 }
 
-// demoServer returns a proxy in front of sim. Where a port is taken it uses a
-// free one, and returns which were taken.
+// demoServer returns a proxy in front of sim. If a port is in use, it takes a free one
+// instead. It also returns the addresses that were in use.
 func (p Env) demoServer(ctx context.Context, sim *simulator.Server, environ []string) (s *instance, taken []string, err error) {
 	cfg, err := p.configure(append(environ, "MIMECAST_BASE_URL="+sim.URL))
 	if err != nil {
@@ -105,7 +105,7 @@ func (p Env) demoServer(ctx context.Context, sim *simulator.Server, environ []st
 		}
 		if !free {
 			taken = append(taken, a.String())
-			host, _, _ := net.SplitHostPort(a.Address) // config has judged it
+			host, _, _ := net.SplitHostPort(a.Address) // config has validated it
 			a.Address = net.JoinHostPort(host, "0")
 		}
 	}
@@ -117,7 +117,7 @@ func (p Env) demoServer(ctx context.Context, sim *simulator.Server, environ []st
 	return s, taken, err
 }
 
-// demoActions are what the status page of the demo can do to sim.
+// demoActions returns the buttons of the demo's status page that change sim.
 func demoActions(sim *simulator.Server) []admin.Action {
 	slow := simulator.Fault{Name: "demo-slow", Delay: 6 * time.Second}
 	dead := simulator.Fault{Name: "demo-token-dead", Path: "/oauth/token", Status: http.StatusServiceUnavailable}
@@ -138,7 +138,7 @@ func demoActions(sim *simulator.Server) []admin.Action {
 	}
 }
 
-// toggle makes an action of a fault that stays until it is undone.
+// toggle completes an action that switches a fault on and off.
 func toggle(sim *simulator.Server, f simulator.Fault, a admin.Action) admin.Action {
 	is := func(armed simulator.ArmedFault) bool { return armed.Name == f.Name }
 	a.Active = func() bool { return slices.ContainsFunc(sim.Faults(), is) }
@@ -159,17 +159,17 @@ func toggle(sim *simulator.Server, f simulator.Fault, a admin.Action) admin.Acti
 	return a
 }
 
-// sample is a request that a tool may send.
+// sample is a typical request of a tool.
 type sample struct{ method, target, body string }
 
-// samples are what the introText has too.
+// samples are the requests that introText shows.
 var samples = []sample{
 	{http.MethodGet, "/identity/whoami", ""},
 	{http.MethodGet, "/siem/v1/events/cg?types=receipt", ""},
 	{http.MethodPost, "/api/audit/get-audit-events", `{"data":[{}]}`},
 }
 
-// ask sends the samples through the proxy. The page shows the responses.
+// ask sends the samples through the proxy. The responses appear on the status page.
 func (s *instance) ask(ctx context.Context) error {
 	at := config.Address{Network: s.dataAddr.Network(), Address: s.dataAddr.String()}
 	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -204,7 +204,7 @@ func (s *instance) send(ctx context.Context, client *http.Client, what sample) e
 	return nil
 }
 
-// isFree reports whether no socket listens at a yet.
+// isFree reports whether the proxy can listen at a. It does not test Unix sockets.
 func (p Env) isFree(ctx context.Context, a config.Address) (bool, error) {
 	if a.Network != "tcp" {
 		return true, nil
@@ -219,7 +219,7 @@ func (p Env) isFree(ctx context.Context, a config.Address) (bool, error) {
 	return true, l.Close()
 }
 
-// introText has what is in braces filled in by printIntro.
+// introText is a template: printIntro replaces the names in braces.
 const introText = `
 Mimecast Proxy, in front of an embedded Mimecast simulator. Nothing leaves this machine.
 {taken}
@@ -253,7 +253,7 @@ func (s *instance) printIntro(w io.Writer, sim *simulator.Server, taken []string
 		options += `-H "X-Proxy-Key: $PROXY_API_KEY" `
 	}
 	status := ""
-	if s.adminAt != nil && s.adminAt.Network() == "tcp" { // browsers open no socket
+	if s.adminAt != nil && s.adminAt.Network() == "tcp" { // browsers cannot open Unix sockets
 		status = "\n  Status   http://" + s.adminAt.String() + "/  (open it in a browser to watch and to break things)"
 	}
 	elsewhere := ""

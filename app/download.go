@@ -9,8 +9,8 @@ import (
 	"mimecast-proxy/config"
 )
 
-// newDownload returns what fetches files from the addresses that Mimecast issues, without
-// the token.
+// newDownload returns the transport that downloads files from the URLs that Mimecast issues.
+// It sends no token.
 func newDownload(cfg config.Config, roots *x509.CertPool) *batch.Transport {
 	return batch.NewTransport(batch.TransportOptions{
 		Roots: roots, Proxy: corporateProxy(cfg), AllowLoopback: isOfSimulator,
@@ -19,8 +19,8 @@ func newDownload(cfg config.Config, roots *x509.CertPool) *batch.Transport {
 	})
 }
 
-// isOfSimulator reports whether the account of a request is a simulator's on this machine,
-// whose files are there too.
+// isOfSimulator reports whether a request's account is at a simulator on this machine. Then its
+// files are on this machine too.
 func isOfSimulator(ctx context.Context) bool {
 	a := account.Of(ctx)
 	return a != nil && isLoopback(a.BaseURL.Hostname())

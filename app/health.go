@@ -6,7 +6,7 @@ import (
 	"mimecast-proxy/health"
 )
 
-// facts are what the judgment of health needs beside the outcomes of requests.
+// facts returns the state that health checks in addition to the outcomes of requests.
 func (p *components) facts() health.Facts {
 	facts := health.Facts{
 		Draining: p.draining.Load(), InFlight: p.guard.InFlight(), MaxRequests: p.cfg.MaxRequests, Waiting: p.tel.Waiting(),
@@ -24,7 +24,7 @@ func (p *components) facts() health.Facts {
 	return facts
 }
 
-// tokens are what metrics say of the accounts' tokens.
+// tokens returns the state of each account's token for metrics.
 func (a *accounts) tokens() []event.Token {
 	return convert(a.list(), func(one *mimecastAccount) event.Token {
 		st := one.source.Status()

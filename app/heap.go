@@ -9,17 +9,17 @@ import (
 	"time"
 )
 
-// leastHeap is how large the heap may grow, in bytes, before garbage is
-// collected. Go's default is twice what is live, which for an idle proxy's few
-// MiB means a collection every few hundred requests, and a tenth of its CPU.
+// leastHeap is the heap size, in bytes, at which garbage collection starts. Go's default is
+// twice the live heap. For an idle proxy's few MiB, that means a collection every few
+// hundred requests, and a tenth of its CPU.
 const leastHeap = 16 << 20
 
-// relaxCollector makes that so, for the life of the process. GOMEMLIMIT holds in any
-// case.
+// relaxCollector sets the heap's growth for the life of the process. GOMEMLIMIT applies in
+// any case.
 var relaxCollector = sync.OnceFunc(adjustCollector)
 
-// adjustCollector judges what the collection before has left, and is called
-// again after the next one.
+// adjustCollector sets GOGC for the heap that the last collection left. It schedules itself
+// to run after the next collection.
 func adjustCollector() {
 	s := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/scan/heap:bytes"}}
 	metrics.Read(s)
@@ -27,11 +27,11 @@ func adjustCollector() {
 	runtime.AddCleanup(new([64]byte), func(struct{}) { adjustCollector() }, struct{}{})
 }
 
-// collectorPercent returns what GOGC has to be with so many bytes live, of which so many
-// have to be scanned. Beyond leastHeap the heap doubles as by default, but grows no
-// further than a collection is worth: kept request bodies are not scanned, so that a
-// collection costs little, and doubling would take as much memory again. GOGC also
-// multiplies the 4 MiB that the runtime takes for the least heap.
+// collectorPercent returns the GOGC value for live bytes of heap, of which scanned bytes
+// contain pointers. From leastHeap on, the heap doubles as by default, but grows by no more
+// than a collection is worth. Kept request bodies contain no pointers: collecting them is
+// cheap, and doubling would take as much memory again. The runtime also scales its minimum
+// heap of 4 MiB by GOGC.
 func collectorPercent(live, scanned uint64) int {
 	const least, most = 10, 100 * leastHeap / (4 << 20)
 	if live == 0 { // before the first collection
@@ -45,17 +45,16 @@ func collectorPercent(live, scanned uint64) int {
 }
 
 const (
-	// A proxy that allocates less than little bytes within quiet is idle: probes
-	// and scrapes take no more.
+	// A proxy that allocates less than little bytes within quiet is idle. Probes and
+	// scrapes allocate no more.
 	quiet  = 4 * time.Second
 	little = 512 << 10
-	// worthwhile is how many bytes of garbage are worth a collection.
+	// worthwhile is how many bytes must be allocated before tidy collects garbage again.
 	worthwhile = 2 << 20
 )
 
-// tidy gives memory back to the system whenever the proxy falls idle, until ctx
-// ends: what its start has left behind, and what its work has. Nothing else would
-// do that before the heap has grown to leastHeap again.
+// tidy returns memory to the system whenever the proxy becomes idle, until ctx ends. Otherwise
+// garbage from startup and requests would remain until the heap reaches leastHeap.
 func tidy(ctx context.Context) {
 	tick := time.NewTicker(quiet)
 	defer tick.Stop()
@@ -68,7 +67,7 @@ func tidy(ctx context.Context) {
 		}
 		now := allocated()
 		if now-last < little && now-tidied >= worthwhile {
-			runtime.GC() // what a sync.Pool holds outlives one collection
+			runtime.GC() // a sync.Pool keeps its items for one more collection
 			debug.FreeOSMemory()
 			tidied = now
 		}
@@ -76,7 +75,7 @@ func tidy(ctx context.Context) {
 	}
 }
 
-// allocated returns how many bytes of heap have been allocated so far.
+// allocated returns the total number of heap bytes allocated so far.
 func allocated() uint64 {
 	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
 	metrics.Read(sample)

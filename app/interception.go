@@ -19,25 +19,26 @@ import (
 	"mimecast-proxy/telemetry"
 )
 
-// interception is the forward proxy of a running proxy, with its authority. The zero
-// value has neither.
+// interception is the forward proxy of an instance, with its CA. The zero value has
+// neither.
 type interception struct {
 	authority *intercept.Authority
-	// baseHosts are those of the accounts at the start: the CA's constraint has them.
+	// baseHosts are the hosts of the accounts' base URLs at startup, which the CA's name
+	// constraint permits.
 	baseHosts []string
 	proxy     *intercept.Proxy // nil: no forward proxy
-	server    *server.Server   // of the forward proxy itself
+	server    *server.Server   // of the forward proxy
 	listeners []net.Listener
-	// password is asked for in place of an API key; zero: it is not.
+	// password replaces API keys for the forward proxy; zero: it does not.
 	password secret.Text
 }
 
-// needsAuthority reports whether certificates have to be issued.
+// needsAuthority reports whether the configuration needs a CA to issue certificates.
 func needsAuthority(cfg config.Config) bool {
 	return len(cfg.InterceptListen) > 0 || len(cfg.TLSListen) > 0 && cfg.TLS.IsZero()
 }
 
-// newAuthority returns the authority of the configuration.
+// newAuthority returns the CA for the configuration, new or from PROXY_INTERCEPT_CA_DIR.
 func (s *instance) newAuthority() (*intercept.Authority, error) {
 	cfg, names := s.cfg, mimecast.APIHosts()
 	s.intercept.baseHosts = convert(s.accounts.list(), func(one *mimecastAccount) string { return one.baseURL.Hostname() })
@@ -57,8 +58,8 @@ func (s *instance) newAuthority() (*intercept.Authority, error) {
 	return a, nil
 }
 
-// openInterception opens the forward proxy's listeners. The handler gets the requests to
-// Mimecast.
+// openInterception creates the CA and opens the forward proxy's listeners, as far as they are
+// configured. h gets the requests to Mimecast.
 func (s *instance) openInterception(ctx context.Context, p Env, h http.Handler) error {
 	if !needsAuthority(s.cfg) {
 		return nil
@@ -118,19 +119,19 @@ func (s *instance) newForwardProxy(ctx context.Context, h http.Handler, tunnels 
 	return intercept.New(o)
 }
 
-// isIntercepted reports whether calls of a host are Mimecast's. A base URL on this machine
-// is a simulator's, beside which there may be other servers.
+// isIntercepted reports whether requests to a host go to Mimecast. A base URL on this machine
+// belongs to a simulator, and other servers may share its host.
 func (s *instance) isIntercepted(host string) bool {
 	return mimecast.IsAPIHost(host) || !isLoopback(host) && slices.Contains(s.intercept.baseHosts, host)
 }
 
-// isLoopback reports whether a host is this machine.
+// isLoopback reports whether a host is localhost or a loopback address.
 func isLoopback(host string) bool {
 	ip, err := netip.ParseAddr(host)
 	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
-// ownAddresses are where the proxy listens, which no tunnel may lead to.
+// ownAddresses returns the addresses that the proxy listens at. Tunnels to them are rejected.
 func (s *instance) ownAddresses() []net.Addr {
 	own := convert(s.dataListeners, func(l dataListener) net.Addr { return l.Addr() })
 	if s.adminAt != nil {
@@ -139,13 +140,13 @@ func (s *instance) ownAddresses() []net.Addr {
 	return own
 }
 
-// tunnelAuthorization is the guard's Policy.Tunnel.
+// tunnelAuthorization implements the guard's Policy.Tunnel.
 func tunnelAuthorization(r *http.Request) ([]string, bool) {
 	return intercept.Authorization(r.Context())
 }
 
-// drainInterception ends the tunnels, within the times of the data port. It calls abort for
-// what remains, and returns an error then.
+// drainInterception drains the tunnels, with the delay and timeout of the data port. If any
+// remain at the end, it calls abort, closes them and returns an error.
 func (s *instance) drainInterception(ctx context.Context, abort func()) error {
 	if s.intercept.proxy == nil {
 		return nil
@@ -158,10 +159,10 @@ func (s *instance) drainInterception(ctx context.Context, abort func()) error {
 	}
 	bounded, release := context.WithTimeout(ctx, s.cfg.ShutdownTimeout)
 	defer release()
-	cutting, cut := context.WithCancel(context.WithoutCancel(ctx)) // makes both cut
+	cutting, cut := context.WithCancel(context.WithoutCancel(ctx)) // ends both shutdowns
 	defer cut()
 	inTime := context.AfterFunc(bounded, func() {
-		abort() // before anything is cut: it counts what is left
+		abort() // first, since abort counts the remaining requests
 		time.AfterFunc(tunnelGrace, cut)
 	})
 	err := errors.Join(s.intercept.server.Shutdown(cutting), s.intercept.proxy.Shutdown(cutting))
@@ -174,5 +175,5 @@ func (s *instance) drainInterception(ctx context.Context, abort func()) error {
 	return errors.Join(err, bounded.Err())
 }
 
-// tunnelGrace is how long aborted requests in tunnels have to send their error response.
+// tunnelGrace is how long aborted requests in tunnels may take to send their error response.
 const tunnelGrace = time.Second

@@ -10,11 +10,11 @@ import (
 	"mimecast-proxy/config"
 )
 
-// keyBytes is how much of a new key is random.
+// keyBytes is the length of a new key before hex encoding.
 const keyBytes = 32
 
-// Keygen prints a new key of a client on Stdout, and on Stderr what the clients file says
-// of it. So keygen NAME > keys/NAME makes the key's file, and the lines stay in view.
+// Keygen prints a new client key on Stdout, and the lines for the clients file on Stderr. With
+// keygen NAME > keys/NAME, the key goes to a file and the lines stay on the terminal.
 func (p Env) Keygen(name string) error {
 	if !config.IsClientName(name) {
 		return &ExitError{ExitUsage, errors.New("the name of a client has 1 to 40 of a-z, 0-9 and -")}

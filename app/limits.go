@@ -8,28 +8,27 @@ import (
 )
 
 const (
-	// writeTimeout is how long a client may take to accept one write of a
-	// response.
+	// writeTimeout is how long a client may take to accept one write of a response.
 	writeTimeout = 30 * time.Second
-	// Connections on which nothing has come, on which a request has begun, and that
-	// are kept alive may take a sixteenth, a sixteenth and an eighth of the memory
-	// limit, counted as so many bytes each. Headers in many small fields take some
-	// 200 KiB, but hardly on all of them.
+	// Estimated bytes per connection, and the bounds for the number of connections. New
+	// connections may use 1/16 of the memory limit, those with a partial request 1/16,
+	// and idle ones 1/8. Headers in many small fields take about 200 KiB, but hardly on
+	// all connections at once.
 	waitingConnection, leastWaiting, mostWaiting = 16 << 10, 256, 1024
 	partialConnection, leastPartial, mostPartial = 64 << 10, 64, 512
 	idleConnection, leastIdle, mostIdle          = 32 << 10, 128, 4096
-	// spareConnections are those past PROXY_MAX_REQUESTS on which a rejection is
-	// being sent.
+	// spareConnections is for requests beyond PROXY_MAX_REQUESTS, to send their
+	// rejections.
 	spareConnections = 128
 )
 
-// adminLimits are those of the admin listener, which probes, a scraper and a few
-// people use, and which any pod may reach.
+// adminLimits are the limits of the admin listener. Its users are probes, a scraper and a few
+// people, but in a cluster every pod may connect.
 var adminLimits = server.Limits{
 	MaxHeaderBytes: 8 << 10, MaxConnections: 448, MaxWaiting: 256, MaxPartial: 32, MaxIdle: 32, WriteTimeout: writeTimeout,
 }
 
-// dataLimits are those of the data port.
+// dataLimits returns the limits of the data port.
 func dataLimits(cfg config.Config) server.Limits {
 	share := func(part, each, least, most int64) int {
 		if cfg.MemoryLimit == 0 {

@@ -2,6 +2,6 @@
 
 package app
 
-// HideMemory does nothing here. On Linux it keeps other processes of the same
-// user from reading this one's memory and environment.
+// HideMemory does nothing on this system. On Linux it keeps other processes of the same user
+// from reading this process's memory and environment.
 func HideMemory() {}

@@ -2,9 +2,9 @@ package app
 
 import "golang.org/x/sys/unix"
 
-// HideMemory keeps other processes of the same user, the command of Run among
-// them, from reading the secrets in this one's memory and environment, and the
-// system from writing them to a core file. Root still can.
+// HideMemory keeps other processes of the same user, such as the command of Run, from reading
+// the secrets in this process's memory and environment. It also prevents core dumps. Root
+// can still read both.
 func HideMemory() {
-	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) // a kernel that does not know it runs nothing of Go's
+	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) // every kernel that Go supports has it
 }

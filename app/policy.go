@@ -8,7 +8,7 @@ import (
 	"mimecast-proxy/config"
 )
 
-// hosts returns the names that a request may call the proxy by.
+// hosts returns the names that the guard accepts in a Host header.
 func hosts(cfg config.Config) []string {
 	names := append([]string{"localhost", "127.0.0.1", "::1"}, cfg.AllowedHosts...)
 	sockets := 0
@@ -21,15 +21,15 @@ func hosts(cfg config.Config) []string {
 		}
 	}
 	if sockets == len(listen) {
-		// Who can open a socket is for its mode to say, and a browser can't. Beside
-		// a port, any name would let web pages use that.
+		// File modes protect Unix sockets, and browsers cannot open them. If the proxy
+		// also listened on a port, * would let web pages use that port.
 		names = append(names, "*")
 	}
 	return names
 }
 
-// tokenPath returns the path by which a client's request to the base URL would reach the
-// token endpoint; empty if there is none.
+// tokenPath returns the path, in lower case, at which a client's request would reach the token
+// endpoint; empty if the endpoint is not below the base URL.
 func tokenPath(base, token *url.URL) string {
 	if base.Scheme != token.Scheme || authority(base) != authority(token) {
 		return ""
@@ -42,7 +42,7 @@ func tokenPath(base, token *url.URL) string {
 	return "/" + strings.TrimSuffix(rest, "/")
 }
 
-// authority returns host and port, the scheme's own one included.
+// authority returns the host and port of u, with the scheme's default port if u has none.
 func authority(u *url.URL) string {
 	port := u.Port()
 	if port == "" {

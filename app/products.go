@@ -16,21 +16,21 @@ import (
 // Product says whether the API application may use one product.
 type Product struct {
 	Product string `json:"product"`
-	// Request is the function that was asked.
+	// Request is the method and path of the test request.
 	Request string `json:"request"`
-	// Allowed is yes, no, or unknown, if the response says neither.
+	// Allowed is "yes", "no", or "unknown" if the response shows neither.
 	Allowed string `json:"allowed"`
-	// Status is 0 if there was no response.
-	Status int    `json:"status,omitempty"`
+	// Status is the response's status code; 0 if there was no response.
+	Status int `json:"status,omitempty"`
+	// Detail is Mimecast's error code, or why there was no response. It may be empty.
 	Detail string `json:"detail,omitempty"`
 }
 
-// maxProductBody is how much of a response is read, in bytes: enough for the code
-// of an error.
+// maxProductBody is how much of a response is read, in bytes. An error code fits.
 const maxProductBody = 64 << 10
 
-// products asks one function per product. That the application may not use one is
-// no failure.
+// products sends one request per product. The step passes even if the application may not
+// use a product.
 func (c *check) products(ctx context.Context) Step {
 	began := time.Now()
 	var all []Product
@@ -76,8 +76,8 @@ func (c *check) product(ctx context.Context, f mimecast.Function) Product {
 	return p
 }
 
-// allowed is what a status says of the application's products. Mimecast responds 403
-// before it runs a function.
+// allowed returns what a status shows about the permission. Mimecast responds 403 before it
+// runs a function.
 func allowed(status int) string {
 	switch {
 	case status < http.StatusMultipleChoices:
@@ -89,7 +89,7 @@ func allowed(status int) string {
 	}
 }
 
-// addProducts reports the step, and below it, for people, a line a product.
+// addProducts reports the step. A text report also has one line per product.
 func (r *reporter) addProducts(s Step) error {
 	for i := range s.Products {
 		s.Products[i].Detail = r.redactor.Redact(s.Products[i].Detail)

@@ -10,18 +10,18 @@ import (
 	"mimecast-proxy/secret"
 )
 
-// keyringInterval is the least time between two reads of the keyring: a read starts a
-// process on some systems, and a new secret is to be in use within 10 s.
+// keyringInterval is the minimum time between two reads of the keyring. A read starts a
+// process on some systems, but a new secret must be in use within 10 s.
 const keyringInterval = 6 * time.Second
 
-// profiles are the user's stored connections, as the configuration asks for them.
+// profiles implements config.Profiles with the user's stored connections.
 type profiles struct {
 	book connection.Book
 	err  error // why there is no book
 }
 
-// newProfiles returns those of the user whose environment it is; nil if it names no
-// folder for them, as in a service's or a container's, and no profile either.
+// newProfiles returns the stored connections of the user with this environment. It returns nil
+// if the environment names no folder for them and no profile, as in a service or container.
 func newProfiles(environ []string) config.Profiles {
 	book, err := newBook(environ)
 	if err != nil && lookup(environ, "MIMECAST_PROFILE") == "" {
@@ -35,7 +35,8 @@ func newBook(environ []string) (connection.Book, error) {
 	return connection.Book{Dir: dir, Environ: environ}, err
 }
 
-// Find implements config.Profiles.
+// Find implements config.Profiles. It returns nil without an error if there is no such
+// profile.
 func (p profiles) Find(profile string) (*config.Stored, error) {
 	if p.err != nil {
 		return nil, p.err
@@ -59,8 +60,8 @@ func (p profiles) Find(profile string) (*config.Stored, error) {
 	return stored, nil
 }
 
-// read reads the credentials of a connection that a proxy uses. Another store may hold
-// them meanwhile. Another API would need a restart.
+// read reads the credentials of a connection that a running proxy uses. The credentials may
+// have moved to another store. A changed API address needs a restart.
 func (p profiles) read(used connection.Connection) ([]byte, error) {
 	now, err := p.book.Find(used.Profile)
 	switch {
@@ -74,14 +75,14 @@ func (p profiles) read(used connection.Connection) ([]byte, error) {
 	return p.book.Read(context.Background(), now)
 }
 
-// Names implements config.Profiles.
+// Names implements config.Profiles. If the list cannot be read, it returns nil.
 func (p profiles) Names() []string {
 	if p.err != nil {
 		return nil
 	}
 	all, err := p.book.List()
 	if err != nil {
-		return nil // Find says why
+		return nil // Find reports the error
 	}
 	return convert(all, func(c connection.Connection) string { return c.Profile })
 }
@@ -91,7 +92,7 @@ func parseDocument(document []byte) (id, key secret.Text, err error) {
 	return creds.ClientID, creds.ClientSecret, err
 }
 
-// placeOf names a store in a sentence.
+// placeOf returns the name of a store for messages.
 func placeOf(s connection.Store) string {
 	if s == connection.Keyring {
 		return "the keyring"

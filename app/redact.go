@@ -13,8 +13,8 @@ import (
 	"mimecast-proxy/token"
 )
 
-// redactSecrets makes the configuration's secrets known to a redactor. A file that
-// cannot be read is reported where its secret is needed.
+// redactSecrets adds the client secrets and the corporate proxies' passwords to a redactor. It
+// reports no unreadable files: the code that needs the secret does.
 func redactSecrets(r *telemetry.Redactor, cfg config.Config) {
 	r.Set("client secret", cfg.ClientSecret.Values()...)
 	var passwords []secret.Text
@@ -31,7 +31,7 @@ func redactSecrets(r *telemetry.Redactor, cfg config.Config) {
 	r.Set("corporate proxy", passwords...)
 }
 
-// redactKeys makes the keys in force known to a redactor, and the stub's tokens.
+// redactKeys adds the current API keys and their stub tokens to a redactor.
 func redactKeys(r *telemetry.Redactor, keys ...secret.Text) {
 	texts := slices.Clone(keys)
 	for _, key := range keys {
@@ -40,8 +40,9 @@ func redactKeys(r *telemetry.Redactor, keys ...secret.Text) {
 	r.Set("API key", texts...)
 }
 
-// redactToken makes an account's token known to a redactor, before any request bears it.
-// Of further accounts, of which there may be many, it knows the token before that too.
+// redactToken adds an account's token to a redactor, before any request carries it. The
+// redactor keeps the last 16 tokens of the default account. Of other accounts, which may be
+// many, it keeps the current and the previous token.
 func redactToken(r *telemetry.Redactor, name string, tok *token.Token) {
 	_, text, _ := strings.Cut(tok.Authorization(), " ")
 	if name == account.Default {

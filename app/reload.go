@@ -11,8 +11,8 @@ import (
 	"mimecast-proxy/event"
 )
 
-// reload takes up what changes in the files that variables name, until ctx ends. A
-// signal makes it look at once.
+// reload watches the files that variables name, and applies their changes until ctx ends. A
+// signal triggers a check at once.
 func (p *components) reload(ctx context.Context) {
 	w := &config.Watcher{Files: p.cfg.Files, Report: p.reportFile, Changed: p.takeUp}
 	now := make(chan struct{})
@@ -34,8 +34,8 @@ func (p *components) reload(ctx context.Context) {
 	}
 }
 
-// takeUp hands on what the variables name now. The client ID and the secret need
-// no handing on, but a token.
+// takeUp applies the changed files of the variables. Token requests read the client ID and
+// secret themselves, so a change of these only triggers a new token.
 func (p *components) takeUp(variables []string) {
 	changed := func(name string) bool { return slices.Contains(variables, name) }
 	redactSecrets(p.redactor, p.cfg)
@@ -67,7 +67,7 @@ func (p *components) takeUp(variables []string) {
 	}
 }
 
-// reportFile logs each new state of a file.
+// reportFile logs and counts each change in the state of a file.
 func (p *components) reportFile(f *config.File, outcome event.ReloadOutcome, err error) {
 	p.tel.FileReloaded(event.FileVariableOf(f.Variable), outcome)
 	log := p.tel.Logger().With("variable", f.Variable, "file", f.Path)
@@ -81,8 +81,8 @@ func (p *components) reportFile(f *config.File, outcome event.ReloadOutcome, err
 	}
 }
 
-// withMemoryLimit adds GOMEMLIMIT to an environment without it: three quarters of
-// the control group's limit, since the rest of the process needs memory too.
+// withMemoryLimit adds GOMEMLIMIT to an environment without it. The value is three quarters of
+// the cgroup's limit, since the process also needs memory outside Go's heap.
 func withMemoryLimit(environ []string, root fs.FS) []string {
 	const name = "GOMEMLIMIT"
 	if slices.ContainsFunc(environ, func(v string) bool { return named(name)(v) && v != name+"=" }) {

@@ -21,26 +21,27 @@ import (
 )
 
 const (
-	// firstToken bounds how long Run waits for a token before it starts the
-	// command regardless; its requests then get 503 until there is one.
+	// firstToken is how long Run waits for a token before it starts the command without
+	// one. Requests then get 503 until there is a token.
 	firstToken = 15 * time.Second
-	// Codes of POSIX shells, for a command that could not be started.
+	// Exit codes that POSIX shells use: not executable, not found, ended by a signal.
 	exitNotExecutable = 126
 	exitNotFound      = 127
 	exitSignalled     = 128 // plus the signal's number
 )
 
-// Run starts the proxy on a free loopback port, runs a command with
-// MIMECAST_BASE_URL and MIMECAST_PROXY_URL leading to it, and returns when the
-// command has ended; an [*ExitError] carries its code. The command's
-// environment has no Mimecast secret. With interception it also leads calls to
-// Mimecast's addresses through the proxy.
+// Run starts the proxy on a free loopback port and runs a command with MIMECAST_BASE_URL and
+// MIMECAST_PROXY_URL set to it. The command's environment contains no Mimecast secret. With
+// interception, the command's calls to Mimecast's addresses also go through the proxy.
+//
+// Run returns when the command has ended. If the command failed, the error is an [*ExitError]
+// with its exit code, or 128 plus the signal's number if a signal ended it.
 func (p Env) Run(ctx context.Context, argv []string, interception bool) error {
-	p.Supervisor = server.Supervisor{} // whose program the command is, not the proxy
+	p.Supervisor = server.Supervisor{} // the command is the supervised program, not the proxy
 	environ := without(p.Environ, named("PROXY_LISTEN", "PROXY_ADMIN_LISTEN", "PROXY_TLS_LISTEN", "PROXY_TLS_CERT_FILE", "PROXY_TLS_KEY_FILE", "PROXY_INTERCEPT_LISTEN", "PROXY_INTERCEPT_CA_DIR"))
 	environ = append(environ, "PROXY_LISTEN=127.0.0.1:0", "PROXY_ADMIN_LISTEN=off")
 	if !slices.ContainsFunc(environ, named("PROXY_LOG_LEVEL")) {
-		environ = append(environ, "PROXY_LOG_LEVEL=warn") // stderr is the command's
+		environ = append(environ, "PROXY_LOG_LEVEL=warn") // the command uses stderr
 	}
 	if interception {
 		p.tunnelPassword = newPassword()
@@ -57,7 +58,7 @@ func (p Env) Run(ctx context.Context, argv []string, interception bool) error {
 		return err
 	}
 	cfg.ShutdownDelay = 0 // no load balancer routes to it
-	// Names that only the command knows.
+	// Unknown variables may be the command's.
 	cfg.Warnings = slices.DeleteFunc(cfg.Warnings, func(w string) bool { return slices.Contains(cfg.Foreign, w) })
 	s, err := p.newInstance(ctx, cfg)
 	if err != nil {
@@ -76,7 +77,7 @@ func (p Env) Run(ctx context.Context, argv []string, interception bool) error {
 	stop()
 	for {
 		select {
-		case sig := <-p.Signals: // somebody is in a hurry
+		case sig := <-p.Signals: // cuts the drain
 			select {
 			case late <- sig:
 			default:
@@ -90,8 +91,8 @@ func (p Env) Run(ctx context.Context, argv []string, interception bool) error {
 	}
 }
 
-// rejectClients returns an error if there are named clients, who have keys that the
-// command's only caller does not.
+// rejectClients returns an error if PROXY_CLIENTS_FILE is set. Its clients have keys, and the
+// only client of run or demo has none.
 func rejectClients(cfg config.Config, because string) error {
 	if cfg.Clients.IsZero() {
 		return nil
@@ -126,7 +127,8 @@ func (s *instance) runCommand(ctx context.Context, p Env, more <-chan os.Signal,
 	return exitOf(cmd, err)
 }
 
-// commandEnviron returns the command's environment, and a func that removes what it names.
+// commandEnviron returns the command's environment, and a func that removes the temporary files
+// that it names.
 func (s *instance) commandEnviron(environ []string) (_ []string, forget func(), _ error) {
 	child := childEnviron(environ, "http://"+s.dataAddr.String())
 	if s.intercept.proxy == nil {
@@ -146,8 +148,8 @@ func (s *instance) commandEnviron(environ []string) (_ []string, forget func(), 
 	}, nil
 }
 
-// inheritable returns the file that w writes to, so that the command writes to it
-// directly; w if it is none.
+// inheritable returns the file behind w, so that the command can write to it directly. If
+// there is none, it returns w.
 func inheritable(w io.Writer) io.Writer {
 	if log, ok := w.(*telemetry.LogWriter); ok {
 		if f, ok := log.Unwrap().(*os.File); ok {
@@ -157,13 +159,12 @@ func inheritable(w io.Writer) io.Writer {
 	return w
 }
 
-// awaitToken waits until a token is held, so that the command's first request
-// meets no cold start. Rejected credentials end it here, and so does a
-// signal.
+// awaitToken waits for a token, so that the command's first request does not have to. It
+// returns an error if Mimecast rejects the credentials or a signal arrives.
 func (s *instance) awaitToken(ctx context.Context, signals <-chan os.Signal) error {
 	ctx, cancel := context.WithTimeout(ctx, firstToken)
 	defer cancel()
-	var err error // until asked is closed, the goroutine's
+	var err error // the goroutine's until asked is closed
 	asked := make(chan struct{})
 	go func() {
 		defer close(asked)
@@ -185,8 +186,8 @@ func (s *instance) awaitToken(ctx context.Context, signals <-chan os.Signal) err
 	return nil
 }
 
-// childEnviron is the command's environment: ours, less every secret, with the
-// proxy in Mimecast's place and no corporate proxy on the way to it.
+// childEnviron returns environ for the command: without secrets, with the proxy's URL as base
+// URL, and with a direct connection to the proxy.
 func childEnviron(environ []string, url string) []string {
 	child := without(environ, named(append(credentialVariables[:len(credentialVariables):len(credentialVariables)],
 		"MIMECAST_PROFILE", "PROXY_API_KEY", "PROXY_API_KEY_FILE", "PROXY_CLIENTS_FILE", "MIMECAST_BASE_URL", "MIMECAST_TOKEN_URL", "MIMECAST_REGION", "MIMECAST_PROXY_URL")...))
@@ -194,7 +195,7 @@ func childEnviron(environ []string, url string) []string {
 	return append(child, "MIMECAST_BASE_URL="+url, "MIMECAST_PROXY_URL="+url)
 }
 
-// named reports whether a variable has one of the names.
+// named returns a func that reports whether a variable NAME=VALUE has one of the names.
 func named(names ...string) func(string) bool {
 	return func(variable string) bool {
 		name, _, _ := strings.Cut(variable, "=")
@@ -202,8 +203,8 @@ func named(names ...string) func(string) bool {
 	}
 }
 
-// forward hands signals on to the command until it has ended. What a terminal
-// sends has reached the command already.
+// forward passes signals on to the command until it has ended. It skips signals from the
+// terminal, which the command gets too.
 func (p Env) forward(to *os.Process, more <-chan os.Signal, ended <-chan struct{}) {
 	for {
 		var sig os.Signal
@@ -226,7 +227,7 @@ func exitOfSignal(sig os.Signal) int {
 	return ExitFailed
 }
 
-// exitOf returns what the command's end means for our own.
+// exitOf returns the error for the command's exit status; nil for 0.
 func exitOf(cmd *exec.Cmd, err error) error {
 	state := cmd.ProcessState
 	if state == nil {

@@ -15,19 +15,19 @@ import (
 	"mimecast-proxy/secret"
 )
 
-// bundleVariables name the file of certificates that a program trusts: OpenSSL and what
-// uses it, Python's requests, curl, the AWS SDKs, git, Deno.
+// bundleVariables are variables that name a program's file of trusted certificates. Their
+// readers are OpenSSL and its users, Python's requests, curl, the AWS SDKs, git, and Deno.
 var bundleVariables = []string{"SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE", "GIT_SSL_CAINFO", "DENO_CERT"}
 
-// nodeVariable names certificates that Node.js trusts in addition to its own.
+// nodeVariable names a file of certificates that Node.js trusts in addition to its own.
 const nodeVariable = "NODE_EXTRA_CA_CERTS"
 
-// phpVariable names folders with settings for PHP, whose curl extension reads no variable for
-// certificates. An empty name in it stands for PHP's own folder.
+// phpVariable names folders with settings for PHP, since its curl extension reads no variable
+// for certificates. An empty entry stands for PHP's default folder.
 const phpVariable = "PHP_INI_SCAN_DIR"
 
-// trustFolder holds the certificates for a command, in files that only this user can
-// read. They are gone with the command.
+// trustFolder has the certificates for a command, in files that only this user can read. It
+// is removed when the command ends.
 type trustFolder struct{ dir string }
 
 func (f trustFolder) bundle(variable string) string {
@@ -36,9 +36,9 @@ func (f trustFolder) bundle(variable string) string {
 func (f trustFolder) ca() string  { return filepath.Join(f.dir, "ca.pem") }
 func (f trustFolder) php() string { return filepath.Join(f.dir, "php.ini") }
 
-// newTrustFolder writes what a command needs to trust the authority. A variable that
-// names certificates already keeps those, and gets no others: a tool may trust a private
-// authority alone.
+// newTrustFolder writes the files that a command needs to trust the authority. If a variable
+// already names certificates, its file gets those and the authority's only: the tool may be
+// meant to trust just a private CA.
 func newTrustFolder(a *intercept.Authority, environ []string) (f trustFolder, err error) {
 	roots, err := intercept.SystemRootsPEM()
 	if err != nil && lookup(environ, "SSL_CERT_FILE") == "" {
@@ -48,7 +48,7 @@ func newTrustFolder(a *intercept.Authority, environ []string) (f trustFolder, er
 	if err != nil {
 		return f, err
 	}
-	if f.dir, err = os.MkdirTemp("", "mimecast-proxy-run-"); err != nil { // for this user alone
+	if f.dir, err = os.MkdirTemp("", "mimecast-proxy-run-"); err != nil { // with mode 0700
 		return f, err
 	}
 	defer func() {
@@ -79,8 +79,8 @@ func newTrustFolder(a *intercept.Authority, environ []string) (f trustFolder, er
 
 func (f trustFolder) remove() error { return os.RemoveAll(f.dir) }
 
-// readNamed reads the file that a variable names; nothing if it names none, or a folder,
-// as some programs accept.
+// readNamed reads the file that a variable names. It returns nil if the variable is empty or
+// names a folder, which some programs accept.
 func readNamed(environ []string, name string) ([]byte, error) {
 	path := lookup(environ, name)
 	if path == "" {
@@ -96,8 +96,8 @@ func readNamed(environ []string, name string) ([]byte, error) {
 	return content, nil
 }
 
-// environ returns a command's environment with the variables that lead it through the
-// forward proxy.
+// environ returns a command's environment with the variables that make it use the forward
+// proxy and trust its certificates.
 func (f trustFolder) environ(environ []string, address string, password secret.Text) []string {
 	forward := (&url.URL{Scheme: "http", Host: address, User: url.UserPassword("run", password.Reveal())}).String()
 	php := lookup(environ, phpVariable) + string(os.PathListSeparator) + f.dir
@@ -109,8 +109,8 @@ func (f trustFolder) environ(environ []string, address string, password secret.T
 	return append(environ, phpVariable+"="+php, nodeVariable+"="+f.ca(), "NODE_USE_ENV_PROXY=1", "HTTPS_PROXY="+forward, "https_proxy="+forward)
 }
 
-// exempted returns the entry of a NO_PROXY list that keeps a program from the forward
-// proxy; empty if there is none.
+// exempted returns the first NO_PROXY entry that makes a program bypass the forward proxy for
+// a Mimecast host; empty if there is none.
 func exempted(environ []string) string {
 	for _, name := range []string{"NO_PROXY", "no_proxy"} {
 		for _, entry := range strings.FieldsFunc(lookup(environ, name), func(c rune) bool { return c == ',' || c == ' ' }) {

@@ -21,7 +21,8 @@ import (
 	"mimecast-proxy/server"
 )
 
-// Serve runs the proxy until a signal or ctx ends it.
+// Serve runs the proxy until a signal or ctx ends it. It returns an error if the proxy cannot
+// start, a listener fails, or in-flight requests were cut.
 func (p Env) Serve(ctx context.Context) error {
 	cfg, err := p.configure(p.environWithActivatedSockets())
 	if err != nil {
@@ -34,29 +35,29 @@ func (p Env) Serve(ctx context.Context) error {
 	return s.run(ctx, p.Signals)
 }
 
-// instance is a proxy that runs.
+// instance is a proxy with its listeners.
 type instance struct {
 	*components
-	data, admin       *server.Server // admin is nil if it is off
-	dataAddr, adminAt net.Addr       // dataAddr is the main one; adminAt is nil likewise
-	dataListeners     []dataListener // all of them are served by data
-	adminListener     net.Listener   // nil likewise
+	data, admin       *server.Server // admin is nil if PROXY_ADMIN_LISTEN is off
+	dataAddr, adminAt net.Addr       // dataAddr is the first one; adminAt is nil if admin is
+	dataListeners     []dataListener // data serves all of them
+	adminListener     net.Listener   // nil if admin is
 	intercept         interception
-	hintedAt          atomic.Int64  // when hintAtTLS logged last, in Unix nanoseconds
+	hintedAt          atomic.Int64  // when hintAtTLS last logged, in Unix nanoseconds
 	quit              chan struct{} // closed by POST /quitquitquit
 	cut               context.CancelCauseFunc
 	supervisor        server.Supervisor
-	environ           []string // what the process was given
+	environ           []string // of the process
 	started           time.Time
 }
 
-// dataListener is one of the data port's.
+// dataListener is a listener of the data port.
 type dataListener struct {
 	net.Listener
 	tls bool
 }
 
-// String returns the address, marked if clients have to speak TLS.
+// String returns the address, with the prefix tls: if clients must use TLS.
 func (l dataListener) String() string {
 	if l.tls {
 		return "tls:" + l.Addr().String()
@@ -64,14 +65,14 @@ func (l dataListener) String() string {
 	return l.Addr().String()
 }
 
-// newInstance builds a proxy and opens its listeners. The actions are buttons on
-// its status page.
+// newInstance builds a proxy and opens its listeners. The actions become buttons on its status
+// page.
 func (p Env) newInstance(ctx context.Context, cfg config.Config, actions ...admin.Action) (*instance, error) {
 	c, err := p.assemble(cfg)
 	if err != nil {
 		return nil, err
 	}
-	if !slices.ContainsFunc(p.Environ, named("GOGC")) { // else the operator knows better
+	if !slices.ContainsFunc(p.Environ, named("GOGC")) { // the operator's setting takes precedence
 		relaxCollector()
 	}
 	s := &instance{components: c, quit: make(chan struct{}), supervisor: p.Supervisor, environ: p.Environ, started: time.Now()}
@@ -92,7 +93,7 @@ func (p Env) newInstance(ctx context.Context, cfg config.Config, actions ...admi
 	return s, nil
 }
 
-// openListeners opens those that the supervisor did not.
+// openListeners opens the data and admin listeners, except those inherited from the supervisor.
 func (s *instance) openListeners(ctx context.Context, p Env) (err error) {
 	defer func() {
 		if err != nil {
@@ -120,7 +121,7 @@ func (s *instance) openListeners(ctx context.Context, p Env) (err error) {
 	return nil
 }
 
-// closeListeners closes what was opened before something failed.
+// closeListeners closes the listeners after a failed start.
 func (s *instance) closeListeners() (err error) {
 	for _, l := range s.dataListeners {
 		err = errors.Join(err, l.Close())
@@ -134,7 +135,7 @@ func (s *instance) closeListeners() (err error) {
 	return err
 }
 
-// listen opens the listeners of a variable.
+// listen opens the data listeners that a variable configures.
 func (s *instance) listen(ctx context.Context, p Env, variable string, addresses []config.Address, withTLS bool) error {
 	for _, a := range addresses {
 		l, err := server.Listen(ctx, p.listen, variable, a.Network, a.Address, s.cfg.SocketMode)
@@ -146,8 +147,8 @@ func (s *instance) listen(ctx context.Context, p Env, variable string, addresses
 	return nil
 }
 
-// tlsConfig is that of PROXY_TLS_LISTEN; nil if it is not used. The certificate may
-// change at any time.
+// tlsConfig returns the configuration for PROXY_TLS_LISTEN; nil if that is not set. It looks
+// up the certificate for each handshake, since the file may change.
 func (s *instance) tlsConfig() *tls.Config {
 	switch {
 	case len(s.cfg.TLSListen) == 0:
@@ -161,8 +162,8 @@ func (s *instance) tlsConfig() *tls.Config {
 	}
 }
 
-// authorityTLS has the CA of interception issue certificates: for a client that names no
-// host, one for the address that it called.
+// authorityTLS returns a configuration with certificates from the interception CA. A client
+// that sends no server name gets a certificate for the IP address that it connected to.
 func (s *instance) authorityTLS() *tls.Config {
 	c := s.intercept.authority.TLSConfig("localhost")
 	byName := c.GetCertificate
@@ -187,8 +188,8 @@ func (s *instance) newServer(base context.Context, h http.Handler, limits server
 	})
 }
 
-// rejectMalformed is the error response to what net/http rejects; nil where net/http's
-// own response is the better one.
+// rejectMalformed returns the error response to a request that net/http rejects; nil to keep
+// net/http's response.
 func (s *instance) rejectMalformed(r server.Rejection, maxHeaderBytes int) []byte {
 	var id string
 	var p *problem.Problem
@@ -207,17 +208,17 @@ func (s *instance) rejectMalformed(r server.Rejection, maxHeaderBytes int) []byt
 	if r.SpeaksTLS || r.SpeaksPlain {
 		s.hintAtTLS(r, p.Detail)
 	}
-	if !r.ClientClosed { // else nobody asked for anything
+	if !r.ClientClosed { // the client sent no request otherwise
 		id = s.tel.Malformed(r.Peer, p.Code)
 	}
 	return p.Wire(id)
 }
 
-// hintInterval is the least time between two hints.
+// hintInterval is the minimum time between two messages of hintAtTLS.
 const hintInterval = time.Minute
 
-// hintAtTLS logs that a client and a port do not speak the same protocol. A client may
-// try again and again.
+// hintAtTLS logs that a client speaks TLS to a plain port, or the reverse. Since clients keep
+// retrying, it logs once per hintInterval.
 func (s *instance) hintAtTLS(r server.Rejection, detail string) {
 	now, last := time.Now().UnixNano(), s.hintedAt.Load()
 	if last != 0 && now-last < int64(hintInterval) || !s.hintedAt.CompareAndSwap(last, now) {
@@ -275,7 +276,7 @@ func (s *instance) run(ctx context.Context, signals <-chan os.Signal) error {
 	}
 	s.announce()
 	var err error
-	hurried := true // the next signal cuts
+	hurried := true // the next signal cuts in-flight requests
 	select {
 	case <-ctx.Done():
 	case <-signals:
@@ -288,8 +289,8 @@ func (s *instance) run(ctx context.Context, signals <-chan os.Signal) error {
 	return errors.Join(err, s.drain(signals, hurried))
 }
 
-// configurationWarning is the message of the lines about settings that are valid but
-// probably a mistake.
+// configurationWarning is the log message for settings that are valid but probably a
+// mistake.
 const configurationWarning = "configuration warning"
 
 func (s *instance) announce() {
@@ -320,9 +321,9 @@ func (s *instance) announce() {
 	}
 }
 
-// drain stops taking requests and waits for those in flight: not ready first, then
-// [server.Server.Drain]. What is left at its end is cut, or before at a signal: at the
-// first one if hurried, else at the second.
+// drain reports not ready, and then waits for in-flight requests with [server.Server.Drain].
+// Requests that remain at the timeout are cut. A signal cuts them earlier: the first one if
+// hurried, otherwise the second one.
 func (s *instance) drain(signals <-chan os.Signal, hurried bool) error {
 	s.draining.Store(true)
 	ctx, stopWatching := s.untilCut(signals, hurried)
@@ -350,7 +351,7 @@ func (s *instance) drain(signals <-chan os.Signal, hurried bool) error {
 	case inFlight > 0:
 		err = fmt.Errorf("%d requests were cut: %w", inFlight, err)
 	default:
-		err = nil // what was left were connections without a request
+		err = nil // only connections without a request remained
 	}
 	if s.admin != nil {
 		err = errors.Join(err, s.admin.Close())
@@ -363,9 +364,9 @@ func (s *instance) drain(signals <-chan os.Signal, hurried bool) error {
 	return err
 }
 
-// untilCut returns a context that ends at the signal that cuts. A drain that
-// /quitquitquit began gets SIGTERM too, from Kubernetes, which must not cut it. Call
-// stop when nothing is left to end.
+// untilCut returns a context that ends at the signal that cuts in-flight requests. After
+// /quitquitquit, Kubernetes also sends SIGTERM, which must not cut them. Call stop when the
+// drain has ended.
 func (s *instance) untilCut(signals <-chan os.Signal, hurried bool) (_ context.Context, stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	watching := make(chan struct{})

@@ -11,25 +11,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// forwardable are the signals, except those that end the proxy, that Run hands
-// on to its command.
+// forwardable are the signals that Run passes on to its command, in addition to those in
+// Env.Signals.
 var forwardable = []os.Signal{syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2}
 
-// surviveBrokenPipes makes a write to stdout or stderr fail if nobody reads
-// it any more, which else ends the process. A signal that is ignored would be so
-// in the command of Run too; one that is caught is not.
+// surviveBrokenPipes makes a write to a closed stdout or stderr fail, where SIGPIPE would end
+// the process. It catches the signal, since the command of Run would inherit an ignored
+// one.
 func surviveBrokenPipes() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }
 
-// RereadSignals returns a channel of the signals that ask to read all files at
-// once. From then on they do not end the process.
+// RereadSignals returns a channel that delivers SIGHUP, the signal to read all files at once.
+// After this call, SIGHUP does not end the process.
 func RereadSignals() <-chan os.Signal {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGHUP)
 	return signals
 }
 
-// fromTerminal reports whether sig may have come from the terminal's keys, which
-// reach the command too: both are then of the group in the foreground.
+// fromTerminal reports whether sig may have come from a key in the terminal. Then the command
+// got it too, since both processes are in the foreground process group.
 func fromTerminal(sig os.Signal) bool {
 	if sig != os.Interrupt && sig != syscall.SIGQUIT {
 		return false

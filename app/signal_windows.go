@@ -2,15 +2,15 @@ package app
 
 import "os"
 
-// forwardable is empty: Windows' consoles send interrupts alone.
+// forwardable is empty: a Windows console sends interrupts only.
 var forwardable []os.Signal
 
-// RereadSignals returns nil: Windows has no signal that could ask for it.
+// RereadSignals returns nil: Windows has no such signal.
 func RereadSignals() <-chan os.Signal { return nil }
 
-// fromTerminal reports whether sig came from the console, which sends it to the
-// command too.
+// fromTerminal returns true: signals come from the console, which sends them to the command
+// too.
 func fromTerminal(os.Signal) bool { return true }
 
-// surviveBrokenPipes has nothing to do: there is no such signal.
+// surviveBrokenPipes does nothing: Windows has no SIGPIPE.
 func surviveBrokenPipes() {}

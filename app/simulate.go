@@ -13,23 +13,24 @@ import (
 	"mimecast-proxy/simulator"
 )
 
-// DefaultSimulateListen is the address of Simulate unless another is named.
+// DefaultSimulateListen is the default of SimulateOptions.Listen on the command line.
 const DefaultSimulateListen = "127.0.0.1:9443"
 
 // SimulateOptions are the flags of Simulate.
 type SimulateOptions struct {
-	// Listen is the address of the API, host:port of this machine.
+	// Listen is the address of the simulated API, host:port. The host must be a loopback
+	// address or localhost.
 	Listen string
-	// CAFile is written: the authority that clients must trust, in PEM form.
+	// CAFile is the file to write the CA certificate to, in PEM form. It must be set.
 	CAFile string
-	// ClientID and ClientSecret are the only credentials that are accepted; the demo's
-	// unless set.
+	// ClientID and ClientSecret are the only accepted credentials; if both are empty, those
+	// of the demo.
 	ClientID, ClientSecret string
 }
 
-// Simulate runs the simulated Mimecast alone until a signal or ctx ends it, so that
-// serve, alerts and manifests can be tried without an account. It prints the variables
-// that serve needs.
+// Simulate runs the Mimecast simulator without a proxy until a signal or ctx ends it. It prints
+// the variables that serve needs. Use it to try serve, alerts and manifests without an
+// account.
 func (p Env) Simulate(ctx context.Context, o SimulateOptions) error {
 	if err := o.check(); err != nil {
 		return &ExitError{Code: ExitUsage, Err: err}
@@ -47,8 +48,8 @@ func (p Env) Simulate(ctx context.Context, o SimulateOptions) error {
 	return sim.Close()
 }
 
-// check rejects what cannot work. The certificate is for names of this machine, and the
-// knobs have no password.
+// check rejects options that cannot work. The address must be loopback, since the certificate
+// covers loopback names only and the control endpoints have no password.
 func (o SimulateOptions) check() error {
 	host, _, err := net.SplitHostPort(o.Listen)
 	if err != nil {
@@ -66,7 +67,7 @@ func (o SimulateOptions) check() error {
 	return nil
 }
 
-// simulateText has what is in braces filled in by announce.
+// simulateText is a template: announce replaces the names in braces.
 const simulateText = `
 A simulated Mimecast API 2.0 serves at {url}. Nothing leaves this machine.
 
@@ -82,8 +83,8 @@ Stop:                    Ctrl-C
 
 `
 
-// announce writes the CA's certificate and prints the variables. Of secrets it prints
-// the demo's alone, which is none.
+// announce writes the CA certificate and prints the variables. The only secret that it prints
+// is the demo's, which is public.
 func (p Env) announce(sim *simulator.Server, o SimulateOptions) error {
 	ca, err := filepath.Abs(o.CAFile)
 	if err != nil {

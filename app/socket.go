@@ -9,16 +9,16 @@ import (
 	"mimecast-proxy/config"
 )
 
-// socketWarning says that users of the machine whom nobody meant can use the
-// account through a listener that was opened by somebody else, such as systemd;
-// nothing where that is not so. variable names the listener.
+// socketWarning returns a warning if any local user can use the account through an inherited
+// Unix socket, such as systemd's; otherwise an empty string. variable is the listener's
+// variable.
 func socketWarning(variable string, l net.Listener, cfg config.Config) string {
 	addr := l.Addr()
 	if addr.Network() != "unix" || cfg.KeyRequired() || cfg.TrustNetwork {
 		return ""
 	}
 	info, err := os.Stat(addr.String())
-	if err != nil || info.Mode().Type() != fs.ModeSocket { // in another name space, or without a name
+	if err != nil || info.Mode().Type() != fs.ModeSocket { // in another mount namespace, or abstract
 		return fmt.Sprintf("%s is an inherited socket without a file here: any client that connects can use the account; set PROXY_API_KEY_FILE", variable)
 	}
 	const others = 0o002

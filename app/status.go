@@ -9,7 +9,7 @@ import (
 	"mimecast-proxy/token"
 )
 
-// accountStates are what is known of the accounts, as the admin listener shows it.
+// accountStates returns the state of each account for the admin listener.
 func (s *instance) accountStates() []admin.Account {
 	return convert(s.accounts.list(), func(one *mimecastAccount) admin.Account {
 		return admin.Account{
@@ -19,7 +19,7 @@ func (s *instance) accountStates() []admin.Account {
 	})
 }
 
-// tokenState is what an account's token source knows.
+// tokenState returns the state of an account's token source.
 func (p *components) tokenState(one *mimecastAccount) admin.TokenState {
 	st := one.source.Status()
 	state := admin.TokenState{
@@ -35,7 +35,7 @@ func (p *components) tokenState(one *mimecastAccount) admin.TokenState {
 	return state
 }
 
-// status is what the admin listener shows.
+// status returns the status for the admin listener.
 func (s *instance) status() admin.Status {
 	return admin.Status{
 		Snapshot: s.tel.Snapshot(),
@@ -43,14 +43,14 @@ func (s *instance) status() admin.Status {
 	}
 }
 
-// warnings are the configuration's, that the clock is wrong, and which calls exist in API
-// 1.0 only.
+// warnings returns the warnings about the configuration, the clock, and calls that exist in
+// API 1.0 only.
 func (s *instance) warnings() []string {
 	all := append([]string{}, s.cfg.Warnings...)
 	for _, one := range s.accounts.list() {
 		if fault := clockSkewWarning(time.Duration(one.clockSkew.Load())); fault != "" {
 			all = append(all, fault)
-			break // it is the same clock
+			break // all accounts see the same clock
 		}
 	}
 	all = append(all, s.api1Only.all()...)

@@ -9,8 +9,8 @@ import (
 	"mimecast-proxy/config"
 )
 
-// environWithActivatedSockets is the environment in which the listeners that the supervisor opened
-// are what the operator asked for, so that they are judged as if he had.
+// environWithActivatedSockets returns the environment with the supervisor's listeners as
+// PROXY_LISTEN and PROXY_ADMIN_LISTEN, so that they are validated like the operator's.
 func (p Env) environWithActivatedSockets() []string {
 	environ := p.Environ[:len(p.Environ):len(p.Environ)]
 	if l := p.Supervisor.Data; l != nil {
@@ -26,8 +26,8 @@ func addressOf(l net.Listener) config.Address {
 	return config.Address{Network: l.Addr().Network(), Address: l.Addr().String()}
 }
 
-// report reports to the supervisor that the server is ready, once the first token is
-// held or could not be fetched, and from then on that it responds.
+// report notifies the supervisor that the proxy is ready, after the first token request
+// succeeded or failed. From then on it reports liveness, if the supervisor has a watchdog.
 func (s *instance) report(ctx context.Context) {
 	first, cancel := context.WithTimeout(ctx, firstToken)
 	err := s.accounts.awaitTokens(first)
@@ -47,8 +47,8 @@ func (s *instance) report(ctx context.Context) {
 	}
 }
 
-// keepAlive reports to the supervisor, twice in each of its periods, that the admin
-// listener responds; without one, that the process runs.
+// keepAlive notifies the supervisor twice per watchdog period while the admin listener
+// responds. Without an admin listener, it always does.
 func (s *instance) keepAlive(ctx context.Context) {
 	tick := time.NewTicker(s.supervisor.Watchdog / 2)
 	defer tick.Stop()

@@ -19,13 +19,13 @@ import (
 )
 
 const (
-	// maxSupport bounds a proxy's response, in bytes.
+	// maxSupport bounds the running proxy's response, in bytes.
 	maxSupport = 8 << 20
-	// maxErrors is how many of the last errors are printed.
+	// maxErrors is how many recent errors are printed.
 	maxErrors = 20
 )
 
-// support is what the admin listener shows in addition to the status.
+// support returns the data for /api/support in addition to the status.
 func (s *instance) support() admin.Support {
 	version, revision, goVersion := Build()
 	return admin.Support{
@@ -34,8 +34,8 @@ func (s *instance) support() admin.Support {
 	}
 }
 
-// shown is a setting without a secret, with its origin where that is not the
-// operator's environment.
+// shown converts a setting, and redacts secrets. It corrects the origin of settings that are
+// not from the operator's environment.
 func (s *instance) shown(from config.Setting) admin.Setting {
 	isSet := func(v string) bool {
 		name, value, _ := strings.Cut(v, "=")
@@ -50,9 +50,9 @@ func (s *instance) shown(from config.Setting) admin.Setting {
 	return admin.Setting{Name: from.Name, Value: s.redactor.Redact(from.Value), Origin: s.redactor.Redact(from.Origin), Changed: from.Changed}
 }
 
-// Support prints what somebody who helps wants to know of the running proxy, and
-// what Check says in this environment. The error says that there is no proxy to
-// ask; that the check fails is part of the report.
+// Support prints a support bundle: the state of the running proxy, and Check's report in this
+// environment. It returns an error if the proxy cannot be reached, but none if the check
+// fails.
 func (p Env) Support(ctx context.Context) error {
 	asking, stop := p.untilSignal(ctx)
 	bundle, err := p.askSupport(asking)
@@ -77,10 +77,10 @@ func (p Env) Support(ctx context.Context) error {
 	return errors.Join(err, p.checkForSupport(ctx))
 }
 
-// checkForSupport prints what Check finds. The error is that of the output.
+// checkForSupport prints Check's report. It returns an error only if the output fails.
 func (p Env) checkForSupport(ctx context.Context) error {
 	err := p.Check(ctx, CheckOptions{Path: DefaultCheckPath})
-	if e, ok := errors.AsType[*ExitError](err); err == nil || ok && e.Err == nil { // everything was said
+	if e, ok := errors.AsType[*ExitError](err); err == nil || ok && e.Err == nil { // Check has printed everything
 		return nil
 	}
 	_, err = fmt.Fprintf(p.Stdout, "FAILED  %v\n", err)
@@ -110,7 +110,7 @@ func (p Env) askSupport(ctx context.Context) (*admin.Support, error) {
 
 func stampOf(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
 
-// writeSupport writes what a proxy said of itself.
+// writeSupport writes the response of the running proxy.
 func writeSupport(b *strings.Builder, s *admin.Support) {
 	st := &s.Status
 	fmt.Fprintf(b, "The proxy:    version %s, revision %s, %s, %s\n", s.Version, s.Revision, s.Go, s.System)
@@ -175,5 +175,5 @@ func writeToken(b *strings.Builder, t *admin.TokenState) {
 	}
 }
 
-// oneLine is text that keeps to its line of the report.
+// oneLine replaces line ends and repeated blanks by one space.
 func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }

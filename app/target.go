@@ -15,18 +15,19 @@ import (
 	"mimecast-proxy/connection"
 )
 
-// ConnectStores are the values of ConnectOptions.Store.
+// ConnectStores are the valid values of ConnectOptions.Store.
 var ConnectStores = []string{"keyring", "file", "systemd", "kubernetes", "env-file"}
 
-// target is where a connection goes that works.
+// target is where connect stores a tested connection.
 type target struct {
-	// store is called with a connection whose Store is not set.
+	// store stores the connection. It must ignore or set Connection.Store.
 	store func(context.Context, connection.Connection, connection.Credentials) error
-	// where says where it goes, and next what to run or do then; empty: nothing.
+	// where describes the place, and next what to run or do then; empty: nothing.
 	where, next string
 }
 
-// bookTarget stores what the proxy finds without a variable.
+// bookTarget returns the target for the keyring and file stores, which the proxy finds without
+// a variable.
 func bookTarget(book connection.Book, store connection.Store, o ConnectOptions) target {
 	where, next := "in "+placeOf(store)+", as profile "+o.Profile, profilePrefix(o.Profile)+"mimecast-proxy serve"
 	if o.Rotate {
@@ -42,7 +43,7 @@ func bookTarget(book connection.Book, store connection.Store, o ConnectOptions) 
 	}
 }
 
-// profilePrefix selects a profile in a command line.
+// profilePrefix returns the assignment that selects a profile in a command line.
 func profilePrefix(profile string) string {
 	if profile == config.DefaultProfile {
 		return ""
@@ -50,14 +51,14 @@ func profilePrefix(profile string) string {
 	return "MIMECAST_PROFILE=" + profile + " "
 }
 
-// Where systemd looks for what belongs to the unit.
+// The default paths of the encrypted credentials and of the drop-in that loads them.
 const (
 	systemdFolder = "/etc/mimecast-proxy/encrypted"
 	systemdDropIn = "/etc/systemd/system/mimecast-proxy.service.d/credentials.conf"
 )
 
-// systemdTarget encrypts the credentials for this machine, and writes a drop-in for the
-// unit that loads them.
+// systemdTarget returns a target that encrypts the credentials for this machine, and writes a
+// drop-in that makes the unit load them.
 func systemdTarget(o ConnectOptions) (target, error) {
 	if _, err := exec.LookPath("systemd-creds"); err != nil {
 		return target{}, errors.New("systemd-creds is not installed: it comes with systemd 250 and later")
@@ -79,14 +80,14 @@ func systemdTarget(o ConnectOptions) (target, error) {
 			if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 				return err
 			}
-			return os.WriteFile(file, []byte(connection.SystemdDropIn(dir)+environmentLines(c)), 0o644) //nolint:gosec // it has no secret, and systemd's tools read it
+			return os.WriteFile(file, []byte(connection.SystemdDropIn(dir)+environmentLines(c)), 0o644) //nolint:gosec // contains no secret, and systemd's tools read it
 		},
 		where: "encrypted for this machine in " + dir + ", with a drop-in for the unit in " + file,
 		next:  next,
 	}, nil
 }
 
-// environmentLines set the address of a connection's API in a unit.
+// environmentLines returns a unit's Environment= lines for the connection's API address.
 func environmentLines(c connection.Connection) string {
 	var lines strings.Builder
 	for _, v := range [][2]string{{"MIMECAST_REGION", c.Region}, {"MIMECAST_BASE_URL", c.BaseURL}, {"MIMECAST_TOKEN_URL", c.TokenURL}, {"MIMECAST_CA_FILE", c.CAFile}} {
@@ -97,7 +98,8 @@ func environmentLines(c connection.Connection) string {
 	return lines.String()
 }
 
-// kubernetesTarget writes a manifest to out, which is printed at the end.
+// kubernetesTarget returns a target that writes a manifest to out. connect prints out at the
+// end.
 func kubernetesTarget(out *bytes.Buffer, o ConnectOptions) target {
 	return target{
 		store: func(_ context.Context, _ connection.Connection, creds connection.Credentials) error {
@@ -109,14 +111,14 @@ func kubernetesTarget(out *bytes.Buffer, o ConnectOptions) target {
 	}
 }
 
-// envFileTarget writes a file of variables.
+// envFileTarget returns a target that writes a file of variables.
 func envFileTarget(o ConnectOptions) (target, error) {
 	path := cmp.Or(o.Output, "mimecast.env")
 	overwrite := o.Force
 	if _, err := os.Lstat(path); err == nil && !overwrite {
 		return target{}, usageError("%s exists: choose another file with --output, or overwrite it with --force", path)
 	}
-	if _, err := os.Stat(filepath.Dir(path)); err != nil { // found out before the secret is asked
+	if _, err := os.Stat(filepath.Dir(path)); err != nil { // fail before asking for the secret
 		return target{}, usageError("--output: %w", err)
 	}
 	return target{

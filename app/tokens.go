@@ -17,13 +17,13 @@ import (
 	"mimecast-proxy/upstream"
 )
 
-// tokens is a token source as requests use it: with an error response for the client
-// if there is no token.
+// tokens is the token source for requests. If there is no token, its error is the error
+// response for the client.
 type tokens struct {
 	source   *token.Source
 	redactor *telemetry.Redactor
 	remedy   string // for rejected credentials
-	// gone is set if the account was removed or replaced; nil: never.
+	// gone is set when the account is removed or replaced; nil: it never is.
 	gone *atomic.Bool
 }
 
@@ -53,8 +53,8 @@ func (t tokens) Expire(expired account.Token) {
 	}
 }
 
-// credentialsRemedy says what to do about credentials that Mimecast rejects: it depends
-// on whether they come from files, which are reloaded, or from variables.
+// credentialsRemedy returns the advice for rejected credentials. The proxy reloads files and
+// stored connections, but needs a restart for variables.
 func credentialsRemedy(cfg config.Config) string {
 	id, key := cfg.ClientID.Variable(), cfg.ClientSecret.Variable()
 	idFile, keyFile := strings.HasSuffix(id, "_FILE"), strings.HasSuffix(key, "_FILE")
@@ -72,11 +72,11 @@ func credentialsRemedy(cfg config.Config) string {
 	}
 }
 
-// problem returns the error response to a request for which there is no token. Its
-// detail has no secret in it, whatever the token endpoint sent.
+// problem returns the error response for a request without a token. It redacts secrets that
+// the token endpoint may have sent back.
 func (t tokens) problem(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
-		return err // the request ended: there is nothing to say about tokens
+		return err // the request ended, so the token is not the problem
 	}
 	p := tokenProblem(err, t.remedy)
 	if errors.Is(err, token.ErrStopped) && t.gone != nil && t.gone.Load() {
@@ -86,8 +86,8 @@ func (t tokens) problem(ctx context.Context, err error) error {
 	return p
 }
 
-// tokenProblem says why there is no token. The remedy is for credentials that are
-// refused.
+// tokenProblem returns the error response that explains why there is no token. It includes
+// the remedy if Mimecast rejected the credentials.
 func tokenProblem(err error, remedy string) *problem.Problem {
 	if errors.Is(err, token.ErrStopped) {
 		return problem.New(event.ShuttingDown, "The proxy is shutting down.").Because(err)
@@ -104,8 +104,8 @@ func tokenProblem(err error, remedy string) *problem.Problem {
 	return p
 }
 
-// tokenErrorDetail says why the token endpoint gave no token and, if it could not be
-// reached, what that means.
+// tokenErrorDetail explains why the token endpoint issued no token. If the endpoint could not
+// be reached, the text includes the likely cause.
 func tokenErrorDetail(err error) string {
 	e, ok := errors.AsType[*token.Error](err)
 	if !ok {
@@ -117,7 +117,7 @@ func tokenErrorDetail(err error) string {
 	return e.Reason + ". " + upstream.Explain(e.Err).Detail
 }
 
-// withDetail is err with its detail, for the log.
+// withDetail adds the detail of a connection error to err, for the log.
 func withDetail(err error) error {
 	if e, ok := errors.AsType[*token.Error](err); ok && e.Status == 0 && e.Err != nil {
 		return fmt.Errorf("%s (%w)", tokenErrorDetail(err), connectionError(err))
@@ -125,8 +125,8 @@ func withDetail(err error) error {
 	return err
 }
 
-// connectionError is why the token endpoint could not be reached, without the words
-// that the detail has; err itself if it has another reason.
+// connectionError returns the cause of a connection error, without the text that the detail
+// repeats. It returns other errors unchanged.
 func connectionError(err error) error {
 	if p, ok := errors.AsType[*problem.Problem](err); ok && p.Err != nil {
 		return p.Err

@@ -14,8 +14,9 @@ import (
 	"syscall"
 )
 
-// notStarted says why a command could not be started and what to type, with the
-// exit code of shells: 127 if it, or its interpreter, was not found, else 126.
+// notStarted returns an error that explains why a command could not be started and what to
+// type instead. Its exit code is that of shells: 127 if the command or its interpreter was not
+// found, otherwise 126.
 func notStarted(argv []string, err error) error {
 	path, file := commandFile(argv[0])
 	code, why := exitNotExecutable, ""
@@ -25,7 +26,7 @@ func notStarted(argv []string, err error) error {
 	case !errors.Is(err, fs.ErrPermission) && !errors.Is(err, syscall.ENOTDIR):
 		code, why = exitNotFound, whyNotFound(argv[0])
 	}
-	if errors.Is(err, fs.ErrNotExist) { // the interpreter perhaps
+	if errors.Is(err, fs.ErrNotExist) { // perhaps the interpreter
 		code = exitNotFound
 	}
 	if why == "" {
@@ -34,8 +35,8 @@ func notStarted(argv []string, err error) error {
 	return &ExitError{code, fmt.Errorf("the command was not started: %s", why)}
 }
 
-// commandFile returns the file that a command names with its path, nil if there is
-// none. A bare name is looked up in PATH alone.
+// commandFile returns the path and file info of a command; nil info if there is no such file.
+// It looks up a bare name in PATH only.
 func commandFile(name string) (string, fs.FileInfo) {
 	path := name
 	if filepath.Base(name) == name {
@@ -52,12 +53,12 @@ func commandFile(name string) (string, fs.FileInfo) {
 	return path, file
 }
 
-// maxShownCommand bounds a command line that is repeated in an error, in bytes.
+// maxShownCommand is the longest command line, in bytes, that an error quotes.
 const maxShownCommand = 100
 
 var assignment = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*=`)
 
-// whyNotFound explains a command that names no file.
+// whyNotFound explains why a command was not found.
 func whyNotFound(name string) string {
 	switch {
 	case strings.TrimSpace(name) == "":
@@ -82,8 +83,8 @@ func whyNotFound(name string) string {
 	}
 }
 
-// asCommand is a command line that was given as one word, as it has to be typed:
-// its words, or in the hands of a shell if only a shell can read it.
+// asCommand returns how to type a command line that was passed as one word: as separate words,
+// or with sh -c if it needs a shell.
 func asCommand(line string) string {
 	if strings.ContainsAny(line, "|&;<>$`\"'\\(){}*?[]~#\n") {
 		return "sh -c " + quoteWord(line)
@@ -91,10 +92,10 @@ func asCommand(line string) string {
 	return strings.Join(strings.Fields(line), " ")
 }
 
-// quoteWord is a word as a shell reads it.
+// quoteWord quotes a word for a shell.
 func quoteWord(word string) string { return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'" }
 
-// whyNotExecuted explains a file that the system did not execute.
+// whyNotExecuted explains why the system did not execute a file; empty if the cause is unknown.
 func whyNotExecuted(path string, file fs.FileInfo, err error) string {
 	switch {
 	case file.IsDir():
@@ -123,8 +124,7 @@ func whyNotExecuted(path string, file fs.FileInfo, err error) string {
 	}
 }
 
-// whyNoFormat explains a file that the system does not know how to execute, by how
-// it begins.
+// whyNoFormat explains from a file's first bytes why the system cannot execute its format.
 func whyNoFormat(path string, head []byte) string {
 	withoutMark, marked := bytes.CutPrefix(head, []byte("\ufeff"))
 	_, isScript := shebang(withoutMark)
@@ -145,7 +145,7 @@ func whyNoFormat(path string, head []byte) string {
 	}
 }
 
-// interpreterOf guesses from a script's name what runs it.
+// interpreterOf guesses a script's interpreter from its file name.
 func interpreterOf(path string) string {
 	known := map[string]string{".py": "python3", ".pl": "perl", ".rb": "ruby", ".js": "node", ".mjs": "node", ".ps1": "pwsh -File", ".bash": "bash", ".zsh": "zsh", ".php": "php"}
 	if name, ok := known[strings.ToLower(filepath.Ext(path))]; ok {
@@ -154,7 +154,7 @@ func interpreterOf(path string) string {
 	return "sh"
 }
 
-// quotePath is path as one word for a shell, quoted if need be.
+// quotePath quotes path for a shell, if necessary.
 func quotePath(path string) string {
 	if strings.ContainsAny(path, " \t\n'\"$`\\&;|<>()*?[]{}~#!") {
 		return quoteWord(path)
@@ -166,23 +166,23 @@ func carriageReturn(path string) string {
 	return fmt.Sprintf("the #! line of %s ends in CR LF, as on Windows; type: sed -i 's/\\r$//' %s", path, quotePath(path))
 }
 
-// hasCarriageReturn reports whether a command is a script whose #! line ends in CR
-// LF. Then env does not find the interpreter, or a shell takes the CR for an option:
-// exit code 127 or 2, with a text that does not show the CR.
+// hasCarriageReturn reports whether a command is a script whose #! line ends in CR LF. Then env
+// does not find the interpreter (exit code 127), or a shell takes the CR for an option (exit
+// code 2). Neither error message shows the CR.
 func hasCarriageReturn(path string) bool {
 	interpreter, _ := shebang(readHead(path))
 	return strings.HasSuffix(interpreter, "\r")
 }
 
-// shebang returns the first line of a script, less its #! and what is blank before
-// the interpreter.
+// shebang returns the first line of a script without #! and the blanks that follow. ok is
+// false if the line does not begin with #!.
 func shebang(head []byte) (interpreter string, ok bool) {
 	line, _, _ := bytes.Cut(head, []byte("\n"))
 	rest, ok := bytes.CutPrefix(line, []byte("#!"))
 	return strings.TrimLeft(string(rest), " \t"), ok
 }
 
-// readHead returns the first bytes of a file, none if it cannot be read.
+// readHead returns the first 512 bytes of a file; nil if it cannot be read.
 func readHead(path string) []byte {
 	f, err := os.Open(path)
 	if err != nil {

@@ -21,10 +21,10 @@ import (
 	"mimecast-proxy/telemetry"
 )
 
-// components are what a running proxy is made of.
+// components are the parts of a running proxy, without its listeners.
 type components struct {
 	accounts *accounts
-	download *batch.Transport // of batch files
+	download *batch.Transport // for batch files
 	cfg      config.Config
 	tel      *telemetry.Telemetry
 	health   *health.Monitor
@@ -32,12 +32,13 @@ type components struct {
 	guard    *guard.Guard
 	quota    *quota.Model
 	api1Only api1Warnings
-	// reread is for signals that ask to read all files at once.
+	// reread delivers the signals to read all files at once; nil: there are none.
 	reread   <-chan os.Signal
 	draining atomic.Bool
 }
 
-// assemble builds the components. The error is a fault of the configuration.
+// assemble builds the components. Its errors are [*ExitError]s with ExitUsage, since the
+// configuration causes them.
 func (p Env) assemble(cfg config.Config) (*components, error) {
 	if l := p.Supervisor.Data; l != nil {
 		if w := socketWarning("PROXY_LISTEN", l, cfg); w != "" {
@@ -90,8 +91,7 @@ func (p Env) assemble(cfg config.Config) (*components, error) {
 // paces are the values of PROXY_RATE_LIMIT_PACE.
 var paces = map[string]quota.Pace{"off": quota.Off, "observe": quota.Observe, "on": quota.On}
 
-// newTelemetry returns the log and the metrics, with what else writes to stderr led
-// to the log.
+// newTelemetry returns the log and the metrics. It redirects the standard logger to the log.
 func (p Env) newTelemetry(cfg config.Config, routes []string, c *components) (*telemetry.Telemetry, error) {
 	version, revision, _ := Build()
 	tel, err := telemetry.New(telemetry.Options{
@@ -104,40 +104,40 @@ func (p Env) newTelemetry(cfg config.Config, routes []string, c *components) (*t
 	if err != nil {
 		return nil, err
 	}
-	surviveBrokenPipes() // the log's reader may go
-	// net/http writes to the standard logger what it can report nowhere else, with a
-	// peer's bytes in it.
+	surviveBrokenPipes() // if stderr is closed, the proxy must go on
+	// net/http writes some errors to the standard logger only. They may contain bytes from
+	// the peer.
 	log.SetFlags(0)
 	log.SetOutput(tel.StdLog("debug").Writer())
 	return tel, nil
 }
 
-// handler returns the data port. It is the way of a request, in order: each layer
-// hands it to the next, and no layer is added anywhere else.
+// handler returns the handler of the data port: all layers of a request, in order. No layer
+// is added anywhere else.
 func (p *components) handler() http.Handler {
 	trace := proxy.Trace{Sent: p.tel.Sent, Unauthorized: p.tel.Unauthorized, Retried: p.tel.Retried, Answered: p.tel.Answered, Failed: p.tel.Failed}
 	budget := proxy.NewBudget(p.cfg.ReplayMemory, p.tel.ReplayBytes)
 	return stack(
 		p.tel.Wrap,                   // record, count and log
-		p.guard.Wrap,                 // reject what may not pass; set account and client
-		batch.Wrap(p.batchOptions()), // lead batch URLs to the proxy, and download their files
-		api1.Wrap(p.api1Options()),   // serve what API 2.0 lacks of API 1.0
+		p.guard.Wrap,                 // reject forbidden requests; set account and client
+		batch.Wrap(p.batchOptions()), // rewrite batch URLs to the proxy; download their files
+		api1.Wrap(p.api1Options()),   // serve API 1.0 calls that API 2.0 lacks
 	)(proxy.New(proxy.Options{ // ReverseProxy: target and headers
 		Transport: stack(
 			proxy.Replay(p.cfg.ReplayLimit, budget), // make the body repeatable
 			p.quota.Wrap,                            // pace calls; on 429, wait and resend
-		)(proxy.Authenticate(trace)), // add the token; on 401, renew and resend; then the account's connections
+		)(proxy.Authenticate(trace)), // add the token; on 401, renew and resend; send on the account's connections
 		Trace: trace, ErrorLog: p.tel.StdLog("warn"),
 	}))
 }
 
-// api1Options say how calls of API 1.0 are treated.
+// api1Options returns the options for API 1.0 calls.
 func (p *components) api1Options() api1.Options {
 	log := p.tel.Logger()
 	return api1.Options{
 		Translate: p.cfg.API1,
 		Download:  p.download,
-		// Each holds a page of events, of at most 8 MiB but usually 100 KiB.
+		// Each one buffers a page of events: usually 100 KiB, at most 8 MiB.
 		MaxTranslations: max(4, dataLimits(p.cfg).MaxPartial/16),
 		Trace: api1.Trace{
 			API1Only: func(path, replacement string) {
@@ -157,7 +157,7 @@ func (p *components) api1Options() api1.Options {
 	}
 }
 
-// stack joins layers, of which the first is the outermost.
+// stack combines layers into one. The first layer is the outermost.
 func stack[T any](layers ...func(T) T) func(T) T {
 	return func(inner T) T {
 		for _, layer := range slices.Backward(layers) {
