@@ -60,7 +60,8 @@ func (p Env) Probe(ctx context.Context, probe string, wait time.Duration) error 
 	}
 }
 
-// Quit asks the running proxy to drain and stop.
+// Quit asks the running proxy to drain and stop. It returns an error unless the proxy runs with
+// PROXY_QUIT_ENDPOINT=true.
 func (p Env) Quit(ctx context.Context) error {
 	ctx, stop := p.untilSignal(ctx)
 	defer stop()

@@ -88,7 +88,7 @@ func (p Env) assemble(cfg config.Config) (*components, error) {
 	return c, nil
 }
 
-// paces are the values of PROXY_RATE_LIMIT_PACE.
+// paces maps the values of PROXY_RATE_LIMIT_PACE to modes.
 var paces = map[string]quota.Pace{"off": quota.Off, "observe": quota.Observe, "on": quota.On}
 
 // newTelemetry returns the log and the metrics. It redirects the standard logger to the log.

@@ -20,48 +20,52 @@ import (
 )
 
 const (
-	// caName and issuerName begin the subjects of every authority. The rest is random,
-	// since clients look for an issuer by its subject.
+	// caName and issuerName are the prefixes of the certificates' common names. A random
+	// suffix follows, since clients find an issuer by its subject.
 	caName     = "Mimecast Proxy interception CA"
 	issuerName = "Mimecast Proxy interception issuer"
-	// caLifetime is how long an authority is valid, and caRenewal how long before its
-	// end a stored one is replaced: a process may run for so long without a restart.
+	// caLifetime is how long an authority is valid. caRenewal is how long before its expiry
+	// a stored one is replaced, so that a process can run that long without a restart.
 	caLifetime = 2 * 365 * 24 * time.Hour
 	caRenewal  = 90 * 24 * time.Hour
-	// leafLifetime is how long a certificate for one name is valid. It is replaced
-	// at half of it.
+	// leafLifetime is how long a certificate for one name is valid. It is replaced after
+	// half of that.
 	leafLifetime = 24 * time.Hour
-	// clockTolerance is how far a client's clock may be behind.
+	// clockTolerance is how far a client's clock may be behind this machine's.
 	clockTolerance = time.Hour
 	certificatePEM = "CERTIFICATE"
 )
 
-// Authority issues certificates for the names that it was made for, and for no others: its
-// certificates carry a critical name constraint (RFC 5280, section 4.2.1.10), so that clients
-// that trust it do not believe it for another name, even if its key is stolen.
+// Authority is a CA that issues certificates for the names it was created with, and no others.
+// Its own certificates have a critical name constraint (RFC 5280, section 4.2.1.10). Even with
+// a stolen key, clients that trust it accept no certificate for another name.
 //
-// It has two certificates, since some clients, Java among them, do not read the constraint of
-// the one that they are set to trust. That is the root, whose key signs the issuer and is
-// then forgotten. The issuer's key signs the rest.
+// The authority has a root and an issuer, since some clients, such as Java, ignore the name
+// constraint of a trusted root. The root's key signs the issuer and is then discarded. The
+// issuer's key signs all other certificates.
+//
+// Use [NewAuthority] or [LoadAuthority] to create one; the zero value is not usable.
 type Authority struct {
 	root, issuer *x509.Certificate
 	names        constraint
-	// sign holds the issuer's key in a closure, where no printer or encoder finds it.
+	// sign signs with the issuer's key. The key is in a closure, so that printing or encoding
+	// the Authority cannot reveal it.
 	sign   func(template *x509.Certificate, public crypto.PublicKey) (der []byte, err error)
 	leaves leafCache
 	now    func() time.Time
-	// renewed is why it replaced a stored one.
+	// renewed is why this authority replaced a stored one; empty: it did not.
 	renewed string
 }
 
-// chain is what an authority consists of.
+// chain is an authority's certificates and key, in the form that is stored.
 type chain struct {
 	key          *ecdsa.PrivateKey // the issuer's
 	issuer, root *x509.Certificate
 }
 
-// NewAuthority returns an authority whose key exists in memory only. It is valid for two
-// years, for the host names, everything below them, and the IP addresses.
+// NewAuthority returns an authority with a key that exists in memory only. It is valid for two
+// years. names are host names, which include their subdomains, and IP addresses; at least one
+// must be a host name.
 func NewAuthority(names []string) (*Authority, error) {
 	permitted, err := newConstraint(names)
 	if err != nil {
@@ -83,7 +87,7 @@ func newAuthority(c *chain, permitted constraint) *Authority {
 	}
 }
 
-// newChain makes the root, which signs itself, and the issuer.
+// newChain creates a self-signed root and the issuer below it.
 func newChain(permitted constraint, now time.Time) (*chain, error) {
 	rootKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -102,7 +106,8 @@ func newChain(permitted constraint, now time.Time) (*chain, error) {
 	return &chain{key, issuer, root}, err
 }
 
-// newCA returns the certificate of an authority below which there may be so many others.
+// newCA returns the template of a CA certificate. below is the number of CAs allowed below it,
+// the path length of RFC 5280, section 4.2.1.9.
 func newCA(name string, below int, permitted constraint, now time.Time) *x509.Certificate {
 	template := &x509.Certificate{
 		Subject:               pkix.Name{CommonName: name + " " + rand.Text()[:8]},
@@ -127,16 +132,17 @@ func signCA(template, parent *x509.Certificate, public, signer any) (*x509.Certi
 	return x509.ParseCertificate(der)
 }
 
-// PEM returns the certificate that clients have to trust.
+// PEM returns the root certificate, which clients must trust, in PEM form.
 func (a *Authority) PEM() []byte { return encodeCertificate(a.root.Raw) }
 
-// Renewed returns why the authority replaced the one that [LoadAuthority] found, such as
-// "the names changed": clients have to be given the new certificate. It is empty if the
-// stored authority was kept or there was none.
+// Renewed returns why [LoadAuthority] replaced a stored authority, such as "the names changed".
+// Clients then need the new certificate. It returns an empty string if the stored authority
+// was kept or there was none.
 func (a *Authority) Renewed() string { return a.renewed }
 
-// Bundle returns the certificates of PEM texts, followed by the authority's: what a client
-// needs to trust its usual servers and the proxy. Anything but certificates is left out.
+// Bundle returns the certificates in roots, which are PEM texts, followed by the authority's
+// root. A client with this bundle trusts its usual servers and the proxy. Bundle skips PEM
+// blocks that are not certificates.
 func (a *Authority) Bundle(roots ...[]byte) []byte {
 	var out []byte
 	for _, text := range roots {
@@ -153,8 +159,8 @@ func encodeCertificate(der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: certificatePEM, Bytes: der})
 }
 
-// TLSConfig returns a configuration for servers of the authority's names, HTTP/2 included.
-// A client that sends no server name gets the certificate of fallbackName.
+// TLSConfig returns a configuration for a server of the authority's names, with HTTP/2. A
+// client that sends no server name gets the certificate for fallbackName.
 func (a *Authority) TLSConfig(fallbackName string) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12,
@@ -165,8 +171,9 @@ func (a *Authority) TLSConfig(fallbackName string) *tls.Config {
 	}
 }
 
-// Certificate returns a certificate for a host name or an IP address. Concurrent calls for
-// one name share one. It returns an error for a name that the authority was not made for.
+// Certificate returns a certificate for a host name or an IP address. Concurrent calls for the
+// same name share one certificate. It returns an error if the authority does not cover the
+// name, or has expired.
 func (a *Authority) Certificate(name string) (*tls.Certificate, error) {
 	host, err := parseHost(name)
 	if err != nil {
@@ -182,7 +189,7 @@ func (a *Authority) Certificate(name string) (*tls.Certificate, error) {
 	return a.leaves.get(host, now, func() (*tls.Certificate, error) { return a.issue(host, now) })
 }
 
-// issue makes a certificate and its key, without any check of the name.
+// issue creates a certificate and its key. The caller must have checked the name.
 func (a *Authority) issue(host string, now time.Time) (*tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -219,7 +226,8 @@ func earlier(a, b time.Time) time.Time {
 	return b
 }
 
-// constraint is what an authority may vouch for. Both lists are sorted, without duplicates.
+// constraint is the names that an authority may issue certificates for. Both lists are sorted
+// and have no duplicates.
 type constraint struct {
 	domains   []string
 	addresses []netip.Addr
@@ -247,8 +255,8 @@ func newConstraint(names []string) (constraint, error) {
 	return c, nil
 }
 
-// apply writes the constraint into a CA's certificate. A form of name that a constraint
-// does not mention is not constrained: if there are no addresses, all are excluded.
+// apply adds the constraint to a CA certificate. A constraint does not restrict name types that
+// it does not list. Without addresses, apply therefore excludes all IP addresses.
 func (c constraint) apply(template *x509.Certificate) {
 	template.PermittedDNSDomainsCritical = true
 	template.PermittedDNSDomains = c.domains
@@ -260,7 +268,7 @@ func (c constraint) apply(template *x509.Certificate) {
 	}
 }
 
-// equal reports whether a certificate carries this constraint.
+// equal reports whether a certificate has this constraint.
 func (c constraint) equal(certificate *x509.Certificate) bool {
 	var want x509.Certificate
 	c.apply(&want)
@@ -271,7 +279,7 @@ func (c constraint) equal(certificate *x509.Certificate) bool {
 		sameRanges(certificate.PermittedIPRanges, want.PermittedIPRanges) && sameRanges(certificate.ExcludedIPRanges, want.ExcludedIPRanges)
 }
 
-// covers reports whether the constraint permits a host, which parseHost has returned.
+// covers reports whether the constraint permits a host in the form that parseHost returns.
 func (c constraint) covers(host string) bool {
 	if ip, err := netip.ParseAddr(host); err == nil {
 		return slices.Contains(c.addresses, ip)

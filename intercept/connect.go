@@ -18,7 +18,8 @@ const httpsPort = 443
 
 const established = "HTTP/1.1 200 Connection established\r\n\r\n"
 
-// rejection is why a request to the forward proxy got no tunnel.
+// rejection is the error response to a request to the forward proxy, with the outcome to
+// report.
 type rejection struct {
 	*problem.Problem
 	outcome event.InterceptOutcome
@@ -28,7 +29,8 @@ func reject(outcome event.InterceptOutcome, code event.Code, detail string, args
 	return &rejection{problem.New(code, detail, args...), outcome}
 }
 
-// ServeHTTP serves the requests to the forward proxy itself. The server must speak HTTP/1.1.
+// ServeHTTP serves a request to the forward proxy itself: CONNECT, or an absolute-form target.
+// It opens tunnels on HTTP/1.1 connections only.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	began := time.Now()
 	report := Tunnel{Peer: r.RemoteAddr}
@@ -55,8 +57,8 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.done(report, rejected.outcome, rejected.Problem, began)
 }
 
-// respond sends an error response. A body that may still arrive is discarded, so that no
-// reset overtakes the response.
+// respond sends an error response. It discards the rest of the request body, so that a reset
+// does not reach the client before the response.
 func (p *Proxy) respond(w http.ResponseWriter, r *http.Request, with *problem.Problem) {
 	if with.Code == event.ProxyAuthRequired {
 		w.Header().Set("Proxy-Authenticate", `Basic realm="mimecast-proxy"`)
@@ -70,7 +72,7 @@ func (p *Proxy) respond(w http.ResponseWriter, r *http.Request, with *problem.Pr
 	problem.Discard(w, r.Body)
 }
 
-// check says whether a request may be served, and where it goes.
+// check returns the target of a request, or why the request is rejected.
 func (p *Proxy) check(r *http.Request) (target, *rejection) {
 	if !p.authorized(r) {
 		return target{}, reject(event.InterceptUnauthorized, event.ProxyAuthRequired, "The forward proxy needs its password. Give the client the whole proxy URL, with user and password.")
@@ -114,7 +116,7 @@ func (p *Proxy) checkAbsolute(r *http.Request) (target, *rejection) {
 	return to, nil
 }
 
-// authorized reports whether the client may use the proxy.
+// authorized reports whether the request's client may use the proxy.
 func (p *Proxy) authorized(r *http.Request) bool {
 	if p.o.Authorize != nil {
 		return p.o.Authorize(r)
@@ -128,8 +130,8 @@ func (p *Proxy) authorized(r *http.Request) bool {
 	return err == nil && found && strings.EqualFold(scheme, "Basic") && p.o.Password.Equal(secret.New(password))
 }
 
-// credentials are the values of a Proxy-Authorization. They are in a closure, where no
-// printer finds them.
+// credentials returns the values of a Proxy-Authorization header. A closure holds them, so that
+// printing a request's context or a tunnel cannot reveal them.
 type credentials func() []string
 
 func credentialsOf(r *http.Request) credentials {
@@ -137,8 +139,8 @@ func credentialsOf(r *http.Request) credentials {
 	return func() []string { return values }
 }
 
-// reauthorize returns a func that asks authorized about a CONNECT again. Little of the
-// request is kept, since a tunnel can be open for days.
+// reauthorize returns a func that repeats the check of authorized for a CONNECT request. It
+// keeps only a small copy of the request, since a tunnel can stay open for days.
 func (p *Proxy) reauthorize(connect *http.Request) func(context.Context) bool {
 	kept := &http.Request{
 		Method: connect.Method, URL: connect.URL, Host: connect.Host, RequestURI: connect.RequestURI, RemoteAddr: connect.RemoteAddr,
@@ -150,8 +152,8 @@ func (p *Proxy) reauthorize(connect *http.Request) func(context.Context) bool {
 	return func(ctx context.Context) bool { return p.authorized(kept.WithContext(ctx)) }
 }
 
-// connect opens a tunnel and serves it. The tunnel to another host has ended when it
-// returns.
+// connect opens a tunnel and serves it. For a tunnel to another host, it returns when the
+// tunnel has ended.
 func (p *Proxy) connect(w http.ResponseWriter, r *http.Request, t *tunnel, to target) *rejection {
 	if rejected := p.add(t); rejected != nil {
 		return rejected
@@ -179,8 +181,8 @@ func (p *Proxy) connect(w http.ResponseWriter, r *http.Request, t *tunnel, to ta
 	return nil
 }
 
-// add takes a place for a tunnel. Terminated ones and others have places of their own, so
-// that neither can take the other's.
+// add registers a tunnel, unless MaxTunnels are open. Terminated tunnels and others are counted
+// separately, so that neither kind can use up the limit of the other.
 func (p *Proxy) add(t *tunnel) *rejection {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -205,8 +207,8 @@ func (p *Proxy) remove(t *tunnel) {
 	delete(p.tunnels, t)
 }
 
-// prepare does what can fail before the client gets the response that opens the tunnel: it makes
-// the certificate, or connects to the other host.
+// prepare does what may fail before the client gets the 200 response: it issues the
+// certificate, or connects to the other host.
 func (p *Proxy) prepare(r *http.Request, t *tunnel, to target) *rejection {
 	if t.report.Intercepted {
 		if _, err := p.o.Authority.Certificate(to.host); err != nil {
@@ -235,7 +237,7 @@ func (p *Proxy) prepare(r *http.Request, t *tunnel, to target) *rejection {
 	return &rejection{problem.New(event.TunnelFailed, "%s", explainDial(err)).Because(err), event.InterceptUnreachable}
 }
 
-// hijack takes over the client's connection, and sends the response that opens the tunnel.
+// hijack takes over the client's connection, and sends the 200 response that opens the tunnel.
 func (t *tunnel) hijack(w http.ResponseWriter) error {
 	conn, buffered, err := http.NewResponseController(w).Hijack()
 	if err != nil {
@@ -251,7 +253,7 @@ func (t *tunnel) hijack(w http.ResponseWriter) error {
 	if err == nil {
 		_, err = t.Write([]byte(established))
 	}
-	t.out.Store(0) // counts what comes after
+	t.out.Store(0) // do not count the 200 response
 	if err != nil {
 		_ = conn.Close() // the first error is the one to report
 	}

@@ -21,12 +21,13 @@ import (
 // maxConnectResponse bounds a corporate proxy's response headers, in bytes.
 const maxConnectResponse = 64 << 10
 
-// errOwn says that a connection leads to the process itself.
+// errOwn is the error for a connection to the process itself.
 var errOwn = errors.New("the address is a listener of this process")
 
-// DialThrough returns a dialer for [Options.Dial] that connects through the corporate proxy
-// that forward names for the https URL of an address; directly if that is nil. The proxy's
-// scheme is http, socks5, socks5h, or https, verified by roots; nil: the system's.
+// DialThrough returns a dialer for [Options.Dial] that connects through a corporate proxy.
+// forward returns the proxy for the https URL of an address, or nil for a direct connection;
+// a nil forward means direct connections only. The proxy's scheme is http, https, socks5 or
+// socks5h. roots verifies an https proxy; nil: the system's roots do.
 func DialThrough(forward func(*url.URL) (*url.URL, error), roots *x509.CertPool) func(ctx context.Context, address string) (net.Conn, error) {
 	return func(ctx context.Context, address string) (net.Conn, error) {
 		var via *url.URL
@@ -67,10 +68,10 @@ func dialTCP(ctx context.Context, address string) (net.Conn, error) {
 	return conn, nil
 }
 
-// proxyPorts are the ports of corporate proxies whose URLs have none.
+// proxyPorts are the default ports of corporate proxies by scheme.
 var proxyPorts = map[string]string{"http": "80", "https": "443", "socks5": "1080", "socks5h": "1080"}
 
-// dialProxy connects to a corporate proxy.
+// dialProxy connects to a corporate proxy, with TLS if its scheme is https.
 func dialProxy(ctx context.Context, via *url.URL, roots *x509.CertPool) (net.Conn, error) {
 	port := proxyPorts[via.Scheme]
 	if port == "" {
@@ -91,7 +92,7 @@ func dialProxy(ctx context.Context, via *url.URL, roots *x509.CertPool) (net.Con
 	return secure, nil
 }
 
-// connectThrough asks a corporate proxy for a tunnel.
+// connectThrough opens a tunnel through a corporate proxy with CONNECT.
 func connectThrough(ctx context.Context, conn net.Conn, via *url.URL, address string) (net.Conn, error) {
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() }) // unblocks Write and Read
 	defer stop()
@@ -119,7 +120,7 @@ func connectThrough(ctx context.Context, conn net.Conn, via *url.URL, address st
 	return &earlyConn{Conn: conn, early: early}, err
 }
 
-// socksThrough asks a SOCKS5 proxy for a tunnel. The proxy resolves the name.
+// socksThrough opens a tunnel through a SOCKS5 proxy (RFC 1928). The proxy resolves the name.
 func socksThrough(ctx context.Context, conn net.Conn, via *url.URL, address string) (net.Conn, error) {
 	var auth *proxy.Auth
 	if via.User != nil {
@@ -142,7 +143,7 @@ func socksThrough(ctx context.Context, conn net.Conn, via *url.URL, address stri
 	return conn, nil
 }
 
-// earlyConn is a connection of which the first bytes were read already.
+// earlyConn is a connection with bytes that were already read from it.
 type earlyConn struct {
 	net.Conn
 	early []byte
@@ -157,12 +158,12 @@ func (c *earlyConn) Read(b []byte) (int, error) {
 	return c.Conn.Read(b)
 }
 
-// CloseWrite closes the sending half.
+// CloseWrite closes the sending half of the connection.
 func (c *earlyConn) CloseWrite() error { return closeWrite(c.Conn) }
 
-// corporateProxyError says that the corporate proxy opened no tunnel.
+// corporateProxyError is the error if the corporate proxy opens no tunnel.
 type corporateProxyError struct {
-	status int // of its response; 0 if there is none
+	status int // of the response to CONNECT; 0: there was none
 	cause  error
 }
 
@@ -175,7 +176,7 @@ func (e *corporateProxyError) Error() string {
 
 func (e *corporateProxyError) Unwrap() error { return e.cause }
 
-// explainDial says for the client why there is no connection to another host.
+// explainDial explains to the client why another host cannot be reached.
 func explainDial(err error) string {
 	if refused, ok := errors.AsType[*corporateProxyError](err); ok {
 		switch refused.status {
@@ -194,12 +195,12 @@ func explainDial(err error) string {
 
 type ownKey struct{}
 
-// withOwn returns a context whose dials reject addresses of the process.
+// withOwn returns a context for which dials to the process's own listeners fail.
 func withOwn(ctx context.Context, isOwn func(net.Addr) bool) context.Context {
 	return context.WithValue(ctx, ownKey{}, isOwn)
 }
 
-// rejectOwn closes a connection to the process itself, and returns errOwn.
+// rejectOwn closes conn and returns errOwn if conn leads to the process itself.
 func rejectOwn(ctx context.Context, conn net.Conn) error {
 	if isOwn, ok := ctx.Value(ownKey{}).(func(net.Addr) bool); ok && isOwn(conn.RemoteAddr()) {
 		return errors.Join(errOwn, conn.Close())
@@ -207,8 +208,8 @@ func rejectOwn(ctx context.Context, conn net.Conn) error {
 	return nil
 }
 
-// isOwn returns a func that reports whether an address belongs to a listener of the process:
-// the one that the request came to, and those that are known.
+// isOwn returns a func that reports whether an address belongs to a listener of the process.
+// Known are the listener of the request, those of Serve, and those of Options.Own.
 func (p *Proxy) isOwn(ctx context.Context) func(net.Addr) bool {
 	var own []net.Addr
 	if here, ok := ctx.Value(http.LocalAddrContextKey).(net.Addr); ok {
@@ -230,7 +231,7 @@ func (p *Proxy) isOwn(ctx context.Context) func(net.Addr) bool {
 	}
 }
 
-// reaches reports whether a connection to remote may have been accepted by listener.
+// reaches reports whether listener may have accepted a connection to remote.
 func reaches(remote, listener net.Addr) bool {
 	to, err := netip.ParseAddrPort(remote.String())
 	at, failed := netip.ParseAddrPort(listener.String())
@@ -241,14 +242,14 @@ func reaches(remote, listener net.Addr) bool {
 	return ip == at.Addr().Unmap().WithZone("") || at.Addr().IsUnspecified() && isLocal(ip)
 }
 
-// isLocal reports whether an address is one of this machine.
+// isLocal reports whether an address belongs to this machine.
 func isLocal(ip netip.Addr) bool {
 	if ip.IsLoopback() {
 		return true
 	}
 	addrs, err := net.InterfaceAddrs()
 	if err != nil {
-		return true // better no tunnel than a loop
+		return true // reject the tunnel rather than risk a loop
 	}
 	for _, a := range addrs {
 		if prefix, err := netip.ParsePrefix(a.String()); err == nil && prefix.Addr().Unmap() == ip {

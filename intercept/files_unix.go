@@ -9,7 +9,8 @@ import (
 	"syscall"
 )
 
-// checkPrivate returns an error if the key's file is another user's, or others may read it.
+// checkPrivate returns an error if the key file belongs to another user or is accessible to
+// others.
 func checkPrivate(path string, info fs.FileInfo) error {
 	if stat, ok := info.Sys().(*syscall.Stat_t); ok && int(stat.Uid) != os.Geteuid() {
 		return fmt.Errorf("%s belongs to user %d, who knows the key. Run the proxy as that user, or delete the file for a new CA", path, stat.Uid)

@@ -2,6 +2,6 @@ package intercept
 
 import "io/fs"
 
-// checkPrivate allows every file: Windows has no modes, and files inherit the folder's
-// permissions.
+// checkPrivate accepts every file: Windows has no file modes, and files inherit the
+// permissions of their folder.
 func checkPrivate(string, fs.FileInfo) error { return nil }

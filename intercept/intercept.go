@@ -1,7 +1,7 @@
-// Package intercept serves clients that have Mimecast's address in their code, and can only
-// be given an HTTP proxy and a CA file. A [Proxy] terminates their tunnels to Mimecast's API
-// with certificates of an [Authority], and hands the requests inside to a handler. All other
-// tunnels are copied byte for byte.
+// Package intercept is a forward proxy for clients with hard-coded Mimecast addresses, which
+// accept only an HTTP proxy and a CA file. A [Proxy] terminates tunnels to Mimecast's API with
+// certificates of an [Authority], and passes the requests inside them to a handler. It relays
+// all other tunnels byte for byte.
 package intercept
 
 import (
@@ -25,14 +25,14 @@ const (
 	defaultIdleTimeout      = 5 * time.Minute
 	defaultHandshakeTimeout = 10 * time.Second
 	defaultDialTimeout      = 20 * time.Second
-	// maxHeaderBytes bounds the headers of a request to the forward proxy itself.
+	// maxHeaderBytes bounds the headers of a request to the forward proxy itself, in bytes.
 	maxHeaderBytes = 16 << 10
-	// drainQuiet is how long a tunnel without a request must have been silent to be
-	// closed by a shutdown, and drainInterval how often that is checked.
+	// drainQuiet is how long a tunnel without a request must be silent before a shutdown
+	// closes it. drainInterval is the time between two checks of that.
 	drainQuiet    = time.Second
 	drainInterval = 50 * time.Millisecond
 	// drainWriteTimeout is how long a client may take to accept a write in a terminated
-	// tunnel once a shutdown has begun.
+	// tunnel during a shutdown.
 	drainWriteTimeout = 5 * time.Second
 )
 
@@ -43,93 +43,96 @@ type Options struct {
 	// Handler serves the requests to intercepted hosts. Request.Host is the host's name
 	// in lower case, without a port. See [BaseURL] for the scheme that the client used.
 	Handler http.Handler
-	// Intercepted reports whether tunnels to a host are terminated. The host is in
-	// lower case and without a final dot, or is an IP address. Nil:
+	// Intercepted reports whether tunnels to a host are terminated. The host is an IP
+	// address, or a host name in lower case and without a final dot. Nil:
 	// [mimecast.IsAPIHost].
 	Intercepted func(host string) bool
-	// Password must be in each request's Proxy-Authorization, as the password of Basic
-	// with any user. Zero: none is asked for.
+	// Password is what each request's Proxy-Authorization must contain, in the Basic scheme
+	// with any user name. Zero: no password is required.
 	Password secret.Text
-	// Authorize decides in place of Password whether a request may use the proxy. It is
-	// asked again for each request inside a terminated tunnel, with a copy of CONNECT
-	// that has no header but Proxy-Authorization. Nil: Password decides.
+	// Authorize decides, instead of Password, whether a request may use the proxy. It is
+	// called again for each request inside a terminated tunnel, with a copy of the CONNECT
+	// request that has no header except Proxy-Authorization. Nil: Password decides.
 	Authorize func(*http.Request) bool
-	// MimecastOnly rejects tunnels to other hosts. It must be set where others than the
-	// machine's users can connect.
+	// MimecastOnly rejects tunnels to hosts that are not intercepted. It must be set if
+	// anyone except this machine's users can connect.
 	MimecastOnly bool
-	// Dial connects to other hosts; nil: directly. See [DialThrough].
+	// Dial connects to a host that is not intercepted. Nil: it connects directly. See
+	// [DialThrough].
 	Dial func(ctx context.Context, address string) (net.Conn, error)
-	// Own returns the addresses of the process's listeners beside those that [Proxy]
-	// serves at: no tunnel leads to them. It may be nil.
+	// Own returns the addresses of the process's other listeners. Tunnels to them are
+	// rejected, as to the proxy's own. Nil: there are none.
 	Own func() []net.Addr
-	// MaxTunnels bounds the terminated tunnels, and apart from them the others. Each
-	// of the latter costs 16 KiB and some more. 0: 1024.
+	// MaxTunnels is the limit for terminated tunnels, and separately for other tunnels.
+	// Each of the others uses a little over 16 KiB. 0: 1024.
 	MaxTunnels int
-	// IdleTimeout is how long a tunnel may carry no byte, and how long a peer of a
-	// tunnel to another host may take to accept a write. 0: 5 minutes.
+	// IdleTimeout is how long a tunnel may be silent, and how long a peer of a tunnel to
+	// another host may take to accept a write. 0: 5 minutes.
 	IdleTimeout time.Duration
 	// WriteTimeout is how long a client may take to accept one write of a terminated
-	// tunnel; at most 5 s once Shutdown has begun. 0: IdleTimeout.
+	// tunnel. After Shutdown begins, it is at most 5 s. 0: IdleTimeout.
 	WriteTimeout time.Duration
-	// HandshakeTimeout is how long a client may take for the TLS handshake, for the
-	// headers of its requests to the forward proxy, and between two of these. 0: 10 s.
+	// HandshakeTimeout is how long a client may take for the TLS handshake, for the headers
+	// of a request to the forward proxy, and between two such requests. 0: 10 s.
 	HandshakeTimeout time.Duration
-	// DialTimeout bounds Dial. 0: 20 s.
+	// DialTimeout is how long Dial may take. 0: 20 s.
 	DialTimeout time.Duration
-	// Server returns the server of the requests inside terminated tunnels, with its
-	// limits, parent context and error log. Its Handler must lead to h. ConnContext,
-	// ConnState, Protocols and DisableGeneralOptionsHandler are replaced, and
-	// IdleTimeout and ReadHeaderTimeout if they are 0. Nil: a server with net/http's
-	// other defaults.
+	// Server returns the server for requests inside terminated tunnels, with its limits,
+	// parent context and error log. Its Handler must call h. The Proxy replaces ConnContext,
+	// ConnState, Protocols and DisableGeneralOptionsHandler, and sets IdleTimeout and
+	// ReadHeaderTimeout if they are 0. Nil: a server with net/http's other defaults.
 	Server func(h http.Handler) *http.Server
-	// ErrorLog gets net/http's messages from the forward proxy's own server; nil: the
-	// log package's standard logger.
+	// ErrorLog gets net/http's messages about connections to the forward proxy itself. Nil:
+	// the log package's standard logger gets them.
 	ErrorLog *log.Logger
-	// NewID returns an identifier for a tunnel, which its error response and Trace
-	// carry. Nil: none.
+	// NewID returns an identifier for a tunnel's error response and Trace. Nil: there is
+	// none.
 	NewID func() string
-	// Trace reports what happens.
+	// Trace has the callbacks for events. The zero value reports nothing.
 	Trace Trace
 }
 
-// Trace has funcs that are called when something happens. Each may be nil.
+// Trace has callbacks for events. Each may be nil.
 type Trace struct {
-	// TunnelDone is called once for each CONNECT and for each other request that was
-	// rejected, when it has ended.
+	// TunnelDone is called once for each CONNECT when its tunnel has ended, and for each
+	// other request that was rejected.
 	TunnelDone func(Tunnel)
 }
 
-// Tunnel says what became of a request to the forward proxy.
+// Tunnel is the result of a request to the forward proxy.
 type Tunnel struct {
-	// ID is from Options.NewID.
+	// ID is from Options.NewID; empty without it.
 	ID string
 	// Peer is the client's address.
 	Peer string
-	// Host and Port are what it wanted to reach; empty and 0 if that is malformed.
+	// Host and Port are the target; empty and 0 if the request is malformed or not
+	// authorized.
 	Host string
 	Port int
-	// Intercepted reports whether the host is Mimecast's.
+	// Intercepted is the result of Options.Intercepted for the host.
 	Intercepted bool
-	// Outcome is how it ended, and Err why, if it failed. The error is for the log.
+	// Outcome is how the tunnel ended. Err is the cause of a failure, for the log; nil
+	// otherwise.
 	Outcome event.InterceptOutcome
 	Err     error
-	// In counts the bytes from the client after CONNECT, Out those to it.
+	// In counts the bytes from the client after CONNECT, Out the bytes to the client after
+	// the 200 response.
 	In, Out int64
-	// Duration is the time from CONNECT to the end.
+	// Duration is the time from CONNECT to the end of the tunnel.
 	Duration time.Duration
 }
 
-// Proxy is a forward proxy. It is an [http.Handler] for HTTP/1.1 servers of the caller's, and
-// can listen itself. Make it with [New].
+// Proxy is a forward proxy. It is an [http.Handler] for the caller's HTTP/1.1 server, or serves
+// a listener with [Proxy.Serve]. Use [New] to create one; the zero value is not usable.
 type Proxy struct {
 	o Options
-	// outer serves at the listeners of Serve, inner in the terminated tunnels.
+	// outer serves the listeners of Serve, inner the terminated tunnels.
 	outer, inner *http.Server
 	tls          *tls.Config
 	terminated   *handover
 	startInner   sync.Once
 
-	// stopping ends with the beginning of a shutdown: dials and handshakes with it.
+	// stopping is canceled when a shutdown begins, which ends dials and handshakes.
 	stopping context.Context
 	stop     context.CancelFunc
 
@@ -138,11 +141,11 @@ type Proxy struct {
 
 	mu        sync.Mutex // guards the rest; not held during I/O
 	tunnels   map[*tunnel]struct{}
-	counts    map[bool]int // tunnels by whether they are terminated
+	counts    map[bool]int // of tunnels, by whether they are terminated
 	listeners []net.Addr
 }
 
-// New returns a proxy that does not listen yet.
+// New returns a proxy that does not listen yet. o.Authority and o.Handler must be set.
 func New(o Options) *Proxy {
 	if o.Intercepted == nil {
 		o.Intercepted = mimecast.IsAPIHost
@@ -176,10 +179,11 @@ func setDefault[T int | time.Duration](value *T, to T) {
 	}
 }
 
-// Serve serves at l until Shutdown or Close, and then returns nil. It returns an error if it
-// fails before. It bounds the connections so that both kinds of tunnels can reach MaxTunnels,
-// and as many connections can be without one. A server of the caller's with the Proxy as its
-// handler can bound them better.
+// Serve serves l until Shutdown or Close, and then returns nil. It returns an error if the
+// listener fails earlier.
+//
+// Serve keeps at most 3 * MaxTunnels connections: MaxTunnels for each kind of tunnel, and as
+// many without a tunnel. For other limits, use the Proxy as the handler of your own server.
 func (p *Proxy) Serve(l net.Listener) error {
 	p.mu.Lock()
 	p.listeners = append(p.listeners, l.Addr())
@@ -191,14 +195,14 @@ func (p *Proxy) Serve(l net.Listener) error {
 	return err
 }
 
-// Shutdown stops listening, opens no more tunnels, and waits until every request inside a
-// terminated tunnel has ended and every other tunnel is silent for a second. If ctx ends
-// first, it cuts the rest and returns the context's error.
+// Shutdown stops listening and opens no more tunnels. It waits until all requests inside
+// terminated tunnels have ended and all other tunnels have been silent for 1 s. If ctx ends
+// first, Shutdown cuts the remaining tunnels and returns the context's error.
 func (p *Proxy) Shutdown(ctx context.Context) error {
 	p.stop()
 	for _, t := range p.open() {
 		if t.open.Load() && t.report.Intercepted {
-			_ = t.limitWrite(time.Now()) // one that is closed needs none
+			_ = t.limitWrite(time.Now()) // fails only if the tunnel is closed
 		}
 	}
 	var err error
@@ -232,7 +236,8 @@ func (p *Proxy) Close() error {
 	return err
 }
 
-// closeQuiet closes the tunnels on which nothing is under way, and returns how many are open.
+// closeQuiet closes the silent tunnels without a request. It returns how many tunnels were
+// open before.
 func (p *Proxy) closeQuiet() int {
 	open := p.open()
 	for _, t := range open {
@@ -243,7 +248,8 @@ func (p *Proxy) closeQuiet() int {
 	return len(open)
 }
 
-// Busy returns how many tunnels to other hosts are not silent: those that Shutdown waits for.
+// Busy returns the number of tunnels to other hosts that carried a byte within the last second.
+// Shutdown waits for these.
 func (p *Proxy) Busy() (n int) {
 	for _, t := range p.open() {
 		if !t.report.Intercepted && t.quiet() < drainQuiet {
@@ -263,7 +269,7 @@ func (p *Proxy) open() []*tunnel {
 	return open
 }
 
-// countingListener closes connections beyond a limit.
+// countingListener closes new connections beyond a limit.
 type countingListener struct {
 	net.Listener
 	conns *atomic.Int64
@@ -295,7 +301,7 @@ func (c *countedConn) Close() error {
 	return c.Conn.Close()
 }
 
-// CloseWrite closes the sending half.
+// CloseWrite closes the sending half of the connection.
 func (c *countedConn) CloseWrite() error { return closeWrite(c.Conn) }
 
 func closeWrite(c net.Conn) error {

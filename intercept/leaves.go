@@ -7,17 +7,17 @@ import (
 	"time"
 )
 
-// maxLeaves bounds the certificates that are kept. Names below a permitted one are without
-// number.
+// maxLeaves is how many certificates are cached. A bound is needed, since permitted names have
+// any number of subdomains.
 const maxLeaves = 64
 
-// leafCache keeps the certificates that were used last.
+// leafCache caches the most recently used certificates. The zero value is empty and ready.
 type leafCache struct {
-	mu     sync.Mutex // not held while a certificate is made
+	mu     sync.Mutex // guards recent; not held while a certificate is issued
 	recent []*leafEntry
 }
 
-// leafEntry is a certificate, or the one that a goroutine is making.
+// leafEntry is a cached certificate. made blocks while a goroutine issues it.
 type leafEntry struct {
 	name    string
 	renewAt time.Time
@@ -26,7 +26,8 @@ type leafEntry struct {
 	err     error
 }
 
-// get returns the certificate of a name, and has it made if there is none.
+// get returns the certificate for a name. It calls issue if none is cached or the cached one is
+// due for renewal.
 func (c *leafCache) get(name string, now time.Time, issue func() (*tls.Certificate, error)) (*tls.Certificate, error) {
 	e := c.entry(name, now)
 	e.made.Do(func() { e.leaf, e.err = issue() })
@@ -36,7 +37,7 @@ func (c *leafCache) get(name string, now time.Time, issue func() (*tls.Certifica
 	return e.leaf, e.err
 }
 
-// entry returns the entry of a name, as the most recent one.
+// entry returns the entry for a name, and marks it as the most recently used.
 func (c *leafCache) entry(name string, now time.Time) *leafEntry {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -6,8 +6,8 @@ import (
 	"os"
 )
 
-// rootFiles are where systems keep their root certificates in one file, in the order in
-// which crypto/x509 looks for them.
+// rootFiles are the systems' files of root certificates, in the order in which crypto/x509
+// looks for them.
 var rootFiles = []string{
 	"/etc/ssl/certs/ca-certificates.crt",                // Debian, Alpine, the image
 	"/etc/pki/tls/certs/ca-bundle.crt",                  // Fedora, RHEL 6
@@ -19,8 +19,8 @@ var rootFiles = []string{
 
 var errNoRoots = errors.New("this system keeps its root certificates in no known file: set SSL_CERT_FILE to a PEM file of them")
 
-// SystemRootsPEM returns the system's root certificates. Windows has none in a file: there it
-// returns an error that says what to set.
+// SystemRootsPEM returns the system's root certificates in PEM form. If no known file has them,
+// as on Windows, the error says which variable to set.
 func SystemRootsPEM() ([]byte, error) { return firstFile(rootFiles) }
 
 func firstFile(names []string) ([]byte, error) {

@@ -16,8 +16,8 @@ import (
 	"time"
 )
 
-// The files of a stored authority. The key's file has the certificates too, so that no crash
-// and no second process can leave a key with another's certificate.
+// The files of a stored authority. The key file also contains the certificates. Neither a crash
+// nor a second process can therefore leave a key and a certificate that do not match.
 const (
 	keyFile         = "ca-key.pem"
 	certificateFile = "ca.pem"
@@ -32,13 +32,16 @@ const (
 	directory   = 0o700
 )
 
-// LoadAuthority returns the authority that dir keeps, for the names of [NewAuthority]. If
-// there is none, or it ends within 90 days, or is for other names, it makes a new one, which
-// clients have to be given: see [Authority.Renewed]. It writes ca.pem for clients that add it to their own roots, and
-// bundle.pem for those that take one file: the certificates of roots, or of the system if
-// there are none, and the authority's. Without either there is no bundle.pem.
+// LoadAuthority returns the authority stored in dir, with names as in [NewAuthority]. If there
+// is none, or it expires within 90 days, or it is for other names, LoadAuthority creates a new
+// one. Clients then need the new certificate: see [Authority.Renewed].
 //
-// It returns an error if the key belongs to another user, or others may read it.
+// It writes ca.pem for clients that add a CA to their own roots. For clients that accept a
+// single file, it writes bundle.pem, with the certificates in roots and the authority's. If
+// roots is empty, it takes the system's. If no file with those is known, it writes no
+// bundle.pem.
+//
+// It returns an error if the key file belongs to another user or is accessible to others.
 func LoadAuthority(dir string, names []string, roots ...[]byte) (*Authority, error) {
 	permitted, err := newConstraint(names)
 	if err != nil {
@@ -54,7 +57,8 @@ func LoadAuthority(dir string, names []string, roots ...[]byte) (*Authority, err
 	return a, a.publish(dir, roots)
 }
 
-// loadOrMake reads the authority, and makes one if it cannot be used further.
+// loadOrMake reads the stored authority. If there is none or it must be replaced, it creates
+// one.
 func loadOrMake(path string, permitted constraint, now time.Time) (*Authority, error) {
 	c, err := readChain(path)
 	missing := errors.Is(err, fs.ErrNotExist)
@@ -90,7 +94,7 @@ func loadOrMake(path string, permitted constraint, now time.Time) (*Authority, e
 	return a, nil
 }
 
-// unusable returns why a stored authority has to be replaced; empty: it need not be.
+// unusable returns why a stored authority must be replaced; empty: it can be used.
 func (c *chain) unusable(permitted constraint, now time.Time) string {
 	switch {
 	case !permitted.equal(c.root) || !permitted.equal(c.issuer):
@@ -101,22 +105,23 @@ func (c *chain) unusable(permitted constraint, now time.Time) string {
 	return ""
 }
 
-// linkNew gives a file another name, and fails if that exists: another process was faster.
+// linkNew gives a file a new name. It fails with fs.ErrExist if another process created that
+// name first.
 func linkNew(from, to string) error {
 	err := os.Link(from, to)
-	if err != nil && !errors.Is(err, fs.ErrExist) { // a file system without links
+	if err != nil && !errors.Is(err, fs.ErrExist) { // the file system has no hard links
 		return os.Rename(from, to)
 	}
 	return err
 }
 
-// readChain reads a stored authority.
+// readChain reads a stored authority. The error wraps fs.ErrNotExist if there is none.
 func readChain(path string) (*chain, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = f.Close() }() // it was only read
+	defer func() { _ = f.Close() }() // opened for reading only
 	info, err := f.Stat()
 	if err != nil {
 		return nil, err
@@ -145,7 +150,7 @@ func (c *chain) encode() ([]byte, error) {
 	return slices.Concat(text, encodeCertificate(c.issuer.Raw), encodeCertificate(c.root.Raw)), nil
 }
 
-// decodeChain reads what encode wrote. Its errors contain nothing of the text.
+// decodeChain parses the text that encode returned. Its errors contain no part of the text.
 func decodeChain(text []byte) (*chain, error) {
 	var blocks [3][]byte
 	for i, want := range []string{keyPEM, certificatePEM, certificatePEM} {
@@ -171,7 +176,7 @@ func decodeChain(text []byte) (*chain, error) {
 	return &chain{key, issuer, root}, nil
 }
 
-// publish writes what clients read.
+// publish writes ca.pem and bundle.pem for clients.
 func (a *Authority) publish(dir string, roots [][]byte) error {
 	if err := replaceFile(filepath.Join(dir, certificateFile), a.PEM()); err != nil {
 		return err
@@ -179,7 +184,7 @@ func (a *Authority) publish(dir string, roots [][]byte) error {
 	bundle := filepath.Join(dir, bundleFile)
 	if len(roots) == 0 {
 		system, err := SystemRootsPEM()
-		if err != nil { // a bundle of an earlier authority must not stay
+		if err != nil { // remove the bundle of an earlier authority
 			if err := os.Remove(bundle); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err
 			}
@@ -190,7 +195,7 @@ func (a *Authority) publish(dir string, roots [][]byte) error {
 	return replaceFile(bundle, a.Bundle(roots...))
 }
 
-// replaceFile writes a file that every user may read, unless it has the text already.
+// replaceFile writes a file with mode 0644, unless it already has this content.
 func replaceFile(path string, text []byte) error {
 	if before, err := os.ReadFile(path); err == nil && bytes.Equal(before, text) {
 		return nil
@@ -198,14 +203,14 @@ func replaceFile(path string, text []byte) error {
 	return writeFile(path, text, publicMode, os.Rename)
 }
 
-// writeFile writes a file so that nobody can read a part of it: under another name, from
-// which place moves it.
+// writeFile writes a file atomically: it writes a temporary file, and place moves that to
+// path.
 func writeFile(path string, text []byte, mode fs.FileMode, place func(from, to string) error) error {
 	f, err := os.CreateTemp(filepath.Dir(path), ".new-*") // with mode 0600
 	if err != nil {
 		return err
 	}
-	defer func() { _ = os.Remove(f.Name()) }() // is gone if it was renamed
+	defer func() { _ = os.Remove(f.Name()) }() // fails if place renamed it
 	_, err = f.Write(text)
 	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
 	if err != nil {

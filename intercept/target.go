@@ -16,15 +16,14 @@ const (
 
 var errTarget = errors.New("the target is not a host name or IP address and a port")
 
-// target is where a client wants to connect to.
+// target is the host and port that a client wants to reach.
 type target struct {
-	// host is a host name in lower case and without a final dot, or an IP address as
-	// netip writes it, without brackets.
+	// host is in the form that parseHost returns.
 	host string
 	port int
 }
 
-// String returns the target as a dialer takes it.
+// String returns host:port or [address]:port, as a dialer accepts it.
 func (t target) String() string {
 	if strings.Contains(t.host, ":") {
 		return fmt.Sprintf("[%s]:%d", t.host, t.port)
@@ -32,8 +31,8 @@ func (t target) String() string {
 	return fmt.Sprintf("%s:%d", t.host, t.port)
 }
 
-// parseTarget reads host:port or [address]:port. If defaultPort is not 0, the port may be
-// missing.
+// parseTarget parses host:port or [address]:port. The port is optional unless defaultPort is
+// 0.
 func parseTarget(authority string, defaultPort int) (target, error) {
 	if len(authority) > maxHost+len(".:65535") {
 		return target{}, errTarget
@@ -60,7 +59,7 @@ func parseTarget(authority string, defaultPort int) (target, error) {
 	return target{host, port}, nil
 }
 
-// parsePort accepts digits alone, where strconv accepts a sign.
+// parsePort parses a port from 1 to 65535. ParseUint accepts no sign, unlike Atoi.
 func parsePort(s string) (int, error) {
 	port, err := strconv.ParseUint(s, 10, 16)
 	if err != nil || port == 0 || port > maxPort {
@@ -69,9 +68,9 @@ func parsePort(s string) (int, error) {
 	return int(port), nil
 }
 
-// parseHost reads a host name or an IP address without brackets, and returns it in the
-// only way in which hosts are compared. What resolvers read in different ways, such as
-// 127.1, is rejected.
+// parseHost parses a host name, or an IP address without brackets. It returns the canonical
+// form for comparisons: a host name in lower case and without a final dot, or an IP address as
+// netip formats it. It rejects names that resolvers interpret differently, such as 127.1.
 func parseHost(s string) (string, error) {
 	if ip, err := netip.ParseAddr(s); err == nil {
 		if ip.Zone() != "" {
@@ -88,9 +87,9 @@ func parseHost(s string) (string, error) {
 			return "", errTarget
 		}
 	}
-	host = strings.ToLower(host) // ASCII by now: other letters can have ASCII lower cases
+	host = strings.ToLower(host) // ASCII only: some other letters have ASCII lower-case forms
 	last := host[strings.LastIndexByte(host, '.')+1:]
-	// Resolvers take a name that ends in a number for an IPv4 address.
+	// Some resolvers take a name that ends in a number for an IPv4 address.
 	if strings.Trim(last, "0123456789") == "" || strings.HasPrefix(last, "0x") {
 		return "", errTarget
 	}

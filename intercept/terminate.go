@@ -15,8 +15,8 @@ import (
 
 var errServerName = errors.New("the client's TLS server name differs from the name in CONNECT")
 
-// tlsConfig returns the configuration of all terminated tunnels. They share it, so that
-// clients can resume sessions.
+// tlsConfig returns the configuration for terminated tunnels. All of them share it, so that
+// clients can resume TLS sessions.
 func (p *Proxy) tlsConfig() *tls.Config {
 	config := p.o.Authority.TLSConfig("")
 	config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
@@ -34,7 +34,7 @@ func (p *Proxy) tlsConfig() *tls.Config {
 	return config
 }
 
-// protocols returns HTTP/1.1, and HTTP/2 over TLS if h2.
+// protocols returns HTTP/1.1, and also HTTP/2 over TLS if h2 is true.
 func protocols(h2 bool) *http.Protocols {
 	var ps http.Protocols
 	ps.SetHTTP1(true)
@@ -50,11 +50,11 @@ const (
 	credentialsKey
 )
 
-// newInner returns the server of the requests inside terminated tunnels.
+// newInner returns the server for requests inside terminated tunnels.
 func (p *Proxy) newInner() *http.Server {
 	s := p.o.Server(http.HandlerFunc(p.serveTerminated))
 	s.Protocols = protocols(true)
-	s.DisableGeneralOptionsHandler = true // OPTIONS * is the handler's, as on the data port
+	s.DisableGeneralOptionsHandler = true // the handler gets OPTIONS *, as on the data port
 	s.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
 		return context.WithValue(ctx, tunnelKey, tunnelOf(c))
 	}
@@ -68,8 +68,8 @@ func (p *Proxy) newInner() *http.Server {
 
 func tunnelOf(c net.Conn) *tunnel { return c.(*tls.Conn).NetConn().(*tunnel) }
 
-// terminate makes the TLS handshake with the client and serves its requests, without waiting
-// for them.
+// terminate performs the TLS handshake with the client and passes the connection to the inner
+// server. It does not wait for the requests.
 func (p *Proxy) terminate(t *tunnel) {
 	ctx, cancel := context.WithTimeout(p.stopping, p.o.HandshakeTimeout)
 	defer cancel()
@@ -89,11 +89,12 @@ func (p *Proxy) terminate(t *tunnel) {
 	}
 }
 
-// serveTerminated serves a request that came through a terminated tunnel.
+// serveTerminated serves a request inside a terminated tunnel. It repeats the authorization,
+// since the credentials may have been revoked, and rejects a Host other than CONNECT's.
 func (p *Proxy) serveTerminated(w http.ResponseWriter, r *http.Request) {
 	t := r.Context().Value(tunnelKey).(*tunnel)
 	if !t.authorized(r.Context()) {
-		w.Header().Set("Connection", "close") // ends HTTP/2 connections, too
+		w.Header().Set("Connection", "close") // also ends an HTTP/2 connection
 		p.respond(w, r, problem.New(event.ProxyAuthRequired, "The forward proxy no longer accepts this tunnel's password. Give the client the current proxy URL."))
 		return
 	}
@@ -105,8 +106,8 @@ func (p *Proxy) serveTerminated(w http.ResponseWriter, r *http.Request) {
 	p.serve(w, r, "https", want.host, t.credentials)
 }
 
-// serve hands a request to the handler, as one for host of the client with these
-// credentials.
+// serve passes a request to the handler. It sets the host, scheme and credentials, converts an
+// absolute-form target to origin-form, and removes the proxy headers.
 func (p *Proxy) serve(w http.ResponseWriter, r *http.Request, scheme, host string, from credentials) {
 	ctx := context.WithValue(r.Context(), baseURLKey, scheme+"://"+host)
 	r = r.WithContext(context.WithValue(ctx, credentialsKey, from))
@@ -139,14 +140,16 @@ func originForm(absolute string) string {
 }
 
 // BaseURL returns the scheme and host that the client called, such as
-// https://eu-api.mimecast.com; empty for a request that did not come through a Proxy.
+// https://eu-api.mimecast.com. It returns an empty string if the request did not come through
+// a [Proxy]. ctx is the request's context.
 func BaseURL(ctx context.Context) string {
 	base, _ := ctx.Value(baseURLKey).(string)
 	return base
 }
 
-// Authorization returns the Proxy-Authorization that a request came with, or that its
-// tunnel was opened with; ok is false for a request that did not come through a Proxy.
+// Authorization returns the Proxy-Authorization values of a request, or of the CONNECT request
+// that opened its tunnel. ok is false if the request did not come through a [Proxy]. ctx is
+// the request's context.
 func Authorization(ctx context.Context) (values []string, ok bool) {
 	from, ok := ctx.Value(credentialsKey).(credentials)
 	if from == nil {

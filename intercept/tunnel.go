@@ -14,10 +14,10 @@ import (
 	"mimecast-proxy/event"
 )
 
-// relayBuffer is what one direction of a tunnel holds.
+// relayBuffer is the buffer size for one direction of a tunnel, in bytes.
 const relayBuffer = 8 << 10
 
-// tunnel is a client's connection from its CONNECT on, and counts what passes.
+// tunnel is a client's connection after CONNECT. It counts the bytes in both directions.
 type tunnel struct {
 	net.Conn
 	proxy  *Proxy
@@ -26,21 +26,21 @@ type tunnel struct {
 	// authorized reports whether CONNECT's credentials are still accepted.
 	authorized  func(context.Context) bool
 	credentials credentials
-	// early is what the client sent right after CONNECT.
+	// early has the bytes that the client sent right after CONNECT; nil once they are read.
 	early io.Reader
 	// other is the connection to the other host; nil in a terminated tunnel.
 	other net.Conn
-	// serving reports whether a request inside is under way.
+	// serving reports whether a request inside the tunnel is in flight.
 	serving atomic.Bool
-	// open reports whether Conn and other are set, and secure whether the handshake of a
-	// terminated tunnel is done.
+	// open reports whether Conn and other are set. secure reports whether the TLS handshake
+	// of a terminated tunnel is complete.
 	open, secure atomic.Bool
-	// wasCut reports whether the proxy ended it for a shutdown.
+	// wasCut reports whether a shutdown ended the tunnel.
 	wasCut   atomic.Bool
 	in, out  atomic.Int64
 	lastByte atomic.Int64 // in Unix nanoseconds
 	finished sync.Once
-	// failure is the first error of a tunnel to another host. It may be read once both
+	// failure is the first error of a tunnel to another host. Read it only after both
 	// directions have ended.
 	failure error
 	failed  sync.Once
@@ -60,7 +60,7 @@ func (t *tunnel) Read(b []byte) (n int, err error) {
 	return n, err
 }
 
-// Write implements net.Conn. A client that does not read loses its connection.
+// Write implements net.Conn. If the client does not read in time, the write fails.
 func (t *tunnel) Write(b []byte) (int, error) {
 	if err := t.limitWrite(time.Now()); err != nil {
 		return 0, err
@@ -68,28 +68,28 @@ func (t *tunnel) Write(b []byte) (int, error) {
 	n, err := t.Conn.Write(b)
 	t.count(&t.out, n)
 	if err != nil && t.report.Intercepted {
-		_ = t.Conn.Close() // else TLS would wait as long again to say that it closes
+		_ = t.Conn.Close() // otherwise, sending TLS close_notify would wait for another timeout
 	}
 	return n, err
 }
 
-// limitWrite sets until when the client may take to accept a write that begins now.
+// limitWrite sets the deadline for a write to the client that begins now.
 func (t *tunnel) limitWrite(now time.Time) error {
 	if !t.report.Intercepted {
 		return t.SetWriteDeadline(now.Add(t.proxy.o.IdleTimeout))
 	}
 	timeout := t.proxy.o.WriteTimeout
 	err := t.SetWriteDeadline(now.Add(timeout))
-	if t.proxy.stopping.Err() != nil { // asked last: else Shutdown's deadline could be undone
+	if t.proxy.stopping.Err() != nil { // checked last, so as not to undo Shutdown's deadline
 		err = t.SetWriteDeadline(now.Add(min(timeout, drainWriteTimeout)))
 	}
 	return err
 }
 
-// CloseWrite closes the sending half.
+// CloseWrite closes the sending half of the connection.
 func (t *tunnel) CloseWrite() error { return closeWrite(t.Conn) }
 
-// Close implements net.Conn. It ends a terminated tunnel, which [http.Server] closes.
+// Close implements net.Conn. [http.Server] calls it at the end of a terminated tunnel.
 func (t *tunnel) Close() error {
 	err := t.Conn.Close()
 	if t.secure.Load() {
@@ -105,10 +105,11 @@ func (t *tunnel) count(of *atomic.Int64, n int) {
 	}
 }
 
-// quiet returns for how long no byte has passed.
+// quiet returns the time since the last byte in either direction.
 func (t *tunnel) quiet() time.Duration { return time.Since(time.Unix(0, t.lastByte.Load())) }
 
-// cut ends the tunnel because of a shutdown. One that is being opened ends once it is.
+// cut ends the tunnel because of a shutdown. A tunnel that is still being opened ends as soon
+// as it is open.
 func (t *tunnel) cut() {
 	t.wasCut.Store(true)
 	if t.open.Load() {
@@ -116,7 +117,7 @@ func (t *tunnel) cut() {
 	}
 }
 
-// setOpen marks a tunnel whose connections are set.
+// setOpen marks the tunnel as open, after its connections are set.
 func (t *tunnel) setOpen() {
 	t.open.Store(true)
 	if t.wasCut.Load() {
@@ -128,10 +129,10 @@ func (t *tunnel) closeBoth() {
 	if t.other != nil {
 		_ = t.other.Close()
 	}
-	_ = t.Close() // the peers see the end, and nothing is left to send
+	_ = t.Close() // nothing is left to send
 }
 
-// finish gives back the tunnel's place and reports how it ended, once.
+// finish unregisters the tunnel and reports how it ended. Only the first call counts.
 func (t *tunnel) finish(outcome event.InterceptOutcome, err error) {
 	t.finished.Do(func() {
 		if t.wasCut.Load() {
@@ -153,7 +154,7 @@ func (p *Proxy) done(report Tunnel, outcome event.InterceptOutcome, err error, b
 
 var errIdle = errors.New("no byte came within the idle timeout")
 
-// relay copies both ways until both sides have ended or one fails.
+// relay copies in both directions until both have ended or one fails.
 func (t *tunnel) relay() {
 	var sending sync.WaitGroup
 	sending.Go(func() { t.copy(t.other, t) })
@@ -164,11 +165,11 @@ func (t *tunnel) relay() {
 		t.finish(event.InterceptIdle, nil)
 		return
 	}
-	t.finish(event.InterceptTunneled, t.failure) // a reset is an end, too
+	t.finish(event.InterceptTunneled, t.failure) // a failure, such as a reset, also ends a tunnel
 }
 
-// copy copies one direction to its end, and passes the end on. If it fails, it ends the
-// other direction too.
+// copy copies one direction up to its end, and then closes the sending half of to. If copying
+// fails, it also ends the other direction.
 func (t *tunnel) copy(to, from net.Conn) {
 	buf := make([]byte, relayBuffer)
 	for {
@@ -184,14 +185,14 @@ func (t *tunnel) copy(to, from net.Conn) {
 		case !errors.Is(err, io.EOF):
 			t.failed.Do(func() { t.failure = err })
 			t.closeBoth()
-		case closeWrite(to) != nil: // its peer is gone, or would never see the end
+		case closeWrite(to) != nil: // the peer is gone, or cannot be half-closed
 			t.closeBoth()
 		}
 		return
 	}
 }
 
-// write gives the peer the idle timeout to accept b.
+// write writes b, with the idle timeout as the deadline.
 func (t *tunnel) write(to net.Conn, b []byte) error {
 	if err := to.SetWriteDeadline(time.Now().Add(t.proxy.o.IdleTimeout)); err != nil {
 		return err
@@ -200,8 +201,8 @@ func (t *tunnel) write(to net.Conn, b []byte) error {
 	return err
 }
 
-// readActive reads, and fails once neither direction has carried a byte for the idle
-// timeout.
+// readActive reads from one side. It fails with errIdle if neither direction has carried a byte
+// for the idle timeout.
 func (t *tunnel) readActive(from net.Conn, buf []byte) (int, error) {
 	for {
 		left := t.proxy.o.IdleTimeout - t.quiet()
@@ -218,7 +219,7 @@ func (t *tunnel) readActive(from net.Conn, buf []byte) (int, error) {
 	}
 }
 
-// handover is a listener whose connections are those that were put into it.
+// handover is a listener that accepts the connections given to put.
 type handover struct {
 	conns  chan net.Conn
 	closed chan struct{}
@@ -229,7 +230,8 @@ func newHandover() *handover {
 	return &handover{conns: make(chan net.Conn), closed: make(chan struct{})}
 }
 
-// put hands a connection to Accept, unless ctx ends or the listener is closed.
+// put passes a connection to Accept. It returns an error if ctx ends or the listener is closed
+// first.
 func (h *handover) put(ctx context.Context, c net.Conn) error {
 	select {
 	case h.conns <- c:
@@ -257,5 +259,5 @@ func (h *handover) Close() error {
 	return nil
 }
 
-// Addr implements net.Listener. The connections have addresses of their own.
+// Addr implements net.Listener. It returns an empty address; the connections have real ones.
 func (h *handover) Addr() net.Addr { return &net.TCPAddr{} }
