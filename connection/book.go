@@ -11,27 +11,28 @@ import (
 	"slices"
 )
 
-// ErrOldCopy says that a connection moved to another store, and that the credentials in
-// the former store could not be removed.
+// ErrOldCopy is the error of [Book.Save] if a connection moved to another store, but its
+// credentials in the former store could not be removed. The connection is stored.
 var ErrOldCopy = errors.New("the connection is stored, but its former copy remains")
 
-// Book is the list of one user's connections, with access to both stores.
+// Book is the list of one user's connections, with access to both stores. Dir must be set.
 type Book struct {
-	// Dir is the folder of the list and of the file store, usually from the function Dir.
+	// Dir is the folder for the list and the file store, usually from the function Dir.
 	Dir string
-	// Environ is the process's environment, by which the keyring is found.
+	// Environ is the process's environment, with the D-Bus address of the keyring. macOS and
+	// Windows need none.
 	Environ []string
-	// Keyring is used in place of the system's keyring unless it is nil.
+	// Keyring replaces the system's keyring; nil: it does not.
 	Keyring KeyringBackend
 }
 
-// vault is a store with credentials in it, by profile.
+// vault is a store that holds credentials by profile.
 type vault interface {
-	// Set stores a document in place of an older one.
+	// Set stores a document, and replaces an older one.
 	Set(ctx context.Context, profile string, document []byte) error
-	// Get returns a document, or ErrNotFound.
+	// Get returns a document, or ErrNotFound if there is none.
 	Get(ctx context.Context, profile string) ([]byte, error)
-	// Delete removes a document if there is one.
+	// Delete removes a document. It returns nil if there is none.
 	Delete(ctx context.Context, profile string) error
 }
 
@@ -45,8 +46,8 @@ func (b Book) vault(s Store) (vault, error) {
 	return nil, fmt.Errorf("unknown store %.40q: use %s or %s", string(s), Keyring, File)
 }
 
-// List returns all connections, sorted by profile. Without any it returns none and no
-// error.
+// List returns all connections, sorted by profile. If there are none, it returns nil without
+// an error. It returns an error if other users can access the list or it is damaged.
 func (b Book) List() ([]Connection, error) {
 	path := filepath.Join(b.Dir, "connections.json")
 	text, err := readPrivate(path)
@@ -69,7 +70,7 @@ func (b Book) List() ([]Connection, error) {
 	return list, nil
 }
 
-// Find returns the connection of a profile, or ErrNotFound.
+// Find returns the connection of a profile. The error wraps ErrNotFound if there is none.
 func (b Book) Find(profile string) (Connection, error) {
 	list, err := b.List()
 	if err != nil {
@@ -86,9 +87,9 @@ func index(list []Connection, profile string) int {
 	return slices.IndexFunc(list, func(c Connection) bool { return c.Profile == profile })
 }
 
-// Save stores credentials and then enters the connection into the list, in place of an
-// older one with the same profile. If that was in another store, its copy is removed;
-// where this fails, the error is ErrOldCopy.
+// Save stores credentials, and then adds the connection to the list or replaces the one with
+// the same profile. If that one was in another store, Save removes its credentials there. If
+// only this removal fails, the error wraps ErrOldCopy.
 func (b Book) Save(ctx context.Context, c Connection, creds Credentials) error {
 	if err := CheckProfile(c.Profile); err != nil {
 		return err
@@ -118,7 +119,7 @@ func (b Book) save(ctx context.Context, c Connection, creds Credentials, to vaul
 		return err
 	}
 	if err := b.write(append(list, c)); err != nil {
-		if old.Store != c.Store { // nothing else would lead to these credentials
+		if old.Store != c.Store { // no list entry refers to these credentials
 			err = errors.Join(err, to.Delete(ctx, c.Profile))
 		}
 		return err
@@ -145,8 +146,8 @@ func (b Book) write(list []Connection) error {
 	return writePrivate(filepath.Join(b.Dir, "connections.json"), append(text, '\n'))
 }
 
-// Read returns the document with a connection's credentials, which ParseCredentials
-// understands. It is ErrNotFound if they are gone.
+// Read returns the document with a connection's credentials, for [ParseCredentials]. The error
+// wraps ErrNotFound if the credentials are gone.
 func (b Book) Read(ctx context.Context, c Connection) ([]byte, error) {
 	if err := CheckProfile(c.Profile); err != nil {
 		return nil, err
@@ -162,8 +163,8 @@ func (b Book) Read(ctx context.Context, c Connection) ([]byte, error) {
 	return text, err
 }
 
-// Remove deletes a connection with its credentials. It is ErrNotFound without one. The
-// connection stays in the list if its credentials cannot be deleted.
+// Remove deletes a connection and its credentials. The error wraps ErrNotFound if there is no
+// such connection. If the credentials cannot be deleted, the connection stays in the list.
 func (b Book) Remove(ctx context.Context, profile string) error {
 	if err := CheckProfile(profile); err != nil {
 		return err

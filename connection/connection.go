@@ -1,10 +1,9 @@
-// Package connection keeps connections to Mimecast accounts: credentials that the user
-// entered once, and what is known of them.
+// Package connection stores connections to Mimecast accounts: credentials that the user entered
+// once, with the account's name and address.
 //
-// A Book is the list of one user's connections. The credentials of each are either in the
-// system's keyring or in a file that only the user can read; the list itself holds no
-// secret. The package also exports credentials to where systemd, Kubernetes and Docker
-// Compose read them.
+// A [Book] is the list of one user's connections. The credentials of each are in the system's
+// keyring, or in a file that only the user can read. The list itself contains no secrets. The
+// package also exports credentials for systemd, Kubernetes and Docker Compose.
 package connection
 
 import (
@@ -15,44 +14,45 @@ import (
 	"time"
 )
 
-// ErrNotFound says that there is no such connection, or that its credentials are gone.
+// ErrNotFound is the error if there is no such connection, or its credentials are gone.
 var ErrNotFound = errors.New("not found")
 
-// Store is a place for credentials that the proxy finds without a variable.
+// Store is a kind of place for credentials, where the proxy finds them without a variable.
 type Store string
 
 // The stores.
 const (
-	// Keyring is the system's: Secret Service, Keychain or Credential Manager.
+	// Keyring is the system's keyring: Secret Service, Keychain or Credential Manager.
 	Keyring Store = "keyring"
 	// File is a file in the user's configuration folder.
 	File Store = "file"
 )
 
-// Connection is what is known of a stored connection; nothing in it is secret.
+// Connection describes a stored connection. It contains no secrets.
 type Connection struct {
-	// Profile is its name, which CheckProfile accepts.
+	// Profile is the name of the connection. It must pass [CheckProfile].
 	Profile string `json:"profile"`
-	// Store is where its credentials are.
+	// Store is where the credentials are.
 	Store Store `json:"store"`
-	// IDStart is the beginning of the client ID. Save sets it.
+	// IDStart is the beginning of the client ID. [Book.Save] sets it.
 	IDStart string `json:"client_id_start"`
 	// Region is empty if BaseURL is set.
 	Region string `json:"region,omitempty"`
-	// BaseURL, TokenURL and CAFile are as in the variables of these names, or empty.
+	// BaseURL, TokenURL and CAFile are the values of MIMECAST_BASE_URL, MIMECAST_TOKEN_URL
+	// and MIMECAST_CA_FILE, or empty.
 	BaseURL  string `json:"base_url,omitempty"`
 	TokenURL string `json:"token_url,omitempty"`
 	CAFile   string `json:"ca_file,omitempty"`
-	// Account is the account's name, as Mimecast calls it. It may be empty.
+	// Account is the account's name at Mimecast; empty if unknown.
 	Account string `json:"account,omitempty"`
-	// Tested is when the credentials last proved good.
+	// Tested is when a test of the credentials last succeeded.
 	Tested time.Time `json:"tested"`
 }
 
 var profileName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z0-9-]{1,40}$`) })
 
-// CheckProfile returns an error unless the name can be a profile's. What it accepts is
-// also safe as a file name.
+// CheckProfile returns an error unless name is a valid profile name: 1 to 40 of a-z, 0-9 and
+// "-". Valid names are safe as file names.
 func CheckProfile(name string) error {
 	if !profileName().MatchString(name) {
 		return fmt.Errorf("the profile %.40q cannot be used: 1 to 40 of a-z, 0-9 and '-' are allowed", name)
@@ -60,7 +60,7 @@ func CheckProfile(name string) error {
 	return nil
 }
 
-// idStart returns the first 8 characters of a client ID, and at most half of them.
+// idStart returns the first 8 characters of a client ID, but at most half of it.
 func idStart(id string) string {
 	runes := []rune(id)
 	return string(runes[:min(8, len(runes)/2)])

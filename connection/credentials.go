@@ -12,22 +12,22 @@ import (
 	"mimecast-proxy/secret"
 )
 
-// maxText is more than any client ID or secret has, in bytes. Both together fit into each
-// system's keyring.
+// maxText is the maximum length of a client ID or secret, in bytes. Real ones are shorter, and
+// both together fit into every system's keyring.
 const maxText = 1024
 
-// Credentials are of one API 2.0 application.
+// Credentials are the client ID and client secret of one API 2.0 application.
 type Credentials struct{ ClientID, ClientSecret secret.Text }
 
-// document is how both stores hold credentials: as one, so that ID and secret change
-// together.
+// document is the form of credentials in both stores. A single document makes ID and secret
+// change together.
 type document struct {
 	ClientID     string `json:"client_id"`
 	ClientSecret string `json:"client_secret"`
 }
 
-// Check returns an error unless both values are there and can be stored. The error shows
-// neither.
+// Check returns an error unless both values can be stored: each has 1 to 1024 bytes, and no
+// blanks or invisible characters. The error does not show the values.
 func (c Credentials) Check() error {
 	if err := checkText("client ID", c.ClientID.Reveal()); err != nil {
 		return err
@@ -50,18 +50,18 @@ func checkText(name, text string) error {
 	return nil
 }
 
-// Marshal returns the JSON document that the stores hold. It is secret.
+// Marshal returns the JSON document for the stores. It contains the secret.
 func (c Credentials) Marshal() []byte {
 	// Two strings cannot fail to marshal.
 	text, _ := json.Marshal(document{c.ClientID.Reveal(), c.ClientSecret.Reveal()})
 	return text
 }
 
-// errDocument shows nothing of what was read, as encoding/json's errors would.
+// errDocument replaces encoding/json's errors, which can contain parts of the document.
 var errDocument = errors.New(`the stored credentials are damaged: expected {"client_id":…,"client_secret":…}; connect again`)
 
-// ParseCredentials reads a document that Marshal wrote. It accepts no other fields. Its
-// errors show nothing of the content.
+// ParseCredentials parses a document from [Credentials.Marshal]. It rejects other fields. Its
+// errors contain no part of the document.
 func ParseCredentials(text []byte) (Credentials, error) {
 	var d document
 	decoder := json.NewDecoder(bytes.NewReader(text))

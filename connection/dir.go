@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// Dir returns the folder for a user's connections: mimecast-proxy in the user's
-// configuration folder, which is where os.UserConfigDir has it. It is an error if the
-// environment names none.
+// Dir returns the folder for a user's connections: mimecast-proxy in the user's configuration
+// folder, as os.UserConfigDir finds it. It returns an error if the environment does not name
+// that folder.
 func Dir(environ []string) (string, error) { return dir(runtime.GOOS, environ) }
 
 func dir(system string, environ []string) (string, error) {
@@ -38,8 +38,8 @@ func dir(system string, environ []string) (string, error) {
 	return filepath.Join(base, "mimecast-proxy"), nil
 }
 
-// lookup returns a variable's value, or "". The last of several counts. On Windows
-// its name matches in any case.
+// lookup returns a variable's value, or "". The last of several counts. On Windows, names are
+// not case-sensitive.
 func lookup(environ []string, name string) string {
 	value := ""
 	for _, entry := range environ {

@@ -11,9 +11,9 @@ import (
 	"sync"
 )
 
-// WriteEnvFile writes a file of variables for docker compose, which only this user can
-// read. It replaces a file that exists only if overwrite is set; otherwise the error is
-// fs.ErrExist.
+// WriteEnvFile writes a file of variables for docker compose, with mode 0600. If the file exists
+// and overwrite is false, the error wraps fs.ErrExist. WriteEnvFile also returns an error for
+// a value that the file's format cannot represent.
 func WriteEnvFile(path string, overwrite bool, c Connection, creds Credentials) error {
 	if err := creds.Check(); err != nil {
 		return err
@@ -36,7 +36,7 @@ func WriteEnvFile(path string, overwrite bool, c Connection, creds Credentials) 
 	return nil
 }
 
-// reserve makes an empty file, so that no other process can make it meanwhile.
+// reserve creates an empty file, so that no other process can create it at the same time.
 func reserve(path string) error {
 	file, err := os.OpenFile(filepath.Clean(path), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if errors.Is(err, fs.ErrExist) {
@@ -70,11 +70,11 @@ func envText(c Connection, creds Credentials) (string, error) {
 	return text.String(), nil
 }
 
-// plainEnv are values that every reader of such files takes as they are.
+// plainEnv matches values that need no quotes for any reader of such files.
 var plainEnv = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9_./:@%+=,^-]+$`) })
 
-// quoteEnv puts a value in single quotes if docker compose needs them. Within them it
-// takes a backslash before the last quote for an escape.
+// quoteEnv quotes a value with single quotes if docker compose needs them. It rejects a
+// trailing backslash, since docker compose would take it for an escape of the last quote.
 func quoteEnv(value string) (string, error) {
 	if plainEnv().MatchString(value) {
 		return value, nil

@@ -11,10 +11,10 @@ import (
 	"time"
 )
 
-// maxFile is more than any file here has, in bytes.
+// maxFile is larger than any file that this package writes, in bytes.
 const maxFile = 1 << 20
 
-// files is the file store: one file for each profile in a folder.
+// files is the file store: a folder with one file per profile.
 type files struct{ dir string }
 
 func (f files) path(profile string) string { return filepath.Join(f.dir, profile+".json") }
@@ -50,8 +50,8 @@ func (f files) Delete(_ context.Context, profile string) error {
 	return nil
 }
 
-// removeLeftovers removes what a crash left of an earlier write. The caller holds the
-// book's lock, so that nobody is writing.
+// removeLeftovers removes temporary files that a crash left behind. The caller holds the book's
+// lock, so that no other process is writing.
 func (f files) removeLeftovers(profile string) error {
 	entries, err := os.ReadDir(f.dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -65,8 +65,8 @@ func (f files) removeLeftovers(profile string) error {
 	return err
 }
 
-// makePrivate makes a folder that only this user can use, or makes an existing one so.
-// Folders above it that are missing are made too.
+// makePrivate creates a folder with mode 0700 and its missing parents, or sets that mode on an
+// existing folder. It returns an error if another user owns the folder.
 func makePrivate(dir string) error {
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		if err := makeMissing(dir); err != nil {
@@ -92,25 +92,25 @@ func makePrivate(dir string) error {
 	return nil
 }
 
-// makeMissing makes a folder and those above it. It sets each mode separately, since a
-// strict umask would leave a folder that its owner cannot enter.
+// makeMissing creates a folder and its missing parents. It sets each mode separately, since a
+// strict umask could leave a folder that its owner cannot enter.
 func makeMissing(dir string) error {
-	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) || filepath.Dir(dir) == dir { // a drive that is missing
+	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) || filepath.Dir(dir) == dir { // a missing drive on Windows
 		return err
 	}
 	if err := makeMissing(filepath.Dir(dir)); err != nil {
 		return err
 	}
 	if err := os.Mkdir(dir, 0o700); errors.Is(err, fs.ErrExist) {
-		return nil // another process was faster
+		return nil // another process created it
 	} else if err != nil {
 		return err
 	}
 	return os.Chmod(dir, 0o700)
 }
 
-// readPrivate returns a file's content. It rejects a file that other users can read or
-// write.
+// readPrivate returns a file's content. It rejects a file that other users can access, or that
+// is larger than maxFile.
 func readPrivate(path string) ([]byte, error) {
 	file, err := os.Open(path)
 	if err != nil {
@@ -131,8 +131,8 @@ func readPrivate(path string) ([]byte, error) {
 	return text, err
 }
 
-// writePrivate replaces a file, or makes it, with a content that only this user can read.
-// The file has either the old or the new content at each moment.
+// writePrivate creates or replaces a file atomically, with mode 0600. Readers see either the
+// old or the new content.
 func writePrivate(path string, content []byte) error {
 	file, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
 	if err != nil {
@@ -148,7 +148,7 @@ func writePrivate(path string, content []byte) error {
 }
 
 func fill(file *os.File, content []byte) error {
-	if err := setMode(file, 0o600); err != nil { // whatever the umask took
+	if err := setMode(file, 0o600); err != nil { // regardless of the umask
 		return err
 	}
 	if _, err := file.Write(content); err != nil {
@@ -157,11 +157,12 @@ func fill(file *os.File, content []byte) error {
 	return file.Sync()
 }
 
-// lockTimeout bounds the wait for another process that changes the list, which waits for
-// a keyring at most three times.
+// lockTimeout bounds the wait for another process to finish changing the list. That process
+// makes at most three keyring calls.
 const lockTimeout = 4 * keyringTimeout
 
-// locked calls change while no other process changes the list.
+// locked calls change while it holds the lock on the list. It returns an error if another
+// process holds the lock for lockTimeout.
 func (b Book) locked(ctx context.Context, change func() error) error {
 	if err := makePrivate(b.Dir); err != nil {
 		return err
@@ -171,7 +172,7 @@ func (b Book) locked(ctx context.Context, change func() error) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = file.Close() }() // which unlocks it too
+	defer func() { _ = file.Close() }() // also unlocks it
 	if err := setMode(file, 0o600); err != nil {
 		return err
 	}

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// Windows has no modes: the user's configuration folder grants access to the user,
-// administrators and the system alone, and what is made in it inherits that.
+// Windows has no file modes. The user's configuration folder grants access only to the user,
+// administrators and the system, and new files in it inherit these permissions.
 
 func checkMode(string, fs.FileInfo) error { return nil }
 
@@ -18,7 +18,7 @@ func checkOwner(string, fs.FileInfo) error { return nil }
 
 func setMode(*os.File, fs.FileMode) error { return nil }
 
-// rename tries again for a second, since it fails while a reader has the file open.
+// rename retries for 1 s, since renaming fails while a reader has the file open.
 func rename(from, to string) error {
 	err := os.Rename(from, to)
 	for i := 0; i < 100 && err != nil; i++ {
@@ -28,7 +28,7 @@ func rename(from, to string) error {
 	return err
 }
 
-// tryLock locks a file until it is closed, unless another process has locked it.
+// tryLock locks a file until it is closed. taken is false if another process holds the lock.
 func tryLock(file *os.File) (taken bool, err error) {
 	const flags = windows.LOCKFILE_EXCLUSIVE_LOCK | windows.LOCKFILE_FAIL_IMMEDIATELY
 	err = windows.LockFileEx(windows.Handle(file.Fd()), flags, 0, 1, 0, &windows.Overlapped{})

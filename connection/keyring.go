@@ -7,38 +7,40 @@ import (
 	"time"
 )
 
-// What can be wrong with a keyring.
+// The errors of a keyring that cannot be used.
 var (
-	// ErrNoKeyring says that this machine or session has none.
+	// ErrNoKeyring means that this machine or session has no keyring.
 	ErrNoKeyring = errors.New("no keyring on this machine")
-	// ErrKeyringLocked says that the user has to unlock it.
+	// ErrKeyringLocked means that the user must unlock the keyring.
 	ErrKeyringLocked = errors.New("the keyring is locked: unlock it, or log in to the desktop")
-	// ErrKeyringTimeout says that it did not respond in time. It may be asking the user.
+	// ErrKeyringTimeout means that the keyring did not respond within 5 s. It may be waiting
+	// for the user.
 	ErrKeyringTimeout = fmt.Errorf("the keyring did not respond within %v", keyringTimeout)
 )
 
 const (
-	// keyringService names the proxy's entries. The profile is the user name of each.
+	// keyringService is the service name of the proxy's entries. The profile is the user
+	// name.
 	keyringService = "mimecast-proxy"
-	// keyringTimeout bounds each call.
+	// keyringTimeout bounds each call of a keyring.
 	keyringTimeout = 5 * time.Second
 )
 
-// KeyringBackend is a keyring with credentials in it, by profile. A Book never has more
-// than one call of it under way in a process.
+// KeyringBackend is a keyring that holds credentials by profile. A process makes one call of it
+// at a time.
 type KeyringBackend interface {
-	// State returns nil if the keyring can be used.
+	// State returns nil if the keyring can be used. It must not open a prompt.
 	State(ctx context.Context) error
-	// Set stores a document in place of an older one.
+	// Set stores a document, and replaces an older one.
 	Set(ctx context.Context, profile string, document []byte) error
-	// Get returns a document, or ErrNotFound.
+	// Get returns a document, or ErrNotFound if there is none.
 	Get(ctx context.Context, profile string) ([]byte, error)
-	// Delete removes a document if there is one.
+	// Delete removes a document. It returns nil if there is none.
 	Delete(ctx context.Context, profile string) error
 }
 
-// KeyringState returns nil if the keyring can be used. Otherwise the error is
-// ErrNoKeyring, ErrKeyringLocked, ErrKeyringTimeout or another one. It opens no prompt.
+// KeyringState returns nil if the keyring can be used. Otherwise the error wraps ErrNoKeyring,
+// ErrKeyringLocked, ErrKeyringTimeout or another cause. KeyringState opens no prompt.
 func (b Book) KeyringState(ctx context.Context) error { return b.keyring().State(ctx) }
 
 func (b Book) keyring() bounded {
@@ -48,7 +50,7 @@ func (b Book) keyring() bounded {
 	return bounded{systemKeyring(b.Environ)}
 }
 
-// bounded ends each call of a keyring after keyringTimeout.
+// bounded is a keyring whose calls end after keyringTimeout.
 type bounded struct{ backend KeyringBackend }
 
 // State implements KeyringBackend.
@@ -74,8 +76,8 @@ func (b bounded) Delete(ctx context.Context, profile string) error {
 	return err
 }
 
-// keyringSlot is held by the one call under way. Where a system's call hangs and cannot
-// be stopped, those after it wait in vain for the slot and leave no goroutine each.
+// keyringSlot is a semaphore for one keyring call at a time. If a system call hangs, later
+// calls time out while they wait for the slot, and do not each leave a goroutine behind.
 var keyringSlot = make(chan struct{}, 1)
 
 type result struct {

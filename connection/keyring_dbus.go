@@ -17,7 +17,7 @@ import (
 	ss "github.com/zalando/go-keyring/secret_service"
 )
 
-// Names of the Secret Service, https://specifications.freedesktop.org/secret-service.
+// Names from the Secret Service API, https://specifications.freedesktop.org/secret-service.
 const (
 	secretsName       = "org.freedesktop.secrets"
 	secretsPath       = "/org/freedesktop/secrets"
@@ -28,10 +28,10 @@ const (
 	noObject          = dbus.ObjectPath("/")
 )
 
-// secretService is the Secret Service of a session. go-keyring's own calls take the bus
-// of the process's environment and start one if there is none; they also open prompts and
-// wait for them without end, which a server in the background must not. So these calls
-// are made here, with the same attributes, so that go-keyring's tools find the entries.
+// secretService is the Secret Service of a D-Bus session. It does not use go-keyring's calls:
+// they take the bus from the process's environment, start one if there is none, and wait
+// indefinitely for prompts. A background server must not do that. The entries have the same
+// attributes as go-keyring's, so that its tools find them.
 type secretService struct{ environ []string }
 
 func systemKeyring(environ []string) KeyringBackend { return secretService{environ} }
@@ -73,7 +73,7 @@ func (s secretService) Delete(ctx context.Context, profile string) error {
 	return session.close(session.delete(profile))
 }
 
-// busSession is a connection to the session bus and the unlocked collection behind it.
+// busSession is a connection to the session bus, with the unlocked collection to use.
 type busSession struct {
 	ctx        context.Context
 	conn       *dbus.Conn
@@ -96,8 +96,8 @@ func (s secretService) open(ctx context.Context) (*busSession, error) {
 	return session, nil
 }
 
-// busAddress returns where the session bus listens, or "". It takes sockets alone: other
-// kinds of address would start a program.
+// busAddress returns the addresses of the session bus, or "". It accepts Unix sockets only,
+// since other kinds of addresses can start a program.
 func busAddress(environ []string) string {
 	if address := lookup(environ, "DBUS_SESSION_BUS_ADDRESS"); address != "" {
 		return strings.Join(slices.DeleteFunc(strings.Split(address, ";"), func(a string) bool { return !strings.HasPrefix(a, "unix:") }), ";")
@@ -111,9 +111,10 @@ func busAddress(environ []string) string {
 	return ""
 }
 
-// close ends the connection and returns err in this package's words.
+// close closes the connection. It returns err, with a D-Bus error converted to an error of this
+// package.
 func (s *busSession) close(err error) error {
-	_ = s.conn.Close() // the bus forgets the session with it
+	_ = s.conn.Close() // this also ends the secret session
 	var fault dbus.Error
 	if !errors.As(err, &fault) {
 		return err
@@ -127,14 +128,14 @@ func (s *busSession) close(err error) error {
 	if strings.HasPrefix(fault.Name, "org.freedesktop.DBus.Error.Spawn.") {
 		return fmt.Errorf("%w: its Secret Service cannot be started", ErrNoKeyring)
 	}
-	return fmt.Errorf("the keyring failed with %.80q", fault.Name) // its text could show anything
+	return fmt.Errorf("the keyring failed with %.80q", fault.Name) // the text may contain secrets
 }
 
 func (s *busSession) call(path dbus.ObjectPath, method string, args ...any) *dbus.Call {
 	return s.conn.Object(secretsName, path).CallWithContext(s.ctx, method, 0, args...)
 }
 
-// property stores a property's value in to.
+// property reads a property of an object into to.
 func (s *busSession) property(path dbus.ObjectPath, owner, name string, to any) error {
 	var value dbus.Variant
 	if err := s.call(path, "org.freedesktop.DBus.Properties.Get", owner, name).Store(&value); err != nil {
@@ -155,7 +156,8 @@ func (s *busSession) checkLocked(path dbus.ObjectPath, owner string) error {
 	return nil
 }
 
-// findCollection chooses as go-keyring does: the login collection, or the default one.
+// findCollection finds the login collection, or else the default one, like go-keyring. It
+// returns ErrKeyringLocked if that collection is locked.
 func (s *busSession) findCollection() error {
 	var all []dbus.ObjectPath
 	if err := s.property(secretsPath, secretsService, "Collections", &all); err != nil {
@@ -173,8 +175,8 @@ func (s *busSession) findCollection() error {
 	return s.checkLocked(s.collection, secretsCollection)
 }
 
-// secretSession asks for secrets as they are: the bus is a socket that no other user can
-// listen to.
+// secretSession opens a session that transfers secrets unencrypted. No other user can listen
+// to the bus's socket.
 func (s *busSession) secretSession() (path dbus.ObjectPath, err error) {
 	var ignored dbus.Variant
 	err = s.call(secretsPath, secretsService+".OpenSession", "plain", dbus.MakeVariant("")).Store(&ignored, &path)
@@ -204,8 +206,8 @@ func (s *busSession) set(profile string, document []byte) error {
 	return withoutPrompt(prompt, err)
 }
 
-// withoutPrompt takes a prompt that the service wants opened as a lock: it has done
-// nothing yet.
+// withoutPrompt returns ErrKeyringLocked if the service wants to open a prompt. Then it has not
+// made the change.
 func withoutPrompt(prompt dbus.ObjectPath, err error) error {
 	if err == nil && prompt != noObject {
 		return ErrKeyringLocked

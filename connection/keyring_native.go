@@ -12,14 +12,13 @@ import (
 	"github.com/zalando/go-keyring"
 )
 
-// native is the Keychain of macOS or the Credential Manager of Windows. On macOS
-// go-keyring hands the secret to /usr/bin/security on its standard input, not on its
-// command line.
+// native is the Keychain of macOS or the Credential Manager of Windows. On macOS, go-keyring
+// passes the secret to /usr/bin/security on standard input, not on the command line.
 type native struct{}
 
 func systemKeyring([]string) KeyringBackend { return native{} }
 
-// State implements KeyringBackend. It asks for an entry that no profile can have.
+// State implements KeyringBackend. It looks up an entry that no profile can have.
 func (n native) State(ctx context.Context) error {
 	_, err := n.Get(ctx, "(none)")
 	if errors.Is(err, ErrNotFound) {
@@ -28,8 +27,8 @@ func (n native) State(ctx context.Context) error {
 	return err
 }
 
-// Set implements KeyringBackend. It reads the entry back, since security reports success
-// for commands on its standard input that failed.
+// Set implements KeyringBackend. It reads the entry back, since /usr/bin/security reports
+// success for failed commands on its standard input.
 func (n native) Set(ctx context.Context, profile string, document []byte) error {
 	if err := explain(keyring.Set(keyringService, profile, string(document))); err != nil {
 		return err
@@ -55,8 +54,8 @@ func (native) Delete(_ context.Context, profile string) error {
 	return nil
 }
 
-// interactionNotAllowed is how security exits if the Keychain is locked and nobody can be
-// asked: the last byte of errSecInteractionNotAllowed.
+// interactionNotAllowed is the exit code of /usr/bin/security if the Keychain is locked and
+// cannot prompt the user: the last byte of errSecInteractionNotAllowed.
 const interactionNotAllowed = 36
 
 func explain(err error) error {

@@ -7,8 +7,8 @@ import (
 )
 
 // WriteKubernetesSecret writes the manifest of a Secret with the keys client-id and
-// client-secret, which the manifests and the Helm chart expect in the Secret "mimecast".
-// Without a namespace, kubectl's current one applies.
+// client-secret. The proxy's manifests and Helm chart expect them in the Secret "mimecast". If
+// namespace is empty, kubectl uses its current one.
 func WriteKubernetesSecret(w io.Writer, name, namespace string, creds Credentials) error {
 	if err := creds.Check(); err != nil {
 		return err
@@ -26,7 +26,7 @@ func WriteKubernetesSecret(w io.Writer, name, namespace string, creds Credential
 	return nil
 }
 
-// quoteYAML quotes as JSON does, which YAML reads whatever the text has in it.
+// quoteYAML quotes any text as a JSON string, which is also valid YAML.
 func quoteYAML(text string) string {
 	quoted, _ := json.Marshal(text) // a string cannot fail to marshal
 	return string(quoted)

@@ -10,7 +10,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// marked is in every secret of these tests, so that a leak can be found.
+// marked is part of every secret in these tests, so that they can find a leak.
 const marked = "s3cr3t-marked"
 
 func credentials(id, key string) Credentials {
@@ -19,7 +19,7 @@ func credentials(id, key string) Credentials {
 
 var sample = credentials("abcdefgh-client-id", marked+"-0123456789")
 
-// awkward are texts that a careless writer of YAML or of variables would break.
+// awkward are values that a careless writer of YAML or of variables would corrupt.
 var awkward = []string{
 	"plain-0123", `back\slash`, `dou"ble`, "#comment", "a#b", "$HOME", "${HOME}", "%d", "a:b", "{a}", "[a]", "*a", "&a", "!a", "|", ">", "@a", "`a`",
 	"yes", "null", "~", "0x1f", "1e3", "<&>", "ünïcödé€", "🔑", "=a=", "a;b", "a,b",

@@ -8,22 +8,23 @@ import (
 	"unicode"
 )
 
-// They are compiled when connect needs them: a proxy that serves does not.
+// The expressions are compiled on first use, since only connect needs them.
 var (
-	// label is what stands before a value: a variable, or a console's words. The
-	// groups are a quote before it, and "id" or "secret".
+	// label matches the text before a value: a variable's name, or a label in the
+	// Administration Console. The groups are a quote before it, and "id" or "secret".
 	label = sync.OnceValue(func() *regexp.Regexp {
 		return regexp.MustCompile(`(?i)(?:^|[\s,;{])(?:export\s+|set\s+|\$env:)?(["']?)(?:mimecast[ _-]?)?client[ _-]?(id|secret)["']?(?:[ \t]*[:=]|[ \t]*\r?\n|\t)`)
 	})
-	// variable is any other name of a variable, with its value. A secret of base64 may
-	// end in "=", so there has to be a value behind it.
+	// variable matches any other variable's name with its value. The value is required,
+	// since a base64 secret may end in "=".
 	variable = sync.OnceValue(func() *regexp.Regexp {
 		return regexp.MustCompile(`^(?:export\s+|set\s+|\$env:)?[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+=([^=].*)$`)
 	})
 )
 
-// ParsePaste finds a client ID and secret in what a user pasted: one value or two, with
-// or without labels, as lines of variables or as JSON. What it does not find is empty.
+// ParsePaste finds a client ID and secret in pasted text: one value or two, with or without
+// labels, as lines of variables or as JSON. A single value without a label is taken for the
+// ID. A value that it does not find is empty.
 func ParsePaste(text string) (id, secret string) {
 	text = strings.TrimFunc(text, invisible)
 	if id, secret, ok := parseJSON(text); ok {
@@ -42,7 +43,7 @@ func ParsePaste(text string) (id, secret string) {
 	case 2:
 		return values[0], values[1]
 	}
-	return "", "" // which of them it is cannot be known
+	return "", "" // ambiguous
 }
 
 func parseJSON(text string) (id, secret string, ok bool) {
@@ -62,17 +63,17 @@ func parseJSON(text string) (id, secret string, ok bool) {
 	return id, secret, true
 }
 
-// parseLabels takes what is between each label and the next for the label's value.
+// parseLabels takes the text between each label and the next as the label's value.
 func parseLabels(text string, labels [][]int) (id, secret string) {
 	for i, at := range labels {
 		value := text[at[1]:]
 		if i+1 < len(labels) {
-			value = strings.TrimRight(text[at[1]:labels[i+1][0]], " ,;") // what separates them
+			value = strings.TrimRight(text[at[1]:labels[i+1][0]], " ,;") // separators
 		}
 		if words := strings.FieldsFunc(value, invisible); len(words) > 0 {
 			value = Clean(words[0])
 		}
-		value = strings.TrimSuffix(value, text[at[2]:at[3]]) // of quotes around name and value
+		value = strings.TrimSuffix(value, text[at[2]:at[3]]) // a quote before the name, with its end after the value
 		if strings.EqualFold(text[at[4]:at[5]], "id") {
 			id = value
 		} else {
@@ -82,8 +83,8 @@ func parseLabels(text string, labels [][]int) (id, secret string) {
 	return id, secret
 }
 
-// invisible reports whether a character is blank or shows nothing, such as a BOM. No
-// credential has one.
+// invisible reports whether a character is blank or invisible, such as a byte order mark.
+// Credentials contain no such characters.
 func invisible(r rune) bool {
 	return unicode.IsSpace(r) || unicode.IsControl(r) || unicode.Is(unicode.Cf, r)
 }
@@ -91,8 +92,8 @@ func invisible(r rune) bool {
 // quotes maps each opening quote to its closing one.
 var quotes = map[string]string{`"`: `"`, `'`: `'`, "`": "`", "“": "”", "„": "“", "‘": "’", "‚": "‘", "«": "»", "»": "«"}
 
-// Clean returns a single pasted value without what surrounds it: blanks, line ends,
-// invisible characters, quotes that match, and a label or a variable's name with "=".
+// Clean removes what may surround a single pasted value: blanks, line ends, invisible
+// characters, matching quotes, and a label or a variable's name with "=".
 func Clean(text string) string {
 	for {
 		cleaned := cleanOnce(text)
@@ -107,7 +108,7 @@ func cleanOnce(text string) string {
 	text = strings.TrimFunc(text, invisible)
 	for opening, closing := range quotes {
 		if inner, ok := strings.CutPrefix(text, opening); ok {
-			inner = strings.TrimRight(inner, ",;") // of a line of JSON or of a program
+			inner = strings.TrimRight(inner, ",;") // from a line of JSON or code
 			if inner, ok = strings.CutSuffix(inner, closing); ok {
 				return inner
 			}

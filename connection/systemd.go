@@ -13,13 +13,15 @@ import (
 	"mimecast-proxy/secret"
 )
 
-// systemdTimeout bounds one run of systemd-creds, which may have to ask a TPM.
+// systemdTimeout bounds one run of systemd-creds, which may need to wait for a TPM.
 const systemdTimeout = 30 * time.Second
 
-// SystemdCredentials encrypts the client ID and secret by systemd-creds for this machine,
-// and writes them to the files client-id and client-secret in a folder. The unit loads
-// them with SystemdDropIn. It returns the files' paths. Each value goes to systemd-creds
-// on its standard input. Most machines allow root alone to do this.
+// SystemdCredentials encrypts the client ID and secret for this machine with systemd-creds. It
+// writes them to the files client-id and client-secret in dir, and returns their paths.
+// [SystemdDropIn] makes the unit load them.
+//
+// systemd-creds gets each value on standard input. It must be installed (systemd 250 or later),
+// and on most machines requires root.
 func SystemdCredentials(ctx context.Context, dir string, creds Credentials) ([]string, error) {
 	if err := creds.Check(); err != nil {
 		return nil, err
@@ -47,7 +49,7 @@ func encrypt(ctx context.Context, program, name string, text secret.Text) ([]byt
 	ctx, cancel := context.WithTimeout(ctx, systemdTimeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, program, "encrypt", "--name="+name, "-", "-")
-	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C"} // not the proxy's, which may hold a secret
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C"} // not the proxy's environment, which may contain a secret
 	cmd.Stdin = strings.NewReader(text.Reveal())
 	cmd.WaitDelay = time.Second
 	var out, errs bytes.Buffer
@@ -59,8 +61,8 @@ func encrypt(ctx context.Context, program, name string, text secret.Text) ([]byt
 	return out.Bytes(), nil
 }
 
-// SystemdDropIn returns a drop-in for the unit that loads the encrypted credentials from
-// an absolute folder in place of the plain ones.
+// SystemdDropIn returns a drop-in that makes the unit load the encrypted credentials in dir, an
+// absolute path, instead of the plain files.
 func SystemdDropIn(dir string) string {
 	dir = strings.ReplaceAll(dir, "%", "%%") // % begins a specifier
 	return "[Service]\n" +
