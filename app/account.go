@@ -58,8 +58,8 @@ type mimecastAccount struct {
 	credentials *atomic.Pointer[fileCredentials]
 	// gone is set when the account is retired. It reports nothing after that.
 	gone atomic.Bool
-	// clockSkew is how far this machine's clock is ahead of Mimecast's, as a
-	// time.Duration; 0 until it is known.
+	// clockSkew is how far this machine's clock is ahead of Mimecast, as a time.Duration;
+	// 0 until it is known.
 	clockSkew atomic.Int64
 
 	// stop stops the goroutine that renews the token; ended is closed when it has

@@ -22,20 +22,20 @@ import (
 	"mimecast-proxy/secret"
 )
 
-// crowd is a gateway of so many clients and accounts, without sockets, and a request of
-// each way to send a key.
+// crowd is the handler of a gateway with many clients and accounts, without sockets. requests
+// has one request for each key and way to send it.
 type crowd struct {
 	handler  http.Handler
 	requests []*http.Request
 }
 
-const crowdKeys = 2 // of each client
+const crowdKeys = 2 // per client
 
 func crowdKey(client, n int) string {
 	return fmt.Sprintf("the-key-%d-of-client-%d-0123456789", n, client)
 }
 
-// clientsFile writes a clients file in which the clients use the accounts in turn.
+// clientsFile writes a clients file that assigns the accounts to the clients in turn.
 func clientsFile(b *testing.B, clients, accounts int) string {
 	b.Helper()
 	dir := b.TempDir()
@@ -59,8 +59,8 @@ func clientsFile(b *testing.B, clients, accounts int) string {
 	return filepath.Join(dir, "clients.yaml")
 }
 
-// newCrowd returns a handler of every layer but those that need a token, and the
-// connections: Mimecast's response is there at once.
+// newCrowd returns a handler with all layers except those that need a token or a connection.
+// Mimecast's response is immediate.
 func newCrowd(b *testing.B, clients, accounts int) *crowd {
 	b.Helper()
 	env := Env{Stderr: io.Discard, Environ: []string{"PROXY_LOG_FORMAT=json", "PROXY_CLIENTS_FILE=" + clientsFile(b, clients, accounts)}}
@@ -80,13 +80,13 @@ func newCrowd(b *testing.B, clients, accounts int) *crowd {
 		Transport: p.quota.Wrap(answering(trace)),
 		Trace:     trace, ErrorLog: p.tel.StdLog("warn"),
 	}))}
-	for i := range 100 { // as many for few clients, so that the requests cost as much to fetch
+	for i := range 100 { // the same number for few clients, so that the CPU cache misses are the same
 		c.requests = append(c.requests, requestsOf(i%clients)...)
 	}
 	return c
 }
 
-// answering stands for Mimecast.
+// answering returns a transport that stands for Mimecast.
 func answering(trace proxy.Trace) http.RoundTripper {
 	header := http.Header{"Content-Type": {"application/json"}, "X-Request-Id": {"4f3a9c70-1f2e-4d5b-8c6a-9b8e7d6c5b4a"}}
 	return roundTripper(func(r *http.Request) (*http.Response, error) {
@@ -124,7 +124,7 @@ func requestsOf(client int) (all []*http.Request) {
 	return all
 }
 
-// silence takes a response.
+// silence is a ResponseWriter that discards the response.
 type silence struct {
 	header http.Header
 	status int
@@ -135,7 +135,7 @@ func (s *silence) WriteHeader(status int)      { s.status = status }
 func (s *silence) Write(b []byte) (int, error) { return len(b), nil }
 func (s *silence) Flush()                      {}
 
-// round serves n requests, and returns the CPU that one took.
+// round serves n requests, and returns the CPU time per request.
 func (c *crowd) round(b *testing.B, n int) time.Duration {
 	b.Helper()
 	before, err := usageNow()
@@ -144,7 +144,7 @@ func (c *crowd) round(b *testing.B, n int) time.Duration {
 	}
 	for i := range n {
 		w := silence{header: http.Header{}}
-		// The clients follow each other in another order than in the file.
+		// Send the requests in a different order from the clients in the file.
 		c.handler.ServeHTTP(&w, c.requests[i*7919%len(c.requests)])
 		if w.status != http.StatusOK {
 			b.Fatalf("status %d %v", w.status, w.header)
@@ -157,9 +157,10 @@ func (c *crowd) round(b *testing.B, n int) time.Duration {
 	return after.since(before).CPU / time.Duration(n)
 }
 
-// BenchmarkCrowd measures what further clients and accounts cost each request, over the
-// whole handler, by turns and in the median of the rounds. 99 further clients may cost at
-// most 1 µs. What further accounts cost is reported: they compete for the processor's cache.
+// BenchmarkCrowd measures how much CPU time additional clients and accounts cost per request in
+// the whole handler. It measures few and many in turns, and takes the median of the rounds.
+// 99 additional clients may cost at most 1 µs. The cost of accounts has no limit, since they
+// compete for the CPU cache.
 //
 //	go test ./app -run '^$' -bench Crowd -benchtime 50x
 func BenchmarkCrowd(b *testing.B) {

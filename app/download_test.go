@@ -10,7 +10,7 @@ import (
 	"mimecast-proxy/config"
 )
 
-// Accounts come and go with PROXY_CLIENTS_FILE: each download asks for its own account.
+// PROXY_CLIENTS_FILE can change the accounts, so each download must check its own account.
 func TestOnlyASimulatorsFilesMayBeOnThisMachine(t *testing.T) {
 	files := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(files.Close)

@@ -60,7 +60,7 @@ func TestMemoryIsGivenBackOnceTheProxyFallsIdle(t *testing.T) {
 		}
 		var kept []byte
 		work := func() { kept = make([]byte, 8<<20) }
-		time.Sleep(quiet / 2) // so that no work coincides with a look
+		time.Sleep(quiet / 2) // do the work between two ticks of tidy
 		before := collections()
 		for range 5 {
 			work()

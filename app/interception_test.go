@@ -18,7 +18,7 @@ import (
 	"mimecast-proxy/secret"
 )
 
-// newClient returns a client of the guard's with keys.
+// newClient returns a guard.Client with keys and its own account.
 func newClient(name string, keys ...string) guard.Client {
 	c := guard.Client{Name: name, Account: &account.Account{Name: "account of " + name}}
 	for _, key := range keys {
@@ -49,7 +49,7 @@ func TestRequestsInATunnelAreThoseOfItsClient(t *testing.T) {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(authority.PEM())
 	for _, h2 := range []bool{false, true} {
-		// set replaces the clients and call sends a request in the tunnel that a key opened.
+		// set replaces the clients. call sends a request in the tunnel that a key opened.
 		set := func(clients ...guard.Client) {
 			t.Helper()
 			if err := g.SetClients(clients); err != nil {
@@ -72,7 +72,7 @@ func TestRequestsInATunnelAreThoseOfItsClient(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			req.Header.Set("Authorization", "Bearer key-b") // is not the tunnel's
+			req.Header.Set("Authorization", "Bearer key-b") // must be ignored in favor of the tunnel's key
 			res, err := transport.RoundTrip(req)
 			if err != nil {
 				return err.Error()
@@ -97,10 +97,10 @@ func TestRequestsInATunnelAreThoseOfItsClient(t *testing.T) {
 		expect(call("key-a", false), "a of account of a")
 		expect(call("key-b", false), "b of account of b")
 		expect(call("key-x", false), "Proxy Authentication Required")
-		set(newClient("a", "key-a", "next-a"), newClient("b", "key-b")) // an overlap
+		set(newClient("a", "key-a", "next-a"), newClient("b", "key-b")) // both keys of a are valid
 		expect(call("key-a", true), "a of account of a")
 		expect(call("next-a", false), "a of account of a")
-		set(newClient("a", "next-a"), newClient("c", "key-b")) // the key is another client's now
+		set(newClient("a", "next-a"), newClient("c", "key-b")) // key-b now belongs to c
 		expect(call("key-a", true), "407 Proxy Authentication Required")
 		expect(call("next-a", true), "a of account of a")
 		expect(call("key-b", true), "c of account of c")

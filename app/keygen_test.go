@@ -12,7 +12,7 @@ import (
 	"mimecast-proxy/config"
 )
 
-// clientsOf parses a clients file beside a default account.
+// clientsOf parses a clients file, with a default account in the variables.
 func clientsOf(t *testing.T, dir, content string) *config.Directory {
 	t.Helper()
 	path := filepath.Join(dir, "clients.yaml")
@@ -35,7 +35,7 @@ func TestKeygenPrintsAKeyAndItsLines(t *testing.T) {
 	if !regexp.MustCompile(`^[0-9a-f]{64}$`).MatchString(key) || strings.Contains(stderr.String(), key) {
 		t.Errorf("stdout %q, stderr %q", stdout.String(), stderr.String())
 	}
-	// The lines are those of a clients file, and stdout is that of a key.
+	// The lines form a valid clients file, and stdout is a valid key file.
 	lines := stderr.String()
 	lines = lines[strings.Index(lines, "clients:\n"):strings.Index(lines, "Or keep")]
 	dir := t.TempDir()

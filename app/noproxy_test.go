@@ -61,14 +61,14 @@ func TestBothSpellingsOfNoProxyHaveThisMachine(t *testing.T) {
 	}
 }
 
-// noProxyEntries are what lists are made of, as people write them.
+// noProxyEntries are entries of lists as people write them, valid or not.
 var noProxyEntries = []string{
 	"blob.test", ".blob.test", "*.blob.test", "BLOB.test", "blob.test.", "test", "x.blob.test", "blob.test:80", " blob.test ", "a.test blob.test",
 	"127.9.8.7", "127.9.0.0/16", "127.0.0.1", "127.0.0.1:1", "127.0.0.10", "localhost", "notlocalhost", "10.0.0.0/8", "10.1.2.3", "10.1.2.3:80",
 	"::1", "[fd00::1]", "fd00::/8", "fd00::1", "münchen.test", "", "\t", "other.example", "*", ".", "[", "/",
 }
 
-// randomNoProxy returns variables as they may be: either, both or none.
+// randomNoProxy returns NO_PROXY and no_proxy with random lists: either, both or neither.
 func randomNoProxy(r *rand.Rand) (environ []string) {
 	for _, name := range []string{"NO_PROXY", "no_proxy"} {
 		if r.IntN(3) == 0 {
@@ -86,8 +86,8 @@ func randomNoProxy(r *rand.Rand) (environ []string) {
 	return environ
 }
 
-// starAmongOthers reports whether a list that a program reads is one that stays as
-// it is, and yet means no star to curl and Python.
+// starAmongOthers reports whether a list contains * among other entries. The proxy leaves such a
+// list unchanged, but curl and Python ignore its *.
 func starAmongOthers(environ []string) bool {
 	return slices.ContainsFunc(environ, func(v string) bool {
 		_, list, _ := strings.Cut(v, "=")
@@ -95,12 +95,13 @@ func starAmongOthers(environ []string) bool {
 	})
 }
 
-// reader is a program that reads the lists: it reports of each host whether it is
-// reached directly.
+// reader asks a program, for each host, whether the program reaches it directly with the lists
+// in environ.
 type reader func(t *testing.T, environ, hosts []string) []bool
 
-// differ holds a reader to what it saw before, and to the proxy's own address,
-// hosts[0], being reached directly.
+// differ tests with random lists that a reader gets the same results before and after the proxy
+// changes the lists. The exception is hosts[0], the proxy's own address: the reader must reach
+// it directly.
 func differ(t *testing.T, read reader, lists int, hosts ...string) {
 	t.Helper()
 	r := rand.New(rand.NewPCG(18, 1)) //nolint:gosec // the same lists each time
@@ -151,9 +152,9 @@ func TestCurlReadsTheListAsBefore(t *testing.T) {
 		t.Fatal(err)
 	}
 	hosts := []string{"127.0.0.1:" + port, "blob.test:" + port, "x.blob.test:" + port, "other.example:" + port, "notlocalhost:" + port}
-	// To curl this is an address as any other; Linux has it without being asked.
+	// curl treats 127.9.8.7 like any address. On Linux, listening there needs no setup.
 	if l, err := net.Listen("tcp", "127.9.8.7:"+port); err == nil {
-		other := &httptest.Server{Listener: l, Config: &http.Server{Handler: says("direct")}} //nolint:gosec // it lives as long as the test
+		other := &httptest.Server{Listener: l, Config: &http.Server{Handler: says("direct")}} //nolint:gosec // no timeouts needed in a test
 		other.Start()
 		defer other.Close()
 		hosts = append(hosts, "127.9.8.7:"+port)
@@ -181,8 +182,8 @@ func TestCurlReadsTheListAsBefore(t *testing.T) {
 	differ(t, read, 40, hosts...)
 }
 
-// pythonReads reports, of each line [environ, hosts], which hosts are reached
-// directly.
+// pythonReads is a Python program. For each input line [environ, hosts], it prints which hosts
+// Python reaches directly.
 const pythonReads = `
 import json, os, sys
 from urllib.request import getproxies, proxy_bypass
@@ -222,7 +223,7 @@ func TestPythonReadsTheListAsBefore(t *testing.T) {
 			ask := startPython(t, path, library)
 			read := func(t *testing.T, environ, hosts []string) []bool {
 				t.Helper()
-				// Python takes it for an empty list, even beside NO_PROXY.
+				// Python takes an empty no_proxy for an empty list, even if NO_PROXY is set.
 				empty := func(v string) bool { return v == "no_proxy=" }
 				return ask(slices.DeleteFunc(slices.Clone(environ), empty), hosts)
 			}
@@ -231,7 +232,8 @@ func TestPythonReadsTheListAsBefore(t *testing.T) {
 	}
 }
 
-// startPython returns what one Python answers, which ends with t.
+// startPython starts Python with pythonReads until the test ends. It returns a func that sends
+// one line to it and returns the result.
 func startPython(t *testing.T, path, library string) func(environ, hosts []string) []bool {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), path, "-c", pythonReads, library)
@@ -252,7 +254,7 @@ func startPython(t *testing.T, path, library string) func(environ, hosts []strin
 		if err := in.Close(); err != nil {
 			t.Error(err)
 		}
-		_ = cmd.Wait() // the context of t may have ended it
+		_ = cmd.Wait() // the context of t may have killed it
 	})
 	lines := bufio.NewReader(out)
 	return func(environ, hosts []string) (direct []bool) {

@@ -27,9 +27,9 @@ import (
 	"mimecast-proxy/simulator"
 )
 
-// What a part costs is measured between two proxies that differ in nothing else,
-// each in its own process, so that neither the client's CPU nor Mimecast's is
-// counted. Both get the same requests over real sockets, by turns.
+// These benchmarks measure the cost of a component as the difference between two proxies, with
+// and without it. Each proxy runs in its own process, so that the CPU of the client and of the
+// simulator is not counted. Both get the same requests over real sockets, in turns.
 
 const (
 	variantVariable = "TEST_PROXY_VARIANT"
@@ -49,9 +49,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// usage is what a process has used so far.
+// usage is the CPU and memory that a process has used so far.
 type usage struct {
-	CPU     time.Duration // of the user's and the system's
+	CPU     time.Duration // user and system time
 	Mallocs uint64
 	Bytes   uint64 // allocated
 }
@@ -70,8 +70,8 @@ func usageNow() (usage, error) {
 	return usage{time.Duration(r.Utime.Nano() + r.Stime.Nano()), m.Mallocs, m.TotalAlloc}, nil
 }
 
-// serveVariant is the child: a proxy that says where it serves, and for each
-// line that it gets what it has used. It ends with its input.
+// serveVariant runs a proxy in the child process. It prints the proxy's address, and then its
+// usage for each input line. It returns at the end of the input.
 func serveVariant(variant string) error {
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
@@ -113,8 +113,8 @@ func serveVariant(variant string) error {
 	return nil
 }
 
-// mute is handler without telemetry. The guard does not report a request
-// that it lets pass where no routes are configured.
+// mute is handler without telemetry. Without configured routes, the guard does not report the
+// requests that it accepts.
 func (p *components) mute() http.Handler {
 	return p.guard.Wrap(proxy.New(proxy.Options{Transport: p.transport(proxy.Trace{}, nil)}))
 }
@@ -126,8 +126,8 @@ func (p *components) transport(trace proxy.Trace, replaying func(int64)) http.Ro
 	)(proxy.Authenticate(trace))
 }
 
-// unguarded is handler with net/http's own ReverseProxy in the place of guard
-// and proxy: every request passes, with every header.
+// unguarded is handler with net/http's ReverseProxy in place of the packages guard and proxy. It
+// accepts every request and forwards every header.
 func (p *components) unguarded() http.Handler {
 	trace := proxy.Trace{Unauthorized: p.tel.Unauthorized, Retried: p.tel.Retried, Answered: p.tel.Answered, Failed: p.tel.Failed}
 	a := p.accounts.list()[0].Account
@@ -142,7 +142,7 @@ func (p *components) unguarded() http.Handler {
 	}))
 }
 
-// pool is as proxy's own.
+// pool is like the buffer pool of package proxy.
 type pool struct{ sync.Pool }
 
 func (p *pool) Get() []byte {
@@ -161,7 +161,7 @@ type child struct {
 	in     io.Writer
 	out    *json.Decoder
 	client *http.Client
-	last   usage // of the last round
+	last   usage // in the last round
 }
 
 func startVariant(b *testing.B, variant string, environ []string) *child {
@@ -188,7 +188,7 @@ func startVariant(b *testing.B, variant string, environ []string) *child {
 		if err := cmd.Wait(); err != nil {
 			b.Error(err)
 		}
-		// Either logs its token request; the rest are the requests.
+		// Both variants log the token request. All other lines are for requests.
 		if logs := lines.n > 1; logs != (variant != mute) {
 			b.Errorf("the proxy that is %s logged %d lines", variant, lines.n)
 		}
@@ -220,7 +220,7 @@ func (c *child) usage() (u usage) {
 	return u
 }
 
-// round sends n requests, as many at a time as there are workers.
+// round sends n requests, with workers requests in flight.
 func (c *child) round(n, workers int) {
 	before := c.usage()
 	var sending sync.WaitGroup
@@ -250,15 +250,15 @@ func (c *child) round(n, workers int) {
 	c.last = c.usage().since(before)
 }
 
-// benchKey is sent with every request, asked for or not.
+// benchKey is sent with every request, even if no key is required.
 const benchKey = "0123456789abcdef0123456789abcdef"
 
-// BenchmarkTelemetryShare measures the share of logging and metrics in the
-// proxy's CPU a request.
+// BenchmarkTelemetryShare measures the share of logging and metrics in the proxy's CPU time per
+// request.
 func BenchmarkTelemetryShare(b *testing.B) { measure(b, "telemetry", mute, 10) }
 
-// BenchmarkGuardShare measures the share of the guard and of what cleans headers,
-// as they are by default and with everything to look at.
+// BenchmarkGuardShare measures the share of the guard and of header cleaning in the proxy's CPU
+// time per request. It measures the default settings, and then all checks configured.
 func BenchmarkGuardShare(b *testing.B) {
 	b.Run("default", func(b *testing.B) { measure(b, "guard", unguarded, 5) })
 	b.Run("everything", func(b *testing.B) {
@@ -266,7 +266,7 @@ func BenchmarkGuardShare(b *testing.B) {
 	})
 }
 
-// simulated is the environment of a proxy in front of a separate simulator.
+// simulated starts a simulator, and returns the environment for a proxy in front of it.
 func simulated(b *testing.B) []string {
 	b.Helper()
 	sim, err := simulator.Start(simulator.Options{Quotas: map[string]simulator.Quota{}})
@@ -288,8 +288,8 @@ func simulated(b *testing.B) []string {
 	}
 }
 
-// BenchmarkHandler measures the whole of the proxy: what one of the smallest
-// requests costs it, in a separate process.
+// BenchmarkHandler measures the cost of a minimal request for the whole proxy, which runs in a
+// separate process.
 func BenchmarkHandler(b *testing.B) {
 	const n = 500
 	c := startVariant(b, whole, simulated(b))
@@ -307,12 +307,12 @@ func BenchmarkHandler(b *testing.B) {
 	b.ReportMetric(float64(total.Bytes)/requests, "B/request")
 }
 
-// measure reports the share that a part, which the variant is without, has in the
-// proxy's CPU a request, of the smallest requests there are; most is how much it
-// may be, in percent. One round is 500 requests to each of the two proxies, one
-// right after the other, since what else the machine does changes slowly; what
-// counts is the sum over the rounds, since a system may count CPU in ticks of
-// 10 ms.
+// measure reports a component's share of the proxy's CPU time per minimal request. variant is
+// the proxy without the component, and most is the largest allowed share in percent.
+//
+// A round sends 500 requests to each of the two proxies, right after each other, since the
+// load of the machine changes slowly. The result is the sum over all rounds, since a system
+// may count CPU time in ticks of 10 ms.
 func measure(b *testing.B, part, variant string, most float64, more ...string) {
 	const n, workers, warmUp = 500, 4, 3
 	environ := append(simulated(b), more...)

@@ -15,12 +15,12 @@ import (
 	"testing"
 )
 
-// profiledFunction is a function of this module in what pprof prints: its package, its
-// receiver with a dot, if any, and its name. Of a closure it is the function around it.
+// profiledFunction matches a function of this module in the output of pprof. The groups are its
+// package, and its name with any receiver. For a closure it matches the enclosing function.
 var profiledFunction = regexp.MustCompile(`mimecast-proxy/([\w/]+)\.((?:\(\*\w+\)\.|\w+\.)?\w+)`)
 
-// The compiler goes by the profile in default.pgo, and says nothing of functions that are
-// gone. This says it.
+// The compiler optimizes by the profile in default.pgo, and silently ignores functions that no
+// longer exist. This test fails if there are too many of those.
 func TestProfileIsOfTheCodeAsItIs(t *testing.T) {
 	t.Parallel()
 	out, err := exec.Command("go", "tool", "pprof", "-top", "-nodecount", "10000", "-nodefraction", "0", "../default.pgo").Output()
@@ -46,7 +46,7 @@ func TestProfileIsOfTheCodeAsItIs(t *testing.T) {
 	}
 }
 
-// functionsOf returns the functions and methods of a package, as a profile names them.
+// functionsOf returns the functions and methods of a package, named as in a profile.
 func functionsOf(t *testing.T, folder string) map[string]bool {
 	t.Helper()
 	all := map[string]bool{}
@@ -74,7 +74,7 @@ func functionsOf(t *testing.T, folder string) map[string]bool {
 	return all
 }
 
-// receiver returns the type of a method's receiver, with a dot; nothing for a function.
+// receiver returns a method's receiver type and a dot, or an empty string for a function.
 func receiver(fn *ast.FuncDecl) string {
 	if fn.Recv == nil {
 		return ""

@@ -8,8 +8,8 @@ import (
 	"mimecast-proxy/secret"
 )
 
-// A running proxy reads its connection again: with new credentials, and with none if the
-// profile is gone or leads to another API.
+// A running proxy rereads its stored connection. It gets new credentials, or an error if the
+// profile was removed or its API address changed.
 func TestStoredConnectionIsReadAsItIsNow(t *testing.T) {
 	environ := []string{"HOME=" + t.TempDir(), "XDG_CONFIG_HOME=" + t.TempDir(), "AppData=" + t.TempDir()}
 	book, err := newBook(environ)

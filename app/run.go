@@ -35,7 +35,7 @@ const (
 // interception, the command's calls to Mimecast's addresses also go through the proxy.
 //
 // Run returns when the command has ended. If the command failed, the error is an [*ExitError]
-// with its exit code, or 128 plus the signal's number if a signal ended it.
+// with its exit code. After a signal, the code is 128 plus the signal's number.
 func (p Env) Run(ctx context.Context, argv []string, interception bool) error {
 	p.Supervisor = server.Supervisor{} // the command is the supervised program, not the proxy
 	environ := without(p.Environ, named("PROXY_LISTEN", "PROXY_ADMIN_LISTEN", "PROXY_TLS_LISTEN", "PROXY_TLS_CERT_FILE", "PROXY_TLS_KEY_FILE", "PROXY_INTERCEPT_LISTEN", "PROXY_INTERCEPT_CA_DIR"))

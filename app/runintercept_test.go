@@ -12,7 +12,7 @@ import (
 	"mimecast-proxy/mimecast"
 )
 
-// pemCertificate returns a certificate that no system has.
+// pemCertificate returns a new certificate, which no system trusts.
 func pemCertificate(t *testing.T) []byte {
 	t.Helper()
 	pair, _ := peer.Certificate(t)

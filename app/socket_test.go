@@ -12,7 +12,7 @@ import (
 )
 
 func TestInheritedSocketThatEveryUserCanOpenIsWarnedOf(t *testing.T) {
-	dir, err := os.MkdirTemp("", "s") // a socket's path is bounded to about 100 bytes
+	dir, err := os.MkdirTemp("", "s") // a socket's path is limited to about 100 bytes
 	if err != nil {
 		t.Fatal(err)
 	}

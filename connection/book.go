@@ -11,8 +11,8 @@ import (
 	"slices"
 )
 
-// ErrOldCopy is the error of [Book.Save] if a connection moved to another store, but its
-// credentials in the former store could not be removed. The connection is stored.
+// ErrOldCopy is the error if [Book.Save] moved a connection to another store, but could not
+// remove the credentials from the former store. The connection is stored.
 var ErrOldCopy = errors.New("the connection is stored, but its former copy remains")
 
 // Book is the list of one user's connections, with access to both stores. Dir must be set.

@@ -16,11 +16,11 @@ import (
 	"time"
 )
 
-// memory is a keyring in the test's memory.
+// memory is a keyring in memory.
 type memory struct {
 	mu      sync.Mutex
 	entries map[string][]byte
-	err     error  // of each call
+	err     error  // returned by each call
 	onSet   func() // called by each Set
 }
 
@@ -145,7 +145,7 @@ func TestMoveSaysIfTheOldCopyRemains(t *testing.T) {
 func TestCredentialsDoNotStayIfTheListCannotBeWritten(t *testing.T) {
 	ring := &memory{}
 	book := Book{Dir: t.TempDir(), Keyring: ring}
-	ring.onSet = func() { // a folder in the list's place
+	ring.onSet = func() { // put a folder in place of the list's file
 		if err := os.MkdirAll(filepath.Join(book.Dir, "connections.json", "x"), 0o700); err != nil {
 			t.Error(err)
 		}
@@ -271,7 +271,7 @@ func TestBeginningOfTheClientID(t *testing.T) {
 
 func TestDir(t *testing.T) {
 	join := filepath.Join
-	abs := t.TempDir() // absolute on each system
+	abs := t.TempDir() // absolute on every system
 	for name, test := range map[string]struct {
 		system  string
 		environ []string
@@ -294,7 +294,7 @@ func TestDir(t *testing.T) {
 	}
 }
 
-// stuck is a keyring that neither responds nor heeds its context.
+// stuck is a keyring that does not respond and ignores its context.
 type stuck struct {
 	memory
 	entered chan struct{}

@@ -14,8 +14,8 @@ import (
 	"testing"
 )
 
-// saveAndKill names the folder in which a child process of this test saves until it is
-// killed.
+// saveAndKill is the variable with the folder for a child process of this test, which saves
+// connections until it is killed.
 const saveAndKill = "TEST_SAVE_UNTIL_KILLED"
 
 func TestModesWhateverTheUmask(t *testing.T) {
@@ -128,7 +128,7 @@ func TestKilledWriterLeavesWholeFiles(t *testing.T) {
 		if err := child.Start(); err != nil {
 			t.Fatal(err)
 		}
-		_, err = bufio.NewReader(out).ReadString('\n') // it has saved once, and goes on
+		_, err = bufio.NewReader(out).ReadString('\n') // the child has saved at least once
 		if err := errors.Join(err, child.Process.Kill()); err != nil {
 			t.Fatal(err)
 		}

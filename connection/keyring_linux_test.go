@@ -85,7 +85,7 @@ func TestLockedKeyringIsNotWaitedFor(t *testing.T) {
 }
 
 func TestAbsentKeyring(t *testing.T) {
-	// A program of this name would be started by a library that looks for a bus.
+	// A library that looks for a bus would start these programs.
 	bin := t.TempDir()
 	started := filepath.Join(bin, "started")
 	for _, name := range []string{"dbus-launch", "dbus-daemon"} {
@@ -115,14 +115,14 @@ func TestAbsentKeyring(t *testing.T) {
 	}
 }
 
-// prompting is a Secret Service that wants to ask the user before each change.
+// prompting is a Secret Service that requires a prompt for each change.
 type prompting struct{ prompted atomic.Bool }
 
 func (*prompting) Get(_, name string) (dbus.Variant, *dbus.Error) {
 	if name == "Collections" {
 		return dbus.MakeVariant([]dbus.ObjectPath{loginCollection}), nil
 	}
-	return dbus.MakeVariant(false), nil // it is not locked
+	return dbus.MakeVariant(false), nil // not locked
 }
 
 func (*prompting) OpenSession(string, dbus.Variant) (dbus.Variant, dbus.ObjectPath, *dbus.Error) {
@@ -144,7 +144,7 @@ func (p *prompting) Prompt(string) *dbus.Error {
 	return nil
 }
 
-// serve offers the service on a bus until the test ends.
+// serve provides the service on a bus until the test ends.
 func (p *prompting) serve(t *testing.T, environ []string) {
 	t.Helper()
 	conn, err := dbus.Connect(busAddress(environ))
@@ -182,7 +182,7 @@ func TestPromptStaysClosed(t *testing.T) {
 	}
 }
 
-// A bus that accepts and never responds costs the call, and leaves nothing behind.
+// If a bus accepts connections and never responds, the call fails and no goroutine remains.
 func TestBusThatDoesNotRespond(t *testing.T) {
 	dir, err := os.MkdirTemp("", "bus")
 	if err != nil {

@@ -85,7 +85,7 @@ func TestClean(t *testing.T) {
 		"Client Secret: x":                  "x",
 		"ABC_DEF==":                         "ABC_DEF==", // base64, not a variable
 		"ABCDEF=":                           "ABCDEF=",
-		`"x`:                                `"x`, // it may belong to the value
+		`"x`:                                `"x`, // the quote may be part of the value
 		"two words":                         "two words",
 	} {
 		if got := Clean(text); got != want {
@@ -108,7 +108,7 @@ func FuzzParsePaste(f *testing.F) {
 				if Clean(value) != value {
 					t.Errorf("%q: %q is not clean", text, value)
 				}
-				if len(value) > len(text)*utf8.UTFMax { // JSON's decoder replaces what is no UTF-8
+				if len(value) > len(text)*utf8.UTFMax { // encoding/json replaces invalid UTF-8
 					t.Errorf("%q grew to %q", text, value)
 				}
 			}
@@ -122,7 +122,7 @@ func FuzzParsePaste(f *testing.F) {
 	})
 }
 
-// plausible reports whether a text looks as credentials do.
+// plausible reports whether a text looks like a credential.
 func plausible(text string) bool {
 	for _, r := range text {
 		if r != '-' && r != '+' && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') {

@@ -66,7 +66,8 @@ func TestSystemdDropInNamesWhatTheUnitLoads(t *testing.T) {
 	}
 }
 
-// A program in its place sees what anybody could see of the process.
+// The test replaces systemd-creds with a script that records its arguments and environment.
+// These must not contain the secret.
 func TestSystemdCredsGetsTheSecretOnItsStandardInput(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("it is a shell script")

@@ -77,7 +77,7 @@ func TestNamesOfAnAuthority(t *testing.T) {
 	}
 }
 
-// forge signs a certificate for any name, as a thief of the key could.
+// forge signs a certificate for any name, as an attacker with the stolen key could.
 func forge(t *testing.T, a *Authority, template *x509.Certificate) tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -93,7 +93,7 @@ func forge(t *testing.T, a *Authority, template *x509.Certificate) tls.Certifica
 	return tls.Certificate{Certificate: [][]byte{der, a.issuer.Raw}, PrivateKey: key}
 }
 
-// serveCertificate starts a TLS server with a certificate.
+// serveCertificate starts a TLS server with a certificate, and returns its address.
 func serveCertificate(t *testing.T, certificate tls.Certificate) string {
 	t.Helper()
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") }))
@@ -104,8 +104,8 @@ func serveCertificate(t *testing.T, certificate tls.Certificate) string {
 	return s.Listener.Addr().String()
 }
 
-// verifiers are clients that connect to an address, and want to see a name there, vouched
-// for by the CA in a file alone. Each returns what it says about the certificate.
+// verifiers are clients that connect to an address, and verify the certificate for a name. They
+// trust only the CA in a file. Each returns the client's output.
 var verifiers = map[string]func(t *testing.T, ca, address, name string) (string, error){
 	"java": verifyByJava,
 	"openssl": func(t *testing.T, ca, address, name string) (string, error) {
@@ -125,7 +125,7 @@ var verifiers = map[string]func(t *testing.T, ca, address, name string) (string,
 	},
 }
 
-// javaClient prints why a handshake failed.
+// javaClient is a Java program that prints why a TLS handshake failed.
 const javaClient = `import javax.net.ssl.*; import java.net.*; import java.util.*;
 public class Client { public static void main(String[] a) throws Exception {
 	int port = Integer.parseInt(a[0]);
@@ -177,7 +177,7 @@ func TestForgedLeavesAreRejected(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const name = "login.mimecast.com" // for which no leaf is issued either
+	const name = "login.mimecast.com" // not covered by the authority
 	for program, verify := range verifiers {
 		t.Run(program, func(t *testing.T) {
 			if said, err := verify(t, ca, serveCertificate(t, *good), host); err != nil {
@@ -217,7 +217,7 @@ func TestForgedCertificatesOfEveryFormAreRejected(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if form != "common name" && verify(a, &forged, "") == nil { // which Go does not read
+		if form != "common name" && verify(a, &forged, "") == nil { // Go ignores common names
 			t.Errorf("%s: Go accepts it", form)
 		}
 		if noOpenSSL != nil {
@@ -292,7 +292,7 @@ func TestNoPrinterShowsTheKey(t *testing.T) {
 			t.Errorf("the key was printed as %s", form)
 		}
 	}
-	if d := c.key.D.String(); strings.Contains(out.String(), d) { //nolint:staticcheck // is how fmt would print it
+	if d := c.key.D.String(); strings.Contains(out.String(), d) { //nolint:staticcheck // fmt would print this
 		t.Error("the key was printed as a number")
 	}
 }

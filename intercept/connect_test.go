@@ -66,7 +66,7 @@ func TestAuthorizeReplacesThePassword(t *testing.T) {
 	}
 }
 
-// dialed records what a proxy wanted to connect to.
+// dialed records the addresses that a proxy dials.
 type dialed struct {
 	mu        sync.Mutex
 	addresses []string
@@ -186,7 +186,7 @@ func TestServerNameMustBeThatOfConnect(t *testing.T) {
 		}
 		verify := &tls.Config{ServerName: name, RootCAs: pool(f.o.Authority)}
 		if name == "" {
-			verify.InsecureSkipVerify = true // else Go sends no request without a name
+			verify.InsecureSkipVerify = true // Go requires a name for verification
 		}
 		secure := tls.Client(conn, verify)
 		err := secure.HandshakeContext(t.Context())
@@ -286,7 +286,7 @@ func TestBytesRightAfterConnectBelongToTheTunnel(t *testing.T) {
 	if _, err := io.WriteString(conn, "late"); err != nil {
 		t.Fatal(err)
 	}
-	if err := conn.(*net.TCPConn).CloseWrite(); err != nil { // and the answer still comes
+	if err := conn.(*net.TCPConn).CloseWrite(); err != nil { // the server can still respond
 		t.Fatal(err)
 	}
 	if got, err := io.ReadAll(r); string(got) != "early late" || err != nil {
@@ -297,7 +297,8 @@ func TestBytesRightAfterConnectBelongToTheTunnel(t *testing.T) {
 	}
 }
 
-// echo starts a server that returns what it got once the client has ended its side.
+// echo starts a server that returns what it received, after the client has closed its sending
+// half.
 func echo(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -391,12 +392,12 @@ func TestCorporateProxy(t *testing.T) {
 		if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
 			t.Fatal(err)
 		}
-		_, _ = io.ReadAll(r) // the test's proxy passes no half-close on
+		_, _ = io.ReadAll(r) // the test's corporate proxy does not forward a half-close
 		if want := "Basic " + base64.StdEncoding.EncodeToString([]byte("jdoe:p@ss")); credentials != want {
 			t.Errorf("secure %t: the corporate proxy got %q", secure, credentials)
 		}
 		f.connect(t, "files.invalid:443")
-		if _, res := f.connect(t, foreign); res.StatusCode != 200 { // a loopback address
+		if _, res := f.connect(t, foreign); res.StatusCode != 200 { // loopback addresses bypass the corporate proxy
 			t.Errorf("secure %t: %d", secure, res.StatusCode)
 		}
 		mu.Lock()
@@ -425,7 +426,7 @@ func TestWhatTheCorporateProxyRejects(t *testing.T) {
 	} {
 		status, via.Scheme = c.status, c.scheme
 		timeout := time.Minute
-		if c.scheme == "socks5" { // the other end waits for a request
+		if c.scheme == "socks5" { // the HTTP server waits for a request, so the dial must time out
 			timeout = 200 * time.Millisecond
 		}
 		f := start(t, Options{DialTimeout: timeout, Dial: DialThrough(func(*url.URL) (*url.URL, error) { return via, nil }, nil)})
@@ -458,7 +459,7 @@ func TestSOCKSProxy(t *testing.T) {
 	}
 	defer l.Close()
 	asked := make(chan string, 1)
-	go func() { // RFC 1928 and 1929, for one client
+	go func() { // a SOCKS5 server (RFC 1928, RFC 1929) for one client
 		c, err := l.Accept()
 		if err != nil {
 			return
@@ -533,7 +534,7 @@ func TestARevokedKeyEndsOpenTunnels(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			req.Header.Set("Proxy-Authorization", "Basic b3RoZXI6b3RoZXI=") // is not CONNECT's
+			req.Header.Set("Proxy-Authorization", "Basic b3RoZXI6b3RoZXI=") // must be ignored in favor of CONNECT's
 			res, err := c.Do(req)
 			if err != nil {
 				t.Fatal(err)
@@ -567,7 +568,7 @@ func TestHandlerLearnsTheTunnelsCredentials(t *testing.T) {
 				t.Fatal(err)
 			}
 			if scheme == "https" {
-				req.Header.Set("Proxy-Authorization", "Basic b3RoZXI6b3RoZXI=") // is not CONNECT's
+				req.Header.Set("Proxy-Authorization", "Basic b3RoZXI6b3RoZXI=") // must be ignored in favor of CONNECT's
 			}
 			res, err := c.Do(req)
 			if err != nil {

@@ -51,8 +51,8 @@ type Options struct {
 	// with any user name. Zero: no password is required.
 	Password secret.Text
 	// Authorize decides, instead of Password, whether a request may use the proxy. It is
-	// called again for each request inside a terminated tunnel, with a copy of the CONNECT
-	// request that has no header except Proxy-Authorization. Nil: Password decides.
+	// called again for each request inside a terminated tunnel. It then gets a copy of the
+	// CONNECT request, with no header except Proxy-Authorization. Nil: Password decides.
 	Authorize func(*http.Request) bool
 	// MimecastOnly rejects tunnels to hosts that are not intercepted. It must be set if
 	// anyone except this machine's users can connect.
@@ -66,14 +66,15 @@ type Options struct {
 	// MaxTunnels is the limit for terminated tunnels, and separately for other tunnels.
 	// Each of the others uses a little over 16 KiB. 0: 1024.
 	MaxTunnels int
-	// IdleTimeout is how long a tunnel may be silent, and how long a peer of a tunnel to
-	// another host may take to accept a write. 0: 5 minutes.
+	// IdleTimeout is how long a tunnel may be silent. In a tunnel to another host, it is
+	// also how long a peer may take to accept a write. 0: 5 minutes.
 	IdleTimeout time.Duration
 	// WriteTimeout is how long a client may take to accept one write of a terminated
 	// tunnel. After Shutdown begins, it is at most 5 s. 0: IdleTimeout.
 	WriteTimeout time.Duration
-	// HandshakeTimeout is how long a client may take for the TLS handshake, for the headers
-	// of a request to the forward proxy, and between two such requests. 0: 10 s.
+	// HandshakeTimeout is how long a client may take for the TLS handshake. For requests to
+	// the forward proxy itself, it bounds the headers and the time between two of them.
+	// 0: 10 s.
 	HandshakeTimeout time.Duration
 	// DialTimeout is how long Dial may take. 0: 20 s.
 	DialTimeout time.Duration

@@ -40,7 +40,7 @@ const (
 	token    = "t0ken-marked"
 )
 
-// fixture is a proxy that listens, with what it reported.
+// fixture is a listening proxy with the tunnels that it reported.
 type fixture struct {
 	*Proxy
 	address string
@@ -48,8 +48,8 @@ type fixture struct {
 	tunnels []Tunnel
 }
 
-// start starts a proxy for Mimecast's hosts. Its handler answers with what it sees, unless o
-// has one.
+// start starts a proxy for Mimecast's hosts. Unless o has a handler, the handler responds with a
+// description of the request.
 func start(t *testing.T, o Options) *fixture {
 	t.Helper()
 	f := &fixture{}
@@ -72,7 +72,7 @@ func start(t *testing.T, o Options) *fixture {
 	return f
 }
 
-// listen makes the proxy serve at another listener, until the test ends.
+// listen makes the proxy serve one more listener until the test ends. It returns the address.
 func (f *fixture) listen(t *testing.T) string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -90,7 +90,7 @@ func (f *fixture) listen(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// reported waits for n reports and returns them.
+// reported waits for n reported tunnels and returns them. More than n fail the test.
 func (f *fixture) reported(t *testing.T, n int) []Tunnel {
 	t.Helper()
 	var got []Tunnel
@@ -106,7 +106,7 @@ func (f *fixture) reported(t *testing.T, n int) []Tunnel {
 	return got
 }
 
-// outcome waits for the only report and checks it.
+// outcome waits for a single reported tunnel and checks its outcome.
 func (f *fixture) outcome(t *testing.T, want event.InterceptOutcome) Tunnel {
 	t.Helper()
 	got := f.reported(t, 1)[0]
@@ -125,7 +125,7 @@ func eventually(t *testing.T, what string, is func() bool) {
 	}
 }
 
-// testAuthority is shared by the tests that do not look at it.
+// testAuthority is shared by all tests that do not test the authority.
 var testAuthority = sync.OnceValue(func() *Authority {
 	a, err := NewAuthority(mimecast.APIHosts())
 	if err != nil {
@@ -143,7 +143,7 @@ func pool(a *Authority, more ...*x509.Certificate) *x509.CertPool {
 	return roots
 }
 
-// verify checks a certificate as a client that trusts the authority does.
+// verify verifies a certificate like a client that trusts the authority.
 func verify(a *Authority, certificate *tls.Certificate, name string) error {
 	leaf, err := x509.ParseCertificate(certificate.Certificate[0])
 	if err != nil {
@@ -155,7 +155,8 @@ func verify(a *Authority, certificate *tls.Certificate, name string) error {
 	return err
 }
 
-// client returns a client that uses the proxy with a password, as HTTPS_PROXY would make it.
+// client returns a client that uses the proxy with a password, as with HTTPS_PROXY. more are
+// additional trusted roots.
 func (f *fixture) client(t *testing.T, password string, more ...*x509.Certificate) *http.Client {
 	via := &url.URL{Scheme: "http", Host: f.address}
 	if password != "" {
@@ -183,7 +184,7 @@ func get(t *testing.T, c *http.Client, url string) (*http.Response, string) {
 	return res, string(body)
 }
 
-// dial opens a connection to the proxy, with a deadline that ends a test which hangs.
+// dial opens a connection to the proxy, with a deadline so that a test cannot hang.
 func (f *fixture) dial(t *testing.T) net.Conn {
 	t.Helper()
 	conn, err := net.Dial("tcp", f.address)
@@ -197,7 +198,8 @@ func (f *fixture) dial(t *testing.T) net.Conn {
 	return conn
 }
 
-// send writes a raw request on a connection, and returns the response and what follows it.
+// send writes a raw request to a connection. It returns the response, and a reader for the bytes
+// that follow it.
 func send(t *testing.T, conn net.Conn, method, request string) (*http.Response, *bufio.Reader) {
 	t.Helper()
 	if _, err := io.WriteString(conn, request); err != nil {
@@ -212,7 +214,7 @@ func send(t *testing.T, conn net.Conn, method, request string) (*http.Response, 
 	return res, r
 }
 
-// connect opens a tunnel and returns the connection and the response.
+// connect sends a CONNECT request, and returns the connection and the response.
 func (f *fixture) connect(t *testing.T, target string) (net.Conn, *http.Response) {
 	t.Helper()
 	conn := f.dial(t)

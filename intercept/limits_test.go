@@ -17,7 +17,7 @@ import (
 	"mimecast-proxy/server"
 )
 
-// silent starts a server that accepts connections and says nothing until the client leaves.
+// silent starts a server that accepts connections and sends nothing.
 func silent(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -38,7 +38,7 @@ func silent(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// ended waits until the proxy has closed a connection.
+// ended waits until the proxy closes a connection.
 func ended(t *testing.T, c net.Conn) {
 	t.Helper()
 	if err := c.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
@@ -67,7 +67,7 @@ func TestIdleTunnelsAndHalfHandshakesEnd(t *testing.T) {
 		if res.StatusCode != 200 || intercepted.StatusCode != 200 {
 			t.Fatalf("tunnel %d: %d, %d", i, res.StatusCode, intercepted.StatusCode)
 		}
-		if i%2 == 0 { // the head of a record that never comes
+		if i%2 == 0 { // the header of a TLS record without its body
 			half.Write([]byte{22, 3, 1, 2, 0})
 		}
 		slow := f.dial(t)
@@ -113,7 +113,7 @@ func TestATunnelIsIdleOnlyIfBothDirectionsAre(t *testing.T) {
 		}
 		tunnel.setOpen()
 		go tunnel.relay()
-		for range 10 { // the client is silent all the time
+		for range 10 { // the client sends nothing
 			time.Sleep(50 * time.Second)
 			if _, err := server.Write([]byte("x")); err != nil {
 				t.Fatal(err)
@@ -157,7 +157,7 @@ func TestAPeerThatDoesNotReadLosesItsTunnel(t *testing.T) {
 
 func TestTerminatedTunnelsWithoutARequestEnd(t *testing.T) {
 	t.Parallel()
-	const http2Preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + "\x00\x00\x00\x04\x00\x00\x00\x00\x00" // and empty SETTINGS
+	const http2Preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + "\x00\x00\x00\x04\x00\x00\x00\x00\x00" // with an empty SETTINGS frame
 	for protocol, begin := range map[string]string{"http/1.1": "GET / HTTP/1.1\r\nHost: ", "h2": http2Preface} {
 		f := start(t, Options{IdleTimeout: 200 * time.Millisecond, HandshakeTimeout: time.Second})
 		conn, _ := f.connect(t, host+":443")
@@ -215,7 +215,7 @@ func TestWhoLeavesDuringTheDialLeavesNothing(t *testing.T) {
 	f.outcome(t, event.InterceptClientGone)
 }
 
-// shutDown runs Shutdown and returns its result.
+// shutDown runs Shutdown in the background. The channel delivers its result.
 func (f *fixture) shutDown(timeout time.Duration) chan error {
 	done := make(chan error, 1)
 	go func() {
@@ -338,7 +338,7 @@ func TestTheDataPortsServerServesTheProxy(t *testing.T) {
 	go func() { served <- s.Serve(l) }()
 	f.address = l.Addr().String()
 	foreign := echo(t)
-	for range 20 { // more than there may be connections at once
+	for range 20 { // more than the limit for connections
 		c := f.client(t, "")
 		if res, _ := get(t, c, "https://"+host+"/"); res.StatusCode != 200 || res.Proto != "HTTP/2.0" {
 			t.Error(res.StatusCode, res.Proto)
@@ -413,9 +413,10 @@ func TestAClientThatDoesNotReadLosesItsTerminatedTunnel(t *testing.T) {
 	}
 }
 
-// untilCut returns how long a proxy keeps a client that never reads, in a bubble.
+// untilCut returns after what time a proxy disconnects a client that never reads. It must run in
+// a synctest bubble.
 func untilCut(t *testing.T, o Options, shutdown bool) time.Duration {
-	a, err := NewAuthority(mimecast.APIHosts()) // by the bubble's clock
+	a, err := NewAuthority(mimecast.APIHosts()) // a new one, valid by the bubble's clock
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -440,7 +441,7 @@ func untilCut(t *testing.T, o Options, shutdown bool) time.Duration {
 	if _, err := io.WriteString(secure, "GET / HTTP/1.1\r\nHost: "+host+"\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}
-	synctest.Wait() // the response is blocked
+	synctest.Wait() // until the response blocks
 	began := time.Now()
 	if shutdown {
 		if err := p.Shutdown(t.Context()); err != nil {

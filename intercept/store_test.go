@@ -138,7 +138,7 @@ func TestAKeyFileThatIsNotTheProxysIsLeftAlone(t *testing.T) {
 	text := read(t, good, keyFile)
 	other := t.TempDir()
 	load(t, other, host)
-	parts := bytes.SplitAfter(text, []byte("-----\n")) // begin and end of key, issuer and root
+	parts := bytes.SplitAfter(text, []byte("-----\n")) // BEGIN and END of the key, issuer and root
 	theirs := bytes.SplitAfter(read(t, other, keyFile), []byte("-----\n"))
 	for what, text := range map[string][]byte{
 		"empty":            {},

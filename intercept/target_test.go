@@ -9,7 +9,7 @@ import (
 	"mimecast-proxy/mimecast"
 )
 
-var targets = map[string]string{ // what parseTarget makes of each; empty: an error
+var targets = map[string]string{ // by input, what parseTarget returns; empty: an error
 	"eu-api.mimecast.com:443":           "eu-api.mimecast.com:443",
 	"EU-api.Mimecast.COM.:443":          "eu-api.mimecast.com:443",
 	"eu-api.mimecast.com.evil.test:443": "eu-api.mimecast.com.evil.test:443",
