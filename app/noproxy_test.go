@@ -86,8 +86,8 @@ func randomNoProxy(r *rand.Rand) (environ []string) {
 	return environ
 }
 
-// starAmongOthers reports whether a list contains * among other entries. The proxy leaves such a
-// list unchanged, but curl and Python ignore its *.
+// starAmongOthers reports whether the proxy leaves a list unchanged that contains * among other
+// text. curl and Python do not treat such a list like *.
 func starAmongOthers(environ []string) bool {
 	return slices.ContainsFunc(environ, func(v string) bool {
 		_, list, _ := strings.Cut(v, "=")
