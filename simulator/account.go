@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// whoami responds with the account. The header x-mc-accountcode names another, as
-// clients of parent accounts send it.
+// whoami responds with the account. A client of a parent account names another account
+// in the x-mc-accountcode header.
 func (s *Simulator) whoami(w http.ResponseWriter, r *http.Request) {
 	code := accountCode
 	if v := r.Header.Get("X-Mc-Accountcode"); v != "" {
@@ -22,7 +22,7 @@ func (s *Simulator) whoami(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// packages are what the account has bought.
+// packages are the products that the account has bought.
 var packages = []string{"Email Security", "Targeted Threat Protection", "Archive"}
 
 func (s *Simulator) provisionedPackages(*call) result {
@@ -37,7 +37,7 @@ func (s *Simulator) supportInfo(*call) result {
 	return result{data: []object{{
 		"partnerName": "", "supportPackage": "Basic", "customerDevelopmentManager": "", "mailtoLink": "mailto:support@mimecast.example",
 		"supportJurisdiction": "EU", "renewalDate": "2027-03-31", "hostingJurisdiction": "EU", "customerAdvocate": "",
-		"mainProduct": packages[0], "officePhone": "+44 20 7946 0000", // a number for fiction
+		"mainProduct": packages[0], "officePhone": "+44 20 7946 0000", // reserved for fiction
 	}}}
 }
 
@@ -50,8 +50,8 @@ func (s *Simulator) getAccount(*call) result {
 	}}}
 }
 
-// page of the newer REST functions: the query has pageSize and pageToken, the
-// reply meta.pagination.
+// restPage returns the page that r asks for, for the newer REST functions. The query has
+// pageSize and pageToken, the response meta.pagination.
 func (s *Simulator) restPage(r *http.Request, kind string, total int) (from, to int, meta object, ok bool) {
 	q := r.URL.Query()
 	size, err := strconv.Atoi(q.Get("pageSize"))
@@ -73,7 +73,7 @@ func (s *Simulator) restPage(r *http.Request, kind string, total int) (from, to 
 	return from, to, object{"pagination": page}, true
 }
 
-// rejectREST responds in the envelope of the newer REST functions.
+// rejectREST responds with the error envelope of the newer REST functions.
 func (s *Simulator) rejectREST(w http.ResponseWriter, r *http.Request, status int, code, message, field string) {
 	s.respond(w, r, status, object{"errors": []object{{"code": code, "message": message, "field": field}}})
 }
@@ -112,8 +112,8 @@ func (s *Simulator) customer(w http.ResponseWriter, r *http.Request) {
 	s.rejectREST(w, r, http.StatusNotFound, "not_found", "There is no such customer", "code")
 }
 
-// threatEvents lists threats. Its meta.query is the query as it was received,
-// byte for byte, which Mimecast does not send.
+// threatEvents lists threats. Its meta.query, which Mimecast does not send, is the query
+// as received, byte for byte.
 func (s *Simulator) threatEvents(w http.ResponseWriter, r *http.Request) {
 	const each = 15 * time.Minute
 	from, to, meta, ok := s.restPage(r, "threats", int(24*time.Hour/each))
@@ -137,9 +137,9 @@ func (s *Simulator) threatEvents(w http.ResponseWriter, r *http.Request) {
 
 const feedPages = 3
 
-// threatFeed sends STIX bundles without an envelope. The token for the next one is in a
-// header, and comes back as data[0].token; after the last bundle the response is
-// that there is no result.
+// threatFeed sends STIX bundles without an envelope. A response header has the token of
+// the next bundle, which clients send back as data[0].token. After the last bundle, the
+// response is the error "no result found".
 func (s *Simulator) threatFeed(c *call) result {
 	page := 0
 	if token := c.arg("token"); token != "" {
@@ -171,16 +171,16 @@ func (s *Simulator) indicator(n int) object {
 	}
 }
 
-// uuid is one that is the same in every run.
+// uuid returns a UUID that is the same in every run.
 func (s *Simulator) uuid(kind string, n int) string {
 	t := hexText(s.randFor(kind+" uuid", int64(n)), 16)
 	return strings.Join([]string{t[:8], t[8:12], "4" + t[13:16], "8" + t[17:20], t[20:]}, "-")
 }
 
-// echoPath is not part of Mimecast: it returns the request as received.
+// echoPath returns the request as received. Mimecast has no such path.
 const echoPath = "/_simulator/echo"
 
-// echo responds with the request as it arrived, by any method.
+// echo responds with the request as received, for every method.
 func (s *Simulator) echo(w http.ResponseWriter, r *http.Request) {
 	n, sum, err := hashBody(r.Body)
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 	"mimecast-proxy/simulator"
 )
 
-// fifty are as many applications, beside the first.
+// fifty returns 50 applications in addition to the first one.
 func fifty() (all []simulator.Application) {
 	for i := range 50 {
 		all = append(all, simulator.Application{ClientID: fmt.Sprintf("app-%02d", i), ClientSecret: fmt.Sprintf("secret-%02d", i)})
@@ -17,7 +17,7 @@ func fifty() (all []simulator.Application) {
 	return all
 }
 
-// tokens fetches a token of each.
+// tokens fetches a token for each application.
 func (r *rig) tokens(apps []simulator.Application) (tokens []string) {
 	r.t.Helper()
 	for _, a := range apps {

@@ -14,12 +14,13 @@ import (
 	"strings"
 )
 
-// Content is an endless file that is made up from its name, so that a test can
-// check any part of a terabyte without having it: as an [io.ReaderAt] it gives
-// the bytes at an offset. io.NewSectionReader makes a file of any size of it.
+// Content is an endless file whose bytes are computed from its name. A test can check any
+// part of a terabyte without storing it. Use [io.NewSectionReader] to get a file of a
+// given size.
 type Content string
 
-// ReadAt implements io.ReaderAt. There is no end.
+// ReadAt implements [io.ReaderAt]. Content has no end, so ReadAt fails only at a negative
+// offset.
 func (c Content) ReadAt(p []byte, off int64) (int, error) {
 	if off < 0 {
 		return 0, errors.New("reading content at a negative offset")
@@ -41,11 +42,11 @@ func (c Content) ReadAt(p []byte, off int64) (int, error) {
 
 func (c Content) seed() uint64 {
 	h := fnv.New64a()
-	_, _ = io.WriteString(h, string(c)) // a hash takes everything
+	_, _ = io.WriteString(h, string(c)) // hash.Hash never returns an error
 	return h.Sum64()
 }
 
-// mix spreads a counter over 64 bits: two rounds of multiply and shift.
+// mix is the splitmix64 hash: it spreads a counter over 64 bits.
 func mix(x uint64) uint64 {
 	x += 0x9e3779b97f4a7c15
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
@@ -53,13 +54,13 @@ func mix(x uint64) uint64 {
 	return x ^ x>>31
 }
 
-// Check reads r to its end and compares it with the content from its start on.
-// It returns how many bytes were right.
+// Check reads r to its end and compares it with the start of the content. It returns the
+// number of matching bytes, and an error at the first mismatch or read error.
 func (c Content) Check(r io.Reader) (n int64, err error) {
 	got, want := make([]byte, chunkSize), make([]byte, chunkSize)
 	for {
 		k, err := r.Read(got)
-		_, _ = c.ReadAt(want[:k], n) // has no end, so cannot fail
+		_, _ = c.ReadAt(want[:k], n) // ReadAt fails only at a negative offset
 		for i := range k {
 			if got[i] != want[i] {
 				return n + int64(i), fmt.Errorf("byte %d is not the content's", n+int64(i))
@@ -77,10 +78,9 @@ func (c Content) Check(r io.Reader) (n int64, err error) {
 
 const chunkSize = 32 << 10
 
-// getFile serves a file of the archive as it is, without an envelope. With a
-// size, in the query or in data, it is so many bytes of [Content] of the
-// identifier; without one it is a message. It has a Content-Length only if
-// length=true is set.
+// getFile serves a file of the archive without an envelope. With a size, in the query or
+// in data, the file is that much [Content] named after the identifier. Without a size, it
+// is a message. Content-Length is set only if length=true.
 func (s *Simulator) getFile(w http.ResponseWriter, r *http.Request) {
 	c, err := parseCall(http.MaxBytesReader(w, r.Body, maxForm))
 	if err != nil {
@@ -104,11 +104,11 @@ func (s *Simulator) getFile(w http.ResponseWriter, r *http.Request) {
 		h.Set("Content-Length", strconv.FormatInt(size, 10))
 	}
 	_ = http.NewResponseController(w).Flush()
-	_, _ = io.CopyBuffer(writerOnly{w}, io.NewSectionReader(Content(id), 0, size), make([]byte, chunkSize)) // a client that is gone is no fault
+	_, _ = io.CopyBuffer(writerOnly{w}, io.NewSectionReader(Content(id), 0, size), make([]byte, chunkSize)) // the client may have disconnected
 }
 
-// writerOnly hides ReadFrom, which net/http's writer would use past the buffer
-// given and past a wrapper around it.
+// writerOnly hides ReadFrom. io.CopyBuffer would otherwise call net/http's ReadFrom, which
+// bypasses the buffer and any wrapper around the writer.
 type writerOnly struct{ io.Writer }
 
 func fileArgs(c *call, query url.Values) url.Values {
@@ -120,7 +120,7 @@ func fileArgs(c *call, query url.Values) url.Values {
 		}
 		args.Set(name, value)
 	}
-	// A JSON number is a float64, which prints a large one with an exponent.
+	// A JSON number is a float64, which fmt prints with an exponent if it is large.
 	if len(c.Data) > 0 {
 		if n, ok := c.Data[0]["size"].(float64); ok && query.Get("size") == "" {
 			args.Set("size", strconv.FormatFloat(n, 'f', -1, 64))
@@ -136,13 +136,14 @@ func (s *Simulator) sendMessage(w http.ResponseWriter, r *http.Request, id strin
 		return
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")
-	_, _ = fmt.Fprintf(w, "Message-ID: %s\r\nDate: %s\r\nFrom: <%s>\r\nTo: <%s>\r\nSubject: %s\r\n\r\nThis message was made up.\r\n", // likewise
+	_, _ = fmt.Fprintf(w, "Message-ID: %s\r\nDate: %s\r\nFrom: <%s>\r\nTo: <%s>\r\nSubject: %s\r\n\r\nThis message was made up.\r\n", // the client may have disconnected
 		m.id, m.at.Format("Mon, 02 Jan 2006 15:04:05 -0700"), m.sender, m.recipient, m.subject)
 }
 
 var units = map[string]float64{"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12}
 
-// ParseSize reads a size such as 1048576, 512KiB or 1.5GiB.
+// ParseSize parses a size in bytes such as 1048576, 512KiB or 1.5GiB. It returns an error
+// for an unknown unit, a negative number, or more than half of [math.MaxInt64].
 func ParseSize(text string) (int64, error) {
 	number := strings.TrimRight(strings.TrimSpace(text), "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ ")
 	unit, ok := units[strings.ToLower(strings.TrimSpace(strings.TrimSpace(text)[len(number):]))]
@@ -153,7 +154,7 @@ func ParseSize(text string) (int64, error) {
 	return int64(n * unit), nil
 }
 
-// uploadArg is the x-mc-arg header of an upload: what the body is.
+// uploadArg is the x-mc-arg header of an upload, which describes the body.
 type uploadArg struct {
 	Data []struct {
 		SHA256   string `json:"sha256"`

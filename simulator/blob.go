@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// blob is one file of events in the object store: those of a product and of some
-// types, from first to before end, in milliseconds since 1970.
+// blob is a file of events in the object store. It has the events of one product and some
+// types, from first until before end, in milliseconds since 1970.
 type blob struct {
 	product    string
 	first, end int64
@@ -42,8 +42,8 @@ func parseBlob(path string) (b blob, ok bool) {
 	return b, err == nil && b.path() == path
 }
 
-// blobContent makes the file: a line of JSON for each event, compressed. It is
-// nil if there was no such event.
+// blobContent returns the file: one line of JSON per event, compressed. It is nil if there
+// are no such events.
 func (s *Simulator) blobContent(b blob) []byte {
 	var lines bytes.Buffer
 	end := s.firstEvent(b.product, time.UnixMilli(b.end))
@@ -60,8 +60,8 @@ func (s *Simulator) blobContent(b blob) []byte {
 
 const blobDate = "20060102T150405Z"
 
-// presign returns a URL from which anyone can download the file until it expires,
-// without further authentication.
+// presign returns a URL from which anyone can download the file until it expires, without
+// further authentication.
 func (s *Simulator) presign(b blob) (address string, expiry time.Time) {
 	now := s.opts.Now().UTC().Truncate(time.Second)
 	q := url.Values{
@@ -76,13 +76,13 @@ func (s *Simulator) presign(b blob) (address string, expiry time.Time) {
 
 func (s *Simulator) signBlob(path string, q url.Values) string {
 	mac := hmac.New(sha256.New, s.blobKey)
-	_, _ = fmt.Fprintf(mac, "%s\n%s\n%s", path, q.Get("X-Amz-Date"), q.Get("X-Amz-Expires")) // a hash takes everything
+	_, _ = fmt.Fprintf(mac, "%s\n%s\n%s", path, q.Get("X-Amz-Date"), q.Get("X-Amz-Expires")) // hash.Hash never returns an error
 	return hex.EncodeToString(mac.Sum(nil))
 }
 
-// Blobs serves the object store that the batches' addresses point to. It is
-// another host, to which the bearer token must never go: a request with any
-// Authorization is rejected, as such stores do when an address is signed too.
+// Blobs returns the handler of the object store that the batches' URLs point to. It is
+// another host, which must never get the bearer token. Like such stores, it rejects a
+// presigned request that also has an Authorization header.
 func (s *Simulator) Blobs() http.Handler {
 	return s.journal.record("blobs", http.HandlerFunc(s.serveBlob))
 }
@@ -134,5 +134,5 @@ func rejectBlob(w http.ResponseWriter, status int, code, message string) {
 	}
 	w.Header().Set("Content-Type", "application/xml")
 	w.WriteHeader(status)
-	_, _ = w.Write(append([]byte(xml.Header), body...)) // a client that is gone is no fault
+	_, _ = w.Write(append([]byte(xml.Header), body...)) // the client may have disconnected
 }

@@ -16,16 +16,16 @@ import (
 )
 
 const (
-	// maxCall bounds the body of a function's request, attachments of a
-	// message to send included.
+	// maxCall is the largest body of a function's request, in bytes. It includes the
+	// attachments of an email to send.
 	maxCall = 64 << 20
-	// Pages have defaultPage items unless the request sets a size, and at most
-	// maxPage.
+	// defaultPage is the number of items on a page unless the request sets one, and maxPage
+	// the largest.
 	defaultPage, maxPage = 100, 500
 )
 
-// call is the body of a function's request: each item of data is one operation, and
-// some may fail while others succeed.
+// call is the body of a function's request. Each item of data is one operation, and some
+// may fail while others succeed.
 type call struct {
 	Meta struct {
 		Pagination struct {
@@ -38,8 +38,8 @@ type call struct {
 	header http.Header
 }
 
-// parseCall reads the body of a function's request. An empty one is a call
-// without arguments.
+// parseCall reads the body of a function's request. An empty body is a call without
+// arguments.
 func parseCall(r io.Reader) (*call, error) {
 	body, err := io.ReadAll(r)
 	if err != nil {
@@ -59,7 +59,7 @@ func parseCall(r io.Reader) (*call, error) {
 	return c, nil
 }
 
-// arg returns the first of the named arguments that the call's first item has.
+// arg returns the first of the named arguments in the first item of data, or "".
 func (c *call) arg(names ...string) string {
 	if len(c.Data) == 0 {
 		return ""
@@ -67,7 +67,7 @@ func (c *call) arg(names ...string) string {
 	return text(c.Data[0], names...)
 }
 
-// text returns the first of the named members of o that is there, as text.
+// text returns the first of the named members that o has, as text, or "".
 func text(o object, names ...string) string {
 	i := slices.IndexFunc(names, func(n string) bool { return o[n] != nil })
 	if i < 0 {
@@ -76,21 +76,21 @@ func text(o object, names ...string) string {
 	return fmt.Sprint(o[names[i]])
 }
 
-// result is what a function gives.
+// result is what a function returns.
 type result struct {
 	data []object
-	// fail has what failed, while the status of the response stays 200.
+	// fail lists the failed operations. The HTTP status is 200 regardless.
 	fail []object
-	// page is the reply's meta.pagination, if it has pages.
+	// page is the response's meta.pagination; nil if it has no pages.
 	page object
-	// whole is sent in place of the envelope.
+	// whole, if set, is sent instead of the envelope.
 	whole  any
 	header map[string]string
 }
 
 type function func(*call) result
 
-// failure is one failed operation of a function; the key is its argument.
+// failure describes one failed operation of a function. The key is its argument.
 func failure(key any, code, message string) object {
 	return object{"key": key, "errors": []object{{"code": code, "message": message, "retryable": false}}}
 }
@@ -101,8 +101,8 @@ func failed(key any, code, message string) result {
 
 var invalidPageToken = failed(nil, "err_validation_invalid_page_token", "The page token is not one that was given for this function")
 
-// call makes a handler of a function: arguments from the body, the result in
-// the envelope whose meta.status is 200 even if everything failed.
+// call returns the handler of a function. The body has the arguments, and the response is
+// an envelope whose meta.status is 200 even if every operation failed.
 func (s *Simulator) call(f function) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		c, err := parseCall(http.MaxBytesReader(w, r.Body, maxCall))
@@ -134,7 +134,7 @@ func (s *Simulator) writeResult(w http.ResponseWriter, r *http.Request, res resu
 	s.respond(w, r, http.StatusOK, object{"meta": meta, "data": nonNil(res.data), "fail": nonNil(res.fail)})
 }
 
-// nonNil keeps an empty list from being null in JSON.
+// nonNil turns nil into an empty list, because JSON would encode nil as null.
 func nonNil(items []object) []object {
 	if items == nil {
 		return []object{}
@@ -142,9 +142,8 @@ func nonNil(items []object) []object {
 	return items
 }
 
-// seal makes an opaque identifier, as Mimecast's are: whatever a client makes
-// of it, only what was sealed is accepted back. It depends on the seed alone, so
-// that identifiers are the same in every run.
+// seal returns an opaque identifier, as Mimecast does. Only sealed identifiers are
+// accepted back. They depend only on the seed, so they are the same in every run.
 func (s *Simulator) seal(kind, text string) string {
 	return base64.RawURLEncoding.EncodeToString(append(s.sealMAC(kind, text), text...))
 }

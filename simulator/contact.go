@@ -9,20 +9,20 @@ import (
 
 const contactPath = "/account/cloud-gateway/v1/emergency-contact"
 
-// emergencyContact is whom Mimecast calls in an emergency.
+// emergencyContact is the person whom Mimecast calls in an emergency.
 type emergencyContact struct {
 	mu    sync.Mutex
 	entry object
 }
 
-// change gives the contact to f, which may return another.
+// change replaces the contact with the result of f and returns a copy of it.
 func (c *emergencyContact) change(f func(object) object) object {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.entry == nil {
 		c.entry = object{
 			"accountCode": accountCode, "contactName": "Amelia Hart", "contactEmailAddress": people[0] + "@" + ownDomain,
-			"mobilePhone": "+44 7700 900000", "telephone": "", "alternateEmailAddresses": []string{}, // a number for fiction
+			"mobilePhone": "+44 7700 900000", "telephone": "", "alternateEmailAddresses": []string{}, // reserved for fiction
 		}
 	}
 	c.entry = f(c.entry)
@@ -33,7 +33,7 @@ func (s *Simulator) getContact(w http.ResponseWriter, r *http.Request) {
 	s.respond(w, r, http.StatusOK, s.contact.change(func(o object) object { return o }))
 }
 
-// patchContact changes what the body names.
+// patchContact changes the members that the body has.
 func (s *Simulator) patchContact(w http.ResponseWriter, r *http.Request) {
 	s.changeContact(w, r, "update-emergency-contact", func(old, body object) object {
 		maps.Copy(old, body)

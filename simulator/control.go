@@ -13,9 +13,9 @@ import (
 	"time"
 )
 
-// Control serves the control API, with which the demo is steered: plain HTTP for
-// loopback, by Host too, so that no web page can turn them by a name that it
-// rebinds or by a request from another site.
+// Control returns the handler of the control API, which controls the demo over plain HTTP
+// on loopback. It rejects other Host values and cross-site requests: web pages cannot use it,
+// not even by DNS rebinding.
 func (s *Simulator) Control() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", s.controlHelp)
@@ -43,7 +43,7 @@ func onlyLoopback(next http.Handler) http.Handler {
 	})
 }
 
-// writeControl responds in JSON that reads well in a terminal.
+// writeControl responds with indented JSON, for people at a terminal.
 func writeControl(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
@@ -51,14 +51,14 @@ func writeControl(w http.ResponseWriter, status int, v any) {
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
 	e.SetEscapeHTML(false)
-	_ = e.Encode(v) // a client that is gone is no fault
+	_ = e.Encode(v) // the client may have disconnected
 }
 
 func controlError(w http.ResponseWriter, err error) {
 	writeControl(w, http.StatusBadRequest, object{"error": err.Error()})
 }
 
-// controlText has what is in braces filled in by controlHelp.
+// controlText is the help; controlHelp fills in the parts in braces.
 const controlText = `The simulated Mimecast's knobs.
 
   curl {here}/state                       what was asked so far, and which faults wait
@@ -89,10 +89,10 @@ func (s *Simulator) controlHelp(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	text := strings.NewReplacer("{here}", "http://"+r.Host, "{names}", strings.Join(FaultNames(), "\n  "))
-	_, _ = text.WriteString(w, controlText) // a client that is gone is no fault
+	_, _ = text.WriteString(w, controlText) // the client may have disconnected
 }
 
-// controlState shows no header: those of requests hold tokens.
+// controlState shows no request headers, because they hold tokens.
 func (s *Simulator) controlState(w http.ResponseWriter, _ *http.Request) {
 	last := []object{}
 	requests := s.Requests()
@@ -102,7 +102,7 @@ func (s *Simulator) controlState(w http.ResponseWriter, _ *http.Request) {
 	writeControl(w, http.StatusOK, object{"counts": s.Counts(), "executions": s.executionTotals(), "faults": listFaults(s.Faults()), "lastRequests": last})
 }
 
-// executionTotals sums the executions up by function.
+// executionTotals returns the number of executions by function.
 func (s *Simulator) executionTotals() map[string]int {
 	s.journal.mu.Lock()
 	defer s.journal.mu.Unlock()
@@ -135,17 +135,17 @@ func (s *Simulator) controlAddFault(w http.ResponseWriter, r *http.Request) {
 	writeControl(w, http.StatusCreated, object{"id": s.AddFault(f), "fault": f})
 }
 
-// faultText returns the fault in JSON, be it sent so or as a form.
+// faultText returns the fault as JSON, whether r sent JSON or a form.
 func faultText(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
-	kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")) // none is no form
+	kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")) // without a type it is not a form
 	if kind != "application/x-www-form-urlencoded" {
 		return io.ReadAll(r.Body)
 	}
 	if err := r.ParseForm(); err != nil {
 		return nil, err
 	}
-	// curl -d calls JSON a form, too.
+	// curl -d sends JSON with a form's content type.
 	for name := range r.PostForm {
 		if len(name) > 0 && name[0] == '{' {
 			return nil, errors.New("for JSON add -H 'Content-Type: application/json'")
@@ -198,7 +198,8 @@ func (s *Simulator) controlSettings(w http.ResponseWriter, r *http.Request) {
 	writeControl(w, http.StatusOK, object{"set": done})
 }
 
-// parseSettings parses the settings, and changes nothing if one is invalid.
+// parseSettings returns the changes to make by setting. If one setting is invalid, it
+// returns an error and nothing is changed.
 func (s *Simulator) parseSettings(r *http.Request) (map[string]func(), error) {
 	form, apply := r.PostForm, map[string]func(){}
 	if text := form.Get("token_ttl"); text != "" {

@@ -11,7 +11,7 @@ import (
 	"mimecast-proxy/simulator"
 )
 
-// control asks the control listener as curl does.
+// control sends a request to the control API as curl does.
 func (r *rig) control(method, target string, form url.Values, header ...string) (int, string) {
 	r.t.Helper()
 	req, err := http.NewRequestWithContext(r.t.Context(), method, r.ControlURL+target, strings.NewReader(form.Encode()))

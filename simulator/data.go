@@ -13,10 +13,9 @@ const (
 	accountCode = "CSIM22A104"
 	accountName = "Harbour Mills Ltd"
 	ownDomain   = "harbourmills.example"
-	// messageEvery is how often a message passes: 2,160 times a day.
+	// messageEvery is the interval between messages: 2,160 a day.
 	messageEvery = 40 * time.Second
-	// bodyTime is how the functions under /api write a time: without a colon in
-	// the zone.
+	// bodyTime is the time format of the functions under /api: no colon in the zone.
 	bodyTime = "2006-01-02T15:04:05-0700"
 )
 
@@ -30,21 +29,21 @@ var (
 		"Action required: verify your mailbox", "Grüße aus Kiel", "Fwd: travel plans"}
 )
 
-// randFor returns the dice for one thing: the same for the same seed, kind and
-// number, so that nothing has to be kept.
+// randFor returns a random source for one thing. It is the same for the same seed, kind
+// and number, so nothing has to be stored.
 func (s *Simulator) randFor(kind string, n int64) *rand.Rand {
 	h := fnv.New64a()
-	_, _ = h.Write([]byte(kind)) // a hash takes everything
+	_, _ = h.Write([]byte(kind)) // hash.Hash never returns an error
 	return rand.New(rand.NewPCG(s.opts.Seed^h.Sum64(), uint64(n)))
 }
 
 func pick[T any](r *rand.Rand, from []T) T { return from[r.IntN(len(from))] }
 
-// oneInN reports true once in n times.
+// oneInN returns true once in n calls on average.
 func oneInN(r *rand.Rand, n int) bool { return r.IntN(n) == 0 }
 
 func address(r *rand.Rand) string {
-	// Addresses of a documentation range (RFC 5737).
+	// RFC 5737 reserves this range for documentation.
 	return fmt.Sprintf("198.51.100.%d", 1+r.IntN(254))
 }
 
@@ -56,7 +55,7 @@ func hexText(r *rand.Rand, bytes int) string {
 	return hex.EncodeToString(b)
 }
 
-// message is one that passed through, on which the logs agree.
+// message is an email that passed through. All logs agree on it.
 type message struct {
 	n                              int64
 	at                             time.Time
@@ -67,7 +66,7 @@ type message struct {
 	held, malicious, rejected      bool
 }
 
-// message returns the nth since 1970.
+// message returns the nth message since 1970.
 func (s *Simulator) message(n int64) message {
 	r := s.randFor("message", n)
 	m := message{n: n, at: time.Unix(0, 0).UTC().Add(time.Duration(n) * messageEvery), ip: address(r), subject: pick(r, subjects)}
@@ -91,7 +90,7 @@ func (s *Simulator) message(n int64) message {
 	return m
 }
 
-// messageAt returns the last that had passed by t.
+// messageAt returns the last message that had passed by t.
 func (s *Simulator) messageAt(t time.Time) message {
 	return s.message(t.UnixNano() / int64(messageEvery))
 }

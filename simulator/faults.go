@@ -12,29 +12,29 @@ import (
 	"time"
 )
 
-// Forever is the delay of a response that never comes.
+// Forever, as a delay, means that the response never comes.
 const Forever time.Duration = 1<<63 - 1
 
-// Endless as a size is a body that never ends.
+// Endless, as a size, means that the body never ends.
 const Endless int64 = -1
 
-// Cut is the point at which a response breaks off. Over HTTP/1.1 the connection is reset,
+// Cut is the point at which a response breaks off: over HTTP/1.1 the connection is reset,
 // over HTTP/2 the stream.
 type Cut string
 
-// The cuts. Only for CutRequest the function is not carried out: after the
-// others it was, and the client cannot know.
+// The cuts. Except with CutRequest, the function is executed before the cut, which the
+// client cannot know.
 const (
 	CutNowhere Cut = ""        // the response is complete
 	CutRequest Cut = "request" // as soon as the request's header is read
 	CutAnswer  Cut = "answer"  // before the response's header
-	CutHeader  Cut = "header"  // after it
+	CutHeader  Cut = "header"  // after the response's header
 	CutBody    Cut = "body"    // after CutAfter bytes of the body
-	CutShort   Cut = "short"   // likewise, but by a clean end before the announced length
+	CutShort   Cut = "short"   // like CutBody, but with a clean end before the announced length
 )
 
-// Fault is a fault to inject: which requests it applies to, and what happens to them.
-// What is not set happens as usual, so that
+// Fault is a fault to inject: which requests it applies to, and what happens to them. A
+// field that is not set changes nothing. For example,
 //
 //	Fault{Path: "/siem/", Count: 3, Status: 401, Code: "token_expired"}
 //
@@ -42,61 +42,64 @@ const (
 //
 //	Fault{Delay: time.Second}
 //
-// carries out every function and responds late. In Header, Hints, Trailer, Body
-// and Token {host} stands for the Host that was asked, {body} for the request's
-// body (the first 64 KiB) and {pad:N} for N bytes of padding.
+// executes every function and responds late.
+//
+// Header, Hints, Trailer, Body and Message can contain placeholders. {host} is the request's
+// Host, {body} the first 64 KiB of its body, and {pad:N} N bytes of padding.
 type Fault struct {
-	// Name is the name of a fault that was made by [NamedFault]; else empty.
+	// Name is the name of a fault from [NamedFault]; otherwise empty.
 	Name string `json:"name,omitempty"`
 
-	// Path is the beginning of the paths that it applies to. None means the whole
-	// API, the token endpoint apart; "/" means both.
+	// Path is a prefix of the paths that the fault applies to. Empty means the whole API
+	// except the token endpoint; "/" includes the token endpoint.
 	Path string `json:"path,omitempty"`
-	// Application is the client ID of the application that it applies to; none means any.
+	// Application is the client ID of the application that the fault applies to; empty
+	// means any.
 	Application string `json:"application,omitempty"`
-	// Method is the method that it applies to; none means any.
+	// Method is the method that the fault applies to; empty means any.
 	Method string `json:"method,omitempty"`
-	// Skip is how many such requests it lets pass before the first.
+	// Skip is the number of matching requests that pass before the fault first applies.
 	Skip int `json:"skip,omitempty"`
-	// Count is how many it applies to before it is gone; 0 means all until it is
-	// removed.
+	// Count is the number of requests that the fault applies to before it is removed;
+	// 0 means no limit.
 	Count int `json:"count,omitempty"`
 
-	// Status is the response's, in place of the function, which is not carried out; 0:
-	// the function is carried out. The body is Body, or else a gateway's envelope of Code and Message.
+	// Status is the status of a response that is sent instead of executing the function;
+	// 0 executes the function. The response's body is Body, or else the gateway's envelope
+	// with Code and Message.
 	Status int `json:"status,omitempty"`
-	// Code and Message are the envelope's; empty: those of the gateway for Status.
+	// Code and Message are the envelope's; empty means the gateway's for Status.
 	Code    string `json:"code,omitempty"`
 	Message string `json:"message,omitempty"`
-	// Body is the whole body; empty: the envelope.
+	// Body is the whole body; empty means the envelope.
 	Body string `json:"body,omitempty"`
-	// Size pads that body with spaces; see Endless.
+	// Size pads the body with spaces to that many bytes; see Endless.
 	Size int64 `json:"size,omitempty"`
-	// Early responds before the request's body was read. Otherwise it is read
-	// to its end first.
+	// Early responds before the request's body is read. Otherwise the body is read to its
+	// end first.
 	Early bool `json:"early,omitempty"`
 
-	// Hints are the header of a 103 that is sent first.
+	// Hints is the header of a 103 response that is sent first.
 	Hints map[string]string `json:"hints,omitempty"`
-	// Delay is waited for before the response's header, after the function was
-	// carried out; see Forever.
+	// Delay is the time to wait before the response's header, after the function was
+	// executed; see Forever.
 	Delay time.Duration `json:"-"`
-	// Until, if set, is waited for likewise: a test closes it.
+	// Until, if set, delays the response's header until a test closes it.
 	Until <-chan struct{} `json:"-"`
 	// Header and Trailer are added to the response.
 	Header  map[string]string `json:"header,omitempty"`
 	Trailer map[string]string `json:"trailer,omitempty"`
-	// Token replaces members of the token endpoint's response; nil removes one.
+	// Token replaces members of the token endpoint's response; nil removes a member.
 	Token map[string]any `json:"token,omitempty"`
-	// Pace is waited for before each KiB of the body.
+	// Pace is the time to wait before each KiB of the body.
 	Pace time.Duration `json:"-"`
-	// Cut is the point at which the response breaks off, and CutAfter the number of
-	// bytes of the body before it.
+	// Cut is the point at which the response breaks off; CutAfter is the number of bytes
+	// of the body that are sent before.
 	Cut      Cut   `json:"cut,omitempty"`
 	CutAfter int64 `json:"cutAfter,omitempty"`
 }
 
-// validate returns what is wrong with a fault.
+// validate returns an error that names the invalid field.
 func (f Fault) validate() error {
 	if !slices.Contains([]Cut{CutNowhere, CutRequest, CutAnswer, CutHeader, CutBody, CutShort}, f.Cut) {
 		return fmt.Errorf("cut %q is none of request, answer, header, body, short", f.Cut)
@@ -131,22 +134,22 @@ type ArmedFault struct {
 	// ID is the number that AddFault returned.
 	ID int `json:"id"`
 	Fault
-	// Hits is how many requests it was applied to, Passed how many it let pass.
+	// Hits is the number of requests that the fault applied to, Passed the number that
+	// it let pass.
 	Hits   int `json:"hits"`
 	Passed int `json:"passed,omitempty"`
 }
 
-// faults are those that wait, in the order in which they were added. The first
-// that matches a request applies.
+// faults are the armed faults in the order in which they were added. The first one that
+// matches a request applies.
 type faults struct {
 	mu    sync.Mutex
 	last  int
 	armed []ArmedFault
 }
 
-// AddFault makes the simulator misbehave from now on, and returns a number by
-// which RemoveFault removes it. It panics if f is invalid, for example if its cut is
-// unknown.
+// AddFault arms a fault and returns its ID for RemoveFault. It panics if f is invalid, for
+// example if the cut is unknown.
 func (s *Simulator) AddFault(f Fault) int {
 	if err := f.validate(); err != nil {
 		panic("simulator: " + err.Error())
@@ -158,36 +161,37 @@ func (s *Simulator) AddFault(f Fault) int {
 	return s.faults.last
 }
 
-// RemoveFault removes a fault. It does not change requests in flight.
+// RemoveFault removes a fault. In-flight requests are unaffected, and an unknown ID is
+// ignored.
 func (s *Simulator) RemoveFault(id int) {
 	s.faults.mu.Lock()
 	defer s.faults.mu.Unlock()
 	s.faults.armed = slices.DeleteFunc(s.faults.armed, func(a ArmedFault) bool { return a.ID == id })
 }
 
-// ClearFaults takes every fault away.
+// ClearFaults removes every fault.
 func (s *Simulator) ClearFaults() {
 	s.faults.mu.Lock()
 	defer s.faults.mu.Unlock()
 	s.faults.armed = nil
 }
 
-// Faults returns those that still wait.
+// Faults returns the faults that are still armed.
 func (s *Simulator) Faults() []ArmedFault {
 	s.faults.mu.Lock()
 	defer s.faults.mu.Unlock()
 	return slices.Clone(s.faults.armed)
 }
 
-// byApplication reports whether a fault applies to one application alone.
+// byApplication reports whether any fault applies to only one application.
 func (fs *faults) byApplication() bool {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	return slices.ContainsFunc(fs.armed, func(a ArmedFault) bool { return a.Application != "" })
 }
 
-// next returns the fault that applies to r: the first that matches and lets no
-// more pass.
+// next returns the fault that applies to r: the first one that matches and has no more
+// requests to skip.
 func (fs *faults) next(r *http.Request, application string) (Fault, bool) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
@@ -211,13 +215,13 @@ func (fs *faults) next(r *http.Request, application string) (Fault, bool) {
 
 type faultKey struct{}
 
-// faultOf returns the fault that applies to the request of ctx; zero for none.
+// faultOf returns the fault that applies to the request of ctx, or the zero Fault.
 func faultOf(ctx context.Context) Fault {
 	f, _ := ctx.Value(faultKey{}).(Fault)
 	return f
 }
 
-// patchToken spoils the token endpoint's response.
+// patchToken changes the token endpoint's response.
 func (f Fault) patchToken(answer object) {
 	for name, v := range f.Token {
 		if v == nil {
@@ -234,7 +238,7 @@ var defaultCodes = map[int]string{
 	http.StatusTooManyRequests: "too_many_requests",
 }
 
-// envelope returns the body of a fault with a status and no body.
+// envelope returns the body of a fault that has a status and no body.
 func (f Fault) envelope() []byte {
 	code := cmp.Or(f.Code, defaultCodes[f.Status], "internal-error")
 	return encode(failEnvelope(code, cmp.Or(f.Message, "An unexpected error occurred while processing the request")))

@@ -47,7 +47,7 @@ func TestFaultStrikesWhatItSaysAndNothingElse(t *testing.T) {
 	if n := len(r.Faults()); n != 0 {
 		t.Errorf("%d faults wait after the count", n)
 	}
-	r.RemoveFault(id) // long gone
+	r.RemoveFault(id) // already removed
 
 	id = r.AddFault(simulator.Fault{Status: 500})
 	r.AddFault(simulator.Fault{Path: "/", Status: 502})
@@ -192,7 +192,7 @@ func TestTokenEndpointCanBeEndlessResetOrSilent(t *testing.T) {
 	})
 }
 
-// release is a write whose executions are counted.
+// release makes a write whose executions are counted.
 func (r *rig) release(i int) *http.Request {
 	return r.request("POST", "/api/gateway/hold-release", strings.NewReader(`{"data":[{"id":"`+r.HeldID(i)+`"}]}`))
 }
@@ -202,8 +202,8 @@ func TestCutsBreakOffWhereTheySay(t *testing.T) {
 		r.login()
 		for i, c := range []struct {
 			fault    simulator.Fault
-			answered bool // a header came
-			body     int  // so much of the body
+			answered bool // a header arrived
+			body     int  // bytes of the body
 			executed int
 		}{
 			{simulator.Fault{Cut: simulator.CutRequest}, false, 0, 0},
@@ -238,7 +238,7 @@ func TestCutsBreakOffWhereTheySay(t *testing.T) {
 func TestResetOverHTTP1IsOne(t *testing.T) {
 	r := start(t, simulator.Options{HTTP1Only: true}).login()
 	r.AddFault(must(t, "reset-request"))
-	// A body keeps the client from a retry.
+	// The client does not retry a request with a body.
 	_, _, err := r.try(r.release(0))
 	if !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("%v", err)

@@ -47,12 +47,12 @@ func TestLogsComeByPagesWholeAndOnce(t *testing.T) {
 		"/api/ttp/impersonation/get-logs":      {[]any{"data", 0, "impersonationLogs"}, 72, "eventTime"},
 		"/api/dlp/get-logs":                    {[]any{"data", 0, "dlpLogs"}, 96, "eventTime"},
 		"/api/archive/get-archive-search-logs": {[]any{"data", 0, "logs"}, 24, "createTime"},
-		"/api/message-finder/search":           {[]any{"data", 0, "trackedEmails"}, 2161, "received"}, // and one at noon sharp
+		"/api/message-finder/search":           {[]any{"data", 0, "trackedEmails"}, 2161, "received"}, // one more at noon exactly
 	} {
 		seen := map[string]bool{}
 		last := c.Now()
 		for _, answer := range r.pages(target, 50, map[string]any{"from": "2026-03-04T12:00:00+0000"}) {
-			c.Advance(time.Minute) // what arrives meanwhile shifts nothing
+			c.Advance(time.Minute) // new entries must not shift the pages
 			for _, e := range list(answer, log.path...) {
 				seen[string(encode(t, e))] = true
 				at, err := time.Parse("2006-01-02T15:04:05-0700", dig(e, log.time).(string))

@@ -188,7 +188,7 @@ func TestRoutesRespondAsAGatewayDoes(t *testing.T) {
 		{"GET", "/identity/../identity/whoami", 404, "not_found"},
 		{"GET", "/identity/whoami/", 404, "not_found"},
 		{"GET", "/partner/v1/customers/", 404, "not_found"},
-		{"POST", "/api/audit/get-siem-logs", 404, "not_found"}, // API 1.0 alone has it
+		{"POST", "/api/audit/get-siem-logs", 404, "not_found"}, // only API 1.0 has it
 		{"POST", "/api/login/login", 404, "not_found"},
 		{"GET", "/human-risk/v1", 404, "not_found"},
 		{"GET", "/domain/cloud-gateway/v1/internal-domains//dns-records/mx", 404, "not_found"},
@@ -297,7 +297,7 @@ func TestRequestsAreRecordedAsTheyCame(t *testing.T) {
 			t.Errorf("recorded %+v", got)
 		}
 		eventually(t, "the request is done", func() bool { return r.Requests()[2].Done })
-		// The hash of "hello", as any tool gives it.
+		// The SHA-256 hash of "hello", from another tool.
 		if got := r.Requests()[2]; got.BodyLength != 5 || got.BodySHA256 != "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824" {
 			t.Errorf("recorded %+v", got)
 		}
@@ -331,7 +331,7 @@ func TestEchoTellsWhatArrived(t *testing.T) {
 	})
 }
 
-// What Mimecast checks before a function, it checks before one that is not simulated.
+// A function that is not simulated gets the same checks as one that is.
 func TestNotSimulatedFunctionIsAFunction(t *testing.T) {
 	r := start(t, simulator.Options{})
 	const target = "/human-risk/v1/departments"

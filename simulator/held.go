@@ -9,14 +9,14 @@ import (
 	"time"
 )
 
-// holdPolicy is why each message is held.
+// holdPolicy is the policy that holds every message in the queue.
 const holdPolicy = "Default Spam Scanning Definition"
 
-// heldEvery is how far apart the messages in the hold queue arrived.
+// heldEvery is the interval at which the held messages arrived.
 const heldEvery = 5 * time.Minute
 
-// held remembers what was done with the messages of the hold queue. The
-// messages themselves are made up.
+// held remembers what was done with the held messages. The messages themselves are
+// generated.
 type held struct {
 	mu   sync.Mutex
 	done map[int]string
@@ -30,8 +30,8 @@ type heldAction struct {
 	at      time.Time
 }
 
-// HeldID returns the identifier of the ith message in the hold queue, counted
-// from the newest.
+// HeldID returns the identifier of the ith message in the hold queue, starting at 0 with
+// the newest.
 func (s *Simulator) HeldID(i int) string { return s.seal("held", strconv.Itoa(i)) }
 
 func (s *Simulator) heldIndex(id string) (int, bool) {
@@ -47,7 +47,7 @@ func (s *Simulator) heldMessage(i int) message {
 	return m
 }
 
-// holdList lists the queue as the members of data themselves.
+// holdList lists the queue. Its result's data is the list itself.
 func (s *Simulator) holdList(c *call) result {
 	page, meta, ok := s.pageOf("held", c, s.remaining(c))
 	if !ok {
@@ -60,8 +60,8 @@ func (s *Simulator) holdList(c *call) result {
 	return res
 }
 
-// pageOf returns the page of ascending numbers that the call is about. It begins at the
-// end of the one before, even if some numbers are gone meanwhile.
+// pageOf returns the page of the ascending numbers that the call asks for. It starts where
+// the previous page ended, even if some numbers were removed since.
 func (s *Simulator) pageOf(kind string, c *call, numbers []int) (page []int, meta object, ok bool) {
 	first := 0
 	if token := c.Meta.Pagination.PageToken; token != "" {
@@ -81,8 +81,8 @@ func (s *Simulator) pageOf(kind string, c *call, numbers []int) (page []int, met
 	return numbers[at:end], meta, true
 }
 
-// remaining returns the messages that still are in the queue and that the call is
-// about.
+// remaining returns the indexes of the messages that match the call and are still in the
+// queue.
 func (s *Simulator) remaining(c *call) []int {
 	s.held.mu.Lock()
 	defer s.held.mu.Unlock()
@@ -130,9 +130,9 @@ func (s *Simulator) heldEntry(i int) object {
 	}
 }
 
-// holdAction releases or rejects messages, each item of data separately. It
-// counts each call, even if the message is gone: a
-// second count for an id is a request that ran twice.
+// holdAction returns a function that releases or rejects messages, one per item of data.
+// It counts a call even if the message is gone: a second count for an identifier shows a
+// request that ran twice.
 func (s *Simulator) holdAction(name string) function {
 	verb := strings.TrimPrefix(name, "hold-")
 	return func(c *call) result {
@@ -176,7 +176,7 @@ func (s *Simulator) actOnHeld(name, verb, id string) (fail object) {
 	return nil
 }
 
-// holdSummary counts the queue by policy.
+// holdSummary returns the number of held messages by policy.
 func (s *Simulator) holdSummary(*call) result {
 	n := len(s.remaining(&call{}))
 	if n == 0 {
@@ -185,7 +185,7 @@ func (s *Simulator) holdSummary(*call) result {
 	return result{data: []object{{"policyInfo": holdPolicy, "numberOfItems": n}}}
 }
 
-// heldReleaseLog has what was done with the queue.
+// heldReleaseLog is the log of releases and rejections.
 var heldReleaseLog = logbook{
 	name: "held release", list: "heldReleaseLogs", back: logRetention, entry: (*Simulator).heldRelease, recorded: (*Simulator).heldReleaseTimes,
 }

@@ -42,7 +42,7 @@ func TestHoldSummaryAndReleaseLogsFollowTheQueue(t *testing.T) {
 	}
 }
 
-// Tokens depend on the seed alone, and the log of releases begins anew.
+// Tokens depend only on the seed, but each run starts with an empty log of releases.
 func TestReleaseLogsTakeATokenFromAnEarlierRun(t *testing.T) {
 	const target = "/api/gateway/get-held-release-logs"
 	o := simulator.Options{Now: newClock().Now}

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// maxEchoedBody bounds how much of a request's body a fault can echo.
+// maxEchoedBody is how much of a request's body a fault can echo, in bytes.
 const maxEchoedBody = 64 << 10
 
 // injectFault applies f to a request.
@@ -25,12 +25,12 @@ func (s *Simulator) injectFault(f Fault, w http.ResponseWriter, r *http.Request)
 	var body bytes.Buffer
 	if f.Status != 0 && !f.Early {
 		_, _ = io.CopyN(&body, r.Body, maxEchoedBody)
-		_, _ = io.Copy(io.Discard, r.Body) // without a body there is no response either
+		_, _ = io.Copy(io.Discard, r.Body) // if the body breaks off, so does the response
 	}
 	f = f.expand(r.Host, body.String())
 	f.hint(w)
 	if f.Early {
-		// Over HTTP/1.1 the server would otherwise read the body before it responds.
+		// Without full duplex, the HTTP/1.1 server reads the body before it responds.
 		_ = http.NewResponseController(w).EnableFullDuplex()
 	}
 	out := &faultWriter{ResponseWriter: w, request: r, fault: f}
@@ -42,7 +42,7 @@ func (s *Simulator) injectFault(f Fault, w http.ResponseWriter, r *http.Request)
 	out.finish()
 }
 
-// hint sends a 103, whose header is no part of the response's.
+// hint sends a 103 response. Its header is not part of the final response's.
 func (f Fault) hint(w http.ResponseWriter) {
 	if len(f.Hints) == 0 {
 		return
@@ -56,7 +56,7 @@ func (f Fault) hint(w http.ResponseWriter) {
 	}
 }
 
-// writeResponse takes the place of the function.
+// writeResponse sends the fault's response in place of the function's.
 func (f Fault) writeResponse(w http.ResponseWriter) {
 	body, kind := []byte(f.Body), "application/json"
 	if f.Body == "" && f.Status >= 400 {
@@ -78,7 +78,7 @@ func (f Fault) writeResponse(w http.ResponseWriter) {
 		}
 		k, err := w.Write(piece)
 		if n += int64(k); err != nil {
-			return // the client has had enough
+			return // the client disconnected
 		}
 	}
 	_ = http.NewResponseController(w).Flush()
@@ -86,14 +86,14 @@ func (f Fault) writeResponse(w http.ResponseWriter) {
 
 var padding = regexp.MustCompile(`\{pad:(\d{1,8})\}`)
 
-// expand puts the request's own into a fault's texts.
+// expand replaces {host}, {body} and {pad:N} in the fault's texts.
 func (f Fault) expand(host, body string) Fault {
 	expand := func(text string) string {
 		if !strings.Contains(text, "{") {
 			return text
 		}
 		text = padding.ReplaceAllStringFunc(text, func(m string) string {
-			n, _ := strconv.Atoi(padding.FindStringSubmatch(m)[1]) // has digits alone
+			n, _ := strconv.Atoi(padding.FindStringSubmatch(m)[1]) // the pattern matches only digits
 			return strings.Repeat("x", n)
 		})
 		return strings.NewReplacer("{host}", host, "{body}", body).Replace(text)
@@ -112,13 +112,14 @@ func (f Fault) expand(host, body string) Fault {
 
 type connKey struct{}
 
-// contextWithConn lets abort reach the connection; it is an http.Server's ConnContext.
+// contextWithConn is an http.Server's ConnContext. It makes the connection available to
+// abort.
 func contextWithConn(ctx context.Context, c net.Conn) context.Context {
 	return context.WithValue(ctx, connKey{}, c)
 }
 
-// abort ends a request by force. Over HTTP/1.1 the peer sees a reset rather
-// than an end, if the connection is known.
+// abort aborts a request. Over HTTP/1.1 it resets the connection, if known, instead of
+// closing it.
 func abort(r *http.Request) {
 	if c, ok := r.Context().Value(connKey{}).(net.Conn); ok && r.ProtoMajor == 1 {
 		reset(c)
@@ -128,21 +129,21 @@ func abort(r *http.Request) {
 
 func reset(c net.Conn) {
 	if t, ok := c.(*tls.Conn); ok {
-		c = t.NetConn() // past TLS, which would send close_notify first
+		c = t.NetConn() // closing the TLS connection would send close_notify first
 	}
 	if t, ok := c.(*net.TCPConn); ok {
-		_ = t.SetLinger(0) // if not, the connection ends in another way
+		_ = t.SetLinger(0) // on failure, the close is not a reset
 	}
-	_ = c.Close() // closed twice is closed
+	_ = c.Close() // it may be closed already
 }
 
-// faultWriter spoils a response on its way out.
+// faultWriter applies a fault to a response as it is written.
 type faultWriter struct {
 	http.ResponseWriter
 	request    *http.Request
 	fault      Fault
 	headerSent bool
-	sent       int64 // of the body
+	sent       int64 // bytes of the body
 }
 
 func (s *faultWriter) Unwrap() http.ResponseWriter { return s.ResponseWriter }
@@ -174,7 +175,7 @@ func (s *faultWriter) WriteHeader(status int) {
 	}
 }
 
-// wait reports whether the client waited as long.
+// wait waits for d and reports whether the client is still there.
 func (s *faultWriter) wait(d time.Duration) bool {
 	if d == 0 {
 		return true
@@ -222,10 +223,10 @@ func (s *faultWriter) Write(p []byte) (int, error) {
 	return total, nil
 }
 
-// errCut ends a response that is cut short, which may be endless.
+// errCut ends a response at the cut, because its body may be endless.
 var errCut = errors.New("the response is cut short")
 
-// writeChunk writes as much of the piece as the fault lets through.
+// writeChunk writes as much of p as the fault allows.
 func (s *faultWriter) writeChunk(p []byte) error {
 	if s.fault.Cut == CutBody || s.fault.Cut == CutShort {
 		p = p[:min(int64(len(p)), s.fault.CutAfter-s.sent)]
@@ -247,17 +248,17 @@ func (s *faultWriter) writeChunk(p []byte) error {
 	return err
 }
 
-// FlushError is what http.ResponseController looks for.
+// FlushError implements the flush that [http.ResponseController] calls.
 func (s *faultWriter) FlushError() error {
 	s.WriteHeader(http.StatusOK)
 	return http.NewResponseController(s.ResponseWriter).Flush()
 }
 
-// finish does what is left at the end of the response.
+// finish applies what remains of the fault at the end of the response.
 func (s *faultWriter) finish() {
 	s.WriteHeader(http.StatusOK)
 	if s.fault.Cut == CutBody {
-		s.abortAfterFlush() // the body was shorter than the cut
+		s.abortAfterFlush() // the body is shorter than CutAfter
 	}
 	for name, v := range s.fault.Trailer {
 		s.Header().Set(name, v)

@@ -13,30 +13,31 @@ import (
 	"time"
 )
 
-// Request is a request that was received.
+// Request is a received request.
 type Request struct {
 	// Time is when its header was read.
 	Time time.Time
 	// Listener is "api" or "blobs".
 	Listener string
-	// Proto, Method, Host and Header are net/http's.
+	// Proto, Method, Host and Header are those of [http.Request].
 	Proto  string
 	Method string
 	// Target is the request target, byte for byte.
 	Target string
 	Host   string
 	Header http.Header
-	// Application is the client ID whose token came with the request, even if that has
-	// expired or was revoked, or that a token request names; "" if there is none.
+	// Application is the client ID of the request's token, even if the token has expired
+	// or was revoked. For a token request, it is the client ID in the form. It is "" if
+	// there is none.
 	Application string
-	// Trailer is what came after the body.
+	// Trailer is the trailer after the body.
 	Trailer http.Header
-	// BodyLength is how much of the body was read.
+	// BodyLength is the number of bytes of the body that were read.
 	BodyLength int64
-	// BodySHA256 is the hash of the whole body in hexadecimal; "" if the body
-	// was not read to its end, or not yet.
+	// BodySHA256 is the hash of the whole body in hexadecimal. It is "" unless the body
+	// was read to its end.
 	BodySHA256 string
-	// Status is the response's; 0 while there is none.
+	// Status is the response's status; 0 while there is no response.
 	Status int
 	// Done is true once the response was sent or broken off.
 	Done bool
@@ -44,30 +45,30 @@ type Request struct {
 
 // Counts are totals of the received requests.
 type Counts struct {
-	Requests      int `json:"requests"` // of the API, token requests included
+	Requests      int `json:"requests"` // to the API, token requests included
 	TokenRequests int `json:"tokenRequests"`
-	BlobRequests  int `json:"blobRequests"` // of the object store
-	// Authorized counts the requests of the API with one Authorization header,
-	// Ambiguous those with more.
+	BlobRequests  int `json:"blobRequests"` // to the object store
+	// Authorized is the number of API requests with one Authorization header, Ambiguous
+	// the number with more.
 	Authorized int `json:"authorized"`
 	Ambiguous  int `json:"ambiguous"`
-	// Misplaced counts the requests of the API that came without a token of the application
-	// that their [ApplicationHeader] names.
+	// Misplaced is the number of API requests with [ApplicationHeader] but without a token
+	// of the application in it.
 	Misplaced int `json:"misplaced"`
-	// Applications counts the API's requests by the application whose token they had.
+	// Applications is the number of API requests by the client ID of their token.
 	Applications map[string]int `json:"applications,omitempty"`
-	// Statuses counts the API's responses.
+	// Statuses is the number of API responses by status.
 	Statuses map[int]int `json:"statuses"`
 }
 
-// maxExecutions bounds how many identifiers of a function are counted apart;
-// further ones count together, as "".
+// maxExecutions is how many identifiers of a function are counted separately. Further ones
+// are counted together, as "".
 const maxExecutions = 100_000
 
-// journal records the received requests: the last ones, and the counts of all.
+// journal records the last requests, and counts all of them.
 type journal struct {
 	limit       int
-	application func(*http.Request) string // whose token a request has
+	application func(*http.Request) string // returns the client ID of a request's token
 
 	mu         sync.Mutex
 	log        []*Request
@@ -75,10 +76,10 @@ type journal struct {
 	executions map[string]map[string]int
 }
 
-// TokenRequests returns how many requests the token endpoint has had.
+// TokenRequests returns the number of requests to the token endpoint.
 func (s *Simulator) TokenRequests() int { return s.Counts().TokenRequests }
 
-// Counts returns the numbers.
+// Counts returns the totals since the start or the last Reset.
 func (s *Simulator) Counts() Counts {
 	j := &s.journal
 	j.mu.Lock()
@@ -88,11 +89,18 @@ func (s *Simulator) Counts() Counts {
 	return c
 }
 
-// Executions returns how often a function that changes something was carried
-// out, by what it was carried out on: hold-release and hold-reject by message,
-// update-policy and delete-policy by policy, file-upload and import-users by
-// hash, send-email by subject, create-policy by the new policy. All but the
-// first two are keyed by the Idempotency-Key header if a request has one.
+// Executions returns how often a function that changes something was executed, by what it
+// changed. The names, and the identifiers, are:
+//
+//   - hold-release and hold-reject: the message's ID
+//   - create-policy, update-policy and delete-policy: the policy's ID
+//   - create-managed-url: the URL; delete-managed-url: the entry's ID
+//   - file-upload and import-users: the body's hash
+//   - send-email: the subject
+//   - update-emergency-contact and replace-emergency-contact: the email address
+//
+// If a request has an Idempotency-Key header, its value is the identifier instead. The
+// exceptions are hold-release, hold-reject and delete-managed-url.
 func (s *Simulator) Executions(name string) map[string]int {
 	j := &s.journal
 	j.mu.Lock()
@@ -100,7 +108,7 @@ func (s *Simulator) Executions(name string) map[string]int {
 	return maps.Clone(j.executions[name])
 }
 
-// Requests returns the last requests, oldest first. One is there from when its
+// Requests returns the last requests, oldest first. A request is included as soon as its
 // header was read.
 func (s *Simulator) Requests() []Request {
 	j := &s.journal
@@ -113,8 +121,8 @@ func (s *Simulator) Requests() []Request {
 	return list
 }
 
-// Reset forgets what was received and executed. Faults, tokens and the state of
-// messages stay.
+// Reset clears the recorded requests and executions. Faults, tokens and the state of
+// messages remain.
 func (s *Simulator) Reset() {
 	j := &s.journal
 	j.mu.Lock()
@@ -122,7 +130,7 @@ func (s *Simulator) Reset() {
 	j.log, j.counts, j.executions = nil, Counts{}, nil
 }
 
-// execute counts one execution and returns how many there were of its kind.
+// execute counts one execution and returns the number of identifiers of the function.
 func (j *journal) execute(name, id string) int {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -155,8 +163,8 @@ func (j *journal) record(listener string, h http.Handler) http.Handler {
 		if j.limit > 0 {
 			body.hash = sha256.New()
 		}
-		// A copy: with another body in its own request, net/http no longer knows
-		// that the client waits for 100 Continue, and asks for what is never sent.
+		// Replacing the body in net/http's own request would break 100 Continue: net/http
+		// would no longer know that the client waits for it.
 		in := r.WithContext(context.WithValue(r.Context(), entryKey{}, e))
 		in.Body = body
 		defer j.end(e, r)
@@ -174,7 +182,7 @@ func (j *journal) begin(listener string, r *http.Request) *Request {
 	j.count(e)
 	if j.limit > 0 {
 		if len(j.log) >= j.limit {
-			j.log[0] = nil // or the array behind the slice would keep it
+			j.log[0] = nil // let the garbage collector free it
 			j.log = j.log[1:]
 		}
 		j.log = append(j.log, e)
@@ -188,7 +196,7 @@ func (j *journal) count(e *Request) {
 		return
 	}
 	j.counts.Requests++
-	if e.Application != "" { // which is one that there is, and no made-up name
+	if e.Application != "" { // an existing application, not a name that a client made up
 		if j.counts.Applications == nil {
 			j.counts.Applications = map[string]int{}
 		}
@@ -207,7 +215,7 @@ func (j *journal) count(e *Request) {
 
 type entryKey struct{}
 
-// setApplication notes which application a token request names.
+// setApplication records the application that a token request names.
 func (j *journal) setApplication(r *http.Request, id string) {
 	if e, ok := r.Context().Value(entryKey{}).(*Request); ok {
 		j.mu.Lock()
@@ -236,12 +244,12 @@ func (j *journal) end(e *Request, r *http.Request) {
 	e.Trailer, e.Done = trailer, true
 }
 
-// bodyRecorder measures a body while it is read.
+// bodyRecorder measures a body as it is read.
 type bodyRecorder struct {
 	body    io.ReadCloser
 	journal *journal
 	entry   *Request
-	hash    hash.Hash // nil: nothing is remembered
+	hash    hash.Hash // nil if no requests are recorded
 }
 
 func (m *bodyRecorder) Read(p []byte) (int, error) {
@@ -249,7 +257,7 @@ func (m *bodyRecorder) Read(p []byte) (int, error) {
 	if m.hash == nil {
 		return n, err
 	}
-	_, _ = m.hash.Write(p[:n]) // a hash takes everything
+	_, _ = m.hash.Write(p[:n]) // hash.Hash never returns an error
 	m.journal.mu.Lock()
 	defer m.journal.mu.Unlock()
 	m.entry.BodyLength += int64(n)
@@ -261,7 +269,7 @@ func (m *bodyRecorder) Read(p []byte) (int, error) {
 
 func (m *bodyRecorder) Close() error { return m.body.Close() }
 
-// statusRecorder sees the status of the response, interim ones apart.
+// statusRecorder records the status of the final response, not of interim ones.
 type statusRecorder struct {
 	http.ResponseWriter
 	journal    *journal
@@ -286,8 +294,8 @@ func (w *statusRecorder) Write(p []byte) (int, error) {
 	return w.ResponseWriter.Write(p)
 }
 
-// FlushError is what http.ResponseController looks for: a flush sends the
-// header, too.
+// FlushError implements the flush that [http.ResponseController] calls. A flush also sends
+// the header.
 func (w *statusRecorder) FlushError() error {
 	if !w.headerSent {
 		w.WriteHeader(http.StatusOK)

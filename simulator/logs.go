@@ -10,24 +10,23 @@ import (
 // logRetention is how far back the logs go.
 const logRetention = 30 * day
 
-// logbook is a log that grows by one entry every so often. An entry is made
-// when it is asked for.
+// logbook is a log that gets one entry per interval. Entries are generated when they are
+// requested.
 type logbook struct {
 	name string
-	// list is the member of data[0] that holds the entries; "" if data
-	// itself does.
+	// list is the member of data[0] that holds the entries; if "", data itself holds
+	// them.
 	list  string
 	every time.Duration
-	// onTheDot says that an entry is at the beginning of its interval; else it is
-	// somewhere in it.
+	// onTheDot places each entry at the start of its interval instead of somewhere in it.
 	onTheDot bool
 	entry    func(s *Simulator, n int64, at time.Time) object
-	// recorded returns when each entry was made, in a log that is not made up.
+	// recorded, if set, returns the times of the entries of a log that is not generated.
 	recorded func(*Simulator) []time.Time
-	// back is how far a call goes back that names no start; a day if 0.
+	// back is how far back a call without a start goes; 0 means a day.
 	back time.Duration
-	// tooOld is the code for a start beyond what is kept; "" if the log just
-	// begins later.
+	// tooOld is the error code for a start before the retention; "" means that the log
+	// starts later instead.
 	tooOld string
 }
 
@@ -40,11 +39,11 @@ var (
 	archiveSearchLog = logbook{name: "search", list: "logs", every: time.Hour, entry: (*Simulator).archiveSearch}
 )
 
-// day is after how long the times of entries and events repeat, so that every 24 hours
-// hold as many.
+// day is the period after which the times of entries and events repeat. Every 24 hours
+// thus have the same number of them.
 const day = 24 * time.Hour
 
-// at returns when the nth entry was made, in whole seconds, which is what a log has.
+// at returns the time of the nth entry in whole seconds, the resolution of the logs.
 func (b logbook) at(s *Simulator, n int64) time.Time {
 	if b.recorded != nil {
 		return b.recorded(s)[n]
@@ -65,9 +64,8 @@ func (b logbook) first(s *Simulator, t time.Time) int64 {
 	return firstAt(t, b.every, func(n int64) time.Time { return b.at(s, n) })
 }
 
-// firstAt returns the number of the first of the things at or after t, where one
-// happens in each interval. Windows that follow each other thus share none and miss
-// none, however short they are.
+// firstAt returns the number of the first event at or after t, with one event in each
+// interval. Adjacent windows thus neither share nor miss an event, however short they are.
 func firstAt(t time.Time, every time.Duration, at func(n int64) time.Time) int64 {
 	n := floor(t.UnixNano(), every)
 	if at(n).Before(t) {
@@ -76,12 +74,11 @@ func firstAt(t time.Time, every time.Duration, at func(n int64) time.Time) int64
 	return n
 }
 
-// extent is what of a log a call is about: entries from first to before end.
+// extent is the part of a log that a call asks for: entries from first until before end.
 type extent struct{ first, end int64 }
 
-// log makes a function of a logbook: newest first unless asked otherwise, by
-// pages whose opaque tokens keep the extent, so that entries which arrive
-// meanwhile shift nothing.
+// log returns the function that serves a logbook, newest entry first by default. Page
+// tokens contain the extent, so new entries do not shift the pages.
 func (s *Simulator) log(b logbook) function {
 	return func(c *call) result {
 		var x extent
@@ -91,7 +88,7 @@ func (s *Simulator) log(b logbook) function {
 			if _, err := fmt.Sscanf(text, "%d %d %d", &x.first, &x.end, &offset); !ok || err != nil {
 				return invalidPageToken
 			}
-			if b.recorded != nil { // the token may be from another run
+			if b.recorded != nil { // the token may be from an earlier run
 				x.end = min(x.end, int64(len(b.recorded(s))))
 			}
 		} else {
@@ -105,7 +102,7 @@ func (s *Simulator) log(b logbook) function {
 }
 
 func (s *Simulator) extent(b logbook, c *call) (extent, object) {
-	now := s.opts.Now().Add(1) // what happens at this instant has happened
+	now := s.opts.Now().Add(1) // include an event at this very instant
 	from, to := now.Add(-cmp.Or(b.back, day)), now
 	for _, limit := range []struct {
 		text string
@@ -141,7 +138,7 @@ func (s *Simulator) extent(b logbook, c *call) (extent, object) {
 	return extent{first, max(first, b.first(s, to))}, nil
 }
 
-// parseTime takes a time with or without a colon in the zone.
+// parseTime parses a time with or without a colon in the zone.
 func parseTime(text string) (time.Time, error) {
 	if t, err := time.Parse(bodyTime, text); err == nil {
 		return t, nil
@@ -149,7 +146,7 @@ func parseTime(text string) (time.Time, error) {
 	return time.Parse(time.RFC3339, text)
 }
 
-// floor is how many whole steps fit in ns, rounded down.
+// floor returns ns divided by step, rounded down.
 func floor(ns int64, step time.Duration) int64 {
 	n := ns / int64(step)
 	if ns%int64(step) < 0 {
@@ -193,8 +190,8 @@ func (b logbook) result(items []object, total int64, page object) result {
 
 const impersonationName = "impersonation"
 
-// filterPage returns one page of the entries that match, and how many match in all.
-// Without a condition nothing but the page is made.
+// filterPage returns one page of the entries that match, and how many match in total.
+// Without a condition it generates only the page.
 func filterPage(entry func(int64) object, match func(object) bool, offset, size, total int64) ([]object, int64) {
 	var items []object
 	if match == nil {
@@ -217,7 +214,7 @@ func filterPage(entry func(int64) object, match func(object) bool, offset, size,
 	return items, found
 }
 
-// filterOf returns the condition that a call makes, or nil for none.
+// filterOf returns the call's search condition, or nil if it has none.
 func filterOf(c *call) func(object) bool {
 	want := map[string]string{}
 	for _, name := range []string{"route", "scanResult", "result", "taggedMalicious", "auditType", "action"} {

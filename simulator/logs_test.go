@@ -10,13 +10,13 @@ import (
 	"mimecast-proxy/simulator"
 )
 
-// windowed is a source of events that can be asked for those of a window.
+// windowed is a source of events that can be queried by a time window.
 type windowed struct {
 	name string
 	ask  func(r *rig, from, to time.Time) []any
-	// at reads when an entry happened.
+	// at returns the time of an entry.
 	at func(entry any) time.Time
-	// least is how many an hour has at least.
+	// least is the minimum number of entries per hour.
 	least int
 }
 
@@ -29,7 +29,7 @@ func windowedLog(target, member string, least int, path ...any) windowed {
 		}
 		return entries
 	}, at: func(entry any) time.Time {
-		at, _ := time.Parse("2006-01-02T15:04:05-0700", dig(entry, member).(string)) // the zero time is in no window
+		at, _ := time.Parse("2006-01-02T15:04:05-0700", dig(entry, member).(string)) // if it fails, the zero time is outside every window
 		return at
 	}}
 }
@@ -40,7 +40,7 @@ func siemWindow(from, to time.Time) string {
 
 func siemAt(entry any) time.Time { return time.UnixMilli(int64(dig(entry, "timestamp").(float64))) }
 
-// windowedSources are all that a collector polls.
+// windowedSources are all sources that a collector polls.
 func windowedSources() []windowed {
 	sources := []windowed{
 		windowedLog("/api/audit/get-audit-events", "eventTime", 19, "data"),
@@ -92,7 +92,7 @@ func TestSmallWindowsPartitionALargeOne(t *testing.T) {
 	}
 }
 
-// A collector asks each 30 s for the last 30 s.
+// A collector that polls every 30 s for the last 30 s gets every entry once.
 func TestPollerThatFollowsTheClockMissesNothing(t *testing.T) {
 	t.Parallel()
 	const window = 30 * time.Second
@@ -111,7 +111,7 @@ func TestPollerThatFollowsTheClockMissesNothing(t *testing.T) {
 	}
 }
 
-// A token goes on where the window ended, in the middle of a batch too.
+// A token continues where the window ended, even in the middle of a batch.
 func TestBatchTokenGoesOnWhereTheWindowEnded(t *testing.T) {
 	c := newClock()
 	r := start(t, simulator.Options{Now: c.Now}).login()

@@ -9,8 +9,8 @@ import (
 	"sync"
 )
 
-// managedURLs are the addresses that the account blocks or permits. Each has a number,
-// which grows.
+// managedURLs are the URLs that the account blocks or permits. They are numbered in
+// ascending order.
 type managedURLs struct {
 	mu   sync.Mutex
 	last int
@@ -22,7 +22,7 @@ type managedURL struct {
 	entry object
 }
 
-// withLock gives the list to f, seeded on first use.
+// withLock calls f with the lock held. It seeds the list on first use.
 func (m *managedURLs) withLock(s *Simulator, f func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -35,8 +35,8 @@ func (m *managedURLs) withLock(s *Simulator, f func()) {
 	f()
 }
 
-// add returns the entry with its identifier; nil if there is one for the address
-// already.
+// add adds an entry and returns it with its identifier. It returns nil if the list already
+// has the URL.
 func (m *managedURLs) add(s *Simulator, entry object) object {
 	if slices.ContainsFunc(m.list, func(have managedURL) bool { return addressOf(have.entry) == addressOf(entry) }) {
 		return nil
@@ -47,8 +47,8 @@ func (m *managedURLs) add(s *Simulator, entry object) object {
 	return entry
 }
 
-// managedURLEntry returns what create-managed-url makes of its argument; nil if that is
-// not valid.
+// managedURLEntry returns the entry that create-managed-url makes from its argument, or nil
+// if the argument is invalid.
 func managedURLEntry(arg object) object {
 	given := text(arg, "url")
 	if !strings.Contains(given, "://") {
@@ -71,7 +71,8 @@ func managedURLEntry(arg object) object {
 	return entry
 }
 
-// addressOf is the address of an entry. Those that differ in what is done are the same.
+// addressOf returns what identifies an entry. Entries that differ only in the action are
+// the same.
 func addressOf(entry object) string {
 	address := text(entry, "scheme") + "://" + text(entry, "domain")
 	if port := text(entry, "port"); port != "-1" {
@@ -91,7 +92,7 @@ func (s *Simulator) listManagedURLs(c *call) result {
 	s.managed.withLock(s, func() {
 		for _, m := range s.managed.list {
 			if m.matches(wanted, exact) {
-				numbers, byNumber[m.n] = append(numbers, m.n), m.entry // entries never change
+				numbers, byNumber[m.n] = append(numbers, m.n), m.entry // entries are immutable
 			}
 		}
 	})
@@ -138,7 +139,7 @@ func (s *Simulator) createManagedURLs(c *call) result {
 	return res
 }
 
-// deleteManagedURLs counts each call, even if the entry is gone.
+// deleteManagedURLs counts each deletion, even if the entry is gone.
 func (s *Simulator) deleteManagedURLs(c *call) result {
 	var res result
 	for _, item := range c.Data {

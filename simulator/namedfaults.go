@@ -11,8 +11,7 @@ import (
 	"time"
 )
 
-// namedFaults are faults that are often needed. What they leave open, such as path and
-// count, the caller sets.
+// namedFaults are common faults. Callers set the remaining fields, such as Path and Count.
 var namedFaults = map[string]Fault{
 	"token-dead":            {Path: tokenPath, Status: 503},
 	"token-429":             {Path: tokenPath, Status: 429, Header: map[string]string{"Retry-After": "2"}},
@@ -70,8 +69,8 @@ var namedFaults = map[string]Fault{
 // FaultNames returns the names that [NamedFault] accepts, sorted.
 func FaultNames() []string { return slices.Sorted(maps.Keys(namedFaults)) }
 
-// NamedFault returns a copy of the fault with that name, to use or to change. The error
-// lists the names.
+// NamedFault returns a copy of the fault with that name, which the caller may change. For
+// an unknown name, the error lists the valid ones.
 func NamedFault(name string) (Fault, error) {
 	f, ok := namedFaults[name]
 	if !ok {
@@ -85,14 +84,14 @@ func NamedFault(name string) (Fault, error) {
 // plainFault is a Fault without its methods.
 type plainFault Fault
 
-// faultJSON is a fault in JSON, where delays are written as 1.5s or forever.
+// faultJSON is a fault in JSON, with delays written as 1.5s or forever.
 type faultJSON struct {
 	*plainFault
 	Delay string `json:"delay,omitempty"`
 	Pace  string `json:"pace,omitempty"`
 }
 
-// MarshalJSON implements json.Marshaler.
+// MarshalJSON implements [json.Marshaler].
 func (f Fault) MarshalJSON() ([]byte, error) {
 	j := faultJSON{plainFault: (*plainFault)(&f)}
 	switch {
@@ -107,8 +106,8 @@ func (f Fault) MarshalJSON() ([]byte, error) {
 	return json.Marshal(j)
 }
 
-// MarshalJSON implements json.Marshaler: the embedded Fault's would leave the
-// rest out.
+// MarshalJSON implements [json.Marshaler]. The promoted method of Fault would omit the
+// other fields.
 func (a ArmedFault) MarshalJSON() ([]byte, error) {
 	f, err := json.Marshal(a.Fault)
 	if err != nil {
@@ -122,8 +121,9 @@ func (a ArmedFault) MarshalJSON() ([]byte, error) {
 	return json.Marshal(o)
 }
 
-// ParseFault reads a fault in JSON, with delays such as 1.5s. One with a name begins as the fault of that
-// name.
+// ParseFault parses a fault in JSON, with delays such as 1.5s. If the fault has a name,
+// the named fault supplies the fields that are not set. It returns an error if the fault
+// is invalid.
 func ParseFault(text []byte) (Fault, error) {
 	var head struct{ Name string }
 	if err := json.Unmarshal(text, &head); err != nil {
@@ -164,8 +164,8 @@ func parseDelay(text string, to *time.Duration) (err error) {
 	return err
 }
 
-// formFault makes JSON of a form, which is handier to type: header=Name: value,
-// token=expires_in=0.
+// formFault converts a form, which is easier to type, to JSON. Examples are
+// header=Name: value and token=expires_in=0.
 func formFault(r *http.Request) ([]byte, error) {
 	o := object{}
 	for name, values := range r.PostForm {

@@ -5,9 +5,9 @@ import (
 	"strings"
 )
 
-// functions20 are the functions of API 2.0, with all methods of a path in front of it;
-// {} stands for one segment. They are what Mimecast's catalog of 2026-08-08 and
-// collections of its clients name.
+// functions20 are the functions of API 2.0: the methods of a path, then the path, where
+// {} stands for one segment. The source is Mimecast's catalog of 2026-08-08 and the
+// collections of its clients.
 const functions20 = `
 GET PATCH PUT /account/cloud-gateway/v1/emergency-contact
 POST /api/account/get-account
@@ -306,8 +306,8 @@ GET /threats/v1/stats/url-clicks
 GET POST /user/cloud-gateway/v1/users
 `
 
-// addNotSimulated adds what API 2.0 has beyond the simulated functions. A client
-// that asks for it did nothing wrong, other than with a path that Mimecast lacks.
+// addNotSimulated adds the API 2.0 functions that are not simulated. A client that calls
+// one gets a different error than for a path that Mimecast lacks.
 func (s *Simulator) addNotSimulated(rs routes) {
 	for line := range strings.Lines(strings.TrimSpace(functions20)) {
 		fields := strings.Fields(line)

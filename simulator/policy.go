@@ -11,11 +11,11 @@ import (
 	"sync"
 )
 
-// rulesPath is one of the newer REST collections, which have methods and
-// identifiers in the path.
+// rulesPath is one of the newer REST collections, which use methods and put identifiers in
+// the path.
 const rulesPath = "/policy-management/cloud-gateway/v1/blocked-senders/policies"
 
-// maxRules bounds what clients may create.
+// maxRules is how many policies there can be.
 const maxRules = 1000
 
 // rules are the policies of one collection.
@@ -25,7 +25,8 @@ type rules struct {
 	byID map[string]object
 }
 
-// withLock gives the collection to f, seeded on first use.
+// withLock calls f with the collection, with the lock held. It seeds the collection on
+// first use.
 func (rs *rules) withLock(s *Simulator, f func(map[string]object)) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
@@ -85,7 +86,7 @@ func (s *Simulator) createRule(w http.ResponseWriter, r *http.Request) {
 	s.respond(w, r, http.StatusCreated, made)
 }
 
-// readObject parses a body, or rejects the request.
+// readObject parses the body as a JSON object. If that fails, it rejects the request.
 func (s *Simulator) readObject(w http.ResponseWriter, r *http.Request) (rule object, ok bool) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxForm))
 	if err == nil {

@@ -2,7 +2,7 @@ package simulator
 
 import "time"
 
-// queueSizes are the lengths of the mail queues, read every so often.
+// queueSizes are the lengths of the mail queues, measured every 15 minutes.
 var queueSizes = logbook{name: "queue", every: 15 * time.Minute, onTheDot: true}
 
 func (s *Simulator) emailQueues(c *call) result {

@@ -9,15 +9,15 @@ import (
 	"time"
 )
 
-// Quota is how often a function may be called.
+// Quota is how many calls to a function are allowed in a fixed window.
 type Quota struct {
-	Calls  int           // most calls in a window
-	Window time.Duration // length of a window
+	Calls  int           // allowed calls per window
+	Window time.Duration // length of the window
 }
 
-// documentedQuotas are the only ones that Mimecast publishes. A path that ends
-// in "/" stands for each function under it, with its own quota. A function
-// without a quota was observed to send no such headers at all.
+// documentedQuotas are the only quotas that Mimecast publishes. A path that ends in "/"
+// stands for each function under it, with a separate quota each. Functions without a quota
+// were observed to send no rate-limit headers.
 var documentedQuotas = map[string]Quota{
 	"/siem/v1/batch/events/": {50, 15 * time.Minute},
 	"/siem/v1/events/":       {300, time.Hour},
@@ -27,7 +27,7 @@ var documentedQuotas = map[string]Quota{
 // Other spellings are in use: X-Rate-Limit-, X-Mimecast-RateLimit-.
 const DefaultRateLimitHeader = "X-RateLimit-"
 
-// limiter counts calls in fixed windows, for each function and application.
+// limiter counts calls in fixed windows, per function and application.
 type limiter struct {
 	mu      sync.Mutex
 	prefix  string
@@ -44,8 +44,8 @@ func (l *limiter) init(quotas map[string]Quota) {
 	l.prefix, l.quotas, l.windows = DefaultRateLimitHeader, maps.Clone(quotas), map[string]*window{}
 }
 
-// SetQuota limits the function at path, or each function under a path that ends
-// in "/"; 0 calls take the limit away. It resets all counts.
+// SetQuota allows calls per window to the function at path. A path that ends in "/" stands
+// for each function under it. With 0 calls, it removes the limit. It resets all counts.
 func (s *Simulator) SetQuota(path string, calls int, per time.Duration) {
 	l := &s.limits
 	l.mu.Lock()
@@ -58,7 +58,7 @@ func (s *Simulator) SetQuota(path string, calls int, per time.Duration) {
 	l.quotas[path] = Quota{calls, per}
 }
 
-// SetRateLimitHeader sets the prefix of the rate-limit headers' names, such as
+// SetRateLimitHeader sets the prefix of the rate-limit headers' names, for example
 // [DefaultRateLimitHeader].
 func (s *Simulator) SetRateLimitHeader(prefix string) {
 	s.limits.mu.Lock()
@@ -66,8 +66,8 @@ func (s *Simulator) SetRateLimitHeader(prefix string) {
 	s.limits.prefix = prefix
 }
 
-// takeCall uses one call and sets the quota headers in h. It reports whether there was one.
-// The reset is a duration in milliseconds.
+// takeCall uses one call and sets the quota headers in h; the reset is in milliseconds. It
+// reports whether a call was left.
 func (l *limiter) takeCall(h http.Header, path, app string, now time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -85,14 +85,14 @@ func (l *limiter) takeCall(h http.Header, path, app string, now time.Time) bool 
 	if allowed {
 		w.calls++
 	}
-	reset := q.Window - now.Sub(w.began) + time.Millisecond - 1 // rounded up: a client that waits as long is not early
+	reset := q.Window - now.Sub(w.began) + time.Millisecond - 1 // round up, so that a client that waits this long is not early
 	h.Set(l.prefix+"Limit", strconv.Itoa(q.Calls))
 	h.Set(l.prefix+"Remaining", strconv.Itoa(q.Calls-w.calls))
 	h.Set(l.prefix+"Reset", strconv.FormatInt(reset.Milliseconds(), 10))
 	return allowed
 }
 
-// deleteExpired keeps windows of functions whose paths clients make up from piling up.
+// deleteExpired limits the number of windows, because clients can make up paths.
 func (l *limiter) deleteExpired(now time.Time) {
 	if len(l.windows) < 1000 {
 		return

@@ -12,8 +12,8 @@ import (
 	"sync"
 )
 
-// gatewayHeaders adds what was observed on every response of API 2.0, which
-// comes through a gateway behind a load balancer.
+// gatewayHeaders adds the headers that were observed on every response of API 2.0. A
+// gateway behind a load balancer sends them.
 func gatewayHeaders(h http.Header) {
 	h.Set("X-Request-Id", newUUID())
 	h.Set("Cache-Control", "no-store")
@@ -30,28 +30,28 @@ func newUUID() string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
-// object is a JSON object. Its names come out sorted, which no client minds.
+// object is a JSON object. Its members are encoded in sorted order.
 type object = map[string]any
 
-// failEnvelope is the gateway's envelope of an error: the status says that it is one.
+// failEnvelope returns the gateway's error envelope. The status shows that it is an error.
 func failEnvelope(code, message string) object {
 	return object{"fail": []object{{"code": code, "message": message}}}
 }
 
-// reject responds as the gateway does, before any function has run.
+// reject responds as the gateway does before a function runs.
 //
-// A body that is on its way is read first: cut off, HTTP/1.1 would lose the
-// response with it. A client that waits for 100 Continue has not sent it yet, and
+// It reads the body first if the client is sending it: over HTTP/1.1, closing the connection
+// early would lose the response. Clients that wait for 100 Continue send no body yet, and
 // HTTP/2 can stop it.
 func (s *Simulator) reject(w http.ResponseWriter, r *http.Request, status int, code, message string) {
 	if r.ProtoMajor == 1 && r.Header.Get("Expect") == "" {
-		_, _ = io.Copy(io.Discard, r.Body) // a client that hangs up gets no response either
+		_, _ = io.Copy(io.Discard, r.Body) // the client may have disconnected
 	}
 	s.respond(w, r, status, failEnvelope(code, message))
 }
 
-// respond responds with v as JSON, compressed if the client takes that, and of a
-// length that is not announced, as was observed.
+// respond responds with v as JSON, compressed if the client accepts it. As observed, there
+// is no Content-Length.
 func (s *Simulator) respond(w http.ResponseWriter, r *http.Request, status int, v any) {
 	body := encode(v)
 	h := w.Header()
@@ -61,7 +61,7 @@ func (s *Simulator) respond(w http.ResponseWriter, r *http.Request, status int, 
 		body = compress(body)
 	}
 	w.WriteHeader(status)
-	_, _ = w.Write(body) // a client that is gone is no fault
+	_, _ = w.Write(body) // the client may have disconnected
 	_ = http.NewResponseController(w).Flush()
 }
 
@@ -69,7 +69,7 @@ func encode(v any) []byte {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
-	if err := e.Encode(v); err != nil { // nothing here cannot be encoded
+	if err := e.Encode(v); err != nil { // every value here can be encoded
 		panic(err)
 	}
 	return b.Bytes()
@@ -85,7 +85,7 @@ func acceptsGzip(h http.Header) bool {
 	return false
 }
 
-// compressors are kept, since each is close to a megabyte.
+// compressors reuses gzip writers, which take almost 1 MB each.
 var compressors = sync.Pool{New: func() any { return gzip.NewWriter(nil) }}
 
 func compress(body []byte) []byte {
@@ -93,7 +93,7 @@ func compress(body []byte) []byte {
 	z := compressors.Get().(*gzip.Writer)
 	defer compressors.Put(z)
 	z.Reset(&b)
-	_, _ = z.Write(body) // a buffer takes everything
+	_, _ = z.Write(body) // a bytes.Buffer never fails
 	_ = z.Close()
 	return b.Bytes()
 }

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// methods are the handlers of one path.
+// methods are the handlers of one path by method.
 type methods map[string]http.HandlerFunc
 
 func (m methods) find(method string) http.HandlerFunc {
@@ -22,9 +22,9 @@ func (m methods) find(method string) http.HandlerFunc {
 
 func (m methods) allow() string { return strings.Join(slices.Sorted(maps.Keys(m)), ", ") }
 
-// routes maps paths to handlers. A path that ends in "/" stands for each segment
-// under it, and {} for one segment before others. It is not an http.ServeMux, which
-// redirects a path that is not clean: the simulator must see what the client sent.
+// routes maps paths to handlers. A path that ends in "/" matches each segment under it,
+// and {} matches one segment in the middle. It replaces http.ServeMux, which redirects
+// unclean paths: the simulator must see what the client sent.
 type routes map[string]methods
 
 func (rs routes) find(path string) methods {
@@ -46,13 +46,13 @@ func (rs routes) find(path string) methods {
 	return nil
 }
 
-// matches reports whether a path is of a pattern with {} or an open end.
+// matches reports whether path matches a pattern with {} or a trailing "/".
 func matches(pattern, path string) bool {
 	want, got := strings.Split(pattern, "/"), strings.Split(path, "/")
 	return slices.EqualFunc(want, got, func(w, g string) bool { return w == g || g != "" && (w == "{}" || w == "") })
 }
 
-// endpoints are the functions that the simulator has.
+// endpoints returns the routes of all functions.
 func (s *Simulator) endpoints() routes {
 	rs := routes{
 		tokenPath:                        {http.MethodPost: s.token},
@@ -82,8 +82,8 @@ func (s *Simulator) endpoints() routes {
 	return rs
 }
 
-// functions are those of the older kind: everything by POST, the function's
-// name in the path, its arguments in the body's data.
+// functions are the older functions. All use POST, with the function's name in the path
+// and its arguments in the body's data.
 func (s *Simulator) functions() map[string]function {
 	return map[string]function{
 		"/api/account/get-account":             s.getAccount,

@@ -20,23 +20,23 @@ import (
 	"time"
 )
 
-// Certificate is what is wrong with the certificate that the API presents.
+// Certificate is the defect of the API's certificate; the zero value means none.
 type Certificate string
 
-// The certificates.
+// The defects of a certificate.
 const (
-	CertificateGood      Certificate = ""           // nothing
-	CertificateExpired   Certificate = "expired"    // it expired a month ago
-	CertificateOtherHost Certificate = "other-host" // it names another host
+	CertificateGood      Certificate = ""           // no defect
+	CertificateExpired   Certificate = "expired"    // expired a month ago
+	CertificateOtherHost Certificate = "other-host" // names another host
 )
 
-// Server is a simulator that listens on loopback.
+// Server is a simulator that listens on loopback. Create one with [Start].
 type Server struct {
 	*Simulator
-	// URL is the API's, over TLS; BlobURL and ControlURL are plain HTTP.
+	// URL is the base URL of the API, over TLS. BlobURL and ControlURL are plain HTTP.
 	URL, BlobURL, ControlURL string
-	// CA is the authority that the API's certificate is from, in PEM form;
-	// Roots holds it alone.
+	// CA is the authority that issued the API's certificate, in PEM form. Roots contains
+	// only that authority.
 	CA    []byte
 	Roots *x509.CertPool
 
@@ -45,17 +45,17 @@ type Server struct {
 	running sync.WaitGroup // serving loops, connections and handlers
 
 	lifecycle sync.Mutex
-	closed    bool // nothing is added to running any more
+	closed    bool // nothing may be added to running
 	conns     map[net.Conn]bool
 }
 
-// maxHeader bounds a request's header, in bytes, and with it what is remembered
-// of a request.
+// maxHeader is the largest header of a request, in bytes. It also limits how much of a
+// request is remembered.
 const maxHeader = 256 << 10
 
-// Start serves a simulator: the API over TLS, by HTTP/2 and HTTP/1.1, with a certificate
-// of a new authority; the object store and the control API over plain HTTP. All listen
-// on loopback, at free ports unless Options.Address is set.
+// Start serves a simulator. The API uses TLS, with HTTP/2 and HTTP/1.1, and a certificate of
+// a new authority. The object store and the control API use plain HTTP. All listen on free
+// loopback ports unless Options.Address sets the API's. Start fails if it cannot listen.
 func Start(o Options) (*Server, error) {
 	ca, err := newAuthority()
 	if err != nil {
@@ -85,13 +85,13 @@ func Start(o Options) (*Server, error) {
 	api.Protocols.SetHTTP1(true)
 	api.Protocols.SetHTTP2(!o.HTTP1Only)
 	blobs, control := s.server(ctx, s.Blobs()), s.server(ctx, s.Control())
-	s.running.Go(func() { _ = api.ServeTLS(listeners[0], "", "") }) // ends with ErrServerClosed, as the others
+	s.running.Go(func() { _ = api.ServeTLS(listeners[0], "", "") }) // returns ErrServerClosed, as do the others
 	s.running.Go(func() { _ = blobs.Serve(listeners[1]) })
 	s.running.Go(func() { _ = control.Serve(listeners[2]) })
 	return s, nil
 }
 
-// listen opens all addresses or none.
+// listen opens all addresses, or none if one fails.
 func listen(addresses ...string) ([]net.Listener, error) {
 	var open []net.Listener
 	for _, a := range addresses {
@@ -107,7 +107,7 @@ func listen(addresses ...string) ([]net.Listener, error) {
 	return open, nil
 }
 
-// server returns one around h of which Close can wait for everything.
+// server returns a server of h whose handlers and connections Close can wait for.
 func (s *Server) server(ctx context.Context, h http.Handler) *http.Server {
 	srv := &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -128,8 +128,8 @@ func (s *Server) server(ctx context.Context, h http.Handler) *http.Server {
 	return srv
 }
 
-// trackHandler counts a handler in, unless Close has begun to wait: an HTTP/2
-// connection may start one as it is closed.
+// trackHandler registers a handler, unless Close has already begun: a closing HTTP/2
+// connection may still start a handler.
 func (s *Server) trackHandler() bool {
 	s.lifecycle.Lock()
 	defer s.lifecycle.Unlock()
@@ -139,15 +139,15 @@ func (s *Server) trackHandler() bool {
 	return !s.closed
 }
 
-// trackConn keeps the open connections, and closes one that was accepted while
-// everything was being closed, which http.Server would forget.
+// trackConn tracks the open connections. It closes a connection that was accepted during
+// Close, because http.Server would not.
 func (s *Server) trackConn(c net.Conn, state http.ConnState) {
 	s.lifecycle.Lock()
 	defer s.lifecycle.Unlock()
 	switch state {
 	case http.StateNew:
 		if s.closed {
-			_ = c.Close() // nobody asks
+			_ = c.Close() // it is unused, so the error does not matter
 			return
 		}
 		s.running.Add(1)
@@ -161,8 +161,8 @@ func (s *Server) trackConn(c net.Conn, state http.ConnState) {
 	}
 }
 
-// DropConnections resets every connection there is, idle or not, as a load
-// balancer that restarts does. New ones are accepted.
+// DropConnections resets every connection, idle or not, as a restarting load balancer
+// does. The server continues to accept new ones.
 func (s *Server) DropConnections() {
 	s.lifecycle.Lock()
 	defer s.lifecycle.Unlock()
@@ -171,12 +171,12 @@ func (s *Server) DropConnections() {
 	}
 }
 
-// Close stops serving at once, and waits until nothing runs any more.
+// Close stops serving at once and waits until all handlers and connections have ended.
 func (s *Server) Close() error {
 	s.lifecycle.Lock()
 	s.closed = true
 	s.lifecycle.Unlock()
-	s.cancel() // ends what waits for its client
+	s.cancel() // ends handlers that wait for their client
 	var errs []error
 	for _, srv := range s.servers {
 		errs = append(errs, srv.Close())
@@ -185,7 +185,7 @@ func (s *Server) Close() error {
 	return errors.Join(errs...)
 }
 
-// authority is a certificate authority that lives as long as the process.
+// authority is a certificate authority that exists only in this process.
 type authority struct {
 	key  *ecdsa.PrivateKey
 	cert *x509.Certificate

@@ -12,26 +12,25 @@ import (
 )
 
 const (
-	// eventEvery is how often something happens: 8,640 events a day.
+	// eventEvery is the interval between events: 8,640 a day.
 	eventEvery = 10 * time.Second
-	// batchEvery is how often a batch is ready, as was observed.
+	// batchEvery is the interval between batches, as observed.
 	batchEvery = 15 * time.Minute
-	// The stream looks back a day, batches are kept for a week, and a page has
-	// 100 items at most: so Mimecast documents it.
+	// As Mimecast documents, the stream goes back a day, batches are kept for a week,
+	// and a page has at most 100 items.
 	streamRetention = day
 	batchRetention  = 7 * day
 	siemPage        = 100
 )
 
-// siemTypes are the types of events by product: cg is the cloud gateway, ci
-// cloud integrated.
+// siemTypes are the types of events by product: cg is Cloud Gateway, ci Cloud Integrated.
 var siemTypes = map[string][]string{
 	"cg": {"receipt", "process", "delivery", "journal", "spam", "av", "url protect", "attachment protect", "impersonation protect", "internal email protect"},
 	"ci": {"entities", "mailflow"},
 }
 
-// siemRequest is a request for events or batches: positions from next to before end,
-// which are numbers of events for the stream, and milliseconds for batches.
+// siemRequest is a request for events or batches, from next until before end. These
+// positions are event numbers for the stream, and milliseconds for batches.
 type siemRequest struct {
 	product   string
 	types     []string
@@ -39,7 +38,7 @@ type siemRequest struct {
 	size      int
 }
 
-// siemStream serves events inline.
+// siemStream returns the handler that serves events inline.
 func (s *Simulator) siemStream(product string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		position := func(t time.Time) int64 { return s.firstEvent(product, t) }
@@ -58,8 +57,8 @@ func (s *Simulator) siemStream(product string) http.HandlerFunc {
 	}
 }
 
-// siemBatch serves the addresses of files with events. A file has those of a quarter of
-// an hour, less what is outside of the window.
+// siemBatch returns the handler that serves the URLs of files with events. A file has the
+// events of a quarter of an hour, limited to the window.
 func (s *Simulator) siemBatch(product string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		q, err := s.parseSIEMRequest(product, r.URL.Query(), siemKind{back: batchRetention, step: batchEvery, position: ceilMilli})
@@ -80,25 +79,24 @@ func (s *Simulator) siemBatch(product string) http.HandlerFunc {
 	}
 }
 
-// page is the reply. The token for the next is there even if the client has
-// caught up, so that it can go on from there later.
+// page returns the response. It always has the next token, so that a client that has caught
+// up can continue later.
 func (q siemRequest) page(items []object) object {
 	token := base64.StdEncoding.EncodeToString(fmt.Appendf(nil, "%010d", q.next))
 	return object{"value": items, "@nextPage": token, "isCaughtUp": q.next >= q.end}
 }
 
-// siemKind is what distinguishes the stream from the batches: how far it looks back,
-// of what length a window is where the client names no instant, and the position of an
-// instant.
+// siemKind is what distinguishes the stream from the batches: how far back it goes, the
+// step to which a window without exact times is rounded, and the position of a time.
 type siemKind struct {
 	back, step time.Duration
 	position   func(time.Time) int64
 }
 
-// ceilMilli is the first whole millisecond at or after t.
+// ceilMilli returns the first whole millisecond at or after t, since 1970.
 func ceilMilli(t time.Time) int64 { return -floor(-t.UnixNano(), time.Millisecond) }
 
-// nextBatch is when the batch ends that a millisecond is in.
+// nextBatch returns the end of the batch that contains the millisecond ms.
 func nextBatch(ms int64) int64 {
 	step := batchEvery.Milliseconds()
 	return (ms/step + 1) * step
@@ -125,8 +123,8 @@ func (s *Simulator) parseSIEMRequest(product string, query url.Values, kind siem
 	return q, err
 }
 
-// siemWindow reads the window, within what is kept. Where the client names an instant
-// it is exact; else it has whole steps.
+// siemWindow returns the requested window, limited to the retention. A bound that the
+// client gives as a time is exact; other bounds are rounded down to whole steps.
 func (s *Simulator) siemWindow(query url.Values, kind siemKind) (from, to time.Time, err error) {
 	now := s.opts.Now()
 	from, exactFrom, err := siemDate(query.Get("dateRangeStartsAt"), now.Add(-day), 0)
@@ -158,8 +156,8 @@ func (s *Simulator) siemWindow(query url.Values, kind siemKind) (from, to time.T
 	return from, to, nil
 }
 
-// siemTypesOf reads the types: separated by commas; all if none is named. The
-// stream calls the parameter types, the batches type; both take either here.
+// siemTypesOf returns the requested types, separated by commas, or all types. The stream
+// calls the parameter "types", and the batches "type"; both accept either here.
 func siemTypesOf(product string, query url.Values) ([]string, error) {
 	var types []string
 	for _, list := range slices.Concat(query["types"], query["type"]) {
@@ -177,8 +175,8 @@ func siemTypesOf(product string, query url.Values) ([]string, error) {
 	return slices.Compact(types), nil
 }
 
-// siemDate takes an instant, as the stream wants it, or a day, as the batches
-// do; wholeDay is added to a day.
+// siemDate parses a time, as the stream expects, or a day, as the batches do. It adds
+// wholeDay to a day, and returns otherwise for an empty text.
 func siemDate(text string, otherwise time.Time, wholeDay time.Duration) (t time.Time, instant bool, err error) {
 	if text == "" {
 		return otherwise, false, nil
@@ -203,9 +201,8 @@ func siemToken(token string) (int64, error) {
 	return 0, fmt.Errorf("nextPage is not a token that was given")
 }
 
-// eventType is the type of the nth event. In the gateway four in a row are the
-// life of one message: it arrives, is processed, is delivered, and something
-// else is said of it.
+// eventType returns the type of the nth event. In the gateway, four events in a row are one
+// message: received, processed, delivered, and one more about it.
 func (s *Simulator) eventType(product string, n int64) string {
 	types := siemTypes[product]
 	if product == "ci" {
@@ -217,7 +214,7 @@ func (s *Simulator) eventType(product string, n int64) string {
 	return pick(s.randFor("event type", n), types[3:])
 }
 
-// eventTime is when the nth event happened.
+// eventTime returns the time of the nth event.
 func (s *Simulator) eventTime(product string, n int64) time.Time {
 	r := s.randFor(product+" event time", n%int64(day/eventEvery))
 	return time.UnixMilli(n*eventEvery.Milliseconds() + r.Int64N(eventEvery.Milliseconds()))
@@ -228,7 +225,7 @@ func (s *Simulator) firstEvent(product string, t time.Time) int64 {
 	return firstAt(t, eventEvery, func(n int64) time.Time { return s.eventTime(product, n) })
 }
 
-// event is the nth event. Most numbers are text, as was observed.
+// event returns the nth event. As observed, most numbers are strings.
 func (s *Simulator) event(product string, n int64) object {
 	kind := s.eventType(product, n)
 	r, m := s.randFor(product+" event", n), s.message(n/4)
@@ -272,7 +269,7 @@ func (s *Simulator) eventDetails(kind string, m message) object {
 	}
 }
 
-// actionOr returns otherwise if that was done with the message, else Acc.
+// actionOr returns otherwise if that was the message's action, or else Acc.
 func (m message) actionOr(otherwise string) string {
 	return orElse(otherwise == "Rej" && m.rejected || otherwise == "Hld" && m.held, otherwise, "Acc")
 }

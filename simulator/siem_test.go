@@ -16,8 +16,8 @@ import (
 	"mimecast-proxy/simulator"
 )
 
-// follow pages through events or batches until it has caught up, and returns
-// the items and the token to go on from.
+// follow fetches all pages of events or batches. It returns the items and the token to
+// continue with.
 func (r *rig) follow(path, query, token string) (items []any, next string) {
 	r.t.Helper()
 	for range 1000 {
@@ -39,8 +39,8 @@ func (r *rig) follow(path, query, token string) (items []any, next string) {
 	return nil, ""
 }
 
-// download fetches a batch's file without a token, as clients do, and checks
-// its announced size.
+// download fetches a batch's file without a token, as clients do, and checks its size
+// against the announced one.
 func (r *rig) download(file any) []map[string]any {
 	r.t.Helper()
 	res := r.blob(dig(file, "url").(string), "")
@@ -121,7 +121,7 @@ func TestStreamGoesOnFromWhereItHadCaughtUp(t *testing.T) {
 	if len(more) != 90 {
 		t.Errorf("%d receipts in an hour, not 90", len(more))
 	}
-	// The whole at once is what came in two parts.
+	// One request for the whole window must return the same as two for its parts.
 	all, _ := r.follow(path, query+"&dateRangeStartsAt=2026-03-04T13:00:00Z", "")
 	if got := append(first, more...); string(encode(t, got[len(got)-len(all):])) != string(encode(t, all)) {
 		t.Error("events change between requests")
@@ -133,7 +133,7 @@ func TestBatchesHoldTheEventsOfTheStream(t *testing.T) {
 	c := newClock()
 	bothProtocols(t, simulator.Options{Now: c.Now}, func(t *testing.T, r *rig) {
 		r.login()
-		// Noon and a few seconds: the day's batches are complete up to noon.
+		// The clock is at noon plus a few seconds, so the batches are complete up to noon.
 		for product, kind := range map[string]string{"cg": "url protect", "ci": "mailflow"} {
 			query := "dateRangeStartsAt=2026-03-05&pageSize=7&type=" + url.QueryEscape(kind)
 			files, _ := r.follow("/siem/v1/batch/events/"+product, query, "")

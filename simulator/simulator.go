@@ -1,10 +1,9 @@
-// Package simulator is a fake Mimecast API 2.0 for the demo and for tests: a server that
-// behaves as Mimecast does, as far as that is documented or was observed, and that injects
-// faults on command.
+// Package simulator is a fake Mimecast API 2.0 for the demo and for tests. It behaves as
+// Mimecast is documented or was observed to behave, and injects faults on request.
 //
-// It stores what changes (held messages, policies, managed URLs, the emergency contact,
-// received requests) and generates the rest on demand from a seed and a clock, so that a
-// day of events takes no memory and is the same every time.
+// It stores only what clients change (held messages, policies, managed URLs, the emergency
+// contact) and the requests it received. The rest is generated from a seed and a clock: a
+// day of events takes no memory and is the same in every run.
 //
 // [New] returns the handlers; [Start] serves them on real listeners.
 package simulator
@@ -19,57 +18,55 @@ import (
 	"time"
 )
 
-// The credentials of the first application, unless Options say otherwise.
+// The default credentials of the first application.
 const (
 	DefaultClientID     = "demo-client-id"
 	DefaultClientSecret = "demo-client-secret"
 )
 
-// Options are what a simulator is made from. The zero value is a Mimecast that
-// behaves well.
+// Options configure a simulator. With the zero value, it behaves like Mimecast without
+// faults.
 type Options struct {
-	// Seed decides every detail of the data.
+	// Seed determines the generated data.
 	Seed uint64
-	// Now is the clock; time.Now unless set.
+	// Now is the clock; nil means [time.Now].
 	Now func() time.Time
-	// ClientID and ClientSecret are the first application's; [DefaultClientID] and
-	// [DefaultClientSecret] unless set.
+	// ClientID and ClientSecret are the first application's credentials. The defaults are
+	// [DefaultClientID] and [DefaultClientSecret].
 	ClientID, ClientSecret string
-	// Applications are further applications, each with its own tokens and quotas.
+	// Applications are further applications, each with separate tokens and quotas.
 	Applications []Application
-	// TokenTTL is how long a token lives; 1799 s unless set.
+	// TokenTTL is the lifetime of a token; 0 means 1799 s.
 	TokenTTL time.Duration
-	// Quotas are the rate limits by path; nil means those that Mimecast
-	// documents.
+	// Quotas are the rate limits by path; nil means the ones that Mimecast documents.
 	Quotas map[string]Quota
-	// HeldMessages is how many messages wait in the hold queue; 250 unless set.
+	// HeldMessages is the number of messages in the hold queue; 0 means 250.
 	HeldMessages int
-	// BlobURL is the base URL at which Blobs is served; Start sets it.
+	// BlobURL is the base URL of the object store; Start sets it.
 	BlobURL string
-	// BlobTTL is how long a presigned address lives; 15 min unless set.
+	// BlobTTL is the lifetime of a presigned URL; 0 means 15 min.
 	BlobTTL time.Duration
-	// GzipMin is the smallest response that is compressed for a client that
-	// accepts it, in bytes; 256 unless set, never if negative.
+	// GzipMin is the size in bytes from which a response is compressed if the client
+	// accepts it. 0 means 256; a negative value means never.
 	GzipMin int
-	// RequestLog is how many requests are remembered; 200 unless set, none if
-	// negative.
+	// RequestLog is the number of remembered requests. 0 means 200; a negative value means
+	// none.
 	RequestLog int
 
-	// Address is the address at which Start serves the API; a free port of 127.0.0.1 unless
-	// set.
+	// Address is the address at which Start serves the API; empty means a free port of
+	// 127.0.0.1.
 	Address string
-	// HTTP1Only keeps Start's API from offering HTTP/2.
+	// HTTP1Only disables HTTP/2 for Start's API.
 	HTTP1Only bool
-	// Certificate is what is wrong with the one that Start's API presents.
+	// Certificate is the defect of the certificate of Start's API.
 	Certificate Certificate
 }
 
-// Application is an API application: its token endpoint's credentials.
+// Application is an API application: its credentials for the token endpoint.
 type Application struct{ ClientID, ClientSecret string }
 
-// ApplicationHeader is the name of a request header that is not in the Mimecast API: a
-// test puts the client ID in it that the request must be sent with. See
-// [Counts.Misplaced].
+// ApplicationHeader is a request header for tests; the Mimecast API has no such header. Its
+// value is the client ID that the request must be sent with. See [Counts.Misplaced].
 const ApplicationHeader = "X-Simulator-Application"
 
 func (o Options) withDefaults() Options {
@@ -93,8 +90,8 @@ func orElse[T any](ok bool, v, otherwise T) T {
 	return otherwise
 }
 
-// Simulator is one Mimecast with one account and one application or more. Its methods
-// may be called at any time, also while it serves.
+// Simulator is a Mimecast with one account and one or more applications. Its methods are
+// safe for concurrent use, also while it serves.
 type Simulator struct {
 	opts    Options
 	started time.Time
@@ -113,8 +110,8 @@ type Simulator struct {
 	forbidden []string
 }
 
-// New returns a simulator without listeners: see API, Blobs and
-// Control, or Start.
+// New returns a simulator without listeners. Serve its API, Blobs and Control handlers, or
+// use [Start].
 func New(o Options) *Simulator {
 	o = o.withDefaults()
 	s := &Simulator{opts: o, started: o.Now(), blobKey: randomKey()}
@@ -135,7 +132,7 @@ func randomKey() []byte {
 	return key
 }
 
-// API serves the token endpoint and the API.
+// API returns the handler of the token endpoint and the API.
 func (s *Simulator) API() http.Handler {
 	return s.journal.record("api", http.HandlerFunc(s.serve))
 }
@@ -152,8 +149,8 @@ func (s *Simulator) serve(w http.ResponseWriter, r *http.Request) {
 	s.dispatch(w, r)
 }
 
-// dispatch is a request's way through a gateway: its route, its token, what the
-// application may do, how often; then the function.
+// dispatch handles a request as a gateway does. It checks the route, token, permission and
+// rate limit, then runs the function.
 func (s *Simulator) dispatch(w http.ResponseWriter, r *http.Request) {
 	methods := s.routes.find(r.URL.Path)
 	if methods == nil {
@@ -171,8 +168,8 @@ func (s *Simulator) dispatch(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// admit checks what a gateway checks before the function runs, and responds if it
-// rejects the request.
+// admit makes the gateway's checks. If the request fails one, admit responds and returns
+// false.
 func (s *Simulator) admit(w http.ResponseWriter, r *http.Request) bool {
 	app, denial := s.issuer.authenticate(r.Header.Values("Authorization"), s.opts.Now())
 	if denial != nil {
@@ -190,8 +187,9 @@ func (s *Simulator) admit(w http.ResponseWriter, r *http.Request) bool {
 	return true
 }
 
-// Forbid makes every path under one of the prefixes respond with 403, as it does for
-// an application that lacks the product. Without a prefix nothing is forbidden.
+// Forbid makes every path with one of the prefixes respond with 403, as if the application
+// lacked the product. It replaces earlier prefixes; without arguments nothing
+// is forbidden.
 func (s *Simulator) Forbid(prefixes ...string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -204,17 +202,17 @@ func (s *Simulator) isForbidden(path string) bool {
 	return slices.ContainsFunc(s.forbidden, func(p string) bool { return strings.HasPrefix(path, p) })
 }
 
-// SetCredentials replaces those of the application of [Options.ClientID], as when its key was regenerated.
-// What that does to live tokens is not documented; here they live on.
+// SetCredentials replaces the credentials of the application of [Options.ClientID], as if its
+// key had been regenerated. Live tokens stay valid; Mimecast documents nothing about them.
 func (s *Simulator) SetCredentials(id, secret string) { s.issuer.setCredentials(id, secret) }
 
-// SetApplication adds an application or replaces its secret; without a secret it removes
-// the application. Its live tokens live on.
+// SetApplication adds an application or replaces its secret; an empty secret removes the
+// application. Live tokens stay valid.
 func (s *Simulator) SetApplication(a Application) { s.issuer.setApplication(a) }
 
-// SetTokenTTL sets how long tokens live that are issued from now on.
+// SetTokenTTL sets the lifetime of tokens that are issued from now on.
 func (s *Simulator) SetTokenTTL(ttl time.Duration) { s.issuer.setTTL(ttl) }
 
-// RevokeTokens makes the tokens of the applications worthless that were issued so far;
-// those of all applications if none is named. Applications go by their client IDs.
+// RevokeTokens revokes the tokens that were issued so far to the applications with the given
+// client IDs; without arguments, to all applications.
 func (s *Simulator) RevokeTokens(applications ...string) { s.issuer.revoke(applications) }

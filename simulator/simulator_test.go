@@ -24,10 +24,10 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// noon is when the tests with a clock of their own begin.
+// noon is when the tests that set the clock begin.
 var noon = time.Date(2026, 3, 5, 12, 0, 7, 0, time.UTC)
 
-// clock is one that a test moves.
+// clock is a clock that a test moves.
 type clock struct {
 	mu  sync.Mutex
 	now time.Time
@@ -47,7 +47,7 @@ func (c *clock) Advance(d time.Duration) {
 	c.now = c.now.Add(d)
 }
 
-// rig is a running simulator and a client that was written for Mimecast.
+// rig is a running simulator and a client for it.
 type rig struct {
 	*simulator.Server
 	t      *testing.T
@@ -90,14 +90,14 @@ func form(id, secret string) url.Values {
 	return url.Values{"grant_type": {"client_credentials"}, "client_id": {id}, "client_secret": {secret}}
 }
 
-// fetch asks for a token.
+// fetch requests a token.
 func (r *rig) fetch(f url.Values) (int, map[string]any) {
 	r.t.Helper()
 	res, body := r.do(r.request("POST", "/oauth/token", strings.NewReader(f.Encode()), "Content-Type", "application/x-www-form-urlencoded", "Authorization", ""))
 	return res.StatusCode, decode(r.t, body)
 }
 
-// login makes the following requests bear a new token.
+// login fetches a token for the following requests.
 func (r *rig) login() *rig {
 	r.t.Helper()
 	status, answer := r.fetch(form(simulator.DefaultClientID, simulator.DefaultClientSecret))
@@ -108,8 +108,8 @@ func (r *rig) login() *rig {
 	return r
 }
 
-// request makes a request with pairs of header names and values; an empty value
-// removes one.
+// request returns a request with pairs of header names and values. An empty value removes
+// the header.
 func (r *rig) request(method, target string, body io.Reader, header ...string) *http.Request {
 	r.t.Helper()
 	req, err := http.NewRequestWithContext(r.t.Context(), method, r.URL+target, body)
@@ -153,7 +153,7 @@ func (r *rig) get(target string, header ...string) (*http.Response, map[string]a
 	return res, decode(r.t, body)
 }
 
-// call calls a function with one item of data, or with a whole body in JSON.
+// call calls a function with one item of data, or with a whole JSON body.
 func (r *rig) call(target string, arg any) map[string]any {
 	r.t.Helper()
 	if _, whole := arg.(string); !whole {
@@ -209,7 +209,7 @@ func list(v any, path ...any) []any {
 	return l
 }
 
-// code is the code of an error in the flat or the nested envelope.
+// code returns the code of an error in the flat or the nested envelope.
 func code(answer map[string]any) any {
 	if c := dig(answer, "fail", 0, "code"); c != nil {
 		return c
@@ -217,7 +217,7 @@ func code(answer map[string]any) any {
 	return dig(answer, "fail", 0, "errors", 0, "code")
 }
 
-// eventually waits for a condition that another goroutine brings about.
+// eventually waits until ok returns true, or fails the test.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)

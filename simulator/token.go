@@ -19,29 +19,28 @@ import (
 
 const tokenPath = "/oauth/token"
 
-// maxForm bounds the body of a token request.
+// maxForm is the largest body of a token request, in bytes.
 const maxForm = 64 << 10
 
-// issuer issues and checks tokens. It stores none: a token contains its expiry and is
-// signed with a key, so that a hundred thousand cost
-// nothing, tokens coexist until they expire, and one that has expired can still
-// be distinguished from one that never was.
+// issuer issues and checks tokens. A token contains its expiry and is signed, so issuer
+// stores none: 100,000 tokens take no memory. Tokens coexist until they expire, and an
+// expired token differs from one that was never issued.
 type issuer struct {
 	key []byte
 
 	mu         sync.Mutex
-	first      string            // the ID of the application of Options.ClientID
+	first      string            // client ID of Options.ClientID's application
 	secrets    map[string]string // by client ID
 	ttl        time.Duration
-	generation map[string]int64 // of an application's tokens: those of an earlier one were revoked
+	generation map[string]int64 // of an application's tokens; tokens of an earlier generation are revoked
 }
 
-// claims are the content of a token.
+// claims are the contents of a token.
 type claims struct {
 	App        string `json:"client_id"`
 	ID         string `json:"jti"`
 	Generation int64  `json:"gen"`
-	Expiry     int64  `json:"exp"` // in milliseconds, for tests with short lives
+	Expiry     int64  `json:"exp"` // in milliseconds, because tests use short lifetimes
 }
 
 func (i *issuer) setCredentials(id, secret string) {
@@ -68,7 +67,7 @@ func (i *issuer) setTTL(ttl time.Duration) {
 	i.ttl = ttl
 }
 
-// revoke revokes the tokens of the applications; of all if there are none.
+// revoke revokes the tokens of the applications, or of all if apps is empty.
 func (i *issuer) revoke(apps []string) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -80,7 +79,7 @@ func (i *issuer) revoke(apps []string) {
 	}
 }
 
-// current returns the generation of an application's tokens. The caller holds mu.
+// current returns the generation of an application's tokens. The caller must hold mu.
 func (i *issuer) current(app string) int64 { return i.generation[""] + i.generation[app] }
 
 func (i *issuer) matches(id, secret string) bool {
@@ -90,10 +89,10 @@ func (i *issuer) matches(id, secret string) bool {
 	return ok && secret == known
 }
 
-// tokenHeader is the same in each token, as in any JSON web token.
+// tokenHeader is the header of every token, a JSON Web Token (RFC 7519).
 var tokenHeader = base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"HS256","typ":"JWT"}`))
 
-// issue returns a new token for the application and how long it lives.
+// issue returns a new token for the application, and its lifetime.
 func (i *issuer) issue(app string, now time.Time) (string, time.Duration) {
 	i.mu.Lock()
 	ttl, generation := i.ttl, i.current(app)
@@ -108,11 +107,11 @@ func (i *issuer) issue(app string, now time.Time) (string, time.Duration) {
 
 func (i *issuer) sign(body string) string {
 	mac := hmac.New(sha256.New, i.key)
-	_, _ = mac.Write([]byte(body)) // a hash takes everything
+	_, _ = mac.Write([]byte(body)) // hash.Hash never returns an error
 	return base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
 }
 
-// denial is why the gateway does not take a token.
+// denial is the error with which the gateway rejects a token.
 type denial struct{ code, message string }
 
 var (
@@ -121,8 +120,8 @@ var (
 	expiredToken = &denial{"token_expired", "The access token has expired"}
 )
 
-// authenticate returns the application that the Authorization headers speak
-// for. More than one is rejected, since it is ambiguous which one counts.
+// authenticate returns the application of the Authorization header. More than one header is
+// ambiguous and rejected.
 func (i *issuer) authenticate(headers []string, now time.Time) (app string, denied *denial) {
 	if len(headers) == 0 {
 		return "", noToken
@@ -141,8 +140,8 @@ func (i *issuer) authenticate(headers []string, now time.Time) (app string, deni
 	return c.App, nil
 }
 
-// application returns the application whose token a request has, even if it has expired or
-// was revoked; empty if there is none.
+// application returns the application whose token a request has, even if the token has
+// expired or was revoked; "" if there is none.
 func (i *issuer) application(r *http.Request) string {
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if !strings.EqualFold(scheme, "Bearer") {
@@ -152,8 +151,7 @@ func (i *issuer) application(r *http.Request) string {
 	return c.App
 }
 
-// parse returns the claims of a token, if this simulator issued it and it was not
-// revoked.
+// parse returns the claims of a token, if this simulator issued it and it is not revoked.
 func (i *issuer) parse(token string) (c claims, ok bool) {
 	if c, ok = i.read(token); !ok {
 		return c, false
@@ -177,8 +175,8 @@ func (i *issuer) read(token string) (c claims, ok bool) {
 	return c, true
 }
 
-// token is the token endpoint: the client credentials grant, with the client's
-// secret in the form body, which is the only way that clients are seen to use.
+// token is the token endpoint for the client credentials grant. The client secret must be in
+// the form body: no client is known to use another way.
 func (s *Simulator) token(w http.ResponseWriter, r *http.Request) {
 	form, err := readForm(w, r)
 	if err != nil {
@@ -205,8 +203,8 @@ func (s *Simulator) token(w http.ResponseWriter, r *http.Request) {
 	s.respond(w, r, http.StatusOK, answer)
 }
 
-// application returns the client ID that a request is of: its token's, or that of the form
-// of a token request. It is only looked for if a fault applies to one application.
+// application returns the client ID of a request: its token's, or the one in a token
+// request's form. It is "" unless a fault applies to only one application.
 func (s *Simulator) application(r *http.Request) string {
 	switch {
 	case !s.faults.byApplication():
@@ -214,20 +212,20 @@ func (s *Simulator) application(r *http.Request) string {
 	case r.URL.Path != tokenPath:
 		return s.issuer.application(r)
 	}
-	head, _ := io.ReadAll(io.LimitReader(r.Body, maxForm)) // a later read gets the error
+	head, _ := io.ReadAll(io.LimitReader(r.Body, maxForm)) // the next read returns the error
 	r.Body = &peeked{io.MultiReader(bytes.NewReader(head), r.Body), r.Body}
-	form, _ := url.ParseQuery(string(head)) // a form that is none names nobody
+	form, _ := url.ParseQuery(string(head)) // an invalid form has no client_id
 	return form.Get("client_id")
 }
 
-// peeked is a body whose beginning was read.
+// peeked is a body whose beginning was already read.
 type peeked struct {
 	io.Reader
 	io.Closer
 }
 
-// readForm reads a form and insists that it is one, with each parameter once
-// (RFC 6749, section 3.2). The query is no part of it.
+// readForm parses the form in the body and rejects repeated parameters (RFC 6749, section
+// 3.2). It ignores the query.
 func readForm(w http.ResponseWriter, r *http.Request) (url.Values, error) {
 	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || kind != "application/x-www-form-urlencoded" {

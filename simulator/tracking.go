@@ -5,13 +5,13 @@ import (
 	"time"
 )
 
-// trackedMessages is what message-finder searches.
+// trackedMessages is the log that message-finder searches.
 var trackedMessages = logbook{
 	name: "tracked", list: "trackedEmails", every: messageEvery, onTheDot: true, entry: (*Simulator).tracked,
 	tooOld: "err_track_and_trace_invalid_start_date",
 }
 
-// tracked is a message as message-finder lists it.
+// tracked returns a message as message-finder lists it.
 func (s *Simulator) tracked(n int64, _ time.Time) object {
 	m := s.message(n)
 	return object{
@@ -34,7 +34,7 @@ func (m message) status() string {
 
 func (s *Simulator) messageID(n int64) string { return s.seal("message", fmt.Sprint(n)) }
 
-// messageOf returns the message that an identifier stands for.
+// messageOf returns the message with the identifier.
 func (s *Simulator) messageOf(id string) (m message, ok bool) {
 	text, ok := s.unseal("message", id)
 	var n int64

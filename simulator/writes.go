@@ -12,8 +12,8 @@ import (
 	"strings"
 )
 
-// executionID returns the key by which a client marks a write, if it does.
-// Mimecast ignores it; here it distinguishes executions.
+// executionID returns the request's idempotency key, or else otherwise. Mimecast ignores
+// such keys; the simulator uses them to distinguish executions.
 func executionID(h http.Header, otherwise string) string {
 	for _, name := range []string{"Idempotency-Key", "X-Idempotency-Key"} {
 		if v := h.Get(name); v != "" {
@@ -23,8 +23,8 @@ func executionID(h http.Header, otherwise string) string {
 	return otherwise
 }
 
-// sendEmail accepts messages to send. Each counts by its idempotency key, or
-// else by its subject.
+// sendEmail accepts messages to send. It counts each by its idempotency key, or else by its
+// subject.
 func (s *Simulator) sendEmail(c *call) result {
 	var res result
 	for _, item := range c.Data {
@@ -40,14 +40,14 @@ func (s *Simulator) sendEmail(c *call) result {
 	return res
 }
 
-// hashBody reads a body of any size, keeping nothing of it.
+// hashBody hashes a body of any size without storing it.
 func hashBody(r io.Reader) (n int64, sum hash.Hash, err error) {
 	sum = sha256.New()
 	n, err = io.CopyBuffer(writerOnly{sum}, r, make([]byte, chunkSize))
 	return n, sum, err
 }
 
-// fileUpload takes a file whose size and hash the x-mc-arg header announces.
+// fileUpload accepts a file whose size and hash are in the x-mc-arg header.
 func (s *Simulator) fileUpload(w http.ResponseWriter, r *http.Request) {
 	if kind := r.Header.Get("Content-Type"); !strings.HasPrefix(kind, "application/octet-stream") {
 		s.reject(w, r, http.StatusUnsupportedMediaType, "unsupported_media_type", "The content type must be application/octet-stream")
@@ -75,8 +75,8 @@ func (s *Simulator) fileUpload(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// importUsers takes a spreadsheet. Each counts by its idempotency key, or else
-// by its hash.
+// importUsers accepts a spreadsheet. It counts each by its idempotency key, or else by its
+// hash.
 func (s *Simulator) importUsers(w http.ResponseWriter, r *http.Request) {
 	n, sum, err := hashBody(r.Body)
 	if err != nil {
@@ -95,8 +95,8 @@ func (s *Simulator) importUsers(w http.ResponseWriter, r *http.Request) {
 // rewrittenPrefix is the beginning of rewritten URLs in messages, for decode-url.
 const rewrittenPrefix = "https://protect.harbourmills.example/s/"
 
-// RewriteURL returns an address as it stands in a message that was protected;
-// decode-url takes it back.
+// RewriteURL returns target as Mimecast rewrites it in protected messages. The function
+// decode-url returns the original.
 func RewriteURL(target string) string {
 	u, err := url.Parse(target)
 	if err != nil {
