@@ -7,14 +7,14 @@ import (
 	"time"
 )
 
-// Await asks until it is so.
+// Await polls so until it returns true. It fails the test after [Patience].
 func Await(t testing.TB, what string, so func() bool) {
 	t.Helper()
 	AwaitWithin(t, Patience, what, so)
 }
 
-// AwaitWithin is Await with another bound. It asks less often the longer it
-// takes: what is asked may be the whole of /metrics, of a machine that is busy.
+// AwaitWithin is Await with another time limit. It polls less and less often, because so may
+// read all of /metrics on a busy machine.
 func AwaitWithin(t testing.TB, bound time.Duration, what string, so func() bool) {
 	t.Helper()
 	pause := 2 * time.Millisecond
@@ -26,14 +26,14 @@ func AwaitWithin(t testing.TB, bound time.Duration, what string, so func() bool)
 	}
 }
 
-// Output is what a program wrote, readable while it writes.
+// Output is what a program has written. It can be read while the program writes.
 type Output struct {
 	mu   sync.Mutex
 	text bytes.Buffer
 	more chan struct{} // closed at the next write
 }
 
-// Write implements io.Writer.
+// Write implements [io.Writer].
 func (o *Output) Write(b []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -51,8 +51,8 @@ func (o *Output) String() string {
 	return o.text.String()
 }
 
-// Await waits until found says yes to what was written. It asks after each write,
-// and now and then without one, since found may look elsewhere too.
+// Await waits until found returns true for the output so far. It calls found after each
+// write and also periodically, because found may check other things too.
 func (o *Output) Await(t testing.TB, what string, found func(string) bool) {
 	t.Helper()
 	timeout := time.After(Patience)

@@ -13,27 +13,27 @@ import (
 	"testing"
 )
 
-// Main runs the tests of m and returns their exit code. The program is built
-// when it is first needed, in a directory that Main removes.
+// Main runs the tests of m and returns their exit code. The program is built when it is first
+// needed, in a directory that Main removes.
 func Main(m interface{ Run() int }) int {
 	defer func() {
 		if dir != "" {
-			_ = os.RemoveAll(dir) // the system clears it up some day
+			_ = os.RemoveAll(dir) // on failure, the system cleans up its temporary directory
 		}
 	}()
 	return m.Run()
 }
 
-// Parallel lets n tests run at the same time unless the command line says how many,
-// for packages whose tests wait most of their time.
+// Parallel lets n tests run at the same time, unless -parallel is set. It is for packages
+// whose tests mostly wait.
 func Parallel(n int) {
 	flag.Parse()
 	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
-		_ = flag.Set(f.Name, strconv.Itoa(n)) // it is a number
+		_ = flag.Set(f.Name, strconv.Itoa(n)) // a number is always valid
 	}
 }
 
-// Slow skips the test if only the short ones are to run.
+// Slow skips the test if -short is set.
 func Slow(t testing.TB) {
 	t.Helper()
 	if testing.Short() {
@@ -41,9 +41,10 @@ func Slow(t testing.TB) {
 	}
 }
 
-var dir string // where the program is built
+var dir string // where the program is built; empty until then
 
-// Binary returns the path of the program.
+// Binary builds the program on the first call and returns its path. It panics if the build
+// fails.
 var Binary = sync.OnceValue(func() string {
 	path, err := build()
 	if err != nil {
@@ -52,7 +53,7 @@ var Binary = sync.OnceValue(func() string {
 	return path
 })
 
-// Root returns the path of the repository.
+// Root returns the path of the repository. It panics if there is none.
 var Root = sync.OnceValue(func() string {
 	mod, err := exec.Command("go", "env", "GOMOD").Output()
 	if err != nil {
@@ -61,7 +62,7 @@ var Root = sync.OnceValue(func() string {
 	return filepath.Dir(strings.TrimSpace(string(mod)))
 })
 
-// ReadFile returns the text of a file of the repository.
+// ReadFile returns the text of a file of the repository; name is relative to Root.
 func ReadFile(t testing.TB, name string) string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(Root(), name))
@@ -72,8 +73,8 @@ func ReadFile(t testing.TB, name string) string {
 }
 
 func build() (string, error) {
-	// A result of go test is kept until a file changes that the test looked at.
-	// It looks at the packages that it imports, and main is none of them.
+	// Looking at main.go makes go test's cache depend on the program. Package main is not
+	// among the packages that the tests import.
 	if _, err := os.Stat(filepath.Join(Root(), "main.go")); err != nil {
 		return "", fmt.Errorf("looking for the program's source: %w", err)
 	}
@@ -85,16 +86,16 @@ func build() (string, error) {
 	return path, Build(path)
 }
 
-// Build builds the program at a path, as it is shipped.
+// Build builds the program at path with the flags of a release.
 func Build(path string) error {
 	flags := []string{"-pgo=auto", "-trimpath", "-ldflags=-s -w"}
-	// What go run has linked is kept beside what is compiled, so that a package's
-	// tests need not link it again: it is copied in place of being run.
+	// go run caches the linked program, so that the next package's tests need not link it
+	// again. With -exec=cp, it copies the program instead of running it.
 	args := slices.Concat([]string{"run"}, flags, []string{"-exec=cp", ".", path})
 	if _, err := exec.LookPath("cp"); err != nil {
 		args = slices.Concat([]string{"build"}, flags, []string{"-o", path, "."})
 	}
-	cmd := exec.Command("go", args...) //nolint:noctx // it always ends
+	cmd := exec.Command("go", args...) //nolint:noctx // the build always ends
 	cmd.Dir = Root()
 	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -103,8 +104,8 @@ func Build(path string) error {
 	return nil
 }
 
-// Python returns the path of python3, which in PATH may be a script that looks for it
-// and takes a second for that. Where there is none it returns the name.
+// Python returns the path of the real python3. The python3 in PATH may be a wrapper script
+// that takes a second. If there is none, Python returns the name.
 var Python = sync.OnceValue(func() string {
 	out, err := exec.Command("python3", "-c", "import sys; print(sys.executable)").Output()
 	if path := strings.TrimSpace(string(out)); err == nil && path != "" {
@@ -113,8 +114,8 @@ var Python = sync.OnceValue(func() string {
 	return "python3"
 })
 
-// ShortDir returns a directory for sockets, whose path is bounded to about 100
-// bytes. It is removed when t ends.
+// ShortDir returns a directory for sockets, whose paths are limited to about 100 bytes. It is
+// removed when t ends.
 func ShortDir(t testing.TB) string {
 	t.Helper()
 	path, err := os.MkdirTemp("", "s")

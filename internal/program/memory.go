@@ -16,7 +16,7 @@ type Memory struct {
 	names memoryFiles
 }
 
-// memoryFiles are the files of a cgroup: those of version 1 or of version 2.
+// memoryFiles are the names of a cgroup's files, in version 1 or version 2.
 type memoryFiles struct{ root, limit, swap, peak, events string }
 
 var memoryVersions = []memoryFiles{
@@ -24,8 +24,8 @@ var memoryVersions = []memoryFiles{
 	{"/sys/fs/cgroup", "memory.max", "memory.swap.max", "memory.peak", "memory.events"},
 }
 
-// LimitMemory makes a cgroup with a limit in bytes, which is removed when t ends.
-// The error says why this machine allows none.
+// LimitMemory creates a cgroup with a limit in bytes and removes it when t ends. The error
+// states why this machine cannot limit memory.
 func LimitMemory(t testing.TB, limit int64) (*Memory, error) {
 	t.Helper()
 	var last error
@@ -35,7 +35,7 @@ func LimitMemory(t testing.TB, limit int64) (*Memory, error) {
 			last = err
 			continue
 		}
-		t.Cleanup(func() { _ = os.Remove(dir) }) // after the process has left it
+		t.Cleanup(func() { _ = os.Remove(dir) }) // the process has left it by then
 		if err := os.WriteFile(filepath.Join(dir, names.limit), fmt.Append(nil, limit), 0); err != nil {
 			last = err
 			continue
@@ -44,17 +44,17 @@ func LimitMemory(t testing.TB, limit int64) (*Memory, error) {
 		if names.swap == "memory.swap.max" {
 			swap = 0
 		}
-		_ = os.WriteFile(filepath.Join(dir, names.swap), fmt.Append(nil, swap), 0) // there may be no swap to limit
+		_ = os.WriteFile(filepath.Join(dir, names.swap), fmt.Append(nil, swap), 0) // the machine may have no swap
 		return &Memory{dir: dir, limit: limit, names: names}, nil
 	}
 	return nil, fmt.Errorf("no cgroup that limits memory can be made here: %w", last)
 }
 
-// Enter returns the beginning of a command line of the shell's that moves the
-// shell, and what it executes, into the cgroup.
+// Enter returns a shell command that moves the shell, and all that it executes, into the
+// cgroup.
 func (m *Memory) Enter() string { return "echo $$ > " + m.dir + "/cgroup.procs;" }
 
-// Peak returns the most memory that the cgroup has used, in bytes.
+// Peak returns the cgroup's peak memory use in bytes.
 func (m *Memory) Peak(t testing.TB) int64 {
 	t.Helper()
 	n, err := strconv.ParseInt(strings.TrimSpace(m.read(t, m.names.peak)), 10, 64)
@@ -64,7 +64,7 @@ func (m *Memory) Peak(t testing.TB) int64 {
 	return n
 }
 
-// Kills returns how many processes were killed for want of memory.
+// Kills returns the number of processes that the OOM killer killed.
 func (m *Memory) Kills(t testing.TB) (n int) {
 	t.Helper()
 	for line := range strings.Lines(m.read(t, m.names.events)) {
@@ -84,7 +84,7 @@ func (m *Memory) read(t testing.TB, name string) string {
 	return string(text)
 }
 
-// String returns how much was used.
+// String returns the peak use and the limit as text.
 func (m *Memory) String() string {
 	text, err := os.ReadFile(filepath.Join(m.dir, m.names.peak))
 	if err != nil {
@@ -94,5 +94,5 @@ func (m *Memory) String() string {
 	return fmt.Sprintf("%.1f MiB at most in a cgroup of %.0f MiB", float64(n)/(1<<20), float64(m.limit)/(1<<20))
 }
 
-// MiB is a number of bytes in mebibytes.
+// MiB converts bytes to mebibytes.
 func MiB(bytes int64) float64 { return float64(bytes) / (1 << 20) }

@@ -1,8 +1,8 @@
-// Package program builds the program and runs it, as a process or in the test's
-// own, for the tests that look at it from outside. It is no part of the program.
+// Package program builds the program and runs it for tests that look at it from outside. It
+// runs as a process or inside the test's process.
 //
-// Each run is checked at its end: no secret was printed, and nothing panicked. If
-// the test failed, the whole log is printed once.
+// At the end of each run it checks that no secret was printed and nothing panicked. If the
+// test failed, it prints the whole log once.
 package program
 
 import (
@@ -26,26 +26,26 @@ import (
 	"mimecast-proxy/simulator"
 )
 
-// Patience bounds every wait for something that is sure to come.
+// Patience is the time limit of every wait for something that must happen.
 const Patience = time.Minute
 
 // Program is a run of the program.
 type Program struct {
-	// Cmd is its process; nil if it runs in the test's own.
+	// Cmd is the process; nil if the program runs in the test's process.
 	Cmd            *exec.Cmd
 	Stdout, Stderr Output
-	// Listen and Admin are the addresses it serves at, as its log says: host:port, or
-	// the path of a socket.
+	// Listen and Admin are the addresses that the program serves at, taken from its log:
+	// host:port or the path of a socket.
 	Listen, Admin string
-	// URL and AdminURL lead there by Client, which keeps its connections, unpacks
-	// nothing and follows no redirect.
+	// URL and AdminURL are the base URLs of these addresses, for Client only. Client keeps
+	// connections alive, does not decompress and does not follow redirects.
 	URL, AdminURL string
 	Client        *http.Client
 
 	t       testing.TB
 	signals chan os.Signal // if it runs in the test's process
 	ended   chan struct{}
-	code    int // once it ended
+	code    int // valid once it has ended
 }
 
 func newProgram(t testing.TB) *Program {
@@ -57,7 +57,7 @@ func newProgram(t testing.TB) *Program {
 	return p
 }
 
-// dial goes to a socket if the name it gets stands for one.
+// dial connects to a socket if the host name stands for one.
 func (p *Program) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	for _, path := range []string{p.Listen, p.Admin} {
 		if strings.HasPrefix(path, "/") && "http://"+strings.TrimSuffix(address, ":80") == urlOf(path) {
@@ -67,7 +67,7 @@ func (p *Program) dial(ctx context.Context, network, address string) (net.Conn, 
 	return (&net.Dialer{}).DialContext(ctx, network, address)
 }
 
-// urlOf returns the URL of an address. A socket's is a name made up from its path.
+// urlOf returns the URL of an address. A socket gets a host name derived from its path.
 func urlOf(address string) string {
 	if strings.HasPrefix(address, "/") {
 		return "http://" + strings.Trim(strings.ReplaceAll(strings.ToLower(address), "/", "."), ".")
@@ -75,25 +75,25 @@ func urlOf(address string) string {
 	return "http://" + address
 }
 
-// Start runs the program and waits for nothing. It is killed when t ends.
+// Start starts the program and does not wait. The program is killed when t ends.
 func Start(t testing.TB, environ []string, args ...string) *Program {
 	t.Helper()
-	cmd := exec.Command(Binary(), args...) //nolint:noctx // t's end kills it
+	cmd := exec.Command(Binary(), args...) //nolint:noctx // the end of t kills it
 	cmd.Env = environ
 	return StartCmd(t, cmd)
 }
 
-// StartLimited is Start with a command line of the shell's before it, which may
-// limit what the program can use.
+// StartLimited is Start with a shell command before the program, which can limit its
+// resources.
 func StartLimited(t testing.TB, limit string, environ []string) *Program {
 	t.Helper()
-	cmd := exec.Command("sh", "-c", limit+` exec "$0"`, Binary()) //nolint:noctx // t's end kills it
+	cmd := exec.Command("sh", "-c", limit+` exec "$0"`, Binary()) //nolint:noctx // the end of t kills it
 	cmd.Env = environ
 	return StartCmd(t, cmd)
 }
 
-// StartCmd is Start for a command that was prepared. What it says where its output
-// goes is left as it is: Stdout and Stderr then stay empty.
+// StartCmd is Start for a prepared command. If cmd sets its Stdout or Stderr, the output goes
+// there, and the Program's own stays empty.
 func StartCmd(t testing.TB, cmd *exec.Cmd) *Program {
 	t.Helper()
 	p := newProgram(t)
@@ -108,7 +108,7 @@ func StartCmd(t testing.TB, cmd *exec.Cmd) *Program {
 		t.Fatal(err)
 	}
 	go func() {
-		_ = cmd.Wait() // the state says how it ended
+		_ = cmd.Wait() // ProcessState has the result
 		p.code = cmd.ProcessState.ExitCode()
 		p.end()
 	}()
@@ -116,8 +116,8 @@ func StartCmd(t testing.TB, cmd *exec.Cmd) *Program {
 	return p
 }
 
-// StartHere runs the program in the test's process, which is quicker, and which the
-// race detector watches. It waits for nothing.
+// StartHere runs the program in the test's process, which is faster and covered by the race
+// detector. It does not wait.
 func StartHere(t testing.TB, environ []string) *Program {
 	t.Helper()
 	p := newProgram(t)
@@ -133,7 +133,7 @@ func StartHere(t testing.TB, environ []string) *Program {
 	return p
 }
 
-// Serve runs the program in front of sim and waits until it is ready.
+// Serve starts the program in front of sim and waits until it is ready.
 func Serve(t testing.TB, sim *simulator.Server, more ...string) *Program {
 	t.Helper()
 	return Start(t, Environ(t, sim, more...)).AwaitServing().AwaitReady()
@@ -141,10 +141,10 @@ func Serve(t testing.TB, sim *simulator.Server, more ...string) *Program {
 
 func (p *Program) end() {
 	close(p.ended)
-	_, _ = p.Stderr.Write(nil) // a test that waits for a line waits in vain
+	_, _ = p.Stderr.Write(nil) // wake up a test that waits for output
 }
 
-// bearer matches a token that got into a text.
+// bearer matches a token in the output.
 var bearer = regexp.MustCompile(`Bearer [A-Za-z0-9._~+/-]{16,}`)
 
 func (p *Program) cleanUp() {
@@ -165,10 +165,10 @@ func (p *Program) cleanUp() {
 	}
 }
 
-// address finds where it serves in the line that says so, in either format.
+// address finds the addresses in the log line that states them, in either log format.
 var address = regexp.MustCompile(`\b(listen|admin)"?[:=]"?([^\s",]+)`)
 
-// AwaitServing waits for the line that says where it serves.
+// AwaitServing waits for the log line with the addresses.
 func (p *Program) AwaitServing() *Program {
 	p.t.Helper()
 	p.Stderr.Await(p.t, "the line that says where it serves", func(text string) bool {
@@ -192,9 +192,9 @@ func (p *Program) AwaitServing() *Program {
 	return p
 }
 
-// Ready reports whether the program says that it is ready.
+// Ready reports whether /readyz says that the program is ready.
 func (p *Program) Ready() bool {
-	res, err := p.Client.Get(p.AdminURL + "/readyz") //nolint:noctx // it answers or ends
+	res, err := p.Client.Get(p.AdminURL + "/readyz") //nolint:noctx // Client has a time limit
 	if err != nil {
 		return false
 	}
@@ -202,18 +202,18 @@ func (p *Program) Ready() bool {
 	return res.StatusCode == http.StatusOK
 }
 
-// AwaitReady waits until the program says that it is ready, if it has an admin
-// listener to say it.
+// AwaitReady waits until the program reports that it is ready. Without an admin listener it
+// does not wait.
 func (p *Program) AwaitReady() *Program {
 	p.t.Helper()
 	Await(p.t, "readiness", func() bool { return p.Admin == "" || p.Ready() })
 	return p
 }
 
-// Kill ends the program at once, if it has not ended.
+// Kill kills the program if it is still running.
 func (p *Program) Kill() {
 	if p.Cmd != nil {
-		_ = p.Cmd.Process.Kill() // it has most often ended by now
+		_ = p.Cmd.Process.Kill() // it has usually ended by now
 	} else {
 		for range 2 {
 			select {
@@ -225,14 +225,14 @@ func (p *Program) Kill() {
 	<-p.ended
 }
 
-// Exit waits until the program has ended and returns its code; -1 stands for a
-// signal that ended it.
+// Exit waits until the program has ended and returns its exit code, or -1 if a signal ended
+// it.
 func (p *Program) Exit() int {
 	p.t.Helper()
 	return p.ExitWithin(Patience)
 }
 
-// ExitWithin is Exit with another bound.
+// ExitWithin is Exit with another time limit.
 func (p *Program) ExitWithin(bound time.Duration) int {
 	p.t.Helper()
 	select {
@@ -265,8 +265,8 @@ func (p *Program) Signal(sig os.Signal) {
 	}
 }
 
-// Do sends a request with header fields, which are names and values in turn, and
-// returns the response with its body.
+// Do sends a request with pairs of header names and values. It returns the response and its
+// body.
 func (p *Program) Do(method, path string, body io.Reader, header ...string) (*http.Response, []byte, error) {
 	req, err := http.NewRequestWithContext(p.t.Context(), method, p.URL+path, body)
 	if err != nil {
@@ -286,7 +286,7 @@ func (p *Program) Do(method, path string, body io.Reader, header ...string) (*ht
 	return res, got, err
 }
 
-// Must is Do for a request that must get a response.
+// Must is Do, but fails the test if there is no response.
 func (p *Program) Must(method, path, body string, header ...string) (*http.Response, string) {
 	p.t.Helper()
 	res, got, err := p.Do(method, path, strings.NewReader(body), header...)
@@ -296,38 +296,38 @@ func (p *Program) Must(method, path, body string, header ...string) (*http.Respo
 	return res, string(got)
 }
 
-// Dial is the package's Dial to where the program serves.
+// Dial opens a connection to the program's proxy listener.
 func (p *Program) Dial() net.Conn { p.t.Helper(); return Dial(p.t, p.Listen) }
 
-// Dial opens a connection to host:port or the path of a socket. It cannot hang the
-// test, whose end closes it.
+// Dial opens a connection to host:port or the path of a socket. The connection has a deadline,
+// and is closed when t ends.
 func Dial(t testing.TB, address string) net.Conn {
 	t.Helper()
 	network := "tcp"
 	if strings.HasPrefix(address, "/") {
 		network = "unix"
 	}
-	conn, err := net.Dial(network, address) //nolint:noctx // it is this machine
+	conn, err := net.Dial(network, address) //nolint:noctx // the address is local
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = conn.Close() }) // it may be closed by now
+	t.Cleanup(func() { _ = conn.Close() }) // it may be closed already
 	if err := conn.SetDeadline(time.Now().Add(Patience)); err != nil {
 		t.Fatal(err)
 	}
 	return conn
 }
 
-// Send sends bytes that no client library would, on a connection of their own, and
-// returns the response with its body.
+// Send sends raw bytes, which an HTTP client might reject, on a new connection. It returns
+// the response and its body.
 func (p *Program) Send(raw string) (*http.Response, string) {
 	p.t.Helper()
 	conn := p.Dial()
-	defer func() { _ = conn.Close() }() // all of the response was read
+	defer func() { _ = conn.Close() }() // the response was read completely
 	sent := make(chan struct{})
 	go func() {
 		defer close(sent)
-		_, _ = io.WriteString(conn, raw) // the response may come before all is sent
+		_, _ = io.WriteString(conn, raw) // the program may respond before it has read everything
 	}()
 	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
@@ -342,10 +342,10 @@ func (p *Program) Send(raw string) (*http.Response, string) {
 	return res, string(body)
 }
 
-// AdminGet returns what the admin listener responds.
+// AdminGet returns the admin listener's response and its body.
 func (p *Program) AdminGet(path string) (*http.Response, string) {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), Patience) // also after the test, which ends its own
+	ctx, cancel := context.WithTimeout(context.Background(), Patience) // not the test's context, which is canceled before cleanup
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.AdminURL+path, nil)
 	if err != nil {
@@ -363,7 +363,7 @@ func (p *Program) AdminGet(path string) (*http.Response, string) {
 	return res, string(body)
 }
 
-// Metric returns the value of one sample of /metrics; 0 if there is none.
+// Metric returns the value of a sample of /metrics, or 0 if there is none.
 func (p *Program) Metric(sample string) float64 {
 	p.t.Helper()
 	name, labels, _ := strings.Cut(strings.TrimSuffix(sample, "}"), "{")
@@ -382,7 +382,7 @@ func containsAll(texts, wanted []string) bool {
 	return !slices.ContainsFunc(wanted, func(text string) bool { return !slices.Contains(texts, text) })
 }
 
-// Metrics returns every sample of /metrics.
+// Metrics returns all samples of /metrics.
 func (p *Program) Metrics() map[string]float64 {
 	p.t.Helper()
 	_, text := p.AdminGet("/metrics") //nolint:bodyclose // AdminGet has closed it
@@ -405,8 +405,8 @@ func (p *Program) Metrics() map[string]float64 {
 // Resident is the resident memory of a process, in bytes.
 type Resident struct {
 	Now, Most int64
-	// Private is the part of Now that no file backs: heap, stacks and changed data.
-	// A kernel that is short of memory can drop the rest, and read it again.
+	// Private is the part of Now that no file backs: heap, stacks and changed data. Under
+	// memory pressure, the kernel can drop the rest and read it again.
 	Private int64
 }
 
@@ -414,7 +414,7 @@ func (m Resident) String() string {
 	return fmt.Sprintf("%.1f MiB resident, %.1f MiB of it private", MiB(m.Now), MiB(m.Private))
 }
 
-// Resident reads what the process takes. It skips the test where this cannot be read.
+// Resident reads the program's memory use. It skips the test if the system cannot report it.
 func (p *Program) Resident() Resident {
 	p.t.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Cmd.Process.Pid))
@@ -436,7 +436,7 @@ func (p *Program) Resident() Resident {
 	return m
 }
 
-// Simulate starts a Mimecast without rate limits, which ends with t.
+// Simulate starts a simulated Mimecast without rate limits. It is closed when t ends.
 func Simulate(t testing.TB, o simulator.Options) *simulator.Server {
 	t.Helper()
 	if o.Quotas == nil {
@@ -454,8 +454,8 @@ func Simulate(t testing.TB, o simulator.Options) *simulator.Server {
 	return sim
 }
 
-// Environ is a configuration that leads to sim, and what more says. The last word
-// on a variable counts, and an empty one takes it away.
+// Environ returns a configuration for sim, changed by more. The last value of a variable
+// wins, and an empty value removes the variable.
 func Environ(t testing.TB, sim *simulator.Server, more ...string) []string {
 	t.Helper()
 	ca := filepath.Join(t.TempDir(), "ca.pem")
@@ -469,7 +469,7 @@ func Environ(t testing.TB, sim *simulator.Server, more ...string) []string {
 	}, more...)
 }
 
-// override returns an environment with more in it.
+// override returns environ changed by more.
 func override(environ []string, more ...string) (all []string) {
 	place := map[string]int{}
 	for _, v := range append(environ[:len(environ):len(environ)], more...) {

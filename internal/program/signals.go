@@ -16,38 +16,38 @@ import (
 	"mimecast-proxy/event"
 )
 
-// Signals are everything that shows how a proxy is, at one moment.
+// Signals are all that the proxy reports about its health at one moment.
 type Signals struct {
-	Health event.Health // of /api/status
+	Health event.Health // from /api/status
 	Page   string
 
 	token struct {
 		LastError string `json:"last_error"`
 	}
 	readyz  event.Judgment
-	metrics map[string]float64 // less their prefix
-	check   string             // what healthcheck prints
+	metrics map[string]float64 // by name without the prefix
+	check   string             // output of the health check
 }
 
 // Watcher reads the signals of a program.
 type Watcher struct {
 	log    func() string
-	admin  string // once the log has it
+	admin  string // empty until the log has it
 	client http.Client
 }
 
-// Watcher returns a Watcher that connects anew for each request.
+// Watcher returns a Watcher that opens a new connection for each request.
 func (p *Program) Watcher() *Watcher {
 	return &Watcher{log: p.Stderr.String, client: http.Client{Transport: &http.Transport{DisableKeepAlives: true}}}
 }
 
-// KeptWatcher returns a Watcher that keeps its connection, for a program that runs out of
-// file descriptors.
+// KeptWatcher returns a Watcher that keeps its connection, for a program that runs out of file
+// descriptors.
 func (p *Program) KeptWatcher() *Watcher {
 	return &Watcher{log: p.Stderr.String, client: *p.Client}
 }
 
-// adminAddress finds where the admin listener is.
+// adminAddress finds the address of the admin listener in the log.
 var adminAddress = regexp.MustCompile(`"serving".*"admin":"([^"]+)"`)
 
 func (w *Watcher) address() string {
@@ -70,14 +70,14 @@ func (w *Watcher) get(ctx context.Context, path string) ([]byte, error) {
 		return nil, err
 	}
 	defer res.Body.Close()
-	if res.StatusCode != http.StatusOK && path != "/readyz" { // too many scrape it, say
+	if res.StatusCode != http.StatusOK && path != "/readyz" { // for example too many concurrent scrapes
 		return nil, fmt.Errorf("%s: %s", path, res.Status)
 	}
 	return io.ReadAll(res.Body)
 }
 
-// Read reads all signals between two equal statuses, so that they are of one state. The
-// error is that the proxy does not serve.
+// Read reads all signals between two equal statuses, so that they describe the same state.
+// It returns an error if the proxy does not respond.
 func (w *Watcher) Read(ctx context.Context) (s Signals, err error) {
 	for {
 		var before, after Signals
@@ -137,7 +137,7 @@ func (w *Watcher) readOthers(ctx context.Context) (s Signals, err error) {
 	return s, ctx.Err()
 }
 
-// Disagreement returns what one signal says and another does not; empty if all agree.
+// Disagreement describes the first contradiction between the signals; empty if all agree.
 func (s *Signals) Disagreement() string {
 	if d := s.disagreement(); d != "" {
 		return fmt.Sprintf("the signals differ: /api/status: %+v; %s", s.Health.Judgment, d)
@@ -176,7 +176,7 @@ func (s *Signals) disagreement() string {
 	}
 }
 
-// pageHealth is the part of the page that shows how the proxy is.
+// pageHealth is the part of the page that shows the proxy's health.
 var pageHealth = regexp.MustCompile(`id="health"[^>]* class="health (\w+)"`)
 
 func pageState(page string) string {
@@ -188,9 +188,9 @@ func pageState(page string) string {
 
 const watchEvery = time.Second
 
-// WatchSignals compares the signals of the program every second and at the end of the
-// test, and then the levels of its request lines with the health that the log has. A
-// moment in which the program does not respond is skipped.
+// WatchSignals compares the program's signals every second and at the end of the test. At the
+// end it also compares the levels of request lines with the logged health. It skips moments
+// in which the program does not respond.
 func (p *Program) WatchSignals() {
 	w := p.Watcher()
 	ctx, stop := context.WithCancel(context.Background())
@@ -232,11 +232,11 @@ func (p *Program) WatchSignals() {
 	})
 }
 
-// levelTime bounds the time from a change of the health to the lines that follow it.
+// levelTime is how long after a health change the log lines may still have the old level.
 const levelTime = time.Second
 
-// wrongLevels returns the request lines of a log in JSON whose level is error although
-// the health was not down around then, or the other way round.
+// wrongLevels returns the request lines of a JSON log whose level does not match the health at
+// that time: error only if it is down, warn only if it is not.
 func wrongLevels(log string, end time.Time) (wrong []string) {
 	type entry struct {
 		Msg, Level string
@@ -258,7 +258,7 @@ func wrongLevels(log string, end time.Time) (wrong []string) {
 	}
 	for _, r := range requests {
 		if end.Sub(r.Time) < levelTime {
-			continue // a change may not have its line yet
+			continue // a change may not be logged yet
 		}
 		down, up := false, false
 		for i, c := range changes {

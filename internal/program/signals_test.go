@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// TestLevelsFollowTheHealth has logs with a line every ten seconds: the level of a
-// request, or the state that the health changed to.
+// The logs have a line every ten seconds: the level of a request, or the state that the
+// health changed to.
 func TestLevelsFollowTheHealth(t *testing.T) {
 	t.Parallel()
 	began := time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)

@@ -19,26 +19,25 @@ import (
 // Terminal is a run of the program on a separate terminal.
 type Terminal struct {
 	*Program
-	// Screen is everything that the terminal was sent.
+	// Screen is all output that the terminal has received.
 	Screen Output
 
 	t     testing.TB
-	user  *os.File // the side on which people type
+	user  *os.File // the user's side
 	tty   *os.File // the program's side
 	modes *term.State
-	seen  int // how much of Screen was awaited
+	seen  int // bytes of Screen up to the last awaited text
 }
 
-// StartOnTerminal runs the program with a terminal as its standard input, output and
-// error.
+// StartOnTerminal starts the program with a terminal as its standard input, output and error.
 func StartOnTerminal(t testing.TB, environ []string, args ...string) *Terminal {
 	t.Helper()
-	cmd := exec.Command(Binary(), args...) //nolint:noctx // t's end kills it
+	cmd := exec.Command(Binary(), args...) //nolint:noctx // the end of t kills it
 	cmd.Env = environ
 	return StartCmdOnTerminal(t, cmd)
 }
 
-// StartCmdOnTerminal is StartOnTerminal for a command that was prepared.
+// StartCmdOnTerminal is StartOnTerminal for a prepared command.
 func StartCmdOnTerminal(t testing.TB, cmd *exec.Cmd) *Terminal {
 	t.Helper()
 	user, tty, err := pty.Open()
@@ -54,7 +53,7 @@ func StartCmdOnTerminal(t testing.TB, cmd *exec.Cmd) *Terminal {
 		defer close(shown)
 		_, _ = io.Copy(&x.Screen, user)
 	}()
-	t.Cleanup(func() { // after the program's end
+	t.Cleanup(func() { // runs after the program has ended
 		if err := errors.Join(tty.Close(), user.Close()); err != nil {
 			t.Error(err)
 		}
@@ -76,7 +75,7 @@ func (x *Terminal) currentModes() *term.State {
 	return modes
 }
 
-// AwaitText waits until the terminal shows a text, after the one that was awaited last.
+// AwaitText waits until the terminal shows a text after the previously awaited one.
 func (x *Terminal) AwaitText(text string) {
 	x.t.Helper()
 	x.Screen.Await(x.t, fmt.Sprintf("%q on the screen", text), func(shown string) bool {
@@ -89,7 +88,7 @@ func (x *Terminal) AwaitText(text string) {
 	})
 }
 
-// Type types keys, or pastes a text: the terminal cannot tell.
+// Type types keys or pastes text; the terminal sees no difference.
 func (x *Terminal) Type(keys string) {
 	x.t.Helper()
 	if _, err := x.user.WriteString(keys); err != nil {
@@ -97,14 +96,14 @@ func (x *Terminal) Type(keys string) {
 	}
 }
 
-// Answer waits for a question, and types an answer and Enter.
+// Answer waits for a question, then types an answer and Enter.
 func (x *Terminal) Answer(question, answer string) {
 	x.t.Helper()
 	x.AwaitText(question)
 	x.Type(answer + "\r")
 }
 
-// ModesRestored reports whether the terminal is as it was before the start.
+// ModesRestored reports whether the terminal's modes are the same as before the start.
 func (x *Terminal) ModesRestored() bool {
 	x.t.Helper()
 	return *x.currentModes() == *x.modes
