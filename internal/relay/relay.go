@@ -1,8 +1,6 @@
-// Package relay is a TCP proxy that injects network faults, for tests: it resets, closes,
-// stalls or slows connections at an exact byte.
-//
-// It injects a fault at an exact byte and counts the connections hit, so that no test
-// has to wait and hope.
+// Package relay is a TCP proxy for tests that injects network faults. It resets, closes,
+// stalls or slows down connections at an exact byte, and counts the connections hit. Tests
+// thus do not depend on timing.
 package relay
 
 import (
@@ -12,41 +10,42 @@ import (
 	"time"
 )
 
-// Action is what happens to a connection.
+// Action is what a fault does to a connection. The empty Action does nothing.
 type Action string
 
 // The actions.
 const (
 	Reset Action = "reset" // both ends get a RST
 	Close Action = "close" // both ends get a FIN
-	Stall Action = "stall" // both ends stay open, and nothing passes any more
+	Stall Action = "stall" // both ends stay open, but nothing is forwarded
 )
 
-// Direction is a direction in which bytes pass.
+// Direction is the direction of bytes on a connection.
 type Direction int
 
 // The directions.
 const (
 	Up   Direction = iota // to the target
-	Down                  // from it
+	Down                  // from the target
 )
 
-// Fault is a fault to inject. The zero value is none.
+// Fault is a fault to inject. The zero value injects none.
 type Fault struct {
 	// Direction is the direction in which bytes are counted and lost.
 	Direction Direction
-	// After is how many bytes pass in that direction on a connection, counted from Set;
-	// the next one is lost, and Do happens.
+	// After is the number of bytes that pass in Direction on a connection after Set. At the
+	// next byte, which is lost, Do happens.
 	After int64
-	// Do is what happens to the connection; empty: nothing.
+	// Do is what happens to the connection; empty means nothing.
 	Do Action
-	// Count is how many connections are hit; 0: all.
+	// Count is the number of connections to hit; 0 means all.
 	Count int
-	// Pace is the delay before each KiB in that direction; 0: none.
+	// Pace is the delay before each KiB in Direction; 0 means none.
 	Pace time.Duration
 }
 
-// Relay forwards connections to a target. Make it with [Start].
+// Relay forwards connections to a target. Create one with [Start]. Its methods are safe for
+// concurrent use.
 type Relay struct {
 	target  string
 	l       net.Listener
@@ -55,18 +54,18 @@ type Relay struct {
 
 	mu          sync.Mutex
 	fault       Fault
-	faultNumber int // number of the fault, 0 before the first
-	hits        int // by this fault
+	faultNumber int // incremented by Set; 0 before the first fault
+	hits        int // of the current fault
 	refusing    bool
 	links       map[*link]bool
 	accepted    int
 	closed      bool
 }
 
-// Start returns a relay to target, at a free port of loopback.
+// Start returns a relay to target on a free loopback port, or an error if it cannot listen.
 func Start(target string) (*Relay, error) { return StartAt("127.0.0.1:0", target) }
 
-// StartAt returns a relay to target that listens at address.
+// StartAt returns a relay to target that listens at address, or an error if it cannot.
 func StartAt(address, target string) (*Relay, error) {
 	l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", address)
 	if err != nil {
@@ -80,7 +79,7 @@ func StartAt(address, target string) (*Relay, error) {
 // Addr returns the address at which the relay listens, as host:port.
 func (r *Relay) Addr() string { return r.l.Addr().String() }
 
-// Set replaces the fault by f and resets Hits.
+// Set replaces the fault and resets Hits.
 func (r *Relay) Set(f Fault) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -91,14 +90,14 @@ func (r *Relay) Set(f Fault) {
 // Clear removes the fault. Connections that it stalled stay stalled.
 func (r *Relay) Clear() { r.Set(Fault{}) }
 
-// Refuse makes the relay reset each new connection, or stop doing so.
+// Refuse makes the relay reset each new connection, or stops that.
 func (r *Relay) Refuse(yes bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.refusing = yes
 }
 
-// Hits returns how many connections the fault has hit.
+// Hits returns the number of connections that the current fault has hit.
 func (r *Relay) Hits() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -112,14 +111,14 @@ func (r *Relay) Open() int {
 	return len(r.links)
 }
 
-// Accepted returns the number of connections so far.
+// Accepted returns the number of connections accepted so far.
 func (r *Relay) Accepted() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.accepted
 }
 
-// Inject does something to every open connection.
+// Inject applies an action to every open connection.
 func (r *Relay) Inject(do Action) {
 	r.mu.Lock()
 	var all []*link
@@ -173,7 +172,7 @@ func (r *Relay) serve(near net.Conn) {
 	both.Go(func() { l.pump(Up, far, near) })
 	both.Go(func() { l.pump(Down, near, far) })
 	both.Wait()
-	_ = near.Close() // closed twice is closed
+	_ = near.Close() // it may be closed already
 	_ = far.Close()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -192,20 +191,20 @@ func (r *Relay) add(l *link) bool {
 
 func abort(c net.Conn) {
 	if t, ok := c.(*net.TCPConn); ok {
-		_ = t.SetLinger(0) // or else it ends in another way
+		_ = t.SetLinger(0) // on failure, the close is not a reset
 	}
 	_ = c.Close()
 }
 
-// link is one connection, with both its ends.
+// link is one forwarded connection with both its ends.
 type link struct {
 	relay     *Relay
-	ends      [2]net.Conn // by the way that what is read from them goes
+	ends      [2]net.Conn // by the direction of the bytes that are read from it
 	stallOnce sync.Once
 	stalled   chan struct{}
 	// Guarded by relay.mu:
-	faultNumber int   // that passed counts for
-	passed      int64 // the fault's way
+	faultNumber int   // the fault that passed counts for
+	passed      int64 // bytes in the fault's direction
 }
 
 func (l *link) inject(do Action) {
@@ -214,7 +213,7 @@ func (l *link) inject(do Action) {
 		abort(l.ends[Up])
 		abort(l.ends[Down])
 	case Close:
-		_ = l.ends[Up].Close() // closed twice is closed
+		_ = l.ends[Up].Close() // it may be closed already
 		_ = l.ends[Down].Close()
 	case Stall:
 		l.stallOnce.Do(func() { close(l.stalled) })
@@ -230,15 +229,14 @@ func (l *link) pump(direction Direction, to, from net.Conn) {
 		}
 		if err != nil {
 			if t, ok := to.(*net.TCPConn); ok {
-				_ = t.CloseWrite() // a half-close stays one
+				_ = t.CloseWrite() // forward a half-close as a half-close
 			}
 			return
 		}
 	}
 }
 
-// pass hands b on, as far as the fault lets it, and reports whether there may be
-// more.
+// pass forwards b as far as the fault allows. It returns false if nothing more may pass.
 func (l *link) pass(direction Direction, to net.Conn, b []byte) bool {
 	select {
 	case <-l.stalled:
@@ -252,7 +250,7 @@ func (l *link) pass(direction Direction, to net.Conn, b []byte) bool {
 			return false
 		}
 		if _, err := to.Write(piece); err != nil {
-			_ = l.ends[direction].Close() // the other end is gone
+			_ = l.ends[direction].Close() // the other end is closed
 			return false
 		}
 		if do != "" {
@@ -267,7 +265,7 @@ func (l *link) pass(direction Direction, to net.Conn, b []byte) bool {
 	return true
 }
 
-// nextPiece returns how much of b passes, and what happens then.
+// nextPiece returns the part of b to forward, the action after it, and the delay before it.
 func (l *link) nextPiece(direction Direction, b []byte) (piece []byte, do Action, pace time.Duration) {
 	r := l.relay
 	r.mu.Lock()

@@ -16,7 +16,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// dial returns a connection by a relay to a server that echoes.
+// dial returns a connection through a relay to an echo server.
 func dial(t *testing.T) (*relay.Relay, *net.TCPConn) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -61,7 +61,7 @@ func TestFaultStrikesAtItsByte(t *testing.T) {
 	}{{relay.Reset, syscall.ECONNRESET}, {relay.Close, nil}} {
 		r, conn := dial(t)
 		r.Set(relay.Fault{Direction: relay.Up, After: 3, Do: c.do, Count: 1})
-		// A byte at a time: a reset throws away what was not read yet.
+		// Read byte by byte, because a reset discards unread bytes.
 		var got []byte
 		var err error
 		for i := 0; i < 10 && err == nil; i++ {
