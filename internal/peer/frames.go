@@ -12,24 +12,24 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// Frames is an HTTP/2 server that does with each whole request what end says,
-// which no well-behaved one would. It counts the requests that it carried out.
+// Frames is an HTTP/2 server that calls a function for each complete request. The function can
+// send frames that a standard server would not.
 type Frames struct {
 	*TLS
-	// Requests counts those that it carried out.
+	// Requests is the number of requests that Respond executed.
 	Requests atomic.Int64
 
 	end func(f *Frames, c *FrameConn, stream uint32)
 }
 
-// FrameConn is a connection with how many requests it has had.
+// FrameConn is a connection to Frames. Nth is the number of requests on it so far.
 type FrameConn struct {
 	net.Conn
 	Framer *http2.Framer
 	Nth    int
 }
 
-// Respond carries the request of a stream out: it responds with 200.
+// Respond executes a stream's request: it counts it and responds with 200.
 func (c *FrameConn) Respond(f *Frames, stream uint32) {
 	f.Requests.Add(1)
 	var block strings.Builder
@@ -37,7 +37,8 @@ func (c *FrameConn) Respond(f *Frames, stream uint32) {
 	_ = c.Framer.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: []byte(block.String()), EndHeaders: true, EndStream: true})
 }
 
-// ServeFrames starts the server, which ends with the test.
+// ServeFrames starts a Frames server that calls end for each request. It is closed when t
+// ends.
 func ServeFrames(t *testing.T, end func(*Frames, *FrameConn, uint32)) *Frames {
 	t.Helper()
 	f := &Frames{end: end}

@@ -1,5 +1,5 @@
-// Package peer has the clients, servers and corporate proxies that tests talk to if
-// those of the standard library behave too well.
+// Package peer has clients, servers and corporate proxies for tests that need behavior that
+// the standard library does not allow.
 package peer
 
 import (
@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// Upload sends a request whose head is given, without its framing, and a body of size
-// bytes. It sends the whole body before it reads, as many HTTP clients do.
+// Upload sends a request with a body of size bytes. The head is given without its framing
+// headers. Like many HTTP clients, Upload sends the whole body before it reads the response.
 func Upload(address, head string, chunked bool, size int) (*http.Response, error) {
 	conn, err := net.Dial("tcp", address)
 	if err != nil {
@@ -54,10 +54,11 @@ func Upload(address, head string, chunked bool, size int) (*http.Response, error
 	return res, err
 }
 
-// ConnectProxy returns a corporate proxy that opens a tunnel for each CONNECT, by
-// dial, which gets the host and port that was asked for. The caller starts it, and
-// closes it before the servers behind it: else a connection that is still being
-// opened finds nobody.
+// ConnectProxy returns a corporate proxy that opens a tunnel for each CONNECT. It calls dial
+// with the requested host and port.
+//
+// The caller starts the proxy. Close it before the servers behind it, or a connection that is
+// being opened finds its server gone.
 func ConnectProxy(t *testing.T, dial func(address string) (net.Conn, error)) *httptest.Server {
 	return httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		up, err := dial(r.Host)
@@ -73,9 +74,9 @@ func ConnectProxy(t *testing.T, dial func(address string) (net.Conn, error)) *ht
 		}
 		defer down.Close()
 		if _, err := io.WriteString(down, "HTTP/1.1 200 OK\r\n\r\n"); err != nil {
-			return // the client has left
+			return // the client disconnected
 		}
-		go func() { _, _ = io.Copy(up, early); up.Close() }() // the server may have read the client's first bytes
+		go func() { _, _ = io.Copy(up, early); up.Close() }() // the server may have buffered the client's first bytes
 		_, _ = io.Copy(down, up)
 	}))
 }

@@ -12,19 +12,18 @@ import (
 	"testing"
 )
 
-// TLS is a server that does with each connection what a test says, which no library
-// would.
+// TLS is a TLS server that lets a test control each connection.
 type TLS struct {
-	// URL leads to it; Roots, and CA in PEM form, vouch for its certificate.
+	// URL is the base URL. Roots, and CA in PEM form, verify the server's certificate.
 	URL   *url.URL
 	Roots *x509.CertPool
 	CA    []byte
-	// Accepted counts the connections.
+	// Accepted is the number of accepted connections.
 	Accepted atomic.Int64
 }
 
-// ServeTLS starts a server that speaks one of the protocols. A connection is closed
-// when serve returns, and each that is left when the test ends.
+// ServeTLS starts a server for the given ALPN protocols. A connection is closed when serve
+// returns, or when the test ends.
 func ServeTLS(t *testing.T, protocols []string, serve func(*tls.Conn)) *TLS {
 	t.Helper()
 	certificate := httptest.NewTLSServer(nil)
@@ -64,7 +63,7 @@ func ServeTLS(t *testing.T, protocols []string, serve func(*tls.Conn)) *TLS {
 		mu.Lock()
 		closed = true
 		for _, c := range open {
-			c.(*tls.Conn).NetConn().Close() // with no word more, which may block
+			c.(*tls.Conn).NetConn().Close() // no close_notify, which may block
 		}
 		mu.Unlock()
 		running.Wait()
