@@ -1,9 +1,9 @@
-// Package browser lets tests look at pages with a real browser, which is whichever
-// Chromium this machine has. It is no part of the program.
+// Package browser lets tests look at pages with a real browser: the Chromium that is
+// installed on this machine.
 //
-// A start takes seconds, so the tests of a binary share one process. Each has its own
-// profile in it: no cookie, connection or cache is shared. Every name
-// under example and internal is this machine.
+// Chromium takes seconds to start, so all tests of a package share one process. Each test has
+// a separate profile with no shared cookies, connections or cache. Every name under example
+// and internal resolves to this machine.
 package browser
 
 import (
@@ -21,25 +21,25 @@ import (
 	"mimecast-proxy/internal/program"
 )
 
-// M runs tests and then ends the browser, if one was started. TestMain needs it.
+// M runs tests and then stops the browser, if one was started. Use it in TestMain.
 type M struct{ *testing.M }
 
-// Run implements the interface that testing.M implements.
+// Run runs the tests and returns their exit code.
 func (m M) Run() int {
 	defer func() { chromium.end() }()
 	return m.M.Run()
 }
 
-// process is a Chromium that all tests share.
+// process is the Chromium process that all tests share.
 type process struct {
 	mu  sync.Mutex
-	ctx context.Context //nolint:containedctx // chromedp's handle of a browser is a context
+	ctx context.Context //nolint:containedctx // chromedp represents a browser as a context
 	end func()
 }
 
 var chromium = process{end: func() {}}
 
-// started returns the context of the process, which is started if it is not.
+// started returns the context of the process, and starts it if needed.
 func (p *process) started() (context.Context, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -70,19 +70,19 @@ func options(path string) []chromedp.ExecAllocatorOption {
 	all := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-gpu", true),
 		chromedp.Flag("disable-features", "HttpsUpgrades,HttpsFirstBalancedModeAutoEnable,SpareRendererForSitePerProcess"), chromedp.Flag("host-resolver-rules", "MAP *.example 127.0.0.1, MAP *.internal 127.0.0.1"))
 	if os.Geteuid() == 0 {
-		all = append(all, chromedp.Flag("no-sandbox", true)) // Chromium's does not work for root
+		all = append(all, chromedp.Flag("no-sandbox", true)) // Chromium's sandbox does not work as root
 	}
 	return all
 }
 
-// Browser is a profile that a test opens tabs in.
+// Browser is a browser profile in which a test opens tabs.
 type Browser struct {
 	t   *testing.T
 	ctx context.Context //nolint:containedctx // see process
 	id  cdp.BrowserContextID
 }
 
-// Need skips the test where there is no Chromium.
+// Need skips the test if Chromium is not installed.
 func Need(t *testing.T) {
 	t.Helper()
 	if find() == "" {
@@ -90,8 +90,8 @@ func Need(t *testing.T) {
 	}
 }
 
-// New returns a new profile, which ends with t. The test is skipped where there is
-// no Chromium.
+// New returns a new profile, which is removed when t ends. It skips the test if Chromium is
+// not installed.
 func New(t *testing.T) *Browser {
 	t.Helper()
 	Need(t)

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// illegible are the texts whose contrast is less than WCAG 2 asks for at level AA:
-// 4.5, or 3 for large ones; and the controls whose border has less than 3.
+// illegible finds texts with less contrast than WCAG 2 requires at level AA: 4.5, or 3 for
+// large text. It also finds controls whose border has less than 3.
 const illegible = `(() => {
   const parse = (c) => c.match(/[\d.]+/g).map(Number);
   const luminance = (c) => {
@@ -47,17 +47,17 @@ const illegible = `(() => {
   return texts < LEAST ? ['only ' + texts + ' texts'] : found;
 })()`
 
-// Contrast is what Illegible looks at.
+// Contrast configures [Tab.Illegible].
 type Contrast struct {
-	// Texts is how many texts the page has at the least.
+	// Texts is the minimum number of texts on the page.
 	Texts int
-	// Bordered selects the controls whose border counts; empty: none.
+	// Bordered selects the controls whose border is checked; empty means none.
 	Bordered string
-	// First is a script to be done at once before; it may be empty.
+	// First is a script to run immediately before the check; it may be empty.
 	First string
 }
 
-// Illegible returns what has too little contrast on the page.
+// Illegible returns the texts and controls with too little contrast.
 func (v *Tab) Illegible(c Contrast) []string {
 	v.Helper()
 	fill := strings.NewReplacer("LEAST", strconv.Itoa(c.Texts), "BORDERED", strconv.Quote(cmp.Or(c.Bordered, "no-element")))

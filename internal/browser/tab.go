@@ -21,22 +21,23 @@ import (
 	"mimecast-proxy/internal/program"
 )
 
-// Tab is a page that is being looked at. A complaint of the browser's that no
-// test expects is an error.
+// Tab is an open page. An error that the browser reports fails the test, unless the test
+// expects it.
 type Tab struct {
 	*testing.T
-	ctx context.Context //nolint:containedctx // chromedp's handle of a tab is a context
+	ctx context.Context //nolint:containedctx // chromedp represents a tab as a context
 
 	mu       sync.Mutex
-	faults   []string // what the browser complained of
-	excused  []string // parts of complaints that a test expects
-	requests []string // the URLs that it asked for
+	faults   []string // errors that the browser reported
+	excused  []string // substrings of expected errors
+	requests []string // requested URLs
 }
 
-// Action is what a tab does.
+// Action is an action in a tab.
 type Action = chromedp.Action[chromedp.Void]
 
-// Open opens a tab at an address. Prepare is done first. It closes with the test.
+// Open runs the prepare actions and opens a tab at address. The tab is closed when the test
+// ends.
 func (b *Browser) Open(address string, prepare ...Action) *Tab {
 	b.t.Helper()
 	v := b.blank()
@@ -44,8 +45,8 @@ func (b *Browser) Open(address string, prepare ...Action) *Tab {
 	return v
 }
 
-// Visit opens a tab for a hostile page: whatever the browser complains of is
-// expected, and nothing waits until the page is loaded.
+// Visit opens a tab for a hostile page. It expects any browser error, and does not wait until
+// the page is loaded.
 func (b *Browser) Visit(address string) *Tab {
 	b.t.Helper()
 	v := b.blank()
@@ -66,7 +67,7 @@ func (b *Browser) blank() *Tab {
 	if err := chromedp.Do(ctx); err != nil {
 		v.Fatal(err)
 	}
-	// Keys go to a tab that has the focus, and several have it in their own eyes.
+	// Keys go to the focused tab. Emulated focus makes every tab act as the focused one.
 	v.Do(Call(network.Enable, network.EnableParams{}), Call(cdplog.Enable, cdp.Empty{}), Call(emulation.SetFocusEmulationEnabled, emulation.SetFocusEmulationEnabledParams{Enabled: true}))
 	v.Cleanup(func() {
 		for _, fault := range v.Complaints() {
@@ -76,7 +77,7 @@ func (b *Browser) blank() *Tab {
 	return v
 }
 
-// hear collects what the browser says; it must not wait for anything.
+// hear records the browser's events. It must not block.
 func (v *Tab) hear(event any) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -92,15 +93,14 @@ func (v *Tab) hear(event any) {
 	}
 }
 
-// Excuse expects complaints with a part in them, whenever they come.
+// Excuse marks errors that contain part as expected, whenever they occur.
 func (v *Tab) Excuse(part string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.excused = append(v.excused, part)
 }
 
-// Complaints returns what the browser complained of since it was last asked, less
-// what is excused.
+// Complaints returns the unexpected errors that the browser reported since the last call.
 func (v *Tab) Complaints() []string {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -111,14 +111,14 @@ func (v *Tab) Complaints() []string {
 	return all
 }
 
-// Asked returns the URLs that the page asked for.
+// Asked returns the URLs that the page requested.
 func (v *Tab) Asked() []string {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return slices.Clone(v.requests)
 }
 
-// Do does actions, one after the other.
+// Do runs actions in order. It fails the test if one fails.
 func (v *Tab) Do(actions ...Action) {
 	v.Helper()
 	ctx, cancel := context.WithTimeout(v.ctx, program.Patience)
@@ -128,7 +128,7 @@ func (v *Tab) Do(actions ...Action) {
 	}
 }
 
-// Eval returns what a script's expression is worth on the page.
+// Eval returns the value of a script expression on the page.
 func Eval[T any](v *Tab, expression string) T {
 	v.Helper()
 	ctx, cancel := context.WithTimeout(v.ctx, program.Patience)
@@ -140,13 +140,13 @@ func Eval[T any](v *Tab, expression string) T {
 	return got
 }
 
-// Await waits until an expression is true on the page.
+// Await waits until a script expression is true on the page.
 func (v *Tab) Await(what, expression string) {
 	v.Helper()
 	ctx, cancel := context.WithTimeout(v.ctx, program.Patience)
 	defer cancel()
 	program.AwaitWithin(v, 2*program.Patience, what, func() bool {
-		// What fails may have met a page that was just being left.
+		// An error is not final: the page may have been navigating.
 		met, err := chromedp.Run(ctx, chromedp.Evaluate[bool]("Boolean("+expression+")"))
 		if ctx.Err() != nil {
 			v.Fatalf("%s: never on the page (%v):\n%s", what, err, Eval[string](v, "document.body.innerText"))
@@ -155,7 +155,7 @@ func (v *Tab) Await(what, expression string) {
 	})
 }
 
-// Screenshot returns a picture of the page, as PNG.
+// Screenshot returns a PNG image of the page.
 func (v *Tab) Screenshot() []byte {
 	v.Helper()
 	ctx, cancel := context.WithTimeout(v.ctx, program.Patience)
@@ -167,10 +167,10 @@ func (v *Tab) Screenshot() []byte {
 	return shot
 }
 
-// Node is what a screen reader gets to know of a part of the page.
+// Node is a part of the page as a screen reader sees it.
 type Node struct{ Role, Name, Description string }
 
-// Nodes returns what a screen reader gets to know of the page.
+// Nodes returns the page as a screen reader sees it.
 func (v *Tab) Nodes() (all []Node) {
 	v.Helper()
 	ctx, cancel := context.WithTimeout(v.ctx, program.Patience)
@@ -181,7 +181,7 @@ func (v *Tab) Nodes() (all []Node) {
 	}
 	text := func(value *accessibility.Value) (s string) {
 		if value != nil {
-			_ = json.Unmarshal(value.Value, &s) // what is no text is none
+			_ = json.Unmarshal(value.Value, &s) // a value that is not a string stays empty
 		}
 		return s
 	}
@@ -193,8 +193,7 @@ func (v *Tab) Nodes() (all []Node) {
 	return all
 }
 
-// HeadingsInOrder fails the test if a heading is more than a level below the one
-// before.
+// HeadingsInOrder fails the test if a heading is more than one level below the previous one.
 func (v *Tab) HeadingsInOrder() {
 	v.Helper()
 	levels := Eval[[]int](v, "[...document.querySelectorAll('h1, h2, h3')].map((h) => Number(h.tagName[1]))")
@@ -205,7 +204,7 @@ func (v *Tab) HeadingsInOrder() {
 	}
 }
 
-// Call is an action that calls a method of the browser's protocol.
+// Call returns an action that calls a method of the Chrome DevTools Protocol.
 func Call[P, R any](command cdp.Command[P, R], params P) Action {
 	return chromedp.Func(func(ctx context.Context, s *chromedp.Target) error {
 		_, err := cdp.Call(ctx, s, command, params)
@@ -213,8 +212,8 @@ func Call[P, R any](command cdp.Command[P, R], params P) Action {
 	})
 }
 
-// Prefers emulates media features, names and values in turn, such as
-// prefers-color-scheme and dark, in place of those emulated before.
+// Prefers returns an action that emulates media features, given as pairs of names and values
+// such as prefers-color-scheme and dark. It replaces earlier ones.
 func Prefers(features ...string) Action {
 	params := emulation.SetEmulatedMediaParams{}
 	for pair := range slices.Chunk(features, 2) {
@@ -223,7 +222,7 @@ func Prefers(features ...string) Action {
 	return Call(emulation.SetEmulatedMedia, params)
 }
 
-// WithoutScripts has pages run no script.
+// WithoutScripts returns an action that disables scripts.
 func WithoutScripts() Action {
 	return Call(emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true})
 }
