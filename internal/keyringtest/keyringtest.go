@@ -1,5 +1,5 @@
 // Package keyringtest starts a real keyring for tests: gnome-keyring on a separate D-Bus
-// session, beside the user's keyring.
+// session, so that the user's keyring is not touched.
 package keyringtest
 
 import (
@@ -23,7 +23,7 @@ const (
 	collection = dbus.ObjectPath("/org/freedesktop/secrets/collection/login")
 )
 
-// config is a session bus that starts no service.
+// config configures a session bus that starts no services.
 const config = `<busconfig>
   <type>session</type>
   <listen>unix:path=DIR/bus</listen>
@@ -36,12 +36,12 @@ const config = `<busconfig>
 </busconfig>
 `
 
-// Bus starts a D-Bus session without a keyring, and returns the environment of a program
-// in it. Both end with the test. It skips the test without dbus-daemon.
+// Bus starts a D-Bus session without a keyring and returns the environment for programs in it.
+// Both end with the test. It skips the test if dbus-daemon is missing.
 func Bus(t testing.TB) (environ []string) {
 	t.Helper()
 	need(t, "dbus-daemon")
-	dir, err := os.MkdirTemp("", "bus") // t.TempDir's paths are too long for a socket
+	dir, err := os.MkdirTemp("", "bus") // paths from t.TempDir are too long for a socket
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,8 +64,8 @@ func Bus(t testing.TB) (environ []string) {
 	return environ
 }
 
-// Start starts an unlocked, empty keyring on a Bus, and returns the environment of a
-// program that uses it. It skips the test without gnome-keyring-daemon.
+// Start starts an empty, unlocked keyring on a Bus. It returns the environment for programs
+// that use it. It skips the test if gnome-keyring-daemon is missing.
 func Start(t testing.TB) (environ []string) {
 	t.Helper()
 	need(t, "gnome-keyring-daemon")
@@ -96,7 +96,7 @@ func Lock(t testing.TB, environ []string) {
 	}
 }
 
-// Unlock unlocks it again, without the prompt that a user would see.
+// Unlock unlocks the keyring again without the prompt that a user would see.
 func Unlock(t testing.TB, environ []string) {
 	t.Helper()
 	object := connect(t, environ).Object(service, "/org/freedesktop/secrets")
@@ -111,7 +111,7 @@ func Unlock(t testing.TB, environ []string) {
 	}
 }
 
-// unlocked asks until the service is there; the bus responds at once if it is not.
+// unlocked waits until the service runs. Until then the bus responds at once, so it polls.
 func unlocked(ctx context.Context, conn *dbus.Conn) bool {
 	var locked dbus.Variant
 	err := conn.Object(service, collection).CallWithContext(ctx, "org.freedesktop.DBus.Properties.Get", 0, "org.freedesktop.Secret.Collection", "Locked").Store(&locked)
@@ -148,7 +148,8 @@ func need(t testing.TB, program string) {
 	}
 }
 
-// command outlives the test's context, so that what is cleaned up first has a keyring.
+// command returns a command that outlives the test's context, because cleanup functions may
+// still need the keyring.
 func command(t testing.TB, name string, args ...string) *exec.Cmd {
 	return exec.CommandContext(context.WithoutCancel(t.Context()), name, args...)
 }
