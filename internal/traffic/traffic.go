@@ -1,6 +1,6 @@
-// Package traffic asks the simulator through the proxy as tools do, and judges
-// every answer: by its content where it says that all is well, and by what the
-// simulator carried out where it says that it is not.
+// Package traffic sends requests through the proxy to the simulator, as client programs do,
+// and checks every response. A success must have the right content. After an error,
+// the simulator must not have executed a write that the response reports as unprocessed.
 package traffic
 
 import (
@@ -25,13 +25,13 @@ import (
 	"mimecast-proxy/simulator"
 )
 
-// Client asks. Its methods may be called at the same time.
+// Client sends requests. Its methods are safe for concurrent use.
 type Client struct {
-	// URL is the proxy's.
+	// URL is the base URL of the proxy.
 	URL  string
 	HTTP *http.Client
 	Sim  *simulator.Server
-	// MaxBody bounds what is sent and fetched at once, in bytes.
+	// MaxBody is the largest body to send or fetch, in bytes.
 	MaxBody int64
 	// Release is the next message of the hold queue to release.
 	Release atomic.Int64
@@ -40,27 +40,27 @@ type Client struct {
 	writes []write
 }
 
-// write is one that was sent, and what became of it.
+// write is a request that changes something, and its result.
 type write struct {
 	function, id string
-	done, undone bool // the answer says so; neither where it does not know
+	done, undone bool // as the response states; both false if it is unknown
 }
 
-// Result is what became of a request.
+// Result is the result of a request.
 type Result struct {
 	Kind string // whoami, echo, …
-	// Status is 0 where there was no answer.
+	// Status is the response's status; 0 without a response.
 	Status int
-	// Code is the proxy's own, where it answered itself.
+	// Code is the error code of the proxy's own error responses; otherwise empty.
 	Code string
-	// Err is why there was no answer, or no end of it.
+	// Err is why there was no response, or why it was incomplete.
 	Err error
-	// Wrong says what is wrong with an answer that claims to be right; "" is
-	// what should always be there.
+	// Wrong describes an error in a response with status 200 or in its source; "" means
+	// that the response is right.
 	Wrong string
 }
 
-// Outcome sums a result up in a word.
+// Outcome summarizes the result in one word.
 func (r Result) Outcome() string {
 	switch {
 	case r.Wrong != "":
@@ -74,15 +74,15 @@ func (r Result) Outcome() string {
 	}
 }
 
-// Kinds are what a client can do.
+// Kinds returns the kinds of requests that a client can make.
 func Kinds() []string {
 	return []string{"whoami", "echo", "list", "download", "upload", "send-email", "hold-release"}
 }
 
-// Writes are those of the kinds that change something.
+// Writes returns the kinds that change something.
 func Writes() []string { return []string{"upload", "send-email", "hold-release"} }
 
-// Do makes one request of a kind, which the random numbers make up.
+// Do makes one request of a kind with random contents. It panics if the kind is unknown.
 func (c *Client) Do(ctx context.Context, kind string, r *rand.Rand) Result {
 	switch kind {
 	case "whoami":
@@ -103,7 +103,7 @@ func (c *Client) Do(ctx context.Context, kind string, r *rand.Rand) Result {
 	panic("traffic: no kind " + kind)
 }
 
-// ask sends a request and judges what says no; check judges what says 200.
+// ask sends a request and checks the response; check checks the body if the status is 200.
 func (c *Client) ask(ctx context.Context, kind string, req *http.Request, check func(body io.Reader) string) Result {
 	got := Result{Kind: kind}
 	res, err := c.HTTP.Do(req.WithContext(ctx))
@@ -117,9 +117,9 @@ func (c *Client) ask(ctx context.Context, kind string, req *http.Request, check 
 	if res.StatusCode == http.StatusOK {
 		got.Wrong = check(body)
 	}
-	_, _ = io.Copy(io.Discard, body) // its end is in body.err
+	_, _ = io.Copy(io.Discard, body) // body.err has the error
 	if body.err != nil {
-		// What was cut short is no claim.
+		// A body that was cut short is not checked.
 		got.Err, got.Wrong = body.err, ""
 	}
 	if got.Err == nil && got.Status != http.StatusOK && got.Code == "" && got.Status == 502 && res.Header.Get("X-Request-Id") == "" {
@@ -128,7 +128,7 @@ func (c *Client) ask(ctx context.Context, kind string, req *http.Request, check 
 	return got
 }
 
-// ending remembers what a body ended with, if not with its end.
+// ending records the error at which a body ended, except io.EOF.
 type ending struct {
 	io.Reader
 	err error
@@ -145,10 +145,10 @@ func (e *ending) Read(b []byte) (int, error) {
 func request(method, target string, body []byte) *http.Request {
 	req, err := http.NewRequestWithContext(context.Background(), method, target, bytes.NewReader(body))
 	if err != nil {
-		panic(err) // every URL here is our own
+		panic(err) // every URL here is valid
 	}
-	// What is sent twice must be the proxy's doing: without this net/http's
-	// client sends again what has an Idempotency-Key.
+	// Without this, net/http resends requests that have an Idempotency-Key. Only the
+	// proxy may resend here.
 	req.GetBody = nil
 	return req
 }
@@ -172,8 +172,8 @@ func (c *Client) whoami(ctx context.Context) Result {
 	})
 }
 
-// echo sends a body of any size under a query that is easily spoilt, and wants
-// to hear both.
+// echo sends a body of any size with a query that is easily damaged. The response must
+// confirm both.
 func (c *Client) echo(ctx context.Context, r *rand.Rand) Result {
 	body := make([]byte, r.Int64N(c.MaxBody))
 	for i := range body {
@@ -230,7 +230,7 @@ func (c *Client) download(ctx context.Context, r *rand.Rand) Result {
 
 func (c *Client) upload(ctx context.Context, r *rand.Rand) Result {
 	content := make([]byte, 8+r.Int64N(c.MaxBody))
-	_, _ = simulator.Content(fmt.Sprint(r.Uint64())).ReadAt(content, 0) // has no end
+	_, _ = simulator.Content(fmt.Sprint(r.Uint64())).ReadAt(content, 0) // ReadAt fails only at a negative offset
 	sum := sha256.Sum256(content)
 	id := hex.EncodeToString(sum[:])
 	req := request("POST", c.URL+"/api/file/file-upload", content)
@@ -257,11 +257,10 @@ func (c *Client) holdRelease(ctx context.Context) Result {
 	return c.write(ctx, "hold-release", request("POST", c.URL+"/api/gateway/hold-release", fmt.Appendf(nil, `{"data":[{"id":%q}]}`, id)), write{function: "hold-release", id: id})
 }
 
-// undoneBy are statuses of Mimecast that say that a request was not carried out.
+// undoneBy are Mimecast's statuses for requests that were not executed.
 var undoneBy = []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests}
 
-// write makes a request that changes something and keeps what its answer says,
-// for Account.
+// write makes a request that changes something and records its result for Settle.
 func (c *Client) write(ctx context.Context, kind string, req *http.Request, w write) Result {
 	got := c.ask(ctx, kind, req, func(body io.Reader) string {
 		var answer struct{ Fail []json.RawMessage }
@@ -278,22 +277,22 @@ func (c *Client) write(ctx context.Context, kind string, req *http.Request, w wr
 	return got
 }
 
-// Account is what the simulator carried out, against what clients got.
+// Account compares what the simulator executed with what clients were answered.
 type Account struct {
 	Writes int
-	// Doubled were carried out more than once.
+	// Doubled are the writes that were executed more than once.
 	Doubled []string
-	// Lost were answered with 200 and never carried out.
+	// Lost are the writes with status 200 that were never executed.
 	Lost []string
-	// Denied were carried out, though the answer said that they were not.
+	// Denied are the writes that were executed although the response denied it.
 	Denied []string
-	// Unknown is how many ended without a word on it, and Done how many of
-	// those were carried out.
+	// Unknown is the number of writes whose response does not say whether they were
+	// executed. Done is how many of them were.
 	Unknown, Done int
 }
 
-// Settle compares all writes so far with what the simulator carried out, and
-// forgets them. Call it when none is under way, at Mimecast's end either.
+// Settle compares all writes so far with what the simulator executed, and forgets them. Call
+// it when no write is in flight, neither at the proxy nor at Mimecast.
 func (c *Client) Settle() Account {
 	c.mu.Lock()
 	defer c.mu.Unlock()
