@@ -22,26 +22,27 @@ import (
 )
 
 const (
-	// hostileTTL is how long tokens live beside hostile clients: a renewal every
-	// few seconds, and no token that ends on its way, since every request counts.
+	// hostileTTL is the lifetime of tokens: a renewal every few seconds. It is long enough
+	// that tokens do not expire in transit, because every request must succeed.
 	hostileTTL = 20 * time.Second
-	// swappedSecret is what each secret begins with.
+	// swappedSecret is the prefix of every secret.
 	swappedSecret = "swapped-secret-"
-	// The end takes as long as these two together, and what the contract adds.
+	// Shutdown takes at most the sum of the three: delay, timeout and the grace that the
+	// operations guide adds.
 	shutdownDelay, shutdownTimeout, shutdownGrace = time.Second, 5 * time.Second, 3 * time.Second
 	memoryLimit                                   = 192 << 20
-	// probeTimeout is what an answer of /livez may take on a busy machine.
+	// probeTimeout is the time limit of a /livez request on a busy machine.
 	probeTimeout = 10 * time.Second
 )
 
-// siege is one hostile soak: honest traffic through two processes, one at a TCP
-// port and one at a unix socket, each under attack.
+// siege is one hostile soak: legitimate traffic through two attacked processes, one at a TCP
+// port and one at a Unix socket.
 type siege struct {
 	options
 	sim    *simulator.Server
 	out    io.Writer
 	places []*place
-	secret string // the file
+	secret string // path of the secret's file
 	swaps  int
 
 	mu    sync.Mutex
@@ -59,11 +60,11 @@ type siege struct {
 type place struct {
 	name string
 	*process
-	// kept keeps its connections, and anew makes a new one for each request.
+	// kept reuses connections; anew opens a new one for each request.
 	kept, anew *traffic.Client
 	before     sample
 	samples    []sample
-	slowest    atomic.Int64 // answer of /livez, in nanoseconds
+	slowest    atomic.Int64 // /livez response, in nanoseconds
 	probes     atomic.Int64
 	failures   atomic.Int64
 }
@@ -109,12 +110,12 @@ func (s *siege) start(dir, path, name string) (*place, error) {
 	at.kept = &traffic.Client{URL: url, Sim: s.sim, HTTP: p.client, MaxBody: 256 << 10}
 	at.anew = &traffic.Client{URL: url, Sim: s.sim, HTTP: p.to(&p.listen, true), MaxBody: 256 << 10}
 	if name == "unix" {
-		at.anew.Release.Store(1 << 29) // of the one account, each releases its own messages
+		at.anew.Release.Store(1 << 29) // both processes share an account, so each releases different messages
 	}
 	return at, nil
 }
 
-// swap gives the application another secret, and then the program.
+// swap replaces the application's secret at Mimecast, and then in the proxy's file.
 func (s *siege) swap() error {
 	secret := fmt.Sprintf("%s%d-%016x", swappedSecret, s.swaps, rand.Uint64())
 	s.sim.SetCredentials(simulator.DefaultClientID, secret)
@@ -125,7 +126,7 @@ func (s *siege) swap() error {
 	return os.Rename(s.secret+".new", s.secret)
 }
 
-// say prints. Where nobody reads, the exit code says it.
+// say prints. Write errors are ignored, because the exit code has the result.
 func (s *siege) say(format string, args ...any) { _, _ = fmt.Fprintf(s.out, format, args...) }
 
 func (s *siege) run(ctx context.Context) error {
@@ -154,7 +155,7 @@ func (s *siege) run(ctx context.Context) error {
 	return s.verdict(s.end(context.WithoutCancel(ctx)))
 }
 
-// warmUp makes some honest requests and looks at what the processes hold then.
+// warmUp makes some legitimate requests and takes the first sample of each process.
 func (s *siege) warmUp(ctx context.Context) error {
 	for i, p := range s.places {
 		r := rand.New(rand.NewPCG(s.seed, uint64(i)))
@@ -177,8 +178,8 @@ func (s *siege) warmUp(ctx context.Context) error {
 	return nil
 }
 
-// attack has honest and hostile clients at work for so long. Before those that
-// attack leave, and when no honest client begins anything any more, it calls last.
+// attack runs legitimate and hostile clients for d. It then calls last, when no legitimate
+// client starts another request and the hostile clients are still active.
 func (s *siege) attack(ctx context.Context, round uint64, d time.Duration, last func()) {
 	asking, stopAsking := context.WithTimeout(ctx, d)
 	defer stopAsking()
@@ -221,13 +222,13 @@ func (s *siege) attack(ctx context.Context, round uint64, d time.Duration, last 
 	others.Wait()
 }
 
-// ask makes an honest request, to its end whatever else ends meanwhile. Nothing
-// fails here, so that each has to succeed.
+// ask makes a legitimate request, even if the round ends meanwhile. No faults are injected,
+// so each must succeed.
 func (s *siege) ask(p *place, kind string, r *rand.Rand) {
 	ctx, cancel := context.WithTimeout(context.Background(), endurance)
 	defer cancel()
 	client := p.anew
-	if kind == "whoami" { // which is the only one that a client may resend
+	if kind == "whoami" { // the only kind that net/http may safely resend
 		client = p.kept
 	}
 	got := client.Do(ctx, kind, r)
@@ -255,7 +256,7 @@ func (s *siege) loseLocked(what, why string) {
 	}
 }
 
-// probe asks /livez as a kubelet does, some times a second.
+// probe requests /livez as a kubelet does, five times a second.
 func (p *place) probe(ctx context.Context) {
 	for pause(ctx, 200*time.Millisecond) {
 		began := time.Now()
@@ -286,8 +287,8 @@ func (p *place) alive() error {
 	return nil
 }
 
-// settle waits until the processes hold no more than before the first attack, and
-// looks at the accounts.
+// settle waits until the processes use no more resources than before the first attack. It then
+// compares the accounts.
 func (s *siege) settle(ctx context.Context) error {
 	for _, p := range s.places {
 		p.client.CloseIdleConnections()
@@ -317,7 +318,7 @@ func (s *siege) settleAccounts() {
 	s.sim.Reset()
 }
 
-// end stops the processes under attack, with honest requests in flight.
+// end stops the processes under attack, with legitimate requests in flight.
 func (s *siege) end(ctx context.Context) (faults []error) {
 	var ended sync.WaitGroup
 	took := make([]time.Duration, len(s.places))
@@ -336,7 +337,7 @@ func (s *siege) end(ctx context.Context) (faults []error) {
 	ended.Wait()
 	for i, p := range s.places {
 		s.say("%s ended %v after SIGTERM.\n", p.name, took[i].Round(time.Millisecond))
-		// Another second or two on a machine that has other things to do.
+		// Allow 3 s more for a busy machine.
 		if took[i] > shutdownDelay+shutdownTimeout+shutdownGrace+3*time.Second {
 			faults = append(faults, fmt.Errorf("%s took %v to end", p.name, took[i]))
 		}
@@ -345,7 +346,7 @@ func (s *siege) end(ctx context.Context) (faults []error) {
 	return faults
 }
 
-// verdict prints what happened, and returns an error that says what is wrong.
+// verdict prints a summary and returns an error if something was wrong.
 func (s *siege) verdict(faults []error) error {
 	s.say("\nWhat honest clients got:\n")
 	for _, kind := range slices.Sorted(maps.Keys(s.tally)) {
@@ -386,7 +387,7 @@ func (s *siege) verdictOf(p *place) (faults []error) {
 	if len(p.samples) == 0 {
 		return append(faults, fmt.Errorf("%s: no look was taken", p.name))
 	}
-	third := (len(p.samples) + 2) / 3 // few samples say nothing of growth
+	third := (len(p.samples) + 2) / 3 // growth is only checked with enough samples
 	early, late := most(p.samples[:third]), most(p.samples[len(p.samples)-third:])
 	s.say(" First third, at most: %d goroutines, %d descriptors, %.1f MiB resident. Last third: %d, %d, %.1f MiB.\n",
 		early.goroutines, early.descriptors, mib(early.resident), late.goroutines, late.descriptors, mib(late.resident))

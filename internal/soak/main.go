@@ -1,13 +1,13 @@
-// Command soak lets the program run for a long time in front of a Mimecast and a
-// network that fail at random, with mixed traffic and tokens that live for
-// seconds, and says at the end whether anything was lost, wrong or done twice,
-// and whether memory, goroutines and descriptors stayed as they were.
+// Command soak runs the program for a long time with mixed traffic. Mimecast and the network
+// fail at random, and tokens live for seconds. At the end it reports whether a response was
+// lost or wrong, or a request executed twice. It also reports growth of memory, goroutines
+// and file descriptors.
 //
 //	go run ./internal/soak -for 30m
 //
-// With -hostile nothing of that fails. Crowds of hostile clients come and go
-// beside the traffic instead, while the client secret is replaced every few
-// seconds, and at the end the program is stopped under them.
+// With -hostile, Mimecast and the network do not fail. Instead, crowds of hostile clients come
+// and go beside the traffic, and the client secret is replaced every few seconds. At the end
+// the program is stopped during the attack.
 //
 //	go run ./internal/soak -hostile -for 30m
 package main
@@ -39,7 +39,7 @@ func main() {
 	}
 }
 
-// options are the command line's.
+// options are the command-line options.
 type options struct {
 	length, round, think time.Duration
 	clients              int
@@ -66,8 +66,8 @@ func parse(args []string) (o options, err error) {
 	return o, err
 }
 
-// tokenTTL is how long tokens live: a few seconds, so that a day's worth of
-// renewals happens in half an hour.
+// tokenTTL is the lifetime of tokens. A few seconds mean that half an hour has about as many
+// renewals as a production day.
 const tokenTTL = 4 * time.Second
 
 func run(ctx context.Context, args []string, out io.Writer) (err error) {

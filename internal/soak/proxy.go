@@ -27,20 +27,21 @@ import (
 // process is the program under test.
 type process struct {
 	cmd *exec.Cmd
-	// listen and at are its data and its admin listener, as hostile.Dial takes them.
+	// listen and at are the addresses of the proxy and admin listeners, as hostile.Dial takes
+	// them.
 	listen, at    string
 	client, admin *http.Client
 	log           *watcher
 	ended         chan struct{}
 }
 
-// watcher reads the program's log: where it serves, and what must not be in it.
+// watcher reads the program's log. It finds the addresses, and the lines that must not occur.
 type watcher struct {
-	never  []string // texts that must not be in it
+	never  []string // texts that must not occur
 	mu     sync.Mutex
-	rest   []byte // of an unfinished line
+	rest   []byte // an incomplete line
 	listen chan [2]string
-	bad    []string // lines with one of the texts, the first few
+	bad    []string // the first few lines with such a text
 	lines  int
 }
 
@@ -64,7 +65,7 @@ func (w *watcher) line(line []byte) {
 	if json.Unmarshal(line, &said) == nil && said.Msg == "serving" {
 		select {
 		case w.listen <- [2]string{said.Listen, said.Admin}:
-		default: // it was said before
+		default: // already reported
 		}
 	}
 	for _, never := range w.never {
@@ -74,14 +75,14 @@ func (w *watcher) line(line []byte) {
 	}
 }
 
-// faults returns the lines that must not be there.
+// faults returns the lines that must not occur.
 func (w *watcher) faults() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return slices.Clone(w.bad)
 }
 
-// build builds the program in a directory that the caller removes.
+// build builds the program in a new directory, which the caller must remove.
 func build() (dir, path string, err error) {
 	if dir, err = os.MkdirTemp("", "soak"); err != nil {
 		return "", "", err
@@ -93,7 +94,7 @@ func build() (dir, path string, err error) {
 	return dir, path, nil
 }
 
-// environ leads to sim, with an authority that is written into dir.
+// environ returns a configuration for sim. It writes sim's certificate authority into dir.
 func environ(sim *simulator.Server, dir string, more ...string) ([]string, error) {
 	ca := filepath.Join(dir, "ca.pem")
 	if err := os.WriteFile(ca, sim.CA, 0o600); err != nil {
@@ -105,7 +106,7 @@ func environ(sim *simulator.Server, dir string, more ...string) ([]string, error
 	}, more...), nil
 }
 
-// launch runs the program until stop.
+// launch starts the program, which runs until stop.
 func launch(path string, environ []string) (*process, error) {
 	p := &process{ended: make(chan struct{}), log: &watcher{listen: make(chan [2]string, 1), never: []string{"panic", "Bearer ey", simulator.DefaultClientSecret, swappedSecret}}}
 	p.client, p.admin = p.to(&p.listen, false), p.to(&p.at, true)
@@ -115,7 +116,7 @@ func launch(path string, environ []string) (*process, error) {
 	if err := p.cmd.Start(); err != nil {
 		return nil, err
 	}
-	go func() { defer close(p.ended); _ = p.cmd.Wait() }() // that it ended is what matters
+	go func() { defer close(p.ended); _ = p.cmd.Wait() }() // only the end matters, not the exit code
 	select {
 	case at := <-p.log.listen:
 		p.listen, p.at = at[0], at[1]
@@ -128,10 +129,10 @@ func launch(path string, environ []string) (*process, error) {
 	}
 }
 
-// url is what requests are made to, whatever the listener.
+// url is the base URL of requests to every listener.
 const url = "http://localhost"
 
-// to returns a client of a listener's.
+// to returns a client for one listener.
 func (p *process) to(address *string, anew bool) *http.Client {
 	return &http.Client{Transport: &http.Transport{
 		MaxIdleConnsPerHost: 1000, DisableCompression: true, DisableKeepAlives: anew,
@@ -139,10 +140,10 @@ func (p *process) to(address *string, anew bool) *http.Client {
 	}}
 }
 
-// stop ends the program, if it has not ended.
+// stop stops the program if it is still running.
 func (p *process) stop() {
 	p.client.CloseIdleConnections()
-	_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
+	_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have ended already
 	if !p.endsWithin(time.Minute) {
 		_ = p.cmd.Process.Kill()
 		<-p.ended
@@ -158,13 +159,13 @@ func (p *process) endsWithin(bound time.Duration) bool {
 	}
 }
 
-// sample is what a look at the program shows.
+// sample is one measurement of the program.
 type sample struct {
 	resident    int64 // bytes
 	goroutines  int
 	descriptors int
 	inFlight    int
-	kept        int // bytes of bodies
+	kept        int // bytes of kept bodies
 	requests    int
 	heap        int64 // bytes in use
 }
@@ -189,7 +190,7 @@ func (s *sample) read(metrics io.Reader) error {
 		name, _, _ = strings.Cut(name, "{")
 		v, err := strconv.ParseFloat(value, 64)
 		if err != nil {
-			continue // a comment
+			continue // a comment line
 		}
 		switch name {
 		case "process_resident_memory_bytes":

@@ -35,14 +35,14 @@ type soak struct {
 	proxy  *process
 	client *traffic.Client
 	out    io.Writer
-	rand   *rand.Rand // of the faults
+	rand   *rand.Rand // for the faults
 
 	mu       sync.Mutex
 	tally    tally
 	made     int
 	answered int
 	wrong    []string // the first few
-	hung     int      // requests without an end
+	hung     int      // requests that did not end
 	faults   map[string]int
 
 	account traffic.Account
@@ -50,9 +50,9 @@ type soak struct {
 }
 
 const (
-	// A client waits for so long, which is more than the program may take.
+	// endurance is a client's timeout, longer than the proxy's own.
 	endurance = time.Minute
-	// settling bounds how long things take to calm down at the end of a round.
+	// settling is the time limit for things to calm down at the end of a round.
 	settling = time.Minute
 )
 
@@ -73,12 +73,12 @@ func (s *soak) run(ctx context.Context) error {
 	return s.verdict()
 }
 
-// say prints. Where nobody reads, the exit code says it.
+// say prints. Write errors are ignored, because the exit code has the result.
 func (s *soak) say(format string, args ...any) { _, _ = fmt.Fprintf(s.out, format, args...) }
 
 func mib(n int64) float64 { return float64(n) / (1 << 20) }
 
-// ask lets clients ask and faults happen for so long.
+// ask makes requests and injects faults for d.
 func (s *soak) ask(ctx context.Context, round uint64, d time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
@@ -96,7 +96,7 @@ func (s *soak) ask(ctx context.Context, round uint64, d time.Duration) {
 	}
 }
 
-// request makes one, to its end whatever else ends meanwhile.
+// request makes one request and completes it even if the round ends meanwhile.
 func (s *soak) request(r *rand.Rand) {
 	ctx, cancel := context.WithTimeout(context.Background(), endurance)
 	defer cancel()
@@ -125,7 +125,7 @@ func (s *soak) request(r *rand.Rand) {
 	s.tally.add(got.Kind, outcome)
 }
 
-// gremlin makes something fail every now and then, and restores it.
+// gremlin repeatedly breaks something and restores it.
 func (s *soak) gremlin(ctx context.Context) {
 	for {
 		if !pause(ctx, time.Duration(s.rand.Int64N(int64(1500*time.Millisecond)))) {
@@ -154,7 +154,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// mischief makes something fail and returns what, and how to restore it.
+// mischief breaks something. It returns a name, and a function that restores it.
 func (s *soak) mischief() (name string, mend func()) {
 	network := func(name string, f relay.Fault) (string, func()) {
 		s.net.Set(f)
@@ -185,17 +185,17 @@ func (s *soak) mischief() (name string, mend func()) {
 	}
 }
 
-// misbehave makes Mimecast fail in one of the ways that the simulator knows.
+// misbehave injects one of the simulator's named faults.
 func (s *soak) misbehave() (string, func()) {
 	names := slices.DeleteFunc(simulator.FaultNames(), func(name string) bool {
-		// Those that take minutes by their nature, and those that change an
-		// answer which is right all the same.
+		// Leave out faults that take minutes, and those that change a response without making
+		// it wrong.
 		return slices.Contains([]string{"slow-body", "token-hang", "hang", "redirect", "redirect-away", "proxy-like", "token-huge-expiry", "token-no-expiry", "token-zero-expiry"}, name)
 	})
 	name := names[s.rand.IntN(len(names))]
 	f, err := simulator.NamedFault(name)
 	if err != nil {
-		panic(err) // they are its own names
+		panic(err) // the names are the simulator's
 	}
 	if !strings.HasPrefix(name, "token-") {
 		f.Count = 1 + s.rand.IntN(20)
@@ -204,7 +204,7 @@ func (s *soak) misbehave() (string, func()) {
 	return name, func() { s.sim.RemoveFault(id) }
 }
 
-// settle waits until nothing is under way, and looks at the accounts.
+// settle waits until no request is in flight, then compares the accounts.
 func (s *soak) settle(ctx context.Context) error {
 	s.sim.ClearFaults()
 	s.net.Clear()
@@ -240,7 +240,7 @@ func (s *soak) quiet() bool {
 	return !slices.ContainsFunc(s.sim.Requests(), func(r simulator.Request) bool { return !r.Done })
 }
 
-// verdict prints what happened, and returns an error that says what is wrong.
+// verdict prints a summary and returns an error if something was wrong.
 func (s *soak) verdict() error {
 	s.say("\nWhat clients got:\n")
 	for _, kind := range slices.Sorted(maps.Keys(s.tally)) {
@@ -276,8 +276,8 @@ func (s *soak) verdict() error {
 	return nil
 }
 
-// drift compares the first third of the samples with the last, and the counters
-// with what clients counted.
+// drift compares the first third of the samples with the last, and the proxy's counters with
+// the clients'.
 func (s *soak) drift() (faults []error) {
 	if len(s.samples) == 0 {
 		return []error{errors.New("no look was taken")}
