@@ -1,5 +1,5 @@
-// Package words holds the project's texts to its words: each of those that it forbids has a plainer
-// one, and a reader should not need to translate.
+// Package words checks that the project's texts do not use forbidden words. Each of these has
+// a plainer alternative, which makes the texts easier to read.
 package words
 
 import (
@@ -20,8 +20,8 @@ import (
 
 const root = "../.."
 
-// forbidden has the words, each with what to write in its place. A blank also stands for the end
-// of a line and the mark of a comment.
+// forbidden lists the words and what to write instead. A blank in a pattern also matches a
+// line break followed by a comment marker.
 var forbidden = []struct{ pattern, instead string }{
 	{`whoever`, "name the subject: the proxy, Mimecast, the client or you"},
 	{`told|tells`, "report, show, state"},
@@ -36,7 +36,7 @@ var forbidden = []struct{ pattern, instead string }{
 	{`at the most`, "at most"},
 }
 
-// exempt are texts that are not ours to change, or must quote.
+// exempt lists texts that are not ours to change, or that must quote a forbidden word.
 var exempt = []string{
 	"internal/words/", // the list above
 	"deploy/licenses/",
@@ -92,7 +92,7 @@ type hit struct {
 	text, instead string
 }
 
-// finder returns a func that finds the forbidden words in a text.
+// finder returns a function that finds the forbidden words in a text.
 func finder() func([]byte) []hit {
 	const blank = `(?:[ \t]+|[ \t]*\n[ \t]*(?://|#|\*|<!--)?[ \t]*)`
 	var patterns []*regexp.Regexp
@@ -109,7 +109,8 @@ func finder() func([]byte) []hit {
 	}
 }
 
-// files returns the names of all files of the repository, without git of all below root.
+// files returns the names of the repository's files. Without git, it returns all files below
+// root.
 func files(t *testing.T) (names []string) {
 	t.Helper()
 	if out, err := exec.Command("git", "-C", root, "ls-files", "-z").Output(); err == nil {
@@ -142,10 +143,11 @@ func files(t *testing.T) (names []string) {
 	return names
 }
 
-// passage is a part of a file, in bytes.
+// passage is a part of a file, as byte offsets.
 type passage struct{ from, to int }
 
-// passages returns what is prose: of Go the comments and the literals, of other files all.
+// passages returns the prose of a file: comments and string literals for Go, otherwise
+// everything.
 func passages(t *testing.T, name string, text []byte) (found []passage) {
 	t.Helper()
 	if !strings.HasSuffix(name, ".go") {
@@ -171,7 +173,7 @@ func passages(t *testing.T, name string, text []byte) (found []passage) {
 	return found
 }
 
-// listed reports whether name is in the list, or in a folder of it.
+// listed reports whether the list has name or a folder that contains it.
 func listed(list []string, name string) bool {
 	return slices.ContainsFunc(list, func(entry string) bool {
 		return name == entry || strings.HasSuffix(entry, "/") && strings.HasPrefix(name, entry)
