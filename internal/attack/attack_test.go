@@ -26,16 +26,16 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(program.Main(browser.M{M: m})) }
 
-// answer is what came back.
+// answer is a response.
 type answer struct {
 	status int
-	code   string // of the proxy's own answers
+	code   string // error code of the proxy's own responses
 	header http.Header
 	body   string
 }
 
-// send writes bytes as they are and returns the first n final answers, or fewer
-// if the connection is closed before.
+// send writes raw bytes and returns the first n final responses, or fewer if the connection
+// is closed earlier.
 func send(t testing.TB, address, raw string, n int) []answer {
 	t.Helper()
 	conn := program.Dial(t, address)
@@ -55,7 +55,7 @@ func send(t testing.TB, address, raw string, n int) []answer {
 		if res.StatusCode < 200 {
 			continue
 		}
-		body, _ := io.ReadAll(res.Body) // an answer that is cut is one, too
+		body, _ := io.ReadAll(res.Body) // a response that is cut short counts too
 		answers = append(answers, answer{res.StatusCode, res.Header.Get(problem.Header), res.Header, string(body)})
 	}
 	return answers
@@ -66,8 +66,8 @@ type stand struct {
 	t   *testing.T
 	sim *simulator.Server
 	*program.Program
-	denied  map[string]float64 // what must have been counted
-	browsed bool               // and also what the log says
+	denied  map[string]float64 // expected number of rejected requests by code
+	browsed bool               // also expect the rejections in the log
 }
 
 func newStand(t *testing.T, environ ...string) *stand {
@@ -78,8 +78,8 @@ func newStand(t *testing.T, environ ...string) *stand {
 	return s
 }
 
-// counted holds the counter of refusals to what was refused. Where the last
-// request may still be on its way it waits until that is so.
+// counted compares the counter of rejected requests with the expected numbers. If a browser
+// may still be sending requests, it waits until they are equal.
 func (s *stand) counted() {
 	s.t.Helper()
 	var got, want map[string]float64
@@ -106,14 +106,14 @@ func (s *stand) counted() {
 	}
 }
 
-// refusals are the codes that are counted.
+// refusals are the error codes that the counter counts.
 var refusals = []event.Code{
 	event.BadRequest, event.BadRequestTarget, event.HeadersTooLarge, event.HostNotAllowed, event.OriginNotAllowed,
 	event.APIKeyRequired, event.RouteNotAllowed, event.UpgradeNotSupported, event.TooBusy,
 }
 
-// arrived returns what Mimecast was asked since this was last called, token
-// requests apart, and holds that each request bore one bearer token.
+// arrived returns the requests that Mimecast got since the last call, except token requests.
+// It checks that each had one valid bearer token.
 func (s *stand) arrived() []simulator.Request {
 	s.t.Helper()
 	var asked []simulator.Request
@@ -122,7 +122,7 @@ func (s *stand) arrived() []simulator.Request {
 			continue
 		}
 		asked = append(asked, r)
-		// A token that is not Mimecast's own gets 401.
+		// Mimecast responds with 401 to a token that it did not issue.
 		if a := r.Header["Authorization"]; len(a) != 1 || !strings.HasPrefix(a[0], "Bearer ") || r.Status == 401 {
 			s.t.Errorf("%s %s arrived with Authorization %q and got %d", r.Method, r.Target, a, r.Status)
 		}
@@ -131,9 +131,8 @@ func (s *stand) arrived() []simulator.Request {
 	return asked
 }
 
-// refuses holds that raw bytes get the answer that the contract has for them, and
-// that nothing goes upstream. The code is empty where net/http does not take the
-// bytes for a request at all, or drops the connection.
+// refuses checks that raw bytes get the specified error response and that nothing goes
+// upstream. The code is empty if net/http rejects the bytes or drops the connection.
 func (s *stand) refuses(status int, code event.Code, raw string) {
 	s.t.Helper()
 	got := send(s.t, s.Listen, raw, 1)
@@ -148,7 +147,7 @@ func (s *stand) refuses(status int, code event.Code, raw string) {
 	}
 }
 
-// passes holds that raw bytes arrive as one request, and returns it.
+// passes checks that raw bytes arrive as one request, and returns it.
 func (s *stand) passes(raw string) simulator.Request {
 	s.t.Helper()
 	got := send(s.t, s.Listen, raw, 1)
@@ -159,7 +158,7 @@ func (s *stand) passes(raw string) simulator.Request {
 	return asked[0]
 }
 
-// request returns the bytes of one without a body.
+// request returns the bytes of a request without a body.
 func request(line string, header ...string) string {
 	return line + " HTTP/1.1\r\n" + strings.Join(header, "\r\n") + "\r\n\r\n"
 }
@@ -181,7 +180,7 @@ func TestTargetWithMoreThanOneMeaningIsRefused(t *testing.T) {
 		"/identity/%252e%252e/siem", "/identity/%25252e%25252e/siem", "/identity/%c0%ae%c0%ae/siem",
 		// escaped slashes and backslashes
 		"/identity/..%2fsiem", "/identity%2F..%2Fsiem", "/identity/..%5csiem", `/identity/..\siem`, `/identity\..\siem`, "/identity/..%255csiem", "/%2e%2e%2fsiem",
-		// control characters, and what is no path
+		// control characters, and what is not a path
 		"/identity%00", "/identity%0d%0aX:%20y", "/identity%0a", "/identity%7f", "/identity%09", "/identity#/siem",
 	} {
 		s.refuses(400, event.BadRequestTarget, request("GET "+target, local))
@@ -206,18 +205,18 @@ func TestWhatIsNoRequestGoesNowhere(t *testing.T) {
 		request("G(T /", local):                                   400,
 		"GET /\r\n\r\n":                                           400,
 		"GET / HTTP/2.0\r\nHost: localhost\r\n\r\n":               505,
-		request(whoami):                                           400, // no Host
+		request(whoami):                                           400, // without Host
 		request(whoami, local, local):                             400,
 		request(whoami, local, "Host: evil.example"):              400,
 		request(whoami, "Host: localhost\x80"):                    400,
 		request(whoami, local, "Authorization : x"):               400,
-		request(whoami, local, " Authorization: x"):               400, // a first line that is folded is none
+		request(whoami, local, " Authorization: x"):               400, // the first header line must not be folded
 		request(whoami, local, "X: a\x00b"):                       400,
 		request(whoami, local, "X: a\rAuthorization: x"):          400,
 		request(whoami, local, "(: x"):                            400,
 		request(whoami, local, "X: "+strings.Repeat("x", 80<<10)): 431,
 		request("GET /"+strings.Repeat("x", 80<<10), local):       431,
-		// bodies whose length is not clear
+		// bodies of ambiguous length
 		request("POST /a", local, "Content-Length: 4", "Content-Length: 5") + "abcde":   400,
 		request("POST /a", local, "Content-Length: 4, 5") + "abcde":                     400,
 		request("POST /a", local, "Content-Length: +4") + "abcd":                        400,
@@ -243,7 +242,7 @@ func TestNameThatIsNotTheProxysIsRefused(t *testing.T) {
 		"metadata.google.internal", "api.services.mimecast.com", "localhost..", ".localhost", "loc%61lhost", "[::ffff:1.2.3.4]", "",
 	} {
 		status, code := 403, event.HostNotAllowed
-		if strings.ContainsAny(host, " /@") { // net/http knows no such host
+		if strings.ContainsAny(host, " /@") { // net/http rejects such a host
 			status, code = 400, event.BadRequest
 		}
 		s.refuses(status, code, request(whoami, "Host: "+host))
@@ -252,8 +251,7 @@ func TestNameThatIsNotTheProxysIsRefused(t *testing.T) {
 	for _, host := range []string{"localhost", "LOCALHOST:" + port, "localhost.", "127.0.0.1:" + port, "127.0.0.2", "[::1]:" + port, "localhost:1"} {
 		s.passes(request(whoami, "Host: "+host))
 	}
-	// What an absolute target says counts, and Host is not looked at (RFC 9112,
-	// section 3.2.2).
+	// An absolute request target takes precedence over Host (RFC 9112, section 3.2.2).
 	s.refuses(400, event.BadRequestTarget, request("GET http://evil.example/identity/whoami", "Host: localhost"))
 	if r := s.passes(request("GET http://localhost/identity/whoami", "Host: evil.example")); r.Host != strings.TrimPrefix(s.sim.URL, "https://") || r.Target != "/identity/whoami" {
 		t.Errorf("%+v", r)
@@ -287,7 +285,7 @@ func TestUpgradesOpenNoTunnel(t *testing.T) {
 	for _, upgrade := range []string{"websocket", "WebSocket", "h2c, websocket", "foo", "connect-udp"} {
 		s.refuses(501, event.UpgradeNotSupported, request(whoami, local, "Connection: Upgrade", "Upgrade: "+upgrade, "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="))
 	}
-	// An offer that a client is happy to see ignored goes no further.
+	// The proxy ignores an h2c upgrade, as it may, and does not forward the headers.
 	r := s.passes(request(whoami, local, "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA"))
 	for _, name := range []string{"Upgrade", "Http2-Settings", "Connection"} {
 		if r.Header[name] != nil {
@@ -364,7 +362,7 @@ func TestNothingOfTheClientsRemovesOrDoublesTheToken(t *testing.T) {
 	if r := s.passes(request(whoami, local, "x-mc-arg: sum", "X-MC-AccountCode: C1")); r.Header.Get("X-Mc-Arg") != "sum" || r.Header.Get("X-Mc-Accountcode") != "C1" {
 		t.Errorf("%v", r.Header)
 	}
-	// Lines that end in a bare LF are taken for lines, by Mimecast's reader too.
+	// Lines that end in a bare LF are accepted as lines, as Mimecast also does.
 	s.passes("GET /identity/whoami HTTP/1.1\nHost: localhost\nAuthorization: Bearer evil\nConnection: Authorization\n\n")
 	r := s.passes(request("POST /_simulator/echo", local, "Transfer-Encoding: chunked", "Trailer: Authorization", "Connection: Trailer") + "1\r\nx\r\n0\r\nAuthorization: Bearer evil\r\nx-mc-date: evil\r\n\r\n")
 	if len(r.Trailer) > 0 || r.BodyLength != 1 {
@@ -372,8 +370,7 @@ func TestNothingOfTheClientsRemovesOrDoublesTheToken(t *testing.T) {
 	}
 }
 
-// A request within another must not get past the questions that were asked of
-// the outer one.
+// A request within another one must not bypass the checks of the outer one.
 func TestNoRequestIsSmuggledInAnother(t *testing.T) {
 	s := newStand(t)
 	const (
@@ -413,8 +410,8 @@ func TestNoRequestIsSmuggledInAnother(t *testing.T) {
 	}
 }
 
-// A response from Mimecast, or from a server that poses as it, leads the token
-// nowhere else and gives a browser nothing to keep.
+// A response from Mimecast, or a server that impersonates it, must not lead the token to
+// another host or set anything in a browser.
 func TestTokenGoesToNoOtherHost(t *testing.T) {
 	s := newStand(t)
 	asked := make(chan string, 10)

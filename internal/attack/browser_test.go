@@ -24,59 +24,57 @@ import (
 	"mimecast-proxy/simulator"
 )
 
-// These tests drive a real browser, which sends what browsers send and not what
-// a test believes they do.
+// These tests use a real browser, so that the requests are those that browsers really send.
 
 //go:embed page.html
 var page string
 
-// attempts are what the page tries with each target, see page.html.
+// attempts are the requests that page.html makes to each target.
 var attempts = []string{"image", "script", "frame", "blind", "blindpost", "read", "readwith", "preflight", "json", "form", "socket", "events", "beacon"}
 
-// target is where a page sends its attempts, at paths under its name.
+// target is a base URL that a page attacks, with paths below its name.
 type target struct {
 	Name string `json:"name"`
 	Base string `json:"base"`
 }
 
-// orders are what a page must do.
+// orders are instructions to a page.
 type orders struct {
 	Targets []target `json:"targets"`
 	Admin   struct {
 		Base  string      `json:"base"`
 		Paths [][2]string `json:"paths"` // attempt and path
 	} `json:"admin"`
-	// Collector is where the page reports to.
+	// Collector is the URL to which the page reports.
 	Collector string `json:"collector"`
-	// Rebind has the page ask the collector first to let its own name lead
-	// elsewhere.
+	// Rebind makes the page first ask the collector to rebind the page's own host name.
 	Rebind bool `json:"rebind"`
-	// Navigate is where the page goes in the end.
+	// Navigate is the URL to which the page finally navigates.
 	Navigate string `json:"navigate"`
 }
 
-// site is a web server of the attacker's.
+// site is the attacker's web server.
 type site struct {
 	*httptest.Server
 	port    string
-	orders  orders // as of visit
+	orders  orders // set when visit begins
 	rebind  func()
 	reports chan map[string]string
 
 	mu   sync.Mutex
-	text string // the page, with its orders in it
+	text string // the page with its orders filled in
 }
 
 func newSite(t *testing.T) *site {
 	t.Helper()
 	s := &site{reports: make(chan map[string]string, 1)}
 	s.Server = httptest.NewUnstartedServer(http.HandlerFunc(s.serve))
-	s.Config.SetKeepAlivesEnabled(false) // a name that was rebound is looked up anew
+	s.Config.SetKeepAlivesEnabled(false) // a rebound name is only looked up for a new connection
 	s.Start()
 	t.Cleanup(s.Close)
 	_, s.port, _ = net.SplitHostPort(s.Listener.Addr().String())
 	s.orders.Collector = s.URL
-	s.orders.Targets, s.orders.Admin.Paths = []target{}, [][2]string{} // null is no list
+	s.orders.Targets, s.orders.Admin.Paths = []target{}, [][2]string{} // encode empty lists, not null
 	return s
 }
 
@@ -101,8 +99,8 @@ func (s *site) serve(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// visit opens the site under an address of its in a browser for which every name
-// under example and internal is this machine. It returns what the page reports.
+// visit opens the site at one of its addresses in a browser that resolves every name under
+// example and internal to this machine. It returns the page's report.
 func (s *site) visit(t *testing.T, host string) map[string]string {
 	t.Helper()
 	text, err := json.Marshal(s.orders)
@@ -123,9 +121,9 @@ func (s *site) visit(t *testing.T, host string) map[string]string {
 	}
 }
 
-// newBrowsedStand returns a stand that a browser will attack. Some requests are
-// the browser's own idea, such as for an icon, so what is counted is held to what
-// the log has; refusals of the admin listener are not in it.
+// newBrowsedStand returns a stand for an attack by a browser. Browsers also send requests
+// such as for an icon, so counters are compared with the log. The log does not contain
+// rejections of the admin listener.
 func newBrowsedStand(t *testing.T, environ ...string) *stand {
 	t.Helper()
 	browser.Need(t)
@@ -134,17 +132,16 @@ func newBrowsedStand(t *testing.T, environ ...string) *stand {
 	return s
 }
 
-// line is what the log, or the list of recent requests, says of how a request
-// ended.
+// line is the result of a request, from the log or the list of recent requests.
 type line struct {
 	Path, Method, Error string
 	Status              int
-	Suppressed          int // requests that ended alike and have no line of their own
+	Suppressed          int // requests with the same result that have no separate line
 }
 
-// awaitLines waits until every path was asked for, and returns all the requests of
-// paths under the target's name, from the list of recent ones: the log has a line
-// a second for those that were rejected.
+// awaitLines waits until every path was requested. It returns all requests under the target's
+// name from the list of recent requests, because the log has at most one line a second for
+// rejected ones.
 func awaitLines(t *testing.T, p *program.Program, name string, paths []string) (lines []line) {
 	t.Helper()
 	program.Await(t, "a request for each path under "+name, func() bool {
@@ -178,12 +175,12 @@ func recentRequests(t *testing.T, p *program.Program) (lines []line) {
 	return lines
 }
 
-// accessLines returns the lines of requests in a log.
+// accessLines returns the request lines of a log.
 func accessLines(text string) (lines []line) {
 	for raw := range strings.Lines(text) {
 		var l line
 		if json.Unmarshal([]byte(raw), &l) == nil && l.Path != "" {
-			l.Error, _, _ = strings.Cut(l.Error, ":") // the code; what follows is for people
+			l.Error, _, _ = strings.Cut(l.Error, ":") // only the code; a text for people follows
 			lines = append(lines, l)
 		}
 	}
@@ -197,8 +194,8 @@ func pathsOf(name string) (paths []string) {
 	return paths
 }
 
-// forwarder is a name's address, which an attacker can let lead elsewhere. The
-// port is the same then, as with DNS rebinding.
+// forwarder is a listener whose target an attacker can change. The port stays the same, as
+// with DNS rebinding.
 type forwarder struct {
 	address string
 	to      atomic.Pointer[string]
@@ -225,7 +222,7 @@ func forward(t *testing.T, to string) *forwarder {
 	return f
 }
 
-// carry decides at the first byte, since browsers open connections in advance.
+// carry chooses the target at the first byte, because browsers open connections in advance.
 func (f *forwarder) carry(in net.Conn) {
 	defer in.Close()
 	first := make([]byte, 1)
@@ -247,12 +244,11 @@ func (f *forwarder) carry(in net.Conn) {
 	_, _ = io.Copy(in, out)
 }
 
-// attackAdmin is what pages try with the admin listener. /metrics and the probes
-// are for everyone.
+// attackAdmin are the attempts at the admin listener. It excludes /metrics and the probes,
+// which are open to all.
 var attackAdmin = [][2]string{{"read", "/api/status"}, {"blind", "/api/status"}, {"frame", "/api/status"}, {"blindpost", "/quitquitquit"}, {"form", "/quitquitquit"}, {"socket", "/api/status"}}
 
-// unread holds that a report has nothing in it of what Mimecast or the admin
-// listener would have said.
+// unread checks that a page's report contains nothing from Mimecast or the admin listener.
 func unread(t *testing.T, report map[string]string) {
 	t.Helper()
 	for attempt, saw := range report {
@@ -262,7 +258,7 @@ func unread(t *testing.T, report map[string]string) {
 	}
 }
 
-// holdRefused holds that a page got nowhere, for one reason.
+// holdRefused checks that all of a page's requests were rejected with the same code.
 func (s *stand) holdRefused(code event.Code, name string, paths []string, report map[string]string) {
 	s.t.Helper()
 	unread(s.t, report)
@@ -301,8 +297,8 @@ func TestHostilePageInABrowserReachesNothing(t *testing.T) {
 	}
 }
 
-// rebound returns a site whose page lets its own name lead to an address, and
-// the authority that it is under before and after.
+// rebound returns a site whose page rebinds its host name to address. It also returns the
+// host and port, which stay the same.
 func rebound(t *testing.T, address string) (page *site, host string) {
 	t.Helper()
 	page = newSite(t)
@@ -330,9 +326,9 @@ func TestReboundPageInABrowserReachesNothing(t *testing.T) {
 	})
 }
 
-// Browsers send Fetch metadata only to what they trust: https, and loopback by
-// its own names. Under any other name a GET that asks for no leave to read bears
-// no mark of a page. A key closes that, since no page knows it.
+// Browsers send Fetch metadata only to trustworthy URLs: https and loopback names. A no-cors
+// GET to any other name cannot be recognized as a page's. An API key prevents such requests,
+// because pages do not know it.
 func TestBlindGETOfAPageInABrowserReachesAPlainNameWithoutAKeyAlone(t *testing.T) {
 	program.Slow(t)
 	t.Parallel()

@@ -16,8 +16,7 @@ var (
 	testFunc = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)[A-Za-z0-9_]+)\(`)
 )
 
-// existing returns the tests of the module as package.Name; those of the program
-// itself are main's.
+// existing returns the module's tests as package.Name. The program's own package is main.
 func existing(t *testing.T, root string) map[string]bool {
 	t.Helper()
 	found := map[string]bool{}

@@ -35,7 +35,7 @@ const (
 	goneKey  = "the-key-that-is-removed-0123456789"
 )
 
-// clientsFile has a client that may read SIEM logs alone, and others.
+// clientsFile is a clients file with a client that may only read SIEM logs, and others.
 type clientsFile struct{ path string }
 
 func newClientsFile(t *testing.T) clientsFile {
@@ -45,7 +45,7 @@ func newClientsFile(t *testing.T) clientsFile {
 	return f
 }
 
-// write replaces the file by one in which the client has these keys.
+// write replaces the file by one in which the client has the given keys.
 func (f clientsFile) write(t *testing.T, keys ...string) {
 	t.Helper()
 	var items []string
@@ -72,13 +72,13 @@ func (f clientsFile) stand(t *testing.T, environ ...string) *stand {
 	return newStand(t, append(environ, "PROXY_CLIENTS_FILE="+f.path)...)
 }
 
-// siemAlone reports whether a request that arrived is one that @siem lets pass.
+// siemAlone reports whether @siem allows a request that arrived.
 func siemAlone(method, target string) bool {
 	path, _, _ := strings.Cut(target, "?")
 	return method == http.MethodGet && strings.HasPrefix(path, "/siem/") || slices.Contains(mimecast.Presets["@siem"], method+" "+path)
 }
 
-// otherFunctions are request lines of what other presets list.
+// otherFunctions returns request lines that other presets allow.
 func otherFunctions() (lines []string) {
 	for _, routes := range mimecast.Presets {
 		for _, route := range routes {
@@ -133,7 +133,7 @@ func TestClientOfTheSIEMGetsNothingElse(t *testing.T) {
 	}
 }
 
-// A guesser must not learn how near a guess was, or that a key was once valid.
+// An attacker must not learn how close a guess was, or that a key was once valid.
 func TestWrongKeysGetNoHint(t *testing.T) {
 	t.Parallel()
 	f := newClientsFile(t)
@@ -171,7 +171,7 @@ func TestWrongKeysGetNoHint(t *testing.T) {
 	}
 }
 
-// awaitGone makes the proxy read its files, and waits until the removed key is refused.
+// awaitGone makes the proxy reload its files, and waits until it rejects the removed key.
 func (s *stand) awaitGone() {
 	s.t.Helper()
 	s.Signal(syscall.SIGHUP)
@@ -191,7 +191,7 @@ var (
 	interceptAddress = regexp.MustCompile(`"intercepting":"([^"]+)"`)
 )
 
-// at returns the address in the log that an expression finds.
+// at returns the address that an expression finds in the log.
 func (s *stand) at(expression *regexp.Regexp) string {
 	s.t.Helper()
 	found := expression.FindStringSubmatch(s.Stderr.String())
@@ -201,7 +201,7 @@ func (s *stand) at(expression *regexp.Regexp) string {
 	return found[1]
 }
 
-// client trusts the CA of the proxy, and may use a forward proxy.
+// client returns a client that trusts the proxy's CA, and optionally uses a forward proxy.
 func (s *stand) client(via *url.URL) *http.Client {
 	s.t.Helper()
 	_, certificate := s.AdminGet("/ca.pem")
@@ -209,7 +209,7 @@ func (s *stand) client(via *url.URL) *http.Client {
 	if !roots.AppendCertsFromPEM([]byte(certificate)) {
 		s.t.Fatalf("/ca.pem is %q", certificate)
 	}
-	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true} //nolint:gosec // Go's minimum is right
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true} //nolint:gosec // Go's default minimum is right
 	if via != nil {
 		transport.Proxy = http.ProxyURL(via)
 	}
@@ -217,7 +217,7 @@ func (s *stand) client(via *url.URL) *http.Client {
 	return &http.Client{Transport: transport}
 }
 
-// ask returns the status of a request, its protocol, and whether its connection was used before.
+// ask returns a response's status and protocol, and whether its connection was reused.
 func ask(t *testing.T, client *http.Client, address, key string) (status int, proto string, reused bool) {
 	t.Helper()
 	ctx := httptrace.WithClientTrace(context.Background(), &httptrace.ClientTrace{GotConn: func(c httptrace.GotConnInfo) { reused = c.Reused }})
@@ -291,7 +291,7 @@ func TestRemovedKeyIsRefusedOnConnectionsThatItOpened(t *testing.T) {
 	for name, again := range open {
 		want := 401
 		if name == tunneled {
-			want = 407 // which the stand does not count
+			want = 407 // refusals does not contain this code
 		} else {
 			s.denied[string(event.APIKeyRequired)]++
 		}
@@ -323,7 +323,7 @@ func TestBatchURLOfAnotherClientNeedsItsRoute(t *testing.T) {
 	s.refuses(401, event.APIKeyRequired, request(line, local))
 	s.refuses(401, event.APIKeyRequired, request(line, local, "X-Proxy-Key: "+path))
 	s.refuses(403, event.RouteNotAllowed, request(line, local, "X-Proxy-Key: "+otherKey))
-	for _, key := range []string{siemKey, otherKey + "2"} { // both may list
+	for _, key := range []string{siemKey, otherKey + "2"} { // both may use it
 		if got := send(t, s.Listen, request(line, local, "X-Proxy-Key: "+key), 1); len(got) != 1 || got[0].status != 200 {
 			t.Errorf("%+v", got)
 		}

@@ -1,5 +1,4 @@
-// Package attack holds nothing but tests: it attacks the built program from
-// outside, over real sockets, as a hostile web page, another user of the
-// machine or another pod would. docs/security.md names the claims that these
-// tests hold.
+// Package attack contains only tests. They attack the built program from outside over real
+// sockets, as a hostile web page, another user of the machine or another pod would.
+// docs/security.md names the claims that these tests check.
 package attack

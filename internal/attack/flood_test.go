@@ -17,11 +17,11 @@ import (
 	"mimecast-proxy/internal/program"
 )
 
-// flood is how many connections a hostile client opens.
+// flood is the number of connections that a hostile client opens.
 const flood = 10_000
 
-// affordable returns how many of n connections this process and the program may
-// hold, each by its own limit.
+// affordable returns how many of n connections the file descriptor limits of this process and
+// the program allow.
 func affordable(t *testing.T, n int) int {
 	t.Helper()
 	const others = 500
@@ -29,14 +29,14 @@ func affordable(t *testing.T, n int) int {
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		t.Fatal(err)
 	}
-	if most := int(min(limit.Max, 1<<20)) - others; most < n { // Go raises the soft limit itself
+	if most := int(min(limit.Max, 1<<20)) - others; most < n { // Go raises the soft limit automatically
 		t.Logf("only %d of %d connections: this machine allows %d open files; raise ulimit -Hn", most, n, limit.Max)
 		return most
 	}
 	return n
 }
 
-// open opens n connections, and sends on each what say returns.
+// open opens n connections and sends on each what say returns.
 func (s *stand) open(n int, say func(i int) string) (conns []net.Conn) {
 	s.t.Helper()
 	for i := range n {
@@ -51,18 +51,18 @@ func (s *stand) open(n int, say func(i int) string) (conns []net.Conn) {
 
 func TestTenThousandIdleAndSlowConnectionsLeaveItServing(t *testing.T) {
 	program.Slow(t)
-	// What a burst does to the places for requests is the next test's matter.
+	// The next test covers the limit of concurrent requests.
 	const key = "the-key-of-a-flooded-proxy"
 	s := newStand(t, "PROXY_API_KEY="+key, "PROXY_MAX_REQUESTS=20000")
 	n := affordable(t, flood)
 	slow := []string{
 		"", // nothing
-		"GET /identity/whoami HTTP/1.1\r\nHost: localhost\r\nX-Slow: ",      // a header that does not end
-		"POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nx", // a body that does not end
+		"GET /identity/whoami HTTP/1.1\r\nHost: localhost\r\nX-Slow: ",      // an incomplete header
+		"POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nx", // an incomplete body
 		"POST /oauth/token HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nx",
-		request(whoami, local), // an answer, and then nothing
+		request(whoami, local), // a complete request, then nothing
 	}
-	// Those past the bound are accepted and closed, so that writing may fail.
+	// Beyond the limit, connections are accepted and closed, so a write may fail.
 	for i := range n {
 		conn := program.Dial(t, s.Listen)
 		_, _ = io.WriteString(conn, slow[i%len(slow)])
@@ -71,8 +71,8 @@ func TestTenThousandIdleAndSlowConnectionsLeaveItServing(t *testing.T) {
 		s.passes(request(whoami, local, "X-Proxy-Key: "+key))
 	}
 	t.Logf("%d connections were opened, the program holds %v files open and serves", n, s.Metric("process_open_fds"))
-	// How many connections came to be asked for a key, and how many token requests
-	// at once found no place, depends on the machine.
+	// How many connections are rejected for the key, and how many token requests for the
+	// request limit, depends on the machine.
 	for _, code := range []event.Code{event.APIKeyRequired, event.TooBusy} {
 		last := -1.0
 		program.Await(t, "the last rejection", func() bool {
@@ -105,7 +105,7 @@ func TestPastTheLimitOfRequestsItIsBusyAndRecovers(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	s.denied[string(event.TooBusy)]++
-	// A client that ends its request frees its place, and so does one that leaves.
+	// A client frees its place when its request ends or when it disconnects.
 	if _, err := io.WriteString(slow[0], "y"); err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +123,7 @@ func TestPastTheLimitOfRequestsItIsBusyAndRecovers(t *testing.T) {
 	s.passes(request(whoami, local))
 }
 
-// awaitInFlight waits until so many requests are in flight.
+// awaitInFlight waits until n requests are in flight.
 func awaitInFlight(s *stand, n int) {
 	s.t.Helper()
 	program.Await(s.t, fmt.Sprintf("%d requests in flight", n), func() bool {

@@ -18,8 +18,8 @@ import (
 	"mimecast-proxy/simulator"
 )
 
-// inProcess serves the program's own chain at a real listener, in this process,
-// so that the fuzzer sees which way a request takes. It returns the address.
+// inProcess serves the program's handlers on a real listener in this process, so that the
+// fuzzer sees their code coverage. It returns the address.
 func inProcess(t testing.TB, environ []string) string {
 	t.Helper()
 	opened := make(chan net.Listener, 1)
@@ -48,10 +48,9 @@ func inProcess(t testing.TB, environ []string) string {
 	}
 }
 
-// FuzzWhatMimecastReceives sends bytes and holds that each request which Mimecast
-// received has exactly one Authorization, the proxy's own, and nothing that
-// speaks for the client. Mimecast speaks HTTP/1.1 here, since that is where a
-// request can be smuggled in another.
+// FuzzWhatMimecastReceives sends raw bytes. Each request that Mimecast receives must have
+// exactly one Authorization header, the proxy's, and none of the client's credentials.
+// Upstream is HTTP/1.1, where request smuggling is possible.
 func FuzzWhatMimecastReceives(f *testing.F) {
 	for _, seed := range []string{
 		"", "Authorization: Bearer evil\r\n", "Authorization: Bearer evil\r\nauthorization: Basic evil\r\n", "Connection: Authorization\r\n", "Connection: close, AUTHORIZATION\r\nAuthorization: evil\r\n",
@@ -70,17 +69,17 @@ func FuzzWhatMimecastReceives(f *testing.F) {
 		conn := program.Dial(t, address)
 		defer conn.Close()
 		raw := line + " HTTP/1.1\r\nHost: localhost\r\n" + string(header) + "\r\n\r\n"
-		// The second request ends the connection, whatever the first left open.
+		// The second request closes the connection, whatever the first one left open.
 		if _, err := io.WriteString(conn, raw+"GET /end HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"); err != nil {
-			return // it was closed before it was all written
+			return // the connection was closed early
 		}
-		// Bytes that announce a body which does not come leave the proxy waiting.
+		// If the bytes announce a body that is missing, the proxy waits for it.
 		if err := conn.SetReadDeadline(time.Now().Add(time.Second)); err != nil {
 			t.Fatal(err)
 		}
 		_, _ = io.Copy(io.Discard, conn)
 		for _, r := range sim.Requests() {
-			if r.Target == "/oauth/token" { // the proxy's own; a client's is answered by the stub
+			if r.Target == "/oauth/token" { // from the proxy; the token stub answers a client's
 				if r.Header["Authorization"] != nil {
 					t.Errorf("%q: a token request arrived: %+v", raw, r)
 				}
@@ -91,12 +90,12 @@ func FuzzWhatMimecastReceives(f *testing.F) {
 	})
 }
 
-// theClients are headers that must not arrive.
+// theClients are the client's headers, which must not reach Mimecast.
 var theClients = []string{"Cookie", "Forwarded", "X-Proxy-Key", "Proxy-Authorization", "X-Mc-App-Id", "X-Mc-Date", "X-Mc-Req-Id", "Upgrade", "Trailer", "Keep-Alive", "Proxy-Connection"}
 
 func judgeArrived(t *testing.T, raw string, r simulator.Request) {
 	t.Helper()
-	// A token that is not Mimecast's own gets 401.
+	// Mimecast responds with 401 to a token that it did not issue.
 	if a := r.Header["Authorization"]; len(a) != 1 || !strings.HasPrefix(a[0], "Bearer ") || strings.Contains(a[0], "evil") || r.Status == http.StatusUnauthorized {
 		t.Errorf("%q: %s arrived with Authorization %q and got %d", raw, r.Target, a, r.Status)
 	}

@@ -37,7 +37,7 @@ func TestAddressThatANetworkReachesIsRefusedWithAWordOnContainers(t *testing.T) 
 	}
 }
 
-// A name that browsers can reach from any page is none of the proxy's.
+// Browsers can reach 0.0.0.0 from any page, so it must not be an allowed Host.
 func TestAddressThatMeansEveryAddressIsNoName(t *testing.T) {
 	s := newStand(t, "PROXY_LISTEN=0.0.0.0:0", "PROXY_TRUST_NETWORK=true")
 	_, port, _ := net.SplitHostPort(s.Listen)
@@ -48,7 +48,7 @@ func TestAddressThatMeansEveryAddressIsNoName(t *testing.T) {
 }
 
 func TestSocketIsPrivateFromItsFirstMoment(t *testing.T) {
-	defer syscall.Umask(syscall.Umask(0)) // the most careless
+	defer syscall.Umask(syscall.Umask(0)) // the most permissive umask
 	for mode, want := range map[string]fs.FileMode{"0600": 0o600, "0660": 0o660, "0777": 0o777} {
 		sim := program.Simulate(t, simulator.Options{})
 		path := filepath.Join(program.ShortDir(t), "p.sock")
@@ -107,7 +107,7 @@ func TestOnlyASocketThatNobodyListensAtIsReplaced(t *testing.T) {
 		if got := send(t, path, request(whoami, "Host: any.name"), 1); len(got) != 1 || got[0].status != 200 {
 			t.Errorf("after the second: %+v", got)
 		}
-		p.Kill() // leaves the socket behind
+		p.Kill() // leaves the socket file behind
 	}
 	for _, make := range []func() error{
 		func() error { return os.WriteFile(path, []byte("data"), 0o600) },
@@ -131,8 +131,8 @@ func TestOnlyASocketThatNobodyListensAtIsReplaced(t *testing.T) {
 	}
 }
 
-// What cannot be opened from a browser needs no name, and a page has no way to
-// it; a page's marks are refused all the same.
+// Browsers cannot open a Unix socket, so any Host is allowed there. Requests that are marked as
+// a page's are still rejected.
 func TestSocketTakesAnyNameAndNoPage(t *testing.T) {
 	path := filepath.Join(program.ShortDir(t), "p.sock")
 	s := newStand(t, "PROXY_LISTEN=unix:"+path)

@@ -14,7 +14,7 @@ import (
 	"mimecast-proxy/internal/program"
 )
 
-// asUser has a command run as somebody without root's powers, the same each time.
+// asUser makes a command run as an unprivileged user if the test runs as root.
 func asUser(cmd *exec.Cmd) *exec.Cmd {
 	if os.Geteuid() == 0 {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
@@ -23,7 +23,7 @@ func asUser(cmd *exec.Cmd) *exec.Cmd {
 }
 
 func TestOtherProcessesOfTheUserCannotReadItsMemory(t *testing.T) {
-	if err := os.Chmod(filepath.Dir(program.Binary()), 0o755); err != nil { // for the user
+	if err := os.Chmod(filepath.Dir(program.Binary()), 0o755); err != nil { // for the unprivileged user
 		t.Fatal(err)
 	}
 	cmd := asUser(exec.Command(program.Binary()))
@@ -47,7 +47,7 @@ func TestOtherProcessesOfTheUserCannotReadItsMemory(t *testing.T) {
 	if n := p.Metric("process_open_fds"); n == 0 {
 		t.Error("it no longer counts its own file descriptors")
 	}
-	// Of another process of the user's the same can be read.
+	// For comparison: the user's other processes can be read.
 	other := asUser(exec.Command("sleep", "60"))
 	other.Env = []string{"A=plain"}
 	if err := other.Start(); err != nil {

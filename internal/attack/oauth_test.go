@@ -19,7 +19,7 @@ import (
 	"mimecast-proxy/internal/program"
 )
 
-// insist is a client that insists on OAuth, as many do.
+// insist returns the configuration of a client that always fetches a token, as many do.
 func (s *stand) insist(secret string, style oauth2.AuthStyle) *clientcredentials.Config {
 	return &clientcredentials.Config{ClientID: "any", ClientSecret: secret, TokenURL: "http://" + s.Listen + "/oauth/token", AuthStyle: style}
 }
@@ -54,7 +54,7 @@ func TestClientThatInsistsOnOAuthGetsThroughWithAnyCredentials(t *testing.T) {
 			}
 		}
 	}
-	if n := s.sim.Counts().TokenRequests; n > 0 { // since arrived was last called
+	if n := s.sim.Counts().TokenRequests; n > 0 { // since the last call of arrived
 		t.Errorf("%d of the clients' token requests arrived", n)
 	}
 }
@@ -120,7 +120,7 @@ func TestTokenOfTheStubEndsWithItsKey(t *testing.T) {
 	if status := s.whoami(old); status != 200 {
 		t.Errorf("%d", status)
 	}
-	rotate(second, first) // while clients change over
+	rotate(second, first) // both are valid while clients change over
 	var fresh *http.Client
 	program.Await(t, "a token for the second key", func() bool { fresh, err = of(second); return err == nil })
 	for _, client := range []*http.Client{old, fresh} {

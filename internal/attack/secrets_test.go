@@ -15,21 +15,20 @@ import (
 	"mimecast-proxy/simulator"
 )
 
-// What must show nowhere is marked, so that it can be found anywhere.
+// Values that must not be shown are marked, so that the tests can find them in any text.
 const (
-	marked     = "MARKED" // is in each of them
+	marked     = "MARKED" // part of each
 	secretMark = marked + "-secret-0123456789"
 	keyMark    = marked + "-key-0123456789abc"
-	mark       = marked + "-value-9876543210" // and every other value of the client's
+	mark       = marked + "-value-9876543210" // for every other value from the client
 )
 
-// clean holds that nothing that was marked is in a text, plain or in base64, nor
-// any of the tokens.
+// clean checks that a text contains no marked value and no token, plain or in base64.
 func clean(t *testing.T, where, text string, tokens ...string) {
 	t.Helper()
 	for _, secret := range append(tokens, secretMark, keyMark, mark) {
 		forms := []string{secret, marked}
-		for shift := range 3 { // wherever in the encoded text it begins
+		for shift := range 3 { // the encoding depends on the offset
 			enc := base64.StdEncoding.EncodeToString([]byte(strings.Repeat("x", shift) + secret))
 			forms = append(forms, enc[4:len(enc)-4])
 		}
@@ -41,7 +40,7 @@ func clean(t *testing.T, where, text string, tokens ...string) {
 	}
 }
 
-// hostile are requests with marks wherever a client can put a value.
+// hostile returns requests with marked values wherever a client can put one.
 func hostile() (raw []string) {
 	const query = "?token=" + mark + "&x=" + mark
 	values := []string{
@@ -70,8 +69,7 @@ func hostile() (raw []string) {
 	return raw
 }
 
-// answersAreClean holds that the proxy's own responses are clean. Mimecast's pass
-// unchanged.
+// answersAreClean checks the proxy's own responses. Mimecast's responses pass unchanged.
 func (s *stand) answersAreClean(raw string, tokens ...string) {
 	s.t.Helper()
 	for _, a := range send(s.t, s.Listen, raw, 1) {
@@ -101,7 +99,7 @@ func TestNoSecretShowsAnywhere(t *testing.T) {
 		if len(tokens) == 0 {
 			t.Fatal("no token was seen")
 		}
-		// From now on Mimecast refuses the token and repeats what it is sent.
+		// From now on Mimecast rejects the token and echoes what it was sent.
 		sim.AddFault(simulator.Fault{Path: "/oauth/token", Status: 400, Body: `{"error":"invalid_client","error_description":"{body} ` + mark + `"}`, Header: map[string]string{"Www-Authenticate": "{body}"}})
 		sim.RevokeTokens()
 		for _, raw := range hostile() {
@@ -117,7 +115,7 @@ func TestNoSecretShowsAnywhere(t *testing.T) {
 			t.Fatal(err)
 		}
 		clean(t, "the command line", string(cmdline), tokens...)
-		// A crash prints every goroutine.
+		// A crash prints the stacks of all goroutines.
 		if err := s.Cmd.Process.Signal(syscall.SIGABRT); err != nil {
 			t.Fatal(err)
 		}
@@ -197,13 +195,13 @@ func TestCommandOfRunHasNoSecretInItsEnvironment(t *testing.T) {
 	}
 }
 
-// A program that may profile another one can read its memory.
+// A profile of a process can reveal its memory, so there must be no profiling endpoint.
 func TestNothingIsThereToDebugWith(t *testing.T) {
 	s := newStand(t)
 	for _, path := range []string{"/debug/pprof/", "/debug/pprof/heap", "/debug/pprof/cmdline", "/debug/vars", "/debug/requests", "/debug/events", "/debug/"} {
 		if got := send(t, s.Admin, request("GET "+path, local), 1); len(got) != 1 || got[0].status != 404 {
 			t.Errorf("admin %s: %+v", path, got)
 		}
-		s.passes(request("GET "+path, local)) // a path like any other, for Mimecast to answer
+		s.passes(request("GET "+path, local)) // forwarded to Mimecast like any other path
 	}
 }
