@@ -48,7 +48,7 @@ var clientRows = []row{
 
 func reader(c net.Conn) *bufio.Reader { return bufio.NewReader(c) }
 
-// idle waits until nothing is under way here and at Mimecast.
+// idle waits until no request is in flight in the proxy and at Mimecast.
 func (w *world) idle(p *proxy) {
 	p.t.Helper()
 	program.Await(p.t, "the end of all requests", func() bool { return p.Metric("mimecast_proxy_requests_in_flight") == 0 && w.quiet() })
@@ -57,7 +57,7 @@ func (w *world) idle(p *proxy) {
 	}
 }
 
-// leave begins a request and ends it once so says so.
+// leave sends a request and cancels it once so returns true.
 func (p *proxy) leave(path string, so func() bool) {
 	p.t.Helper()
 	ctx, cancel := context.WithCancel(p.t.Context())
@@ -137,7 +137,7 @@ func leavesDownloading(t *testing.T) {
 		if _, err := io.CopyN(io.Discard, res.Body, 1<<20); err != nil {
 			t.Fatal(err)
 		}
-		res.Body.Close() // which closes the connection: there is a tebibyte left
+		res.Body.Close() // closes the connection, because almost 1 TiB is left
 		w.idle(p)
 		p.logs(`"aborted":"client"`)
 		p.counts(`requests_aborted_total{by="client"}`, 1)
@@ -145,7 +145,7 @@ func leavesDownloading(t *testing.T) {
 	}
 }
 
-// halfClose is a client that does as Go's net/http has clients do that leave.
+// halfClose is a client that half-closes its connection when it leaves.
 func halfClose(t *testing.T) {
 	const get = "GET /identity/whoami HTTP/1.%d\r\nHost: localhost\r\n\r\n"
 	for _, request := range []string{
@@ -205,8 +205,8 @@ func leavesRenewing(t *testing.T) {
 	}
 }
 
-// pausesMeanwhile is a client that says nothing more while Mimecast, which has
-// begun to take its body, answers or breaks off.
+// pausesMeanwhile is a client that stops sending its body while Mimecast responds or breaks
+// off. Mimecast has already begun to read the body.
 func pausesMeanwhile(breaksOff bool) func(*testing.T) {
 	return func(t *testing.T) {
 		program.Slow(t)
@@ -225,7 +225,7 @@ func pausesMeanwhile(breaksOff bool) func(*testing.T) {
 				t.Fatal(err)
 			}
 			program.Await(t, "the upload's arrival", func() bool { return w.sim.Counts().Requests > before })
-			time.Sleep(continueTimeout + time.Second/2) // now the body is on its way
+			time.Sleep(continueTimeout + time.Second/2) // by now the proxy forwards the body
 			close(answer)
 			a := p.read(reader(c), "POST")
 			switch {
@@ -242,7 +242,7 @@ func pausesMeanwhile(breaksOff bool) func(*testing.T) {
 	}
 }
 
-// continueTimeout is how long the proxy waits for Mimecast to ask for a body.
+// continueTimeout is how long the proxy waits for 100 Continue from Mimecast.
 const continueTimeout = 2 * time.Second
 
 func slowReader(t *testing.T) {
@@ -291,7 +291,7 @@ func pipelining(t *testing.T) {
 func expecting(t *testing.T) {
 	w := newWorld(t, simulator.Options{})
 	p := w.serve(t, "PROXY_REPLAY_LIMIT=64KiB", "PROXY_ALLOW=POST /_simulator/")
-	for _, size := range []int{10, 100_000} { // kept, and streamed
+	for _, size := range []int{10, 100_000} { // buffered, and streamed
 		c := p.raw(fmt.Sprintf("POST /_simulator/echo HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n", size))
 		from := reader(c)
 		if a := p.read(from, "POST"); a.status != 100 {

@@ -18,11 +18,11 @@ import (
 	"mimecast-proxy/simulator"
 )
 
-// These tests hold the program to what RFC 9110 and RFC 9112 ask of an
-// intermediary, by the bytes that both sides send.
+// These tests check the requirements of RFC 9110 and RFC 9112 for intermediaries, in the bytes
+// on both sides.
 
-// wire is an upstream that keeps the bytes of each request and answers with
-// bytes, over TLS and HTTP/1.1.
+// wire is an upstream that records the bytes of each request and responds with fixed bytes,
+// over TLS and HTTP/1.1.
 type wire struct {
 	*peer.TLS
 	answer string
@@ -50,8 +50,8 @@ func (u *wire) serve(c net.Conn) {
 			fmt.Fprint(c, "HTTP/1.1 100 Continue\r\n\r\n")
 		}
 		_, _ = io.Copy(io.Discard, r.Body)
-		// What is still in the reader belongs to the next request, of which
-		// there is none before the answer.
+		// The reader has no bytes of the next request yet, because the proxy sends it only
+		// after the response.
 		u.mu.Lock()
 		u.got = append(u.got, seen.String())
 		seen.Reset()
@@ -68,7 +68,7 @@ func (u *wire) requests() []string {
 	return u.got
 }
 
-// before runs the program in front of a wire, with tokens from a simulator.
+// before serves a proxy in front of u, with tokens from a simulator.
 func (u *wire) before(t *testing.T, tokens *world, more ...string) *proxy {
 	t.Helper()
 	ca := filepath.Join(t.TempDir(), "both.pem")
@@ -78,8 +78,8 @@ func (u *wire) before(t *testing.T, tokens *world, more ...string) *proxy {
 	return tokens.serve(t, append([]string{"MIMECAST_BASE_URL=" + u.URL.String(), "MIMECAST_CA_FILE=" + ca}, more...)...)
 }
 
-// all sends bytes and returns everything that comes back until the connection
-// is closed, as text. What is sent asks for that in its last request.
+// all sends bytes and returns everything until the connection is closed, as text. The last
+// request sent must ask for the close.
 func (p *proxy) all(text string) string {
 	p.t.Helper()
 	c := p.raw(text)
@@ -101,7 +101,7 @@ func TestRequestsAsRFC9112Wants(t *testing.T) {
 	for _, c := range []struct {
 		name, send string
 		status     int
-		has, not   []string // of what Mimecast got, without regard to case
+		has, not   []string // in what Mimecast got, ignoring case
 	}{
 		{"a plain request", "GET /a?b=[c] HTTP/1.1\r\n" + host + last, 200, []string{"get /a?b=[c] http/1.1\r\n"}, []string{"connection:", "via:", "x-forwarded", "user-agent"}},
 		{"hop-by-hop headers stay behind", "GET / HTTP/1.1\r\n" + host + "Keep-Alive: timeout=5\r\nProxy-Connection: keep-alive\r\nTrailer: X\r\nUpgrade-Insecure-Requests: 1\r\n" + last, 200, []string{"upgrade-insecure-requests: 1"}, []string{"keep-alive", "proxy-connection", "trailer:"}},
@@ -182,7 +182,7 @@ func TestAnswersAsRFC9112Wants(t *testing.T) {
 	const get, last = "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", "Connection: close\r\n\r\n"
 	for _, c := range []struct {
 		name, send, answer string
-		has                []string // of what the client got
+		has                []string // in what the client got
 		not                []string
 		end                string // of what the client got
 	}{

@@ -21,22 +21,22 @@ var (
 	seed = flag.Uint64("seed", 0, "what TestNoWriteIsEverExecutedTwice makes its runs up from; 0 takes a new one")
 )
 
-// mishap is something that goes wrong, at random.
+// mishap is a random failure.
 type mishap struct {
-	fault *simulator.Fault // Mimecast's
-	net   *relay.Fault     // the network's
-	do    relay.Action     // to all connections, after a pause
+	fault *simulator.Fault // at Mimecast
+	net   *relay.Fault     // in the network
+	do    relay.Action     // on all connections, after a pause
 	after time.Duration
-	drop  bool // tokens are revoked
+	drop  bool // revoke the tokens
 	leave time.Duration
 }
 
-// String shows a mishap when a run fails.
+// String describes the mishap for the output of a failed run.
 func (m mishap) String() string {
 	return fmt.Sprintf("Mimecast %+v, network %+v, strike %q after %v, revoked %v, client leaves after %v", m.fault, m.net, m.do, m.after, m.drop, m.leave)
 }
 
-// draw makes a mishap up. Most that break a connection do so at a random byte.
+// draw returns a random mishap. Most that break a connection do so at a random byte.
 func draw(r *rand.Rand) (m mishap) {
 	actions := []relay.Action{relay.Reset, relay.Close}
 	switch r.IntN(16) {
@@ -50,7 +50,7 @@ func draw(r *rand.Rand) (m mishap) {
 		m.leave = time.Duration(r.Int64N(int64(4 * time.Millisecond)))
 	case 6, 7, 8, 9, 10:
 		m.fault = drawFault(r)
-	default: // nothing, but for what befalls its neighbours
+	default: // none, but mishaps of concurrent writes may affect it
 	}
 	m.drop = r.IntN(1000) == 0
 	return m
@@ -70,7 +70,7 @@ func drawFault(r *rand.Rand) *simulator.Fault {
 	return &f
 }
 
-// suffer makes the mishap happen around one write.
+// suffer makes one write while the mishap happens.
 func (m mishap) suffer(w *world, c *traffic.Client, kind string, r *rand.Rand) traffic.Result {
 	if m.drop {
 		w.sim.RevokeTokens()
@@ -115,14 +115,14 @@ func TestNoWriteIsEverExecutedTwice(t *testing.T) {
 				t.Error("wrong answers")
 			}
 			w.relay.Clear()
-			if a := p.whoami(); a.status != 200 && a.status != 401 { // a token that was revoked just now is left alone for 10 s
+			if a := p.whoami(); a.status != 200 && a.status != 401 { // a token that was just revoked is kept for 10 s
 				t.Errorf("at the end: %v", a)
 			}
 		})
 	}
 }
 
-// quiet reports whether Mimecast has nothing under way.
+// quiet reports whether Mimecast has no request in flight.
 func (w *world) quiet() bool {
 	for _, r := range w.sim.Requests() {
 		if !r.Done {
@@ -132,8 +132,8 @@ func (w *world) quiet() bool {
 	return true
 }
 
-// exercise makes n runs, some at the same time, since what strikes one write
-// may strike its neighbour.
+// exercise makes n writes, several of them concurrently, because a mishap of one write may
+// affect others.
 func exercise(w *world, c *traffic.Client, n int) map[string]int {
 	outcomes := map[string]int{}
 	var next atomic.Int64

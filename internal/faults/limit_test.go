@@ -44,7 +44,7 @@ func limitPasses(t *testing.T) {
 	}
 }
 
-// limitHeld has each spelling of the reset header.
+// limitHeld checks each spelling of the reset header.
 func limitHeld(t *testing.T) {
 	program.Slow(t)
 	w := newWorld(t, simulator.Options{})
@@ -85,8 +85,8 @@ func limitTooFar(t *testing.T) {
 	p.counts(`rate_limit_waits_total{outcome="too_long"}`, 1)
 }
 
-// limitCrowd has many more wait than one window lets through: at each reset
-// Mimecast is asked by one of them at a time, and by no crowd.
+// limitCrowd has many more requests waiting than one window allows. At each reset, they must
+// be sent one at a time and not all at once.
 func limitCrowd(t *testing.T) {
 	program.Slow(t)
 	const n, quota = 40, 8
@@ -102,8 +102,8 @@ func limitCrowd(t *testing.T) {
 		})
 	}
 	all.Wait()
-	// Each got its 429 once, but for those of the first window; after that the
-	// first in line finds out for all that the window is full again.
+	// Each request outside the first window got 429 once. After that, only the first in line
+	// finds out that the window is full again.
 	refused := w.sim.Counts().Statuses[429]
 	if most := n - quota + 2*n/quota; refused > most {
 		t.Errorf("%d answers of 429 for %d requests, want at most %d", refused, n, most)

@@ -67,7 +67,7 @@ func sleepAndWake(t *testing.T) {
 	expiry := p.Metric("mimecast_proxy_token_expiry_timestamp_seconds")
 	p.Signal(syscall.SIGSTOP)
 	program.Await(t, "the token's end", func() bool { return float64(time.Now().Unix()) > expiry+1 })
-	w.sim.SetTokenTTL(time.Hour) // what is sent from now on is alive, or the old one
+	w.sim.SetTokenTTL(time.Hour) // only tokens issued before this can be expired
 	p.Signal(syscall.SIGCONT)
 	p.fine()
 	if n := w.sim.Counts().Statuses[401]; n != before {
@@ -82,9 +82,9 @@ func noDescriptors(t *testing.T) {
 	const most = 48
 	w := newWorld(t, simulator.Options{})
 	p := spawn(t, w.environ(t), fmt.Sprintf("ulimit -n %d;", most)).awaitServing().awaitReady()
-	p.fine() // this connection, and one to Mimecast
+	p.fine() // opens a connection to the proxy and one to Mimecast
 	signals := p.KeptWatcher()
-	p.agreed(signals) // and one to the admin listener
+	p.agreed(signals) // opens a connection to the admin listener
 	crowd := make([]net.Conn, most)
 	for i := range crowd {
 		crowd[i] = p.raw("GET /identity/whoami HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -92,7 +92,7 @@ func noDescriptors(t *testing.T) {
 	p.logs("accept", "too many open files", `"level":"warn"`)
 	p.fine()
 	w.relay.Inject(relay.Reset)
-	// Where that frees a descriptor, a waiting client may take it.
+	// The reset may free a descriptor, which a waiting client may then take.
 	program.Await(t, "502", func() bool {
 		a := p.whoami()
 		w.relay.Inject(relay.Reset)
@@ -116,7 +116,7 @@ func littleMemory(t *testing.T) {
 	program.Slow(t)
 	linuxOnly(t)
 	const size = 8 << 20
-	uploads := share(200) // of 8 MiB, a quarter is 400 MiB
+	uploads := share(200) // of 8 MiB; by default a quarter, which is 400 MiB
 	w := newWorld(t, simulator.Options{RequestLog: -1})
 	cgroup, err := program.LimitMemory(t, 64<<20)
 	enter, usage := "", func() string { return err.Error() }
@@ -137,7 +137,7 @@ func littleMemory(t *testing.T) {
 			busy.Store(max(busy.Load(), int64(p.Metric("mimecast_proxy_requests_in_flight"))))
 		}
 	}()
-	// All of them are begun before any is finished.
+	// All uploads begin before the first one ends.
 	var begun, all sync.WaitGroup
 	begun.Add(uploads)
 	for range uploads {
@@ -165,8 +165,8 @@ func littleMemory(t *testing.T) {
 	p.isOKSoon(p.Watcher())
 }
 
-// gated is a body whose first part goes at once, and the rest when as much of
-// all the others has gone.
+// gated is a body whose first part is sent at once, and the rest after the first parts of all
+// others.
 type gated struct {
 	r    io.Reader
 	left int
@@ -185,7 +185,7 @@ func (g *gated) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// drains sends SIGTERM and checks that the program says so.
+// drains sends SIGTERM and checks that the program logs the drain.
 func (p *proxy) drains() {
 	p.t.Helper()
 	p.Signal(syscall.SIGTERM)
@@ -282,7 +282,7 @@ func termTooSlow(t *testing.T) {
 	w.sim.AddFault(simulator.Fault{Path: "/api/archive/", Pace: 50 * time.Millisecond})
 	go func() { download <- p.post("/api/archive/get-file?id=x&size=100MiB", "") }()
 	p.counts("requests_in_flight", 2)
-	program.Await(t, "the download's beginning", func() bool { return w.sim.Counts().Statuses[200] >= 2 }) // and a token
+	program.Await(t, "the download's beginning", func() bool { return w.sim.Counts().Statuses[200] >= 2 }) // the token and the download
 	p.drains()
 	p.says(<-answered, http.StatusServiceUnavailable, "shutting_down")
 	if a := <-download; a.err == nil && a.status == 200 {
@@ -347,7 +347,7 @@ func put(t *testing.T, path, text string) {
 	}
 }
 
-// secretLost is a file that goes bad while the program runs, and is corrected.
+// secretLost damages the secret's file while the program runs, and then restores it.
 func secretLost(spoil func(*testing.T, string)) func(*testing.T) {
 	return func(t *testing.T) {
 		program.Slow(t)
@@ -368,7 +368,7 @@ func secretLost(spoil func(*testing.T, string)) func(*testing.T) {
 		if err := os.RemoveAll(path); err != nil {
 			t.Fatal(err)
 		}
-		// The next token outlives the test: only the file can cause a renewal.
+		// Later tokens outlive the test, so only the file can cause a renewal.
 		w.sim.SetTokenTTL(time.Hour)
 		p.renews(w, 1)
 		w.sim.SetCredentials(simulator.DefaultClientID, "another")
@@ -377,20 +377,19 @@ func secretLost(spoil func(*testing.T, string)) func(*testing.T) {
 	}
 }
 
-// renews holds that every request gets its answer until there were n more
-// renewals.
+// renews checks that every request gets a response until n more renewals have happened.
 func (p *proxy) renews(w *world, n int) {
 	p.t.Helper()
 	before := w.sim.TokenRequests()
 	program.Await(p.t, "renewals", func() bool {
-		if a := p.whoami(); a.status != http.StatusOK && a.status != http.StatusUnauthorized { // so short a life may end on its way
+		if a := p.whoami(); a.status != http.StatusOK && a.status != http.StatusUnauthorized { // a short-lived token may expire in transit
 			p.t.Fatalf("%v", a)
 		}
 		return w.sim.TokenRequests() >= before+n
 	})
 }
 
-// warnings counts the lines at warn that name a text.
+// warnings returns the number of log lines at level warn that contain text.
 func (p *proxy) warnings(text string) (n int) {
 	for line := range strings.Lines(p.Stderr.String()) {
 		if strings.Contains(line, `"level":"warn"`) && strings.Contains(line, text) {
@@ -400,9 +399,9 @@ func (p *proxy) warnings(text string) (n int) {
 	return n
 }
 
-// secretSwapped does what a kubelet does: the file is a link into ..data, which
-// is a link to a directory with a date, and is replaced by a rename. Tokens outlive
-// the test, so that the swap alone causes the renewals.
+// secretSwapped replaces the secret as a kubelet does. The file is a link into ..data, which is
+// a link to a dated directory and is replaced by a rename. Tokens outlive the test, so only
+// the swap causes the renewals.
 func secretSwapped(t *testing.T) {
 	program.Slow(t)
 	w := newWorld(t, simulator.Options{})

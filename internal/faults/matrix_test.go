@@ -13,14 +13,13 @@ import (
 	"mimecast-proxy/internal/program"
 )
 
-// row is a fault, with what docs/reliability.md says of it and the test that
-// holds it to that.
+// row is a row of the table in docs/reliability.md, with the test that checks it.
 type row struct {
 	fault string
-	// What the client gets, what log and metrics say, and when it recovers.
+	// What the client gets, what the log and metrics show, and when the proxy recovers.
 	client, signs, recovers string
 	test                    func(t *testing.T)
-	by                      string // package.Test of another package, where there is no test here
+	by                      string // package.Test, if the test is in another package
 }
 
 type chapter struct {
@@ -41,7 +40,7 @@ var (
 	full   = flag.Bool("full", false, "upload as much as the rows say, not a quarter of it")
 )
 
-// share returns as much of what a row names as is uploaded.
+// share returns how many of a row's n uploads the test makes.
 func share(n int) int {
 	if *full {
 		return n
@@ -51,7 +50,7 @@ func share(n int) int {
 
 func TestMain(m *testing.M) {
 	program.Parallel(12)
-	// Every other address here is a number.
+	// Only name lookups are affected: the tests use numeric addresses.
 	end, err := nowhere()
 	if err != nil {
 		panic(err)
@@ -81,8 +80,8 @@ const (
 	docEnd   = "<!-- The end of the matrix. -->\n"
 )
 
-// TestDocHasTheRowsThatAreTested holds the table in the docs to the rows here,
-// and each row to having a test.
+// TestDocHasTheRowsThatAreTested compares the table in the docs with the rows here. Each row
+// must have a test.
 func TestDocHasTheRowsThatAreTested(t *testing.T) {
 	text, err := os.ReadFile(doc)
 	if err != nil {
@@ -95,7 +94,7 @@ func TestDocHasTheRowsThatAreTested(t *testing.T) {
 	}
 	want := before + docBegin + markdown(t) + docEnd + after
 	if *update {
-		if err := os.WriteFile(doc, []byte(want), 0o644); err != nil { //nolint:gosec // a document
+		if err := os.WriteFile(doc, []byte(want), 0o644); err != nil { //nolint:gosec // a public document
 			t.Fatal(err)
 		}
 		return
@@ -127,8 +126,7 @@ func markdown(t *testing.T) string {
 	return b.String()
 }
 
-// exists checks that a test of another package is there. The program's own are
-// those of package main.
+// exists checks that a test of another package exists. The program's own package is main.
 func exists(t *testing.T, name string) {
 	dir, test, _ := strings.Cut(name, ".")
 	if dir == "main" {

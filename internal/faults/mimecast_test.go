@@ -65,11 +65,11 @@ var mimecastRows = []row{
 	{"HTTP/2: connection goes silent", "after 25 s a GET is resent: 200; a write: " + unknownEnd, accessLine, "after 25 s", silent, ""},
 }
 
-// closedPort returns an address where nobody listens, and a func that makes a
-// relay to a world listen there.
+// closedPort returns an address at which nothing listens, and a function that starts a relay
+// to a world there.
 func closedPort(t *testing.T) (address string, relayTo func(*world)) {
 	t.Helper()
-	// Below the ports that systems give out of themselves, to other tests here.
+	// Choose a port below the ephemeral range, which concurrent tests use.
 	for address == "" {
 		at := fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(20_000))
 		if l, err := net.Listen("tcp", at); err == nil {
@@ -97,7 +97,7 @@ func refusesConnections(t *testing.T) {
 	p.fine()
 }
 
-// nowhere makes this process ask a name server that knows no name.
+// nowhere makes this process use a DNS server that knows no names.
 func nowhere() (end func(), err error) {
 	c, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
@@ -139,8 +139,7 @@ func noName(t *testing.T) {
 	p.logs(`"msg":"request"`, `"status":502`, "no such host")
 }
 
-// badCertificate is a Mimecast whose certificate is bad, beside one that gives
-// tokens.
+// badCertificate has a Mimecast with a bad certificate; tokens come from another one.
 func badCertificate(c simulator.Certificate, phrase string) func(*testing.T) {
 	return func(t *testing.T) {
 		tokens := newWorld(t, simulator.Options{})
@@ -156,13 +155,13 @@ func badCertificate(c simulator.Certificate, phrase string) func(*testing.T) {
 	}
 }
 
-// unknownAuthority is a Mimecast whose authority nobody trusts, until its
-// certificate is put into the file.
+// unknownAuthority has a Mimecast whose certificate authority is not trusted until it is added
+// to the file.
 func unknownAuthority(t *testing.T) {
 	w, other := newWorld(t, simulator.Options{}), newWorld(t, simulator.Options{})
 	roots := filepath.Join(t.TempDir(), "roots.pem")
 	put(t, roots, string(w.sim.CA))
-	// Tokens are one Mimecast's alone: the other responds 401.
+	// The other Mimecast responds with 401, because it did not issue the token.
 	p := w.serve(t, "MIMECAST_BASE_URL="+other.sim.URL, "MIMECAST_CA_FILE="+roots)
 	a := p.whoami()
 	p.says(a, http.StatusBadGateway, event.UpstreamTLS)
@@ -174,7 +173,7 @@ func unknownAuthority(t *testing.T) {
 	program.Await(t, "trust", func() bool { return p.whoami().code == "" })
 }
 
-// turnAway says that no request of the connection was processed.
+// turnAway reports over HTTP/2 that no request on the connection was processed.
 func turnAway(c *tls.Conn) {
 	_ = c.SetDeadline(time.Now().Add(program.Patience))
 	f := http2.NewFramer(c, c)
@@ -187,7 +186,7 @@ func turnAway(c *tls.Conn) {
 			return
 		}
 		if _, ok := frame.(*http2.HeadersFrame); ok {
-			_ = f.WriteGoAway(0, http2.ErrCodeNo, nil) // the client may have left
+			_ = f.WriteGoAway(0, http2.ErrCodeNo, nil) // the client may have disconnected
 			return
 		}
 	}
@@ -200,7 +199,7 @@ func turnsAway(t *testing.T) {
 		tokens.sim.CA = append(tokens.sim.CA, a.CA...)
 		p := tokens.serve(t, "MIMECAST_BASE_URL="+a.URL.String())
 		began := time.Now()
-		ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second) // then the clients leave
+		ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second) // the clients' timeout
 		var all sync.WaitGroup
 		for range 4 {
 			all.Go(func() {
@@ -239,15 +238,15 @@ func burst(t *testing.T) {
 	}
 }
 
-// release releases a message of the hold queue.
+// release releases a message from the hold queue.
 func (w *world) release(p *proxy, i int) answer {
 	return p.post("/api/gateway/hold-release", fmt.Sprintf(`{"data":[{"id":%q}]}`, w.sim.HeldID(i)))
 }
 
 func (w *world) released(i int) int { return w.sim.Executions("hold-release")[w.sim.HeldID(i)] }
 
-// lostBefore is a connection that is lost before its answer began, or so many
-// bytes into it: what Mimecast did is done.
+// lostBefore loses the connection before the response or after bytes of it. Mimecast has
+// already executed the request.
 func lostBefore(do relay.Action, after int64) func(*testing.T) {
 	return func(t *testing.T) {
 		for _, http1 := range []bool{true, false} {
@@ -267,8 +266,8 @@ func lostBefore(do relay.Action, after int64) func(*testing.T) {
 	}
 }
 
-// lose makes writes until the network has struck one of them, which may strike
-// what HTTP/2 has to say between two requests first.
+// lose makes writes until a network fault hits one. The fault may first hit HTTP/2 frames
+// between two requests.
 func (w *world) lose(p *proxy, f relay.Fault) {
 	p.t.Helper()
 	for i := 1; i < 100; i++ {
@@ -331,7 +330,7 @@ func earlyAnswer(t *testing.T) {
 		p := w.serve(t, "PROXY_REPLAY_LIMIT=64KiB")
 		w.fault(t, "413-early", at("/api/file/file-upload"))
 		answered := 0
-		for range 20 { // with the rest of the body on its way
+		for range 20 { // the rest of the body is still being sent
 			c := p.raw("POST /api/file/file-upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10000000\r\n\r\n")
 			sent := make(chan struct{})
 			go func() { defer close(sent); _, _ = io.Copy(c, zeros(10_000_000)) }()
@@ -366,7 +365,7 @@ func once401(name string) func(*testing.T) {
 	}
 }
 
-// zeros is a stream of so many zeros.
+// zeros returns a stream of n zeros.
 func zeros(n int64) io.Reader { return io.LimitReader(zero{}, n) }
 
 type zero struct{}
@@ -419,8 +418,8 @@ func passed(statuses ...int) func(*testing.T) {
 	}
 }
 
-// staleConnection is one that the network gives up just as a request goes out
-// on it: the request never arrives, and the proxy cannot know that.
+// staleConnection loses the connection just as a request is sent on it. The request never
+// arrives, but the proxy cannot know that.
 func staleConnection(http1 bool, do relay.Action) func(*testing.T) {
 	return func(t *testing.T) {
 		program.Slow(t)
@@ -428,14 +427,14 @@ func staleConnection(http1 bool, do relay.Action) func(*testing.T) {
 		p := w.serve(t)
 		p.fine()
 		w.relay.Set(relay.Fault{Direction: relay.Up, Do: do, Count: 1})
-		p.fine() // the GET
+		p.fine() // only this GET is hit
 		if w.relay.Hits() != 1 {
 			t.Fatal("nothing was struck")
 		}
 		w.lose(p, relay.Fault{Direction: relay.Up, Do: do, Count: 1})
 		w.relay.Clear()
-		// And one that is given up while it is idle: noticed in time or not, it
-		// is never two.
+		// Now lose idle connections. Whether or not the proxy notices in time, it must not send a
+		// write twice.
 		for i := 100; i < 140; i++ {
 			p.fine()
 			w.relay.Inject(do)
@@ -484,7 +483,7 @@ func silent(t *testing.T) {
 	p.fine()
 }
 
-// sum is the hash of content, as file-upload wants it.
+// sum returns the hash of content in the form that file-upload expects.
 func sum(content []byte) string {
 	s := sha256.Sum256(content)
 	return hex.EncodeToString(s[:])

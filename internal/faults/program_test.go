@@ -1,6 +1,6 @@
-// Package faults_test holds the program to what docs/reliability.md promises:
-// the whole program over real sockets and TLS, the simulator as Mimecast, and a
-// network between them that fails on command.
+// Package faults_test checks what docs/reliability.md promises. It runs the whole program over
+// real sockets and TLS, with the simulator as Mimecast, and injects faults into the network
+// between them.
 package faults_test
 
 import (
@@ -21,27 +21,27 @@ import (
 	"mimecast-proxy/simulator"
 )
 
-// proxy is the program, with what these tests hold it to.
+// proxy is the program, with the checks of these tests.
 type proxy struct {
 	*program.Program
 	t *testing.T
 }
 
-// begin runs the program in this process and waits for nothing.
+// begin starts the program in this process and does not wait.
 func begin(t *testing.T, environ []string) *proxy {
 	t.Helper()
 	return watched(t, program.StartHere(t, environ))
 }
 
-// spawn runs the program as a separate process, after what before has a shell
-// do, and waits for nothing.
+// spawn starts the program as a separate process and does not wait. The shell first executes
+// before.
 func spawn(t *testing.T, environ []string, before string) *proxy {
 	t.Helper()
 	return watched(t, program.StartLimited(t, before, environ))
 }
 
-// watched compares all signals of a program while the test lasts: so each row of the
-// matrix plays against all of them.
+// watched compares all signals of a program during the test, so that each row of the matrix
+// also tests the signals.
 func watched(t *testing.T, p *program.Program) *proxy {
 	t.Helper()
 	p.WatchSignals()
@@ -51,7 +51,7 @@ func watched(t *testing.T, p *program.Program) *proxy {
 func (p *proxy) awaitServing() *proxy { p.t.Helper(); p.AwaitServing(); return p }
 func (p *proxy) awaitReady() *proxy   { p.t.Helper(); p.AwaitReady(); return p }
 
-// logs waits until a line of the log holds all of the texts.
+// logs waits until a line of the log contains all of the texts.
 func (p *proxy) logs(texts ...string) {
 	p.t.Helper()
 	program.Await(p.t, fmt.Sprintf("a line with %q", texts), func() bool {
@@ -64,16 +64,16 @@ func (p *proxy) logs(texts ...string) {
 	})
 }
 
-// counts waits until a metric, less its prefix, is at least n.
+// counts waits until a metric, named without its prefix, is at least n.
 func (p *proxy) counts(sample string, n float64) {
 	p.t.Helper()
 	program.Await(p.t, sample, func() bool { return p.Metric("mimecast_proxy_"+sample) >= n })
 }
 
-// answer is what a client saw.
+// answer is a response as a client sees it.
 type answer struct {
 	status int
-	code   string // the proxy's own
+	code   string // error code of the proxy's own responses
 	header http.Header
 	body   string
 	err    error
@@ -106,7 +106,7 @@ func (p *proxy) post(path, body string) answer {
 	return p.do(p.t.Context(), "POST", path, strings.NewReader(body))
 }
 
-// whoami is the simplest request, and the answer that it ought to get.
+// whoami makes the simplest request.
 func (p *proxy) whoami() answer { return p.get("/identity/whoami") }
 
 func (p *proxy) fine() {
@@ -116,7 +116,7 @@ func (p *proxy) fine() {
 	}
 }
 
-// says checks an answer of the proxy's own; an empty code is Mimecast's.
+// says checks the status and the proxy's error code; empty means a response from Mimecast.
 func (p *proxy) says(a answer, status int, code event.Code) {
 	p.t.Helper()
 	if a.err != nil || a.status != status || a.code != string(code) {
@@ -127,7 +127,7 @@ func (p *proxy) says(a answer, status int, code event.Code) {
 	}
 }
 
-// world is a Mimecast behind a network.
+// world is a Mimecast behind a network that can fail.
 type world struct {
 	sim   *simulator.Server
 	relay *relay.Relay
@@ -148,20 +148,19 @@ func newWorld(t *testing.T, o simulator.Options) *world {
 	return &world{sim, r}
 }
 
-// environ is a configuration that leads to the world, with the token endpoint
-// past the network that fails.
+// environ returns a configuration for the world. Token requests bypass the failing network.
 func (w *world) environ(t *testing.T, more ...string) []string {
 	t.Helper()
 	return program.Environ(t, w.sim, append([]string{"MIMECAST_BASE_URL=https://" + w.relay.Addr(), "MIMECAST_TOKEN_URL=" + w.sim.URL + "/oauth/token"}, more...)...)
 }
 
-// serve runs the program in front of the world until it is ready.
+// serve starts the program in front of the world and waits until it is ready.
 func (w *world) serve(t *testing.T, more ...string) *proxy {
 	t.Helper()
 	return begin(t, w.environ(t, more...)).awaitServing().awaitReady()
 }
 
-// fault makes Mimecast misbehave in a way that has a name.
+// fault injects a named fault at Mimecast.
 func (w *world) fault(t *testing.T, name string, change ...func(*simulator.Fault)) {
 	t.Helper()
 	f, err := simulator.NamedFault(name)
@@ -178,7 +177,7 @@ func once(f *simulator.Fault) { f.Count = 1 }
 
 func at(path string) func(*simulator.Fault) { return func(f *simulator.Fault) { f.Path = path } }
 
-// raw sends bytes that no client library would and returns the connection.
+// raw sends raw bytes, which an HTTP client might reject, and returns the connection.
 func (p *proxy) raw(text string) *net.TCPConn {
 	p.t.Helper()
 	c := p.Dial()
@@ -188,7 +187,7 @@ func (p *proxy) raw(text string) *net.TCPConn {
 	return c.(*net.TCPConn)
 }
 
-// read reads one answer to a request of a method.
+// read reads one response to a request with the given method.
 func (p *proxy) read(r *bufio.Reader, method string) answer {
 	res, err := http.ReadResponse(r, &http.Request{Method: method})
 	if err != nil {

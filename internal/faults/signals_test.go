@@ -15,18 +15,18 @@ import (
 	"mimecast-proxy/simulator"
 )
 
-// outage is a fault, and what the signals have to say of it.
+// outage is a fault, and what the signals must show.
 type outage struct {
 	name string
-	// serve starts a proxy in front of a world that has the fault or gets it by begin; end
-	// cures it.
+	// serve starts a proxy in front of a world. begin injects the fault, if it is not there
+	// already, and end removes it.
 	serve      func(t *testing.T) (p *proxy, begin, end func())
-	request    func(p *proxy) answer // nil: whoami
+	request    func(p *proxy) answer // nil means whoami
 	state      event.HealthState
 	component  event.Component
 	causes     []event.Cause
-	noRequests bool // it recovers without any
-	slow       bool // much like another one: not for -short
+	noRequests bool // the proxy recovers without any
+	slow       bool // similar to another outage, so skipped with -short
 }
 
 var outages = []outage{
@@ -56,7 +56,7 @@ var outages = []outage{
 	{name: "overload", serve: overload, state: event.HealthDown, component: event.ComponentProxy, causes: []event.Cause{"too_busy"}},
 }
 
-// later is a world that gets a fault once the proxy serves.
+// later has a world that gets a fault once the proxy serves.
 func later(fault func(*world), more ...string) func(*testing.T) (*proxy, func(), func()) {
 	return func(t *testing.T) (*proxy, func(), func()) {
 		w := newWorld(t, simulator.Options{})
@@ -84,7 +84,7 @@ func timesOut(t *testing.T) (*proxy, func(), func()) {
 	return later(func(w *world) { w.sim.AddFault(simulator.Fault{Delay: simulator.Forever}) }, "PROXY_RESPONSE_TIMEOUT=500ms")(t)
 }
 
-// atStart is a token endpoint that gives no token from the start on.
+// atStart has a token endpoint that fails from the start.
 func atStart(name string) func(*testing.T) (*proxy, func(), func()) {
 	return func(t *testing.T) (*proxy, func(), func()) {
 		w := newWorld(t, simulator.Options{})
@@ -93,7 +93,7 @@ func atStart(name string) func(*testing.T) (*proxy, func(), func()) {
 	}
 }
 
-// tokenIsLate is a token endpoint that does not respond until the end.
+// tokenIsLate has a token endpoint that does not respond until the end.
 func tokenIsLate(t *testing.T) (*proxy, func(), func()) {
 	w := newWorld(t, simulator.Options{})
 	give := make(chan struct{})
@@ -126,11 +126,11 @@ func untrusted(t *testing.T) (*proxy, func(), func()) {
 	roots := filepath.Join(t.TempDir(), "roots.pem")
 	put(t, roots, string(w.sim.CA))
 	p := w.serve(t, "MIMECAST_BASE_URL="+other.sim.URL, "MIMECAST_CA_FILE="+roots)
-	other.sim.AddFault(simulator.Fault{Status: 200, Body: "{}"}) // it does not know the token
+	other.sim.AddFault(simulator.Fault{Status: 200, Body: "{}"}) // respond with 200 although it did not issue the token
 	return p, func() {}, func() { put(t, roots, string(w.sim.CA)+string(other.sim.CA)) }
 }
 
-// overload is a proxy whose only place is taken.
+// overload has a proxy whose only request slot is taken.
 func overload(t *testing.T) (*proxy, func(), func()) {
 	w := newWorld(t, simulator.Options{})
 	p := w.serve(t, "PROXY_MAX_REQUESTS=1")
@@ -157,7 +157,7 @@ func wrongHost(p *proxy) answer {
 }
 
 const (
-	// recoveryTime is what the contract allows from the recovery until the health is ok.
+	// recoveryTime is how soon after the recovery the health must be ok.
 	recoveryTime = 5 * time.Second
 	lowRate      = 500 * time.Millisecond
 	outageSize   = 8
@@ -183,7 +183,7 @@ func TestSignalsAgreeFromTheFaultToTheRecovery(t *testing.T) {
 			all.Wait()
 			w := p.Watcher()
 			p.awaitHealth(w, o.state, o.component, o.causes)
-			if o.causes[0] != event.CauseTokenPending { // the start is no change
+			if o.causes[0] != event.CauseTokenPending { // the initial state is not a change
 				p.logs(`"msg":"health changed"`, fmt.Sprintf(`"state":%q`, o.state))
 			}
 			if o.request == nil {
@@ -196,7 +196,7 @@ func TestSignalsAgreeFromTheFaultToTheRecovery(t *testing.T) {
 	}
 }
 
-// awaitHealth waits until all signals say the same, and that.
+// awaitHealth waits until all signals agree on the given health.
 func (p *proxy) awaitHealth(w *program.Watcher, state event.HealthState, component event.Component, causes []event.Cause) (s program.Signals) {
 	p.t.Helper()
 	program.AwaitWithin(p.t, recoveryTime, fmt.Sprintf("%s, %s, %s", state, component, causes), func() bool {
@@ -206,7 +206,7 @@ func (p *proxy) awaitHealth(w *program.Watcher, state event.HealthState, compone
 	return s
 }
 
-// agreed reads the signals, which must agree.
+// agreed reads the signals and checks that they agree.
 func (p *proxy) agreed(w *program.Watcher) program.Signals {
 	p.t.Helper()
 	s, err := w.Read(p.t.Context())
@@ -219,8 +219,8 @@ func (p *proxy) agreed(w *program.Watcher) program.Signals {
 	return s
 }
 
-// hasLevel checks the level of a request's line: what failed through no fault of the
-// client is an error while the health is down. Of rejected ones only some have a line.
+// hasLevel checks the level of a request's log line: error if the health is down and the
+// client is not at fault. Only some rejected requests have a line.
 func (p *proxy) hasLevel(state event.HealthState, component event.Component) {
 	p.t.Helper()
 	level := "info"
@@ -230,8 +230,8 @@ func (p *proxy) hasLevel(state event.HealthState, component event.Component) {
 	p.logs(`"msg":"request"`, fmt.Sprintf(`"level":%q`, level))
 }
 
-// recovers checks that the health is ok soon after the first request succeeded, or after
-// the token came, and that all signals say so.
+// recovers waits until a request succeeds or the token arrives. The health must be ok soon
+// after, in all signals.
 func (p *proxy) recovers(w *program.Watcher, o outage) {
 	p.t.Helper()
 	recovered := func() bool { return p.whoami().status == http.StatusOK }
@@ -256,8 +256,7 @@ func (p *proxy) recovers(w *program.Watcher, o outage) {
 	p.recovered(&s, o)
 }
 
-// isOKSoon checks that all signals say so soon after a fault was cured, while a few
-// requests come.
+// isOKSoon checks that all signals show ok soon after a fault was removed, with few requests.
 func (p *proxy) isOKSoon(w *program.Watcher) {
 	p.t.Helper()
 	var s program.Signals
@@ -268,7 +267,7 @@ func (p *proxy) isOKSoon(w *program.Watcher) {
 	})
 }
 
-// recovered checks what the signals say of the recovery.
+// recovered checks how the signals show the recovery.
 func (p *proxy) recovered(s *program.Signals, o outage) {
 	p.t.Helper()
 	p.logs(`"msg":"health changed"`, `"state":"ok"`)
@@ -284,7 +283,7 @@ func (p *proxy) recovered(s *program.Signals, o outage) {
 	}
 }
 
-// TestOneFailureChangesNothing has a failed request on an idle proxy.
+// One failed request on an idle proxy must not change its health.
 func TestOneFailureChangesNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, simulator.Options{})

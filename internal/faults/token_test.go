@@ -48,7 +48,7 @@ var tokenRows = []row{
 	{"rejects the credentials", "502 `credentials_refused`, which names the variables", "`token request failed` at error; `token_requests_total{outcome=\"refused\"}`", "within 5 s after you correct the file, without a restart", nil, "main.TestCorrectedSecretFileIsTakenUpWithoutARestart"},
 }
 
-// noTokenYet checks what a client gets while there is none, and what is said.
+// noTokenYet checks the response and the log while the proxy has no token.
 func (p *proxy) noTokenYet(phrase string) {
 	p.t.Helper()
 	a := p.whoami()
@@ -63,8 +63,7 @@ func (p *proxy) noTokenYet(phrase string) {
 	}
 }
 
-// unusable is a token endpoint that gives no token in one way or another, and
-// then does.
+// unusable has a token endpoint that first returns no usable token, and then does.
 func unusable(f simulator.Fault, phrase string) func(*testing.T) {
 	return func(t *testing.T) {
 		w := newWorld(t, simulator.Options{})
@@ -115,7 +114,7 @@ func downAtRenewal(t *testing.T) {
 	if !p.Ready() {
 		t.Error("out of service for what a restart cannot fix")
 	}
-	if n := w.sim.Counts().Statuses[401]; n > 1 { // it may end on its way
+	if n := w.sim.Counts().Statuses[401]; n > 1 { // one may expire in transit
 		t.Errorf("Mimecast saw %d dead tokens", n)
 	}
 	w.sim.ClearFaults()
@@ -139,7 +138,7 @@ func tokenLimited(t *testing.T) {
 	}
 }
 
-// lifetime is a token whose lifetime is written oddly, and what is made of it.
+// lifetime has tokens with an unusual expires_in, and checks the resulting lifetime.
 func lifetime(name string, seconds float64) func(*testing.T) {
 	return func(t *testing.T) {
 		w := newWorld(t, simulator.Options{})
@@ -193,8 +192,8 @@ func TestClientThatLeavesDoesNotEndTheTokenRequest(t *testing.T) {
 	}
 }
 
-// expiresMeanwhile has bodies that take longer than a token lives to arrive, of
-// each kind: kept, kept though their length is not announced, and streamed.
+// expiresMeanwhile sends bodies that take longer to arrive than a token lives. They are
+// buffered with and without Content-Length, and streamed.
 func expiresMeanwhile(t *testing.T) {
 	program.Slow(t)
 	const ttl, takes = 8 * time.Second, 10 * time.Second
@@ -233,7 +232,7 @@ func expiresMeanwhile(t *testing.T) {
 	}
 }
 
-// slowly is a body of zeros that comes in pieces.
+// slowly is a body of zeros that arrives in pieces.
 type slowly struct {
 	left, pieces int
 	pause        time.Duration
@@ -255,8 +254,7 @@ func (s *slowly) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// rejectedWithoutAnother is a token that Mimecast rejects while there is no other
-// to be had.
+// rejectedWithoutAnother has Mimecast reject a token while the token endpoint fails.
 func rejectedWithoutAnother(fault string, status int, code event.Code) func(*testing.T) {
 	return func(t *testing.T) {
 		for _, reason := range []string{"token_expired", "token_verification_failed"} {
@@ -266,7 +264,7 @@ func rejectedWithoutAnother(fault string, status int, code event.Code) func(*tes
 			w.sim.AddFault(simulator.Fault{Status: 401, Code: reason})
 			before := len(w.api())
 			var all sync.WaitGroup
-			for range 10 { // at once, and then one after the other
+			for range 10 { // first concurrently, then one after the other
 				all.Go(func() { p.rejected(status, code) })
 			}
 			all.Wait()
@@ -297,7 +295,7 @@ func (p *proxy) rejected(status int, code event.Code) {
 	}
 }
 
-// api returns the requests that the API has had, those for tokens apart.
+// api returns the requests to the API, except token requests.
 func (w *world) api() (list []simulator.Request) {
 	for _, r := range w.sim.Requests() {
 		if r.Target != "/oauth/token" {
