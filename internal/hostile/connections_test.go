@@ -14,7 +14,7 @@ import (
 	"mimecast-proxy/internal/program"
 )
 
-// lengths are those about which a reader's buffers turn over, and some others.
+// lengths are around the sizes of read buffers, and some others.
 var lengths = []int{1, 2, 15, 100, 1000, 4092, 4093, 4094, 4095, 4096, 4097, 4098, 8190, 8191, 8192, 8193, 12287, 16383, 32767, 65535, 65536, 70_000}
 
 // endings are what a client does after it has sent a part of its header.
@@ -58,8 +58,7 @@ func TestUnfinishedHeadersHoldNothingPastTheTimeForThem(t *testing.T) {
 	}
 }
 
-// A request whose header is whole, and whose connection carries the beginning of
-// another one.
+// The header is complete, and the beginning of another request follows on the connection.
 func TestWhatFollowsARequestHoldsNothingEither(t *testing.T) {
 	program.Slow(t)
 	t.Parallel()
@@ -90,7 +89,7 @@ func TestUnfinishedHeadersLeaveDescriptorsForOthers(t *testing.T) {
 					end(s.say(address, "GET /"+strings.Repeat("a", 4090)))
 				}
 			}
-			// Those that are silent are let in by turns, each for as long.
+			// Silent connections are accepted in turns, each for the header timeout.
 			program.AwaitWithin(s.T, 3*readHeaderTimeout+slack, "both ports answer", func() bool { return s.whoami() == nil && s.admin("/livez") == nil })
 			s.Signal(syscall.SIGTERM)
 			if code := s.ExitWithin(25*time.Second + shutdownGrace); code != 0 {
@@ -100,8 +99,7 @@ func TestUnfinishedHeadersLeaveDescriptorsForOthers(t *testing.T) {
 	}
 }
 
-// Clients that get nothing from Mimecast, and that read nothing, hold up neither
-// the shutdown nor others.
+// Clients that are rejected and do not read responses must not delay the shutdown.
 func TestRejectedClientsThatReadNothingDoNotHoldUpTheShutdown(t *testing.T) {
 	program.Slow(t)
 	t.Parallel()
@@ -119,7 +117,7 @@ func TestRejectedClientsThatReadNothingDoNotHoldUpTheShutdown(t *testing.T) {
 			}
 		})
 	}
-	// When no more of them are rejected nobody reads the responses any more.
+	// When the count stops, the responses fill the buffers.
 	const rejected = `mimecast_proxy_requests_denied_total{reason="api_key_required"}`
 	last := -1.0
 	program.Await(s.T, "the flood stops", func() bool {

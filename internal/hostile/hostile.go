@@ -1,7 +1,6 @@
-// Package hostile holds clients that mean harm: slow, partial, oversized,
-// half-closed, pipelined, unread and aborted connections, TLS on a plain port and
-// garbage. Its tests set them on the built program, and internal/soak sets a
-// [Crowd] of them beside honest traffic. It is no part of the program.
+// Package hostile simulates hostile clients: slow, partial, oversized, half-closed, pipelined,
+// unread and aborted connections, TLS on a plain port and garbage. Its tests attack the built
+// program. The command internal/soak runs a [Crowd] of them beside legitimate traffic.
 package hostile
 
 import (
@@ -18,8 +17,8 @@ import (
 	"time"
 )
 
-// Dial opens a connection to an address as the program prints it: host:port, or
-// the path of a unix socket.
+// Dial opens a connection to an address as the program logs it: host:port, or the path of a
+// Unix socket.
 func Dial(ctx context.Context, address string) (net.Conn, error) {
 	if strings.HasPrefix(address, "/") {
 		return (&net.Dialer{}).DialContext(ctx, "unix", address)
@@ -27,24 +26,23 @@ func Dial(ctx context.Context, address string) (net.Conn, error) {
 	return (&net.Dialer{}).DialContext(ctx, "tcp", address)
 }
 
-// CloseWrite closes the half of a connection that its client writes to.
+// CloseWrite closes the write side of a connection, if it can be half-closed.
 func CloseWrite(c net.Conn) {
 	if half, ok := c.(interface{ CloseWrite() error }); ok {
 		_ = half.CloseWrite() // the peer may have closed it
 	}
 }
 
-// Abort closes a connection so that its peer is sent a reset, where the network
-// has one.
+// Abort closes a connection with a reset, if it is a TCP connection.
 func Abort(c net.Conn) {
 	if t, ok := c.(*net.TCPConn); ok {
-		_ = t.SetLinger(0) // if not, the connection ends in another way
+		_ = t.SetLinger(0) // on failure, the close is not a reset
 	}
-	_ = c.Close() // closed twice is closed
+	_ = c.Close() // it may be closed already
 }
 
-// FatHeader returns the beginning of a request whose header fields take about so
-// many bytes, each as many as perField. It lacks the end.
+// FatHeader returns the beginning of a request with about that many bytes of header fields,
+// perField bytes each. The header is incomplete.
 func FatHeader(target string, bytes, perField int) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "GET %s HTTP/1.1\r\nHost: localhost\r\n", target)
@@ -53,22 +51,22 @@ func FatHeader(target string, bytes, perField int) string {
 	return b.String()
 }
 
-// requestHeader returns one with a Host and what else it is given.
+// requestHeader returns a request header with a Host and more fields.
 func requestHeader(line string, fields ...string) string {
 	return line + " HTTP/1.1\r\nHost: localhost\r\n" + strings.Join(append(fields, ""), "\r\n") + "\r\n"
 }
 
 const (
 	getWhoami = "GET /identity/whoami"
-	// getUnread asks for more than any buffer holds.
+	// getUnread requests more than any buffer holds.
 	getUnread = "POST /api/archive/get-file?id=unread&size=64MiB"
 )
 
-// attack does harm over a connection that nobody else uses. What it leaves open,
-// the crowd closes, after a pause and in one of several ways.
+// attack attacks over a separate connection. If the attack leaves the connection open, the
+// crowd closes it later in one of several ways.
 type attack func(r *rand.Rand, c net.Conn)
 
-// attacks are the kinds, by name.
+// attacks are the kinds of attack by name.
 var attacks = map[string]attack{
 	"says nothing":          func(*rand.Rand, net.Conn) {},
 	"part of a header":      partOfHeader,
@@ -98,7 +96,7 @@ var attacks = map[string]attack{
 	},
 }
 
-// say writes. A peer that has had enough is no fault.
+// say writes text. It ignores errors, because the program may close the connection.
 func say(c net.Conn, text string) { _, _ = io.WriteString(c, text) }
 
 func upload(size int) string {
@@ -110,7 +108,7 @@ func partOfHeader(r *rand.Rand, c net.Conn) {
 	if r.IntN(2) == 0 {
 		whole = "GET /" + strings.Repeat("a", 9000)
 	}
-	// Lengths about which buffers turn over come up as often as all others.
+	// The sizes of read buffers come up as often as all other lengths.
 	lengths := []int{1, 4094, 4095, 4096, 4097, 8191, 8192, 1 + r.IntN(len(whole)-1)}
 	say(c, whole[:lengths[r.IntN(len(lengths))]])
 }
@@ -136,7 +134,7 @@ func speakTLS(r *rand.Rand, c net.Conn) {
 		say(c, "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
 		return
 	}
-	_ = tls.Client(c, &tls.Config{ServerName: "localhost", MinVersion: tls.VersionTLS12}).HandshakeContext(context.Background()) // it cannot succeed
+	_ = tls.Client(c, &tls.Config{ServerName: "localhost", MinVersion: tls.VersionTLS12}).HandshakeContext(context.Background()) // the handshake must fail
 }
 
 func garbage(r *rand.Rand, c net.Conn) {
@@ -174,22 +172,22 @@ func malformedChunks(r *rand.Rand, c net.Conn) {
 	say(c, requestHeader("POST /_simulator/echo", "Transfer-Encoding: chunked")+bodies[r.IntN(len(bodies))])
 }
 
-// Crowd is hostile clients that come and go at random.
+// Crowd is a number of hostile clients that come and go at random.
 type Crowd struct {
-	// Addresses are the listeners that they attack, as Dial takes them.
+	// Addresses are the listeners to attack, as Dial takes them.
 	Addresses []string
-	// Clients is how many there are at the same time.
+	// Clients is the number of concurrent clients.
 	Clients int
-	// Seed is what they do.
+	// Seed determines what the clients do.
 	Seed uint64
-	// Stay is how long one stays connected, at most; 3 s unless set.
+	// Stay is the longest time that a client stays connected; 0 means 3 s.
 	Stay time.Duration
 
 	mu    sync.Mutex
 	count map[string]int
 }
 
-// Run lets them in until ctx ends. When it returns all connections are closed.
+// Run runs the clients until ctx ends, and returns when all connections are closed.
 func (c *Crowd) Run(ctx context.Context) {
 	if c.Stay == 0 {
 		c.Stay = 3 * time.Second
@@ -207,7 +205,7 @@ func (c *Crowd) Run(ctx context.Context) {
 	}
 }
 
-// one is one connection, from its beginning to its end.
+// one makes one connection and attacks over it.
 func (c *Crowd) one(ctx context.Context, r *rand.Rand, name string) {
 	ctx, leave := context.WithTimeout(ctx, time.Duration(r.Int64N(int64(c.Stay))))
 	defer leave()
@@ -229,13 +227,13 @@ func (c *Crowd) one(ctx context.Context, r *rand.Rand, name string) {
 	if r.IntN(2) == 0 {
 		end = func(conn net.Conn) { _ = conn.Close() }
 	}
-	// What blocks, since nobody reads at the other end, ends with the stay.
+	// If nobody reads at the other end, a write blocks until the connection is closed.
 	stop := context.AfterFunc(ctx, func() { end(conn) })
-	if r.IntN(4) == 0 { // some read what they are sent
+	if r.IntN(4) == 0 { // some clients read
 		go func() { _, _ = io.Copy(io.Discard, conn) }() // until the connection ends
 	}
 	attacks[name](r, conn)
-	if r.IntN(4) == 0 { // and some leave at once
+	if r.IntN(4) == 0 { // some leave at once
 		leave()
 	}
 	<-ctx.Done()
@@ -244,7 +242,7 @@ func (c *Crowd) one(ctx context.Context, r *rand.Rand, name string) {
 	}
 }
 
-// Counts returns how many connections of each kind there have been.
+// Counts returns the number of connections so far by kind of attack.
 func (c *Crowd) Counts() map[string]int {
 	c.mu.Lock()
 	defer c.mu.Unlock()

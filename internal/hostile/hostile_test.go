@@ -33,11 +33,11 @@ func TestMain(m *testing.M) {
 }
 
 const (
-	// readHeaderTimeout is what a client has for its header, by docs/security.md.
+	// readHeaderTimeout is a client's time to send its header, as docs/security.md says.
 	readHeaderTimeout = 10 * time.Second
-	// slack is what a busy machine may take for what should take no time.
+	// slack is the extra time that a busy machine may take.
 	slack = 10 * time.Second
-	// shutdownGrace is what the program may take past its delay and timeout.
+	// shutdownGrace is the time that shutdown may take beyond its delay and timeout.
 	shutdownGrace = 3 * time.Second
 )
 
@@ -46,17 +46,17 @@ type stand struct {
 	*testing.T
 	sim *simulator.Server
 	*program.Program
-	client, anew *http.Client // one keeps its connections, one makes a new one each time
+	client, anew *http.Client // client reuses connections, anew opens one per request
 }
 
-// start runs the program in front of a simulator until it is ready.
+// start starts the program in front of a simulator and waits until it is ready.
 func start(t *testing.T, environ ...string) *stand {
 	t.Helper()
 	sim := program.Simulate(t, simulator.Options{RequestLog: -1})
 	return watched(t, sim, program.Serve(t, sim, environ...))
 }
 
-// startLimited is start for a program that a command line of the shell's limits.
+// startLimited is start for a program whose resources a shell command limits.
 func startLimited(t *testing.T, limit string, environ ...string) *stand {
 	t.Helper()
 	sim := program.Simulate(t, simulator.Options{RequestLog: -1})
@@ -73,10 +73,10 @@ func watched(t *testing.T, sim *simulator.Server, p *program.Program) *stand {
 	return s
 }
 
-// gatewayKey is the key of those programs here that want one.
+// gatewayKey is the API key of the programs that need one.
 const gatewayKey = "the-key-of-the-gateway-0123456789"
 
-// keyed sends the key, which a program that wants none ignores.
+// keyed adds the API key, which a program without keys ignores.
 type keyed struct{ *http.Transport }
 
 func (k keyed) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -85,7 +85,7 @@ func (k keyed) RoundTrip(r *http.Request) (*http.Response, error) {
 	return k.Transport.RoundTrip(r)
 }
 
-// open opens a connection to the program that the test's end closes.
+// open opens a connection to the program, which is closed when the test ends.
 func (s *stand) open(address string) net.Conn {
 	s.Helper()
 	c, err := hostile.Dial(s.Context(), address)
@@ -96,8 +96,7 @@ func (s *stand) open(address string) net.Conn {
 	return c
 }
 
-// say opens a connection and writes. A program that refuses to read more of it is
-// no fault.
+// say opens a connection and writes text. The program may stop reading early.
 func (s *stand) say(address, text string) net.Conn {
 	s.Helper()
 	c := s.open(address)
@@ -106,10 +105,10 @@ func (s *stand) say(address, text string) net.Conn {
 	return c
 }
 
-// whoami asks Mimecast the simplest question.
+// whoami makes the simplest request.
 func (s *stand) whoami() error { return ask(s.client, "http://localhost/identity/whoami") }
 
-// ask wants 200 and the whole of what it is sent.
+// ask checks that a request gets status 200 and a complete body.
 func ask(client *http.Client, url string) error {
 	res, err := client.Get(url)
 	if err != nil {
@@ -123,7 +122,7 @@ func ask(client *http.Client, url string) error {
 	return nil
 }
 
-// admin asks the admin listener, on a new connection each time as a kubelet does.
+// admin requests a path from the admin listener on a new connection, as a kubelet does.
 func (s *stand) admin(path string) error {
 	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return hostile.Dial(ctx, s.Admin)
@@ -131,14 +130,14 @@ func (s *stand) admin(path string) error {
 	return ask(&http.Client{Timeout: program.Patience, Transport: transport}, "http://localhost"+path)
 }
 
-// resources are what a client can make the program hold.
+// resources are what clients can make the program use.
 type resources struct{ descriptors, goroutines float64 }
 
 func (s *stand) resources() resources {
 	return resources{s.Metric("process_open_fds"), s.Metric("go_goroutines")}
 }
 
-// comesBackTo waits until the program holds no more than it did.
+// comesBackTo waits until the program uses no more resources than before.
 func (s *stand) comesBackTo(before resources, bound time.Duration) {
 	s.Helper()
 	var now resources
@@ -149,8 +148,8 @@ func (s *stand) comesBackTo(before resources, bound time.Duration) {
 	})
 }
 
-// honest asks ten times a second, in turn by a connection that it keeps and by a
-// new one, until stop is called. Each request must get its 200.
+// honest makes ten requests a second, alternately on a reused and a new connection, until stop
+// is called. Each must get 200.
 func (s *stand) honest() (stop func()) {
 	ctx, cancel := context.WithCancel(s.Context())
 	var all sync.WaitGroup
@@ -180,7 +179,7 @@ func (s *stand) honest() (stop func()) {
 	return stop
 }
 
-// probed asks a path of the admin listener twice a second until stop is called.
+// probed requests a path of the admin listener twice a second until stop is called.
 func (s *stand) probed(path string) (stop func()) {
 	ctx, cancel := context.WithCancel(s.Context())
 	ended := make(chan struct{})
@@ -209,7 +208,7 @@ func (s *stand) probed(path string) (stop func()) {
 	return stop
 }
 
-// listen returns an address of a network to listen at, for a variable.
+// listen returns the value of a listen variable for a network.
 func listen(t *testing.T, network string) string {
 	t.Helper()
 	if network == "tcp" {
@@ -218,7 +217,7 @@ func listen(t *testing.T, network string) string {
 	return "unix:" + filepath.Join(program.ShortDir(t), "s")
 }
 
-// request returns the bytes of one.
+// request returns the bytes of a request.
 func request(line string, fields ...string) string {
 	return line + " HTTP/1.1\r\nHost: localhost\r\n" + strings.Join(append(fields, ""), "\r\n") + "\r\n"
 }

@@ -17,14 +17,14 @@ import (
 	"mimecast-proxy/simulator"
 )
 
-// logPipe is the reading end of a program's stderr, a pipe that holds one page.
+// logPipe is the read end of a program's stderr, a pipe that holds one page.
 type logPipe struct {
 	*os.File
 	*stand
 }
 
-// startPiped runs the program and reads its log until it says where it serves.
-// From then on nobody reads.
+// startPiped starts the program and reads its log until the addresses are known. Then it stops
+// reading.
 func startPiped(t *testing.T, o simulator.Options, environ ...string) *logPipe {
 	t.Helper()
 	r, w, err := os.Pipe()
@@ -39,9 +39,9 @@ func startPiped(t *testing.T, o simulator.Options, environ ...string) *logPipe {
 	sim := program.Simulate(t, o)
 	cmd := exec.Command(program.Binary())
 	cmd.Env = program.Environ(t, sim, environ...)
-	cmd.Stdout, cmd.Stderr = w, w // as in 2>&1 | less
+	cmd.Stdout, cmd.Stderr = w, w // as with 2>&1 | less
 	p := program.StartCmd(t, cmd)
-	w.Close() // the program has its own
+	w.Close() // the program has its own descriptor
 	said := make(chan struct{})
 	go func() {
 		defer close(said)
@@ -51,7 +51,7 @@ func startPiped(t *testing.T, o simulator.Options, environ ...string) *logPipe {
 			if err != nil {
 				return
 			}
-			_, _ = p.Stderr.Write(b[:n]) // it takes everything
+			_, _ = p.Stderr.Write(b[:n]) // never fails
 		}
 	}()
 	p.AwaitServing()
@@ -60,7 +60,7 @@ func startPiped(t *testing.T, o simulator.Options, environ ...string) *logPipe {
 	return &logPipe{r, watched(t, sim, p)}
 }
 
-// fill makes requests until the log must have been full for long.
+// fill makes enough requests to fill the log's pipe.
 func (l *logPipe) fill() {
 	l.Helper()
 	var all sync.WaitGroup
@@ -87,7 +87,7 @@ func TestLogThatNobodyReadsDelaysNoRequest(t *testing.T) {
 	for _, level := range levels {
 		l := startPiped(t, simulator.Options{}, "PROXY_LOG_LEVEL="+level, "PROXY_SHUTDOWN_TIMEOUT=1s")
 		l.fill()
-		// However much is kept until somebody reads, it has an end.
+		// The buffer for unread lines is limited, so lines are dropped eventually.
 		for i := 0; level == "trace" && i < 10 && l.Metric(dropped) == 0 && !t.Failed(); i++ {
 			l.fill()
 		}
@@ -115,7 +115,7 @@ func TestLogThatNobodyReadsDelaysNoRenewal(t *testing.T) {
 	})
 }
 
-// A request that Mimecast does not answer has both signals be of use.
+// Requests that wait for Mimecast make the second signal necessary.
 func TestLogThatNobodyReadsDelaysNoShutdown(t *testing.T) {
 	program.Slow(t)
 	t.Parallel()
@@ -126,7 +126,7 @@ func TestLogThatNobodyReadsDelaysNoShutdown(t *testing.T) {
 		}
 		l := startPiped(t, simulator.Options{}, "PROXY_LOG_LEVEL=debug", "PROXY_SHUTDOWN_TIMEOUT="+timeout.String())
 		l.sim.AddFault(simulator.Fault{Path: "/hang", Delay: simulator.Forever})
-		for range 60 { // each leaves lines at its beginning, and waits
+		for range 60 { // each logs lines at its start, then waits
 			l.say(l.Listen, request("GET /identity/../x")+request("GET /hang"))
 		}
 		program.Await(l.T, "they wait for Mimecast", func() bool { return l.Metric("mimecast_proxy_requests_in_flight") >= 60 })
@@ -136,13 +136,13 @@ func TestLogThatNobodyReadsDelaysNoShutdown(t *testing.T) {
 			l.Signal(syscall.SIGINT)
 			timeout = 0
 		}
-		if code := l.ExitWithin(timeout + shutdownGrace + slack/2); code != 1 { // requests were cut
+		if code := l.ExitWithin(timeout + shutdownGrace + slack/2); code != 1 { // requests were aborted
 			t.Errorf("exit %d", code)
 		}
 	}
 }
 
-// The reader goes away, as head does once it has read enough.
+// The log's reader closes the pipe, as head does once it has enough.
 func TestReaderOfTheLogThatGoesAwayIsNoReasonToEnd(t *testing.T) {
 	program.Slow(t)
 	t.Parallel()
@@ -164,8 +164,7 @@ func TestReaderOfTheLogThatGoesAwayIsNoReasonToEnd(t *testing.T) {
 	}
 }
 
-// A log that is read again has what was said meanwhile, as far as it was kept,
-// in whole lines.
+// When the log is read again, it continues with whole lines, as far as they were buffered.
 func TestLogThatIsReadAgainGoesOnInWholeLines(t *testing.T) {
 	program.Slow(t)
 	t.Parallel()

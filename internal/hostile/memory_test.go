@@ -19,17 +19,17 @@ import (
 	"mimecast-proxy/simulator"
 )
 
-// siege is a program whose memory is limited as the manifests limit it, with
-// clients that make it hold as much as they can.
+// siege is a program with the manifests' memory limit, and clients that make it use as much
+// memory as they can.
 type siege struct {
 	*stand
 	memory *program.Memory
 	ctx    context.Context
 	all    sync.WaitGroup
-	opened sync.WaitGroup // every connection was opened once
+	opened sync.WaitGroup // done when every connection was opened once
 }
 
-// besiege runs the program in a cgroup, or skips where none can be made.
+// besiege starts the program in a cgroup. It skips the test if that is not possible.
 func besiege(t *testing.T, limit int64, environ ...string) *siege {
 	t.Helper()
 	memory, err := program.LimitMemory(t, limit)
@@ -48,9 +48,8 @@ func besiege(t *testing.T, limit int64, environ ...string) *siege {
 
 const siegeTimeout = 2 * time.Second
 
-// hold keeps n connections to an address, each of which sends a text and reads
-// nothing. One that has lasted for a while, or that the program closes, is opened
-// again, as an attacker would do.
+// hold keeps n connections to an address open. Each sends a text and reads nothing. Like an
+// attacker, it reopens a connection that the program closes, or after 5 to 15 s.
 func (g *siege) hold(address string, n int, text func(i int) string) {
 	for i := range n {
 		g.opened.Add(1)
@@ -72,14 +71,14 @@ func (g *siege) one(address, text string, opened func()) {
 		stop := context.AfterFunc(ctx, func() { hostile.Abort(c) })
 		defer stop()
 		defer hostile.Abort(c)
-		defer time.AfterFunc(2*time.Second, opened).Stop() // however much of the text is taken
+		defer time.AfterFunc(2*time.Second, opened).Stop() // even if the program reads only a part of the text
 		_, _ = io.WriteString(c, text)
 	}
 	opened()
 	<-ctx.Done()
 }
 
-// assaults are what the connections are held for.
+// assaults are attacks that use up memory.
 var assaults = map[string]func(g *siege){
 	"fat headers": func(g *siege) {
 		six := hostile.FatHeader("/identity/whoami", 63_000, 6)
@@ -110,7 +109,7 @@ var assaults = map[string]func(g *siege){
 	},
 }
 
-// endure attacks, looks on, and ends the program while it is under attack.
+// endure attacks the program, checks that it serves, and stops it during the attack.
 func (g *siege) endure(names ...string) {
 	g.Helper()
 	stops := []func(){g.honest(), g.probed("/livez"), g.probed("/metrics")}
@@ -138,7 +137,7 @@ func (g *siege) endure(names ...string) {
 	}
 }
 
-// These tests take both processors: no other runs beside one of them.
+// These tests use both processors, so they do not run in parallel.
 func TestSidecarEndures(t *testing.T) {
 	program.Slow(t)
 	names := slices.Sorted(maps.Keys(assaults))
@@ -151,13 +150,14 @@ func TestSidecarEndures(t *testing.T) {
 		})
 	}
 	t.Run("all together", func(t *testing.T) {
-		// Together they hold 1,050 requests, more than the default bound: then 503 would be right.
+		// Together they hold 1,050 requests. With the default limit, 503 would be the right
+		// response.
 		besiege(t, 128<<20, "GOMEMLIMIT=64MiB", "PROXY_MAX_REQUESTS=1100").endure(names...)
 	})
 }
 
-// The gateway's clients hold a key, but for those whose headers end before one is
-// seen.
+// All clients of the gateway have a key, except those whose headers are too short to contain
+// it.
 func TestGatewayEndures(t *testing.T) {
 	program.Slow(t)
 	withKey := func(line string, fields ...string) string {
@@ -172,7 +172,7 @@ func TestGatewayEndures(t *testing.T) {
 	g.endure("unread metrics", "idle connections")
 }
 
-// Nothing that was held is held any more once the clients are gone.
+// All memory is released once the clients are gone.
 func TestMemoryComesBack(t *testing.T) {
 	program.Slow(t)
 	t.Parallel()
@@ -197,7 +197,7 @@ func TestMemoryComesBack(t *testing.T) {
 	}
 }
 
-// What a body is promised to be takes none of the memory for bodies.
+// An announced body must not reserve memory.
 func TestSilentUploadsTakeNoMemoryForBodies(t *testing.T) {
 	program.Slow(t)
 	t.Parallel()

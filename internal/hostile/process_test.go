@@ -38,7 +38,7 @@ func TestHangupEndsNothing(t *testing.T) {
 	}
 }
 
-// Hanging up while the proxy drains is no second signal.
+// SIGHUP during the drain must not count as the second signal.
 func TestHangupWhileItDrainsCutsNothing(t *testing.T) {
 	t.Parallel()
 	s := start(t)
@@ -83,8 +83,8 @@ func TestAddressesThatCannotWorkAreConfigurationErrors(t *testing.T) {
 
 var label = regexp.MustCompile(`^(mimecast_proxy_\w+)\{.*\bcode="([^"]*)"`)
 
-// series returns how many series the program has, and the codes in them that no
-// standard knows.
+// series returns the number of the program's series, and the status codes in them that
+// net/http does not know.
 func (s *stand) series() (n int, unknown map[string]bool) {
 	s.Helper()
 	res, err := http.Get("http://" + s.Admin + "/metrics")
@@ -141,14 +141,14 @@ func TestStatusesThatAreMadeUpAddNoSeries(t *testing.T) {
 		}
 	}
 	after, unknown := s.series()
-	delete(unknown, "499") // which is the proxy's own, for clients that have left
+	delete(unknown, "499") // the proxy's own code for clients that disconnected
 	t.Logf("%d statuses, %d series before, %d after; unknown codes %v", made, before, after, unknown)
 	if made < 150 || after > before+10 || len(unknown) > 1 {
 		t.Errorf("%d statuses added %d series: %v", made, after-before, unknown)
 	}
 }
 
-// Methods are the client's to make up.
+// Clients can make up methods.
 func TestMethodsThatAreMadeUpAddNoSeries(t *testing.T) {
 	t.Parallel()
 	s := start(t)
@@ -168,8 +168,8 @@ func TestMethodsThatAreMadeUpAddNoSeries(t *testing.T) {
 	}
 }
 
-// breakListener makes the listening socket at an address fail in another process,
-// as a device that goes away does: the next accept is refused for good.
+// breakListener makes the listening socket of another process fail for good, as if its device
+// were gone.
 func breakListener(t *testing.T, pid int, address string) {
 	t.Helper()
 	_, port, err := net.SplitHostPort(address)
@@ -222,14 +222,14 @@ func TestServeEndsWithAnErrorWhenAListenerFails(t *testing.T) {
 	}
 }
 
-// A command whose proxy cannot be reached any more gets an error, or ends.
+// If the proxy's listener fails, the command gets an error or ends.
 func TestRunNoticesThatItsListenerFails(t *testing.T) {
 	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	cmd := exec.Command(program.Binary(), "run", "--", "sh", "-c", `echo "at $MIMECAST_BASE_URL"; exec sleep 60`)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.WaitDelay = time.Second
-	t.Cleanup(func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }) // the command, where it still runs
+	t.Cleanup(func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }) // in case the command still runs
 	cmd.Env = program.Environ(t, sim, "PATH="+os.Getenv("PATH"))
 	p := program.StartCmd(t, cmd)
 	var url string

@@ -13,12 +13,11 @@ import (
 	"mimecast-proxy/internal/program"
 )
 
-// unreadClients have the program write what they do not read. Among so many sizes
-// of the first response are some that just fill a socket's buffer, so that the
-// second one meets a full one.
+// unreadClients makes the program write responses that clients do not read. The sizes of the
+// first response vary, so that some just fill a socket's buffer and block the second response.
 func (s *stand) unreadClients(network string, n int) {
 	s.Helper()
-	most := 256 << 10 // about what a unix socket holds
+	most := 256 << 10 // about what a Unix socket buffers
 	if network == "tcp" {
 		most = 8 << 20
 	}
@@ -45,7 +44,7 @@ func TestUnreadResponsesDoNotHoldUpTheShutdown(t *testing.T) {
 				}
 				s := start(t, "PROXY_LISTEN="+listen(t, network), "PROXY_SHUTDOWN_TIMEOUT="+timeout.String())
 				s.unreadClients(network, 120)
-				// Every one of them was begun, and what can be written was.
+				// Every request has begun, and everything that fits in the buffers is written.
 				const written = "mimecast_proxy_requests_in_flight"
 				last, since := -1.0, time.Now()
 				program.Await(s.T, "all of them wait", func() bool {

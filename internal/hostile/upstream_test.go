@@ -28,19 +28,18 @@ import (
 	"mimecast-proxy/simulator"
 )
 
-// secretText is the client secret here: with marks in it that every encoding
-// changes, and that no other text has.
+// secretText is the client secret: it has characters that every encoding changes, and occurs
+// in no other text.
 const secretText = `hostile"Secret/0123456789+abc def\%`
 
-// forms returns what a text looks like where it was repeated in one of the ways
-// that programs know.
+// forms returns the text in the encodings in which programs may repeat it.
 func forms(text string) []string {
 	once := strings.Trim(strconv.Quote(text), `"`)
 	forms := []string{
 		text, once, strings.Trim(strconv.Quote(once), `"`), url.QueryEscape(text), url.PathEscape(text), hex.EncodeToString([]byte(text)),
 		base64.RawURLEncoding.EncodeToString([]byte(text)), strings.ToUpper(text),
 	}
-	// In base64 its middle depends on where it begins.
+	// The base64 encoding depends on the text's offset.
 	for shift := range 3 {
 		encoded := base64.StdEncoding.EncodeToString([]byte(strings.Repeat("x", shift) + text))
 		forms = append(forms, encoded[4:len(encoded)-4])
@@ -48,7 +47,7 @@ func forms(text string) []string {
 	return forms
 }
 
-// echo makes the text in which a device repeats what it was sent.
+// echo returns the text in which a device repeats what it was sent.
 type echo func(secret, token string) string
 
 var echoes = map[string]echo{
@@ -64,8 +63,8 @@ var echoes = map[string]echo{
 	"within": func(s, t string) string { return strings.Repeat("x", 900) + s + strings.Repeat("y", 90) + t + "zzz" },
 }
 
-// device is between the proxy and Mimecast, inspects TLS, and repeats what it was
-// sent in whatever it answers.
+// device is a TLS-inspecting device between the proxy and Mimecast. All its responses repeat
+// what it was sent.
 type device struct {
 	*peer.TLS
 
@@ -84,14 +83,14 @@ func newDevice(t *testing.T, secret string) *device {
 	return d
 }
 
-// set says how it answers from now on.
+// set sets how the device responds from now on.
 func (d *device) set(how string, e echo) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.how, d.echo, d.struck = how, e, 0
 }
 
-// text is what it says to a request with a token.
+// text returns the response to a request with a token.
 func (d *device) text(authorization string) (how, text string) {
 	token := strings.TrimPrefix(authorization, "Bearer ")
 	d.mu.Lock()
@@ -128,7 +127,7 @@ func (d *device) serve(c *tls.Conn) {
 		switch frame := frame.(type) {
 		case *http2.SettingsFrame:
 			if !frame.IsAck() {
-				_ = f.WriteSettingsAck() // if not, reading fails
+				_ = f.WriteSettingsAck() // on failure, the next read fails
 			}
 		case *http2.MetaHeadersFrame:
 			var authorization string
@@ -145,7 +144,7 @@ func (d *device) serve(c *tls.Conn) {
 	}
 }
 
-// answer2 answers over HTTP/2, and reports whether the connection goes on.
+// answer2 responds over HTTP/2 and reports whether the connection continues.
 func (d *device) answer2(f *http2.Framer, stream uint32, how, text string) bool {
 	switch how {
 	case "GOAWAY, not begun":
@@ -168,7 +167,7 @@ func (d *device) answer2(f *http2.Framer, stream uint32, how, text string) bool 
 	case "X-Request-Id":
 		d.header2(f, stream, true, "x-request-id", printable(text), "x-mc-req-id", printable(text), "x-ratelimit-reset", printable(text), "retry-after", printable(text))
 		return true
-	default: // a frame of no kind that is known, and then nothing that is HTTP/2
+	default: // an unknown frame, then invalid HTTP/2
 		_ = f.WriteRawFrame(http2.FrameType(0x7f), 0, stream, []byte(text))
 		_ = f.WriteRawFrame(http2.FrameHeaders, http2.FlagHeadersEndHeaders, stream, []byte(text))
 		return false
@@ -178,7 +177,7 @@ func (d *device) answer2(f *http2.Framer, stream uint32, how, text string) bool 
 func (d *device) header2(f *http2.Framer, stream uint32, end bool, fields ...string) {
 	var block strings.Builder
 	e := hpack.NewEncoder(&block)
-	_ = e.WriteField(hpack.HeaderField{Name: ":status", Value: "200"}) // a Builder takes everything
+	_ = e.WriteField(hpack.HeaderField{Name: ":status", Value: "200"}) // a strings.Builder never fails
 	for i := 0; i < len(fields); i += 2 {
 		_ = e.WriteField(hpack.HeaderField{Name: fields[i], Value: fields[i+1]})
 	}
@@ -194,7 +193,7 @@ func printable(text string) string {
 	}, text)
 }
 
-// serve1 answers one request over HTTP/1.1 in no way that is HTTP.
+// serve1 answers one HTTP/1.1 request with text that is not HTTP.
 func (d *device) serve1(c net.Conn) {
 	r, err := http.ReadRequest(bufio.NewReader(c))
 	if err != nil {
@@ -204,7 +203,7 @@ func (d *device) serve1(c net.Conn) {
 	fmt.Fprintf(c, "%s\r\n", text)
 }
 
-// clean holds that neither the secret nor a token is in a text, in no form.
+// clean checks that a text contains no form of the secret or of a token.
 func (d *device) clean(t *testing.T, where, text string) {
 	t.Helper()
 	d.mu.Lock()
@@ -225,7 +224,7 @@ func (d *device) clean(t *testing.T, where, text string) {
 
 var devices = []string{"GOAWAY, not begun", "GOAWAY", "GOAWAY, unknown code", "GOAWAY in the body", "malformed header", "X-Request-Id", "garbage"}
 
-// everywhere looks at all that leaves the program as text.
+// everywhere checks all text that the program makes available.
 func (s *stand) everywhere(d *device) {
 	s.Helper()
 	d.clean(s.T, "the log", s.Stderr.String())
@@ -265,7 +264,7 @@ func TestUpstreamThatRepeatsSecretsMakesNothingShowThem(t *testing.T) {
 	}
 }
 
-// environ leads to the device, and to sim for tokens.
+// environ returns a configuration for the device, with tokens from sim.
 func (d *device) environ(t *testing.T, sim *simulator.Server, more ...string) []string {
 	t.Helper()
 	ca := filepath.Join(t.TempDir(), "both.pem")
@@ -278,8 +277,8 @@ func (d *device) environ(t *testing.T, sim *simulator.Server, more ...string) []
 	}, more...)
 }
 
-// repeats makes a request to which the device repeats the secrets, and looks at
-// the proxy's own response. Mimecast's passes as it is.
+// repeats makes a request to which the device repeats the secrets. It checks the proxy's own
+// responses; Mimecast's pass unchanged.
 func (s *stand) repeats(d *device, name, method string) {
 	s.Helper()
 	req, err := http.NewRequest(method, "http://localhost/identity/whoami", nil)
@@ -288,7 +287,7 @@ func (s *stand) repeats(d *device, name, method string) {
 	}
 	res, err := s.client.Do(req)
 	if err != nil {
-		return // cut in its body
+		return // the body was cut short
 	}
 	defer res.Body.Close()
 	body, _ := io.ReadAll(res.Body)
@@ -302,8 +301,7 @@ func (s *stand) repeats(d *device, name, method string) {
 	}
 }
 
-// The token endpoint is sent the secret, and may repeat it in every part of an
-// answer.
+// The token endpoint receives the secret and may repeat it in every part of its response.
 func TestTokenEndpointThatRepeatsSecretsMakesNothingShowThem(t *testing.T) {
 	program.Slow(t)
 	t.Parallel()
@@ -333,14 +331,14 @@ func TestTokenEndpointThatRepeatsSecretsMakesNothingShowThem(t *testing.T) {
 				s.everywhere(d)
 				p.Kill()
 				if how == "error code" {
-					break // it says the same each time
+					break // every response is the same
 				}
 			}
 		})
 	}
 }
 
-// GODEBUG has net/http print frames, with the headers in them.
+// With GODEBUG, net/http prints frames including their headers.
 func TestGODEBUGPrintsNoSecret(t *testing.T) {
 	t.Parallel()
 	for _, level := range []string{"info", "debug", "trace"} {
