@@ -27,19 +27,19 @@ import (
 
 var isolationRequests = flag.Int("isolation", 2000, "how many requests TestNoRequestIsSentWithAnotherAccountsToken makes; 10000 for renewals of tokens too")
 
-// teams are clients, each with an account of the same name.
+// teams are clients with one account each, of the same name.
 type teams struct {
 	t    testing.TB
 	sim  *simulator.Server
 	dir  string
 	apps []simulator.Application
 
-	mu sync.Mutex // guards the rest
-	// hosts has what the base URL of an account names, if it is not 127.0.0.1.
+	mu sync.Mutex // guards the fields below
+	// hosts has the host in the base URL of an account, if it is not 127.0.0.1.
 	hosts map[int]string
 }
 
-// newTeams returns a simulator with n applications, and a clients file with as many clients.
+// newTeams returns a simulator with n applications, and a clients file with n clients.
 func newTeams(t testing.TB, n int, o simulator.Options) *teams {
 	t.Helper()
 	s := &teams{t: t, dir: t.TempDir(), hosts: map[int]string{}}
@@ -66,7 +66,7 @@ func (s *teams) put(name, text string) {
 	}
 }
 
-// write writes the clients file with the first n teams.
+// write writes a clients file with the first n teams.
 func (s *teams) write(n int) {
 	s.t.Helper()
 	s.mu.Lock()
@@ -90,7 +90,7 @@ func (s *teams) secretFile(i int) string { return fmt.Sprintf("secret-%02d", i) 
 
 func teamKey(i int) string { return fmt.Sprintf("the-key-of-team-%02d-for-tests", i) }
 
-// environ leads to the clients file, and has no account beside it.
+// environ returns a configuration with the clients file and without a default account.
 func (s *teams) environ(more ...string) []string {
 	return program.Environ(s.t, s.sim, append([]string{
 		"MIMECAST_CLIENT_ID=", "MIMECAST_CLIENT_SECRET=", "PROXY_CLIENTS_FILE=" + filepath.Join(s.dir, "clients.yaml"),
@@ -103,7 +103,7 @@ func (s *teams) ask(p *program.Program, i int, method, path, body string) (*http
 	return res, string(got), err
 }
 
-// marker is the name of a response header with the application that the response is for.
+// marker is a response header with the client ID of the application that Mimecast served.
 const marker = "X-Answered-For"
 
 // isolation is a run of TestNoRequestIsSentWithAnotherAccountsToken.
@@ -117,21 +117,22 @@ type isolation struct {
 	changes  atomic.Int64 // of the clients file or what it names
 }
 
-// leastChanges happen in every run, which makes more requests for it if need be.
+// leastChanges is the minimum number of changes per run. The run makes more requests if
+// needed.
 const leastChanges = 5
 
-// The teams of that test: of the first few, each has different trouble.
+// The teams of that test. Each of the first few has a different problem.
 const (
 	refusedTeam = iota
 	limitedTeam
 	slowTeam
 	rotatedTeam
 	movedTeam
-	removedTeam // the last but for those without trouble
+	removedTeam // the last one with a problem
 	teamCount   = 50
 )
 
-// isolationPaths are what is asked for.
+// isolationPaths are the requests to make.
 var isolationPaths = []struct{ method, path, body string }{
 	{"GET", "/identity/whoami", ""},
 	{"POST", "/api/account/get-account", `{"data":[]}`},
@@ -141,7 +142,7 @@ var isolationPaths = []struct{ method, path, body string }{
 
 func TestNoRequestIsSentWithAnotherAccountsToken(t *testing.T) {
 	program.Slow(t)
-	// A token's renewals and revocations take turns.
+	// With this lifetime, a token's renewals and revocations alternate.
 	s := &isolation{teams: newTeams(t, teamCount, simulator.Options{TokenTTL: 20 * time.Second, RequestLog: -1}), ended: make(chan struct{})}
 	s.misbehave()
 	s.program = s.startQuietly()
@@ -156,7 +157,7 @@ func TestNoRequestIsSentWithAnotherAccountsToken(t *testing.T) {
 }
 
 // startQuietly starts the program without access lines, of which there would be too many.
-// Then none says where it serves.
+// The log then does not have the addresses, so it uses a socket.
 func (s *isolation) startQuietly() *program.Program {
 	dir := program.ShortDir(s.t)
 	p := program.Start(s.t, s.environ("PROXY_LOG_LEVEL=error", "PROXY_LISTEN=unix:"+dir+"/data", "PROXY_ADMIN_LISTEN=unix:"+dir+"/admin"))
@@ -165,12 +166,12 @@ func (s *isolation) startQuietly() *program.Program {
 	return p.AwaitReady()
 }
 
-// socketURL leads to a socket by a Program's Client.
+// socketURL returns the URL of a socket for a Program's Client.
 func socketURL(path string) string {
 	return "http://" + strings.Trim(strings.ReplaceAll(strings.ToLower(path), "/", "."), ".")
 }
 
-// misbehave marks the responses of each application, and troubles some.
+// misbehave marks each application's responses and gives some applications problems.
 func (s *isolation) misbehave() {
 	for i, app := range s.apps {
 		f := simulator.Fault{Application: app.ClientID, Header: map[string]string{marker: app.ClientID}}
@@ -222,8 +223,8 @@ func (s *isolation) one(r *rand.Rand) {
 	}
 }
 
-// revoke revokes the tokens of one application after the other, so that none loses two
-// within 10 s: the proxy does not replace the second at once.
+// revoke revokes the tokens of one application after the other. None loses two tokens
+// within 10 s, because the proxy does not replace the second one at once.
 func (s *isolation) revoke() {
 	tick := time.NewTicker(12 * time.Second / teamCount)
 	defer tick.Stop()
@@ -238,8 +239,8 @@ func (s *isolation) revoke() {
 	}
 }
 
-// reload changes the clients file and what it names: a secret, the URL of an account, and
-// whether an account is there at all.
+// reload repeatedly changes the clients file and what it refers to: a secret, an
+// account's URL, and whether an account exists.
 func (s *isolation) reload() {
 	tick := time.NewTicker(700 * time.Millisecond)
 	defer tick.Stop()
@@ -267,7 +268,7 @@ func (s *isolation) reload() {
 	}
 }
 
-// writeWithout writes the file, perhaps without the team that comes and goes.
+// writeWithout writes the clients file, without removedTeam if removed is set.
 func (s *isolation) writeWithout(removed bool) {
 	s.write(teamCount)
 	if !removed {
@@ -324,7 +325,7 @@ func TestProxyIsReadyOnceEveryAccountHasHeldAToken(t *testing.T) {
 	refused.Application = s.apps[2].ClientID
 	fault := s.sim.AddFault(refused)
 	s.write(2)
-	p := program.Start(t, s.environ()).AwaitServing().AwaitReady() // no client uses the third
+	p := program.Start(t, s.environ()).AwaitServing().AwaitReady() // no client uses the third account
 	s.write(3)
 	p.Signal(syscall.SIGHUP)
 	p.Stderr.Await(t, "the refusal of the third account", func(text string) bool {
@@ -353,7 +354,7 @@ func TestProxyIsReadyOnceEveryAccountHasHeldAToken(t *testing.T) {
 	}
 }
 
-// checkReport is what check --json prints.
+// checkReport is the output of check --json.
 type checkReport struct {
 	OK    bool
 	Steps []struct {
@@ -363,7 +364,7 @@ type checkReport struct {
 	}
 }
 
-// failed returns the steps that failed, each with its account.
+// failed returns the failed steps with their accounts.
 func (r checkReport) failed() (all []string) {
 	for _, step := range r.Steps {
 		if !step.OK {
@@ -373,7 +374,7 @@ func (r checkReport) failed() (all []string) {
 	return all
 }
 
-// products returns the accounts whose products were asked for.
+// products returns the accounts whose products were checked.
 func (r checkReport) products() (all []string) {
 	for _, step := range r.Steps {
 		if len(step.Products) == len(mimecast.Products) {
@@ -437,12 +438,12 @@ func TestCheckOfAnUnknownAccountNamesThoseThereAre(t *testing.T) {
 	}
 }
 
-// mostPerAccount is the most memory that an idle account may take, in bytes: 0.3 MiB.
+// mostPerAccount is the memory limit of an idle account, in bytes: 0.3 MiB.
 const mostPerAccount = 3 << 20 / 10
 
 func TestIdleAccountTakesLittleMemory(t *testing.T) {
 	program.Slow(t)
-	t.Parallel() // it waits most of its time
+	t.Parallel() // it mostly waits
 	if runtime.GOOS != "linux" {
 		t.Skip("memory is read from /proc")
 	}
@@ -452,14 +453,14 @@ func TestIdleAccountTakesLittleMemory(t *testing.T) {
 	if _, _, err := alone.ask(one, 0, "GET", "/identity/whoami", ""); err != nil {
 		t.Error(err)
 	}
-	many := program.Start(t, s.environ()).AwaitServing().AwaitReady() // with a token of each
+	many := program.Start(t, s.environ()).AwaitServing().AwaitReady() // with a token for each account
 	for i := range s.apps {
 		if res, body, err := s.ask(many, i, "GET", "/identity/whoami", ""); err != nil || res.StatusCode != http.StatusOK {
 			t.Errorf("team %d: %v %s", i, err, body)
 		}
 	}
 	var each int64
-	// What the start has left behind is given back after 10 s without work.
+	// The program releases its startup memory after 10 s without requests.
 	program.Await(t, "less than 0.3 MiB for each account", func() bool {
 		first := one.Resident().Now
 		all := many.Resident().Now
@@ -471,15 +472,15 @@ func TestIdleAccountTakesLittleMemory(t *testing.T) {
 
 var troubleTurns = flag.Int("trouble", 2, "how many turns TestAccountInTroubleDoesNotSlowTheOthers takes; 100 for a figure")
 
-// troubleRun is a run of that test: some teams make requests all the time, and beside them
-// one team without trouble and one with it take turns.
+// troubleRun is a run of that test. Most teams make requests all the time. Meanwhile two
+// more teams, with and without a problem, take turns.
 type troubleRun struct {
 	*teams
 	program *program.Program
 	mu      sync.Mutex
-	team    int // whose turn it is; none: what is measured counts for nothing
+	team    int // whose turn it is; if nobody's, times are not recorded
 	took    [2][]time.Duration
-	p99     [2][]float64 // of each turn, in seconds
+	p99     [2][]float64 // per turn, in seconds
 }
 
 const (
@@ -509,7 +510,7 @@ func TestAccountInTroubleDoesNotSlowTheOthers(t *testing.T) {
 			s.t = t
 			s.program = program.Start(t, s.environ("PROXY_RATE_LIMIT_WAIT=5s", "PROXY_RATE_LIMIT_PACE=on")).AwaitServing().AwaitReady()
 			begin(s.teams)
-			// A machine with other work slows them too, but not in one turn after the other.
+			// Other load on the machine also causes delays, but not in every attempt.
 			const attempts = 5
 			for n := 1; s.slowed(*troubleTurns); n++ {
 				if n == attempts {
@@ -520,9 +521,8 @@ func TestAccountInTroubleDoesNotSlowTheOthers(t *testing.T) {
 	}
 }
 
-// slowed measures, and reports whether the others were slower beside the account in trouble.
-// The load of a machine changes from second to second: what is compared are turns that
-// follow each other.
+// slowed reports whether the other teams were slower during the troubled team's turns. It
+// compares adjacent turns, because the load of a machine changes from second to second.
 func (s *troubleRun) slowed(turns int) bool {
 	s.p99 = [2][]float64{}
 	s.measure(turns)
@@ -534,7 +534,7 @@ func (s *troubleRun) slowed(turns int) bool {
 	s.t.Logf("p99 of the others in %d turns: %.2f ms beside the account in trouble, %.2f ms beside one without (medians); "+
 		"in the same pair of turns %+.1f %% (median; 95 %% confidence: %+.1f to %+.1f %%)",
 		turns, 1e3*median(s.p99[troubledTeam]), 1e3*median(s.p99[healthyTeam]), median(more), low, high)
-	if turns < turnsOfAFigure { // a machine with other work varies by more than 5 %
+	if turns < turnsOfAFigure { // with other load, few turns vary by more than 5 %
 		return median(s.p99[troubledTeam]) > 1.5*median(s.p99[healthyTeam])+5e-3
 	}
 	return low > 5
@@ -547,9 +547,9 @@ func median(of []float64) float64 {
 	return (sorted[(len(sorted)-1)/2] + sorted[len(sorted)/2]) / 2
 }
 
-// confidence returns the bounds of the median at a confidence of 95 %, by the bootstrap.
+// confidence returns the 95 % confidence interval of the median, by the bootstrap method.
 func confidence(of []float64) (low, high float64) {
-	r := rand.New(rand.NewPCG(1, 1)) //nolint:gosec // no secret
+	r := rand.New(rand.NewPCG(1, 1)) //nolint:gosec // not used for secrets
 	medians := make([]float64, 2000)
 	for i := range medians {
 		drawn := make([]float64, len(of))
@@ -562,7 +562,7 @@ func confidence(of []float64) (low, high float64) {
 	return medians[len(medians)*25/1000], medians[len(medians)*975/1000]
 }
 
-// measure lets the two teams take turns.
+// measure makes the two teams take turns.
 func (s *troubleRun) measure(turns int) {
 	ended := make(chan struct{})
 	var others sync.WaitGroup
@@ -570,14 +570,14 @@ func (s *troubleRun) measure(turns int) {
 		others.Go(func() { s.other(i, ended) })
 	}
 	for n := range 2 * turns {
-		// Each of the two begins every second time.
+		// The two teams alternate in who begins a pair of turns.
 		s.takeTurn((n + n/2) % 2)
 	}
 	close(ended)
 	others.Wait()
 }
 
-// other makes requests as a team, one after the other, each of which must succeed.
+// other makes requests as a team, one after the other. Each must succeed.
 func (s *troubleRun) other(i int, ended chan struct{}) {
 	pause := time.NewTicker(4 * time.Millisecond)
 	defer pause.Stop()
@@ -606,7 +606,7 @@ func (s *troubleRun) other(i int, ended chan struct{}) {
 	}
 }
 
-// takeTurn makes requests as a team, 50 a second, and waits until all have ended.
+// takeTurn makes 50 requests a second as a team and waits until all have ended.
 func (s *troubleRun) takeTurn(team int) {
 	s.setTurn(team)
 	var asking sync.WaitGroup
@@ -634,7 +634,7 @@ func (s *troubleRun) setTurn(team int) {
 	s.mu.Unlock()
 }
 
-// percentile returns the time that so many percent do not exceed.
+// percentile returns a percentile of the durations.
 func percentile(took []time.Duration, percent int) time.Duration {
 	slices.Sort(took)
 	return took[len(took)*percent/100]

@@ -25,7 +25,7 @@ import (
 
 const batches = "/siem/v1/batch/events/cg"
 
-// batchURLs returns the URLs in a list of batch files that a client gets.
+// batchURLs returns the URLs that a client gets in a list of batch files.
 func batchURLs(t *testing.T, p *program.Program, query string) (all []string) {
 	t.Helper()
 	res, body := p.Must("GET", batches+query, "")
@@ -76,7 +76,7 @@ func TestBatchFilesComeThroughTheRelay(t *testing.T) {
 	}
 }
 
-// A client gets URLs that lead where it called, and they work from there.
+// The URLs in a list point to the address that the client used, and work there.
 func TestBatchURLsLeadToWhereTheClientCalled(t *testing.T) {
 	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
@@ -110,7 +110,7 @@ func TestBatchURLsLeadToWhereTheClientCalled(t *testing.T) {
 	}
 }
 
-// One replica's URLs are good for another, and for one that has the next secret too.
+// A replica's URLs work at other replicas, including one that already has the next secret.
 func TestBatchURLsAreGoodForEveryReplicaAndAfterARotation(t *testing.T) {
 	program.Slow(t)
 	t.Parallel()
@@ -140,7 +140,7 @@ func TestBatchURLsAreGoodForEveryReplicaAndAfterARotation(t *testing.T) {
 	}
 }
 
-// bigFiles serves files of a size, each with different content.
+// bigFiles serves files of size bytes, each with different content.
 func bigFiles(t *testing.T, size int) *httptest.Server {
 	t.Helper()
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -155,7 +155,7 @@ func bigFiles(t *testing.T, size int) *httptest.Server {
 	return s
 }
 
-// writeFile writes the content of file n, which no other file has a part of.
+// writeFile writes the content of file n, which differs from that of all other files.
 func writeFile(w io.Writer, n, size int) error {
 	key, counter := sha256.Sum256([]byte(strconv.Itoa(n))), make([]byte, aes.BlockSize)
 	block, err := aes.NewCipher(key[:])
@@ -178,14 +178,14 @@ var (
 	batchFileSize = flag.Int("batch-file-mib", 16, "how big they are, in MiB; 100 to be sure")
 )
 
-// Of many files, ten at a time, each arrives as it is, and the proxy takes at most 8 MiB more
-// memory than before.
+// Many files are fetched, ten at a time. Each must arrive unchanged, and the proxy must
+// use at most 8 MiB more memory.
 func TestBigBatchFilesTakeNoMemory(t *testing.T) {
 	program.Slow(t)
 	t.Parallel()
 	count, size := *batchFiles, *batchFileSize<<20
 	if testing.Short() {
-		count, size = 10, 4<<20 // ten at a time are still five times what may be taken
+		count, size = 10, 4<<20 // ten at a time are still five times the memory limit
 	}
 	sim := program.Simulate(t, simulator.Options{})
 	files := bigFiles(t, size)

@@ -30,19 +30,19 @@ import (
 
 var clientRequests = flag.Int("client-requests", 2000, "how many requests TestClientsCountAsTheyDo sends; 20000 to be sure")
 
-// claimed is a name that clients claim in each place a request has.
+// claimed is a name that clients put in every part of a request that can contain one.
 const claimed = "claimed-name-7c1f"
 
-// caller is a client of the clients file.
+// caller is a client in the clients file.
 type caller struct {
 	name   string
 	keys   []string
-	tokens []string // of the stub, by key
+	tokens []string // from the token stub, by key
 	allow  string
 }
 
-// clientsFolder has a clients file that changes as the kubelet changes a Secret: ..data
-// leads to another folder.
+// clientsFolder contains a clients file that changes as the kubelet changes a Secret:
+// ..data is a link to another folder.
 type clientsFolder struct {
 	path    string
 	version int
@@ -50,7 +50,7 @@ type clientsFolder struct {
 
 func (f *clientsFolder) file() string { return filepath.Join(f.path, "clients.yaml") }
 
-// replace puts files in the place of all before.
+// replace replaces all files.
 func (f *clientsFolder) replace(t *testing.T, files map[string]string) {
 	t.Helper()
 	f.version++
@@ -79,7 +79,7 @@ func sha256Of(key string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// twentyCallers returns clients with what their clients file has.
+// twentyCallers returns twenty clients and the files that define them.
 func twentyCallers() (callers []*caller, files map[string]string) {
 	files = map[string]string{}
 	var text strings.Builder
@@ -118,8 +118,8 @@ func twentyCallers() (callers []*caller, files map[string]string) {
 type clientTally struct {
 	metrics tally
 	mu      sync.Mutex
-	// clients are the requests of each, lines those by client and status that are not
-	// rejected, and rejected those by status.
+	// clients has all requests by client, and refused the rejected ones. lines has the
+	// other requests by client and status, and denied the rejected ones by status.
 	clients map[string]uint64
 	lines   map[string]int
 	denied  map[int]int
@@ -151,7 +151,7 @@ func (c *clientTally) count(name string, status int, code string) {
 	}
 }
 
-// request is one of a client's, chosen at random, with names that it claims.
+// request returns a random request of the client that claims other names.
 func (c *caller) request(t *testing.T, r *rand.Rand, base string) (*http.Request, string) {
 	t.Helper()
 	name, key, path, method := c.name, r.IntN(len(c.keys)), "/identity/whoami", http.MethodGet
@@ -196,7 +196,7 @@ func (c *caller) request(t *testing.T, r *rand.Rand, base string) (*http.Request
 	return req, name
 }
 
-// getTokens gets the stub's token for each key.
+// getTokens gets a token from the stub for each key.
 func (c *caller) getTokens(t *testing.T, p *program.Program, seen *clientTally) {
 	t.Helper()
 	for _, key := range c.keys {
@@ -212,7 +212,7 @@ func (c *caller) getTokens(t *testing.T, p *program.Program, seen *clientTally) 
 	}
 }
 
-// TestClientsCountAsTheyDo holds every place that counts clients to what these counted.
+// TestClientsCountAsTheyDo compares every per-client count with what the clients counted.
 func TestClientsCountAsTheyDo(t *testing.T) {
 	program.Slow(t)
 	t.Parallel()
@@ -231,7 +231,7 @@ func TestClientsCountAsTheyDo(t *testing.T) {
 	_, metrics := p.AdminGet("/metrics")
 	_, status := p.AdminGet("/api/status")
 	_, page := p.AdminGet("/")
-	p.Signal(syscall.SIGTERM) // which writes the last lines
+	p.Signal(syscall.SIGTERM) // writes the last log lines
 	p.Exit()
 	log := p.Stderr.String()
 	checkClientLines(t, log, seen)
@@ -250,7 +250,7 @@ func sendAtRandom(t *testing.T, p *program.Program, callers []*caller, seen *cli
 	var sending sync.WaitGroup
 	for worker := range 16 {
 		sending.Go(func() {
-			r := rand.New(rand.NewPCG(17, uint64(worker))) //nolint:gosec // it must be the same each time
+			r := rand.New(rand.NewPCG(17, uint64(worker))) //nolint:gosec // must be the same each time
 			for left.Add(-1) >= 0 && !t.Failed() {
 				req, name := callers[r.IntN(len(callers))].request(t, r, p.URL)
 				res, err := p.Client.Do(req)
@@ -314,8 +314,8 @@ func checkClientStatus(t *testing.T, p *program.Program, seen *clientTally) {
 	}
 }
 
-// checkClientLines holds the log to what the clients counted. A line of a rejected request
-// stands for others too, which may be those of other clients.
+// checkClientLines compares the log with what the clients counted. A line of a rejected
+// request can also stand for other requests, even of other clients.
 func checkClientLines(t *testing.T, log string, seen *clientTally) {
 	t.Helper()
 	lines, denied := map[string]int{}, map[int]int{}
@@ -341,7 +341,7 @@ func checkClientLines(t *testing.T, log string, seen *clientTally) {
 	}
 }
 
-// TestKeyOfAClientIsReplacedOverThreeReplicas goes as docs/teams.md says.
+// TestKeyOfAClientIsReplacedOverThreeReplicas follows the steps in docs/teams.md.
 func TestKeyOfAClientIsReplacedOverThreeReplicas(t *testing.T) {
 	program.Slow(t)
 	t.Parallel()
@@ -386,8 +386,8 @@ func TestKeyOfAClientIsReplacedOverThreeReplicas(t *testing.T) {
 	t.Logf("%d requests, none refused", sent.Load())
 }
 
-// sendToEach sends 200 requests a second to the replicas in turn, with the key of the
-// moment, until it is stopped. None may fail.
+// sendToEach sends 200 requests a second to the replicas in turn, with the current key,
+// until stop is called. None may fail.
 func sendToEach(t *testing.T, replicas []*program.Program, key *atomic.Value) (sent *atomic.Int64, stop func()) {
 	sent = new(atomic.Int64)
 	tick, done := time.NewTicker(5*time.Millisecond), make(chan struct{})

@@ -21,7 +21,7 @@ var (
 	goTest      = regexp.MustCompile(`go test ([^#\n]*)`)
 )
 
-// commandsIn returns the lines that a document shows as commands, in blocks and in code spans.
+// commandsIn returns the commands in a document's code blocks and code spans.
 func commandsIn(markdown string) []string {
 	var lines []string
 	for _, block := range shellText.FindAllStringSubmatch(markdown, -1) {
@@ -33,7 +33,7 @@ func commandsIn(markdown string) []string {
 	return lines
 }
 
-// documents returns all documents but the change log, which names what there was.
+// documents returns all documents except the changelog, which may name removed things.
 func documents(t *testing.T) []string {
 	t.Helper()
 	var found []string
@@ -47,8 +47,8 @@ func documents(t *testing.T) []string {
 	return found
 }
 
-// TestDocumentsCallTheProgramAsItIs holds each call of the program in a document: the
-// command exists, and so does each option.
+// TestDocumentsCallTheProgramAsItIs checks that the commands and options in documents
+// exist.
 func TestDocumentsCallTheProgramAsItIs(t *testing.T) {
 	t.Parallel()
 	_, list, _ := strings.Cut(help(t), "\nAvailable Commands:\n")
@@ -81,8 +81,8 @@ func TestDocumentsCallTheProgramAsItIs(t *testing.T) {
 	}
 }
 
-// TestDocumentsNameTestsThatExist holds each go test of a document: its packages exist,
-// and its patterns match a test or a benchmark of one of them.
+// TestDocumentsNameTestsThatExist checks each go test command in documents. Its packages
+// must exist, and its patterns must match a test or benchmark.
 func TestDocumentsNameTestsThatExist(t *testing.T) {
 	t.Parallel()
 	declared := regexp.MustCompile(`(?m)^func ((?:Test|Benchmark)\w+)\(`)
@@ -128,7 +128,7 @@ func TestDocumentsNameTestsThatExist(t *testing.T) {
 	}
 }
 
-// TestShellBlocksOfDocumentsParse holds the syntax of what a reader pastes.
+// TestShellBlocksOfDocumentsParse checks the syntax of what a reader pastes.
 func TestShellBlocksOfDocumentsParse(t *testing.T) {
 	program.Slow(t)
 	t.Parallel()
@@ -150,7 +150,8 @@ func TestShellBlocksOfDocumentsParse(t *testing.T) {
 	}
 }
 
-// TestDocumentsQuoteMessagesOfTheLog holds what a reader searches the log for.
+// TestDocumentsQuoteMessagesOfTheLog checks the messages that a reader searches the log
+// for.
 func TestDocumentsQuoteMessagesOfTheLog(t *testing.T) {
 	t.Parallel()
 	var sources strings.Builder

@@ -21,7 +21,7 @@ import (
 	"mimecast-proxy/simulator"
 )
 
-// silent is a simulator whose token endpoint never answers.
+// silent returns a simulator whose token endpoint never responds.
 func silent(t *testing.T) *simulator.Server {
 	t.Helper()
 	sim := program.Simulate(t, simulator.Options{})
@@ -55,7 +55,7 @@ func TestSignalEndsACommandThatWaits(t *testing.T) {
 	}
 }
 
-// The image's health check and the units rely on it.
+// The image's health check and the systemd units rely on this command.
 func TestHealthcheckFindsAProxyThatIsReady(t *testing.T) {
 	t.Parallel()
 	for network, address := range map[string]string{"tcp": "127.0.0.1:0", "unix": "unix:" + filepath.Join(program.ShortDir(t), "admin")} {
@@ -70,7 +70,8 @@ func TestHealthcheckFindsAProxyThatIsReady(t *testing.T) {
 	}
 }
 
-// Exec probes need each probe: readiness would restart the proxy while Mimecast is down.
+// Exec probes need all probes: a readiness probe for liveness would restart the proxy while
+// Mimecast is down.
 func TestHealthcheckAsksEachProbe(t *testing.T) {
 	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
@@ -118,7 +119,7 @@ func TestRunForwardsWhatACommandMayWant(t *testing.T) {
 	for name, sig := range map[string]syscall.Signal{"HUP": syscall.SIGHUP, "USR1": syscall.SIGUSR1, "INT": syscall.SIGINT, "TERM": syscall.SIGTERM} {
 		cmd := exec.Command(program.Binary(), "run", "--", "sh", "-c", "trap 'exit 42' "+name+"; echo waiting; while :; do sleep 0.1; done")
 		cmd.Env = program.Environ(t, sim, "PATH="+os.Getenv("PATH"))
-		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // away from the terminal that this runs on
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // detached from the terminal of the test
 		p := program.StartCmd(t, cmd)
 		p.Stdout.Await(t, "the command", func(text string) bool { return strings.Contains(text, "waiting") })
 		p.Signal(sig)
@@ -148,15 +149,15 @@ func TestConnectionsThatAskForNothingAreNoReasonToFail(t *testing.T) {
 	}
 	defer conn.Close()
 	fmt.Fprint(conn, "GET /half-a-header HTTP/1.1\r\nHost: local")
-	p.Must("GET", "/identity/whoami", "") // so that the other connection was accepted too
+	p.Must("GET", "/identity/whoami", "") // the other connection was accepted by then, too
 	p.Signal(syscall.SIGTERM)
 	if code := p.Exit(); code != 0 {
 		t.Errorf("exit %d\n%s", code, p.Stderr.String())
 	}
 }
 
-// A peer's bytes are net/http's to print where a connection that is idle gets
-// some. They go through the log, which knows what not to print.
+// If an idle connection receives bytes, net/http logs them. They must go through the
+// program's log, which removes secrets.
 func TestStandardLoggerPrintsNoPeersBytes(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -180,7 +181,7 @@ func TestStandardLoggerPrintsNoPeersBytes(t *testing.T) {
 
 const babbled = "a-token-that-was-echoed"
 
-// babble answers every request with a token, and goes on talking.
+// babble responds to every request with a token and sends more bytes.
 func babble(l net.Listener) {
 	for {
 		conn, err := l.Accept()
@@ -194,7 +195,7 @@ func babble(l net.Listener) {
 			}
 			body := `{"access_token":"` + babbled + `","expires_in":1799}`
 			fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%sBearer %s", len(body), body, babbled)
-			_, _ = conn.Read(make([]byte, 1)) // until the proxy hangs up
+			_, _ = conn.Read(make([]byte, 1)) // until the proxy closes the connection
 		}()
 	}
 }

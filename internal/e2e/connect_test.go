@@ -27,8 +27,8 @@ const (
 	connectSecret = "S3cr3t/of+the=application"
 )
 
-// connectEnviron is the environment of a user who has no connection yet. home is the
-// user's folder.
+// connectEnviron returns the environment of a user without a stored connection, and the
+// user's home folder.
 func connectEnviron(t *testing.T, sim *simulator.Server, more ...string) (environ []string, home string) {
 	t.Helper()
 	home = t.TempDir()
@@ -41,7 +41,8 @@ func application(t *testing.T) *simulator.Server {
 	return program.Simulate(t, simulator.Options{ClientID: connectID, ClientSecret: connectSecret})
 }
 
-// checkNothingLeaks looks for the secret wherever it does not belong.
+// checkNothingLeaks checks that the secret is not on the screen and the terminal is
+// restored.
 func checkNothingLeaks(t *testing.T, x *program.Terminal) {
 	t.Helper()
 	if screen := x.Screen.String(); strings.Contains(screen, connectSecret) || strings.Contains(screen, "S3cr3t") {
@@ -52,7 +53,7 @@ func checkNothingLeaks(t *testing.T, x *program.Terminal) {
 	}
 }
 
-// storedFile is the private file of a profile.
+// storedFile returns the path of a profile's private file.
 func storedFile(home, profile string) string {
 	return filepath.Join(home, "config", "mimecast-proxy", "connections", profile+".json")
 }
@@ -110,7 +111,7 @@ func TestConnectOnATerminalStoresWhatServeThenUses(t *testing.T) {
 	}
 }
 
-// pastes are what people paste in the place of the client ID.
+// pastes are texts that people paste instead of the client ID.
 var pastes = map[string]string{
 	"both lines at once":    connectID + "\r" + connectSecret + "\r",
 	"bracketed":             "\x1b[200~" + connectID + "\r" + connectSecret + "\r\x1b[201~\r",
@@ -146,12 +147,11 @@ func TestConnectUnderstandsWhatIsPasted(t *testing.T) {
 	}
 }
 
-// Wherever a secret is pasted by mistake, and whatever it consists of, at most the first
-// four characters are shown.
+// If a secret is pasted into another field, at most its first four characters are shown.
 func TestConnectShowsNoSecretThatIsPastedElsewhere(t *testing.T) {
 	program.Slow(t)
 	t.Parallel()
-	const plain = "Zq9fK2mWx7Lr4TvB8nYc1HdJ6sPgEa3U" // no character that an ID could not have
+	const plain = "Zq9fK2mWx7Lr4TvB8nYc1HdJ6sPgEa3U" // all characters are valid in a client ID
 	sim := program.Simulate(t, simulator.Options{ClientID: connectID, ClientSecret: plain})
 	for name, c := range map[string]struct {
 		variables []string
@@ -171,7 +171,7 @@ func TestConnectShowsNoSecretThatIsPastedElsewhere(t *testing.T) {
 			if c.question != "" {
 				x.AwaitText(c.question)
 			} else {
-				x.AwaitText("Connect to Mimecast") // the console is open
+				x.AwaitText("Connect to Mimecast") // the console was opened
 			}
 			x.Type(c.keys)
 			switch name {
@@ -235,7 +235,7 @@ func TestConnectAsksAgainForWhatWasWrongAlone(t *testing.T) {
 	x.Answer("Client ID (its beginning is shown): ", connectID)
 	x.Answer("Client secret (not shown): ", "S3cr3t-of-another-one")
 	x.AwaitText("503")
-	x.Answer("Press Enter to try again", "") // nothing is entered twice
+	x.Answer("Press Enter to try again", "") // entered values are kept
 	x.AwaitText("Check that both are complete and from the same application.")
 	x.Answer("Client ID [Enter keeps 4f8c…]: ", "")
 	x.Answer("Client secret (not shown) [Enter keeps it]: ", connectSecret)
@@ -252,7 +252,7 @@ func TestConnectAsksAgainForWhatWasWrongAlone(t *testing.T) {
 	}
 }
 
-// gateways is a corporate proxy that leads to Mimecast's global gateway alone, which is
+// gateways starts a corporate proxy that only reaches Mimecast's global gateway, which is
 // the simulator. It returns the variables to use it.
 func gateways(t *testing.T, sim *simulator.Server) []string {
 	t.Helper()
@@ -291,7 +291,7 @@ func TestConnectAsksForTheRegionAgainWhereItCannotBeReached(t *testing.T) {
 	x.Answer("Client ID (its beginning is shown): ", connectID)
 	x.Answer("Client secret (not shown): ", connectSecret)
 	x.AwaitText("502")
-	x.Answer("Region (global, uk, us) [uk]: ", "global") // and nothing else
+	x.Answer("Region (global, uk, us) [uk]: ", "global") // the other values are kept
 	x.AwaitText("Connected to Harbour Mills Ltd, eu")
 	if code := x.Exit(); code != 0 {
 		t.Errorf("exit %d", code)
@@ -384,13 +384,12 @@ func TestConnectIsStoppedAtTheRegion(t *testing.T) {
 	}
 }
 
-// A program that is killed by a crash leaves neither a core file nor the secret in its
-// stack trace.
+// A crash must leave no core file, and no secret in the stack trace.
 func TestConnectThatCrashesLeavesNoSecret(t *testing.T) {
 	t.Parallel()
 	environ, home := connectEnviron(t, application(t))
 	cmd := exec.Command("sh", "-c", `ulimit -c unlimited 2>/dev/null; exec "$0" connect`, program.Binary())
-	cmd.Env, cmd.Dir = append(environ, "GOTRACEBACK=crash"), home // else Go ends without a core file
+	cmd.Env, cmd.Dir = append(environ, "GOTRACEBACK=crash"), home // with other values, Go writes no core file
 	x := program.StartCmdOnTerminal(t, cmd)
 	x.Answer("Client ID (its beginning is shown): ", connectID)
 	x.AwaitText("secret (not shown): ")

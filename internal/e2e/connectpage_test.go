@@ -19,7 +19,7 @@ import (
 
 var pageLink = regexp.MustCompile(`http://127\.0\.0\.1:\d+/\?code=\S+`)
 
-// The page of the whole program, from the link to the first response through the demo.
+// Through the demo, tests the connect page from the link to the first response.
 func TestDemoConnectsOnThePageOfARealBrowser(t *testing.T) {
 	program.Slow(t)
 	t.Parallel()
@@ -54,8 +54,8 @@ func TestDemoConnectsOnThePageOfARealBrowser(t *testing.T) {
 	}
 }
 
-// Five commands from a fresh clone: git clone, cd, demo connect, curl; the secret is
-// typed once.
+// A fresh clone needs only these commands: git clone, cd, demo connect, curl. The
+// secret is typed once.
 func TestDemoConnectsOnATerminal(t *testing.T) {
 	t.Parallel()
 	home := t.TempDir()

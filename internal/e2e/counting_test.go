@@ -28,16 +28,16 @@ import (
 
 var countingFor = flag.Duration("counting-for", 0, "how long TestCountersEqualWhatTheClientCounted asks, at 100 requests a second; 0: a fixed number as fast as it goes")
 
-// kind is a kind of request, and what its sender can tell of how it ended.
+// kind is a kind of request, and how its sender expects it to end.
 type kind struct {
 	method, path, body string
 	header             map[string]string
-	// fault is what Mimecast does to the kind's path; nil for nothing.
+	// fault is the fault at Mimecast for the kind's path; nil means none.
 	fault *simulator.Fault
-	// status is what the client must get; aborted by whom its answer is cut.
+	// status is the status that the client must get; aborted is who cuts the response off.
 	status  int
 	aborted string
-	// do sends the request where http.Client does not do; nil: it does.
+	// do sends the request if http.Client cannot; nil means that it can.
 	do func(t *testing.T, p *program.Program, k *kind) (status int, denied string, err error)
 }
 
@@ -46,12 +46,12 @@ const (
 	refused = `{"fail":[{"code":"token_expired","message":"expired"}]}`
 )
 
-// kinds are all the ways in which a request can end that a client can tell
-// apart. Their paths stand in PROXY_ALLOW, but for the one that must not.
+// kinds are all ways in which a request can end that a client can distinguish.
+// PROXY_ALLOW has their paths, except the one that must be rejected.
 var kinds = []*kind{
 	{method: "GET", path: "/identity/whoami", status: 200},
 	{method: "POST", path: "/api/audit/get-audit-events", body: `{"data":[{}]}`, status: 200},
-	{method: "POST", path: "/oauth/token", body: "grant_type=client_credentials", status: 200}, // the stub's
+	{method: "POST", path: "/oauth/token", body: "grant_type=client_credentials", status: 200}, // from the token stub
 	{method: "HEAD", path: "/kind/head", fault: &simulator.Fault{Status: 200, Body: "unsent"}, status: 200},
 	{method: "PATCH", path: "/kind/204", fault: &simulator.Fault{Status: 204}, status: 204},
 	{method: "GET", path: "/kind/302", fault: &simulator.Fault{Status: 302, Header: map[string]string{"Location": "/"}}, status: 302},
@@ -76,7 +76,7 @@ var kinds = []*kind{
 	{method: "POST", path: "/kind/chunks", body: "Transfer-Encoding: chunked\r\n\r\nno size\r\n", status: 400, do: sendBroken},
 }
 
-// armKinds makes Mimecast do to each kind what is the kind's.
+// armKinds injects the fault of each kind.
 func armKinds(sim *simulator.Server) {
 	for _, k := range kinds {
 		if k.fault != nil {
@@ -103,7 +103,7 @@ func (c *tally) add(name string, labels ...string) {
 	c.of["mimecast_proxy_"+name+"{"+strings.TrimPrefix(b.String(), ",")+"}"]++
 }
 
-// count notes what the sender of a request saw.
+// count records what the sender of a request saw.
 func (c *tally) count(k *kind, status int, denied string) {
 	method, code := k.method, strconv.Itoa(status)
 	if method == "BREW" {
@@ -113,7 +113,7 @@ func (c *tally) count(k *kind, status int, denied string) {
 	if k.aborted != "" {
 		c.add("requests_aborted_total", "by", k.aborted)
 	}
-	// What the guard refuses costs Mimecast nothing, and is of no route.
+	// Requests that the guard rejects do not reach Mimecast and have no route.
 	refused := denied != "" && !slices.Contains([]event.Code{event.UpstreamReset, event.BadRequestBody, event.ClientGone}, event.Code(denied))
 	if refused {
 		c.add("requests_denied_total", "reason", denied)
@@ -127,10 +127,10 @@ func (c *tally) count(k *kind, status int, denied string) {
 	c.add("route_requests_total", "code", code, "route", route)
 }
 
-// families are those of which every sample must be what the clients counted.
+// families are the metrics whose samples must all equal the clients' counts.
 var families = []string{"requests_total{", "requests_aborted_total{", "requests_denied_total{", "route_requests_total{"}
 
-// counted returns what the proxy counted, zeros apart.
+// counted returns the proxy's counts without zeros.
 func counted(t *testing.T, p *program.Program) map[string]float64 {
 	got := map[string]float64{}
 	for sample, v := range p.Metrics() {
@@ -143,7 +143,7 @@ func counted(t *testing.T, p *program.Program) map[string]float64 {
 	return got
 }
 
-// logged returns how many requests the lines of a log stand for.
+// logged returns the number of requests that the lines of a log stand for.
 func logged(text string) (requests int) {
 	for raw := range strings.Lines(text) {
 		var line struct {
@@ -157,8 +157,8 @@ func logged(text string) (requests int) {
 	return requests
 }
 
-// send sends one request of the kind. The answer is read to its end, and is as
-// complete as the kind says.
+// send sends one request of the kind and reads the response to its end. The response must
+// be complete unless the kind is aborted.
 func send(t *testing.T, p *program.Program, k *kind) (status int, denied string, err error) {
 	if k.do != nil {
 		return k.do(t, p, k)
@@ -185,8 +185,8 @@ func send(t *testing.T, p *program.Program, k *kind) (status int, denied string,
 	return res.StatusCode, res.Header.Get(problem.Header), nil
 }
 
-// leaveBeforeTheAnswer goes as soon as the early hints say that the request is
-// with Mimecast.
+// leaveBeforeTheAnswer cancels the request at the early hints, which show that it has
+// reached Mimecast.
 func leaveBeforeTheAnswer(t *testing.T, p *program.Program, k *kind) (int, string, error) {
 	ctx, leave := context.WithCancel(t.Context())
 	defer leave()
@@ -206,10 +206,10 @@ func leaveBeforeTheAnswer(t *testing.T, p *program.Program, k *kind) (int, strin
 	if !errors.Is(err, context.Canceled) {
 		return 0, "", err
 	}
-	return k.status, "", nil // 499 is what nobody gets
+	return k.status, "", nil // nobody receives the 499
 }
 
-// leaveAmidTheAnswer goes when it has read a little of an endless answer.
+// leaveAmidTheAnswer closes the connection after the first bytes of an endless response.
 func leaveAmidTheAnswer(t *testing.T, p *program.Program, k *kind) (int, string, error) {
 	req, err := http.NewRequestWithContext(t.Context(), k.method, p.URL+k.path, nil)
 	if err != nil {
@@ -223,7 +223,7 @@ func leaveAmidTheAnswer(t *testing.T, p *program.Program, k *kind) (int, string,
 	return res.StatusCode, "", errors.Join(err, res.Body.Close())
 }
 
-// sendBroken sends a body that is less or other than announced, and ends.
+// sendBroken sends a body that is shorter than announced or malformed.
 func sendBroken(_ *testing.T, p *program.Program, k *kind) (int, string, error) {
 	conn, err := net.Dial("tcp", p.Listen)
 	if err != nil {
@@ -262,7 +262,7 @@ func TestCountersEqualWhatTheClientCounted(t *testing.T) {
 	t.Logf("%d requests of %d kinds, %d token requests; each of %d counters equal", sent, len(kinds), sim.TokenRequests(), len(seen.of))
 }
 
-// sendAll sends requests of all kinds in turn, and returns how many.
+// sendAll sends requests of all kinds in turn and returns their number.
 func sendAll(t *testing.T, p *program.Program, seen *tally) (sent int) {
 	interval, n := time.Duration(0), 25*len(kinds)
 	if *countingFor > 0 {
@@ -287,8 +287,8 @@ func sendAll(t *testing.T, p *program.Program, seen *tally) (sent int) {
 	return sent
 }
 
-// countElsewhere holds the other places that count to the same number: the
-// histogram, the log, the status, and what is said of each 401.
+// countElsewhere compares the number of requests with the histogram, the log, the status,
+// and the outcomes of each 401.
 func countElsewhere(t *testing.T, p *program.Program, sim *simulator.Server, sent int) {
 	t.Helper()
 	var refusals, ended float64

@@ -19,8 +19,8 @@ import (
 	"mimecast-proxy/simulator"
 )
 
-// gateway starts a replica of the gateway of docs/kubernetes.md: reachable from
-// elsewhere, with a key, and with time to be looked away from.
+// gateway starts a replica of the gateway in docs/kubernetes.md: not only on loopback,
+// with an API key, and with a shutdown delay.
 func gateway(t *testing.T, sim *simulator.Server) *program.Program {
 	t.Helper()
 	p := program.Serve(t, sim, "PROXY_LISTEN=0.0.0.0:0", "PROXY_API_KEY="+gatewayKey, "PROXY_ALLOWED_HOSTS=mimecast-proxy", "PROXY_SHUTDOWN_DELAY=5s")
@@ -30,14 +30,14 @@ func gateway(t *testing.T, sim *simulator.Server) *program.Program {
 
 const gatewayKey = "a-key-for-the-tests-only"
 
-// balancer sends each request to the replica that is an endpoint, as a cluster
-// does: a replica is one until its readiness probe has failed.
+// balancer sends each request to the current endpoint. As in a cluster, a replica is an
+// endpoint until its readiness probe fails.
 type balancer struct {
 	endpoint atomic.Pointer[program.Program]
 }
 
-// watch probes p and moves on to next when it is not ready any more, though only
-// after another few requests: the news takes its time to reach every node.
+// watch probes p. When p is no longer ready, watch switches to next after a few more
+// requests. In a cluster, the change takes time to reach every node.
 func (s *balancer) watch(p, next *program.Program, news func() bool, over <-chan struct{}) {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
@@ -72,7 +72,7 @@ func TestSIGTERMOfAGatewaysReplicaUnderLoadLosesNoRequest(t *testing.T) {
 	var before, after, elsewhere atomic.Int64
 	var working, watching sync.WaitGroup
 	for i := range clients {
-		// Half of them keep their connection and half of them never do.
+		// Half of them reuse connections, the others never do.
 		client := &http.Client{Transport: &http.Transport{DisableKeepAlives: i%2 == 0}}
 		t.Cleanup(client.CloseIdleConnections)
 		working.Go(func() {
@@ -124,15 +124,15 @@ func TestSIGTERMOfAGatewaysReplicaUnderLoadLosesNoRequest(t *testing.T) {
 	t.Logf("%d answers before SIGTERM, %d of the same replica after it, %d of the other; none lost", before.Load(), after.Load(), elsewhere.Load())
 }
 
-// Of the program's own file, the kernel maps what it sees fit, up to the size that
-// TestBinaryIsSmallAndStatic bounds. The proxy decides only about the rest.
+// The kernel decides how much of the program's file to map. TestBinaryIsSmallAndStatic
+// limits that file's size; this test limits the rest.
 func TestIdleProxyTakesLittleMemory(t *testing.T) {
 	program.Slow(t)
 	t.Parallel()
 	if runtime.GOOS != "linux" {
 		t.Skip("memory is read from /proc")
 	}
-	const most = 7 << 20 // 5.5 to 5.9 MiB measured
+	const most = 7 << 20 // measured: 5.5 to 5.9 MiB
 	p := program.Serve(t, program.Simulate(t, simulator.Options{}))
 	p.Must("GET", "/identity/whoami", "")
 	first := p.Resident()
@@ -149,11 +149,11 @@ func TestBinaryIsSmallAndStatic(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("read as ELF")
 	}
-	// A template that is executed anywhere calls methods by their names. Then the
-	// linker keeps every exported method of every type, which is 2 MiB.
+	// Executing a template calls methods by name. The linker would then keep every exported
+	// method of every type, which adds 2 MiB.
 	most := int64(15 << 20)
 	if !strings.HasPrefix(runtime.Version(), "go1.26") {
-		most = 16 << 20 // the next runtime is larger
+		most = 16 << 20 // later Go runtimes are larger
 	}
 	info, err := os.Stat(program.Binary())
 	if err != nil {
@@ -181,7 +181,7 @@ func TestBinaryExecutesNoTemplate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// It has the names of its functions, for traces.
+	// The binary contains function names, for stack traces.
 	if !bytes.Contains(binary, []byte("mimecast-proxy/admin.Handler")) {
 		t.Fatal("no names of functions are in it")
 	}
@@ -206,6 +206,6 @@ func TestFirstRequestAfterTheStartIsAnswered(t *testing.T) {
 		took = append(took, time.Since(began))
 	}
 	slices.Sort(took)
-	// No bound: how long it takes is the machine's affair.
+	// No limit, because the time depends on the machine.
 	t.Logf("from the start of the process to the first answer, its token included: median %v, slowest %v", took[len(took)/2], took[len(took)-1])
 }

@@ -23,7 +23,7 @@ func TestTLSPortOfTheCAServesItsIPAddress(t *testing.T) {
 	if !roots.AppendCertsFromPEM([]byte(certificate)) {
 		t.Fatalf("/ca.pem is %q", certificate)
 	}
-	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}} //nolint:gosec // Go's minimum is right
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}} //nolint:gosec // Go's default minimum is right
 	defer transport.CloseIdleConnections()
 	if status, code := get(t, &http.Client{Transport: transport}, "https://"+tlsPort(t, p)+"/identity/whoami", nil); status != 200 {
 		t.Errorf("%d %s", status, code)

@@ -16,7 +16,7 @@ import (
 	"mimecast-proxy/simulator"
 )
 
-// ticker starts a server that sends a byte now and then to each client, or none at all.
+// ticker starts a server that sends each client a byte periodically, or nothing at all.
 func ticker(t *testing.T, sends bool) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -45,7 +45,7 @@ func ticker(t *testing.T, sends bool) string {
 	return l.Addr().String()
 }
 
-// openTunnel opens a tunnel through a forward proxy, until the test ends.
+// openTunnel opens a tunnel through a forward proxy. It is closed when the test ends.
 func openTunnel(t *testing.T, address, target string) (net.Conn, *bufio.Reader) {
 	t.Helper()
 	conn := program.Dial(t, address)

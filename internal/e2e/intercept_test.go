@@ -33,14 +33,14 @@ import (
 	"mimecast-proxy/simulator"
 )
 
-// legacyClient is a small client with Mimecast's address in its code. It prints
+// legacyClient is a small client with Mimecast's address hard-coded. It prints
 // "mimecast STATUS" and "foreign STATUS CERTIFICATE", with the certificate in base64.
 type legacyClient struct {
 	name string
 	argv []string
-	// serviceOnly says that it needs settings that run cannot make.
+	// serviceOnly means that the client needs settings that run cannot make.
 	serviceOnly bool
-	// missing says what it lacks on this machine.
+	// missing returns what this machine lacks for the client, or "".
 	missing func() string
 }
 
@@ -61,8 +61,8 @@ r = requests.get("` + foreignURL + `", timeout=20, stream=True)
 print("foreign", r.status_code, base64.b64encode(r.raw.connection.sock.getpeercert(True)).decode())
 `
 
-// nodeClient opens the tunnel by hand, as libraries for Node.js do: its https module reads
-// no proxy variable before version 24.
+// nodeClient opens the tunnel manually, as Node.js libraries do. Node's https module
+// reads no proxy variables before version 24.
 const nodeClient = `
 const http = require('http'), https = require('https'), tls = require('tls');
 const get = (name, host, path) => new Promise((done, fail) => {
@@ -79,7 +79,7 @@ const get = (name, host, path) => new Promise((done, fail) => {
 get('mimecast', 'eu-api.mimecast.com', '/identity/whoami').then(() => get('foreign', '` + foreignHost + `', '/'));
 `
 
-// fetchClient cannot see the certificate.
+// fetchClient cannot see the server's certificate.
 const fetchClient = `
 (async () => {
   console.log('mimecast', (await fetch('` + whoamiURL + `')).status);
@@ -116,7 +116,7 @@ public class Client {
 }
 `
 
-// lacks returns a func that says which of the programs is missing, and which test of one
+// lacks returns a function that returns which program is missing or which test of one
 // fails.
 func lacks(programs []string, test ...string) func() string {
 	return func() string {
@@ -134,7 +134,7 @@ func lacks(programs []string, test ...string) func() string {
 	}
 }
 
-// readsProxyVariables ends with 0 if Node.js's own fetch can read HTTPS_PROXY.
+// readsProxyVariables exits with 0 if Node.js's fetch supports HTTPS_PROXY.
 const readsProxyVariables = `const [a, b] = process.versions.node.split('.').map(Number); process.exit(a >= 24 || a == 22 && b >= 21 ? 0 : 1)`
 
 func legacyClients(t *testing.T) []legacyClient {
@@ -160,16 +160,16 @@ func legacyClients(t *testing.T) []legacyClient {
 	}
 }
 
-// surroundings are what clients reach: a Mimecast, and through a corporate proxy alone a
-// foreign server with its own certificate.
+// surroundings are the servers that clients call: a Mimecast, and a foreign server with a
+// separate certificate. The foreign one is only reachable through a corporate proxy.
 type surroundings struct {
 	sim *simulator.Server
-	// corporate is the URL of the corporate proxy, and foreignPEM a file with the
-	// foreign server's certificate, which vouches for itself.
+	// corporate is the URL of the corporate proxy. foreignPEM is a file with the foreign
+	// server's self-signed certificate.
 	corporate, foreignPEM, certificate string
 
 	mu sync.Mutex
-	// headers are those of all requests that the two got.
+	// headers are those of all requests to the corporate proxy and the foreign server.
 	headers []http.Header
 }
 
@@ -183,7 +183,7 @@ func newSurroundings(t *testing.T) *surroundings {
 		t.Fatal(err)
 	}
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { o.record(r) }))
-	server.TLS = &tls.Config{Certificates: []tls.Certificate{*pair}} //nolint:gosec // Go's minimum is right
+	server.TLS = &tls.Config{Certificates: []tls.Certificate{*pair}} //nolint:gosec // Go's default minimum is right
 	server.StartTLS()
 	t.Cleanup(server.Close)
 	corporate := peer.ConnectProxy(t, func(address string) (net.Conn, error) {
@@ -209,7 +209,8 @@ func (o *surroundings) record(r *http.Request) {
 	o.headers = append(o.headers, r.Header.Clone())
 }
 
-// check fails unless a client reached both, and strangers got no secret.
+// check fails the test unless a client reached both servers and no third party got a
+// secret.
 func (o *surroundings) check(t *testing.T, out string, password string) {
 	t.Helper()
 	flat := strings.Join(strings.Fields(out), " ")
@@ -231,7 +232,7 @@ func (o *surroundings) check(t *testing.T, out string, password string) {
 	o.headers = nil
 }
 
-// tools are the variables that programs need to start at all.
+// tools returns the variables that programs need to start.
 func tools(more ...string) []string {
 	return append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "TEST_CHILD=intercept"}, more...)
 }
@@ -245,7 +246,7 @@ func TestUnmodifiedClientsReachMimecastThroughRun(t *testing.T) {
 				t.Skip(why)
 			}
 			o := newSurroundings(t)
-			// What the user trusts and goes through before.
+			// The user's existing certificates and proxy.
 			environ := program.Environ(t, o.sim, tools("HTTPS_PROXY="+o.corporate, "SSL_CERT_FILE="+o.foreignPEM, "NODE_EXTRA_CA_CERTS="+o.foreignPEM)...)
 			p := program.Start(t, environ, append([]string{"run", "--intercept", "--"}, c.argv...)...)
 			if code := p.Exit(); code != 0 {
@@ -259,7 +260,7 @@ func TestUnmodifiedClientsReachMimecastThroughRun(t *testing.T) {
 	}
 }
 
-// interceptAddress finds the forward proxy in the log.
+// interceptAddress finds the address of the forward proxy in the log.
 var interceptAddress = regexp.MustCompile(`"intercepting":"([^"]+)"`)
 
 func forwardProxy(t *testing.T, p *program.Program) string {
@@ -271,7 +272,7 @@ func forwardProxy(t *testing.T, p *program.Program) string {
 	return found[1]
 }
 
-// concatenate writes files one after the other into a new one.
+// concatenate writes the contents of files into a new one.
 func concatenate(t *testing.T, names ...string) string {
 	t.Helper()
 	var all []byte
@@ -289,8 +290,8 @@ func concatenate(t *testing.T, names ...string) string {
 	return path
 }
 
-// clientEnviron is the environment of a client of a forward proxy, as docs/legacy.md
-// says. The user's certificates stay.
+// clientEnviron returns the environment of a forward proxy's client, as in
+// docs/legacy.md. It keeps the user's certificates.
 func clientEnviron(t *testing.T, address, caDir, foreignPEM string) []string {
 	t.Helper()
 	bundle := concatenate(t, filepath.Join(caDir, "ca.pem"), foreignPEM)
@@ -306,8 +307,8 @@ func clientEnviron(t *testing.T, address, caDir, foreignPEM string) []string {
 		"NODE_EXTRA_CA_CERTS="+own, "NODE_USE_ENV_PROXY=1", "PHP_INI_SCAN_DIR=:"+ini)
 }
 
-// javaOptions makes a trust store, and returns the variable that makes a JVM use it and
-// the forward proxy.
+// javaOptions creates a trust store. It returns the variable that makes a JVM use the
+// store and the forward proxy.
 func javaOptions(t *testing.T, address string, certificates ...string) string {
 	t.Helper()
 	store := filepath.Join(t.TempDir(), "truststore")
@@ -345,7 +346,7 @@ func TestUnmodifiedClientsReachMimecastThroughTheForwardProxy(t *testing.T) {
 			out, err := cmd.Output()
 			if err != nil {
 				t.Error(err)
-				if e, ok := err.(*exec.ExitError); ok { //nolint:errorlint // Output's own
+				if e, ok := err.(*exec.ExitError); ok { //nolint:errorlint // Output does not wrap its error
 					t.Logf("%s", e.Stderr)
 				}
 			}
@@ -357,8 +358,8 @@ func TestUnmodifiedClientsReachMimecastThroughTheForwardProxy(t *testing.T) {
 	}
 }
 
-// trustFolderOf returns the folder with the certificates of run, which is alone in
-// TMPDIR; empty if there is none.
+// trustFolderOf returns the folder with run's certificates, which is the only one in
+// TMPDIR, or "" if there is none.
 func trustFolderOf(t *testing.T, tmp string) string {
 	t.Helper()
 	found, err := filepath.Glob(filepath.Join(tmp, "*"))
@@ -411,8 +412,8 @@ func TestCertificatesOfRunAreGoneWithTheCommand(t *testing.T) {
 	}
 }
 
-// checkPrivate fails unless the folder has files that only this user can read, with
-// certificates and settings alone.
+// checkPrivate fails the test unless only this user can read the folder's files. They
+// must be only certificates and settings.
 func checkPrivate(t *testing.T, folder string) {
 	t.Helper()
 	info, err := os.Stat(folder)
@@ -435,7 +436,7 @@ func checkPrivate(t *testing.T, folder string) {
 	}
 }
 
-// askTunnel sends CONNECT to a forward proxy, and returns the response's status and code.
+// askTunnel sends CONNECT to a forward proxy and returns the response's status and code.
 func askTunnel(t *testing.T, address, target, authorization string) (status int, code string) {
 	t.Helper()
 	conn := program.Dial(t, address)
@@ -500,7 +501,7 @@ func TestRunNamesANoProxyThatExemptsMimecast(t *testing.T) {
 	const warning = "interception bypassed by NO_PROXY"
 	for list, warns := range map[string]bool{"*": true, ".mimecast.com": true, "a.test,eu-api.mimecast.com": true, "a.test api.services.mimecast.com:443": true, "mimecast.com.test": false, "not-mimecast.com": false, "a.test": false} {
 		if testing.Short() && list != "*" && list != "a.test" {
-			continue // each takes a process
+			continue // each takes a separate process
 		}
 		p := program.Start(t, program.Environ(t, sim, tools("NO_PROXY="+list)...), "run", "--intercept", "--", "true")
 		if code := p.Exit(); code != 0 || strings.Contains(p.Stderr.String(), warning) != warns {
@@ -509,7 +510,8 @@ func TestRunNamesANoProxyThatExemptsMimecast(t *testing.T) {
 	}
 }
 
-// forms are how a key may show: whole lines of PEM, and the number itself.
+// forms returns the forms in which a key might be shown: lines of PEM, and the private
+// number.
 func forms(t *testing.T, keyPEM []byte) []string {
 	t.Helper()
 	block, _ := pem.Decode(keyPEM)
@@ -517,7 +519,7 @@ func forms(t *testing.T, keyPEM []byte) []string {
 		t.Fatal("there is no key")
 	}
 	text := base64.StdEncoding.EncodeToString(block.Bytes)
-	// Of PKCS #8 the first 36 bytes are the same in each key of P-256; the number follows.
+	// In PKCS #8, the first 36 bytes are the same for all P-256 keys; the number follows.
 	number := block.Bytes[36:68]
 	return []string{"PRIVATE KEY", text[64:128], fmt.Sprintf("%x", number), base64.StdEncoding.EncodeToString(number)[:40], fmt.Sprintf("%d", number)}
 }
@@ -564,7 +566,7 @@ func TestKeyOfTheCAShowsNowhere(t *testing.T) {
 	if !strings.Contains(places["/ca.pem"], "BEGIN CERTIFICATE") || places["/ca.pem"] != places["ca.pem"] {
 		t.Errorf("/ca.pem is\n%s", places["/ca.pem"])
 	}
-	// The child of run gets what it needs and no key.
+	// run's child must get what it needs but no key.
 	tmp := t.TempDir()
 	run := program.Start(t, program.Environ(t, o.sim, tools("TMPDIR="+tmp, "TEST_CHILD=environ")...), "run", "--intercept", "--", os.Args[0])
 	if code := run.Exit(); code != 0 || strings.Contains(run.Stdout.String(), "PRIVATE KEY") || !strings.Contains(run.Stdout.String(), "SSL_CERT_FILE="+tmp) {
@@ -586,7 +588,7 @@ func checkNoKeyBelow(t *testing.T, folder string) {
 	}
 }
 
-// interceptedClient uses the forward proxy, and trusts what /ca.pem has.
+// interceptedClient uses the forward proxy and trusts the certificates of /ca.pem.
 func interceptedClient(t *testing.T, p *program.Program, key string) *http.Client {
 	t.Helper()
 	_, certificate := p.AdminGet("/ca.pem")
@@ -598,12 +600,12 @@ func interceptedClient(t *testing.T, p *program.Program, key string) *http.Clien
 	if key != "" {
 		via.User = url.UserPassword("any", key)
 	}
-	transport := &http.Transport{Proxy: http.ProxyURL(via), TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true} //nolint:gosec // Go's minimum is right
+	transport := &http.Transport{Proxy: http.ProxyURL(via), TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true} //nolint:gosec // Go's default minimum is right
 	t.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{Transport: transport}
 }
 
-// get returns the status and code of a response.
+// get returns a response's status and code.
 func get(t *testing.T, client *http.Client, address string, header http.Header) (status int, code string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address, nil)
@@ -690,7 +692,7 @@ func TestForwardProxyBeyondLoopbackReachesMimecastAlone(t *testing.T) {
 	}
 }
 
-// A client that ignores HTTPS_PROXY reaches the TLS port by a line in the hosts file, and
+// A client that ignores HTTPS_PROXY reaches the TLS port through the hosts file, and
 // trusts the CA.
 func TestTLSPortOfTheCAServesARedirectedName(t *testing.T) {
 	t.Parallel()
@@ -703,8 +705,8 @@ func TestTLSPortOfTheCAServesARedirectedName(t *testing.T) {
 	}
 	for name, want := range map[string]int{"eu-api.mimecast.com": 200, "us-api.mimecast.com": 403, "localhost": 200} {
 		transport := &http.Transport{
-			TLSClientConfig: &tls.Config{RootCAs: roots}, //nolint:gosec // Go's minimum is right
-			DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) { // the hosts file
+			TLSClientConfig: &tls.Config{RootCAs: roots}, //nolint:gosec // Go's default minimum is right
+			DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) { // simulates the hosts file
 				return (&net.Dialer{}).DialContext(ctx, network, tlsPort(t, p))
 			},
 		}

@@ -19,8 +19,7 @@ import (
 	"mimecast-proxy/simulator"
 )
 
-// withSession is the environment of a user with a desktop session, whose environment
-// session is.
+// withSession returns the environment of a user in the given desktop session.
 func withSession(t *testing.T, sim *simulator.Server, session []string) []string {
 	t.Helper()
 	environ, _ := connectEnviron(t, sim)
@@ -37,7 +36,7 @@ func connectWith(t *testing.T, environ []string, key string, args ...string) *pr
 	return program.StartCmd(t, cmd)
 }
 
-// checkEncrypted looks for the secret in what the keyring has on disk.
+// checkEncrypted checks that the keyring's files do not contain the secret.
 func checkEncrypted(t *testing.T, session []string) {
 	t.Helper()
 	files := 0
@@ -65,7 +64,7 @@ func checkEncrypted(t *testing.T, session []string) {
 	}
 }
 
-// duringAHundredASecond sends requests until f is done, and reports every one that fails.
+// duringAHundredASecond sends 100 requests a second until f returns, and reports failures.
 func duringAHundredASecond(t *testing.T, p *program.Program, f func()) {
 	t.Helper()
 	done := make(chan struct{})

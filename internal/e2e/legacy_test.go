@@ -38,9 +38,9 @@ func TestLegacyFieldTable(t *testing.T) {
 	}
 }
 
-// collector is a collector of API 1.0 as the public ones are: it signs each call, sends a
-// dict as Python prints it, unpacks files, and keeps the token in a file. It prints one
-// line for each event.
+// collector is a typical public collector for API 1.0. It signs each call, sends a dict
+// as Python prints it, unpacks files, and stores the token in a file. It prints a line
+// per event.
 const collector = `
 import base64, datetime, hashlib, hmac, io, json, os, sys, urllib.request, uuid, zipfile
 base, uri, state = "https://eu-api.mimecast.com", "/api/audit/get-siem-logs", sys.argv[1]
@@ -79,7 +79,7 @@ while True:
 open(state, "w").write(token)
 `
 
-// collect runs the collector, and returns the lines that it printed, sorted.
+// collect runs the collector and returns its output lines, sorted.
 func collect(t *testing.T, sim *simulator.Server, state string) []string {
 	t.Helper()
 	environ := program.Environ(t, sim, "PATH="+os.Getenv("PATH"), "HOME="+os.Getenv("HOME"))
@@ -99,7 +99,7 @@ func TestCollectorOfAPI1GetsEachEventOnceThroughRun(t *testing.T) {
 		t.Skip(why)
 	}
 	const behind = 5 * time.Minute
-	var late atomic.Int64 // the simulator's clock
+	var late atomic.Int64 // how far the simulator's clock is behind
 	late.Store(int64(behind))
 	sim := program.Simulate(t, simulator.Options{Now: func() time.Time { return time.Now().Add(-time.Duration(late.Load())) }, RequestLog: 5000})
 	began := time.Now()
@@ -122,8 +122,8 @@ func TestCollectorOfAPI1GetsEachEventOnceThroughRun(t *testing.T) {
 	}
 }
 
-// checkCount fails unless there are as many events, all different, as the simulator has
-// in a time: one every ten seconds, and some more since the test began.
+// checkCount fails unless all events differ and their number is right for the period: one
+// every ten seconds. A few more may have come during the test.
 func checkCount(t *testing.T, events []string, in, elapsed time.Duration) {
 	t.Helper()
 	const every = 10 * time.Second
@@ -133,8 +133,8 @@ func checkCount(t *testing.T, events []string, in, elapsed time.Duration) {
 	}
 }
 
-// forgetCaughtUp makes the collector's token say that no type was caught up: else none is
-// asked again for 150 seconds.
+// forgetCaughtUp changes the collector's token so that no type has caught up. Otherwise
+// none is requested again for 150 s.
 func forgetCaughtUp(t *testing.T, state string) {
 	t.Helper()
 	token, err := os.ReadFile(state)
@@ -158,7 +158,7 @@ func missingPython() string {
 	return ""
 }
 
-// Without PROXY_API1 a call that API 2.0 lacks gets Mimecast's 404, and one warning.
+// Without PROXY_API1, a call that only API 1.0 has gets Mimecast's 404 and one warning.
 func TestCallThatExistsInAPI1OnlyDrawsOneWarning(t *testing.T) {
 	t.Parallel()
 	p := program.Serve(t, program.Simulate(t, simulator.Options{}))

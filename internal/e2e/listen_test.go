@@ -15,8 +15,7 @@ import (
 	"mimecast-proxy/simulator"
 )
 
-// alsoListening returns the addresses that the program serves at in addition to its
-// main one, as its log says.
+// alsoListening returns the additional addresses that the program serves at, from its log.
 func alsoListening(t *testing.T, p *program.Program) []string {
 	t.Helper()
 	_, rest, ok := strings.Cut(p.Stderr.String(), `"also_listening":"`)
@@ -27,8 +26,8 @@ func alsoListening(t *testing.T, p *program.Program) []string {
 	return strings.Split(addresses, ",")
 }
 
-// askAt sends a request to an address by the name host, and returns the status and
-// the proxy's own code.
+// askAt sends a request to an address with the given Host. It returns the status and the
+// proxy's error code.
 func askAt(t *testing.T, network, address, host string) (int, string) {
 	t.Helper()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -94,7 +93,7 @@ func TestSocketBesideAPortOpensThePortToNoOtherName(t *testing.T) {
 	}
 }
 
-// outside is an address of this machine that is not loopback.
+// outside returns an address of this machine that is not loopback.
 func outside(t *testing.T) string {
 	t.Helper()
 	addresses, err := net.InterfaceAddrs()
@@ -132,8 +131,8 @@ func TestAddressThatTheMachineLacksIsNamed(t *testing.T) {
 	}
 }
 
-// The names of a machine's Python and Node differ; where localhost is ::1 alone,
-// both go there.
+// How localhost resolves depends on the machine's Python and Node. If it is only ::1,
+// both must reach the proxy there.
 func TestPythonReachesTheProxyAtIPv6(t *testing.T) {
 	program.Slow(t)
 	t.Parallel()
@@ -179,11 +178,11 @@ func TestSocketIsPrivateAndAStaleOneReplaced(t *testing.T) {
 		if res, _ := p.Must("GET", "/identity/whoami", ""); res.StatusCode != 200 {
 			t.Errorf("%d", res.StatusCode)
 		}
-		// A second proxy leaves the socket of a living one alone.
+		// A second proxy must not take over the socket of a running one.
 		other := program.Start(t, program.Environ(t, sim, "PROXY_LISTEN=unix:"+path))
 		if code := other.Exit(); code != 1 || !strings.Contains(other.Stderr.String(), "another process listens there") {
 			t.Errorf("exit %d\n%s", code, other.Stderr.String())
 		}
-		p.Kill() // leaves the socket behind
+		p.Kill() // leaves the socket file behind
 	}
 }

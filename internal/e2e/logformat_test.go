@@ -11,7 +11,7 @@ import (
 	"mimecast-proxy/simulator"
 )
 
-// Cloud Logging takes a line on stderr without a severity for an error.
+// Cloud Logging treats a stderr line without a severity as an error.
 func TestEveryLineHasASeverityForCloudLogging(t *testing.T) {
 	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})

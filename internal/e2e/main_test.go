@@ -1,7 +1,7 @@
-// Package e2e holds the built program to its documentation, as a process, over
-// real sockets and TLS, in front of the simulator: its commands, its log, its
-// metrics and status page, and every document that shows what it prints. The
-// contract's core is in proxy_test.go at the repository's root.
+// Package e2e tests the built program against its documentation. It runs the program as a
+// process over real sockets and TLS, with the simulator as Mimecast. The tests cover the
+// commands, log, metrics and status page, and every document that shows the program's
+// output. The core of the contract is in proxy_test.go at the root of the repository.
 package e2e
 
 import (
@@ -25,14 +25,14 @@ func TestMain(m *testing.M) {
 	os.Exit(program.Main(browser.M{M: m}))
 }
 
-// whoamiURL and foreignURL are in the code of the clients that TestUnmodifiedClientsReachMimecastThroughRun runs.
+// These URLs are hard-coded in the clients of TestUnmodifiedClientsReachMimecastThroughRun.
 const (
 	whoamiURL   = "https://eu-api.mimecast.com/identity/whoami"
 	foreignHost = "foreign.test"
 	foreignURL  = "https://" + foreignHost + "/"
 )
 
-// goClient is one of them.
+// goClient is one of these clients.
 func goClient() int {
 	for name, address := range map[string]string{"mimecast": whoamiURL, "foreign": foreignURL} {
 		res, err := http.Get(address)

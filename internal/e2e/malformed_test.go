@@ -10,8 +10,8 @@ import (
 	"mimecast-proxy/simulator"
 )
 
-// What net/http rejects before it reaches a handler is reported as all else is: with
-// the envelope, the header, one line in the log, and a metric.
+// A request that net/http rejects before it reaches a handler is reported like others: with
+// the envelope, the header, one log line and a metric.
 func TestRequestsThatNetHTTPRejectsGetTheProxysOwnError(t *testing.T) {
 	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
@@ -26,7 +26,7 @@ func TestRequestsThatNetHTTPRejectsGetTheProxysOwnError(t *testing.T) {
 		"70 KB in many fields": {"GET /identity/whoami HTTP/1.1\r\nHost: localhost\r\n" + strings.Repeat("X-Small: "+strings.Repeat("x", 100)+"\r\n", 700) + "\r\n", 431, "headers_too_large"},
 		"no Host":              {"GET /identity/whoami HTTP/1.1\r\n\r\n", 400, "bad_request"},
 	} {
-		p := program.Serve(t, sim) // a new one, so that the lines are counted
+		p := program.Serve(t, sim) // a new program, to count the lines
 		sim.Reset()
 		res, body := p.Send(c.raw)
 		var envelope struct {

@@ -17,7 +17,7 @@ import (
 
 const manPage = "docs/mimecast-proxy.1"
 
-// help returns what the program prints about itself, or about one of its commands.
+// help returns the help of the program or of one of its commands.
 func help(t *testing.T, command ...string) string {
 	t.Helper()
 	p := program.Start(t, nil, append([]string{"help"}, command...)...)
@@ -32,7 +32,7 @@ var (
 	usageLine   = regexp.MustCompile(`(?m)^Usage:\n  mimecast-proxy (.+)$`)
 )
 
-// manual is the page in Markdown, from what help prints.
+// manual returns the manual page in Markdown, generated from the help.
 func manual(t *testing.T) string {
 	text := help(t)
 	about, _, _ := strings.Cut(text, "\n\nUsage:")
@@ -41,7 +41,7 @@ func manual(t *testing.T) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%% MIMECAST-PROXY 1\n\n# NAME\n\nmimecast-proxy - An authenticating proxy for the Mimecast API 2.0\n\n# SYNOPSIS\n\n**mimecast-proxy** [*command*]\n\n# DESCRIPTION\n\n%s\n\n# COMMANDS\n\n", about)
 	for _, m := range commandLine.FindAllStringSubmatch(list, -1) {
-		if name := m[1]; name != "help" && name != "completion" { // the library's
+		if name := m[1]; name != "help" && name != "completion" { // added by the library
 			describe(&b, help(t, name), m[2])
 		}
 	}
@@ -56,7 +56,7 @@ func manual(t *testing.T) string {
 	return b.String()
 }
 
-// describe adds a command, by its help and the line about it in the list of all.
+// describe adds a command from its help and its line in the list of commands.
 func describe(b *strings.Builder, text, short string) {
 	usage := usageLine.FindStringSubmatch(text)[1]
 	fmt.Fprintf(b, "**%s**\n: %s.", strings.TrimSpace(strings.ReplaceAll(usage, "[flags]", "")), short)

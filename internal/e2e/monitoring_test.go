@@ -21,7 +21,7 @@ import (
 
 const monitoring = "deploy/monitoring"
 
-// dashboard is what the tests look at of Grafana's model.
+// dashboard is the part of Grafana's data model that the tests need.
 type dashboard struct {
 	Templating struct {
 		List []struct {
@@ -47,8 +47,8 @@ func readDashboard(t *testing.T) dashboard {
 	return d
 }
 
-// expressions returns those of the dashboard, with every variable filled in as
-// Grafana does for "All".
+// expressions returns the dashboard's expressions. Every variable is replaced as Grafana
+// does for "All".
 func (d dashboard) expressions() []string {
 	fill := strings.NewReplacer("$__rate_interval", "1m", "$job", ".+", "$namespace", ".*", "$pod", ".*", "$instance", ".+", "$account", ".+")
 	var all []string
@@ -69,7 +69,7 @@ var (
 	sampleName = regexp.MustCompile(`^([a-zA-Z_:][\w:]*)(?:\{(.*)\})?$`)
 )
 
-// alertExpressions returns those of the alert rules.
+// alertExpressions returns the expressions of the alert rules.
 func alertExpressions(t *testing.T) []string {
 	t.Helper()
 	var all []string
@@ -82,7 +82,7 @@ func alertExpressions(t *testing.T) []string {
 // ofPrometheus are the labels that Prometheus adds.
 var ofPrometheus = []string{"job", "instance", "namespace", "pod", "mimecast_proxy"}
 
-// series are the samples of a scrape: a metric's label sets.
+// series has the label sets of a scrape by metric.
 type series map[string][]map[string]string
 
 func seriesOf(samples map[string]float64) series {
@@ -98,8 +98,8 @@ func seriesOf(samples map[string]float64) series {
 	return s
 }
 
-// selects reports whether a selector finds something that the program exports.
-// What Prometheus adds is taken for granted.
+// selects reports whether a selector matches a series of the program. It ignores the
+// labels that Prometheus adds.
 func (s series) selects(name, matchers string) bool {
 	return slices.ContainsFunc(s[name], func(labels map[string]string) bool {
 		for _, m := range matcher.FindAllStringSubmatch(matchers, -1) {
@@ -129,7 +129,7 @@ func (s series) hasLabel(name string) bool {
 	return false
 }
 
-// exercise runs a program to which everything has happened once.
+// exercise runs a program and sends it one request of every kind.
 func exercise(t *testing.T, more ...string) *program.Program {
 	t.Helper()
 	sim := program.Simulate(t, simulator.Options{})
@@ -140,7 +140,7 @@ func exercise(t *testing.T, more ...string) *program.Program {
 	return p
 }
 
-// exerciseClients runs a program with named clients, to which everything of theirs has
+// exerciseClients runs a program with named clients, in which everything about clients has
 // happened once.
 func exerciseClients(t *testing.T) *program.Program {
 	t.Helper()
@@ -151,7 +151,7 @@ func exerciseClients(t *testing.T) *program.Program {
 	return p
 }
 
-// clientsFile returns a file with one client, which may call little.
+// clientsFile returns a file with one client, which may only make a few calls.
 func clientsFile(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "clients.yaml")
@@ -168,7 +168,7 @@ const clientKey = "a-key-of-reports-for-the-tests"
 func sendAsClient(t *testing.T, p *program.Program) {
 	t.Helper()
 	for _, path := range []string{"/identity/whoami", "/identity/whoami", "/identity/whoami", "/identity/whoami", "/identity/whoami", "/siem/v1/events/cg"} {
-		p.Must("GET", path, "", "X-Proxy-Key", clientKey) // whatever the answer is
+		p.Must("GET", path, "", "X-Proxy-Key", clientKey) // whatever the response is
 	}
 }
 
@@ -184,7 +184,7 @@ func sendEach(t *testing.T, p *program.Program) {
 func TestAlertsAndDashboardNameOnlyWhatThereIs(t *testing.T) {
 	t.Parallel()
 	p := exercise(t)
-	// The client hears of an answer a moment before it is counted.
+	// A client gets a response slightly before it is counted.
 	program.Await(t, "the last count", func() bool { return p.Metric("mimecast_proxy_request_duration_seconds_count") == float64(len(kinds)) })
 	have := seriesOf(p.Metrics())
 	for name, sets := range seriesOf(exerciseClients(t).Metrics()) {
@@ -241,7 +241,7 @@ func TestAlertRulesPassPromtool(t *testing.T) {
 	}
 }
 
-// look returns where a tool is, and skips the test where it is not.
+// look returns the path of a tool, or skips the test if it is missing.
 func look(t *testing.T, tool string) string {
 	t.Helper()
 	path, err := exec.LookPath(tool)
@@ -280,7 +280,7 @@ func TestDashboardIsWhole(t *testing.T) {
 			refs[target.RefID] = true
 		}
 	}
-	// Every metric of the program's own is somewhere to be seen.
+	// The dashboard must show every metric of the program.
 	shown := strings.Join(d.expressions(), "\n")
 	all := seriesOf(exercise(t).Metrics())
 	maps.Copy(all, seriesOf(exerciseClients(t).Metrics()))
@@ -292,8 +292,7 @@ func TestDashboardIsWhole(t *testing.T) {
 	}
 }
 
-// A real Prometheus scrapes the program, loads the rules and answers what
-// Grafana would ask it.
+// A real Prometheus scrapes the program, loads the rules and answers Grafana's queries.
 func TestPrometheusAnswersTheDashboard(t *testing.T) {
 	program.Slow(t)
 	t.Parallel()
@@ -312,7 +311,7 @@ func TestPrometheusAnswersTheDashboard(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }) // it has nothing to save
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }) // nothing needs to be saved
 	listening := regexp.MustCompile(`msg="Listening on" address=(\S+)`)
 	out.Await(t, "Prometheus's address", listening.MatchString)
 	base := "http://" + listening.FindStringSubmatch(out.String())[1]
@@ -331,7 +330,7 @@ func TestPrometheusAnswersTheDashboard(t *testing.T) {
 			if len(ask(t, p.Client, api+"query?query="+url.QueryEscape(e))["result"].([]any)) > 0 {
 				return true
 			}
-			sendEach(t, p) // a rate needs something to rise
+			sendEach(t, p) // a rate needs an increase
 			sendAsClient(t, clients)
 			return false
 		})
@@ -350,7 +349,7 @@ func TestPrometheusAnswersTheDashboard(t *testing.T) {
 	}
 }
 
-// ask returns the data of an answer of Prometheus's.
+// ask returns the data of a Prometheus response.
 func ask(t *testing.T, client *http.Client, address string) map[string]any {
 	t.Helper()
 	res, err := client.Get(address)

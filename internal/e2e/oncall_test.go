@@ -20,7 +20,7 @@ import (
 
 const oncall = "docs/oncall.md"
 
-// alertRule is what docs/oncall.md says of a rule: its name, and its line of the table.
+// alertRule is a rule's name and its row of the table, as in docs/oncall.md.
 type alertRule struct{ name, row string }
 
 var ruleParts = regexp.MustCompile(`(?s)- alert: (\w+)\n.*?\n        for: (\w+)\n.*?severity: (\w+)\n`)
@@ -89,7 +89,7 @@ func shellBlocks(text string) []string {
 	return blocks
 }
 
-// causesTable has every code and condition that a judgment of health can name.
+// causesTable returns a table of all codes and conditions that a health judgment can name.
 func causesTable() string {
 	var b strings.Builder
 	b.WriteString("| cause | component | what happened | what to do |\n|---|---|---|---|\n")
@@ -130,8 +130,8 @@ func TestRunbookHasTheCauses(t *testing.T) {
 	}
 }
 
-// shims stand for the programs that need a cluster or systemd. They check the words that
-// the runbook uses, and have the real proxy do what the command asks of it.
+// shims replace the programs that need a cluster or systemd. They check the arguments
+// that the runbook uses, and forward the command to the real proxy.
 var shims = map[string]string{
 	"kubectl": `
 case "$1" in
@@ -151,7 +151,7 @@ esac`,
 	"timedatectl": `[ "$1" = status ]`,
 }
 
-// troubled runs a proxy with every trouble that the runbook's commands look for.
+// troubled runs a proxy with every problem that the runbook's commands look for.
 func troubled(t *testing.T) *program.Program {
 	t.Helper()
 	sim := program.Simulate(t, simulator.Options{})
@@ -159,7 +159,7 @@ func troubled(t *testing.T) *program.Program {
 	p := program.Serve(t, sim, "PROXY_CLIENTS_FILE="+clientsFile(t), "PROXY_MAX_REQUESTS=1")
 	as := func(path string, status int) {
 		t.Helper()
-		program.Await(t, path, func() bool { // a slot is free a moment after the response
+		program.Await(t, path, func() bool { // a slot becomes free slightly after the response
 			res, _ := p.Must("GET", path, "", "X-Proxy-Key", clientKey)
 			return res.StatusCode == status
 		})
@@ -186,7 +186,7 @@ func troubled(t *testing.T) *program.Program {
 		t.Error(err)
 	}
 	sim.AddFault(simulator.Fault{Status: http.StatusInternalServerError})
-	for range 100 { // most of the requests of the last minute
+	for range 100 { // most requests of the last minute
 		as("/identity/whoami", http.StatusInternalServerError)
 	}
 	p.Stderr.Await(t, "the change and an error", func(log string) bool {
@@ -195,7 +195,7 @@ func troubled(t *testing.T) *program.Program {
 	return p
 }
 
-// Each command of the runbook parses, and those that ask the proxy find what they look for.
+// Each runbook command must parse. Those that query the proxy must find what they look for.
 func TestRunbookCommandsRun(t *testing.T) {
 	t.Parallel()
 	program.Slow(t)
@@ -207,7 +207,7 @@ func TestRunbookCommandsRun(t *testing.T) {
 	p := troubled(t)
 	dir := t.TempDir()
 	for name, text := range shims {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"+text+"\n"), 0o700); err != nil { //nolint:gosec // it is a program
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"+text+"\n"), 0o700); err != nil { //nolint:gosec // must be executable
 			t.Fatal(err)
 		}
 	}
@@ -224,7 +224,7 @@ func TestRunbookCommandsRun(t *testing.T) {
 			cmd := exec.CommandContext(t.Context(), "sh", "-c", strings.ReplaceAll(command, "127.0.0.1:9090", p.Admin))
 			cmd.Env = environ
 			out, err := cmd.CombinedOutput()
-			// That the check fails is what the runbook asks it for.
+			// The check must fail here, as the runbook says.
 			if failed := strings.Contains(string(out), "500"); err != nil && (!strings.Contains(command, "/mimecast-proxy check") || !failed) {
 				t.Errorf("%s%v\n%s", command, err, out)
 			}

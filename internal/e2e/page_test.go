@@ -30,8 +30,8 @@ import (
 	"mimecast-proxy/simulator"
 )
 
-// These tests look at the status page of the demo with a real browser, which is
-// whichever Chromium this machine has.
+// These tests look at the demo's status page with a real browser: the Chromium that is
+// installed on this machine.
 
 var (
 	screenshots   = flag.String("screenshots", "", "a folder of the repository that TestScreenshots puts pictures of the status page into")
@@ -42,7 +42,7 @@ var (
 // tab is the page in a browser.
 type tab struct{ *browser.Tab }
 
-// lookAt opens a tab at an address, whose page must not ask for anything elsewhere.
+// lookAt opens a tab at an address. The page must not request anything from other servers.
 func lookAt(t *testing.T, b *browser.Browser, address string, prepare ...browser.Action) *tab {
 	t.Helper()
 	v := &tab{b.Open(address, prepare...)}
@@ -62,20 +62,20 @@ func (v *tab) awaitText(selector, text string) {
 	v.Await(text, fmt.Sprintf("[...document.querySelectorAll(%q)].some((e) => e.checkVisibility() && e.innerText.includes(%q))", selector, text))
 }
 
-// push clicks a button, or a link, by what is written on it.
+// push clicks the button or link with a label.
 func (v *tab) push(label string) {
 	v.Helper()
 	v.Await("the button "+label, fmt.Sprintf("[...document.querySelectorAll('button')].some((b) => b.textContent === %q && !b.hidden)", label))
 	browser.Eval[chromedp.Void](v.Tab, fmt.Sprintf("[...document.querySelectorAll('button')].find((b) => b.textContent === %q).click()", label))
 }
 
-// rows returns how many requests are listed.
+// rows returns the number of listed requests.
 func (v *tab) rows() int {
 	v.Helper()
 	return browser.Eval[int](v.Tab, "document.querySelectorAll('#list tbody tr').length")
 }
 
-// demo runs the demo at free ports.
+// demo runs the demo on free ports.
 func demo(t *testing.T, more ...string) *program.Program {
 	t.Helper()
 	p := program.Start(t, append([]string{"PROXY_LOG_FORMAT=json", "PROXY_LISTEN=127.0.0.1:0", "PROXY_ADMIN_LISTEN=127.0.0.1:0"}, more...), "demo")
@@ -116,9 +116,9 @@ func TestStatusPageInABrowser(t *testing.T) {
 	}
 }
 
-// The page asks every second, so that a request shows within two. How long it takes
-// on this machine is in the log; held to is how often the page had to ask, of
-// several tries the best, since one may begin while the page is being answered.
+// The page polls every second, so a request must appear after at most two polls. The best
+// of several tries counts, because a request may arrive during a poll. The time is only
+// logged.
 func showsARequestSoon(t *testing.T, b *browser.Browser) {
 	p := demo(t)
 	v := lookAt(t, b, p.AdminURL)
@@ -179,7 +179,7 @@ func revokes(t *testing.T, b *browser.Browser) {
 	v.push("Revoke the token")
 	v.awaitText("#acted", "Revoke the token: done.")
 	v.push("Send requests")
-	// They are sent at once; one that comes late finds the new token there.
+	// They are sent concurrently. A late one may already use the new token.
 	v.Await("three requests that passed, and which of them were retried",
 		"document.querySelectorAll('#list tbody tr.fine').length === 3 && [...document.querySelectorAll('#list .status .tag')].some((c) => c.innerText === 'retried')")
 	v.awaitText("#token", " resolved by a new token")
@@ -229,7 +229,7 @@ func slowsDown(t *testing.T, b *browser.Browser) {
 	v.awaitText("#actions", "Slow Mimecast down")
 }
 
-// spoil brings a demo into a state that has something of everything.
+// spoil creates at least one of everything that the page can show.
 func spoil(t *testing.T, p *program.Program) {
 	t.Helper()
 	for range 4 {
@@ -242,7 +242,7 @@ func spoil(t *testing.T, p *program.Program) {
 	}
 }
 
-// prefers emulates light or dark. Without motion no color is on its way to another.
+// prefers emulates light or dark. Reduced motion avoids colors in transition.
 func prefers(scheme string) browser.Action {
 	return browser.Prefers("prefers-color-scheme", scheme, "prefers-reduced-motion", "reduce")
 }
@@ -256,7 +256,7 @@ func isLegible(t *testing.T, b *browser.Browser) {
 	for _, scheme := range []string{"light", "dark"} {
 		v.Do(prefers(scheme))
 		backs[browser.Eval[string](v.Tab, "getComputedStyle(document.body).backgroundColor")] = true
-		for _, state := range []string{"ok", "degraded", "down"} { // the demo is in one of them
+		for _, state := range []string{"ok", "degraded", "down"} { // the demo is in one of these states
 			change := fmt.Sprintf("document.querySelectorAll('details').forEach((d) => d.open = true); document.querySelectorAll('.health, .part, span.state').forEach((e) => e.className = e.className.replace(/\\b(ok|degraded|down)\\b/, %q))", state)
 			if found := v.Illegible(browser.Contrast{Texts: 200, Bordered: "button, input, select, textarea", First: change}); len(found) > 0 {
 				t.Errorf("%s, %s: %q", scheme, state, found)
@@ -268,7 +268,7 @@ func isLegible(t *testing.T, b *browser.Browser) {
 	}
 }
 
-// stranger sends requests that no well-meaning tool sends.
+// stranger sends requests that no legitimate client sends.
 func stranger(t *testing.T, p *program.Program) (sent int) {
 	t.Helper()
 	for _, target := range []string{
@@ -372,7 +372,7 @@ func worksByKeyboard(t *testing.T, b *browser.Browser) {
 			break
 		}
 		reached = append(reached, id)
-		// What has the focus shows it.
+		// The focused element must be visibly focused.
 		if browser.Eval[bool](v.Tab, "document.activeElement !== document.body && getComputedStyle(document.activeElement).outlineStyle === 'none'") {
 			t.Errorf("the focus on %q cannot be seen", id)
 		}
@@ -385,7 +385,7 @@ func worksByKeyboard(t *testing.T, b *browser.Browser) {
 	browser.Eval[chromedp.Void](v.Tab, "document.getElementById('token-events-summary').focus()")
 	v.Do(chromedp.KeyEvent(kb.Enter))
 	p.Must("GET", "/identity/whoami/again", "")
-	v.awaitText("#list", "/again") // so the page was refreshed
+	v.awaitText("#list", "/again") // the page was refreshed
 	p.Must("GET", "/identity/whoami/twice", "")
 	v.awaitText("#list", "/twice")
 	if !browser.Eval[bool](v.Tab, "document.activeElement.id === 'token-events-summary' && document.getElementById('token-events').open") {
@@ -398,7 +398,7 @@ func isAccessible(t *testing.T, b *browser.Browser) {
 	p.Must("GET", "/identity/whoami", "")
 	v := lookAt(t, b, p.AdminURL)
 	v.awaitText("#list", "whoami")
-	for _, width := range []int64{1280, 360} { // on a phone the table is laid out as a list
+	for _, width := range []int64{1280, 360} { // on a phone, the table becomes a list
 		v.Do(chromedp.EmulateViewport(width, 800))
 		roles := map[string]int{}
 		for _, node := range v.Nodes() {
@@ -538,7 +538,7 @@ func showsNewTables(t *testing.T, b *browser.Browser) {
 	v.awaitText("#quotas", "1 of 10 nearly used up")
 }
 
-// everything brings a demo into a state that has something of everything, and opens it.
+// everything opens a demo with at least one of everything that the page can show.
 func everything(t *testing.T, b *browser.Browser, prepare ...browser.Action) *tab {
 	t.Helper()
 	p := demo(t, "PROXY_ALLOW=GET /,POST /api/")
@@ -562,7 +562,7 @@ func worksInForcedColors(t *testing.T, b *browser.Browser) {
 	if n := browser.Eval[int](v.Tab, unseen); n > 0 {
 		t.Errorf("%d lights cannot be seen", n)
 	}
-	// Each light has its state beside it as a word.
+	// Each status light must have its state next to it as a word.
 	const mute = `[...document.querySelectorAll('.lamp')].filter((e) => !/\b(ok|degraded|down|affected)\b/i.test(e.parentElement.innerText)).length`
 	if n := browser.Eval[int](v.Tab, mute); n > 0 {
 		t.Errorf("%d lights are without a word", n)
@@ -603,10 +603,10 @@ func losesContact(t *testing.T, b *browser.Browser) {
 	v.awaitText("#health", "All is well")
 	_ = p.Cmd.Process.Kill()
 	v.awaitText("[role=alert]", "No contact with the proxy since")
-	v.Complaints() // of the connection
+	v.Complaints() // discard connection errors
 }
 
-// holdsThePolicy also shows that the other tests would hear of a violation.
+// holdsThePolicy also shows that the other tests would notice a violation.
 func holdsThePolicy(t *testing.T, b *browser.Browser) {
 	v := &tab{b.Open(demo(t).AdminURL)}
 	v.awaitText("#health", "All is well")
@@ -658,7 +658,7 @@ func TestForeignPageCannotBreakTheDemo(t *testing.T) {
 			t.Errorf("%+v: %d", c, res.StatusCode)
 		}
 	}
-	push(t, p, "revoke") // by nobody's page it works
+	push(t, p, "revoke") // without a page's headers it works
 }
 
 func TestStatusPageTellsNoSecret(t *testing.T) {
@@ -673,7 +673,7 @@ func TestStatusPageTellsNoSecret(t *testing.T) {
 	}
 	sim.AddFault(echo)
 	sim.RevokeTokens()
-	if res, _ := p.Must("GET", "/identity/whoami?"+url.Values{"q": {marker + "7"}}.Encode(), ""); res.StatusCode != http.StatusBadGateway { // the token is dead, and no other to be had
+	if res, _ := p.Must("GET", "/identity/whoami?"+url.Values{"q": {marker + "7"}}.Encode(), ""); res.StatusCode != http.StatusBadGateway { // the token is revoked, and no new one is available
 		t.Fatalf("%d", res.StatusCode)
 	}
 	secrets := []string{marker, simulator.DefaultClientSecret, simulator.DefaultClientID}
@@ -771,8 +771,8 @@ func push(t *testing.T, p *program.Program, action string) {
 	}
 }
 
-// shrink reduces a picture to 256 colours, those that it has most of and that
-// are unlike each other: to a third of its size, and hardly to be seen.
+// shrink reduces an image to 256 colors: the most frequent ones that differ from each
+// other. This reduces its size to a third with hardly a visible difference.
 func shrink(t *testing.T, shot []byte) []byte {
 	t.Helper()
 	from, err := png.Decode(bytes.NewReader(shot))
@@ -794,7 +794,7 @@ func shrink(t *testing.T, shot []byte) []byte {
 			return apart(c.R, o.R)+apart(c.G, o.G)+apart(c.B, o.B) < 24
 		}
 		if len(palette) < 256 && (len(palette) < 24 || !slices.ContainsFunc(palette, alike)) {
-			palette = append(palette, c) // the surfaces are alike on purpose
+			palette = append(palette, c) // the most frequent colors may be similar: surfaces are
 		}
 	}
 	to := image.NewPaletted(frame, palette)

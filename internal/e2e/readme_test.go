@@ -28,8 +28,8 @@ var (
 	sentenceEnd = regexp.MustCompile(`[.!?][*)]* `)
 )
 
-// texts returns the paragraphs, list items, headings and table cells of a document,
-// without code blocks and the targets of links.
+// texts returns a document's paragraphs, list items, headings and table cells, without code
+// blocks and link targets.
 func texts(markdown string) []string {
 	var found, paragraph []string
 	end := func() {
@@ -56,7 +56,7 @@ func texts(markdown string) []string {
 	return found
 }
 
-// countWords counts what has a letter or a digit.
+// countWords counts the words that contain a letter or a digit.
 func countWords(text string) int {
 	n := 0
 	for _, field := range strings.Fields(text) {
@@ -81,7 +81,7 @@ func TestREADMEIsShort(t *testing.T) {
 	}
 }
 
-// TestSentencesOfDocumentsAreShort leaves out what is generated from other texts, and the
+// TestSentencesOfDocumentsAreShort skips the parts generated from other texts, and the
 // pages for alerts.
 func TestSentencesOfDocumentsAreShort(t *testing.T) {
 	t.Parallel()
@@ -99,11 +99,11 @@ func TestSentencesOfDocumentsAreShort(t *testing.T) {
 	}
 }
 
-// runElsewhere are commands of README.md that the gate runs, or tests of the image.
+// runElsewhere are the commands in README.md that CI or the image's tests run.
 var runElsewhere = []string{"go build -o mimecast-proxy .", "docker build -t mimecast-proxy .", "go test ./..."}
 
-// TestREADMECommandsWork types every other command, in order. A block that ends with a
-// proxy that serves leaves it running for the blocks below.
+// TestREADMECommandsWork runs every other command in order. If a block ends with a serving
+// proxy, the proxy keeps running for the blocks below.
 func TestREADMECommandsWork(t *testing.T) {
 	program.Slow(t)
 	t.Parallel()
@@ -112,7 +112,7 @@ func TestREADMECommandsWork(t *testing.T) {
 	}
 	k := newKitchen(t)
 	k.environ = append(k.environ, "PROXY_LISTEN=127.0.0.1:0", "PROXY_ADMIN_LISTEN=127.0.0.1:0", "PROXY_LOG_FORMAT=json")
-	// The files name the credentials, so no variable does.
+	// The credentials come from files, so these variables must not be set.
 	k.environ = slices.DeleteFunc(k.environ, func(v string) bool { return strings.HasPrefix(v, "MIMECAST_CLIENT_") })
 	secrets := t.TempDir()
 	for name, text := range map[string]string{"client-id": simulator.DefaultClientID, "client-secret": simulator.DefaultClientSecret} {

@@ -13,7 +13,7 @@ import (
 	"mimecast-proxy/simulator"
 )
 
-// snippet is a piece of a document between fences.
+// snippet is a fenced code block of a document.
 type snippet struct{ language, text string }
 
 var fenced = regexp.MustCompile("(?ms)^```([a-z]+)\n(.*?)^```$")
@@ -27,8 +27,8 @@ func snippets(t *testing.T, path string) []snippet {
 	return found
 }
 
-// wants turns what a document shows into a pattern: "…" is anything, and more
-// may follow.
+// wants converts a document's example output to a pattern. "…" matches anything, and more
+// text may follow.
 func wants(shown string) *regexp.Regexp {
 	lines := strings.Split(strings.TrimSuffix(shown, "\n"), "\n")
 	for i, line := range lines {
@@ -37,7 +37,7 @@ func wants(shown string) *regexp.Regexp {
 	return regexp.MustCompile("(?m)^" + strings.Join(lines, "\n"))
 }
 
-// kitchen is where recipes are tried.
+// kitchen is an environment in which recipes are run.
 type kitchen struct {
 	t       *testing.T
 	dir     string
@@ -55,7 +55,7 @@ func newKitchen(t *testing.T) *kitchen {
 			t.Fatal(err)
 		}
 	}
-	// The program as it is, though always with the simulator behind it.
+	// A wrapper that runs the program with the simulator as Mimecast.
 	env, bin := program.Environ(t, sim), t.TempDir()
 	wrapper := "#!/bin/sh\nexport " + strings.Join(env[2:4], " ") + "\nexec " + program.Binary() + " \"$@\"\n"
 	if err := os.WriteFile(filepath.Join(bin, "mimecast-proxy"), []byte(wrapper), 0o700); err != nil {
@@ -65,12 +65,12 @@ func newKitchen(t *testing.T) *kitchen {
 		t: t, dir: t.TempDir(),
 		environ: append(env, "PATH="+strings.Join([]string{bin, filepath.Dir(program.Python()), os.Getenv("PATH")}, ":"), "HOME="+t.TempDir(), "LANG=C.UTF-8"),
 		replace: strings.NewReplacer("http://127.0.0.1:8080", p.URL, "/etc/mimecast-proxy", secrets,
-			// What the scripts fall back on is what they are to use here.
+			// Scripts must use their default values here.
 			"${MIMECAST_BASE_URL:-", "${NOT_SET:-"),
 	}
 }
 
-// try runs a block and returns what it printed.
+// try runs a block and returns its output.
 func (k *kitchen) try(b snippet) string {
 	k.t.Helper()
 	text := k.replace.Replace(b.text)
@@ -86,7 +86,7 @@ func (k *kitchen) try(b snippet) string {
 	return string(out)
 }
 
-// missing says what a recipe's tools lack on this machine.
+// missing returns which tool for the recipes this machine lacks, or "".
 func missing() string {
 	for _, tool := range []string{"sh", "curl", "jq", "python3"} {
 		if _, err := exec.LookPath(tool); err != nil {

@@ -22,14 +22,14 @@ import (
 )
 
 const (
-	// sampleEvery is how often a recording scrapes the program. promtool replays a
-	// sample as if it were one of every 30 s, so that a minute is an hour.
+	// sampleEvery is the interval at which a recording scrapes the program. promtool
+	// replays the samples as 30 s apart, so a minute becomes an hour.
 	sampleEvery = 500 * time.Millisecond
 	// recorded is written by TestAlertsFireInRealRuns with -update.
 	recorded = "recorded_test.yaml"
-	// targetLabels are those that Prometheus adds to what a gateway's pod exports.
+	// targetLabels are the labels that Prometheus adds to the metrics of a gateway's pod.
 	targetLabels = `job="mimecast/mimecast-proxy", namespace="mimecast", pod="mimecast-proxy-0", mimecast_proxy="gateway", instance="10.0.0.7:19090"`
-	// afterwards is how many samples the longest window of the rules covers.
+	// afterwards is the number of samples in the longest window of the rules.
 	afterwards = 24
 )
 
@@ -40,7 +40,7 @@ type recording struct {
 	program *program.Program // nil while there is no pod
 	values  map[string][]string
 	samples int
-	wanted  map[string]bool // the metrics to keep
+	wanted  map[string]bool // metrics to record
 }
 
 // metricsOfAlerts returns the metrics that the alert rules read.
@@ -66,7 +66,7 @@ func recordSimple(t *testing.T, more ...string) *recording {
 	return record(t, sim, program.Environ(t, sim, more...))
 }
 
-// sample takes n samples, and does something before each.
+// sample takes n samples and calls each before each of them.
 func (r *recording) sample(n int, each func()) {
 	r.t.Helper()
 	tick := time.NewTicker(sampleEvery)
@@ -78,7 +78,7 @@ func (r *recording) sample(n int, each func()) {
 	}
 }
 
-// sampleUntil takes samples until the program exports a state of health, and n more.
+// sampleUntil takes samples until the program exports a health state, and then n more.
 func (r *recording) sampleUntil(state string, n int, each func()) {
 	r.t.Helper()
 	program.Await(r.t, state, func() bool {
@@ -140,7 +140,7 @@ func (r *recording) get(paths ...string) {
 	}
 }
 
-// hold keeps n requests in flight, until the function that it returns is called.
+// hold keeps n requests in flight until release is called.
 func (r *recording) hold(n int, body string) (release func()) {
 	r.t.Helper()
 	gate, ended := make(chan struct{}), make(chan error, n)
@@ -162,7 +162,7 @@ func (r *recording) hold(n int, body string) (release func()) {
 	}
 }
 
-// series returns the samples in promtool's notation, by series.
+// series returns the samples by series, in promtool's notation.
 func (r *recording) series() map[string]string {
 	all := map[string]string{}
 	for series, values := range r.values {
@@ -179,7 +179,7 @@ func inRuns(values []string) string {
 		if n < 0 {
 			n = len(values)
 		}
-		// A missing value is the only one whose number counts itself.
+		// Unlike 1x3, _x3 is three missing values, not four.
 		switch times := n - 1; {
 		case n == 1 || values[0] == "stale":
 			b.WriteString(values[0])
@@ -195,12 +195,12 @@ func inRuns(values []string) string {
 	return strings.TrimSpace(b.String())
 }
 
-// replay is a test of promtool's: what a run exported, and which alerts fire in it.
+// replay is a promtool test: what a run exported, and the alerts that fire in it.
 type replay struct {
 	name   string
 	series map[string]string
 	length time.Duration
-	// fires are the alerts, each with its labels but for those of the target.
+	// fires are the alerts with their labels, except those of the target.
 	fires []string
 }
 
@@ -216,7 +216,7 @@ evaluation_interval: 30s
 tests:
 `
 
-// replayFile is a file for promtool test rules.
+// replayFile returns a test file for promtool.
 func replayFile(rules string, replays []replay) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, replayHead, rules)
@@ -237,7 +237,7 @@ func replayFile(rules string, replays []replay) []byte {
 	return b.Bytes()
 }
 
-// promtool runs it in the directory of the rules.
+// promtool runs promtool in the directory of the rules.
 func promtool(t *testing.T, args ...string) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), look(t, "promtool"), args...)
@@ -247,7 +247,7 @@ func promtool(t *testing.T, args ...string) {
 	}
 }
 
-// testReplays has promtool replay recordings.
+// testReplays makes promtool replay recordings.
 func testReplays(t *testing.T, replays ...replay) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), recorded)
@@ -258,13 +258,13 @@ func testReplays(t *testing.T, replays ...replay) {
 	promtool(t, "test", "rules", path)
 }
 
-// of returns the labels of an alert of the recorded pod.
+// of returns the labels of an alert for the recorded pod.
 func of(alert string, more ...string) string {
 	labels := []string{`alertname="` + alert + `"`, `namespace="mimecast"`, `pod="mimecast-proxy-0"`}
 	return strings.Join(append(labels, more...), ", ")
 }
 
-// realRun is a run that is recorded, and the alerts that fire in it.
+// realRun is a run to record, and the alerts that fire in it.
 type realRun struct {
 	name  string
 	run   func(t *testing.T) *recording
@@ -290,7 +290,7 @@ var realRuns = []realRun{
 	{"the clock is two minutes ahead", runClockWrong, []string{of("MimecastProxyClockWrong")}},
 }
 
-// Each alert fires in a real run, and no other one fires in that run.
+// Each alert fires in a real run, and no other alert fires in that run.
 func TestAlertsFireInRealRuns(t *testing.T) {
 	program.Slow(t)
 	look(t, "promtool")
@@ -430,7 +430,7 @@ func recordTeams(t *testing.T) (r *recording, ask func(team int, path string)) {
 
 func runAccountDown(t *testing.T) *recording {
 	r, ask := recordTeams(t)
-	both := func() { // of which most are the other account's
+	both := func() { // most of them by the other account
 		for _, team := range []int{0, 0, 0, 1} {
 			ask(team, "/identity/whoami")
 		}
@@ -514,7 +514,7 @@ func runTooBusy(t *testing.T) *recording {
 		}
 	}
 	r.sample(5, many)
-	r.sample(14, func() { // a peak of which one request is too many
+	r.sample(14, func() { // a peak that exceeds the limit by one request
 		r.sim.ClearFaults()
 		release := r.hold(2, "")
 		r.get("/identity/whoami")
@@ -546,8 +546,8 @@ func runClockWrong(t *testing.T) *recording {
 	return r
 }
 
-// testCronJob replays a healthy run as a CronJob's: a pod has a sidecar for some minutes of
-// each hour. Each pod has its own name, and its last scrape finds nothing.
+// testCronJob replays a healthy run as a CronJob, whose pods have a sidecar for some
+// minutes of each hour. Each pod has a separate name, and its last scrape finds nothing.
 func testCronJob(t *testing.T, run replay) {
 	const perHour, runsOfDay = 120, 24
 	pod := regexp.MustCompile(`pod="[^"]*", mimecast_proxy="gateway", instance="[^"]*"`)

@@ -17,11 +17,10 @@ import (
 	"mimecast-proxy/simulator"
 )
 
-// open are the labels whose values are not a handful.
+// open are the labels with many possible values, which the table does not list.
 var open = []string{"method", "code", "route", "version", "revision", "goversion", "le", "account", "client", "function"}
 
-// metricsTable returns the reference of the program's own metrics, as programs
-// themselves tell it.
+// metricsTable returns a table of the program's own metrics, from the programs' /metrics.
 func metricsTable(t *testing.T, programs ...*program.Program) string {
 	t.Helper()
 	rows := map[string]string{}
@@ -74,7 +73,8 @@ func labelsOf(sets []map[string]string) string {
 	return strings.Join(all, "; ")
 }
 
-// checkTable holds a document to a table between its marks, or with -update writes it there.
+// checkTable compares a table with the one between the markers in a document. With
+// -update, it writes the table there.
 func checkTable(t *testing.T, doc, name, table string) {
 	t.Helper()
 	begin, end := "<!-- "+name+": kept by a test -->\n\n", "\n<!-- end of "+name+" -->"
@@ -99,7 +99,7 @@ func TestReferenceHasEveryMetric(t *testing.T) {
 	checkTable(t, "docs/operations.md", "metrics", metricsTable(t, exercise(t), exerciseClients(t)))
 }
 
-// fieldsOf returns the fields of all the log's lines with one of the messages.
+// fieldsOf returns all fields of the log lines that have one of the messages.
 func fieldsOf(t *testing.T, p *program.Program, messages ...string) map[string]bool {
 	fields := map[string]bool{}
 	for text := range strings.Lines(p.Stderr.String()) {
@@ -127,7 +127,7 @@ func TestReferenceHasEveryFieldOfTheLog(t *testing.T) {
 		t.Error(res.Status)
 	}
 	p.Stderr.Await(t, "the last line", func(text string) bool { return strings.Contains(text, "trace_id") })
-	for range 3 { // of which two at least share a line
+	for range 3 { // at least two of them share a line
 		p.Must("GET", "/", "", "Origin", "https://evil.example")
 	}
 	p.Stderr.Await(t, "the line of several", func(text string) bool { return strings.Contains(text, "suppressed") })
@@ -164,7 +164,7 @@ func TestReferenceHasTheVariables(t *testing.T) {
 	checkTable(t, "docs/reference.md", "variables", config.Markdown())
 }
 
-// TestReferenceHasEveryCommand holds the table of commands to what help prints.
+// TestReferenceHasEveryCommand compares the table of commands with the help.
 func TestReferenceHasEveryCommand(t *testing.T) {
 	t.Parallel()
 	_, list, _ := strings.Cut(help(t), "\nAvailable Commands:\n")

@@ -17,7 +17,7 @@ import (
 	"mimecast-proxy/simulator"
 )
 
-// fileWith returns a file with a line in it, and a func that replaces it.
+// fileWith returns a file with a line of text, and a function that replaces the text.
 func fileWith(t *testing.T, text string) (string, func(string)) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "file")
@@ -30,7 +30,7 @@ func fileWith(t *testing.T, text string) (string, func(string)) {
 	return path, replace
 }
 
-// during sends requests until f is done, and reports every one that fails.
+// during sends requests until f returns, and reports every failure.
 func during(t *testing.T, p *program.Program, f func(), header ...string) {
 	t.Helper()
 	var done atomic.Bool
@@ -89,7 +89,7 @@ func TestRotationOfKeysLosesNoRequest(t *testing.T) {
 	during(t, p, func() {
 		replace(first + "\n" + second)
 		p.Stderr.Await(t, "the second key", func(string) bool { return status(second) == 200 })
-		replace("") // which opens nothing, and closes nothing
+		replace("") // an empty file must change nothing
 		p.Stderr.Await(t, "the warning", func(text string) bool { return strings.Contains(text, "file reload failed") })
 		if status("") != 401 {
 			t.Error("an empty file opens the proxy")
@@ -159,7 +159,7 @@ func TestSIGHUPOfRunReachesTheCommandAndLeavesTheProxyRunning(t *testing.T) {
 	if res, _ := p.Must("GET", "/identity/whoami", ""); res.StatusCode != http.StatusOK {
 		t.Errorf("%d after SIGHUP", res.StatusCode)
 	}
-	p.Signal(syscall.SIGTERM) // which ends the command, and with it the proxy
+	p.Signal(syscall.SIGTERM) // ends the command, and with it the proxy
 	p.Exit()
 }
 

@@ -14,8 +14,8 @@ import (
 	"mimecast-proxy/simulator"
 )
 
-// The error of a command that cannot be started names what it is and what to type,
-// with the exit code of shells.
+// If a command cannot be started, the error names the cause and what to type. The exit
+// code is the one that shells use.
 func TestRunSaysWhyACommandDoesNotStart(t *testing.T) {
 	program.Slow(t)
 	t.Parallel()
@@ -72,7 +72,7 @@ func TestRunSaysWhyACommandDoesNotStart(t *testing.T) {
 			t.Errorf("%.100q: exit %d, want %d and %q\n%.1000s", c.argv, code, c.code, c.says, p.Stderr.String())
 		}
 	}
-	// What a command says of itself is enough where nothing is wrong with the file.
+	// If the file is valid, the command's own error is enough.
 	cmd := exec.Command(program.Binary(), "run", "--", "./fails")
 	cmd.Dir, cmd.Env = dir, program.Environ(t, sim)
 	p := program.StartCmd(t, cmd)
@@ -81,8 +81,8 @@ func TestRunSaysWhyACommandDoesNotStart(t *testing.T) {
 	}
 }
 
-// A corporate proxy cannot reach the proxy of run, whichever spelling the command
-// reads.
+// run's command must not use a corporate proxy to reach the proxy, however the variables
+// are spelled.
 func TestRunsCommandReachesTheProxyDespiteACorporateOne(t *testing.T) {
 	program.Slow(t)
 	t.Parallel()
@@ -148,7 +148,7 @@ func TestCheckSaysHowLongTheSecretIsAndWhatToDoNext(t *testing.T) {
 			t.Errorf("exit %d, want %q\n%s", code, says, p.Stdout.String())
 		}
 	}
-	p := program.Start(t, program.Environ(t, sim), "check") // with another secret
+	p := program.Start(t, program.Environ(t, sim), "check") // has another secret
 	if code, out := p.Exit(), p.Stdout.String(); code != 1 || !strings.Contains(out, "characters from MIMECAST_CLIENT_SECRET") || strings.Contains(out, "All steps") {
 		t.Errorf("exit %d\n%s", code, out)
 	}

@@ -49,7 +49,7 @@ func (m *manager) next() string {
 	return string(message[:n])
 }
 
-// await reads on until a message has the state in it.
+// await reads messages until one contains the state.
 func (m *manager) await(state string) string {
 	m.t.Helper()
 	for {
@@ -81,7 +81,7 @@ func TestSystemdHearsReadyOnceATokenIsHeldAndStoppingAtTheDrain(t *testing.T) {
 	}
 }
 
-// A unit that waits for Mimecast would hold up the machine's start.
+// A unit that waited for Mimecast would delay the machine's boot.
 func TestSystemdHearsReadyWithoutATokenToo(t *testing.T) {
 	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{ClientSecret: "another"})
@@ -106,8 +106,8 @@ func TestWatchdogIsFedWhileTheAdminListenerAnswers(t *testing.T) {
 		if admin == "off" {
 			continue
 		}
-		// A process that hangs is what the watchdog is for. What was sent before
-		// it hung is read away; then nothing comes.
+		// The watchdog is for a process that hangs. Discard the messages from before the
+		// hang; then none may come.
 		p.Signal(syscall.SIGSTOP)
 		program.Await(t, "silence", func() bool {
 			if err := m.socket.SetReadDeadline(time.Now().Add(time.Second)); err != nil {
@@ -121,8 +121,8 @@ func TestWatchdogIsFedWhileTheAdminListenerAnswers(t *testing.T) {
 	}
 }
 
-// activate starts the program as systemd's socket activation does: the shell
-// turns into the program, so that LISTEN_PID is right.
+// activate starts the program like systemd's socket activation. The shell execs the
+// program, so that LISTEN_PID is right.
 func activate(t *testing.T, environ []string, names string, listeners ...net.Listener) *program.Program {
 	t.Helper()
 	cmd := exec.Command("sh", "-c", `LISTEN_PID=$$ exec "$0"`, program.Binary())
@@ -165,7 +165,7 @@ func TestSocketsOfSystemdAreServed(t *testing.T) {
 	if code := p.Exit(); code != 0 {
 		t.Errorf("exit %d", code)
 	}
-	// The socket outlives the program: who calls meanwhile waits for the next.
+	// The socket outlives the program: new clients wait for the next start.
 	answered := make(chan int, 1)
 	go func() {
 		res, _, err := p.Do("GET", "/identity/whoami", nil)

@@ -15,10 +15,10 @@ import (
 	"mimecast-proxy/simulator"
 )
 
-// variables are the lines that simulate prints for serve.
+// variables finds the lines that simulate prints for serve.
 var variables = regexp.MustCompile(`(?m)^  (MIMECAST_[A-Z_]+=\S+)$`)
 
-// simulate starts the command, and returns it with an environment for serve.
+// simulate starts the command and returns it with an environment for serve.
 func simulate(t *testing.T, args ...string) (p *program.Program, environ []string) {
 	t.Helper()
 	p = program.Start(t, nil, append([]string{"simulate", "--listen", "127.0.0.1:0", "--ca-out", filepath.Join(t.TempDir(), "ca.pem")}, args...)...)
@@ -31,7 +31,7 @@ func simulate(t *testing.T, args ...string) (p *program.Program, environ []strin
 	return p, proxyEnviron(p.Stdout.String())
 }
 
-// proxyEnviron is an environment for serve with the variables that simulate printed.
+// proxyEnviron returns an environment for serve with the variables that simulate printed.
 func proxyEnviron(printed string) []string {
 	environ := []string{"PROXY_LISTEN=127.0.0.1:0", "PROXY_ADMIN_LISTEN=127.0.0.1:0", "PROXY_LOG_FORMAT=json"}
 	for _, m := range variables.FindAllStringSubmatch(printed, -1) {
@@ -65,11 +65,11 @@ func TestServeWorksInFrontOfSimulate(t *testing.T) {
 	}
 }
 
-// Without flags the credentials are the demo's, which are no secret: all of what serve
-// needs is printed.
+// Without flags, the credentials are the demo's. They are not secret, so all variables
+// for serve are printed.
 func TestSimulatePrintsTheDemosCredentials(t *testing.T) {
 	t.Parallel()
-	var out program.Output // the program's own would be searched for the secret
+	var out program.Output // program.Start would report the demo's secret as a leak
 	cmd := exec.Command(program.Binary(), "simulate", "--listen", "127.0.0.1:0", "--ca-out", filepath.Join(t.TempDir(), "ca.pem"))
 	cmd.Stdout = &out
 	sim := program.StartCmd(t, cmd)

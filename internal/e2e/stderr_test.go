@@ -38,14 +38,14 @@ func TestErrorThatNobodyReadsEndsTheProgram(t *testing.T) {
 		t.Fatal(err)
 	}
 	full := make(chan error, 1)
-	go func() { // until the pipe is full, and in vain from then on
+	go func() { // blocks once the pipe is full
 		_, err := write.Write(make([]byte, 4<<20))
 		full <- err
 	}()
 	cmd := exec.Command(program.Binary())
 	cmd.Env, cmd.Stderr = []string{"MIMECAST_REGION=nowhere"}, write
 	began := time.Now()
-	_ = cmd.Run() // the state says how it ended
+	_ = cmd.Run() // ProcessState has the result
 	if code := cmd.ProcessState.ExitCode(); code != 2 {
 		t.Errorf("exit %d after %v", code, time.Since(began))
 	}
@@ -75,8 +75,8 @@ func TestReaderOfTheDemosIntroductionMayGo(t *testing.T) {
 	}
 }
 
-// The command writes to the same file, and not through the proxy; and a pipe that
-// breaks ends it as it does elsewhere.
+// The command writes directly to the same file, not through the proxy. A broken pipe ends
+// the command as usual.
 func TestCommandOfRunHasTheStderrThatTheProxyHas(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS != "linux" {
@@ -101,8 +101,8 @@ func TestCommandOfRunHasTheStderrThatTheProxyHas(t *testing.T) {
 	}
 }
 
-// goAway is an upstream that ends each HTTP/2 connection at its first request and
-// says in debug data what it was sent, with what more returns.
+// goAway is an upstream that ends each HTTP/2 connection at its first request. The GOAWAY's
+// debug data repeats what it was sent, followed by more.
 func goAway(t *testing.T, more string) (upstream *peer.TLS, tokens func() []string) {
 	t.Helper()
 	var mu sync.Mutex
@@ -126,7 +126,7 @@ func answerGoAway(c net.Conn, more string) (token string) {
 		return ""
 	}
 	framer := http2.NewFramer(c, c)
-	_ = framer.WriteSettings() // the client may be gone, which the next read shows
+	_ = framer.WriteSettings() // on failure, the next read fails
 	for {
 		f, err := framer.ReadFrame()
 		if err != nil {
@@ -193,6 +193,6 @@ func authorization(block []byte) (token string) {
 			token = strings.TrimPrefix(f.Value, "Bearer ")
 		}
 	})
-	_, _ = decoder.Write(block) // what cannot be read has no token
+	_, _ = decoder.Write(block) // an invalid block has no token
 	return token
 }

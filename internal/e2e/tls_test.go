@@ -28,8 +28,8 @@ import (
 	"mimecast-proxy/simulator"
 )
 
-// keyPairFiles are a certificate and a key in files that are replaced one after the
-// other. Trust gets every certificate that was ever in them.
+// keyPairFiles are the files of a certificate and its key, which are replaced one after the
+// other. trust gets every certificate that was ever in them.
 type keyPairFiles struct {
 	cert, key string
 	trust     *x509.CertPool
@@ -71,7 +71,7 @@ func (f *keyPairFiles) environ(more ...string) []string {
 
 var tlsAddress = regexp.MustCompile(`"also_listening":"tls:([^"]+)"|"listen":"tls:([^"]+)"`)
 
-// tlsPort returns where p listens with TLS.
+// tlsPort returns the address at which p serves TLS.
 func tlsPort(t *testing.T, p *program.Program) string {
 	t.Helper()
 	found := tlsAddress.FindStringSubmatch(p.Stderr.String())
@@ -123,7 +123,7 @@ func TestTLSPortServesHTTP1AndHTTP2AsThePlainOneDoes(t *testing.T) {
 		}
 		client.CloseIdleConnections()
 	}
-	old, err := tls.Dial("tcp", tlsPort(t, p), &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10}) //nolint:gosec // what must fail
+	old, err := tls.Dial("tcp", tlsPort(t, p), &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10}) //nolint:gosec // must fail
 	if err == nil {
 		old.Close()
 		t.Error("TLS 1.1 is accepted")
@@ -147,7 +147,7 @@ func TestWrongProtocolIsNamedAndLoggedOnce(t *testing.T) {
 	p := program.Serve(t, program.Simulate(t, simulator.Options{}), f.environ()...)
 	secure := tlsPort(t, p)
 	for range 3 {
-		if conn, err := tls.Dial("tcp", p.Listen, &tls.Config{InsecureSkipVerify: true}); err == nil { //nolint:gosec // it must fail
+		if conn, err := tls.Dial("tcp", p.Listen, &tls.Config{InsecureSkipVerify: true}); err == nil { //nolint:gosec // must fail
 			conn.Close()
 			t.Error("the plain port speaks TLS")
 		}
@@ -169,7 +169,7 @@ func TestWrongProtocolIsNamedAndLoggedOnce(t *testing.T) {
 
 var certificateChanges = flag.Int("certificate-changes", 20, "how many certificates TestCertificatesRotateWithoutAFailedHandshake goes through")
 
-// Many certificates while clients come on new connections and stay on kept ones.
+// The certificate changes many times while clients use both new and kept connections.
 func TestCertificatesRotateWithoutAFailedHandshake(t *testing.T) {
 	program.Slow(t)
 	t.Parallel()
@@ -196,7 +196,7 @@ func TestCertificatesRotateWithoutAFailedHandshake(t *testing.T) {
 	done := make(chan struct{})
 	var asking sync.WaitGroup
 	asking.Go(func() {
-		for tick := time.NewTicker(20 * time.Millisecond); ; <-tick.C { // 50 on new and 50 on kept connections a second
+		for tick := time.NewTicker(20 * time.Millisecond); ; <-tick.C { // 50 a second on new connections, and 50 on kept ones
 			select {
 			case <-done:
 				tick.Stop()
@@ -238,7 +238,7 @@ func TestCertificatesRotateWithoutAFailedHandshake(t *testing.T) {
 	}
 }
 
-// Without a configured certificate the TLS port presents one of the interception CA.
+// Without a configured certificate, the TLS port uses one from the interception CA.
 func TestTLSPortWithoutACertificateUsesTheCA(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "ca")
@@ -271,7 +271,7 @@ func TestTLSPortWithoutACertificateUsesTheCA(t *testing.T) {
 	}
 }
 
-// A drain ends tunnels, idle ones at once.
+// A drain closes tunnels; idle ones at once.
 func TestDrainEndsTunnels(t *testing.T) {
 	program.Slow(t)
 	t.Parallel()

@@ -13,7 +13,7 @@ import (
 	"mimecast-proxy/simulator"
 )
 
-// exchange sends bytes as no client library would, and returns the answer's
+// exchange sends raw bytes, which an HTTP client might reject. It returns the response's
 // status line.
 func exchange(t *testing.T, p *program.Program, request string) string {
 	t.Helper()
@@ -32,7 +32,7 @@ func exchange(t *testing.T, p *program.Program, request string) string {
 	return string(line)
 }
 
-// accessLines returns the lines of requests, by path, once there are n.
+// accessLines waits for n request lines and returns them by path.
 func accessLines(t *testing.T, p *program.Program, n int) map[string]map[string]any {
 	t.Helper()
 	lines := map[string]map[string]any{}
@@ -48,13 +48,13 @@ func accessLines(t *testing.T, p *program.Program, n int) map[string]map[string]
 	return lines
 }
 
-// A trace goes through as it is, and the log can be joined to it where it is
-// one; what is not is nobody's trace, but still the client's to send.
+// Trace headers pass unchanged, and the log has the trace ID of a valid one. Invalid
+// headers also pass, but the log ignores them.
 func TestTraceContextPassesByteForByte(t *testing.T) {
 	t.Parallel()
 	const id = "0af7651916cd43dd8448eb211c80319c"
 	sent := map[string]struct {
-		trace string // that the access line must have
+		trace string // trace ID that the access line must have
 		lines []string
 	}{
 		"valid":       {id, []string{"traceparent: 00-" + id + "-b7ad6b7169203331-01", "tracestate: rojo=00f067aa0ba902b7,congo=t61rcWkgMzE", "X-Request-Id: 7b3f-A_.~"}},

@@ -25,34 +25,34 @@ import (
 
 var update = flag.Bool("update", false, "write what the program prints into docs/troubleshooting.md")
 
-// trouble is a failure that a new user meets: what is wrong, what the user does,
-// and which words of what comes say what to do. The document shows all of it.
+// trouble is a problem of a new user: its cause, what the user does, and which words of the
+// output say what to do. The document shows all of it.
 type trouble struct {
 	name string
-	// sim is the Mimecast there is; nil: a good one.
+	// sim returns the Mimecast; nil means one without problems.
 	sim func(t *testing.T) *simulator.Server
-	// environ changes a configuration that works.
+	// environ returns changes to a working configuration.
 	environ func(t *testing.T, sim *simulator.Server) []string
 	// without are variables to leave out.
 	without []string
-	// check runs the check, with these arguments after its name.
+	// check are the arguments of the check command, if it is run.
 	check []string
 	// script is the content of ./collect.sh, if there is one.
 	script string
-	// run are the words after run --, in place of a proxy that serves.
+	// run are the arguments after run --; if set, run replaces serve.
 	run []string
-	// ends says that the proxy does not start.
+	// ends means that the proxy does not start.
 	ends bool
-	// line is what a line of the log must have to be shown.
+	// line is a text that a log line must contain to be shown.
 	line string
-	// ask sends a request, and is shown as command.
+	// ask sends a request; the document shows it as command.
 	command string
 	ask     func(t *testing.T, p *program.Program) (*http.Response, error)
-	// says must be in each of what is shown.
+	// says must be in every shown output.
 	says string
 }
 
-// curl is a request as curl would send it.
+// curl makes a request as curl does.
 func curl(path string, header ...string) func(t *testing.T, p *program.Program) (*http.Response, error) {
 	return func(t *testing.T, p *program.Program) (*http.Response, error) {
 		req, err := http.NewRequestWithContext(t.Context(), "GET", p.URL+path, nil)
@@ -66,7 +66,7 @@ func curl(path string, header ...string) func(t *testing.T, p *program.Program) 
 	}
 }
 
-// unreachable is an address that nobody listens at: no test is given that port.
+// unreachable is an address at which nothing listens: no test gets that port.
 const unreachable = "127.0.0.1:1"
 
 func faulty(f simulator.Fault) func(*testing.T) *simulator.Server {
@@ -130,8 +130,8 @@ var troubles = []trouble{
 	}, says: "base URL"},
 }
 
-// variables are the environment: one that works, less what is left out and
-// with what is changed.
+// variables returns a working environment without the variables to leave out and with the
+// changes.
 func (c *trouble) variables(t *testing.T, sim *simulator.Server) []string {
 	changed := []string{"PROXY_LOG_FORMAT=console"}
 	if c.environ != nil {
@@ -149,7 +149,7 @@ func (c *trouble) variables(t *testing.T, sim *simulator.Server) []string {
 	return append(env, changed...)
 }
 
-// show runs the program as the user does and returns what is seen.
+// show runs the program as the user does and returns the output.
 func (c *trouble) show(t *testing.T) string {
 	if c.sim == nil {
 		c.sim = simulated(simulator.Options{})
@@ -183,7 +183,7 @@ func (c *trouble) show(t *testing.T) string {
 	return shown + tidy(line.FindString(p.Stderr.String())) + answer
 }
 
-// showRun is show for a command that run does not start.
+// showRun is show for a command that run cannot start.
 func (c *trouble) showRun(t *testing.T, env []string) string {
 	dir := t.TempDir()
 	if c.script != "" {
@@ -212,7 +212,7 @@ func exitLine(code int) string {
 	return fmt.Sprintf("(exit code %d)\n", code)
 }
 
-// curlShows returns what curl -i shows, less headers that say nothing here.
+// curlShows returns the output of curl -i, without headers that do not matter here.
 func curlShows(t *testing.T, p *program.Program, c *trouble) string {
 	t.Helper()
 	res, err := c.ask(t, p)
@@ -233,7 +233,7 @@ func curlShows(t *testing.T, p *program.Program, c *trouble) string {
 	return b + "\n" + strings.TrimSpace(string(body)) + "\n"
 }
 
-// statusSays holds the admin listener to the same words.
+// statusSays checks that the admin listener shows the same words.
 func statusSays(t *testing.T, p *program.Program, words string) {
 	t.Helper()
 	program.Await(t, "the status with "+words, func() bool {
@@ -263,8 +263,8 @@ var (
 	skewed     = regexp.MustCompile(`clock is [0-9hms]+ `)
 )
 
-// tidier returns what takes out of a text whatever is otherwise each time, and
-// puts Mimecast in the simulator's place.
+// tidier returns a function that replaces what differs in every run. It also replaces the
+// simulator's address with Mimecast's name.
 func tidier(sim *simulator.Server, env []string) func(string) string {
 	const host = "api.services.mimecast.com"
 	simHost := strings.TrimPrefix(sim.URL, "https://")
@@ -302,7 +302,7 @@ func tidier(sim *simulator.Server, env []string) func(string) string {
 
 const troubleshooting = "docs/troubleshooting.md"
 
-// block matches what the document shows for a name.
+// block matches a document's block with a name.
 func block(name string) *regexp.Regexp {
 	return regexp.MustCompile("(?s)<!-- output: " + name + " -->\n\n```text\n(.*?)```\n")
 }
