@@ -14,8 +14,8 @@ import (
 )
 
 // Control returns the handler of the control API, which controls the demo over plain HTTP
-// on loopback. It rejects other Host values and cross-site requests: web pages cannot use it,
-// not even by DNS rebinding.
+// on loopback. It rejects other Host values and cross-site requests: web pages cannot use
+// it, not even by DNS rebinding.
 func (s *Simulator) Control() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", s.controlHelp)

@@ -131,8 +131,8 @@ func (s *Simulator) heldEntry(i int) object {
 }
 
 // holdAction returns a function that releases or rejects messages, one per item of data.
-// It counts a call even if the message is gone: a second count for an identifier shows a
-// request that ran twice.
+// It counts a call even if the message is gone. A second count for an identifier thus
+// shows a request that ran twice.
 func (s *Simulator) holdAction(name string) function {
 	verb := strings.TrimPrefix(name, "hold-")
 	return func(c *call) result {

@@ -40,9 +40,9 @@ func failEnvelope(code, message string) object {
 
 // reject responds as the gateway does before a function runs.
 //
-// It reads the body first if the client is sending it: over HTTP/1.1, closing the connection
-// early would lose the response. Clients that wait for 100 Continue send no body yet, and
-// HTTP/2 can stop it.
+// It reads the body first if the client is sending it: over HTTP/1.1, closing the
+// connection early would lose the response. Clients that wait for 100 Continue send no
+// body yet, and HTTP/2 can stop it.
 func (s *Simulator) reject(w http.ResponseWriter, r *http.Request, status int, code, message string) {
 	if r.ProtoMajor == 1 && r.Header.Get("Expect") == "" {
 		_, _ = io.Copy(io.Discard, r.Body) // the client may have disconnected

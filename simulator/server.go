@@ -53,9 +53,10 @@ type Server struct {
 // request is remembered.
 const maxHeader = 256 << 10
 
-// Start serves a simulator. The API uses TLS, with HTTP/2 and HTTP/1.1, and a certificate of
-// a new authority. The object store and the control API use plain HTTP. All listen on free
-// loopback ports unless Options.Address sets the API's. Start fails if it cannot listen.
+// Start serves a simulator. The API uses TLS with HTTP/2 and HTTP/1.1, and a certificate
+// of a new authority. The object store and the control API use plain HTTP. All listen on
+// free loopback ports unless Options.Address sets the API's. Start fails if it cannot
+// listen.
 func Start(o Options) (*Server, error) {
 	ca, err := newAuthority()
 	if err != nil {

@@ -16,8 +16,8 @@ const (
 	eventEvery = 10 * time.Second
 	// batchEvery is the interval between batches, as observed.
 	batchEvery = 15 * time.Minute
-	// As Mimecast documents, the stream goes back a day, batches are kept for a week,
-	// and a page has at most 100 items.
+	// Mimecast documents these limits: the stream goes back a day, batches are kept for a
+	// week, and a page has at most 100 items.
 	streamRetention = day
 	batchRetention  = 7 * day
 	siemPage        = 100
@@ -87,7 +87,7 @@ func (q siemRequest) page(items []object) object {
 }
 
 // siemKind is what distinguishes the stream from the batches: how far back it goes, the
-// step to which a window without exact times is rounded, and the position of a time.
+// step of inexact windows, and the position of a time.
 type siemKind struct {
 	back, step time.Duration
 	position   func(time.Time) int64

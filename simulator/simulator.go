@@ -202,8 +202,9 @@ func (s *Simulator) isForbidden(path string) bool {
 	return slices.ContainsFunc(s.forbidden, func(p string) bool { return strings.HasPrefix(path, p) })
 }
 
-// SetCredentials replaces the credentials of the application of [Options.ClientID], as if its
-// key had been regenerated. Live tokens stay valid; Mimecast documents nothing about them.
+// SetCredentials replaces the credentials of the application of [Options.ClientID], as if
+// its key had been regenerated. Live tokens stay valid; Mimecast documents nothing about
+// them.
 func (s *Simulator) SetCredentials(id, secret string) { s.issuer.setCredentials(id, secret) }
 
 // SetApplication adds an application or replaces its secret; an empty secret removes the
@@ -213,6 +214,6 @@ func (s *Simulator) SetApplication(a Application) { s.issuer.setApplication(a) }
 // SetTokenTTL sets the lifetime of tokens that are issued from now on.
 func (s *Simulator) SetTokenTTL(ttl time.Duration) { s.issuer.setTTL(ttl) }
 
-// RevokeTokens revokes the tokens that were issued so far to the applications with the given
-// client IDs; without arguments, to all applications.
+// RevokeTokens revokes the tokens that were issued so far to the applications with the
+// given client IDs; without arguments, to all applications.
 func (s *Simulator) RevokeTokens(applications ...string) { s.issuer.revoke(applications) }

@@ -175,8 +175,8 @@ func (i *issuer) read(token string) (c claims, ok bool) {
 	return c, true
 }
 
-// token is the token endpoint for the client credentials grant. The client secret must be in
-// the form body: no client is known to use another way.
+// token is the token endpoint for the client credentials grant. The client secret must be
+// in the form body: no client is known to use another way.
 func (s *Simulator) token(w http.ResponseWriter, r *http.Request) {
 	form, err := readForm(w, r)
 	if err != nil {

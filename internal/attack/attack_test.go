@@ -112,8 +112,8 @@ var refusals = []event.Code{
 	event.APIKeyRequired, event.RouteNotAllowed, event.UpgradeNotSupported, event.TooBusy,
 }
 
-// arrived returns the requests that Mimecast got since the last call, except token requests.
-// It checks that each had one valid bearer token.
+// arrived returns the requests that Mimecast got since the last call, except token
+// requests. It checks that each had one valid bearer token.
 func (s *stand) arrived() []simulator.Request {
 	s.t.Helper()
 	var asked []simulator.Request
@@ -410,8 +410,8 @@ func TestNoRequestIsSmuggledInAnother(t *testing.T) {
 	}
 }
 
-// A response from Mimecast, or a server that impersonates it, must not lead the token to
-// another host or set anything in a browser.
+// A response must not lead the token to another host or set anything in a browser. This
+// includes a server that impersonates Mimecast.
 func TestTokenGoesToNoOtherHost(t *testing.T) {
 	s := newStand(t)
 	asked := make(chan string, 10)

@@ -99,8 +99,8 @@ func (s *site) serve(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// visit opens the site at one of its addresses in a browser that resolves every name under
-// example and internal to this machine. It returns the page's report.
+// visit opens the site in a browser, by a host name. The browser resolves every name
+// under example and internal to this machine. visit returns the page's report.
 func (s *site) visit(t *testing.T, host string) map[string]string {
 	t.Helper()
 	text, err := json.Marshal(s.orders)
@@ -139,9 +139,9 @@ type line struct {
 	Suppressed          int // requests with the same result that have no separate line
 }
 
-// awaitLines waits until every path was requested. It returns all requests under the target's
-// name from the list of recent requests, because the log has at most one line a second for
-// rejected ones.
+// awaitLines waits until every path was requested. It returns the requests under the
+// target's name from the list of recent requests. The log is incomplete: it has at most
+// one line a second for rejected ones.
 func awaitLines(t *testing.T, p *program.Program, name string, paths []string) (lines []line) {
 	t.Helper()
 	program.Await(t, "a request for each path under "+name, func() bool {
@@ -326,9 +326,9 @@ func TestReboundPageInABrowserReachesNothing(t *testing.T) {
 	})
 }
 
-// Browsers send Fetch metadata only to trustworthy URLs: https and loopback names. A no-cors
-// GET to any other name cannot be recognized as a page's. An API key prevents such requests,
-// because pages do not know it.
+// Browsers send Fetch metadata only to trustworthy URLs: https and loopback names. A
+// no-cors GET to any other name cannot be recognized as a page's. An API key prevents
+// such requests, because pages do not know it.
 func TestBlindGETOfAPageInABrowserReachesAPlainNameWithoutAKeyAlone(t *testing.T) {
 	program.Slow(t)
 	t.Parallel()

@@ -20,8 +20,8 @@ import (
 // flood is the number of connections that a hostile client opens.
 const flood = 10_000
 
-// affordable returns how many of n connections the file descriptor limits of this process and
-// the program allow.
+// affordable returns how many of n connections the file descriptor limits of this process
+// and the program allow.
 func affordable(t *testing.T, n int) int {
 	t.Helper()
 	const others = 500
@@ -71,8 +71,8 @@ func TestTenThousandIdleAndSlowConnectionsLeaveItServing(t *testing.T) {
 		s.passes(request(whoami, local, "X-Proxy-Key: "+key))
 	}
 	t.Logf("%d connections were opened, the program holds %v files open and serves", n, s.Metric("process_open_fds"))
-	// How many connections are rejected for the key, and how many token requests for the
-	// request limit, depends on the machine.
+	// How many requests are rejected for a missing key, or for the request limit, depends
+	// on the machine.
 	for _, code := range []event.Code{event.APIKeyRequired, event.TooBusy} {
 		last := -1.0
 		program.Await(t, "the last rejection", func() bool {

@@ -131,8 +131,8 @@ func TestOnlyASocketThatNobodyListensAtIsReplaced(t *testing.T) {
 	}
 }
 
-// Browsers cannot open a Unix socket, so any Host is allowed there. Requests that are marked as
-// a page's are still rejected.
+// Browsers cannot open a Unix socket, so any Host is allowed there. Requests that are
+// marked as a page's are still rejected.
 func TestSocketTakesAnyNameAndNoPage(t *testing.T) {
 	path := filepath.Join(program.ShortDir(t), "p.sock")
 	s := newStand(t, "PROXY_LISTEN=unix:"+path)

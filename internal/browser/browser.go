@@ -1,9 +1,9 @@
 // Package browser lets tests look at pages with a real browser: the Chromium that is
 // installed on this machine.
 //
-// Chromium takes seconds to start, so all tests of a package share one process. Each test has
-// a separate profile with no shared cookies, connections or cache. Every name under example
-// and internal resolves to this machine.
+// Chromium takes seconds to start, so all tests of a package share one process. Each test
+// has a separate profile with no shared cookies, connections or cache. Every name under
+// example and internal resolves to this machine.
 package browser
 
 import (

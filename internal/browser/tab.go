@@ -45,8 +45,8 @@ func (b *Browser) Open(address string, prepare ...Action) *Tab {
 	return v
 }
 
-// Visit opens a tab for a hostile page. It expects any browser error, and does not wait until
-// the page is loaded.
+// Visit opens a tab for a hostile page. It expects any browser error, and does not wait
+// until the page is loaded.
 func (b *Browser) Visit(address string) *Tab {
 	b.t.Helper()
 	v := b.blank()
@@ -193,7 +193,8 @@ func (v *Tab) Nodes() (all []Node) {
 	return all
 }
 
-// HeadingsInOrder fails the test if a heading is more than one level below the previous one.
+// HeadingsInOrder fails the test if a heading is more than one level below the previous
+// one.
 func (v *Tab) HeadingsInOrder() {
 	v.Helper()
 	levels := Eval[[]int](v, "[...document.querySelectorAll('h1, h2, h3')].map((h) => Number(h.tagName[1]))")
@@ -212,8 +213,8 @@ func Call[P, R any](command cdp.Command[P, R], params P) Action {
 	})
 }
 
-// Prefers returns an action that emulates media features, given as pairs of names and values
-// such as prefers-color-scheme and dark. It replaces earlier ones.
+// Prefers returns an action that emulates media features, given as pairs of names and
+// values such as prefers-color-scheme and dark. It replaces earlier ones.
 func Prefers(features ...string) Action {
 	params := emulation.SetEmulatedMediaParams{}
 	for pair := range slices.Chunk(features, 2) {

@@ -18,8 +18,8 @@ import (
 	"mimecast-proxy/simulator"
 )
 
-// These tests check the requirements of RFC 9110 and RFC 9112 for intermediaries, in the bytes
-// on both sides.
+// These tests check the requirements of RFC 9110 and RFC 9112 for intermediaries, in the
+// bytes on both sides.
 
 // wire is an upstream that records the bytes of each request and responds with fixed bytes,
 // over TLS and HTTP/1.1.

@@ -85,8 +85,8 @@ func limitTooFar(t *testing.T) {
 	p.counts(`rate_limit_waits_total{outcome="too_long"}`, 1)
 }
 
-// limitCrowd has many more requests waiting than one window allows. At each reset, they must
-// be sent one at a time and not all at once.
+// limitCrowd has many more requests waiting than one window allows. At each reset, they
+// must be sent one at a time and not all at once.
 func limitCrowd(t *testing.T) {
 	program.Slow(t)
 	const n, quota = 40, 8
@@ -102,8 +102,8 @@ func limitCrowd(t *testing.T) {
 		})
 	}
 	all.Wait()
-	// Each request outside the first window got 429 once. After that, only the first in line
-	// finds out that the window is full again.
+	// Each request outside the first window got 429 once. After that, only the first in
+	// line finds out that the window is full again.
 	refused := w.sim.Counts().Statuses[429]
 	if most := n - quota + 2*n/quota; refused > most {
 		t.Errorf("%d answers of 429 for %d requests, want at most %d", refused, n, most)

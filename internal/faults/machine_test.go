@@ -165,8 +165,8 @@ func littleMemory(t *testing.T) {
 	p.isOKSoon(p.Watcher())
 }
 
-// gated is a body whose first part is sent at once, and the rest after the first parts of all
-// others.
+// gated is a body whose first part is sent at once. The rest follows when all other
+// bodies have sent their first part.
 type gated struct {
 	r    io.Reader
 	left int
@@ -399,9 +399,9 @@ func (p *proxy) warnings(text string) (n int) {
 	return n
 }
 
-// secretSwapped replaces the secret as a kubelet does. The file is a link into ..data, which is
-// a link to a dated directory and is replaced by a rename. Tokens outlive the test, so only
-// the swap causes the renewals.
+// secretSwapped replaces the secret as a kubelet does. The file is a link into ..data.
+// This is a link to a dated directory and is replaced by a rename. Tokens outlive the
+// test, so only the swap causes the renewals.
 func secretSwapped(t *testing.T) {
 	program.Slow(t)
 	w := newWorld(t, simulator.Options{})

@@ -80,8 +80,8 @@ const (
 	docEnd   = "<!-- The end of the matrix. -->\n"
 )
 
-// TestDocHasTheRowsThatAreTested compares the table in the docs with the rows here. Each row
-// must have a test.
+// TestDocHasTheRowsThatAreTested compares the table in the docs with the rows here. Each
+// row must have a test.
 func TestDocHasTheRowsThatAreTested(t *testing.T) {
 	text, err := os.ReadFile(doc)
 	if err != nil {

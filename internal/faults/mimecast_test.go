@@ -65,8 +65,8 @@ var mimecastRows = []row{
 	{"HTTP/2: connection goes silent", "after 25 s a GET is resent: 200; a write: " + unknownEnd, accessLine, "after 25 s", silent, ""},
 }
 
-// closedPort returns an address at which nothing listens, and a function that starts a relay
-// to a world there.
+// closedPort returns an address at which nothing listens, and a function that starts a
+// relay to a world there.
 func closedPort(t *testing.T) (address string, relayTo func(*world)) {
 	t.Helper()
 	// Choose a port below the ephemeral range, which concurrent tests use.
@@ -155,8 +155,8 @@ func badCertificate(c simulator.Certificate, phrase string) func(*testing.T) {
 	}
 }
 
-// unknownAuthority has a Mimecast whose certificate authority is not trusted until it is added
-// to the file.
+// unknownAuthority has a Mimecast whose certificate authority is not trusted until it is
+// added to the file.
 func unknownAuthority(t *testing.T) {
 	w, other := newWorld(t, simulator.Options{}), newWorld(t, simulator.Options{})
 	roots := filepath.Join(t.TempDir(), "roots.pem")
@@ -433,8 +433,8 @@ func staleConnection(http1 bool, do relay.Action) func(*testing.T) {
 		}
 		w.lose(p, relay.Fault{Direction: relay.Up, Do: do, Count: 1})
 		w.relay.Clear()
-		// Now lose idle connections. Whether or not the proxy notices in time, it must not send a
-		// write twice.
+		// Now lose idle connections. Whether or not the proxy notices in time, it must
+		// not send a write twice.
 		for i := 100; i < 140; i++ {
 			p.fine()
 			w.relay.Inject(do)

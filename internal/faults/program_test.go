@@ -1,6 +1,6 @@
-// Package faults_test checks what docs/reliability.md promises. It runs the whole program over
-// real sockets and TLS, with the simulator as Mimecast, and injects faults into the network
-// between them.
+// Package faults_test checks what docs/reliability.md promises. It runs the whole program
+// over real sockets and TLS, with the simulator as Mimecast. It injects faults into both,
+// and into the network between them.
 package faults_test
 
 import (
@@ -33,14 +33,14 @@ func begin(t *testing.T, environ []string) *proxy {
 	return watched(t, program.StartHere(t, environ))
 }
 
-// spawn starts the program as a separate process and does not wait. The shell first executes
-// before.
+// spawn starts the program as a separate process and does not wait. The shell first
+// executes before.
 func spawn(t *testing.T, environ []string, before string) *proxy {
 	t.Helper()
 	return watched(t, program.StartLimited(t, before, environ))
 }
 
-// watched compares all signals of a program during the test, so that each row of the matrix
+// watched compares all signals of a program during the test. Each row of the matrix thus
 // also tests the signals.
 func watched(t *testing.T, p *program.Program) *proxy {
 	t.Helper()

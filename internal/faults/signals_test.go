@@ -256,7 +256,8 @@ func (p *proxy) recovers(w *program.Watcher, o outage) {
 	p.recovered(&s, o)
 }
 
-// isOKSoon checks that all signals show ok soon after a fault was removed, with few requests.
+// isOKSoon checks that all signals show ok soon after a fault was removed, with few
+// requests.
 func (p *proxy) isOKSoon(w *program.Watcher) {
 	p.t.Helper()
 	var s program.Signals

@@ -1,6 +1,7 @@
-// Package hostile simulates hostile clients: slow, partial, oversized, half-closed, pipelined,
-// unread and aborted connections, TLS on a plain port and garbage. Its tests attack the built
-// program. The command internal/soak runs a [Crowd] of them beside legitimate traffic.
+// Package hostile simulates hostile clients: slow, partial, oversized, half-closed,
+// pipelined, unread and aborted connections, TLS on a plain port and garbage. Its tests
+// attack the built program. The command internal/soak runs a [Crowd] of them beside
+// legitimate traffic.
 package hostile
 
 import (

@@ -148,8 +148,8 @@ func (s *stand) comesBackTo(before resources, bound time.Duration) {
 	})
 }
 
-// honest makes ten requests a second, alternately on a reused and a new connection, until stop
-// is called. Each must get 200.
+// honest makes ten requests a second, alternately on a reused and a new connection, until
+// stop is called. Each must get 200.
 func (s *stand) honest() (stop func()) {
 	ctx, cancel := context.WithCancel(s.Context())
 	var all sync.WaitGroup

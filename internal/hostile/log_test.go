@@ -23,8 +23,8 @@ type logPipe struct {
 	*stand
 }
 
-// startPiped starts the program and reads its log until the addresses are known. Then it stops
-// reading.
+// startPiped starts the program and reads its log until the addresses are known. Then it
+// stops reading.
 func startPiped(t *testing.T, o simulator.Options, environ ...string) *logPipe {
 	t.Helper()
 	r, w, err := os.Pipe()

@@ -19,7 +19,7 @@ import (
 	"mimecast-proxy/simulator"
 )
 
-// siege is a program with the manifests' memory limit, and clients that make it use as much
+// siege is a program with the manifests' memory limit. Its clients make it use as much
 // memory as they can.
 type siege struct {
 	*stand
@@ -156,8 +156,8 @@ func TestSidecarEndures(t *testing.T) {
 	})
 }
 
-// All clients of the gateway have a key, except those whose headers are too short to contain
-// it.
+// All clients of the gateway have a key, except those whose headers are too short to
+// contain it.
 func TestGatewayEndures(t *testing.T) {
 	program.Slow(t)
 	withKey := func(line string, fields ...string) string {

@@ -168,8 +168,8 @@ func TestMethodsThatAreMadeUpAddNoSeries(t *testing.T) {
 	}
 }
 
-// breakListener makes the listening socket of another process fail for good, as if its device
-// were gone.
+// breakListener makes the listening socket of another process fail for good, as if its
+// device were gone.
 func breakListener(t *testing.T, pid int, address string) {
 	t.Helper()
 	_, port, err := net.SplitHostPort(address)

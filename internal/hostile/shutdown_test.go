@@ -13,8 +13,9 @@ import (
 	"mimecast-proxy/internal/program"
 )
 
-// unreadClients makes the program write responses that clients do not read. The sizes of the
-// first response vary, so that some just fill a socket's buffer and block the second response.
+// unreadClients makes the program write responses that clients do not read. The sizes of
+// the first response vary, so that some just fill a socket's buffer and block the second
+// response.
 func (s *stand) unreadClients(network string, n int) {
 	s.Helper()
 	most := 256 << 10 // about what a Unix socket buffers
@@ -44,7 +45,8 @@ func TestUnreadResponsesDoNotHoldUpTheShutdown(t *testing.T) {
 				}
 				s := start(t, "PROXY_LISTEN="+listen(t, network), "PROXY_SHUTDOWN_TIMEOUT="+timeout.String())
 				s.unreadClients(network, 120)
-				// Every request has begun, and everything that fits in the buffers is written.
+				// Every request has begun, and everything that fits in the buffers is
+				// written.
 				const written = "mimecast_proxy_requests_in_flight"
 				last, since := -1.0, time.Now()
 				program.Await(s.T, "all of them wait", func() bool {

@@ -28,8 +28,8 @@ import (
 	"mimecast-proxy/simulator"
 )
 
-// secretText is the client secret: it has characters that every encoding changes, and occurs
-// in no other text.
+// secretText is the client secret: it has characters that every encoding changes, and
+// occurs in no other text.
 const secretText = `hostile"Secret/0123456789+abc def\%`
 
 // forms returns the text in the encodings in which programs may repeat it.
@@ -63,8 +63,8 @@ var echoes = map[string]echo{
 	"within": func(s, t string) string { return strings.Repeat("x", 900) + s + strings.Repeat("y", 90) + t + "zzz" },
 }
 
-// device is a TLS-inspecting device between the proxy and Mimecast. All its responses repeat
-// what it was sent.
+// device is a TLS-inspecting device between the proxy and Mimecast. All its responses
+// repeat what it was sent.
 type device struct {
 	*peer.TLS
 
@@ -277,8 +277,8 @@ func (d *device) environ(t *testing.T, sim *simulator.Server, more ...string) []
 	}, more...)
 }
 
-// repeats makes a request to which the device repeats the secrets. It checks the proxy's own
-// responses; Mimecast's pass unchanged.
+// repeats makes a request to which the device repeats the secrets. It checks the proxy's
+// own responses; Mimecast's pass unchanged.
 func (s *stand) repeats(d *device, name, method string) {
 	s.Helper()
 	req, err := http.NewRequest(method, "http://localhost/identity/whoami", nil)

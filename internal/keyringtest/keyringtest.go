@@ -36,8 +36,8 @@ const config = `<busconfig>
 </busconfig>
 `
 
-// Bus starts a D-Bus session without a keyring and returns the environment for programs in it.
-// Both end with the test. It skips the test if dbus-daemon is missing.
+// Bus starts a D-Bus session without a keyring and returns the environment for programs
+// in it. Both end with the test. It skips the test if dbus-daemon is missing.
 func Bus(t testing.TB) (environ []string) {
 	t.Helper()
 	need(t, "dbus-daemon")

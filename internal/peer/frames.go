@@ -12,8 +12,8 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// Frames is an HTTP/2 server that calls a function for each complete request. The function can
-// send frames that a standard server would not.
+// Frames is an HTTP/2 server that calls a function for each complete request. The
+// function can send frames that a standard server would not.
 type Frames struct {
 	*TLS
 	// Requests is the number of requests that Respond executed.

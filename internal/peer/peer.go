@@ -14,7 +14,8 @@ import (
 )
 
 // Upload sends a request with a body of size bytes. The head is given without its framing
-// headers. Like many HTTP clients, Upload sends the whole body before it reads the response.
+// headers. Like many HTTP clients, Upload sends the whole body before it reads the
+// response.
 func Upload(address, head string, chunked bool, size int) (*http.Response, error) {
 	conn, err := net.Dial("tcp", address)
 	if err != nil {
@@ -54,11 +55,11 @@ func Upload(address, head string, chunked bool, size int) (*http.Response, error
 	return res, err
 }
 
-// ConnectProxy returns a corporate proxy that opens a tunnel for each CONNECT. It calls dial
-// with the requested host and port.
+// ConnectProxy returns a corporate proxy that opens a tunnel for each CONNECT. It calls
+// dial with the requested host and port.
 //
-// The caller starts the proxy. Close it before the servers behind it, or a connection that is
-// being opened finds its server gone.
+// The caller starts the proxy. Close it before the servers behind it, or a connection
+// that is being opened finds its server gone.
 func ConnectProxy(t *testing.T, dial func(address string) (net.Conn, error)) *httptest.Server {
 	return httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		up, err := dial(r.Host)

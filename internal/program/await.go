@@ -13,8 +13,8 @@ func Await(t testing.TB, what string, so func() bool) {
 	AwaitWithin(t, Patience, what, so)
 }
 
-// AwaitWithin is Await with another time limit. It polls less and less often, because so may
-// read all of /metrics on a busy machine.
+// AwaitWithin is Await with another time limit. It polls less and less often, because so
+// may read all of /metrics on a busy machine.
 func AwaitWithin(t testing.TB, bound time.Duration, what string, so func() bool) {
 	t.Helper()
 	pause := 2 * time.Millisecond

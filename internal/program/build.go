@@ -13,8 +13,8 @@ import (
 	"testing"
 )
 
-// Main runs the tests of m and returns their exit code. The program is built when it is first
-// needed, in a directory that Main removes.
+// Main runs the tests of m and returns their exit code. The program is built when it is
+// first needed, in a directory that Main removes.
 func Main(m interface{ Run() int }) int {
 	defer func() {
 		if dir != "" {
@@ -114,8 +114,8 @@ var Python = sync.OnceValue(func() string {
 	return "python3"
 })
 
-// ShortDir returns a directory for sockets, whose paths are limited to about 100 bytes. It is
-// removed when t ends.
+// ShortDir returns a directory for sockets, whose paths are limited to about 100 bytes.
+// It is removed when t ends.
 func ShortDir(t testing.TB) string {
 	t.Helper()
 	path, err := os.MkdirTemp("", "s")

@@ -1,8 +1,8 @@
-// Package program builds the program and runs it for tests that look at it from outside. It
-// runs as a process or inside the test's process.
+// Package program builds the program and runs it for tests that look at it from outside.
+// The program runs as a process or inside the test's process.
 //
-// At the end of each run it checks that no secret was printed and nothing panicked. If the
-// test failed, it prints the whole log once.
+// At the end of each run it checks that no secret was printed and nothing panicked. If
+// the test failed, it prints the whole log once.
 package program
 
 import (
@@ -92,8 +92,8 @@ func StartLimited(t testing.TB, limit string, environ []string) *Program {
 	return StartCmd(t, cmd)
 }
 
-// StartCmd is Start for a prepared command. If cmd sets its Stdout or Stderr, the output goes
-// there, and the Program's own stays empty.
+// StartCmd is Start for a prepared command. If cmd sets its Stdout or Stderr, the output
+// goes there, and the Program's own stays empty.
 func StartCmd(t testing.TB, cmd *exec.Cmd) *Program {
 	t.Helper()
 	p := newProgram(t)
@@ -299,8 +299,8 @@ func (p *Program) Must(method, path, body string, header ...string) (*http.Respo
 // Dial opens a connection to the program's proxy listener.
 func (p *Program) Dial() net.Conn { p.t.Helper(); return Dial(p.t, p.Listen) }
 
-// Dial opens a connection to host:port or the path of a socket. The connection has a deadline,
-// and is closed when t ends.
+// Dial opens a connection to host:port or the path of a socket. The connection has a
+// deadline, and is closed when t ends.
 func Dial(t testing.TB, address string) net.Conn {
 	t.Helper()
 	network := "tcp"
@@ -414,7 +414,8 @@ func (m Resident) String() string {
 	return fmt.Sprintf("%.1f MiB resident, %.1f MiB of it private", MiB(m.Now), MiB(m.Private))
 }
 
-// Resident reads the program's memory use. It skips the test if the system cannot report it.
+// Resident reads the program's memory use. It skips the test if the system cannot report
+// it.
 func (p *Program) Resident() Resident {
 	p.t.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Cmd.Process.Pid))

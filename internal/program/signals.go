@@ -41,8 +41,8 @@ func (p *Program) Watcher() *Watcher {
 	return &Watcher{log: p.Stderr.String, client: http.Client{Transport: &http.Transport{DisableKeepAlives: true}}}
 }
 
-// KeptWatcher returns a Watcher that keeps its connection, for a program that runs out of file
-// descriptors.
+// KeptWatcher returns a Watcher that keeps its connection, for a program that runs out of
+// file descriptors.
 func (p *Program) KeptWatcher() *Watcher {
 	return &Watcher{log: p.Stderr.String, client: *p.Client}
 }
@@ -188,9 +188,9 @@ func pageState(page string) string {
 
 const watchEvery = time.Second
 
-// WatchSignals compares the program's signals every second and at the end of the test. At the
-// end it also compares the levels of request lines with the logged health. It skips moments
-// in which the program does not respond.
+// WatchSignals compares the program's signals every second and at the end of the test. At
+// the end it also compares the levels of request lines with the logged health. It skips
+// moments in which the program does not respond.
 func (p *Program) WatchSignals() {
 	w := p.Watcher()
 	ctx, stop := context.WithCancel(context.Background())
@@ -235,8 +235,8 @@ func (p *Program) WatchSignals() {
 // levelTime is how long after a health change the log lines may still have the old level.
 const levelTime = time.Second
 
-// wrongLevels returns the request lines of a JSON log whose level does not match the health at
-// that time: error only if it is down, warn only if it is not.
+// wrongLevels returns the request lines of a JSON log whose level does not match the
+// health at that time: error only if it is down, warn only if it is not.
 func wrongLevels(log string, end time.Time) (wrong []string) {
 	type entry struct {
 		Msg, Level string

@@ -29,7 +29,8 @@ type Terminal struct {
 	seen  int // bytes of Screen up to the last awaited text
 }
 
-// StartOnTerminal starts the program with a terminal as its standard input, output and error.
+// StartOnTerminal starts the program with a terminal as its standard input, output and
+// error.
 func StartOnTerminal(t testing.TB, environ []string, args ...string) *Terminal {
 	t.Helper()
 	cmd := exec.Command(Binary(), args...) //nolint:noctx // the end of t kills it

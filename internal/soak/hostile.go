@@ -35,8 +35,8 @@ const (
 	probeTimeout = 10 * time.Second
 )
 
-// siege is one hostile soak: legitimate traffic through two attacked processes, one at a TCP
-// port and one at a Unix socket.
+// siege is one hostile soak: legitimate traffic through two attacked processes, one at a
+// TCP port and one at a Unix socket.
 type siege struct {
 	options
 	sim    *simulator.Server
@@ -287,8 +287,8 @@ func (p *place) alive() error {
 	return nil
 }
 
-// settle waits until the processes use no more resources than before the first attack. It then
-// compares the accounts.
+// settle waits until the processes use no more resources than before the first attack. It
+// then compares the accounts.
 func (s *siege) settle(ctx context.Context) error {
 	for _, p := range s.places {
 		p.client.CloseIdleConnections()

@@ -66,8 +66,8 @@ func parse(args []string) (o options, err error) {
 	return o, err
 }
 
-// tokenTTL is the lifetime of tokens. A few seconds mean that half an hour has about as many
-// renewals as a production day.
+// tokenTTL is the lifetime of tokens. A few seconds mean that half an hour has about as
+// many renewals as a production day.
 const tokenTTL = 4 * time.Second
 
 func run(ctx context.Context, args []string, out io.Writer) (err error) {

@@ -27,15 +27,16 @@ import (
 // process is the program under test.
 type process struct {
 	cmd *exec.Cmd
-	// listen and at are the addresses of the proxy and admin listeners, as hostile.Dial takes
-	// them.
+	// listen and at are the addresses of the proxy and admin listeners, as hostile.Dial
+	// takes them.
 	listen, at    string
 	client, admin *http.Client
 	log           *watcher
 	ended         chan struct{}
 }
 
-// watcher reads the program's log. It finds the addresses, and the lines that must not occur.
+// watcher reads the program's log. It finds the addresses, and the lines that must not
+// occur.
 type watcher struct {
 	never  []string // texts that must not occur
 	mu     sync.Mutex

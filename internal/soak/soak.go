@@ -188,8 +188,8 @@ func (s *soak) mischief() (name string, mend func()) {
 // misbehave injects one of the simulator's named faults.
 func (s *soak) misbehave() (string, func()) {
 	names := slices.DeleteFunc(simulator.FaultNames(), func(name string) bool {
-		// Leave out faults that take minutes, and those that change a response without making
-		// it wrong.
+		// Leave out faults that take minutes, and those that change a response without
+		// making it wrong.
 		return slices.Contains([]string{"slow-body", "token-hang", "hang", "redirect", "redirect-away", "proxy-like", "token-huge-expiry", "token-no-expiry", "token-zero-expiry"}, name)
 	})
 	name := names[s.rand.IntN(len(names))]
@@ -276,8 +276,8 @@ func (s *soak) verdict() error {
 	return nil
 }
 
-// drift compares the first third of the samples with the last, and the proxy's counters with
-// the clients'.
+// drift compares the first third of the samples with the last, and the proxy's counters
+// with the clients'.
 func (s *soak) drift() (faults []error) {
 	if len(s.samples) == 0 {
 		return []error{errors.New("no look was taken")}

@@ -291,8 +291,8 @@ type Account struct {
 	Unknown, Done int
 }
 
-// Settle compares all writes so far with what the simulator executed, and forgets them. Call
-// it when no write is in flight, neither at the proxy nor at Mimecast.
+// Settle compares all writes so far with what the simulator executed, and forgets them.
+// Call it when no write is in flight, neither at the proxy nor at Mimecast.
 func (c *Client) Settle() Account {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -1,5 +1,5 @@
-// Package words checks that the project's texts do not use forbidden words. Each of these has
-// a plainer alternative, which makes the texts easier to read.
+// Package words checks that the project's texts do not use forbidden words. Each of these
+// has a plainer alternative, which makes the texts easier to read.
 package words
 
 import (
@@ -109,8 +109,8 @@ func finder() func([]byte) []hit {
 	}
 }
 
-// files returns the names of the repository's files. Without git, it returns all files below
-// root.
+// files returns the names of the repository's files. Without git, it returns all files
+// below root.
 func files(t *testing.T) (names []string) {
 	t.Helper()
 	if out, err := exec.Command("git", "-C", root, "ls-files", "-z").Output(); err == nil {
