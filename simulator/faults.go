@@ -65,13 +65,13 @@ type Fault struct {
 	Count int `json:"count,omitempty"`
 
 	// Status is the status of a response that is sent instead of executing the function;
-	// 0 executes the function. The response's body is Body, or else the gateway's envelope
-	// with Code and Message.
+	// 0 executes the function. The response's body is Body. If Body is empty and Status is
+	// 400 or more, the body is the gateway's envelope with Code and Message.
 	Status int `json:"status,omitempty"`
 	// Code and Message are the envelope's; empty means the gateway's for Status.
 	Code    string `json:"code,omitempty"`
 	Message string `json:"message,omitempty"`
-	// Body is the whole body; empty means the envelope.
+	// Body is the whole body; see Status if it is empty.
 	Body string `json:"body,omitempty"`
 	// Size pads the body with spaces to that many bytes; see Endless.
 	Size int64 `json:"size,omitempty"`
@@ -99,7 +99,7 @@ type Fault struct {
 	CutAfter int64 `json:"cutAfter,omitempty"`
 }
 
-// validate returns an error that names the invalid field.
+// validate returns an error if a field is invalid.
 func (f Fault) validate() error {
 	if !slices.Contains([]Cut{CutNowhere, CutRequest, CutAnswer, CutHeader, CutBody, CutShort}, f.Cut) {
 		return fmt.Errorf("cut %q is none of request, answer, header, body, short", f.Cut)

@@ -99,8 +99,8 @@ func (s *Simulator) Counts() Counts {
 //   - send-email: the subject
 //   - update-emergency-contact and replace-emergency-contact: the email address
 //
-// If a request has an Idempotency-Key header, its value is the identifier instead. The
-// exceptions are hold-release, hold-reject and delete-managed-url.
+// If a request has an Idempotency-Key or X-Idempotency-Key header, its value is the
+// identifier instead. The exceptions are hold-release, hold-reject and delete-managed-url.
 func (s *Simulator) Executions(name string) map[string]int {
 	j := &s.journal
 	j.mu.Lock()

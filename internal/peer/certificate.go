@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// Certificate returns a new certificate for 127.0.0.1 and names, and a pool with its
-// issuer.
+// Certificate returns a new self-signed certificate for 127.0.0.1 and names, and a pool with
+// that certificate.
 func Certificate(t *testing.T, names ...string) (*tls.Certificate, *x509.CertPool) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -194,7 +194,7 @@ func (p *Program) AwaitServing() *Program {
 
 // Ready reports whether /readyz says that the program is ready.
 func (p *Program) Ready() bool {
-	res, err := p.Client.Get(p.AdminURL + "/readyz") //nolint:noctx // Client has a time limit
+	res, err := p.Client.Get(p.AdminURL + "/readyz") //nolint:noctx // the program responds or ends
 	if err != nil {
 		return false
 	}
@@ -410,6 +410,7 @@ type Resident struct {
 	Private int64
 }
 
+// String returns both numbers in MiB.
 func (m Resident) String() string {
 	return fmt.Sprintf("%.1f MiB resident, %.1f MiB of it private", MiB(m.Now), MiB(m.Private))
 }

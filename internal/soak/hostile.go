@@ -27,8 +27,7 @@ const (
 	hostileTTL = 20 * time.Second
 	// swappedSecret is the prefix of every secret.
 	swappedSecret = "swapped-secret-"
-	// Shutdown takes at most the sum of the three: delay, timeout and the grace that the
-	// operations guide adds.
+	// Shutdown may take as long as these three together.
 	shutdownDelay, shutdownTimeout, shutdownGrace = time.Second, 5 * time.Second, 3 * time.Second
 	memoryLimit                                   = 192 << 20
 	// probeTimeout is the time limit of a /livez request on a busy machine.
@@ -387,7 +386,7 @@ func (s *siege) verdictOf(p *place) (faults []error) {
 	if len(p.samples) == 0 {
 		return append(faults, fmt.Errorf("%s: no look was taken", p.name))
 	}
-	third := (len(p.samples) + 2) / 3 // growth is only checked with enough samples
+	third := (len(p.samples) + 2) / 3 // too few samples show no growth
 	early, late := most(p.samples[:third]), most(p.samples[len(p.samples)-third:])
 	s.say(" First third, at most: %d goroutines, %d descriptors, %.1f MiB resident. Last third: %d, %d, %.1f MiB.\n",
 		early.goroutines, early.descriptors, mib(early.resident), late.goroutines, late.descriptors, mib(late.resident))
