@@ -20,6 +20,8 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/internal/suite"
+
 	"mimecast-proxy/internal/program"
 	"mimecast-proxy/problem"
 	"mimecast-proxy/simulator"
@@ -35,7 +37,7 @@ var (
 )
 
 func TestMain(m *testing.M) {
-	program.Parallel(8) // most of them wait
+	suite.Parallel(8) // most of them wait
 	os.Exit(program.Main(m))
 }
 
@@ -65,7 +67,7 @@ func TestToolWithoutOAuthReachesMimecast(t *testing.T) {
 }
 
 func TestRenewalsCostNoRequestAnything(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	const rate, slow = 200, 500 * time.Millisecond
 	sim := program.Simulate(t, simulator.Options{TokenTTL: 4 * time.Second, RequestLog: 1 << 20})
@@ -129,7 +131,7 @@ func TestRevocationUnder100ClientsReachesNoneOfThem(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			if c.size > 1<<10 {
-				program.Slow(t)
+				suite.Slow(t)
 			}
 			sim := program.Simulate(t, simulator.Options{})
 			p := program.Serve(t, sim, "PROXY_REPLAY_MEMORY=1GiB")
@@ -231,7 +233,7 @@ type zero struct{}
 func (zero) Read(b []byte) (int, error) { clear(b); return len(b), nil }
 
 func TestStreamEitherWayTakesNoMemory(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	if runtime.GOOS != "linux" {
 		t.Skip("memory is read from /proc")
 	}

@@ -11,13 +11,13 @@ import (
 	"testing"
 	"time"
 
-	"mimecast-proxy/internal/program"
+	"mimecast-proxy/internal/suite"
 )
 
 // A page of batches with 40 files of 1 MiB each needs no more memory than one of small
 // files. Their stated size is small, so that all come in one response.
 func TestMemoryIsBoundedWhateverABatchHolds(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	files := 40
 	if testing.Short() {
 		files = 10

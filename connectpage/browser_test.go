@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/internal/suite"
+
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/input"
@@ -21,7 +23,6 @@ import (
 
 	"mimecast-proxy/connectpage"
 	"mimecast-proxy/internal/browser"
-	"mimecast-proxy/internal/program"
 )
 
 // These tests use a real browser.
@@ -78,7 +79,7 @@ func (p *page) untouched(b *browser.Browser) {
 }
 
 func TestInABrowser(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Run("connects within 15 s", func(t *testing.T) { connectsSoon(t, browser.New(t)) }) // with the machine for itself
 	for name, test := range map[string]func(*testing.T, *browser.Browser){
 		"the link works in one tab":             worksInOneTab,

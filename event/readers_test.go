@@ -51,7 +51,7 @@ func response(_ *testing.T, k event.Kind) (string, []string) {
 	return text.String(), []string{" " + http.StatusText(k.Status), string(k.Code), "error=" + k.ErrorType}
 }
 
-// passedOn are the statuses of Mimecast's responses that are passed on and get a code.
+// passedOn are the statuses of responses of Mimecast that are passed on and get a code.
 var passedOn = map[event.Code]int{
 	event.MimecastUnauthorized: 401, event.MimecastForbidden: 403, event.MimecastRateLimited: 429, event.MimecastError: 500,
 }

@@ -7,6 +7,8 @@ import (
 	"crypto/x509"
 	"log"
 
+	"mimecast-proxy/internal/suite"
+
 	"fmt"
 	"io"
 	"net"
@@ -23,14 +25,13 @@ import (
 
 	"mimecast-proxy/event"
 	"mimecast-proxy/internal/peer"
-	"mimecast-proxy/internal/program"
 	"mimecast-proxy/mimecast"
 	"mimecast-proxy/problem"
 	"mimecast-proxy/secret"
 )
 
 func TestMain(m *testing.M) {
-	program.Parallel(8)
+	suite.Parallel(8)
 	goleak.VerifyTestMain(m)
 }
 
@@ -244,6 +245,7 @@ func TestRequestsInATerminatedTunnelReachTheHandler(t *testing.T) {
 }
 
 func TestTunnelToAnotherHostIsUntouched(t *testing.T) {
+	suite.Slow(t)
 	certificate, _ := peer.Certificate(t, "files.example")
 	var seen http.Header
 	foreign := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

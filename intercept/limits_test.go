@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"mimecast-proxy/event"
+	"mimecast-proxy/internal/suite"
 	"mimecast-proxy/mimecast"
 	"mimecast-proxy/server"
 )
@@ -156,6 +157,7 @@ func TestAPeerThatDoesNotReadLosesItsTunnel(t *testing.T) {
 }
 
 func TestTerminatedTunnelsWithoutARequestEnd(t *testing.T) {
+	suite.Slow(t)
 	t.Parallel()
 	const http2Preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + "\x00\x00\x00\x04\x00\x00\x00\x00\x00" // with an empty SETTINGS frame
 	for protocol, begin := range map[string]string{"http/1.1": "GET / HTTP/1.1\r\nHost: ", "h2": http2Preface} {
@@ -227,6 +229,7 @@ func (f *fixture) shutDown(timeout time.Duration) chan error {
 }
 
 func TestShutdownEndsWhatIsIdle(t *testing.T) {
+	suite.Slow(t)
 	t.Parallel()
 	nobody := silent(t)
 	f := start(t, Options{})

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"mimecast-proxy/event"
+	"mimecast-proxy/internal/suite"
 	"mimecast-proxy/problem"
 	"mimecast-proxy/upstream"
 )
@@ -85,6 +86,7 @@ func TestAPausedClientGetsAnEarlyResponse(t *testing.T) {
 
 // The upload ends with its handler, even if the client neither sends nor leaves.
 func TestNoGoroutineOutlivesAResponseToAPausedClient(t *testing.T) {
+	suite.Slow(t)
 	t.Parallel()
 	r := newRig(t, setup{limit: 1000}, func(w http.ResponseWriter, req *http.Request) { w.WriteHeader(413) })
 	var paused sync.WaitGroup

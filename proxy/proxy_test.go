@@ -21,18 +21,19 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/internal/suite"
+
 	"go.uber.org/goleak"
 
 	"mimecast-proxy/account"
 	"mimecast-proxy/event"
-	"mimecast-proxy/internal/program"
 	"mimecast-proxy/problem"
 	"mimecast-proxy/proxy"
 	"mimecast-proxy/upstream"
 )
 
 func TestMain(m *testing.M) {
-	program.Parallel(8)
+	suite.Parallel(8)
 	goleak.VerifyTestMain(m)
 }
 

@@ -10,15 +10,16 @@ import (
 	"testing/synctest"
 	"time"
 
+	"mimecast-proxy/internal/suite"
+
 	"go.uber.org/goleak"
 
 	"mimecast-proxy/account"
-	"mimecast-proxy/internal/program"
 	"mimecast-proxy/quota"
 )
 
 func TestMain(m *testing.M) {
-	program.Parallel(8)
+	suite.Parallel(8)
 	goleak.VerifyTestMain(m)
 }
 

@@ -161,7 +161,7 @@ func (t *connTable) closeOldest(state connState, atLeast time.Duration) bool {
 }
 
 // idleHTTP1 returns the HTTP/1.1 connection that has been idle for longest, or nil, and
-// how many are idle. HTTP/2 has a frame of its own that announces the end.
+// how many are idle. HTTP/2 announces the end by a frame (RFC 9113, section 6.8).
 func (t *connTable) idleHTTP1() (oldest *conn, n int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

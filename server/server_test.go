@@ -16,13 +16,13 @@ import (
 	"testing"
 	"time"
 
-	"mimecast-proxy/internal/program"
+	"mimecast-proxy/internal/suite"
 
 	"go.uber.org/goleak"
 )
 
 func TestMain(m *testing.M) {
-	program.Parallel(8)
+	suite.Parallel(8)
 	goleak.VerifyTestMain(m)
 }
 

@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/internal/suite"
 	"mimecast-proxy/simulator"
 )
 
@@ -103,6 +104,7 @@ func TestCountHoldsUnderConcurrency(t *testing.T) {
 }
 
 func TestTokenEndpointCanBeHostile(t *testing.T) {
+	suite.Slow(t)
 	t.Parallel()
 	bothProtocols(t, simulator.Options{}, func(t *testing.T, r *rig) {
 		ask := func(name string) (*http.Response, string) {

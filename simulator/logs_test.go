@@ -6,7 +6,8 @@ import (
 	"testing"
 	"time"
 
-	"mimecast-proxy/internal/program"
+	"mimecast-proxy/internal/suite"
+
 	"mimecast-proxy/simulator"
 )
 
@@ -68,7 +69,7 @@ func windowedSources() []windowed {
 }
 
 func TestSmallWindowsPartitionALargeOne(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	const window = 30 * time.Second
 	r := start(t, simulator.Options{Now: newClock().Now, Quotas: map[string]simulator.Quota{}}).login()

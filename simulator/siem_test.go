@@ -12,7 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"mimecast-proxy/internal/program"
+	"mimecast-proxy/internal/suite"
+
 	"mimecast-proxy/simulator"
 )
 
@@ -80,7 +81,7 @@ func (r *rig) blob(address, authorization string) *http.Response {
 }
 
 func TestStreamHasADayOfEvents(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	c := newClock()
 	r := start(t, simulator.Options{Now: c.Now}).login()

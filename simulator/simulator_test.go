@@ -13,14 +13,15 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/internal/suite"
+
 	"go.uber.org/goleak"
 
-	"mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
 )
 
 func TestMain(m *testing.M) {
-	program.Parallel(8)
+	suite.Parallel(8)
 	goleak.VerifyTestMain(m)
 }
 

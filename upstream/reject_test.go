@@ -17,6 +17,7 @@ import (
 
 	"mimecast-proxy/event"
 	"mimecast-proxy/internal/peer"
+	"mimecast-proxy/internal/suite"
 	"mimecast-proxy/problem"
 	"mimecast-proxy/upstream"
 )
@@ -43,6 +44,7 @@ func goAway(last uint32) func(net.Conn) {
 }
 
 func TestAnUpstreamThatRejectsEachConnectionIsDialedTenTimesASecond(t *testing.T) {
+	suite.Slow(t)
 	t.Parallel()
 	const callers = 20
 	lasting := 2 * time.Second

@@ -12,8 +12,9 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/internal/suite"
+
 	"mimecast-proxy/internal/peer"
-	"mimecast-proxy/internal/program"
 	"mimecast-proxy/upstream"
 )
 
@@ -163,7 +164,7 @@ func TestNoRequestWaitsForAnotherBehindAForwardProxyWithTLS(t *testing.T) {
 // Clients that request large responses and read nothing take every place. Clients that read
 // must still be served.
 func TestClientsThatReadNothingDoNotHoldUpOthers(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	const idle, honest = 200, 20
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -17,7 +17,7 @@ import (
 const (
 	tool     = "app.kubernetes.io/name=legacy-tool"
 	examples = "k8s/examples/"
-	// found is part of Mimecast's response to the examples' request.
+	// found is part of the response to the examples' request.
 	found = "account-codes"
 )
 

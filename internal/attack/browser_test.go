@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/internal/suite"
+
 	_ "embed"
 
 	"mimecast-proxy/event"
@@ -276,7 +278,7 @@ func (s *stand) holdRefused(code event.Code, name string, paths []string, report
 }
 
 func TestHostilePageInABrowserReachesNothing(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	for name, hosts := range map[string]struct{ page, proxy string }{
 		"otherport": {"127.0.0.1", "127.0.0.1"},
@@ -309,7 +311,7 @@ func rebound(t *testing.T, address string) (page *site, host string) {
 }
 
 func TestReboundPageInABrowserReachesNothing(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	s := newBrowsedStand(t, "PROXY_QUIT_ENDPOINT=true", "PROXY_ALLOWED_HOSTS=tool.internal")
 	t.Run("data", func(t *testing.T) {
@@ -330,7 +332,7 @@ func TestReboundPageInABrowserReachesNothing(t *testing.T) {
 // no-cors GET to any other name cannot be recognized as a page's. An API key prevents
 // such requests, because pages do not know it.
 func TestBlindGETOfAPageInABrowserReachesAPlainNameWithoutAKeyAlone(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	open, keyed := newBrowsedStand(t, "PROXY_ALLOWED_HOSTS=proxy.internal"), newBrowsedStand(t, "PROXY_ALLOWED_HOSTS=proxy.internal", "PROXY_API_KEY=a-key-that-no-page-knows")
 	page := newSite(t)
@@ -357,7 +359,7 @@ func TestBlindGETOfAPageInABrowserReachesAPlainNameWithoutAKeyAlone(t *testing.T
 }
 
 func TestPageOfAnAllowedOriginInABrowserCallsAndReads(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	page := newSite(t)
 	host := net.JoinHostPort("tool.example", page.port)

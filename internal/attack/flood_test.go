@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/internal/suite"
+
 	"mimecast-proxy/event"
 	"mimecast-proxy/internal/program"
 )
@@ -50,7 +52,7 @@ func (s *stand) open(n int, say func(i int) string) (conns []net.Conn) {
 }
 
 func TestTenThousandIdleAndSlowConnectionsLeaveItServing(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	// The next test covers the limit of concurrent requests.
 	const key = "the-key-of-a-flooded-proxy"
 	s := newStand(t, "PROXY_API_KEY="+key, "PROXY_MAX_REQUESTS=20000")

@@ -15,10 +15,12 @@ import (
 
 	"mimecast-proxy/app"
 	"mimecast-proxy/internal/program"
+	"mimecast-proxy/internal/suite"
 	"mimecast-proxy/simulator"
 )
 
 func TestAddressThatANetworkReachesIsRefusedWithAWordOnContainers(t *testing.T) {
+	suite.Slow(t)
 	sim := program.Simulate(t, simulator.Options{})
 	for _, address := range []string{"0.0.0.0:0", ":0", "[::]:0", "192.0.2.1:0", "host.example:0"} {
 		p := program.Start(t, program.Environ(t, sim, "PROXY_LISTEN="+address))
@@ -93,6 +95,7 @@ func modeOf(t *testing.T, path string) fs.FileMode {
 }
 
 func TestOnlyASocketThatNobodyListensAtIsReplaced(t *testing.T) {
+	suite.Slow(t)
 	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	path := filepath.Join(program.ShortDir(t), "p.sock")

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 
+	"mimecast-proxy/internal/suite"
+
 	"golang.org/x/oauth2"
 	"golang.org/x/oauth2/clientcredentials"
 
@@ -60,6 +62,7 @@ func TestClientThatInsistsOnOAuthGetsThroughWithAnyCredentials(t *testing.T) {
 }
 
 func TestClientThatInsistsOnOAuthProvesTheKeyByItsSecret(t *testing.T) {
+	suite.Slow(t)
 	t.Parallel()
 	const key = "key+of/this=proxy & its clients"
 	s := newStand(t, "PROXY_API_KEY="+key)
@@ -92,7 +95,7 @@ func TestClientThatInsistsOnOAuthProvesTheKeyByItsSecret(t *testing.T) {
 }
 
 func TestTokenOfTheStubEndsWithItsKey(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "key")
 	rotate := func(keys ...string) {

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 
+	"mimecast-proxy/internal/suite"
+
 	"mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
 )
@@ -128,7 +130,7 @@ func TestNoSecretShowsAnywhere(t *testing.T) {
 }
 
 func TestCommandsPrintNoSecret(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{ClientSecret: secretMark})
 	file := filepath.Join(t.TempDir(), "secret")

@@ -20,6 +20,8 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/internal/suite"
+
 	"mimecast-proxy/internal/program"
 	"mimecast-proxy/mimecast"
 	"mimecast-proxy/simulator"
@@ -141,7 +143,7 @@ var isolationPaths = []struct{ method, path, body string }{
 }
 
 func TestNoRequestIsSentWithAnotherAccountsToken(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	// With this lifetime, a token's renewals and revocations alternate.
 	s := &isolation{teams: newTeams(t, teamCount, simulator.Options{TokenTTL: 20 * time.Second, RequestLog: -1}), ended: make(chan struct{})}
 	s.misbehave()
@@ -315,7 +317,7 @@ func (s *isolation) verify(requests int, took time.Duration) {
 }
 
 func TestProxyIsReadyOnceEveryAccountHasHeldAToken(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	s := newTeams(t, 3, simulator.Options{})
 	refused, err := simulator.NamedFault("token-refused")
@@ -385,7 +387,7 @@ func (r checkReport) products() (all []string) {
 }
 
 func TestCheckTestsEveryAccountWhateverHappensToOne(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	s := newTeams(t, 3, simulator.Options{})
 	s.put(s.secretFile(1), "another-secret")
@@ -427,6 +429,7 @@ func TestCheckTestsEveryAccountWhateverHappensToOne(t *testing.T) {
 }
 
 func TestCheckOfAnUnknownAccountNamesThoseThereAre(t *testing.T) {
+	suite.Slow(t)
 	t.Parallel()
 	s := newTeams(t, 2, simulator.Options{})
 	p := program.Start(t, s.environ(), "check", "--account", "team-07")
@@ -442,7 +445,7 @@ func TestCheckOfAnUnknownAccountNamesThoseThereAre(t *testing.T) {
 const mostPerAccount = 3 << 20 / 10
 
 func TestIdleAccountTakesLittleMemory(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel() // it mostly waits
 	if runtime.GOOS != "linux" {
 		t.Skip("memory is read from /proc")
@@ -490,7 +493,7 @@ const (
 )
 
 func TestAccountInTroubleDoesNotSlowTheOthers(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	for name, begin := range map[string]func(*teams){
 		"refused": func(s *teams) {
 			s.sim.SetApplication(simulator.Application{ClientID: s.apps[troubledTeam].ClientID, ClientSecret: "another"})

@@ -19,6 +19,8 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"mimecast-proxy/internal/suite"
+
 	"mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
 )
@@ -112,7 +114,7 @@ func TestBatchURLsLeadToWhereTheClientCalled(t *testing.T) {
 
 // A replica's URLs work at other replicas, including one that already has the next secret.
 func TestBatchURLsAreGoodForEveryReplicaAndAfterARotation(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	path, replace := fileWith(t, simulator.DefaultClientSecret)
@@ -181,7 +183,7 @@ var (
 // Many files are fetched, ten at a time. Each must arrive unchanged, and the proxy must
 // use at most 8 MiB more memory.
 func TestBigBatchFilesTakeNoMemory(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	count, size := *batchFiles, *batchFileSize<<20
 	if testing.Short() {

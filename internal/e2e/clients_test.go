@@ -23,6 +23,8 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/internal/suite"
+
 	"mimecast-proxy/internal/program"
 	"mimecast-proxy/problem"
 	"mimecast-proxy/simulator"
@@ -214,7 +216,7 @@ func (c *caller) getTokens(t *testing.T, p *program.Program, seen *clientTally) 
 
 // TestClientsCountAsTheyDo compares every per-client count with what the clients counted.
 func TestClientsCountAsTheyDo(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	n := *clientRequests
 	callers, files := twentyCallers()
@@ -343,7 +345,7 @@ func checkClientLines(t *testing.T, log string, seen *clientTally) {
 
 // TestKeyOfAClientIsReplacedOverThreeReplicas follows the steps in docs/teams.md.
 func TestKeyOfAClientIsReplacedOverThreeReplicas(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	const old, fresh, most = "the-old-key-0123456789", "the-new-key-0123456789", 5 * time.Second
 	sim := program.Simulate(t, simulator.Options{})
@@ -413,7 +415,7 @@ func sendToEach(t *testing.T, replicas []*program.Program, key *atomic.Value) (s
 }
 
 func TestChangesOfTheClientsFileLoseNoRequest(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	const key = "the-key-of-the-tool-0123456789"
 	folder := &clientsFolder{path: t.TempDir()}

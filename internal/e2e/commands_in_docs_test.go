@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"mimecast-proxy/internal/suite"
+
 	"mimecast-proxy/internal/program"
 )
 
@@ -130,7 +132,7 @@ func TestDocumentsNameTestsThatExist(t *testing.T) {
 
 // TestShellBlocksOfDocumentsParse checks the syntax of what a reader pastes.
 func TestShellBlocksOfDocumentsParse(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	bash, err := exec.LookPath("bash")
 	if err != nil {

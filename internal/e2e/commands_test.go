@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 
+	"mimecast-proxy/internal/suite"
+
 	"mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
 )
@@ -30,6 +32,7 @@ func silent(t *testing.T) *simulator.Server {
 }
 
 func TestSignalEndsACommandThatWaits(t *testing.T) {
+	suite.Slow(t)
 	t.Parallel()
 	sim := silent(t)
 	asked := func() bool {
@@ -73,6 +76,7 @@ func TestHealthcheckFindsAProxyThatIsReady(t *testing.T) {
 // Exec probes need all probes: a readiness probe for liveness would restart the proxy while
 // Mimecast is down.
 func TestHealthcheckAsksEachProbe(t *testing.T) {
+	suite.Slow(t)
 	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	ready := program.Serve(t, sim)
@@ -113,7 +117,7 @@ func TestSignalEndsAHealthcheckThatWaits(t *testing.T) {
 }
 
 func TestRunForwardsWhatACommandMayWant(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	for name, sig := range map[string]syscall.Signal{"HUP": syscall.SIGHUP, "USR1": syscall.SIGUSR1, "INT": syscall.SIGINT, "TERM": syscall.SIGTERM} {
@@ -140,7 +144,7 @@ func TestRunKeepsTheCommandsRequestsFromACorporateProxy(t *testing.T) {
 }
 
 func TestConnectionsThatAskForNothingAreNoReasonToFail(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	p := program.Serve(t, program.Simulate(t, simulator.Options{}), "PROXY_SHUTDOWN_TIMEOUT=50ms")
 	conn, err := net.Dial("tcp", p.Listen)
@@ -201,7 +205,7 @@ func babble(l net.Listener) {
 }
 
 func TestCheckAsksForThePathAsItIsWritten(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	for path, good := range map[string]bool{

@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/internal/suite"
+
 	"mimecast-proxy/internal/peer"
 	"mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
@@ -132,7 +134,7 @@ func TestConnectUnderstandsWhatIsPasted(t *testing.T) {
 	for name, paste := range pastes {
 		t.Run(name, func(t *testing.T) {
 			if name != "both lines at once" {
-				program.Slow(t)
+				suite.Slow(t)
 			}
 			environ, _ := connectEnviron(t, sim)
 			x := program.StartOnTerminal(t, environ, "connect")
@@ -149,7 +151,7 @@ func TestConnectUnderstandsWhatIsPasted(t *testing.T) {
 
 // If a secret is pasted into another field, at most its first four characters are shown.
 func TestConnectShowsNoSecretThatIsPastedElsewhere(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	const plain = "Zq9fK2mWx7Lr4TvB8nYc1HdJ6sPgEa3U" // all characters are valid in a client ID
 	sim := program.Simulate(t, simulator.Options{ClientID: connectID, ClientSecret: plain})
@@ -280,7 +282,7 @@ func gateways(t *testing.T, sim *simulator.Server) []string {
 }
 
 func TestConnectAsksForTheRegionAgainWhereItCannotBeReached(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	sim := application(t)
 	environ, _ := connectEnviron(t, sim, gateways(t, sim)...)
@@ -304,7 +306,7 @@ func TestConnectAsksForTheRegionAgainWhereItCannotBeReached(t *testing.T) {
 }
 
 func TestConnectThatIsStoppedStoresNothingAndRestoresTheTerminal(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	const controlC, controlD = "\x03", "\x04"
 	sim := application(t)
@@ -408,7 +410,7 @@ func TestConnectThatCrashesLeavesNoSecret(t *testing.T) {
 }
 
 func TestConnectInAShellLeavesNothingInItsHistory(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	bash, err := exec.LookPath("bash")
 	if err != nil {
@@ -444,7 +446,7 @@ func TestWithoutCredentialsOnATerminalTheWordIsConnect(t *testing.T) {
 }
 
 func TestScriptConnectsAndRotates(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	sim := application(t)
 	environ, home := connectEnviron(t, sim)
@@ -480,7 +482,7 @@ func TestScriptConnectsAndRotates(t *testing.T) {
 }
 
 func TestConnectExportsForComposeKubernetesAndSystemd(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	environ, home := connectEnviron(t, application(t))
 	idFile, envFile, folder := filepath.Join(home, "id"), filepath.Join(home, "mimecast.env"), filepath.Join(home, "systemd")

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/internal/suite"
+
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 
@@ -21,7 +23,7 @@ var pageLink = regexp.MustCompile(`http://127\.0\.0\.1:\d+/\?code=\S+`)
 
 // Through the demo, tests the connect page from the link to the first response.
 func TestDemoConnectsOnThePageOfARealBrowser(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	b := browser.New(t)
 	home := t.TempDir()

@@ -20,6 +20,8 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/internal/suite"
+
 	"mimecast-proxy/event"
 	"mimecast-proxy/internal/program"
 	"mimecast-proxy/problem"
@@ -243,7 +245,7 @@ func sendBroken(_ *testing.T, p *program.Program, k *kind) (int, string, error) 
 }
 
 func TestCountersEqualWhatTheClientCounted(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	armKinds(sim)

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/internal/suite"
+
 	"mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
 )
@@ -59,7 +61,7 @@ func (s *balancer) watch(p, next *program.Program, news func() bool, over <-chan
 }
 
 func TestSIGTERMOfAGatewaysReplicaUnderLoadLosesNoRequest(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	const clients = 16
 	sim := program.Simulate(t, simulator.Options{})
@@ -127,7 +129,7 @@ func TestSIGTERMOfAGatewaysReplicaUnderLoadLosesNoRequest(t *testing.T) {
 // The kernel decides how much of the program's file to map. TestBinaryIsSmallAndStatic
 // limits that file's size; this test limits the rest.
 func TestIdleProxyTakesLittleMemory(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	if runtime.GOOS != "linux" {
 		t.Skip("memory is read from /proc")
@@ -191,7 +193,7 @@ func TestBinaryExecutesNoTemplate(t *testing.T) {
 }
 
 func TestFirstRequestAfterTheStartIsAnswered(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	var took []time.Duration

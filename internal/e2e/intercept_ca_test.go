@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 
+	"mimecast-proxy/internal/suite"
+
 	"mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
 )
@@ -31,7 +33,7 @@ func TestTLSPortOfTheCAServesItsIPAddress(t *testing.T) {
 }
 
 func TestNewCADrawsOneWarning(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	dir := t.TempDir() + "/ca"

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/internal/suite"
+
 	"mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
 )
@@ -63,7 +65,7 @@ func openTunnel(t *testing.T, address, target string) (net.Conn, *bufio.Reader) 
 }
 
 func TestDrainThatCutsTunnelsFails(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	for name, c := range map[string]struct {
 		begin func(t *testing.T, p *program.Program, sim *simulator.Server)

@@ -28,6 +28,8 @@ import (
 	"syscall"
 	"testing"
 
+	"mimecast-proxy/internal/suite"
+
 	"mimecast-proxy/internal/peer"
 	"mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
@@ -238,7 +240,7 @@ func tools(more ...string) []string {
 }
 
 func TestUnmodifiedClientsReachMimecastThroughRun(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	for _, c := range legacyClients(t) {
 		t.Run(c.name, func(t *testing.T) {
@@ -326,7 +328,7 @@ func javaOptions(t *testing.T, address string, certificates ...string) string {
 }
 
 func TestUnmodifiedClientsReachMimecastThroughTheForwardProxy(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	o, caDir := newSurroundings(t), t.TempDir()
 	p := program.Serve(t, o.sim, "PROXY_INTERCEPT_LISTEN=127.0.0.1:0", "PROXY_INTERCEPT_CA_DIR="+caDir, "HTTPS_PROXY="+o.corporate)
@@ -370,7 +372,7 @@ func trustFolderOf(t *testing.T, tmp string) string {
 }
 
 func TestCertificatesOfRunAreGoneWithTheCommand(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	for name, c := range map[string]struct {
@@ -495,7 +497,7 @@ func TestForwardProxyOfRunAsksForItsPassword(t *testing.T) {
 }
 
 func TestRunNamesANoProxyThatExemptsMimecast(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	const warning = "interception bypassed by NO_PROXY"
@@ -525,6 +527,7 @@ func forms(t *testing.T, keyPEM []byte) []string {
 }
 
 func TestKeyOfTheCAShowsNowhere(t *testing.T) {
+	suite.Slow(t)
 	t.Parallel()
 	o, caDir := newSurroundings(t), t.TempDir()
 	p := program.Serve(t, o.sim, "PROXY_INTERCEPT_LISTEN=127.0.0.1:0", "PROXY_INTERCEPT_CA_DIR="+caDir, "HTTPS_PROXY="+o.corporate, "PROXY_LOG_LEVEL=trace")

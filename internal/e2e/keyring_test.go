@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/internal/suite"
+
 	"mimecast-proxy/internal/keyringtest"
 	"mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
@@ -91,7 +93,7 @@ func duringAHundredASecond(t *testing.T, p *program.Program, f func()) {
 }
 
 func TestConnectionInTheKeyringIsServedFromAndRotatesWithoutALostRequest(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	sim := application(t)
 	session := keyringtest.Start(t)
@@ -134,7 +136,7 @@ func TestConnectionInTheKeyringIsServedFromAndRotatesWithoutALostRequest(t *test
 }
 
 func TestKeyringThatCannotBeUsedIsNamedAndAFileOffered(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	sim := application(t)
 	session := keyringtest.Start(t)
@@ -164,7 +166,7 @@ func TestKeyringThatCannotBeUsedIsNamedAndAFileOffered(t *testing.T) {
 }
 
 func TestProxyWhoseKeyringGetsLockedKeepsServing(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	sim := application(t)
 	session := keyringtest.Start(t)

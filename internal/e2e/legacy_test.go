@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/internal/suite"
+
 	"mimecast-proxy/api1"
 	"mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
@@ -93,7 +95,7 @@ func collect(t *testing.T, sim *simulator.Server, state string) []string {
 }
 
 func TestCollectorOfAPI1GetsEachEventOnceThroughRun(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	if why := missingPython(); why != "" {
 		t.Skip(why)

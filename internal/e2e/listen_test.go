@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 
+	"mimecast-proxy/internal/suite"
+
 	"mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
 )
@@ -110,6 +112,7 @@ func outside(t *testing.T) string {
 }
 
 func TestHostOfEachListenerIsAllowed(t *testing.T) {
+	suite.Slow(t)
 	t.Parallel()
 	host := outside(t)
 	sim := program.Simulate(t, simulator.Options{})
@@ -122,6 +125,7 @@ func TestHostOfEachListenerIsAllowed(t *testing.T) {
 }
 
 func TestAddressThatTheMachineLacksIsNamed(t *testing.T) {
+	suite.Slow(t)
 	t.Parallel()
 	for _, address := range []string{"[2001:db8::1]:0", "192.0.2.1:0"} {
 		p := program.Start(t, program.Environ(t, program.Simulate(t, simulator.Options{}), "PROXY_LISTEN=127.0.0.1:0,"+address, "PROXY_TRUST_NETWORK=true"))
@@ -134,7 +138,7 @@ func TestAddressThatTheMachineLacksIsNamed(t *testing.T) {
 // How localhost resolves depends on the machine's Python and Node. If it is only ::1,
 // both must reach the proxy there.
 func TestPythonReachesTheProxyAtIPv6(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	if why := missingPython(); why != "" {
 		t.Skip(why)

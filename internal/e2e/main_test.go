@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/internal/suite"
+
 	"mimecast-proxy/internal/browser"
 	"mimecast-proxy/internal/program"
 )
@@ -21,7 +23,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv("TEST_CHILD") != "" {
 		os.Exit(child())
 	}
-	program.Parallel(8)
+	suite.Parallel(8)
 	os.Exit(program.Main(browser.M{M: m}))
 }
 

@@ -7,12 +7,14 @@ import (
 	"testing"
 
 	"mimecast-proxy/internal/program"
+	"mimecast-proxy/internal/suite"
 	"mimecast-proxy/simulator"
 )
 
 // A request that net/http rejects before it reaches a handler is reported like others: with
 // the envelope, the header, one log line and a metric.
 func TestRequestsThatNetHTTPRejectsGetTheProxysOwnError(t *testing.T) {
+	suite.Slow(t)
 	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	for name, c := range map[string]struct {

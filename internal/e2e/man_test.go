@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"mimecast-proxy/internal/suite"
+
 	"github.com/cpuguy83/go-md2man/v2/md2man"
 
 	"mimecast-proxy/config"
@@ -73,7 +75,7 @@ func describe(b *strings.Builder, text, short string) {
 }
 
 func TestManPageSaysWhatHelpSays(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	page := md2man.Render([]byte(manual(t)))
 	if *update {

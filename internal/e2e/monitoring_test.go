@@ -15,6 +15,8 @@ import (
 	"strings"
 	"testing"
 
+	"mimecast-proxy/internal/suite"
+
 	"mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
 )
@@ -215,7 +217,7 @@ func TestAlertsAndDashboardNameOnlyWhatThereIs(t *testing.T) {
 }
 
 func TestAlertRulesPassPromtool(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	promtool := look(t, "promtool")
 	rules := filepath.Join(t.TempDir(), "dashboard.yaml")
@@ -294,7 +296,7 @@ func TestDashboardIsWhole(t *testing.T) {
 
 // A real Prometheus scrapes the program, loads the rules and answers Grafana's queries.
 func TestPrometheusAnswersTheDashboard(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	prometheus := look(t, "prometheus")
 	p, clients := exercise(t, "PROXY_RATE_LIMIT_WAIT=10ms"), exerciseClients(t)

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 
+	"mimecast-proxy/internal/suite"
+
 	"mimecast-proxy/event"
 	"mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
@@ -198,7 +200,7 @@ func troubled(t *testing.T) *program.Program {
 // Each runbook command must parse. Those that query the proxy must find what they look for.
 func TestRunbookCommandsRun(t *testing.T) {
 	t.Parallel()
-	program.Slow(t)
+	suite.Slow(t)
 	for _, tool := range []string{"sh", "curl", "grep"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			t.Skipf("%s is not installed", tool)

@@ -21,6 +21,8 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/internal/suite"
+
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
@@ -85,7 +87,7 @@ func demo(t *testing.T, more ...string) *program.Program {
 }
 
 func TestStatusPageInABrowser(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	for name, test := range map[string]func(*testing.T, *browser.Browser){
 		"shows a request within 2 s without a reload":      showsARequestSoon,

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"unicode"
 
+	"mimecast-proxy/internal/suite"
+
 	"mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
 )
@@ -105,7 +107,7 @@ var runElsewhere = []string{"go build -o mimecast-proxy .", "docker build -t mim
 // TestREADMECommandsWork runs every other command in order. If a block ends with a serving
 // proxy, the proxy keeps running for the blocks below.
 func TestREADMECommandsWork(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	if tool := missing(); tool != "" {
 		t.Skipf("%s is not on this machine", tool)

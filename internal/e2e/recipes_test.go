@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"mimecast-proxy/internal/suite"
+
 	"mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
 )
@@ -100,7 +102,7 @@ func missing() string {
 }
 
 func TestRecipesWorkAsTheySay(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	if tool := missing(); tool != "" {
 		t.Skipf("%s is not on this machine", tool)

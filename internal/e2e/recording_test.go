@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/internal/suite"
+
 	"mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
 )
@@ -292,7 +294,7 @@ var realRuns = []realRun{
 
 // Each alert fires in a real run, and no other alert fires in that run.
 func TestAlertsFireInRealRuns(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	look(t, "promtool")
 	replays := make([]replay, len(realRuns))
 	t.Run("runs", func(t *testing.T) {

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 
+	"mimecast-proxy/internal/suite"
+
 	"mimecast-proxy/config"
 	"mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
@@ -95,6 +97,7 @@ func checkTable(t *testing.T, doc, name, table string) {
 }
 
 func TestReferenceHasEveryMetric(t *testing.T) {
+	suite.Slow(t)
 	t.Parallel()
 	checkTable(t, "docs/operations.md", "metrics", metricsTable(t, exercise(t), exerciseClients(t)))
 }
@@ -120,7 +123,7 @@ var (
 )
 
 func TestReferenceHasEveryFieldOfTheLog(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	p := exercise(t)
 	if res, _ := p.Must("GET", "/identity/whoami", "", "Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"); res.StatusCode != http.StatusOK {

@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 
+	"mimecast-proxy/internal/suite"
+
 	"mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
 )
@@ -52,7 +54,7 @@ func during(t *testing.T, p *program.Program, f func(), header ...string) {
 }
 
 func TestRotatedSecretCausesATokenRequestAtOnceAndLosesNoRequest(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	path, replace := fileWith(t, simulator.DefaultClientSecret)
@@ -74,7 +76,7 @@ func TestRotatedSecretCausesATokenRequestAtOnceAndLosesNoRequest(t *testing.T) {
 }
 
 func TestRotationOfKeysLosesNoRequest(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	const first, second = "the first key of them", "the second key of them"
 	path, replace := fileWith(t, first)
@@ -102,7 +104,7 @@ func TestRotationOfKeysLosesNoRequest(t *testing.T) {
 }
 
 func TestFileThatIsGoneIsWarnedOfOnceAndNotReadByThePage(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	path, _ := fileWith(t, simulator.DefaultClientID)
 	p := program.Serve(t, program.Simulate(t, simulator.Options{}), "MIMECAST_CLIENT_ID=", "MIMECAST_CLIENT_ID_FILE="+path)

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 
+	"mimecast-proxy/internal/suite"
+
 	"mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
 )
@@ -17,7 +19,7 @@ import (
 // If a command cannot be started, the error names the cause and what to type. The exit
 // code is the one that shells use.
 func TestRunSaysWhyACommandDoesNotStart(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	dir := t.TempDir()
 	for name, content := range map[string]string{
@@ -84,7 +86,7 @@ func TestRunSaysWhyACommandDoesNotStart(t *testing.T) {
 // run's command must not use a corporate proxy to reach the proxy, however the variables
 // are spelled.
 func TestRunsCommandReachesTheProxyDespiteACorporateOne(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	for tool, argv := range map[string][]string{
@@ -130,6 +132,7 @@ func TestRefusedCredentialsAreCuredWhereTheyComeFrom(t *testing.T) {
 }
 
 func TestCheckSaysHowLongTheSecretIsAndWhatToDoNext(t *testing.T) {
+	suite.Slow(t)
 	t.Parallel()
 	const secret = "sekret-with-ü"
 	sim := program.Simulate(t, simulator.Options{ClientSecret: secret})

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/internal/suite"
+
 	"mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
 )
@@ -60,6 +62,7 @@ func (m *manager) await(state string) string {
 }
 
 func TestSystemdHearsReadyOnceATokenIsHeldAndStoppingAtTheDrain(t *testing.T) {
+	suite.Slow(t)
 	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	sim.AddFault(simulator.Fault{Path: "/oauth/token", Delay: 500 * time.Millisecond, Count: 1})
@@ -93,7 +96,7 @@ func TestSystemdHearsReadyWithoutATokenToo(t *testing.T) {
 }
 
 func TestWatchdogIsFedWhileTheAdminListenerAnswers(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	for _, admin := range []string{"127.0.0.1:0", "off"} {

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"mimecast-proxy/internal/program"
+	"mimecast-proxy/internal/suite"
 	"mimecast-proxy/simulator"
 )
 
@@ -85,6 +86,7 @@ func TestSimulatePrintsTheDemosCredentials(t *testing.T) {
 }
 
 func TestSimulateRejectsWhatCannotWork(t *testing.T) {
+	suite.Slow(t)
 	t.Parallel()
 	dir := t.TempDir()
 	ca := filepath.Join(dir, "ca.pem")

@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/internal/suite"
+
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
@@ -27,7 +29,7 @@ import (
 )
 
 func TestErrorThatNobodyReadsEndsTheProgram(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	read, write, err := os.Pipe()
 	if err != nil {
@@ -144,7 +146,7 @@ func answerGoAway(c net.Conn, more string) (token string) {
 }
 
 func TestSecretsThatTheUpstreamRepeatsShowNowhere(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	for _, level := range []string{"trace", "debug", "info"} {
 		sim := program.Simulate(t, simulator.Options{})

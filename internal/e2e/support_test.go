@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"mimecast-proxy/internal/suite"
+
 	"mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
 )
@@ -76,7 +78,7 @@ func TestSupportBundleHasWhatHelpersAskForAndNoSecret(t *testing.T) {
 }
 
 func TestSupportGoesOnWhereItsOwnConfigurationIsBadOrNoProxyRuns(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	p := program.Serve(t, sim)

@@ -23,6 +23,8 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/internal/suite"
+
 	"mimecast-proxy/internal/peer"
 	"mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
@@ -171,7 +173,7 @@ var certificateChanges = flag.Int("certificate-changes", 20, "how many certifica
 
 // The certificate changes many times while clients use both new and kept connections.
 func TestCertificatesRotateWithoutAFailedHandshake(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	f := newKeyPairFiles(t)
 	p := program.Serve(t, program.Simulate(t, simulator.Options{}), f.environ()...)
@@ -240,6 +242,7 @@ func TestCertificatesRotateWithoutAFailedHandshake(t *testing.T) {
 
 // Without a configured certificate, the TLS port uses one from the interception CA.
 func TestTLSPortWithoutACertificateUsesTheCA(t *testing.T) {
+	suite.Slow(t)
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "ca")
 	for _, more := range [][]string{nil, {"PROXY_INTERCEPT_CA_DIR=" + dir}} {
@@ -273,7 +276,7 @@ func TestTLSPortWithoutACertificateUsesTheCA(t *testing.T) {
 
 // A drain closes tunnels; idle ones at once.
 func TestDrainEndsTunnels(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	other, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -19,6 +19,8 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/internal/suite"
+
 	"mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
 )
@@ -308,7 +310,7 @@ func block(name string) *regexp.Regexp {
 }
 
 func TestTroubleshootingShowsWhatIsSeen(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	if runtime.GOOS != "linux" {
 		t.Skip("other systems word their errors differently")

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/internal/suite"
+
 	"mimecast-proxy/event"
 	"mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
@@ -209,7 +211,7 @@ func leavesRenewing(t *testing.T) {
 // off. Mimecast has already begun to read the body.
 func pausesMeanwhile(breaksOff bool) func(*testing.T) {
 	return func(t *testing.T) {
-		program.Slow(t)
+		suite.Slow(t)
 		for _, http1 := range []bool{true, false} {
 			w := newWorld(t, simulator.Options{HTTP1Only: http1})
 			p := w.serve(t, "PROXY_REPLAY_LIMIT=64KiB")

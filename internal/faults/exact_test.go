@@ -94,6 +94,7 @@ func (m mishap) suffer(w *world, c *traffic.Client, kind string, r *rand.Rand) t
 }
 
 func TestNoWriteIsEverExecutedTwice(t *testing.T) {
+	t.Parallel()
 	if *seed == 0 {
 		*seed = rand.Uint64()
 	}

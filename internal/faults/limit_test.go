@@ -10,7 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"mimecast-proxy/internal/program"
+	"mimecast-proxy/internal/suite"
+
 	"mimecast-proxy/simulator"
 )
 
@@ -46,7 +47,7 @@ func limitPasses(t *testing.T) {
 
 // limitHeld checks each spelling of the reset header.
 func limitHeld(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	w := newWorld(t, simulator.Options{})
 	p := w.serve(t, "PROXY_RATE_LIMIT_WAIT=1m")
 	for _, h := range []struct {
@@ -88,7 +89,7 @@ func limitTooFar(t *testing.T) {
 // limitCrowd has many more requests waiting than one window allows. At each reset, they
 // must be sent one at a time and not all at once.
 func limitCrowd(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	const n, quota = 40, 8
 	w := newWorld(t, simulator.Options{RequestLog: 1000})
 	p := w.serve(t, "PROXY_RATE_LIMIT_WAIT=1m")

@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/internal/suite"
+
 	"mimecast-proxy/internal/program"
 	"mimecast-proxy/internal/relay"
 	"mimecast-proxy/simulator"
@@ -58,7 +60,7 @@ func linuxOnly(t *testing.T) {
 }
 
 func sleepAndWake(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	linuxOnly(t)
 	w := newWorld(t, simulator.Options{TokenTTL: 4 * time.Second})
 	p := spawn(t, w.environ(t), "").awaitServing().awaitReady()
@@ -77,7 +79,7 @@ func sleepAndWake(t *testing.T) {
 }
 
 func noDescriptors(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	linuxOnly(t)
 	const most = 48
 	w := newWorld(t, simulator.Options{})
@@ -113,7 +115,7 @@ func noDescriptors(t *testing.T) {
 }
 
 func littleMemory(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	linuxOnly(t)
 	const size = 8 << 20
 	uploads := share(200) // of 8 MiB; by default a quarter, which is 400 MiB
@@ -350,7 +352,7 @@ func put(t *testing.T, path, text string) {
 // secretLost damages the secret's file while the program runs, and then restores it.
 func secretLost(spoil func(*testing.T, string)) func(*testing.T) {
 	return func(t *testing.T) {
-		program.Slow(t)
+		suite.Slow(t)
 		w := newWorld(t, simulator.Options{TokenTTL: 4 * time.Second})
 		path := filepath.Join(t.TempDir(), "client-secret")
 		put(t, path, simulator.DefaultClientSecret)
@@ -403,7 +405,7 @@ func (p *proxy) warnings(text string) (n int) {
 // This is a link to a dated directory and is replaced by a rename. Tokens outlive the
 // test, so only the swap causes the renewals.
 func secretSwapped(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	w := newWorld(t, simulator.Options{})
 	dir := t.TempDir()
 	version := func(n int, secret string) {

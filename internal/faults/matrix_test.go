@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"mimecast-proxy/internal/suite"
+
 	"go.uber.org/goleak"
 
 	"mimecast-proxy/internal/program"
@@ -49,7 +51,7 @@ func share(n int) int {
 }
 
 func TestMain(m *testing.M) {
-	program.Parallel(12)
+	suite.Parallel(12)
 	// Only name lookups are affected: the tests use numeric addresses.
 	end, err := nowhere()
 	if err != nil {
@@ -65,6 +67,7 @@ func TestMain(m *testing.M) {
 }
 
 func TestFaults(t *testing.T) {
+	t.Parallel()
 	for _, c := range chapters {
 		for _, r := range c.rows {
 			if r.test != nil {

@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/internal/suite"
+
 	"golang.org/x/net/dns/dnsmessage"
 	"golang.org/x/net/http2"
 
@@ -193,7 +195,7 @@ func turnAway(c *tls.Conn) {
 }
 
 func turnsAway(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	for _, method := range []string{"GET", "POST"} {
 		tokens, a := newWorld(t, simulator.Options{}), peer.ServeTLS(t, []string{"h2"}, turnAway)
 		tokens.sim.CA = append(tokens.sim.CA, a.CA...)
@@ -218,7 +220,7 @@ func turnsAway(t *testing.T) {
 }
 
 func burst(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	const n = 1000
 	w := newWorld(t, simulator.Options{RequestLog: -1})
 	p := w.serve(t)
@@ -303,7 +305,7 @@ func cutBody(do relay.Action) func(*testing.T) {
 }
 
 func slowHeader(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	w := newWorld(t, simulator.Options{})
 	p := w.serve(t, "PROXY_RESPONSE_TIMEOUT=4s")
 	w.fault(t, "hang", once)
@@ -313,7 +315,7 @@ func slowHeader(t *testing.T) {
 }
 
 func slowBody(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	w := newWorld(t, simulator.Options{})
 	p := w.serve(t, "PROXY_RESPONSE_TIMEOUT=4s")
 	w.sim.AddFault(simulator.Fault{Path: "/api/archive/", Pace: 120 * time.Millisecond})
@@ -324,7 +326,7 @@ func slowBody(t *testing.T) {
 }
 
 func earlyAnswer(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	for _, http1 := range []bool{true, false} {
 		w := newWorld(t, simulator.Options{HTTP1Only: http1})
 		p := w.serve(t, "PROXY_REPLAY_LIMIT=64KiB")
@@ -373,7 +375,7 @@ type zero struct{}
 func (zero) Read(b []byte) (int, error) { clear(b); return len(b), nil }
 
 func lateRefusal(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	w := newWorld(t, simulator.Options{RequestLog: -1})
 	p := spawn(t, w.environ(t), "").awaitServing().awaitReady()
 	w.fault(t, "401", once)
@@ -422,7 +424,7 @@ func passed(statuses ...int) func(*testing.T) {
 // arrives, but the proxy cannot know that.
 func staleConnection(http1 bool, do relay.Action) func(*testing.T) {
 	return func(t *testing.T) {
-		program.Slow(t)
+		suite.Slow(t)
 		w := newWorld(t, simulator.Options{HTTP1Only: http1})
 		p := w.serve(t)
 		p.fine()
@@ -468,7 +470,7 @@ func goAway(t *testing.T) {
 }
 
 func silent(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	w := newWorld(t, simulator.Options{})
 	p := w.serve(t)
 	p.fine()

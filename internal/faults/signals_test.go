@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/internal/suite"
+
 	"mimecast-proxy/event"
 	"mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
@@ -34,26 +36,26 @@ var outages = []outage{
 	{name: "token endpoint resets", serve: atStart("token-reset"), state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"token_unavailable"}, noRequests: true, slow: true},
 	{name: "token endpoint limits", serve: atStart("token-429"), state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"token_unavailable"}, noRequests: true, slow: true},
 	{name: "token endpoint responds HTML", serve: atStart("token-html"), state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"token_unavailable"}, noRequests: true, slow: true},
-	{name: "token endpoint cannot be reached", serve: tokenUnreachable, state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"token_unavailable"}, noRequests: true},
+	{name: "token endpoint cannot be reached", serve: tokenUnreachable, state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"token_unavailable"}, noRequests: true, slow: true},
 	{name: "token endpoint hangs", serve: tokenIsLate, request: noRequest, state: event.HealthDegraded, component: event.ComponentMimecast, causes: []event.Cause{event.CauseTokenPending}, noRequests: true},
 	{name: "token revoked and token endpoint responds 503", serve: later(func(w *world) {
 		w.sim.RevokeTokens()
 		w.sim.AddFault(simulator.Fault{Path: "/oauth/token", Status: 503})
 	}), state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"token_unavailable"}, noRequests: true},
-	{name: "credentials are refused", serve: credentialsRefused, state: event.HealthDown, component: event.ComponentCredentials, causes: []event.Cause{"credentials_refused"}, noRequests: true},
-	{name: "401 whatever the token", serve: named("401"), state: event.HealthDown, component: event.ComponentCredentials, causes: []event.Cause{"mimecast_unauthorized"}},
-	{name: "403", serve: named("403"), state: event.HealthDown, component: event.ComponentCredentials, causes: []event.Cause{"mimecast_forbidden"}},
+	{name: "credentials are refused", serve: credentialsRefused, state: event.HealthDown, component: event.ComponentCredentials, causes: []event.Cause{"credentials_refused"}, noRequests: true, slow: true},
+	{name: "401 whatever the token", serve: named("401"), state: event.HealthDown, component: event.ComponentCredentials, causes: []event.Cause{"mimecast_unauthorized"}, slow: true},
+	{name: "403", serve: named("403"), state: event.HealthDown, component: event.ComponentCredentials, causes: []event.Cause{"mimecast_forbidden"}, slow: true},
 	{name: "404", serve: answers(404), state: event.HealthDegraded, component: event.ComponentClient, causes: []event.Cause{"request_refused"}, slow: true},
 	{name: "429", serve: named("429"), state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"mimecast_rate_limited"}, slow: true},
 	{name: "500", serve: named("500"), state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"mimecast_error"}},
 	{name: "503", serve: named("503"), state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"mimecast_error"}, slow: true},
-	{name: "timeouts", serve: timesOut, state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"upstream_timeout"}},
-	{name: "reset before the response", serve: named("reset-request"), state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"upstream_reset"}},
+	{name: "timeouts", serve: timesOut, state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"upstream_timeout"}, slow: true},
+	{name: "reset before the response", serve: named("reset-request"), state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"upstream_reset"}, slow: true},
 	{name: "reset within the response", serve: named("reset-body"), state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"mimecast_truncated"}, slow: true},
-	{name: "refuses connections", serve: refused, state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"upstream_unreachable"}},
-	{name: "TLS", serve: untrusted, state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"upstream_tls"}},
+	{name: "refuses connections", serve: refused, state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"upstream_unreachable"}, slow: true},
+	{name: "TLS", serve: untrusted, state: event.HealthDown, component: event.ComponentMimecast, causes: []event.Cause{"upstream_tls"}, slow: true},
 	{name: "rejected clients", serve: justServe(), request: wrongHost, state: event.HealthDegraded, component: event.ComponentClient, causes: []event.Cause{"host_not_allowed"}},
-	{name: "overload", serve: overload, state: event.HealthDown, component: event.ComponentProxy, causes: []event.Cause{"too_busy"}},
+	{name: "overload", serve: overload, state: event.HealthDown, component: event.ComponentProxy, causes: []event.Cause{"too_busy"}, slow: true},
 }
 
 // later has a world that gets a fault once the proxy serves.
@@ -164,10 +166,11 @@ const (
 )
 
 func TestSignalsAgreeFromTheFaultToTheRecovery(t *testing.T) {
+	t.Parallel()
 	for _, o := range outages {
 		t.Run(o.name, func(t *testing.T) {
 			if o.slow {
-				program.Slow(t)
+				suite.Slow(t)
 			}
 			t.Parallel()
 			p, begin, end := o.serve(t)

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/internal/suite"
+
 	"mimecast-proxy/event"
 	"mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
@@ -96,7 +98,7 @@ func tokenRefusesConnections(t *testing.T) {
 }
 
 func downAtRenewal(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	w := newWorld(t, simulator.Options{TokenTTL: 4 * time.Second})
 	p := w.serve(t)
 	w.fault(t, "token-dead")
@@ -160,7 +162,7 @@ func lifetime(name string, seconds float64) func(*testing.T) {
 }
 
 func tokenHangs(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	w := newWorld(t, simulator.Options{})
 	w.fault(t, "token-hang")
 	began := time.Now()
@@ -195,7 +197,7 @@ func TestClientThatLeavesDoesNotEndTheTokenRequest(t *testing.T) {
 // expiresMeanwhile sends bodies that take longer to arrive than a token lives. They are
 // buffered with and without Content-Length, and streamed.
 func expiresMeanwhile(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	const ttl, takes = 8 * time.Second, 10 * time.Second
 	w := newWorld(t, simulator.Options{TokenTTL: ttl})
 	p := w.serve(t, "PROXY_REPLAY_LIMIT=64KiB")

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/internal/suite"
+
 	"mimecast-proxy/internal/hostile"
 	"mimecast-proxy/internal/program"
 )
@@ -26,7 +28,7 @@ var endings = map[string]func(net.Conn){
 }
 
 func TestUnfinishedHeadersHoldNothingPastTheTimeForThem(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	for _, network := range []string{"tcp", "unix"} {
 		for _, spaced := range []bool{false, true} { // a long target, and long fields
@@ -60,7 +62,7 @@ func TestUnfinishedHeadersHoldNothingPastTheTimeForThem(t *testing.T) {
 
 // The header is complete, and the beginning of another request follows on the connection.
 func TestWhatFollowsARequestHoldsNothingEither(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	s := start(t)
 	if err := s.whoami(); err != nil {
@@ -78,7 +80,7 @@ func TestWhatFollowsARequestHoldsNothingEither(t *testing.T) {
 }
 
 func TestUnfinishedHeadersLeaveDescriptorsForOthers(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	for name, end := range endings {
 		t.Run(name, func(t *testing.T) {
@@ -101,7 +103,7 @@ func TestUnfinishedHeadersLeaveDescriptorsForOthers(t *testing.T) {
 
 // Clients that are rejected and do not read responses must not delay the shutdown.
 func TestRejectedClientsThatReadNothingDoNotHoldUpTheShutdown(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	const timeout = 25 * time.Second
 	s := start(t, "PROXY_API_KEY="+gatewayKey, "PROXY_SHUTDOWN_TIMEOUT="+timeout.String())

@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/internal/suite"
+
 	"mimecast-proxy/internal/hostile"
 	"mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
@@ -28,7 +30,7 @@ var (
 )
 
 func TestMain(m *testing.M) {
-	program.Parallel(8)
+	suite.Parallel(8)
 	os.Exit(program.Main(m))
 }
 

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/internal/suite"
+
 	"golang.org/x/sys/unix"
 
 	"mimecast-proxy/internal/program"
@@ -82,7 +84,7 @@ const dropped = "mimecast_proxy_log_lines_dropped_total"
 var levels = []string{"info", "trace"}
 
 func TestLogThatNobodyReadsDelaysNoRequest(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	for _, level := range levels {
 		l := startPiped(t, simulator.Options{}, "PROXY_LOG_LEVEL="+level, "PROXY_SHUTDOWN_TIMEOUT=1s")
@@ -102,7 +104,7 @@ func TestLogThatNobodyReadsDelaysNoRequest(t *testing.T) {
 }
 
 func TestLogThatNobodyReadsDelaysNoRenewal(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	l := startPiped(t, simulator.Options{TokenTTL: 3 * time.Second}, "PROXY_LOG_LEVEL=trace", "PROXY_SHUTDOWN_TIMEOUT=1s")
 	l.fill()
@@ -117,7 +119,7 @@ func TestLogThatNobodyReadsDelaysNoRenewal(t *testing.T) {
 
 // Requests that wait for Mimecast make the second signal necessary.
 func TestLogThatNobodyReadsDelaysNoShutdown(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	for _, second := range []bool{false, true} {
 		timeout := time.Second
@@ -144,7 +146,7 @@ func TestLogThatNobodyReadsDelaysNoShutdown(t *testing.T) {
 
 // The log's reader closes the pipe, as head does once it has enough.
 func TestReaderOfTheLogThatGoesAwayIsNoReasonToEnd(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	for _, level := range levels {
 		l := startPiped(t, simulator.Options{TokenTTL: 3 * time.Second}, "PROXY_LOG_LEVEL="+level, "PROXY_SHUTDOWN_TIMEOUT=1s")
@@ -166,7 +168,7 @@ func TestReaderOfTheLogThatGoesAwayIsNoReasonToEnd(t *testing.T) {
 
 // When the log is read again, it continues with whole lines, as far as they were buffered.
 func TestLogThatIsReadAgainGoesOnInWholeLines(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	l := startPiped(t, simulator.Options{}, "PROXY_SHUTDOWN_TIMEOUT=1s")
 	l.fill()

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/internal/suite"
+
 	"mimecast-proxy/internal/hostile"
 	"mimecast-proxy/internal/program"
 	"mimecast-proxy/simulator"
@@ -139,7 +141,7 @@ func (g *siege) endure(names ...string) {
 
 // These tests use both processors, so they do not run in parallel.
 func TestSidecarEndures(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	names := slices.Sorted(maps.Keys(assaults))
 	for _, name := range names {
 		t.Run(name, func(t *testing.T) {
@@ -159,7 +161,7 @@ func TestSidecarEndures(t *testing.T) {
 // All clients of the gateway have a key, except those whose headers are too short to
 // contain it.
 func TestGatewayEndures(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	withKey := func(line string, fields ...string) string {
 		return request(line, append(fields, "X-Proxy-Key: "+gatewayKey)...)
 	}
@@ -174,7 +176,7 @@ func TestGatewayEndures(t *testing.T) {
 
 // All memory is released once the clients are gone.
 func TestMemoryComesBack(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	s := start(t, "GOMEMLIMIT=64MiB")
 	if err := s.whoami(); err != nil {
@@ -199,7 +201,7 @@ func TestMemoryComesBack(t *testing.T) {
 
 // An announced body must not reserve memory.
 func TestSilentUploadsTakeNoMemoryForBodies(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	s := start(t, "GOMEMLIMIT=64MiB")
 	for i := range 1000 {

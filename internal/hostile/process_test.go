@@ -18,10 +18,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mimecast-proxy/internal/program"
+	"mimecast-proxy/internal/suite"
 	"mimecast-proxy/simulator"
 )
 
 func TestHangupEndsNothing(t *testing.T) {
+	suite.Slow(t)
 	t.Parallel()
 	s := start(t)
 	stop := s.honest()
@@ -224,6 +226,7 @@ func TestServeEndsWithAnErrorWhenAListenerFails(t *testing.T) {
 
 // If the proxy's listener fails, the command gets an error or ends.
 func TestRunNoticesThatItsListenerFails(t *testing.T) {
+	suite.Slow(t)
 	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	cmd := exec.Command(program.Binary(), "run", "--", "sh", "-c", `echo "at $MIMECAST_BASE_URL"; exec sleep 60`)

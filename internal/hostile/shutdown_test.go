@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/internal/suite"
+
 	"mimecast-proxy/internal/hostile"
 	"mimecast-proxy/internal/program"
 )
@@ -33,7 +35,7 @@ func (s *stand) unreadClients(network string, n int) {
 }
 
 func TestUnreadResponsesDoNotHoldUpTheShutdown(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	for _, network := range []string{"tcp", "unix"} {
 		for _, second := range []bool{false, true} {

@@ -19,6 +19,8 @@ import (
 	"sync"
 	"testing"
 
+	"mimecast-proxy/internal/suite"
+
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
@@ -241,7 +243,7 @@ func (s *stand) everywhere(d *device) {
 }
 
 func TestUpstreamThatRepeatsSecretsMakesNothingShowThem(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	for _, level := range []string{"info", "trace"} {
 		for _, format := range []string{"json", "console"} {
@@ -303,7 +305,7 @@ func (s *stand) repeats(d *device, name, method string) {
 
 // The token endpoint receives the secret and may repeat it in every part of its response.
 func TestTokenEndpointThatRepeatsSecretsMakesNothingShowThem(t *testing.T) {
-	program.Slow(t)
+	suite.Slow(t)
 	t.Parallel()
 	for _, how := range append(devices, "error code") {
 		t.Run(how, func(t *testing.T) {

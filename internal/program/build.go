@@ -1,13 +1,11 @@
 package program
 
 import (
-	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -22,23 +20,6 @@ func Main(m interface{ Run() int }) int {
 		}
 	}()
 	return m.Run()
-}
-
-// Parallel lets n tests run at the same time, unless -parallel is set. It is for packages
-// whose tests mostly wait.
-func Parallel(n int) {
-	flag.Parse()
-	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
-		_ = flag.Set(f.Name, strconv.Itoa(n)) // a number is always valid
-	}
-}
-
-// Slow skips the test if -short is set.
-func Slow(t testing.TB) {
-	t.Helper()
-	if testing.Short() {
-		t.Skip("takes too long for -short")
-	}
 }
 
 var dir string // where the program is built; empty until then
