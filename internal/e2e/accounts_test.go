@@ -473,7 +473,7 @@ func TestIdleAccountTakesLittleMemory(t *testing.T) {
 	t.Logf("resident for each of %d further accounts: %.2f MiB", more, program.MiB(each))
 }
 
-var troubleTurns = flag.Int("trouble", 2, "how many turns TestAccountInTroubleDoesNotSlowTheOthers takes; 100 for a figure")
+var troubleTurns = flag.Int("trouble", 1, "how many turns TestAccountInTroubleDoesNotSlowTheOthers takes; 100 for a figure")
 
 // troubleRun is a run of that test. Most teams make requests all the time. Meanwhile two
 // more teams, with and without a problem, take turns.

@@ -17,7 +17,7 @@ import (
 )
 
 var (
-	runs = flag.Int("runs", 600, "how many randomised runs TestNoWriteIsEverExecutedTwice makes; the figure in the docs is of 20000")
+	runs = flag.Int("runs", 300, "how many randomised runs TestNoWriteIsEverExecutedTwice makes; the figure in the docs is of 20000")
 	seed = flag.Uint64("seed", 0, "what TestNoWriteIsEverExecutedTwice makes its runs up from; 0 takes a new one")
 )
 

@@ -16,7 +16,7 @@ func TestShortSoakPasses(t *testing.T) {
 		t.Skip("memory and descriptors are read from /proc")
 	}
 	var out bytes.Buffer
-	err := run(t.Context(), []string{"-for", "3s", "-round", "1s", "-clients", "4"}, &out)
+	err := run(t.Context(), []string{"-for", "2s", "-round", "1s", "-clients", "4"}, &out)
 	if err != nil || !strings.Contains(out.String(), "Verdict: passed") {
 		t.Errorf("%v\n%s", err, out.String())
 	}
@@ -37,7 +37,7 @@ func TestShortHostileSoakPasses(t *testing.T) {
 		t.Skip("memory and descriptors are read from /proc")
 	}
 	var out bytes.Buffer
-	err := run(t.Context(), []string{"-hostile", "-for", "6s", "-round", "3s", "-clients", "4", "-crowd", "100"}, &out)
+	err := run(t.Context(), []string{"-hostile", "-for", "4s", "-round", "2s", "-clients", "4", "-crowd", "100"}, &out)
 	if err != nil || !strings.Contains(out.String(), "Verdict: passed") {
 		t.Errorf("%v\n%s", err, out.String())
 	}
