@@ -37,7 +37,7 @@ func collectorPercent(live, scanned uint64) int {
 	if live == 0 { // before the first collection
 		return most
 	}
-	growth := min(live, max(leastHeap, scanned))
+	growth := min(live, max(leastHeap/2, scanned))
 	if live+growth < leastHeap {
 		growth = leastHeap - live
 	}
