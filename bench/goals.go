@@ -70,7 +70,7 @@ func (g goal) String() string {
 	return ""
 }
 
-const goalsNote = "Guard, log and metrics are on. *compared* is the ratio to the naive proxy, the difference or the value, as the goal is; the median of the rounds."
+const goalsNote = "Guard, log and metrics are on. *compared* is the ratio to the naive proxy, the difference or the value, as the goal is. It is the median of the rounds."
 
 // both are the proxies that the goals compare.
 var both = []string{naive, ours}

@@ -12,10 +12,10 @@ import (
 	"time"
 )
 
-// Forever, as a delay, means that the response never comes.
+// Forever as a delay means that the response never comes.
 const Forever time.Duration = 1<<63 - 1
 
-// Endless, as a size, means that the body never ends.
+// Endless as a size means that the body never ends.
 const Endless int64 = -1
 
 // Cut is the point at which a response breaks off: over HTTP/1.1 the connection is reset,
