@@ -166,7 +166,7 @@ func (t *connTable) idleHTTP1() (oldest *conn, n int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for c := range t.conns {
-		if c.stateSince(idle) == 0 || c.speaksHTTP2.Load() {
+		if c.stateSince(idle) == 0 || c.requestStarted.Load() || c.speaksHTTP2.Load() {
 			continue
 		}
 		if n++; oldest == nil || c.changedAt.Load() < oldest.changedAt.Load() {
