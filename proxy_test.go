@@ -37,7 +37,7 @@ var (
 )
 
 func TestMain(m *testing.M) {
-	suite.Parallel(8) // most of them wait
+	suite.Parallel(4) // most of them wait
 	os.Exit(program.Main(m))
 }
 

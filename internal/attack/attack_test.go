@@ -20,13 +20,11 @@ import (
 	"mimecast-proxy/event"
 	"mimecast-proxy/internal/browser"
 	"mimecast-proxy/internal/program"
-	"mimecast-proxy/internal/suite"
 	"mimecast-proxy/problem"
 	"mimecast-proxy/simulator"
 )
 
 func TestMain(m *testing.M) {
-	suite.Parallel(8)
 	os.Exit(program.Main(browser.M{M: m}))
 }
 

@@ -179,7 +179,7 @@ func TestLogThatIsReadAgainGoesOnInWholeLines(t *testing.T) {
 	read := make(chan struct{})
 	go func() {
 		defer close(read)
-		b := make([]byte, 4096)
+		b := make([]byte, 64<<10) // the program waits for its log only for a time
 		for {
 			n, err := l.Read(b)
 			_, _ = rest.Write(b[:n])
