@@ -28,19 +28,16 @@ func adjustCollector() {
 }
 
 // collectorPercent returns the GOGC value for live bytes of heap, of which scanned bytes
-// contain pointers. From leastHeap on, the heap doubles as by default, but grows by no more
-// than a collection is worth. Kept request bodies contain no pointers: collecting them is
-// cheap, and doubling would take as much memory again. The runtime also scales its minimum
-// heap of 4 MiB by GOGC.
+// contain pointers. The heap grows to leastHeap, then by half of that, or by scanned if
+// that is more. Kept request bodies contain no pointers: collecting them is cheap, and
+// doubling would take as much memory again. The runtime also scales its minimum heap of
+// 4 MiB by GOGC.
 func collectorPercent(live, scanned uint64) int {
 	const least, most = 10, 100 * leastHeap / (4 << 20)
 	if live == 0 { // before the first collection
 		return most
 	}
-	growth := min(live, max(leastHeap/2, scanned))
-	if live+growth < leastHeap {
-		growth = leastHeap - live
-	}
+	growth := max(leastHeap-min(live, leastHeap), leastHeap/2, min(live, scanned))
 	return int(min(most, max(least, 100*growth/live)))
 }
 
