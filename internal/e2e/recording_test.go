@@ -295,8 +295,8 @@ var realRuns = []realRun{
 
 var someRuns = flag.Int("real-runs", 4, "how many of the real runs TestAlertsFireInRealRuns makes; all with -update; 16 to be sure")
 
-// Each alert fires in a real run, and no other alert fires in that run. What all runs
-// recorded is replayed by deploy/test each time.
+// Each alert fires in a real run, and no other alert fires in that run.
+// TestAlertRulesPassPromtool replays what all runs recorded.
 func TestAlertsFireInRealRuns(t *testing.T) {
 	suite.Slow(t)
 	look(t, "promtool")
