@@ -181,8 +181,19 @@ func TestCertificatesRotateWithoutAFailedHandshake(t *testing.T) {
 	var mu sync.Mutex // guards f.trust
 	kept := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: f.trust.Clone()}, ForceAttemptHTTP2: true}}
 	t.Cleanup(kept.CloseIdleConnections)
-	var served, different atomic.Int64
-	last := ""
+	var asked, different atomic.Int64
+	var certificates sync.Map
+	fresh := func() *http.Client {
+		mu.Lock()
+		roots := f.trust.Clone()
+		mu.Unlock()
+		return &http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: roots, VerifyConnection: func(s tls.ConnectionState) error {
+			if _, seen := certificates.LoadOrStore(string(s.PeerCertificates[0].Raw), true); !seen {
+				different.Add(1)
+			}
+			return nil
+		}}}}
+	}
 	ask := func(client *http.Client) {
 		res, err := client.Get("https://" + secure + "/identity/whoami")
 		if err != nil {
@@ -193,30 +204,27 @@ func TestCertificatesRotateWithoutAFailedHandshake(t *testing.T) {
 		if _, err := io.Copy(io.Discard, res.Body); err != nil || res.StatusCode != 200 {
 			t.Error(res.Status, err)
 		}
-		served.Add(1)
 	}
 	done := make(chan struct{})
+	began := time.Now()
 	var asking sync.WaitGroup
 	asking.Go(func() {
-		for tick := time.NewTicker(20 * time.Millisecond); ; <-tick.C { // 50 a second on new connections, and 50 on kept ones
+		const rate = 100 // requests a second, half of them on new connections
+		tick := time.NewTicker(time.Second / rate)
+		defer tick.Stop()
+		for {
 			select {
 			case <-done:
-				tick.Stop()
 				return
-			default:
+			case <-tick.C: // drops ticks on a busy machine, so compute from the clock how many requests are due
 			}
-			mu.Lock()
-			roots := f.trust.Clone()
-			mu.Unlock()
-			fresh := &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: roots, VerifyConnection: func(s tls.ConnectionState) error {
-				if seen := string(s.PeerCertificates[0].Raw); seen != last {
-					last = seen
-					different.Add(1)
+			for due := int64(time.Since(began).Seconds() * rate); asked.Load() < due; asked.Add(1) {
+				client := kept
+				if asked.Load()%2 == 0 {
+					client = fresh()
 				}
-				return nil
-			}}}
-			ask(&http.Client{Transport: fresh})
-			ask(kept)
+				asking.Go(func() { ask(client) })
+			}
 		}
 	})
 	reread := func() {
@@ -234,7 +242,7 @@ func TestCertificatesRotateWithoutAFailedHandshake(t *testing.T) {
 	}
 	close(done)
 	asking.Wait()
-	t.Logf("%d requests, %d certificates seen", served.Load(), different.Load())
+	t.Logf("%d requests, %.0f a second, %d certificates seen", asked.Load(), float64(asked.Load())/time.Since(began).Seconds(), different.Load())
 	if strings.Contains(p.Stderr.String(), "TLS handshake error") {
 		t.Error("a handshake failed")
 	}
