@@ -157,31 +157,6 @@ func TestHeldRequestsGoOneAfterTheOther(t *testing.T) {
 	}
 }
 
-func TestPlacesToWaitAreBounded(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes too long for -short")
-	}
-	t.Parallel()
-	const n = 80
-	r := newRig(t, setup{wait: time.Minute}, together(n, func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("X-RateLimit-Reset", "3000")
-		w.WriteHeader(429)
-	}, echo))
-	var turnedAway atomic.Int64
-	var wg sync.WaitGroup
-	for range n {
-		wg.Go(func() {
-			if res, _ := r.do("GET", "/", nil); res.StatusCode == 429 {
-				turnedAway.Add(1)
-			}
-		})
-	}
-	wg.Wait()
-	if turnedAway.Load() != n-64 {
-		t.Errorf("%d got their 429 at once, want %d", turnedAway.Load(), n-64)
-	}
-}
-
 func TestHeldRequestEndsWithItsClient(t *testing.T) {
 	asked := make(chan bool, 1)
 	r := newRig(t, setup{wait: time.Hour}, func(w http.ResponseWriter, _ *http.Request) {

@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/internal/program"
 	"mimecast-proxy/internal/suite"
-
 	"mimecast-proxy/simulator"
 )
 
@@ -21,10 +21,10 @@ var limitRows = []row{
 	{"429, waiting is off", untouched, "`rate_limit_remaining` 0", "at Mimecast's reset", limitPasses, ""},
 	{"429, waiting is on", "200, after Mimecast's reset and never sooner", "`rate_limit_waits_total{outcome=\"recovered\"}`", "at the reset", limitHeld, ""},
 	{"429 with a reset later than `PROXY_RATE_LIMIT_WAIT` allows", untouched + ", at once", "`rate_limit_waits_total{outcome=\"too_long\"}`", "at the reset", limitTooFar, ""},
-	{"429 without a reset", untouched + ", at once", "`rate_limit_waits_total{outcome=\"too_long\"}`", "when Mimecast allows calls again", nil, "quota.TestLimitPassesWhereWaitingIsNoUse"},
-	{"429 again and again", untouched + ", after `PROXY_RATE_LIMIT_WAIT`", "`rate_limit_waits_total{outcome=\"still_limited\"}`", "when Mimecast allows calls again", nil, "quota.TestLimitPassesWhereWaitingIsNoUse"},
-	{"429 for a body that was not kept", untouched, "`rate_limit_waits_total{outcome=\"not_replayable\"}`", "at the reset", nil, "quota.TestLimitPassesWhereWaitingIsNoUse"},
-	{"429 for more than 64 requests of a client at once", "64 requests wait, the rest get 429 at once", "`rate_limit_waits_total{outcome=\"too_long\"}`", "at the reset", nil, "quota.TestPlacesToWaitAreBounded"},
+	{"429 without a reset", untouched + ", at once", "`rate_limit_waits_total{outcome=\"too_long\"}`", "when Mimecast allows calls again", limitWithoutReset, ""},
+	{"429 again and again", untouched + ", after `PROXY_RATE_LIMIT_WAIT`", "`rate_limit_waits_total{outcome=\"still_limited\"}`", "when Mimecast allows calls again", limitAgain, ""},
+	{"429 for a body that was not kept", untouched, "`rate_limit_waits_total{outcome=\"not_replayable\"}`", "at the reset", limitOfBodyNotKept, ""},
+	{"429 for more than 64 requests of a client at once", "64 requests wait, the rest get 429 at once", "`rate_limit_waits_total{outcome=\"too_long\"}`", "at the reset", limitBeyondPlaces, ""},
 	{"429 for many requests at once", "200 for all, one at a time in order of arrival", "`rate_limit_waits_total{outcome=\"recovered\"}`", "at the reset", limitCrowd, ""},
 	{"429, and the client disconnects", gone + "; the proxy does not resend it", "`rate_limit_waits_total{outcome=\"abandoned\"}`", "at once", limitAbandoned, ""},
 	{"429 for a write", "200; carried out once", "`rate_limit_waits_total{outcome=\"recovered\"}`", "at the reset", limitedWrites, ""},
@@ -84,6 +84,67 @@ func limitTooFar(t *testing.T) {
 		t.Errorf("after %v", took)
 	}
 	p.counts(`rate_limit_waits_total{outcome="too_long"}`, 1)
+}
+
+// limitEnds makes a request that gets 429 from a proxy that waits, and checks how the wait
+// ends and how often the request was sent.
+func limitEnds(t *testing.T, wait, reset, body, outcome string, least int, environ ...string) {
+	t.Helper()
+	w := newWorld(t, simulator.Options{})
+	p := w.serve(t, append(environ, "PROXY_RATE_LIMIT_WAIT="+wait)...)
+	f := simulator.Fault{Path: limited, Status: http.StatusTooManyRequests}
+	if reset != "" {
+		f.Header = map[string]string{"X-RateLimit-Reset": reset}
+	}
+	w.sim.AddFault(f)
+	a := p.post(limited, body)
+	p.says(a, http.StatusTooManyRequests, "")
+	if got := a.header.Get("X-RateLimit-Reset"); got != reset {
+		t.Errorf("the reset is %q, not %q", got, reset)
+	}
+	p.counts(`rate_limit_waits_total{outcome="`+outcome+`"}`, 1)
+	if n := w.sim.Counts().Statuses[http.StatusTooManyRequests]; n < least || least == 1 && n > 1 {
+		t.Errorf("it was sent %d times, want %d", n, least)
+	}
+	w.sim.ClearFaults()
+	p.isOKSoon(p.Watcher())
+}
+
+func limitWithoutReset(t *testing.T) { limitEnds(t, "1m", "", "", "too_long", 1) }
+
+func limitAgain(t *testing.T) { limitEnds(t, "2s", "300", "", "still_limited", 2) }
+
+func limitOfBodyNotKept(t *testing.T) {
+	limitEnds(t, "1m", "10", strings.Repeat("x", 2000), "not_replayable", 1, "PROXY_REPLAY_LIMIT=1KiB")
+}
+
+// limitBeyondPlaces has more requests get 429 at once than may wait for one client.
+func limitBeyondPlaces(t *testing.T) {
+	suite.Slow(t)
+	const n, places = 80, 64
+	w := newWorld(t, simulator.Options{})
+	p := w.serve(t, "PROXY_RATE_LIMIT_WAIT=1m")
+	together := make(chan struct{})
+	w.sim.AddFault(simulator.Fault{Path: limited, Status: http.StatusTooManyRequests, Header: map[string]string{"X-RateLimit-Reset": "3000"}, Until: together, Count: n})
+	var rejected atomic.Int64
+	var all sync.WaitGroup
+	for range n {
+		all.Go(func() {
+			if a := p.post(limited, ""); a.status == http.StatusTooManyRequests {
+				rejected.Add(1)
+			} else {
+				p.says(a, 200, "")
+			}
+		})
+	}
+	program.Await(t, "all of them at Mimecast", func() bool { return len(w.api()) == n })
+	close(together)
+	all.Wait()
+	if got := rejected.Load(); got != n-places {
+		t.Errorf("%d got 429, want %d", got, n-places)
+	}
+	p.counts(`rate_limit_waits_total{outcome="too_long"}`, n-places)
+	p.isOKSoon(p.Watcher())
 }
 
 // limitCrowd has many more requests waiting than one window allows. At each reset, they

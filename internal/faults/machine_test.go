@@ -3,6 +3,7 @@ package faults_test
 import (
 	"bytes"
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -25,8 +26,8 @@ import (
 )
 
 var machineRows = []row{
-	{"the clock is set back", "200", "a renewal", "at once: the proxy renews the token and ends a pause", nil, "token.TestClockSetBackMakesTheTokenDue"},
-	{"the clock is set forward", "200, after a token request", "a renewal", "at once", nil, "token.TestClockSetForwardOutdatesTheToken"},
+	{"the clock is set back", "200", "a renewal", "at once: the proxy renews the token and ends a pause", clockSet(-time.Hour), ""},
+	{"the clock is set forward", "200, after a token request", "a renewal", "at once", clockSet(time.Hour), ""},
 	{"the machine sleeps until the token has expired", "200, after a token request; no expired token is sent", "a renewal", "at once", sleepAndWake, ""},
 	{"no file descriptors are left", "connected clients are served, others wait; 502 `upstream_unreachable` if none is left for Mimecast", "`too many open files` at warn", "as soon as some are free", noDescriptors, ""},
 	{"64 MiB of memory and 200 uploads of 8 MiB at once", "200 for all, intact", "`replay_buffer_bytes` at most 32 MiB", "at once", littleMemory, ""},
@@ -56,6 +57,53 @@ func linuxOnly(t *testing.T) {
 	t.Helper()
 	if runtime.GOOS != "linux" {
 		t.Skip("limits and memory are Linux's")
+	}
+}
+
+var (
+	setClock = flag.Bool("set-clock", false, "run the rows that set this machine's clock; run no others with them")
+	// clock is held while a test changes the machine's clock.
+	clock sync.Mutex
+)
+
+// setClockBy changes the clock of the machine until the end of the test.
+func setClockBy(t *testing.T, by time.Duration) {
+	t.Helper()
+	clock.Lock()
+	began := time.Now() // its monotonic part does not change with the clock
+	set := func(to time.Time) {
+		at := syscall.NsecToTimeval(to.UnixNano())
+		if err := syscall.Settimeofday(&at); err != nil {
+			t.Error("set the clock:", err)
+		}
+	}
+	t.Cleanup(func() {
+		defer clock.Unlock()
+		set(began.Add(time.Since(began)))
+	})
+	set(began.Add(by))
+}
+
+// clockSet has a proxy with a token, and one that pauses after a failed token request.
+func clockSet(by time.Duration) func(*testing.T) {
+	return func(t *testing.T) {
+		if !*setClock {
+			t.Skip("only with -set-clock")
+		}
+		w, failing := newWorld(t, simulator.Options{}), newWorld(t, simulator.Options{})
+		p := w.serve(t)
+		p.fine()
+		failing.fault(t, "token-dead")
+		pausing := begin(t, failing.environ(t)).awaitServing()
+		pausing.logs("token request failed")
+		program.Await(t, "a long pause", func() bool { return failing.sim.TokenRequests() >= 3 })
+		failing.sim.ClearFaults()
+		before := w.sim.TokenRequests()
+		setClockBy(t, by)
+		p.fine()
+		program.Await(t, "a renewal", func() bool { return w.sim.TokenRequests() > before })
+		p.isOKSoon(p.Watcher())
+		pausing.isOKSoon(pausing.Watcher())
 	}
 }
 

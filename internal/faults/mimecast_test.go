@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -61,7 +62,7 @@ var mimecastRows = []row{
 	{"HTTP/2: idle connection reset as a request is sent", "a GET: 200; a write: " + unknownEnd, accessLine, nextRequest, staleConnection(false, relay.Reset), ""},
 	{"HTTP/2: idle connection closed as a request is sent", "a GET: 200; a write: " + unknownEnd, accessLine, nextRequest, staleConnection(false, relay.Close), ""},
 	{"HTTP/2: GOAWAY", "200: the proxy resends unprocessed requests", "nothing", "at once", goAway, ""},
-	{"HTTP/2: GOAWAY, REFUSED_STREAM and PROTOCOL_ERROR under a write", "200 if Mimecast reports it as unprocessed, else " + unknownEnd, accessLine, nextRequest, nil, "proxy.TestWriteIsResentOnlyWhereMimecastSaysItWasNotCarriedOut"},
+	{"HTTP/2: GOAWAY, REFUSED_STREAM and PROTOCOL_ERROR under a write", "200 if Mimecast reports it as unprocessed, else " + unknownEnd, accessLine, nextRequest, unprocessed, ""},
 	{"HTTP/2: closes each new connection with GOAWAY and no error", "502 `upstream_reset` or `upstream_unreachable`", accessLine + "; at most 10 dials a second", nextRequest, turnsAway, ""},
 	{"HTTP/2: a burst of 1,000 requests", "200 for all, over at most 150 connections", "`requests_in_flight`", "at once", burst, ""},
 	{"HTTP/2: connection goes silent", "after 25 s a GET is resent: 200; a write: " + unknownEnd, accessLine, "after 25 s", silent, ""},
@@ -216,6 +217,57 @@ func turnsAway(t *testing.T) {
 		if n := a.Accepted.Load(); n == 0 || float64(n) > 10*(took.Seconds()+1) {
 			t.Errorf("%s: %d dials in %v", method, n, took)
 		}
+	}
+}
+
+// unprocessed ends the stream of a write in each way that HTTP/2 has.
+func unprocessed(t *testing.T) {
+	for name, end := range map[string]struct {
+		stream  func(f *peer.Frames, c *peer.FrameConn, stream uint32)
+		carried bool // out, and so never to be resent
+	}{
+		"GOAWAY that leaves it out": {func(_ *peer.Frames, c *peer.FrameConn, stream uint32) {
+			_ = c.Framer.WriteGoAway(stream-2, http2.ErrCodeNo, nil)
+		}, false},
+		"REFUSED_STREAM": {func(_ *peer.Frames, c *peer.FrameConn, stream uint32) {
+			_ = c.Framer.WriteRSTStream(stream, http2.ErrCodeRefusedStream)
+		}, false},
+		"GOAWAY that counts it, and the end": {func(f *peer.Frames, c *peer.FrameConn, stream uint32) {
+			f.Requests.Add(1)
+			_ = c.Framer.WriteGoAway(stream, http2.ErrCodeNo, nil)
+			c.Close()
+		}, true},
+		"PROTOCOL_ERROR": {func(f *peer.Frames, c *peer.FrameConn, stream uint32) {
+			f.Requests.Add(1)
+			_ = c.Framer.WriteRSTStream(stream, http2.ErrCodeProtocol)
+		}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var strike atomic.Bool
+			mimecast := peer.ServeFrames(t, func(f *peer.Frames, c *peer.FrameConn, stream uint32) {
+				if strike.CompareAndSwap(true, false) {
+					end.stream(f, c, stream)
+				} else {
+					c.Respond(f, stream)
+				}
+			})
+			tokens := newWorld(t, simulator.Options{})
+			tokens.sim.CA = append(tokens.sim.CA, mimecast.CA...)
+			p := tokens.serve(t, "MIMECAST_BASE_URL="+mimecast.URL.String())
+			p.says(p.get("/api"), 200, "") // opens the connection
+			mimecast.Requests.Store(0)
+			strike.Store(true)
+			status, code := 200, event.Code("")
+			if end.carried {
+				status, code = http.StatusBadGateway, event.UpstreamReset
+			}
+			p.says(p.post("/api", "x"), status, code)
+			if n := mimecast.Requests.Load(); n != 1 {
+				t.Errorf("carried out %d times", n)
+			}
+			p.says(p.get("/api"), 200, "")
+		})
 	}
 }
 
