@@ -269,6 +269,7 @@ func TestStreamEitherWayTakesNoMemory(t *testing.T) {
 }
 
 func TestSIGTERMLosesNoRequestInFlight(t *testing.T) {
+	suite.Slow(t)
 	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	p := program.Serve(t, sim)

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"mimecast-proxy/internal/suite"
 )
 
 const day = 24 * time.Hour
@@ -16,6 +18,7 @@ const day = 24 * time.Hour
 var formatsOfADay = flag.Int("formats-of-a-day", 1, "in how many of 4 formats TestEveryEventComesOnceInEachFormat reads a whole day")
 
 func TestEveryEventComesOnceInEachFormat(t *testing.T) {
+	suite.Slow(t)
 	t.Parallel()
 	r := newRig(t)
 	base := r.instance()

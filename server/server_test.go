@@ -103,6 +103,7 @@ func get(t *testing.T, c net.Conn) {
 }
 
 func TestClientsWithoutARequestLoseTheOldestConnection(t *testing.T) {
+	suite.Slow(t)
 	t.Parallel()
 	beginnings := map[string]string{
 		"silent": "", "half a request line": "GET /aaaa", "half a header": "GET / HTTP/1.1\r\na:b\r\nc",

@@ -71,6 +71,7 @@ func upstreamOf(t *testing.T, http2 bool, u upstream.Options, h http.HandlerFunc
 // Without the bound, nearly every request of a burst would open a connection, however fast
 // the responses are.
 func TestABurstOpensABoundedNumberOfConnections(t *testing.T) {
+	suite.Slow(t)
 	const n, most = 1000, 150
 	rounds := 3
 	if testing.Short() {

@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/internal/suite"
+
 	"mimecast-proxy/event"
 	"mimecast-proxy/internal/browser"
 	"mimecast-proxy/internal/program"
@@ -195,6 +197,7 @@ func TestTargetWithMoreThanOneMeaningIsRefused(t *testing.T) {
 }
 
 func TestWhatIsNoRequestGoesNowhere(t *testing.T) {
+	suite.Slow(t)
 	s := newStand(t)
 	for raw, status := range map[string]int{
 		request("GET /\x00", local):                               400,

@@ -24,6 +24,8 @@ import (
 	"syscall"
 	"testing"
 
+	"mimecast-proxy/internal/suite"
+
 	"mimecast-proxy/event"
 	"mimecast-proxy/internal/program"
 	"mimecast-proxy/mimecast"
@@ -240,6 +242,7 @@ func ask(t *testing.T, client *http.Client, address, key string) (status int, pr
 }
 
 func TestRemovedKeyIsRefusedOnConnectionsThatItOpened(t *testing.T) {
+	suite.Slow(t)
 	t.Parallel()
 	f := newClientsFile(t)
 	s := f.stand(t, "PROXY_TLS_LISTEN=127.0.0.1:0", "PROXY_INTERCEPT_LISTEN=127.0.0.1:0")

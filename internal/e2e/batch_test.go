@@ -44,6 +44,7 @@ func batchURLs(t *testing.T, p *program.Program, query string) (all []string) {
 }
 
 func TestBatchFilesComeThroughTheRelay(t *testing.T) {
+	suite.Slow(t)
 	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{RequestLog: 1000})
 	p := program.Serve(t, sim, "PROXY_BATCH_RELAY=true")

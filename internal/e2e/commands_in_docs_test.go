@@ -52,6 +52,7 @@ func documents(t *testing.T) []string {
 // TestDocumentsCallTheProgramAsItIs checks that the commands and options in documents
 // exist.
 func TestDocumentsCallTheProgramAsItIs(t *testing.T) {
+	suite.Slow(t)
 	t.Parallel()
 	_, list, _ := strings.Cut(help(t), "\nAvailable Commands:\n")
 	list, _, _ = strings.Cut(list, "\n\n")

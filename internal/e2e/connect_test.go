@@ -129,6 +129,7 @@ var pastes = map[string]string{
 }
 
 func TestConnectUnderstandsWhatIsPasted(t *testing.T) {
+	suite.Slow(t)
 	t.Parallel()
 	sim := application(t)
 	for name, paste := range pastes {
@@ -200,6 +201,7 @@ func TestConnectShowsNoSecretThatIsPastedElsewhere(t *testing.T) {
 }
 
 func TestConnectEndsWithItsTerminalAndWhateverIsTyped(t *testing.T) {
+	suite.Slow(t)
 	t.Parallel()
 	sim := application(t)
 	sim.AddFault(simulator.Fault{Path: "/oauth/token", Delay: time.Hour})
@@ -229,6 +231,7 @@ func TestConnectEndsWithItsTerminalAndWhateverIsTyped(t *testing.T) {
 }
 
 func TestConnectAsksAgainForWhatWasWrongAlone(t *testing.T) {
+	suite.Slow(t)
 	t.Parallel()
 	sim := application(t)
 	sim.AddFault(simulator.Fault{Path: "/oauth/token", Status: http.StatusServiceUnavailable, Count: 1})
@@ -371,6 +374,7 @@ func TestConnectThatIsStoppedStoresNothingAndRestoresTheTerminal(t *testing.T) {
 }
 
 func TestConnectIsStoppedAtTheRegion(t *testing.T) {
+	suite.Slow(t)
 	t.Parallel()
 	sim := application(t)
 	for _, keys := range []string{"\x03", "\x04", "glo\x03"} {

@@ -59,6 +59,7 @@ func TestDemoConnectsOnThePageOfARealBrowser(t *testing.T) {
 // A fresh clone needs only these commands: git clone, cd, demo connect, curl. The
 // secret is typed once.
 func TestDemoConnectsOnATerminal(t *testing.T) {
+	suite.Slow(t)
 	t.Parallel()
 	home := t.TempDir()
 	environ := []string{"HOME=" + home, "TMPDIR=" + home, "TERM=xterm", "PROXY_LISTEN=127.0.0.1:0", "PROXY_ADMIN_LISTEN=127.0.0.1:0", "PROXY_LOG_FORMAT=json"}

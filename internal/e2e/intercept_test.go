@@ -463,6 +463,7 @@ func basic(user, password string) string {
 }
 
 func TestForwardProxyOfRunAsksForItsPassword(t *testing.T) {
+	suite.Slow(t)
 	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	p := program.Start(t, program.Environ(t, sim, tools("TEST_CHILD=sleep", "PROXY_LOG_LEVEL=trace")...), "run", "--intercept", "--", "sh", "-c", `echo "$HTTPS_PROXY sleeping"; exec sleep 60`)

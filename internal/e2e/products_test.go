@@ -6,12 +6,15 @@ import (
 	"strings"
 	"testing"
 
+	"mimecast-proxy/internal/suite"
+
 	"mimecast-proxy/internal/program"
 	"mimecast-proxy/mimecast"
 	"mimecast-proxy/simulator"
 )
 
 func TestCheckListsTheProductsThatTheApplicationMayUse(t *testing.T) {
+	suite.Slow(t)
 	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	sim.Forbid("/siem/", "/api/dlp/")

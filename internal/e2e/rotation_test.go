@@ -128,6 +128,7 @@ func TestFileThatIsGoneIsWarnedOfOnceAndNotReadByThePage(t *testing.T) {
 }
 
 func TestSIGHUPRereadsAndEndsNothing(t *testing.T) {
+	suite.Slow(t)
 	t.Parallel()
 	path, replace := fileWith(t, simulator.DefaultClientSecret)
 	sim := program.Simulate(t, simulator.Options{})
@@ -150,6 +151,7 @@ func TestSIGHUPRereadsAndEndsNothing(t *testing.T) {
 }
 
 func TestSIGHUPOfRunReachesTheCommandAndLeavesTheProxyRunning(t *testing.T) {
+	suite.Slow(t)
 	t.Parallel()
 	cmd := exec.Command(program.Binary(), "run", "--", "sh", "-c", "trap 'echo hup' HUP; echo waiting; while :; do sleep 0.1; done")
 	path, _ := fileWith(t, simulator.DefaultClientSecret)
@@ -169,6 +171,7 @@ func TestSIGHUPOfRunReachesTheCommandAndLeavesTheProxyRunning(t *testing.T) {
 }
 
 func TestNamesThatOnlyTheCommandKnowsDrawNoWarning(t *testing.T) {
+	suite.Slow(t)
 	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	foreign := []string{"MIMECAST_EVENT_TYPES=av", "MIMECAST_HOST=x", "PROXY_LISTN=y"}

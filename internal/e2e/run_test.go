@@ -166,6 +166,7 @@ func TestVersionIsAFlagToo(t *testing.T) {
 }
 
 func TestRunLendsACommandTheProxy(t *testing.T) {
+	suite.Slow(t)
 	t.Parallel()
 	sim := program.Simulate(t, simulator.Options{})
 	p := program.Start(t, program.Environ(t, sim, "TEST_CHILD=1"), "run", "--", os.Args[0], "--flag", "arg")

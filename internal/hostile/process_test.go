@@ -42,6 +42,7 @@ func TestHangupEndsNothing(t *testing.T) {
 
 // SIGHUP during the drain must not count as the second signal.
 func TestHangupWhileItDrainsCutsNothing(t *testing.T) {
+	suite.Slow(t)
 	t.Parallel()
 	s := start(t)
 	release := make(chan struct{})
@@ -115,6 +116,7 @@ func (s *stand) series() (n int, unknown map[string]bool) {
 }
 
 func TestStatusesThatAreMadeUpAddNoSeries(t *testing.T) {
+	suite.Slow(t)
 	t.Parallel()
 	s := start(t)
 	ask := func(method string, status int) {
@@ -152,6 +154,7 @@ func TestStatusesThatAreMadeUpAddNoSeries(t *testing.T) {
 
 // Clients can make up methods.
 func TestMethodsThatAreMadeUpAddNoSeries(t *testing.T) {
+	suite.Slow(t)
 	t.Parallel()
 	s := start(t)
 	for i := range 150 {
