@@ -25,10 +25,14 @@ import (
 	"mimecast-proxy/connectpage"
 	"mimecast-proxy/internal/browser"
 	"mimecast-proxy/internal/program"
+	"mimecast-proxy/internal/suite"
 	"mimecast-proxy/secret"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(browser.M{M: m}) }
+func TestMain(m *testing.M) {
+	suite.Parallel(4)
+	goleak.VerifyTestMain(browser.M{M: m})
+}
 
 const (
 	goodID     = "marked-id-0123456789"

@@ -11,12 +11,14 @@ import (
 	"mimecast-proxy/event"
 	"mimecast-proxy/guard"
 	"mimecast-proxy/internal/peer"
+	"mimecast-proxy/internal/suite"
 	"mimecast-proxy/problem"
 )
 
 // TestRejectedUploadGetsItsResponse checks that no connection reset overtakes the response
 // to a rejected upload, and that the upload holds no slot meanwhile.
 func TestRejectedUploadGetsItsResponse(t *testing.T) {
+	t.Parallel()
 	g, err := newGuard(guard.Policy{MaxRequests: 4, TokenStub: true, Clients: keyed("key-of-the-proxy"), Routes: []string{"POST /api/"}})
 	if err != nil {
 		t.Fatal(err)
@@ -61,9 +63,8 @@ func TestRejectedUploadGetsItsResponse(t *testing.T) {
 
 // A rejected client that stops sending holds no slot, and the server closes its connection.
 func TestRejectedUploadHoldsNoSlot(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes too long for -short")
-	}
+	suite.Slow(t)
+	t.Parallel()
 	g, err := newGuard(guard.Policy{MaxRequests: 1})
 	if err != nil {
 		t.Fatal(err)

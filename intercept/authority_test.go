@@ -23,6 +23,7 @@ import (
 	"testing"
 	"time"
 
+	"mimecast-proxy/internal/suite"
 	"mimecast-proxy/mimecast"
 )
 
@@ -165,9 +166,8 @@ func run(t *testing.T, environ []string, name string, args ...string) (string, e
 }
 
 func TestForgedLeavesAreRejected(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes too long for -short")
-	}
+	suite.Slow(t)
+	t.Parallel()
 	a := newTestAuthority(t, mimecast.APIHosts()...)
 	ca := filepath.Join(t.TempDir(), "ca.pem")
 	if err := os.WriteFile(ca, a.PEM(), 0o600); err != nil {

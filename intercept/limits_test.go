@@ -52,13 +52,9 @@ func ended(t *testing.T, c net.Conn) {
 }
 
 func TestIdleTunnelsAndHalfHandshakesEnd(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes too long for -short")
-	}
-	n := 1000
-	if testing.Short() {
-		n = 100
-	}
+	suite.Slow(t)
+	t.Parallel()
+	const n = 1000
 	nobody := silent(t)
 	f := start(t, Options{IdleTimeout: 3 * time.Second, HandshakeTimeout: 3 * time.Second})
 	var held []net.Conn

@@ -155,7 +155,7 @@ func TestMeasureOverRealConnections(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range scenarios {
 		s := &scenarios[i]
-		s.limit, s.window, s.windows, s.wait = 120, 5*time.Second, 3, 3*time.Second
+		s.limit, s.window, s.windows, s.wait = 120, 5*time.Second, 2, 3*time.Second
 		s.path = "/identity/whoami" // a cheap path for the simulator
 		s.trace.Paced = func(ctx context.Context, _ string, waited time.Duration, _ event.PaceOutcome) {
 			if name, _ := ctx.Value(clientKey{}).(string); strings.HasPrefix(name, "light-") {

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -17,6 +18,11 @@ import (
 	"mimecast-proxy/internal/peer"
 	"mimecast-proxy/upstream"
 )
+
+func TestMain(m *testing.M) {
+	suite.Parallel(8) // most of them wait
+	os.Exit(m.Run())
+}
 
 // burst sends n requests at once and returns how many failed.
 func burst(t *testing.T, c *upstream.Connections, address string, n int) int {

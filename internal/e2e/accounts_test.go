@@ -27,7 +27,7 @@ import (
 	"mimecast-proxy/simulator"
 )
 
-var isolationRequests = flag.Int("isolation", 2000, "how many requests TestNoRequestIsSentWithAnotherAccountsToken makes; 10000 for renewals of tokens too")
+var isolationRequests = flag.Int("isolation", 1000, "how many requests TestNoRequestIsSentWithAnotherAccountsToken makes; 10000 for renewals of tokens too")
 
 // teams are clients with one account each, of the same name.
 type teams struct {

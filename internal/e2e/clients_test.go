@@ -418,6 +418,7 @@ func TestChangesOfTheClientsFileLoseNoRequest(t *testing.T) {
 	suite.Slow(t)
 	t.Parallel()
 	const key = "the-key-of-the-tool-0123456789"
+	const changes = 15
 	folder := &clientsFolder{path: t.TempDir()}
 	put := func(more string) {
 		folder.replace(t, map[string]string{"clients.yaml": "clients:\n  tool: {keys: [{sha256: " + sha256Of(key) + "}]}\n" + more})
@@ -433,12 +434,12 @@ func TestChangesOfTheClientsFileLoseNoRequest(t *testing.T) {
 	}
 	other := func(i int) string { return fmt.Sprintf("the-key-of-number-%d-0123456789", i) }
 	during(t, p, func() {
-		for i := range 30 {
+		for i := range changes {
 			put(fmt.Sprintf("  other-%d: {keys: [{sha256: %s}], allow: [\"@siem\"], max_requests: %d}\n", i%7, sha256Of(other(i)), i+1))
 			p.Signal(syscall.SIGHUP)
 			program.Await(t, "the reload", func() bool { return reloads("changed") > i })
 		}
-		if status(other(29)) != http.StatusForbidden || status(other(28)) != http.StatusUnauthorized {
+		if status(other(changes-1)) != http.StatusForbidden || status(other(changes-2)) != http.StatusUnauthorized {
 			t.Error("the last version is not in force")
 		}
 		put("  broken: {keyz: []}\n")
@@ -447,11 +448,11 @@ func TestChangesOfTheClientsFileLoseNoRequest(t *testing.T) {
 		}
 		program.Await(t, "the failure", func() bool { return reloads("failed") > 0 })
 		p.Signal(syscall.SIGHUP)
-		if status(other(29)) != http.StatusForbidden {
+		if status(other(changes-1)) != http.StatusForbidden {
 			t.Error("the last good version is not in force")
 		}
-		put("  fixed: {keys: [{sha256: " + sha256Of(other(30)) + "}]}\n")
-		program.Await(t, "the fixed file", func() bool { return status(other(30)) == http.StatusOK })
+		put("  fixed: {keys: [{sha256: " + sha256Of(other(changes)) + "}]}\n")
+		program.Await(t, "the fixed file", func() bool { return status(other(changes)) == http.StatusOK })
 	}, "X-Proxy-Key", key)
 	warned := 0
 	for line := range strings.Lines(p.Stderr.String()) {

@@ -23,7 +23,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv("TEST_CHILD") != "" {
 		os.Exit(child())
 	}
-	suite.Parallel(4)
+	suite.Parallel(6)
 	os.Exit(program.Main(browser.M{M: m}))
 }
 

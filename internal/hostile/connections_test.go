@@ -46,9 +46,7 @@ func TestUnfinishedHeadersHoldNothingPastTheTimeForThem(t *testing.T) {
 						if spaced {
 							text = hostile.FatHeader("/identity/whoami", n, 100)
 						}
-						for range 3 {
-							end(s.say(s.Listen, text[:min(n, len(text))]))
-						}
+						end(s.say(s.Listen, text[:min(n, len(text))]))
 					}
 				}
 				s.comesBackTo(before, readHeaderTimeout+slack)

@@ -46,7 +46,7 @@ func TestUnreadResponsesDoNotHoldUpTheShutdown(t *testing.T) {
 					timeout = 10 * time.Minute
 				}
 				s := start(t, "PROXY_LISTEN="+listen(t, network), "PROXY_SHUTDOWN_TIMEOUT="+timeout.String())
-				s.unreadClients(network, 120)
+				s.unreadClients(network, 60)
 				// Every request has begun, and everything that fits in the buffers is
 				// written.
 				const written = "mimecast_proxy_requests_in_flight"
