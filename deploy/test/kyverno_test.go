@@ -61,5 +61,6 @@ func applyKyverno(t *testing.T, p *corev1.Pod) *corev1.Pod {
 	if err := sigsyaml.UnmarshalStrict(documents(t, text)[0], mutated); err != nil {
 		t.Fatalf("%v\n%s", err, text)
 	}
+	mutated.Namespace = p.Namespace // without one, the command line sets default
 	return mutated
 }
