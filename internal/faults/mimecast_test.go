@@ -17,8 +17,6 @@ import (
 	"testing"
 	"time"
 
-	"mimecast-proxy/internal/suite"
-
 	"golang.org/x/net/dns/dnsmessage"
 	"golang.org/x/net/http2"
 
@@ -26,6 +24,7 @@ import (
 	"mimecast-proxy/internal/peer"
 	"mimecast-proxy/internal/program"
 	"mimecast-proxy/internal/relay"
+	"mimecast-proxy/internal/suite"
 	"mimecast-proxy/problem"
 	"mimecast-proxy/simulator"
 )
@@ -220,34 +219,15 @@ func turnsAway(t *testing.T) {
 	}
 }
 
-// unprocessed ends the stream of a write in each way that HTTP/2 has.
+// unprocessed makes Mimecast end a write in each way.
 func unprocessed(t *testing.T) {
-	for name, end := range map[string]struct {
-		stream  func(f *peer.Frames, c *peer.FrameConn, stream uint32)
-		carried bool // out, and so never to be resent
-	}{
-		"GOAWAY that leaves it out": {func(_ *peer.Frames, c *peer.FrameConn, stream uint32) {
-			_ = c.Framer.WriteGoAway(stream-2, http2.ErrCodeNo, nil)
-		}, false},
-		"REFUSED_STREAM": {func(_ *peer.Frames, c *peer.FrameConn, stream uint32) {
-			_ = c.Framer.WriteRSTStream(stream, http2.ErrCodeRefusedStream)
-		}, false},
-		"GOAWAY that counts it, and the end": {func(f *peer.Frames, c *peer.FrameConn, stream uint32) {
-			f.Requests.Add(1)
-			_ = c.Framer.WriteGoAway(stream, http2.ErrCodeNo, nil)
-			c.Close()
-		}, true},
-		"PROTOCOL_ERROR": {func(f *peer.Frames, c *peer.FrameConn, stream uint32) {
-			f.Requests.Add(1)
-			_ = c.Framer.WriteRSTStream(stream, http2.ErrCodeProtocol)
-		}, true},
-	} {
+	for name, end := range peer.Endings {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var strike atomic.Bool
 			mimecast := peer.ServeFrames(t, func(f *peer.Frames, c *peer.FrameConn, stream uint32) {
 				if strike.CompareAndSwap(true, false) {
-					end.stream(f, c, stream)
+					end.Write(f, c, stream)
 				} else {
 					c.Respond(f, stream)
 				}
@@ -259,7 +239,7 @@ func unprocessed(t *testing.T) {
 			mimecast.Requests.Store(0)
 			strike.Store(true)
 			status, code := 200, event.Code("")
-			if end.carried {
+			if end.CarriedOut {
 				status, code = http.StatusBadGateway, event.UpstreamReset
 			}
 			p.says(p.post("/api", "x"), status, code)

@@ -37,6 +37,42 @@ func (c *FrameConn) Respond(f *Frames, stream uint32) {
 	_ = c.Framer.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: []byte(block.String()), EndHeaders: true, EndStream: true})
 }
 
+// Ending is how an HTTP/2 server ends the stream of a request without a response.
+type Ending struct {
+	// Write ends the stream, and counts the request if it was carried out.
+	Write func(f *Frames, c *FrameConn, stream uint32)
+	// CarriedOut is false if the frames say that the request was not processed (RFC 9113,
+	// section 8.7), so that it may be sent again.
+	CarriedOut bool
+}
+
+// Endings are the endings by name. The connection must have had a request before.
+var Endings = map[string]Ending{
+	"carried out, then PROTOCOL_ERROR": {func(f *Frames, c *FrameConn, stream uint32) {
+		f.Requests.Add(1)
+		_ = c.Framer.WriteRSTStream(stream, http2.ErrCodeProtocol)
+	}, true},
+	"carried out, then INTERNAL_ERROR": {func(f *Frames, c *FrameConn, stream uint32) {
+		f.Requests.Add(1)
+		_ = c.Framer.WriteRSTStream(stream, http2.ErrCodeInternal)
+	}, true},
+	"carried out, then gone": {func(f *Frames, c *FrameConn, _ uint32) {
+		f.Requests.Add(1)
+		c.Close()
+	}, true},
+	"carried out, then GOAWAY that counts it, then gone": {func(f *Frames, c *FrameConn, stream uint32) {
+		f.Requests.Add(1)
+		_ = c.Framer.WriteGoAway(stream, http2.ErrCodeNo, nil)
+		c.Close()
+	}, true},
+	"GOAWAY that leaves it out": {func(_ *Frames, c *FrameConn, stream uint32) {
+		_ = c.Framer.WriteGoAway(stream-2, http2.ErrCodeNo, nil)
+	}, false},
+	"REFUSED_STREAM": {func(_ *Frames, c *FrameConn, stream uint32) {
+		_ = c.Framer.WriteRSTStream(stream, http2.ErrCodeRefusedStream)
+	}, false},
+}
+
 // ServeFrames starts a Frames server that calls end for each request. It is closed when t
 // ends.
 func ServeFrames(t *testing.T, end func(*Frames, *FrameConn, uint32)) *Frames {
