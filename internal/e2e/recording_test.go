@@ -18,9 +18,8 @@ import (
 	"testing"
 	"time"
 
-	"mimecast-proxy/internal/suite"
-
 	"mimecast-proxy/internal/program"
+	"mimecast-proxy/internal/suite"
 	"mimecast-proxy/simulator"
 )
 
@@ -302,7 +301,7 @@ func TestAlertsFireInRealRuns(t *testing.T) {
 	look(t, "promtool")
 	runs := realRuns
 	if !*update {
-		runs = runs[:*someRuns]
+		runs = runs[:min(*someRuns, len(runs))]
 	}
 	replays := make([]replay, len(runs))
 	t.Run("runs", func(t *testing.T) {
