@@ -13,8 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"mimecast-proxy/internal/suite"
-
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/input"
@@ -23,6 +21,7 @@ import (
 
 	"mimecast-proxy/connectpage"
 	"mimecast-proxy/internal/browser"
+	"mimecast-proxy/internal/suite"
 )
 
 // These tests use a real browser.

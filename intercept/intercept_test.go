@@ -7,8 +7,6 @@ import (
 	"crypto/x509"
 	"log"
 
-	"mimecast-proxy/internal/suite"
-
 	"fmt"
 	"io"
 	"net"
@@ -25,6 +23,7 @@ import (
 
 	"mimecast-proxy/event"
 	"mimecast-proxy/internal/peer"
+	"mimecast-proxy/internal/suite"
 	"mimecast-proxy/mimecast"
 	"mimecast-proxy/problem"
 	"mimecast-proxy/secret"

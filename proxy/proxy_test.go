@@ -21,12 +21,11 @@ import (
 	"testing"
 	"time"
 
-	"mimecast-proxy/internal/suite"
-
 	"go.uber.org/goleak"
 
 	"mimecast-proxy/account"
 	"mimecast-proxy/event"
+	"mimecast-proxy/internal/suite"
 	"mimecast-proxy/problem"
 	"mimecast-proxy/proxy"
 	"mimecast-proxy/upstream"

@@ -10,11 +10,10 @@ import (
 	"testing/synctest"
 	"time"
 
-	"mimecast-proxy/internal/suite"
-
 	"go.uber.org/goleak"
 
 	"mimecast-proxy/account"
+	"mimecast-proxy/internal/suite"
 	"mimecast-proxy/quota"
 )
 

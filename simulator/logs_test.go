@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"mimecast-proxy/internal/suite"
-
 	"mimecast-proxy/simulator"
 )
 

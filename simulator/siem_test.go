@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"mimecast-proxy/internal/suite"
-
 	"mimecast-proxy/simulator"
 )
 

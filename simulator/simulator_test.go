@@ -13,10 +13,9 @@ import (
 	"testing"
 	"time"
 
-	"mimecast-proxy/internal/suite"
-
 	"go.uber.org/goleak"
 
+	"mimecast-proxy/internal/suite"
 	"mimecast-proxy/simulator"
 )
 

@@ -13,9 +13,8 @@ import (
 	"testing"
 	"time"
 
-	"mimecast-proxy/internal/suite"
-
 	"mimecast-proxy/internal/peer"
+	"mimecast-proxy/internal/suite"
 	"mimecast-proxy/upstream"
 )
 

@@ -16,13 +16,12 @@ import (
 	"testing"
 	"time"
 
-	"mimecast-proxy/internal/suite"
-
 	_ "embed"
 
 	"mimecast-proxy/event"
 	"mimecast-proxy/internal/browser"
 	"mimecast-proxy/internal/program"
+	"mimecast-proxy/internal/suite"
 	"mimecast-proxy/simulator"
 )
 

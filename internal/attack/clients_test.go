@@ -24,10 +24,9 @@ import (
 	"syscall"
 	"testing"
 
-	"mimecast-proxy/internal/suite"
-
 	"mimecast-proxy/event"
 	"mimecast-proxy/internal/program"
+	"mimecast-proxy/internal/suite"
 	"mimecast-proxy/mimecast"
 )
 

@@ -12,13 +12,12 @@ import (
 	"strings"
 	"testing"
 
-	"mimecast-proxy/internal/suite"
-
 	"golang.org/x/oauth2"
 	"golang.org/x/oauth2/clientcredentials"
 
 	"mimecast-proxy/event"
 	"mimecast-proxy/internal/program"
+	"mimecast-proxy/internal/suite"
 )
 
 // insist returns the configuration of a client that always fetches a token, as many do.

@@ -19,9 +19,8 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"mimecast-proxy/internal/suite"
-
 	"mimecast-proxy/internal/program"
+	"mimecast-proxy/internal/suite"
 	"mimecast-proxy/simulator"
 )
 

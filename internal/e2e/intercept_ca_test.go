@@ -10,9 +10,8 @@ import (
 	"syscall"
 	"testing"
 
-	"mimecast-proxy/internal/suite"
-
 	"mimecast-proxy/internal/program"
+	"mimecast-proxy/internal/suite"
 	"mimecast-proxy/simulator"
 )
 

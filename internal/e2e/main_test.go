@@ -13,10 +13,9 @@ import (
 	"testing"
 	"time"
 
-	"mimecast-proxy/internal/suite"
-
 	"mimecast-proxy/internal/browser"
 	"mimecast-proxy/internal/program"
+	"mimecast-proxy/internal/suite"
 )
 
 func TestMain(m *testing.M) {

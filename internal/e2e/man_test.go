@@ -9,12 +9,11 @@ import (
 	"strings"
 	"testing"
 
-	"mimecast-proxy/internal/suite"
-
 	"github.com/cpuguy83/go-md2man/v2/md2man"
 
 	"mimecast-proxy/config"
 	"mimecast-proxy/internal/program"
+	"mimecast-proxy/internal/suite"
 )
 
 const manPage = "docs/mimecast-proxy.1"

@@ -15,9 +15,8 @@ import (
 	"strings"
 	"testing"
 
-	"mimecast-proxy/internal/suite"
-
 	"mimecast-proxy/internal/program"
+	"mimecast-proxy/internal/suite"
 	"mimecast-proxy/simulator"
 )
 

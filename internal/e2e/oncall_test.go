@@ -13,10 +13,9 @@ import (
 	"strings"
 	"testing"
 
-	"mimecast-proxy/internal/suite"
-
 	"mimecast-proxy/event"
 	"mimecast-proxy/internal/program"
+	"mimecast-proxy/internal/suite"
 	"mimecast-proxy/simulator"
 )
 

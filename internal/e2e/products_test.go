@@ -6,9 +6,8 @@ import (
 	"strings"
 	"testing"
 
-	"mimecast-proxy/internal/suite"
-
 	"mimecast-proxy/internal/program"
+	"mimecast-proxy/internal/suite"
 	"mimecast-proxy/mimecast"
 	"mimecast-proxy/simulator"
 )

@@ -12,10 +12,9 @@ import (
 	"strings"
 	"testing"
 
-	"mimecast-proxy/internal/suite"
-
 	"mimecast-proxy/config"
 	"mimecast-proxy/internal/program"
+	"mimecast-proxy/internal/suite"
 	"mimecast-proxy/simulator"
 )
 

@@ -18,13 +18,12 @@ import (
 	"testing"
 	"time"
 
-	"mimecast-proxy/internal/suite"
-
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
 	"mimecast-proxy/internal/peer"
 	"mimecast-proxy/internal/program"
+	"mimecast-proxy/internal/suite"
 	"mimecast-proxy/simulator"
 )
 

@@ -18,10 +18,9 @@ import (
 	"testing"
 	"time"
 
-	"mimecast-proxy/internal/suite"
-
 	"mimecast-proxy/internal/program"
 	"mimecast-proxy/internal/relay"
+	"mimecast-proxy/internal/suite"
 	"mimecast-proxy/simulator"
 )
 

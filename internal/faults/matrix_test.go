@@ -8,11 +8,10 @@ import (
 	"strings"
 	"testing"
 
-	"mimecast-proxy/internal/suite"
-
 	"go.uber.org/goleak"
 
 	"mimecast-proxy/internal/program"
+	"mimecast-proxy/internal/suite"
 )
 
 // row is a row of the table in docs/reliability.md, with the test that checks it.

@@ -10,10 +10,9 @@ import (
 	"testing"
 	"time"
 
-	"mimecast-proxy/internal/suite"
-
 	"mimecast-proxy/internal/hostile"
 	"mimecast-proxy/internal/program"
+	"mimecast-proxy/internal/suite"
 )
 
 // lengths are around the sizes of read buffers, and some others.

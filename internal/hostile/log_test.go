@@ -11,11 +11,10 @@ import (
 	"testing"
 	"time"
 
-	"mimecast-proxy/internal/suite"
-
 	"golang.org/x/sys/unix"
 
 	"mimecast-proxy/internal/program"
+	"mimecast-proxy/internal/suite"
 	"mimecast-proxy/simulator"
 )
 

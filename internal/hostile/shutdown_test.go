@@ -9,10 +9,9 @@ import (
 	"testing"
 	"time"
 
-	"mimecast-proxy/internal/suite"
-
 	"mimecast-proxy/internal/hostile"
 	"mimecast-proxy/internal/program"
+	"mimecast-proxy/internal/suite"
 )
 
 // unreadClients makes the program write responses that clients do not read. The sizes of

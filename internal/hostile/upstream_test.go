@@ -19,13 +19,12 @@ import (
 	"sync"
 	"testing"
 
-	"mimecast-proxy/internal/suite"
-
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
 	"mimecast-proxy/internal/peer"
 	"mimecast-proxy/internal/program"
+	"mimecast-proxy/internal/suite"
 	"mimecast-proxy/problem"
 	"mimecast-proxy/simulator"
 )
