@@ -61,13 +61,18 @@ func startPiped(t *testing.T, o simulator.Options, environ ...string) *logPipe {
 	return &logPipe{r, watched(t, sim, p)}
 }
 
+const (
+	fillClients  = 8
+	fillRequests = fillClients * 200
+)
+
 // fill makes enough requests to fill the log's pipe.
 func (l *logPipe) fill() {
 	l.Helper()
 	var all sync.WaitGroup
-	for range 8 {
+	for range fillClients {
 		all.Go(func() {
-			for range 200 {
+			for range fillRequests / fillClients {
 				if err := l.whoami(); err != nil {
 					l.Errorf("nobody reads the log: %v", err)
 					return
@@ -178,7 +183,7 @@ func TestLogThatIsReadAgainGoesOnInWholeLines(t *testing.T) {
 	read := make(chan struct{})
 	go func() {
 		defer close(read)
-		b := make([]byte, 64<<10) // the program waits for its log only for a time
+		b := make([]byte, 64<<10)
 		for {
 			n, err := l.Read(b)
 			_, _ = rest.Write(b[:n])
@@ -187,9 +192,9 @@ func TestLogThatIsReadAgainGoesOnInWholeLines(t *testing.T) {
 			}
 		}
 	}()
-	if err := ask(l.client, "http://localhost/identity/whoami?last"); err != nil {
-		t.Fatal(err)
-	}
+	program.Await(t, "a line for each request, read or counted as dropped", func() bool {
+		return strings.Count(rest.String(), `"msg":"request"`)+int(l.Metric(dropped)) == fillRequests
+	})
 	l.Signal(syscall.SIGTERM)
 	l.ExitWithin(time.Second + shutdownGrace + slack/2)
 	<-read
