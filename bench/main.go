@@ -65,8 +65,6 @@ func run(ctx context.Context) error {
 		return runNaive(ctx, proxyAddress, "https://"+upstreamAddress)
 	case "rung":
 		return runRung(ctx, *rung, *dir)
-	case "profiled":
-		return runProfiled(ctx, *dir)
 	case "":
 		if pinned() {
 			return pinSelf() // restarts this program as "load"
@@ -135,7 +133,7 @@ func (b *bench) all(ctx context.Context, what []string, out, docs string) (err e
 		"cost": b.cost, "latency": b.latency, "renewals": b.renewals, "bulk": b.bulk, "start": b.start, "rest": b.rest,
 		"goals-work": b.goalsWork, "goals-bulk": b.goalsBulk, "goals-uploads": b.goalsUploads, "goals-burst": b.goalsBurst,
 		"ladder": b.measureLadder, "settings": b.measureSettings, "writes": b.measureWrites, "sizing": b.sizing,
-		"curves": b.curves, "gate": b.gate, "profile": b.profile,
+		"curves": b.curves, "gate": b.gate,
 	}
 	for _, name := range what {
 		measure, ok := measurements[name]

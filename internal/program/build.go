@@ -69,7 +69,7 @@ func build() (string, error) {
 
 // Build builds the program at path with the flags of a release.
 func Build(path string) error {
-	flags := []string{"-pgo=auto", "-trimpath", "-ldflags=-s -w"}
+	flags := []string{"-trimpath", "-ldflags=-s -w"}
 	// go run caches the linked program, so that the next package's tests need not link it
 	// again. With -exec=cp, it copies the program instead of running it.
 	args := slices.Concat([]string{"run"}, flags, []string{"-exec=cp", ".", path})
