@@ -93,9 +93,7 @@ func (b *bench) goalsWork(ctx context.Context) error {
 			s.note += " Not measured: " + row + " (" + note + ")."
 		}
 	}
-	return b.measureEach(ctx, upstreamOptions{HTTP2: true, TokenTTL: longTokenTTL}, both, func(name string) error {
-		return b.addWork(ctx, s, launch{name: name, http2: true}, b.loads())
-	})
+	return b.measureTogether(ctx, s, both)
 }
 
 // goalsBulk measures the goals for 1 GiB in each direction.

@@ -41,12 +41,12 @@ const rungsNote = "The floor is `ReverseProxy` over a tuned transport with a sta
 	"*+ metrics* is the proxy with `PROXY_LOG_LEVEL=warn`; *mimecast-proxy* adds the access log."
 
 // runRung serves one of the first three rungs.
-func runRung(ctx context.Context, rung, dir string) error {
+func runRung(ctx context.Context, listen, rung, dir string) error {
 	h, err := rungHandler(ctx, rung, dir)
 	if err != nil {
 		return err
 	}
-	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", proxyAddress)
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", listen)
 	if err != nil {
 		return err
 	}
@@ -150,7 +150,5 @@ func (b *buffers) Put(buf []byte) { b.pool.Put((*[32 << 10]byte)(buf)) }
 func (b *bench) measureLadder(ctx context.Context) error {
 	s := b.report.section("ladder", "The ladder, upstream over HTTP/2", "Responses of 1 KiB. "+rungsNote)
 	s.names = ladder
-	return b.measureEach(ctx, upstreamOptions{HTTP2: true, TokenTTL: longTokenTTL}, ladder, func(name string) error {
-		return b.addWork(ctx, s, launch{name: name, http2: true}, b.loads())
-	})
+	return b.measureTogether(ctx, s, ladder)
 }

@@ -40,13 +40,14 @@ func run(ctx context.Context) error {
 		binary   = flag.String("binary", "", "the proxy's binary; built if it is empty")
 		with     = flag.String("with", "", "another build of the proxy to measure beside it")
 		subjects = flag.String("subjects", strings.Join([]string{ours, naive, nginx, haproxy}, ","), "proxies to measure; those not installed are left out")
-		only     = flag.String("only", "cost,latency,renewals,bulk,start,rest", "what to measure; only if asked for: goals-work, goals-bulk, goals-uploads, goals-burst, ladder, settings, writes, sizing, curves, gate, profile")
+		only     = flag.String("only", "cost,latency,renewals,bulk,start,rest", "what to measure; only if asked for: goals-work, goals-bulk, goals-uploads, goals-burst, ladder, settings, writes, sizing, curves, gate")
 		rounds   = flag.Int("rounds", 3, "rounds, of which the median is taken")
 		length   = flag.Duration("for", 4*time.Second, "length of one measurement")
 		conns    = flag.String("connections", "1,16,64,256", "numbers of connections at which the cost is measured")
 		out      = flag.String("out", "", "folder for the plots and the report, made if need be; none: the report to standard output alone")
 		docs     = flag.String("docs", "", "folder of documents whose tables and images are replaced, such as ../docs")
 		idle     = flag.Duration("idle", time.Minute, "how long an idle proxy is watched")
+		listen   = flag.String("listen", proxyAddress, "used by bench itself")
 		rung     = flag.String("rung", "", "used by bench itself")
 		limits   gateLimits
 	)
@@ -62,9 +63,9 @@ func run(ctx context.Context) error {
 		o.Listen, o.CertFile, o.KeyFile = upstreamAddress, filepath.Join(*dir, "cert.pem"), filepath.Join(*dir, "key.pem")
 		return runUpstream(ctx, o)
 	case "naive":
-		return runNaive(ctx, proxyAddress, "https://"+upstreamAddress)
+		return runNaive(ctx, *listen, "https://"+upstreamAddress)
 	case "rung":
-		return runRung(ctx, *rung, *dir)
+		return runRung(ctx, *listen, *rung, *dir)
 	case "":
 		if pinned() {
 			return pinSelf() // restarts this program as "load"

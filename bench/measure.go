@@ -75,12 +75,7 @@ func (p *process) measure(ctx context.Context, l load) (m measured, err error) {
 
 // measureEach measures all proxies in turn, round by round.
 func (b *bench) measureEach(ctx context.Context, o upstreamOptions, names []string, one func(name string) error) error {
-	up, err := b.startUpstream(ctx, o)
-	if err != nil {
-		return err
-	}
-	defer up.stop()
-	for range b.rounds {
+	return b.inRounds(ctx, o, func() error {
 		for _, name := range names {
 			if ctx.Err() != nil {
 				return ctx.Err()
@@ -88,6 +83,32 @@ func (b *bench) measureEach(ctx context.Context, o upstreamOptions, names []stri
 			if err := one(name); err != nil {
 				return err
 			}
+		}
+		return nil
+	})
+}
+
+// measureTogether measures the cost of small requests of proxies that run at the same time.
+func (b *bench) measureTogether(ctx context.Context, s *section, names []string) error {
+	var launches []launch
+	for i, name := range names {
+		launches = append(launches, launch{name: name, http2: true, host: fmt.Sprintf("127.0.0.%d", i+1)})
+	}
+	return b.inRounds(ctx, upstreamOptions{HTTP2: true, TokenTTL: longTokenTTL}, func() error {
+		return b.addWork(ctx, s, b.loads(), launches...)
+	})
+}
+
+// inRounds starts an upstream and calls round as often as asked for.
+func (b *bench) inRounds(ctx context.Context, o upstreamOptions, round func() error) error {
+	up, err := b.startUpstream(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer up.stop()
+	for range b.rounds {
+		if err := round(); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -23,7 +23,7 @@ const (
 	tlsAddress       = "127.0.0.1:18182"
 	interceptAddress = "127.0.0.1:18183"
 	interceptedHost  = "eu-api.mimecast.com"
-	adminAddress     = "127.0.0.1:18190"
+	adminAddress     = "127.0.0.1:" + adminPort
 )
 
 // setting is a way to configure and reach the proxy. Its clients keep their connections, so
@@ -92,7 +92,7 @@ func (b *bench) measureSettings(ctx context.Context) error {
 	}
 	s.names = names
 	return b.measureEach(ctx, upstreamOptions{HTTP2: true, Quota: true, TokenTTL: longTokenTTL}, names, func(name string) error {
-		return b.addWork(ctx, s, launches[name], b.loads())
+		return b.addWork(ctx, s, b.loads(), launches[name])
 	})
 }
 

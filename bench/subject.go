@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -25,6 +27,7 @@ const (
 // launch describes how to start a proxy.
 type launch struct {
 	name    string
+	host    string   // loopback address to listen on; empty means that of proxyAddress
 	http2   bool     // to the upstream; only for haproxy, since the others negotiate
 	environ []string // additional variables for the program
 	prefix  []string // the command that runs the proxy, if any
@@ -54,7 +57,9 @@ const (
 	proxyCore = 0
 	restCore  = 1
 
-	proxyAddress    = "127.0.0.1:18180"
+	proxyPort       = "18180"
+	adminPort       = "18190"
+	proxyAddress    = "127.0.0.1:" + proxyPort
 	upstreamAddress = "127.0.0.1:18443"
 	plainAddress    = "127.0.0.1:18444"
 )
@@ -87,19 +92,19 @@ func (b *bench) startProxy(ctx context.Context, l launch) (*process, error) {
 	var err error
 	switch l.name {
 	case naive:
-		p, err = l.start(ctx, []string{"SSL_CERT_FILE=" + filepath.Join(b.dir, "ca.pem")}, b.self, "-role", "naive")
+		p, err = l.start(ctx, []string{"SSL_CERT_FILE=" + filepath.Join(b.dir, "ca.pem")}, b.self, "-role", "naive", "-listen", l.address(proxyPort))
 	case floor, withToken, withGuard:
-		p, err = l.start(ctx, nil, b.self, "-role", "rung", "-rung", l.name, "-dir", b.dir)
+		p, err = l.start(ctx, nil, b.self, "-role", "rung", "-listen", l.address(proxyPort), "-rung", l.name, "-dir", b.dir)
 	case nginx:
 		p, err = b.startConfigured(ctx, l, "nginx.conf", nginxConf, "nginx", "-e", "stderr", "-p", b.dir, "-c")
 	case haproxy:
 		p, err = b.startConfigured(ctx, l, "haproxy.cfg", haproxyConf, "haproxy", "-db", "-f")
 	case quiet:
-		p, err = l.start(ctx, append(b.environment(), "PROXY_LOG_LEVEL=warn"), b.binary)
+		p, err = l.start(ctx, append(b.environment(l), "PROXY_LOG_LEVEL=warn"), b.binary)
 	case other:
-		p, err = l.start(ctx, b.environment(), b.otherBinary)
+		p, err = l.start(ctx, b.environment(l), b.otherBinary)
 	default: // ours, with any settings
-		p, err = l.start(ctx, append(b.environment(), l.environ...), b.binary)
+		p, err = l.start(ctx, append(b.environment(l), l.environ...), b.binary)
 	}
 	if err != nil {
 		return nil, err
@@ -117,12 +122,17 @@ func (l launch) start(ctx context.Context, environ []string, name string, args .
 	return start(ctx, proxyCore, environ, command[0], command[1:]...)
 }
 
+// address returns an address of the proxy.
+func (l launch) address(port string) string {
+	return net.JoinHostPort(cmp.Or(l.host, "127.0.0.1"), port)
+}
+
 // environment configures the proxy with all default features enabled.
-func (b *bench) environment() []string {
+func (b *bench) environment(l launch) []string {
 	return []string{
 		"MIMECAST_CLIENT_ID=id", "MIMECAST_CLIENT_SECRET=secret", "MIMECAST_BASE_URL=https://" + upstreamAddress,
-		"MIMECAST_CA_FILE=" + filepath.Join(b.dir, "ca.pem"), "PROXY_LISTEN=" + proxyAddress,
-		"PROXY_ADMIN_LISTEN=" + adminAddress, "PROXY_MAX_REQUESTS=20000",
+		"MIMECAST_CA_FILE=" + filepath.Join(b.dir, "ca.pem"), "PROXY_LISTEN=" + l.address(proxyPort),
+		"PROXY_ADMIN_LISTEN=" + l.address(adminPort), "PROXY_MAX_REQUESTS=20000",
 	}
 }
 
@@ -130,7 +140,7 @@ func (b *bench) environment() []string {
 func (b *bench) awaitResponse(ctx context.Context, l launch) error {
 	var last error
 	for began := time.Now(); time.Since(began) < 10*time.Second; time.Sleep(100 * time.Microsecond) {
-		c, err := load{address: proxyAddress, open: l.open, request: get(1)}.connect(ctx)
+		c, err := load{address: l.address(proxyPort), open: l.open, request: get(1)}.connect(ctx)
 		if err == nil {
 			_, err = c.do()
 			_ = c.conn.Close()
@@ -148,7 +158,7 @@ func (b *bench) startConfigured(ctx context.Context, l launch, file, text, name 
 	if l.http2 {
 		alpn = "h2"
 	}
-	text = strings.NewReplacer("{dir}", b.dir, "{listen}", proxyAddress, "{upstream}", upstreamAddress, "{alpn}", alpn).Replace(text)
+	text = strings.NewReplacer("{dir}", b.dir, "{listen}", l.address(proxyPort), "{upstream}", upstreamAddress, "{alpn}", alpn).Replace(text)
 	path := filepath.Join(b.dir, file)
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		return nil, err

@@ -34,45 +34,78 @@ func (b *bench) loads() []workload {
 	return loads
 }
 
-func (w workload) load(b *bench) load {
-	return load{request: get(smallResponse), connections: w.connections, rate: w.rate, warmup: b.duration / 4, duration: b.duration}
+func (w workload) load(b *bench, of launch) load {
+	return load{address: of.address(proxyPort), open: of.open, request: get(smallResponse), connections: w.connections, rate: w.rate, warmup: b.duration / 4, duration: b.duration}
 }
 
-// addWork starts a proxy once and adds its cost per request at each load. The cost is its
+// turns is the number of parts of a measurement. Proxies that run at the same time take
+// turns, so that a machine whose speed varies is as fast for each of them.
+const turns = 10
+
+// running is a proxy that runs.
+type running struct {
+	launch
+	process *process
+}
+
+// addWork starts proxies once and adds their cost per request at each load. The cost is the
 // CPU time and the kernel's counts, which noise does not affect.
-func (b *bench) addWork(ctx context.Context, s *section, l launch, loads []workload) error {
-	p, err := b.startProxy(ctx, l)
-	if err != nil {
-		return err
-	}
-	defer p.stop()
-	for _, w := range loads {
-		one := w.load(b)
-		one.address, one.open = proxyAddress, l.open
-		m, err := p.measure(ctx, one)
+func (b *bench) addWork(ctx context.Context, s *section, loads []workload, launches ...launch) error {
+	var proxies []running
+	for _, l := range launches {
+		p, err := b.startProxy(ctx, l)
 		if err != nil {
-			return fmt.Errorf("%s: %w", l.name, err)
+			return err
 		}
-		s.add("CPU per request, "+w.name, "µs", l.name, float64(m.cpu.Nanoseconds())/1e3/float64(m.Requests))
+		defer p.stop()
+		proxies = append(proxies, running{l, p})
+	}
+	for _, w := range loads {
+		if err := b.addCost(ctx, s, w, proxies); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// addCost adds the cost per request of proxies at a load.
+func (b *bench) addCost(ctx context.Context, s *section, w workload, proxies []running) error {
+	total := make([]measured, len(proxies))
+	for range turns {
+		for i, p := range proxies {
+			one := w.load(b, p.launch)
+			one.warmup, one.duration = one.warmup/turns, one.duration/turns
+			m, err := p.process.measure(ctx, one)
+			if err != nil {
+				return fmt.Errorf("%s: %w", p.name, err)
+			}
+			total[i].cpu += m.cpu
+			total[i].Requests += m.Requests
+			total[i].latencies = append(total[i].latencies, m.latencies...)
+		}
+	}
+	for i, p := range proxies {
+		s.add("CPU per request, "+w.name, "µs", p.name, float64(total[i].cpu.Nanoseconds())/1e3/float64(total[i].Requests))
 		if w.rate > 0 {
-			s.add("p50, "+w.name, "ms", l.name, float64(m.percentile(.5).Nanoseconds())/1e6)
+			s.add("p50, "+w.name, "ms", p.name, float64(total[i].sorted().percentile(.5).Nanoseconds())/1e6)
 		}
-		if err := b.addCounts(ctx, s, p, l.name, w, one); err != nil {
-			return fmt.Errorf("%s: %w", l.name, err)
+		if err := b.addCounts(ctx, s, p, w); err != nil {
+			return fmt.Errorf("%s: %w", p.name, err)
 		}
 	}
 	return nil
 }
 
 // addCounts adds perf's counts. It uses a separate load, since counting costs CPU time.
-func (b *bench) addCounts(ctx context.Context, s *section, p *process, name string, w workload, l load) error {
+func (b *bench) addCounts(ctx context.Context, s *section, p running, w workload) error {
 	if len(b.counters) == 0 {
 		return nil
 	}
+	l := w.load(b, p.launch)
 	l.duration /= 2
 	var counts map[string]float64
 	var failed error
-	m, err := l.run(ctx, func(part func()) { counts, failed = b.counters.count(ctx, p, part) })
+	m, err := l.run(ctx, func(part func()) { counts, failed = b.counters.count(ctx, p.process, part) })
 	if err == nil {
 		err = failed
 	}
@@ -81,7 +114,7 @@ func (b *bench) addCounts(ctx context.Context, s *section, p *process, name stri
 	}
 	for _, row := range counterRows {
 		if n, ok := counts[row]; ok {
-			s.add(row+" per request, "+w.name, "", name, n/float64(m.Requests))
+			s.add(row+" per request, "+w.name, "", p.name, n/float64(m.Requests))
 		}
 	}
 	return nil
