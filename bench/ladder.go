@@ -37,8 +37,8 @@ const (
 var ladder = []string{naive, floor, withToken, withGuard, quiet, ours}
 
 const rungsNote = "The floor is `ReverseProxy` over a tuned transport with a static token. " +
-	"*+ token* adds the token source, its retry and the connections; *+ guard* the guard, header hygiene, kept bodies and quotas; " +
-	"*+ metrics* is the proxy with `PROXY_LOG_LEVEL=warn`; *mimecast-proxy* adds the access log."
+	"*+ token* adds the token source, its retry and the connections. *+ guard* adds the guard, header hygiene, kept bodies and quotas. " +
+	"*+ metrics* is the proxy with `PROXY_LOG_LEVEL=warn`. *mimecast-proxy* adds the access log."
 
 // runRung serves one of the first three rungs.
 func runRung(ctx context.Context, listen, rung, dir string) error {

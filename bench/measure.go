@@ -215,7 +215,7 @@ const idleTime = 25 * time.Second
 // rest measures an idle proxy: its memory before and after work, and the cost of its
 // timers.
 func (b *bench) rest(ctx context.Context) error {
-	s := b.report.section("rest", "At rest", fmt.Sprintf("Resident memory %v after the first response, and %[1]v after full load over 64 connections. Then each proxy is watched for %v: wake-ups are the context switches of all its threads, and CPU time is extrapolated to a day.", idleTime, b.idle))
+	s := b.report.section("rest", "At rest", fmt.Sprintf("Resident memory %v after the first response, and %[1]v after full load over 64 connections. Then each proxy is watched for %v. Wake-ups are the context switches of all its threads. CPU time is extrapolated to a day.", idleTime, b.idle))
 	s.goals = map[string]goal{"resident, idle after work": {atMost, 16}, "wake-ups per second": {atMost, 5}}
 	rounds := b.rounds
 	b.rounds = 1
