@@ -240,14 +240,14 @@ func serveCorporateProxy(t *testing.T, to string) *corporateProxy {
 		}
 		defer there.Close()
 		w.WriteHeader(http.StatusOK)
-		here, _, err := http.NewResponseController(w).Hijack()
+		here, sent, err := http.NewResponseController(w).Hijack()
 		if err != nil {
 			t.Error(err)
 			return
 		}
 		defer here.Close()
 		go func() {
-			_, _ = io.Copy(there, here)
+			_, _ = io.Copy(there, sent) // what the client sent at once is buffered
 			_ = there.Close()
 		}()
 		_, _ = io.Copy(here, there)
