@@ -14,6 +14,7 @@
 //   - A cause ends once no request met it for 2 s and enough were good since. How many are
 //     enough depends on its share: after an outage one is. Only responses from Mimecast
 //     count, not those of the proxy itself. A new token ends the lack of one.
+//   - A shutdown only degrades the health, however many requests it cuts: it is intended.
 //   - Faults of clients degrade the health if they are half of the requests. They never make
 //     it down.
 //   - An account without a token is down once a token request failed. A request that

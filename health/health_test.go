@@ -101,6 +101,11 @@ func TestJudgment(t *testing.T) {
 			w.facts.Accounts = append(w.facts.Accounts, health.Account{Name: "emea", Error: "401", Refused: true})
 		}, degraded, event.ComponentCredentials, "credentials_refused"},
 		{"drain", func(w *world) { w.facts.Draining = true }, degraded, event.ComponentProxy, "shutting_down"},
+		{"drain that cuts most requests", func(w *world) {
+			w.facts.Draining = true
+			w.send(5, time.Second, "")
+			w.send(800, 0, event.ShuttingDown)
+		}, degraded, event.ComponentProxy, "shutting_down"},
 		{"near the bound, for a moment", func(w *world) { w.facts.InFlight, w.facts.MaxRequests = 99, 100 }, event.HealthOK, "", ""},
 		{"near the bound", func(w *world) {
 			w.facts.InFlight, w.facts.MaxRequests = 99, 100

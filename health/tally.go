@@ -109,7 +109,7 @@ func limitTrait(owner event.Component) trait {
 
 func classOf(k event.Kind) class {
 	switch {
-	case k.Rejected():
+	case k.Rejected(), k.Code == event.ShuttingDown: // Facts.Draining says that it shuts down
 		return rejected
 	case k.Component == event.ComponentClient:
 		return clients

@@ -45,7 +45,8 @@ type Program struct {
 	t       testing.TB
 	signals chan os.Signal // if it runs in the test's process
 	ended   chan struct{}
-	code    int // valid once it has ended
+	code    int       // valid once it has ended
+	endedAt time.Time // likewise
 }
 
 func newProgram(t testing.TB) *Program {
@@ -140,6 +141,7 @@ func Serve(t testing.TB, sim *simulator.Server, more ...string) *Program {
 }
 
 func (p *Program) end() {
+	p.endedAt = time.Now()
 	close(p.ended)
 	_, _ = p.Stderr.Write(nil) // wake up a test that waits for output
 }

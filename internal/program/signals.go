@@ -222,11 +222,14 @@ func (p *Program) WatchSignals() {
 		<-ended
 		last, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
-		if !p.Ended() {
+		end := time.Now()
+		if p.Ended() {
+			end = p.endedAt
+		} else {
 			compare(last)
 		}
 		w.client.CloseIdleConnections()
-		for _, line := range wrongLevels(p.Stderr.String(), time.Now()) {
+		for _, line := range wrongLevels(p.Stderr.String(), end) {
 			p.t.Errorf("a level that differs from the health: %s", line)
 		}
 	})
