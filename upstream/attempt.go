@@ -60,9 +60,9 @@ const (
 	// maxConns bounds all that it is sent on, since each of them may be about to
 	// be closed.
 	maxConns = 20
-	// maxDials bounds the connections that are made for one request: another
-	// one may have taken each of them.
-	maxDials = 10
+	// maxUnused bounds the connections that are made for one request and used by none. In a
+	// burst, others may take any number of its connections.
+	maxUnused = 10
 )
 
 // errCut ends a request whose token expired while it was being written.
@@ -86,7 +86,7 @@ type attempt struct {
 	expiry time.Time      // of its token; zero if there is none
 
 	phase  atomic.Int32
-	dialed atomic.Int32                // connections made for it
+	unused atomic.Int32                // connections made for it, or being made, that no request got
 	conn   atomic.Pointer[trackedConn] // the last that it got
 
 	conns         atomic.Int32 // connections that it got
@@ -162,6 +162,8 @@ func (a *attempt) gotConn(info httptrace.GotConnInfo) {
 	a.conn.Store(c)
 	if c != nil && c.used.CompareAndSwap(false, true) {
 		a.dials.connected()
+		c.madeFor.unused.Add(-1)
+		c.madeFor = nil
 	}
 	if a.body != nil && c != nil {
 		a.body.EndWith(c.ended)

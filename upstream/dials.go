@@ -69,7 +69,7 @@ func (g *dialGate) dialWith(dial dialFunc) dialFunc {
 			return nil, err
 		}
 		a.phase.CompareAndSwap(int32(connecting), int32(handshake))
-		tracked := &trackedConn{Conn: c}
+		tracked := &trackedConn{Conn: c, madeFor: a}
 		tracked.ended, tracked.end = context.WithCancel(context.Background())
 		return tracked, nil
 	}
@@ -78,7 +78,7 @@ func (g *dialGate) dialWith(dial dialFunc) dialFunc {
 // pace waits until a dial is due, for as long as the attempt that it is for waits
 // for a connection.
 func (g *dialGate) pace(ctx context.Context, a *attempt) error {
-	if a.dialed.Add(1) > maxDials {
+	if a.unused.Add(1) > maxUnused {
 		a.cancel(errConnectionsRejected)
 		return errConnectionsRejected
 	}
@@ -242,6 +242,7 @@ func (g *dialGate) failed(err error) {
 // trackedConn is a connection to the upstream that knows whether it has ended.
 type trackedConn struct {
 	net.Conn
+	madeFor  *attempt    // nil once a request got it, which may be another
 	used     atomic.Bool // a request got it
 	answered atomic.Bool // a response came on it
 	failed   atomic.Bool // it ended before, which counts once

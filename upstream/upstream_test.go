@@ -1,6 +1,7 @@
 package upstream_test
 
 import (
+	"context"
 	"io"
 	"log"
 	"net"
@@ -23,21 +24,25 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// burst sends n requests at once and returns how many failed.
+// burst sends n requests at once and returns how many failed. It logs the first error.
 func burst(t *testing.T, c *upstream.Connections, address string, n int) int {
 	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
 	var failed atomic.Int64
 	var asking sync.WaitGroup
 	for range n {
 		asking.Go(func() {
-			req, err := http.NewRequestWithContext(t.Context(), "GET", address, nil)
+			req, err := http.NewRequestWithContext(ctx, "GET", address, nil)
 			if err != nil {
 				t.Error(err)
 				return
 			}
 			res, err := c.RoundTrip(req)
 			if err != nil {
-				failed.Add(1)
+				if failed.Add(1) == 1 {
+					t.Log(err)
+				}
 				return
 			}
 			io.Copy(io.Discard, res.Body)
@@ -102,11 +107,16 @@ func TestABurstOpensABoundedNumberOfConnections(t *testing.T) {
 
 func TestABurstIsNotHeldUp(t *testing.T) {
 	for http2, n := range map[bool]int{false: 100, true: 1000} {
-		var together sync.WaitGroup
-		together.Add(n)
-		address, c, _ := upstreamOf(t, http2, upstream.Options{MaxConnections: 128}, func(http.ResponseWriter, *http.Request) {
-			together.Done()
-			together.Wait() // respond only once all requests have arrived
+		var arrived atomic.Int64
+		together := make(chan struct{})
+		address, c, _ := upstreamOf(t, http2, upstream.Options{MaxConnections: 128}, func(_ http.ResponseWriter, r *http.Request) {
+			if arrived.Add(1) == int64(n) {
+				close(together)
+			}
+			select { // respond only once all requests have arrived
+			case <-together:
+			case <-r.Context().Done():
+			}
 		})
 		if failed := burst(t, c, address, n); failed > 0 {
 			t.Errorf("HTTP/2 %v: %d requests failed", http2, failed)
