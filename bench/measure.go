@@ -90,13 +90,18 @@ func (b *bench) measureEach(ctx context.Context, o upstreamOptions, names []stri
 
 // measureTogether measures the cost of small requests of proxies that run at the same time.
 func (b *bench) measureTogether(ctx context.Context, s *section, names []string) error {
+	return b.inRounds(ctx, upstreamOptions{HTTP2: true, TokenTTL: longTokenTTL}, func() error {
+		return b.addWork(ctx, s, b.loads(), apart(names)...)
+	})
+}
+
+// apart returns proxies that can run at the same time.
+func apart(names []string) []launch {
 	var launches []launch
 	for i, name := range names {
 		launches = append(launches, launch{name: name, http2: true, host: fmt.Sprintf("127.0.0.%d", i+1)})
 	}
-	return b.inRounds(ctx, upstreamOptions{HTTP2: true, TokenTTL: longTokenTTL}, func() error {
-		return b.addWork(ctx, s, b.loads(), launches...)
-	})
+	return launches
 }
 
 // inRounds starts an upstream and calls round as often as asked for.
@@ -288,16 +293,23 @@ func (b *bench) addBulk(ctx context.Context, s *section, name string, http2 bool
 		{"down", load{request: get(gibibyte), connections: 1}},
 		{"up", load{request: post(gibibyte), body: gibibyte, connections: 1}},
 	} {
-		way.duration = time.Millisecond // so that only one request begins
+		way.duration = oneRequest
 		m, err := b.measureLoad(ctx, name, http2, way.load)
 		if err != nil {
 			return err
 		}
-		s.add(way.name+label+", throughput", "MiB/s", name, float64(m.Bytes)/mebibyte/m.Duration.Seconds())
-		s.add(way.name+label+", CPU per MiB", "µs", name, float64(m.cpu.Microseconds())/(float64(m.Bytes)/mebibyte))
-		s.add(way.name+label+", memory", "MiB", name, float64(m.loaded-m.idle)/mebibyte)
+		s.addBulk(way.name+label, name, m)
 	}
 	return nil
+}
+
+// oneRequest is a duration in which only one request of a connection begins.
+const oneRequest = time.Millisecond
+
+func (s *section) addBulk(label, name string, m measured) {
+	s.add(label+", throughput", "MiB/s", name, float64(m.Bytes)/mebibyte/m.Duration.Seconds())
+	s.add(label+", CPU per MiB", "µs", name, float64(m.cpu.Microseconds())/(float64(m.Bytes)/mebibyte))
+	s.add(label+", memory", "MiB", name, float64(m.loaded-m.idle)/mebibyte)
 }
 
 // start measures the time from exec to the first response, including the token request, and

@@ -51,6 +51,18 @@ type running struct {
 // addWork starts proxies once and adds their cost per request at each load. The cost is the
 // CPU time and the kernel's counts, which noise does not affect.
 func (b *bench) addWork(ctx context.Context, s *section, loads []workload, launches ...launch) error {
+	return b.withAll(ctx, launches, func(proxies []running) error {
+		for _, w := range loads {
+			if err := b.addCost(ctx, s, w, proxies); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// withAll calls measure while all proxies run.
+func (b *bench) withAll(ctx context.Context, launches []launch, measure func([]running) error) error {
 	var proxies []running
 	for _, l := range launches {
 		p, err := b.startProxy(ctx, l)
@@ -60,9 +72,33 @@ func (b *bench) addWork(ctx context.Context, s *section, loads []workload, launc
 		defer p.stop()
 		proxies = append(proxies, running{l, p})
 	}
-	for _, w := range loads {
-		if err := b.addCost(ctx, s, w, proxies); err != nil {
-			return err
+	return measure(proxies)
+}
+
+// bulkTurns is the number of requests among which proxies that take turns share 1 GiB.
+const bulkTurns = 16
+
+// addBulkInTurns adds 1 GiB in each direction, for proxies that take turns.
+func (b *bench) addBulkInTurns(ctx context.Context, s *section, label string, proxies []running) error {
+	const size = gibibyte / bulkTurns
+	for way, l := range []load{{request: get(size)}, {request: post(size), body: size}} {
+		l.connections, l.duration = 1, oneRequest
+		total := make([]measured, len(proxies))
+		for range bulkTurns {
+			for i, p := range proxies {
+				l.address = p.address(proxyPort)
+				m, err := p.process.measure(ctx, l)
+				if err != nil {
+					return fmt.Errorf("%s: %w", p.name, err)
+				}
+				total[i].cpu += m.cpu
+				total[i].Bytes += m.Bytes
+				total[i].Duration += m.Duration
+				total[i].loaded = max(total[i].loaded, m.loaded-m.idle)
+			}
+		}
+		for i, p := range proxies {
+			s.addBulk([]string{"down", "up"}[way]+label, p.name, total[i])
 		}
 	}
 	return nil
