@@ -34,17 +34,18 @@ type Watcher struct {
 	log    func() string
 	admin  string // empty until the log has it
 	client http.Client
+	keep   bool // keep the connection after a Read
 }
 
-// Watcher returns a Watcher that opens a new connection for each request.
+// Watcher returns a Watcher that opens a new connection for each Read.
 func (p *Program) Watcher() *Watcher {
-	return &Watcher{log: p.Stderr.String, client: http.Client{Transport: &http.Transport{DisableKeepAlives: true}}}
+	return &Watcher{log: p.Stderr.String, client: http.Client{Transport: &http.Transport{}}}
 }
 
 // KeptWatcher returns a Watcher that keeps its connection, for a program that runs out of
 // file descriptors.
 func (p *Program) KeptWatcher() *Watcher {
-	return &Watcher{log: p.Stderr.String, client: *p.Client}
+	return &Watcher{log: p.Stderr.String, client: *p.Client, keep: true}
 }
 
 // adminAddress finds the address of the admin listener in the log.
@@ -79,6 +80,9 @@ func (w *Watcher) get(ctx context.Context, path string) ([]byte, error) {
 // Read reads all signals between two equal statuses, so that they describe the same state.
 // It returns an error if the proxy does not respond.
 func (w *Watcher) Read(ctx context.Context) (s Signals, err error) {
+	if !w.keep {
+		defer w.client.CloseIdleConnections()
+	}
 	for {
 		var before, after Signals
 		if err := w.readStatus(ctx, &before); err != nil {
