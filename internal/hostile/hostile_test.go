@@ -31,7 +31,7 @@ var (
 )
 
 func TestMain(m *testing.M) {
-	suite.Parallel(8)
+	suite.Parallel(16) // most of them wait
 	os.Exit(program.Main(m))
 }
 

@@ -91,19 +91,22 @@ func TestLogThatNobodyReadsDelaysNoRequest(t *testing.T) {
 	suite.Slow(t)
 	t.Parallel()
 	for _, level := range levels {
-		l := startPiped(t, simulator.Options{}, "PROXY_LOG_LEVEL="+level, "PROXY_SHUTDOWN_TIMEOUT=1s")
-		l.fill()
-		// The buffer for unread lines is limited, so lines are dropped eventually.
-		for i := 0; level == "trace" && i < 10 && l.Metric(dropped) == 0 && !t.Failed(); i++ {
+		t.Run(level, func(t *testing.T) {
+			t.Parallel()
+			l := startPiped(t, simulator.Options{}, "PROXY_LOG_LEVEL="+level, "PROXY_SHUTDOWN_TIMEOUT=1s")
 			l.fill()
-		}
-		if level == "trace" && l.Metric(dropped) == 0 {
-			t.Error("no lines were counted as dropped")
-		}
-		l.Signal(syscall.SIGTERM)
-		if code := l.ExitWithin(time.Second + shutdownGrace + slack/2); code != 0 {
-			t.Errorf("%s: exit %d", level, code)
-		}
+			// The buffer for unread lines is limited, so lines are dropped eventually.
+			for i := 0; level == "trace" && i < 10 && l.Metric(dropped) == 0 && !t.Failed(); i++ {
+				l.fill()
+			}
+			if level == "trace" && l.Metric(dropped) == 0 {
+				t.Error("no lines were counted as dropped")
+			}
+			l.Signal(syscall.SIGTERM)
+			if code := l.ExitWithin(time.Second + shutdownGrace + slack/2); code != 0 {
+				t.Errorf("exit %d", code)
+			}
+		})
 	}
 }
 
@@ -126,25 +129,28 @@ func TestLogThatNobodyReadsDelaysNoShutdown(t *testing.T) {
 	suite.Slow(t)
 	t.Parallel()
 	for _, second := range []bool{false, true} {
-		timeout := time.Second
-		if second {
-			timeout = 10 * time.Minute
-		}
-		l := startPiped(t, simulator.Options{}, "PROXY_LOG_LEVEL=debug", "PROXY_SHUTDOWN_TIMEOUT="+timeout.String())
-		l.sim.AddFault(simulator.Fault{Path: "/hang", Delay: simulator.Forever})
-		for range 60 { // each logs lines at its start, then waits
-			l.say(l.Listen, request("GET /identity/../x")+request("GET /hang"))
-		}
-		program.Await(l.T, "they wait for Mimecast", func() bool { return l.Metric("mimecast_proxy_requests_in_flight") >= 60 })
-		l.Signal(syscall.SIGINT)
-		if second {
-			program.AwaitWithin(l.T, slack, "the drain", func() bool { return l.admin("/readyz") != nil })
+		t.Run(map[bool]string{false: "timeout", true: "second signal"}[second], func(t *testing.T) {
+			t.Parallel()
+			timeout := time.Second
+			if second {
+				timeout = 10 * time.Minute
+			}
+			l := startPiped(t, simulator.Options{}, "PROXY_LOG_LEVEL=debug", "PROXY_SHUTDOWN_TIMEOUT="+timeout.String())
+			l.sim.AddFault(simulator.Fault{Path: "/hang", Delay: simulator.Forever})
+			for range 60 { // each logs lines at its start, then waits
+				l.say(l.Listen, request("GET /identity/../x")+request("GET /hang"))
+			}
+			program.Await(l.T, "they wait for Mimecast", func() bool { return l.Metric("mimecast_proxy_requests_in_flight") >= 60 })
 			l.Signal(syscall.SIGINT)
-			timeout = 0
-		}
-		if code := l.ExitWithin(timeout + shutdownGrace + slack/2); code != 1 { // requests were aborted
-			t.Errorf("exit %d", code)
-		}
+			if second {
+				program.AwaitWithin(l.T, slack, "the drain", func() bool { return l.admin("/readyz") != nil })
+				l.Signal(syscall.SIGINT)
+				timeout = 0
+			}
+			if code := l.ExitWithin(timeout + shutdownGrace + slack/2); code != 1 { // requests were aborted
+				t.Errorf("exit %d", code)
+			}
+		})
 	}
 }
 
@@ -153,20 +159,23 @@ func TestReaderOfTheLogThatGoesAwayIsNoReasonToEnd(t *testing.T) {
 	suite.Slow(t)
 	t.Parallel()
 	for _, level := range levels {
-		l := startPiped(t, simulator.Options{TokenTTL: 3 * time.Second}, "PROXY_LOG_LEVEL="+level, "PROXY_SHUTDOWN_TIMEOUT=1s")
-		l.Close()
-		before := l.sim.TokenRequests()
-		for range 100 {
-			if err := l.whoami(); err != nil {
-				t.Fatalf("%s: %v", level, err)
+		t.Run(level, func(t *testing.T) {
+			t.Parallel()
+			l := startPiped(t, simulator.Options{TokenTTL: 3 * time.Second}, "PROXY_LOG_LEVEL="+level, "PROXY_SHUTDOWN_TIMEOUT=1s")
+			l.Close()
+			before := l.sim.TokenRequests()
+			for range 100 {
+				if err := l.whoami(); err != nil {
+					t.Fatal(err)
+				}
 			}
-		}
-		program.Await(l.T, "lines that are dropped", func() bool { return l.Metric(dropped) > 0 })
-		program.Await(l.T, "a renewal", func() bool { return l.sim.TokenRequests() > before && l.whoami() == nil })
-		l.Signal(syscall.SIGTERM)
-		if code := l.ExitWithin(time.Second + shutdownGrace + slack/2); code != 0 {
-			t.Errorf("%s: it ended with %v", level, l.Cmd.ProcessState)
-		}
+			program.Await(l.T, "lines that are dropped", func() bool { return l.Metric(dropped) > 0 })
+			program.Await(l.T, "a renewal", func() bool { return l.sim.TokenRequests() > before && l.whoami() == nil })
+			l.Signal(syscall.SIGTERM)
+			if code := l.ExitWithin(time.Second + shutdownGrace + slack/2); code != 0 {
+				t.Errorf("it ended with %v", l.Cmd.ProcessState)
+			}
+		})
 	}
 }
 
