@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -22,6 +23,9 @@ type row struct {
 	test                    func(t *testing.T)
 	by                      string // package.Test, if the test is in another package
 }
+
+// long are the rows that wait for half a minute. TestFaults starts them before the others.
+var long = []string{"hangs forever", "HTTP/2: connection goes silent"}
 
 type chapter struct {
 	title string
@@ -67,10 +71,13 @@ func TestMain(m *testing.M) {
 
 func TestFaults(t *testing.T) {
 	t.Parallel()
-	for _, c := range chapters {
-		for _, r := range c.rows {
-			if r.test != nil {
-				t.Run(c.title+"/"+r.fault, func(t *testing.T) { t.Parallel(); r.test(t) })
+	// Of the parallel subtests that wait, Go starts the last one first.
+	for _, last := range []bool{false, true} {
+		for _, c := range chapters {
+			for _, r := range c.rows {
+				if r.test != nil && slices.Contains(long, r.fault) == last {
+					t.Run(c.title+"/"+r.fault, func(t *testing.T) { t.Parallel(); r.test(t) })
+				}
 			}
 		}
 	}
