@@ -298,6 +298,7 @@ var someRuns = flag.Int("real-runs", 4, "how many of the real runs TestAlertsFir
 // TestAlertRulesPassPromtool replays what all runs recorded.
 func TestAlertsFireInRealRuns(t *testing.T) {
 	suite.Slow(t)
+	t.Parallel()
 	look(t, "promtool")
 	runs := realRuns
 	if !*update {
