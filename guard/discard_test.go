@@ -33,16 +33,16 @@ func TestRejectedUploadGetsItsResponse(t *testing.T) {
 		times   int
 		code    event.Code
 	}{
-		"route":             {"POST /other HTTP/1.1\r\nHost: localhost\r\n" + key + closes, false, 8 << 20, 25, event.RouteNotAllowed},
-		"route, HTTP/1.0":   {"POST /other HTTP/1.0\r\nHost: localhost\r\n" + key, false, 8 << 20, 25, event.RouteNotAllowed},
-		"route, keep-alive": {"POST /other HTTP/1.1\r\nHost: localhost\r\n" + key, false, 8 << 20, 25, event.RouteNotAllowed},
-		"host":              {"POST /api/ HTTP/1.1\r\nHost: elsewhere\r\n" + closes, false, 8 << 20, 25, event.HostNotAllowed},
-		"key":               {"POST /api/ HTTP/1.1\r\nHost: localhost\r\n" + closes, false, 8 << 20, 25, event.APIKeyRequired},
-		"key, chunked":      {"POST /api/ HTTP/1.1\r\nHost: localhost\r\n" + closes, true, 8 << 20, 25, event.APIKeyRequired},
-		"target":            {"POST /a/../b HTTP/1.1\r\nHost: localhost\r\n" + closes, false, 8 << 20, 25, event.BadRequestTarget},
-		"token request":     {"POST /oauth/token HTTP/1.1\r\nHost: localhost\r\n" + closes, false, 8 << 20, 25, event.BadRequestBody},
-		"short":             {"POST /api/ HTTP/1.1\r\nHost: localhost\r\n" + closes, false, 60 << 10, 25, event.APIKeyRequired},
-		"at the limit":      {"POST /api/ HTTP/1.1\r\nHost: localhost\r\n" + closes, false, 64 << 20, 5, event.APIKeyRequired},
+		"route":             {"POST /other HTTP/1.1\r\nHost: localhost\r\n" + key + closes, false, 8 << 20, 12, event.RouteNotAllowed},
+		"route, HTTP/1.0":   {"POST /other HTTP/1.0\r\nHost: localhost\r\n" + key, false, 8 << 20, 12, event.RouteNotAllowed},
+		"route, keep-alive": {"POST /other HTTP/1.1\r\nHost: localhost\r\n" + key, false, 8 << 20, 12, event.RouteNotAllowed},
+		"host":              {"POST /api/ HTTP/1.1\r\nHost: elsewhere\r\n" + closes, false, 8 << 20, 12, event.HostNotAllowed},
+		"key":               {"POST /api/ HTTP/1.1\r\nHost: localhost\r\n" + closes, false, 8 << 20, 12, event.APIKeyRequired},
+		"key, chunked":      {"POST /api/ HTTP/1.1\r\nHost: localhost\r\n" + closes, true, 8 << 20, 12, event.APIKeyRequired},
+		"target":            {"POST /a/../b HTTP/1.1\r\nHost: localhost\r\n" + closes, false, 8 << 20, 12, event.BadRequestTarget},
+		"token request":     {"POST /oauth/token HTTP/1.1\r\nHost: localhost\r\n" + closes, false, 8 << 20, 12, event.BadRequestBody},
+		"short":             {"POST /api/ HTTP/1.1\r\nHost: localhost\r\n" + closes, false, 60 << 10, 12, event.APIKeyRequired},
+		"at the limit":      {"POST /api/ HTTP/1.1\r\nHost: localhost\r\n" + closes, false, 64 << 20, 3, event.APIKeyRequired},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if testing.Short() {

@@ -36,7 +36,7 @@ func TestNoResetOvertakesTheResponseToAnUpload(t *testing.T) {
 				r := newRig(t, setup{http1: c.http1, limit: 1 << 20}, early)
 				r.tokens.err = c.err
 				head := "POST / HTTP/" + version + "\r\nHost: h\r\n" + framing
-				times := 25
+				times := 12
 				if testing.Short() {
 					times = 3
 				}

@@ -83,7 +83,7 @@ func upstreamOf(t *testing.T, http2 bool, u upstream.Options, h http.HandlerFunc
 func TestABurstOpensABoundedNumberOfConnections(t *testing.T) {
 	suite.Slow(t)
 	const n, most = 1000, 150
-	rounds := 3
+	rounds := 2
 	if testing.Short() {
 		rounds = 1
 	}

@@ -37,7 +37,7 @@ func TestShortHostileSoakPasses(t *testing.T) {
 		t.Skip("memory and descriptors are read from /proc")
 	}
 	var out bytes.Buffer
-	err := run(t.Context(), []string{"-hostile", "-for", "4s", "-round", "2s", "-clients", "4", "-crowd", "50"}, &out)
+	err := run(t.Context(), []string{"-hostile", "-for", "2s", "-round", "1s", "-clients", "4", "-crowd", "50"}, &out)
 	if err != nil || !strings.Contains(out.String(), "Verdict: passed") {
 		t.Errorf("%v\n%s", err, out.String())
 	}
