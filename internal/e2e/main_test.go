@@ -22,7 +22,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv("TEST_CHILD") != "" {
 		os.Exit(child())
 	}
-	suite.Parallel(8)
+	suite.Parallel(6)
 	os.Exit(program.Main(browser.M{M: m}))
 }
 

@@ -15,7 +15,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -299,30 +298,24 @@ var someRuns = flag.Int("real-runs", 4, "how many of the real runs TestAlertsFir
 // TestAlertRulesPassPromtool replays what all runs recorded.
 func TestAlertsFireInRealRuns(t *testing.T) {
 	suite.Slow(t)
-	t.Parallel()
 	look(t, "promtool")
 	runs := realRuns
 	if !*update {
 		runs = runs[:min(*someRuns, len(runs))]
 	}
 	replays := make([]replay, len(runs))
-	// The runs mostly wait. As parallel subtests, they would begin after all other tests.
-	var all sync.WaitGroup
-	places := make(chan struct{}, 6)
-	for i, run := range runs {
-		all.Go(func() {
-			places <- struct{}{}
-			defer func() { <-places }()
+	t.Run("runs", func(t *testing.T) {
+		for i, run := range runs {
 			t.Run(run.name, func(t *testing.T) {
+				t.Parallel()
 				r := run.run(t)
 				replays[i] = replay{run.name, r.series(), time.Duration(r.samples-1) * 30 * time.Second, run.fires}
 				if !t.Failed() {
 					testReplays(t, replays[i])
 				}
 			})
-		})
-	}
-	all.Wait()
+		}
+	})
 	if t.Failed() {
 		return
 	}

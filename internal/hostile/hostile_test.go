@@ -31,7 +31,7 @@ var (
 )
 
 func TestMain(m *testing.M) {
-	suite.Parallel(12) // most of them wait
+	suite.Parallel(8) // most of them wait
 	os.Exit(program.Main(m))
 }
 
