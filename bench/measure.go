@@ -99,10 +99,13 @@ func (b *bench) measureTogether(ctx context.Context, s *section, names []string)
 func apart(names []string) []launch {
 	var launches []launch
 	for i, name := range names {
-		launches = append(launches, launch{name: name, http2: true, host: fmt.Sprintf("127.0.0.%d", i+1)})
+		launches = append(launches, launch{name: name, http2: true, host: loopback(i)})
 	}
 	return launches
 }
+
+// loopback returns the address of one of several proxies that run at the same time.
+func loopback(i int) string { return fmt.Sprintf("127.0.0.%d", i+1) }
 
 // inRounds starts an upstream and calls round as often as asked for.
 func (b *bench) inRounds(ctx context.Context, o upstreamOptions, round func() error) error {

@@ -20,36 +20,51 @@ import (
 
 // More listeners of the proxy, for the settings.
 const (
-	tlsAddress       = "127.0.0.1:18182"
-	interceptAddress = "127.0.0.1:18183"
-	interceptedHost  = "eu-api.mimecast.com"
-	adminAddress     = "127.0.0.1:" + adminPort
+	tlsPort         = "18182"
+	interceptPort   = "18183"
+	interceptedHost = "eu-api.mimecast.com"
 )
 
 // setting is a way to configure and reach the proxy. Its clients keep their connections, so
 // the cost of a request includes no handshake.
 type setting struct {
 	name     string
-	environ  []string
-	host     string // that clients connect to
+	port     string // that clients connect to; empty means proxyPort
 	protocol string // as in ALPN; empty means no TLS
-	dial     func(ctx context.Context) (net.Conn, error)
-	keys     bool // each connection uses another client's key
+	keys     bool   // each connection uses another client's key
+	environ  []string
+
+	ip   string // that it listens on, so that all settings can be measured at the same time
+	host string // that clients ask for
 }
 
 // settings returns the settings to compare. The first is the default.
 func (b *bench) settings() []setting {
-	secured, intercepted := []string{"PROXY_TLS_LISTEN=" + tlsAddress}, []string{"PROXY_INTERCEPT_LISTEN=" + interceptAddress}
-	return []setting{
-		{name: "default", host: "localhost", dial: dialTCP(proxyAddress)},
-		{name: "100 clients", host: "localhost", dial: dialTCP(proxyAddress), keys: true, environ: []string{"PROXY_CLIENTS_FILE=" + filepath.Join(b.dir, clientsFile)}},
-		{name: "pacing", host: "localhost", dial: dialTCP(proxyAddress), environ: []string{"PROXY_RATE_LIMIT_PACE=on", "PROXY_RATE_LIMIT_WAIT=10s"}},
-		// Without a certificate, the interception CA issues one.
-		{name: "TLS port, HTTP/1.1", host: "localhost", protocol: "http/1.1", dial: dialTCP(tlsAddress), environ: append(intercepted, secured...)},
-		{name: "TLS port, HTTP/2", host: "localhost", protocol: "h2", dial: dialTCP(tlsAddress), environ: append(intercepted, secured...)},
-		{name: "interception, HTTP/1.1", host: interceptedHost, protocol: "http/1.1", dial: dialIntercepted, environ: intercepted},
-		{name: "interception, HTTP/2", host: interceptedHost, protocol: "h2", dial: dialIntercepted, environ: intercepted},
+	all := []setting{
+		{name: "default"},
+		{name: "100 clients", keys: true, environ: []string{"PROXY_CLIENTS_FILE=" + filepath.Join(b.dir, clientsFile)}},
+		{name: "pacing", environ: []string{"PROXY_RATE_LIMIT_PACE=on", "PROXY_RATE_LIMIT_WAIT=10s"}},
+		{name: "TLS port, HTTP/1.1", port: tlsPort, protocol: "http/1.1"},
+		{name: "TLS port, HTTP/2", port: tlsPort, protocol: "h2"},
+		{name: "interception, HTTP/1.1", port: interceptPort, protocol: "http/1.1"},
+		{name: "interception, HTTP/2", port: interceptPort, protocol: "h2"},
 	}
+	for i := range all {
+		s := &all[i]
+		s.ip, s.host = loopback(i), "localhost"
+		if s.port != "" { // without a certificate, the interception CA issues that of the TLS port
+			s.environ = append(s.environ, "PROXY_INTERCEPT_LISTEN="+net.JoinHostPort(s.ip, interceptPort))
+		}
+		switch s.port {
+		case tlsPort:
+			s.environ = append(s.environ, "PROXY_TLS_LISTEN="+net.JoinHostPort(s.ip, tlsPort))
+		case interceptPort:
+			s.host = interceptedHost
+		default:
+			s.port = proxyPort
+		}
+	}
+	return all
 }
 
 const (
@@ -84,15 +99,13 @@ func (b *bench) measureSettings(ctx context.Context) error {
 		return err
 	}
 	s := b.report.section("settings", "By setting, upstream over HTTP/2", "Responses of 1 KiB, each of which states a quota, over kept connections. With HTTP/2, each connection has one request at a time. *100 clients* have a key each, in a clients file.")
-	var names []string
-	launches := map[string]launch{}
+	var launches []launch
 	for _, one := range b.settings() {
-		names = append(names, one.name)
-		launches[one.name] = launch{name: one.name, http2: true, environ: one.environ, open: one.opener()}
+		s.names = append(s.names, one.name)
+		launches = append(launches, launch{name: one.name, host: one.ip, http2: true, environ: one.environ, open: one.opener()})
 	}
-	s.names = names
-	return b.measureEach(ctx, upstreamOptions{HTTP2: true, Quota: true, TokenTTL: longTokenTTL}, names, func(name string) error {
-		return b.addWork(ctx, s, b.loads(), launches[name])
+	return b.inRounds(ctx, upstreamOptions{HTTP2: true, Quota: true, TokenTTL: longTokenTTL}, func() error {
+		return b.addWork(ctx, s, b.loads(), launches...)
 	})
 }
 
@@ -108,12 +121,6 @@ func (s setting) opener() func(context.Context) (*client, error) {
 	}
 }
 
-func dialTCP(address string) func(context.Context) (net.Conn, error) {
-	return func(ctx context.Context) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "tcp", address)
-	}
-}
-
 // connect opens a connection that repeats the request.
 func (s setting) connect(ctx context.Context, request []byte) (*client, error) {
 	conn, err := s.dial(ctx)
@@ -121,7 +128,7 @@ func (s setting) connect(ctx context.Context, request []byte) (*client, error) {
 		return nil, err
 	}
 	if s.protocol != "" {
-		roots, err := fetchCA(ctx)
+		roots, err := fetchCA(ctx, s.ip)
 		if err != nil {
 			return nil, errors.Join(err, conn.Close())
 		}
@@ -158,11 +165,12 @@ func (s setting) connectHTTP2(conn net.Conn) (*client, error) {
 	return &client{conn: conn, ask: ask}, nil
 }
 
-// dialIntercepted opens a tunnel to Mimecast's host, like a client with HTTPS_PROXY.
-func dialIntercepted(ctx context.Context) (net.Conn, error) {
-	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", interceptAddress)
-	if err != nil {
-		return nil, err
+// dial opens a connection to the proxy, or a tunnel to Mimecast's host, like a client with
+// HTTPS_PROXY.
+func (s setting) dial(ctx context.Context) (net.Conn, error) {
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", net.JoinHostPort(s.ip, s.port))
+	if err != nil || s.port != interceptPort {
+		return conn, err
 	}
 	if _, err := fmt.Fprintf(conn, "CONNECT %s:443 HTTP/1.1\r\nHost: %[1]s:443\r\n\r\n", interceptedHost); err != nil {
 		return nil, errors.Join(err, conn.Close())
@@ -178,9 +186,9 @@ func dialIntercepted(ctx context.Context) (net.Conn, error) {
 	return conn, nil
 }
 
-// fetchCA gets the interception CA's certificate from the admin listener.
-func fetchCA(ctx context.Context) (*x509.CertPool, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+adminAddress+"/ca.pem", nil)
+// fetchCA gets the interception CA's certificate from the admin listener at an IP address.
+func fetchCA(ctx context.Context, ip string) (*x509.CertPool, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(ip, adminPort)+"/ca.pem", nil)
 	if err != nil {
 		return nil, err
 	}
