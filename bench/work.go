@@ -75,6 +75,28 @@ func (b *bench) withAll(ctx context.Context, launches []launch, measure func([]r
 	return measure(proxies)
 }
 
+// inTurns runs a load n times against each proxy, and returns each one's sums. Of the
+// memory, loaded is the most beyond idle, which is 0.
+func inTurns(ctx context.Context, n int, proxies []running, of func(running) load) ([]measured, error) {
+	total := make([]measured, len(proxies))
+	for range n {
+		for i, p := range proxies {
+			m, err := p.process.measure(ctx, of(p))
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", p.name, err)
+			}
+			t := &total[i]
+			t.cpu += m.cpu
+			t.Requests += m.Requests
+			t.Bytes += m.Bytes
+			t.Duration += m.Duration
+			t.latencies = append(t.latencies, m.latencies...)
+			t.loaded = max(t.loaded, m.loaded-m.idle)
+		}
+	}
+	return total, nil
+}
+
 // bulkTurns is the number of requests among which proxies that take turns share 1 GiB.
 const bulkTurns = 16
 
@@ -83,19 +105,12 @@ func (b *bench) addBulkInTurns(ctx context.Context, s *section, label string, pr
 	const size = gibibyte / bulkTurns
 	for way, l := range []load{{request: get(size)}, {request: post(size), body: size}} {
 		l.connections, l.duration = 1, oneRequest
-		total := make([]measured, len(proxies))
-		for range bulkTurns {
-			for i, p := range proxies {
-				l.address = p.address(proxyPort)
-				m, err := p.process.measure(ctx, l)
-				if err != nil {
-					return fmt.Errorf("%s: %w", p.name, err)
-				}
-				total[i].cpu += m.cpu
-				total[i].Bytes += m.Bytes
-				total[i].Duration += m.Duration
-				total[i].loaded = max(total[i].loaded, m.loaded-m.idle)
-			}
+		total, err := inTurns(ctx, bulkTurns, proxies, func(p running) load {
+			l.address = p.address(proxyPort)
+			return l
+		})
+		if err != nil {
+			return err
 		}
 		for i, p := range proxies {
 			s.addBulk([]string{"down", "up"}[way]+label, p.name, total[i])
@@ -106,19 +121,13 @@ func (b *bench) addBulkInTurns(ctx context.Context, s *section, label string, pr
 
 // addCost adds the cost per request of proxies at a load.
 func (b *bench) addCost(ctx context.Context, s *section, w workload, proxies []running) error {
-	total := make([]measured, len(proxies))
-	for range turns {
-		for i, p := range proxies {
-			one := w.load(b, p.launch)
-			one.warmup, one.duration = one.warmup/turns, one.duration/turns
-			m, err := p.process.measure(ctx, one)
-			if err != nil {
-				return fmt.Errorf("%s: %w", p.name, err)
-			}
-			total[i].cpu += m.cpu
-			total[i].Requests += m.Requests
-			total[i].latencies = append(total[i].latencies, m.latencies...)
-		}
+	total, err := inTurns(ctx, turns, proxies, func(p running) load {
+		one := w.load(b, p.launch)
+		one.warmup, one.duration = one.warmup/turns, one.duration/turns
+		return one
+	})
+	if err != nil {
+		return err
 	}
 	for i, p := range proxies {
 		s.add("CPU per request, "+w.name, "µs", p.name, float64(total[i].cpu.Nanoseconds())/1e3/float64(total[i].Requests))
