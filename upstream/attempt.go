@@ -160,12 +160,14 @@ func (a *attempt) gotConn(info httptrace.GotConnInfo) {
 	a.phase.Store(int32(connected))
 	c := findConn(info.Conn)
 	a.conn.Store(c)
-	if c != nil && c.used.CompareAndSwap(false, true) {
-		a.dials.connected()
-		c.madeFor.unused.Add(-1)
-		c.madeFor = nil
+	if c == nil {
+		return
 	}
-	if a.body != nil && c != nil {
+	if by := c.madeFor.Swap(nil); by != nil {
+		by.unused.Add(-1)
+		a.dials.connected()
+	}
+	if a.body != nil {
 		a.body.EndWith(c.ended)
 	}
 }

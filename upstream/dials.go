@@ -69,7 +69,8 @@ func (g *dialGate) dialWith(dial dialFunc) dialFunc {
 			return nil, err
 		}
 		a.phase.CompareAndSwap(int32(connecting), int32(handshake))
-		tracked := &trackedConn{Conn: c, madeFor: a}
+		tracked := &trackedConn{Conn: c}
+		tracked.madeFor.Store(a)
 		tracked.ended, tracked.end = context.WithCancel(context.Background())
 		return tracked, nil
 	}
@@ -242,10 +243,9 @@ func (g *dialGate) failed(err error) {
 // trackedConn is a connection to the upstream that knows whether it has ended.
 type trackedConn struct {
 	net.Conn
-	madeFor  *attempt    // nil once a request got it, which may be another
-	used     atomic.Bool // a request got it
-	answered atomic.Bool // a response came on it
-	failed   atomic.Bool // it ended before, which counts once
+	madeFor  atomic.Pointer[attempt] // nil once a request got it, which may be another
+	answered atomic.Bool             // a response came on it
+	failed   atomic.Bool             // it ended before, which counts once
 	ended    context.Context
 	end      context.CancelFunc
 }
