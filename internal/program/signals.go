@@ -232,7 +232,6 @@ func (p *Program) WatchSignals() {
 		} else {
 			compare(last)
 		}
-		w.client.CloseIdleConnections()
 		for _, line := range wrongLevels(p.Stderr.String(), end) {
 			p.t.Errorf("a level that differs from the health: %s", line)
 		}
