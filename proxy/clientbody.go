@@ -12,9 +12,9 @@ import (
 )
 
 const (
-	// A body that streams is read in pieces of firstPiece bytes, and of
-	// bufferSize once as much comes at a time, so that clients that send nothing
-	// take next to no memory.
+	// A body that streams is read in pieces of firstPiece bytes, and into a buffer of
+	// buffers once as much comes at a time, so that clients that send nothing take
+	// next to no memory.
 	firstPiece = 512
 	// cutWait bounds how long a request that has ended waits for the error of reading
 	// its body.
@@ -26,8 +26,9 @@ const (
 // body before it passes an early response on. Close does nothing: the server closes
 // its body, and if ReverseProxy closed it too, that would wait for the client.
 type clientBody struct {
-	src   io.Reader
-	ended atomic.Bool // read to its end
+	src     io.Reader
+	buffers *buffers
+	ended   atomic.Bool // read to its end
 
 	failing sync.Once
 	failed  chan struct{} // closed once a Read has failed
@@ -51,8 +52,8 @@ type piece struct {
 	err  error
 }
 
-func newClientBody(src io.Reader) *clientBody {
-	return &clientBody{src: src, failed: make(chan struct{}), pieces: make(chan piece), next: make(chan struct{}, 1), stop: make(chan struct{})}
+func newClientBody(src io.Reader, b *buffers) *clientBody {
+	return &clientBody{src: src, buffers: b, failed: make(chan struct{}), pieces: make(chan piece), next: make(chan struct{}, 1), stop: make(chan struct{})}
 }
 
 // Read implements io.Reader. It waits for the client, and must not be called once the
@@ -134,27 +135,43 @@ func (c *clientBody) start() bool {
 	return !c.stopped
 }
 
-// pump reads the body until its end, or until the handler has ended.
+// pump reads the body until its end, or until the handler has ended. It closes done once
+// it reads no more, and returns its buffer once the handler has ended and nothing reads
+// that either.
 func (c *clientBody) pump(done chan<- struct{}) {
-	defer close(done)
 	buf := make([]byte, firstPiece)
-	for {
-		n, err := c.Read(buf)
-		select {
-		case c.pieces <- piece{buf[:n], err}:
-		case <-c.stop:
-		}
-		if err != nil {
-			return
-		}
-		select {
-		case <-c.next:
-		case <-c.stop:
-			return
-		}
+	for n, more := c.pass(buf); more; n, more = c.pass(buf) {
 		if n == firstPiece && len(buf) == firstPiece {
-			buf = make([]byte, bufferSize)
+			buf = c.buffers.Get()
 		}
+	}
+	close(done)
+	if len(buf) == firstPiece {
+		return
+	}
+	<-c.stop
+	c.reading.Lock()
+	c.rest = piece{}
+	c.reading.Unlock()
+	c.buffers.Put(buf)
+}
+
+// pass reads a piece and waits until it was used. It returns its length, and whether there
+// may be more.
+func (c *clientBody) pass(buf []byte) (n int, more bool) {
+	n, err := c.Read(buf)
+	select {
+	case c.pieces <- piece{buf[:n], err}:
+	case <-c.stop:
+	}
+	if err != nil {
+		return n, false
+	}
+	select {
+	case <-c.next:
+		return n, true
+	case <-c.stop:
+		return n, false
 	}
 }
 

@@ -16,7 +16,6 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"strconv"
-	"sync"
 	"time"
 
 	"mimecast-proxy/account"
@@ -36,11 +35,12 @@ type Options struct {
 // New returns the handler. Each request goes to the account that its context has:
 // see [account.NewContext].
 func New(o Options) http.Handler {
-	return &forwarder{&httputil.ReverseProxy{
+	buffers := newBuffers()
+	return &forwarder{buffers, &httputil.ReverseProxy{
 		Rewrite:        rewrite,
 		Transport:      o.Transport,
 		FlushInterval:  flushInterval,
-		BufferPool:     &buffers{},
+		BufferPool:     buffers,
 		ErrorLog:       o.ErrorLog,
 		ModifyResponse: modifyResponse,
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
@@ -73,7 +73,10 @@ func rewrite(r *httputil.ProxyRequest) {
 }
 
 // forwarder prepares a request and its response for ReverseProxy.
-type forwarder struct{ next http.Handler }
+type forwarder struct {
+	buffers *buffers
+	next    http.Handler
+}
 
 // ServeHTTP lets a response begin while the request's body is still being sent, as an
 // upstream may: by default net/http reads and drops the rest of a body as soon as a
@@ -88,7 +91,7 @@ func (f *forwarder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.ContentLength != 0 {
 		// The writer of HTTP/2 returns an error, but is in full duplex anyway.
 		_ = http.NewResponseController(w).EnableFullDuplex()
-		out.body = newClientBody(r.Body)
+		out.body = newClientBody(r.Body, f.buffers)
 		defer out.body.end(w)
 		// A copy, since net/http looks at its own request's body later.
 		r = r.WithContext(r.Context())
@@ -214,17 +217,3 @@ func (t *trailerFilter) Close() error {
 	defer withhold(t.res.Trailer)
 	return t.ReadCloser.Close()
 }
-
-// buffers is a pool of the buffers that responses are copied through.
-type buffers struct{ pool sync.Pool }
-
-const bufferSize = 32 << 10
-
-func (b *buffers) Get() []byte {
-	if buf, ok := b.pool.Get().(*[bufferSize]byte); ok {
-		return buf[:]
-	}
-	return make([]byte, bufferSize)
-}
-
-func (b *buffers) Put(buf []byte) { b.pool.Put((*[bufferSize]byte)(buf)) }

@@ -1,0 +1,85 @@
+package proxy
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net/http/httptest"
+	"runtime"
+	"testing"
+	"testing/iotest"
+	"testing/synctest"
+)
+
+func TestFewBuffersAreLarge(t *testing.T) {
+	t.Parallel()
+	b := newBuffers()
+	var lent [][]byte
+	for i := range 2 * maxLarge {
+		buf, want := b.Get(), smallBuffer
+		if i < maxLarge {
+			want = largeBuffer
+		}
+		if len(buf) != want {
+			t.Errorf("buffer %d has %d bytes, want %d", i, len(buf), want)
+		}
+		lent = append(lent, buf)
+	}
+	for _, buf := range lent {
+		b.Put(buf)
+	}
+	if buf := b.Get(); len(buf) != largeBuffer {
+		t.Errorf("the next buffer has %d bytes", len(buf))
+	}
+}
+
+// TestUploadKeepsItsBufferWhileItIsRead guards against an upload that reads the bytes of
+// another.
+func TestUploadKeepsItsBufferWhileItIsRead(t *testing.T) {
+	t.Parallel()
+	upload := func() (*clientBody, *buffers) {
+		b := newBuffers()
+		body := newClientBody(iotest.DataErrReader(bytes.NewReader(make([]byte, 2*firstPiece))), b)
+		for _, n := range []int{firstPiece, 1} { // the second piece, the last, is in a buffer of b
+			if _, err := body.readUntil(nil, make([]byte, n)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return body, b
+	}
+	lent := func(b *buffers, want int) {
+		t.Helper()
+		if synctest.Wait(); len(b.lent) != want {
+			t.Errorf("%d large buffers are lent, want %d", len(b.lent), want)
+		}
+	}
+	t.Run("the last piece is read in parts", func(t *testing.T) {
+		synctest.Test(t, func(*testing.T) {
+			body, b := upload()
+			lent(b, 1)
+			if n, err := body.readUntil(nil, make([]byte, largeBuffer)); n != firstPiece-1 || !errors.Is(err, io.EOF) {
+				t.Errorf("%d, %v", n, err)
+			}
+			body.end(httptest.NewRecorder())
+			lent(b, 0)
+		})
+	})
+	t.Run("the handler ends during a read", func(t *testing.T) {
+		synctest.Test(t, func(*testing.T) {
+			body, b := upload()
+			body.reading.Lock()
+			body.end(httptest.NewRecorder())
+			for range 1000 { // synctest.Wait does not see who waits for a lock
+				runtime.Gosched()
+			}
+			if len(b.lent) != 1 {
+				t.Error("the buffer was returned")
+			}
+			body.reading.Unlock()
+			lent(b, 0)
+			if _, err := body.readUntil(nil, make([]byte, firstPiece)); !errors.Is(err, errBodyConsumed) {
+				t.Errorf("%v", err)
+			}
+		})
+	})
+}
