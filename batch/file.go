@@ -124,9 +124,10 @@ func copyFile(w http.ResponseWriter, r *http.Request, res *http.Response) {
 	}
 	_ = http.NewResponseController(w).Flush() // the first byte may take as long as the host likes
 	buffer := buffers.Get().(*[bufferSize]byte)
-	defer buffers.Put(buffer)
 	if _, err := io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{res.Body}, buffer[:]); err != nil {
+		// net/http's HTTP/2 may still send the buffer after an error, so it is not used again.
 		_ = http.NewResponseController(w).Flush() // the client may be gone
 		panic(http.ErrAbortHandler)
 	}
+	buffers.Put(buffer)
 }

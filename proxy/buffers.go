@@ -45,3 +45,26 @@ func (b *buffers) Put(buf []byte) {
 	b.large.Put((*[largeBuffer]byte)(buf))
 	<-b.lent
 }
+
+// drop is Put for a buffer that something may still use.
+func (b *buffers) drop(buf []byte) {
+	if len(buf) == largeBuffer {
+		<-b.lent
+	}
+}
+
+// loan lends buffers to one response over HTTP/2. If a write fails, net/http may still send
+// what it was given, so that no other response may get that buffer.
+type loan struct {
+	*buffers
+	failed bool
+}
+
+// Put implements [httputil.BufferPool].
+func (l *loan) Put(buf []byte) {
+	if l.failed {
+		l.drop(buf)
+		return
+	}
+	l.buffers.Put(buf)
+}

@@ -4,11 +4,17 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"log"
+	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"runtime"
+	"strings"
 	"testing"
 	"testing/iotest"
 	"testing/synctest"
+
+	"mimecast-proxy/account"
 )
 
 func TestFewBuffersAreLarge(t *testing.T) {
@@ -82,4 +88,36 @@ func TestUploadKeepsItsBufferWhileItIsRead(t *testing.T) {
 			}
 		})
 	})
+}
+
+// brokenWriter is a ResponseWriter whose client reset its stream.
+type brokenWriter struct{ http.ResponseWriter }
+
+func (brokenWriter) Write([]byte) (int, error) { return 0, errors.New("stream closed") }
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// After an error, net/http's HTTP/2 server may still read what it was given to write. The
+// next response's bytes must not be there.
+func TestBufferOfAFailedWriteIsNotUsedAgain(t *testing.T) {
+	t.Parallel()
+	h := New(Options{ErrorLog: log.New(io.Discard, "", 0), Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+		return &http.Response{StatusCode: 200, Header: http.Header{}, Body: io.NopCloser(strings.NewReader("text")), Request: r}, nil
+	})}).(*forwarder)
+	for range 2 * maxLarge {
+		r := httptest.NewRequestWithContext(account.NewContext(t.Context(), &account.Account{BaseURL: &url.URL{Scheme: "https", Host: "h"}}, ""), "GET", "/", nil)
+		r.ProtoMajor, r.ProtoMinor = 2, 0
+		func() {
+			defer func() { _ = recover() }() // ReverseProxy's, if the request comes from a server
+			h.ServeHTTP(brokenWriter{httptest.NewRecorder()}, r)
+		}()
+		if used := h.buffers.large.Get(); used != nil {
+			t.Fatal("the buffer can be lent again")
+		}
+	}
+	if n := len(h.buffers.lent); n != 0 {
+		t.Errorf("%d large buffers are still lent", n)
+	}
 }

@@ -75,7 +75,7 @@ func rewrite(r *httputil.ProxyRequest) {
 // forwarder prepares a request and its response for ReverseProxy.
 type forwarder struct {
 	buffers *buffers
-	next    http.Handler
+	next    *httputil.ReverseProxy
 }
 
 // ServeHTTP lets a response begin while the request's body is still being sent, as an
@@ -97,8 +97,14 @@ func (f *forwarder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		r = r.WithContext(r.Context())
 		r.Body = out.body
 	}
+	next := f.next
+	if r.ProtoMajor > 1 {
+		own := *next
+		out.loan = &loan{buffers: f.buffers}
+		own.BufferPool, next = out.loan, &own
+	}
 	defer flushOnAbort(out)
-	f.next.ServeHTTP(out, r)
+	next.ServeHTTP(out, r)
 }
 
 // flushOnAbort sends the part of a response that exists before a panic breaks it off,
@@ -159,6 +165,16 @@ type responseFilter struct {
 	http.ResponseWriter
 	body   *clientBody // nil if there is none
 	http10 bool        // the client's protocol knows no interim responses
+	loan   *loan       // nil if nothing is sent after Write has returned
+}
+
+// Write implements http.ResponseWriter.
+func (w responseFilter) Write(b []byte) (int, error) {
+	n, err := w.ResponseWriter.Write(b)
+	if err != nil && w.loan != nil {
+		w.loan.failed = true
+	}
+	return n, err
 }
 
 // WriteHeader makes a response that comes before the body's end the connection's
