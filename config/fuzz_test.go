@@ -123,7 +123,7 @@ func FuzzClientsFile(f *testing.F) {
 		"clients:\n  a: {keys: [{file: x}, {sha256: " + digest + "}], allow: [\"@siem\"], max_requests: 3, account: b}\naccounts:\n  b: {region: uk, client_id: c, client_secret_file: y}\n",
 		`{"clients": {"a": {"keys": [{"sha256": "` + digest + `"}]}}}`,
 		"accounts:\n  b: {base_url: https://h/x/, token_url: http://127.0.0.1:1, client_id_file: x, client_secret_file: y}\nclients:\n  a: {keys: [{file: x}], account: b}",
-		"clients: &a\n  <<: *a\n", "clients: {a: {keys: [" + markedSecret + "]}}", "---\n---\n", "a: [\n{", "clients:\n  a: b: c\n", "? {a: b}\n: |\n  x\n", "\xef\xbb\xbf{}", "a: \"\\q\"",
+		"clients: &a\n  <<: *a\n", "clients: {a: {keys: [" + markedSecret + "]}}", "---\n---\n", "---", "a: [\n{", "clients:\n  a: b: c\n", "? {a: b}\n: |\n  x\n", "\xef\xbb\xbf{}", "a: \"\\q\"",
 	} {
 		f.Add([]byte(s), longFuzzKey)
 	}

@@ -17,8 +17,8 @@ type yamlError struct {
 	reason string
 }
 
-// parseYAML returns the root node of a text with one document; nil if the text is
-// empty. The nodes have line numbers. Aliases are not resolved, so a small text cannot
+// parseYAML returns the root node of a text with one document; nil if nothing is in it. The
+// nodes have line numbers. Aliases are not resolved, so a small text cannot
 // expand to a large one.
 func parseYAML(text []byte) (*yaml.Node, *yamlError) {
 	lines := &lineReader{rest: text}
@@ -32,7 +32,10 @@ func parseYAML(text []byte) (*yaml.Node, *yamlError) {
 	}
 	switch err := d.Decode(&second); {
 	case errors.Is(err, io.EOF):
-		return document.Content[0], nil
+		if root := document.Content[0]; !isBlank(root) {
+			return root, nil
+		}
+		return nil, nil
 	case err != nil:
 		return nil, &yamlError{lineOfError(text, lines.count, err), yamlReason(err)}
 	}
@@ -141,6 +144,12 @@ func nodeFault(n *yaml.Node) string {
 	return ""
 }
 
+// isBlank reports whether nothing at all stands for the node. Its line may be after the
+// text's last one.
+func isBlank(n *yaml.Node) bool {
+	return n.Kind == yaml.ScalarNode && n.Value == "" && n.ShortTag() == "!!null" && nodeFault(n) == ""
+}
+
 // isMapping reports whether a node is a mapping that is accepted.
 func isMapping(n *yaml.Node) bool { return n.Kind == yaml.MappingNode && nodeFault(n) == "" }
 
@@ -152,5 +161,5 @@ func shownKey(key string) string {
 	if shortKey.MatchString(key) || clientName.MatchString(key) && len(key) < minKeyLength {
 		return fmt.Sprintf("%q", key)
 	}
-	return "a key that is not shown, in case it is a secret,"
+	return "a key (not shown, in case it is a secret)"
 }
