@@ -1,4 +1,4 @@
-// Package api1 is a layer of the data port for clients of API 1.0. It serves the calls
+// Package api1 is a layer of the data port for clients of API 1.0. It serves four calls
 // that API 2.0 lacks: the login functions from what the proxy knows, and
 // get-siem-logs by a translation of API 2.0's events. All other requests pass on as they
 // are.
@@ -29,7 +29,6 @@ package api1
 import (
 	"context"
 	"net/http"
-	"sync"
 	"time"
 
 	"mimecast-proxy/account"
@@ -40,10 +39,9 @@ import (
 // Header marks each response of this package. Its value is "translated".
 const Header = "X-Mimecast-Proxy-Api1"
 
-// Options configure how calls of API 1.0 are treated. The zero value only reports them.
+// Options configure how calls of API 1.0 are treated. The zero value leaves the layer out.
 type Options struct {
-	// Translate serves the calls that API 2.0 lacks. Otherwise they pass on like all
-	// others, and are only reported.
+	// Translate serves the calls. Otherwise they pass on like all others.
 	Translate bool
 	// Download fetches the files of batches, from the addresses that Mimecast issues. Their
 	// host is not the API's: it gets neither the token nor a header of the client. Redirects
@@ -64,10 +62,6 @@ type Options struct {
 // Trace reports what happens. Each func may be nil, is called by many goroutines at once,
 // and must not block.
 type Trace struct {
-	// API1Only reports, once for each row of [mimecast.API1Calls], that a client made a
-	// call that API 2.0 lacks and got Mimecast's 404. The path is the row's, and the
-	// replacement may be empty.
-	API1Only func(path, replacement string)
 	// Translated reports a call that was served: its path, how many events were in the
 	// response, and how many lines of batch files were no events and left out.
 	Translated func(ctx context.Context, path string, events, skipped int)
@@ -91,7 +85,10 @@ func Wrap(o Options) func(http.Handler) http.Handler {
 		o.Now = time.Now
 	}
 	return func(next http.Handler) http.Handler {
-		return &layer{Options: o, next: next, reported: map[string]bool{}, translations: account.NewPlaces(o.MaxTranslations)}
+		if !o.Translate {
+			return next
+		}
+		return &layer{Options: o, next: next, translations: account.NewPlaces(o.MaxTranslations)}
 	}
 }
 
@@ -102,64 +99,27 @@ type layer struct {
 	files  fileClock
 	// translations are the calls of get-siem-logs that keep a page.
 	translations *account.Places
-
-	mu       sync.Mutex
-	reported map[string]bool // paths of mimecast.API1Calls
 }
+
+// calls are the calls that the layer serves, by their paths.
+var calls = map[string]func(*layer, http.ResponseWriter, *http.Request){
+	mimecast.DiscoverPath: answer(discover),
+	mimecast.LoginPath:    answer(login),
+	mimecast.LogoutPath:   answer(logout),
+	mimecast.SIEMLogsPath: (*layer).serveSIEMLogs,
+}
+
+// Serves reports whether the layer serves a request. It passes on all others.
+func Serves(method, path string) bool { return method == http.MethodPost && calls[path] != nil }
 
 // ServeHTTP implements http.Handler.
 func (l *layer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	call, ok := mimecast.API1Only(r.URL.Path)
-	if !ok {
+	if !Serves(r.Method, r.URL.Path) {
 		l.next.ServeHTTP(w, r)
 		return
 	}
-	if l.Translate && r.Method == http.MethodPost {
-		switch call.Path {
-		case mimecast.DiscoverPath:
-			l.answer(w, r, discover)
-			return
-		case mimecast.LoginPath:
-			l.answer(w, r, login)
-			return
-		case mimecast.LogoutPath:
-			l.answer(w, r, logout)
-			return
-		case mimecast.SIEMLogsPath:
-			l.serveSIEMLogs(w, r)
-			return
-		}
-	}
-	l.next.ServeHTTP(&notFoundWatcher{ResponseWriter: w, notFound: func() { l.report(call) }}, r)
+	calls[r.URL.Path](l, w, r)
 }
-
-// report reports a call once: a client that polls would fill the log.
-func (l *layer) report(call mimecast.API1Call) {
-	l.mu.Lock()
-	known := l.reported[call.Path]
-	l.reported[call.Path] = true
-	l.mu.Unlock()
-	if !known && l.Trace.API1Only != nil {
-		l.Trace.API1Only(call.Path, call.Replacement)
-	}
-}
-
-// notFoundWatcher calls a func if the response is a 404.
-type notFoundWatcher struct {
-	http.ResponseWriter
-	notFound func()
-}
-
-// WriteHeader implements http.ResponseWriter.
-func (w *notFoundWatcher) WriteHeader(status int) {
-	if status == http.StatusNotFound {
-		w.notFound()
-	}
-	w.ResponseWriter.WriteHeader(status)
-}
-
-// Unwrap is for http.ResponseController.
-func (w *notFoundWatcher) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // mark sets the headers that each response of this package has.
 func mark(h http.Header) {

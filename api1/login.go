@@ -20,15 +20,17 @@ func envelope(data ...object) object {
 	return object{"meta": object{"status": http.StatusOK}, "data": data, "fail": []object{}}
 }
 
-// answer responds with what data returns for the request.
-func (l *layer) answer(w http.ResponseWriter, r *http.Request, data func(*http.Request, request) object) {
-	req, p := readRequest(w, r)
-	if p != nil {
-		l.fail(w, r, p)
-		return
+// answer serves a call with what data returns for the request.
+func answer(data func(*http.Request, request) object) func(*layer, http.ResponseWriter, *http.Request) {
+	return func(l *layer, w http.ResponseWriter, r *http.Request) {
+		req, p := readRequest(w, r)
+		if p != nil {
+			l.fail(w, r, p)
+			return
+		}
+		writeJSON(w, data(r, req))
+		l.translated(r, 0, 0)
 	}
-	writeJSON(w, data(r, req))
-	l.translated(r, 0, 0)
 }
 
 // writeJSON sends a response. Clients compare the type as text: nothing may follow it.

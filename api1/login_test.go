@@ -110,9 +110,7 @@ func TestBodiesThatCannotBeReadAreRejected(t *testing.T) {
 }
 
 func TestOtherCallsPassOnUntouched(t *testing.T) {
-	type hint struct{ path, replacement string }
 	for _, translate := range []bool{false, true} {
-		var hints []hint
 		body := "{'data': [{'any': True}]}"
 		next := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			b, _ := io.ReadAll(r.Body)
@@ -125,23 +123,22 @@ func TestOtherCallsPassOnUntouched(t *testing.T) {
 			}
 			http.Error(w, `{"fail":[{"code":"not_found"}]}`, http.StatusNotFound)
 		})
-		base := serve(t, api1.Wrap(api1.Options{Translate: translate, Trace: api1.Trace{API1Only: func(p, r string) { hints = append(hints, hint{p, r}) }}})(next))
-		for range 2 {
-			for _, path := range []string{"/api/message-finder/search", "/api/unknown", "/api/user/get-profile", "/api/delegate/a", "/api/delegate/b"} {
-				if res, err := http.Post(base+path, "", strings.NewReader(body)); err != nil || res.Header.Get(api1.Header) != "" {
-					t.Error(path, err)
-				} else {
-					res.Body.Close()
-				}
-			}
-			res, err := http.Get(base + "/api/audit/get-siem-logs")
-			if err != nil || res.StatusCode != 404 {
-				t.Fatal(err)
-			}
-			res.Body.Close()
+		base := serve(t, api1.Wrap(api1.Options{Translate: translate})(next))
+		paths := []string{"/api/message-finder/search", "/api/unknown", "/api/user/get-profile", "/api/delegate/a"}
+		if !translate {
+			paths = append(paths, "/api/login/login", "/api/audit/get-siem-logs")
 		}
-		if len(hints) != 3 || hints[0] != (hint{"/api/user/get-profile", "POST /api/user/get-attributes"}) || hints[1].path != "/api/delegate/" || hints[2].path != "/api/audit/get-siem-logs" {
-			t.Errorf("hints %q", hints)
+		for _, path := range paths {
+			if res, err := http.Post(base+path, "", strings.NewReader(body)); err != nil || res.Header.Get(api1.Header) != "" {
+				t.Error(path, err)
+			} else {
+				res.Body.Close()
+			}
 		}
+		res, err := http.Get(base + "/api/audit/get-siem-logs")
+		if err != nil || res.StatusCode != 404 {
+			t.Fatal(err)
+		}
+		res.Body.Close()
 	}
 }

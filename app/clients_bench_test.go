@@ -15,8 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"mimecast-proxy/api1"
-	"mimecast-proxy/batch"
 	"mimecast-proxy/guard"
 	"mimecast-proxy/proxy"
 	"mimecast-proxy/secret"
@@ -76,7 +74,7 @@ func newCrowd(b *testing.B, clients, accounts int) *crowd {
 		p.redactor.Set("token of "+a.name, secret.New("the-token-of-"+a.name+"-0123456789"))
 	}
 	trace := proxy.Trace{Unauthorized: p.tel.Unauthorized, Retried: p.tel.Retried, Answered: p.tel.Answered, Failed: p.tel.Failed}
-	c := &crowd{handler: stack(p.tel.Wrap, p.guard.Wrap, batch.Wrap(p.batchOptions()), api1.Wrap(p.api1Options()))(proxy.New(proxy.Options{
+	c := &crowd{handler: stack(p.tel.Wrap, p.guard.Wrap)(proxy.New(proxy.Options{
 		Transport: p.quota.Wrap(answering(trace)),
 		Trace:     trace, ErrorLog: p.tel.StdLog("warn"),
 	}))}
@@ -97,10 +95,6 @@ func answering(trace proxy.Trace) http.RoundTripper {
 		}, nil
 	})
 }
-
-type roundTripper func(*http.Request) (*http.Response, error)
-
-func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 // requestsOf returns requests of a client, one for each key and way to send it.
 func requestsOf(client int) (all []*http.Request) {

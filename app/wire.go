@@ -14,6 +14,7 @@ import (
 	"mimecast-proxy/api1"
 	"mimecast-proxy/batch"
 	"mimecast-proxy/config"
+	"mimecast-proxy/event"
 	"mimecast-proxy/guard"
 	"mimecast-proxy/health"
 	"mimecast-proxy/proxy"
@@ -99,7 +100,7 @@ func (p Env) newTelemetry(cfg config.Config, routes []string, c *components) (*t
 		Level: cfg.LogLevel, Format: cfg.LogFormat, Terminal: p.Terminal,
 		Version: version, Revision: revision, Routes: routes, Clients: !cfg.Clients.IsZero(),
 		MaxRequests: int64(cfg.MaxRequests), ReplayMemory: cfg.ReplayMemory,
-		Tokens: c.accounts.tokens, Ended: c.health.Record, Health: c.health.Health, State: c.health.State,
+		Tokens: c.accounts.tokens, Ended: c.ended, Health: c.health.Health, State: c.health.State,
 	})
 	if err != nil {
 		return nil, err
@@ -112,6 +113,14 @@ func (p Env) newTelemetry(cfg config.Config, routes []string, c *components) (*t
 	return tel, nil
 }
 
+// ended takes in how a request ended.
+func (p *components) ended(o event.Outcome) {
+	p.health.Record(o)
+	if call, ok := p.api1Only.add(o, p.cfg.API1); ok {
+		p.tel.Logger().Warn("unsupported API 1.0 call", "path", call.Path, "replacement", call.Replacement)
+	}
+}
+
 // handler returns the handler of the data port: all layers of a request, in order. No layer
 // is added anywhere else.
 func (p *components) handler() http.Handler {
@@ -121,7 +130,7 @@ func (p *components) handler() http.Handler {
 		p.tel.Wrap,                   // record, count and log
 		p.guard.Wrap,                 // reject forbidden requests; set account and client
 		batch.Wrap(p.batchOptions()), // rewrite batch URLs to the proxy; download their files
-		api1.Wrap(p.api1Options()),   // serve API 1.0 calls that API 2.0 lacks
+		api1.Wrap(p.api1Options()),   // serve calls of API 1.0
 	)(proxy.New(proxy.Options{ // ReverseProxy: target and headers
 		Transport: stack(
 			proxy.Replay(p.cfg.ReplayLimit, budget), // make the body repeatable
@@ -140,10 +149,6 @@ func (p *components) api1Options() api1.Options {
 		// Each one buffers a page of events: usually 100 KiB, at most 8 MiB.
 		MaxTranslations: max(4, dataLimits(p.cfg).MaxPartial/16),
 		Trace: api1.Trace{
-			API1Only: func(path, replacement string) {
-				log.Warn("unsupported API 1.0 call", "path", path, "replacement", replacement)
-				p.api1Only.add(path, replacement)
-			},
 			StartedOver: func(context.Context) {
 				log.Info("get-siem-logs restarted", "detail", "The token is not from this proxy, so events start one day back.")
 			},

@@ -129,9 +129,12 @@ type HealthChange struct {
 	Account   string      `json:"account,omitempty"`
 }
 
-// Outcome is how a request ended, for the judgment of health.
+// Outcome is how a request ended.
 type Outcome struct {
 	At time.Time
+	// Method, Path and Status are those of the log.
+	Method, Path string
+	Status       int
 	// Client is empty for a client without a name. Account is empty for the default one.
 	Client, Account string
 	// Code is what went wrong; empty for nothing.

@@ -13,8 +13,8 @@ func (t *Telemetry) ended(rec *record, o *outcome) {
 		return
 	}
 	ended := event.Outcome{
-		At: rec.start.Add(o.took), Client: o.client, Account: o.account, Code: o.fault, Answered: o.answered, Local: o.attempts == 0,
-		LimitOwner: o.limitOwner(),
+		At: rec.start.Add(o.took), Method: rec.method, Path: rec.path, Status: o.status, Client: o.client, Account: o.account,
+		Code: o.fault, Answered: o.answered, Local: o.attempts == 0, LimitOwner: o.limitOwner(),
 	}
 	if !o.sent.IsZero() {
 		ended.Waited = ended.At.Sub(o.sent)
