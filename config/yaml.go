@@ -17,9 +17,9 @@ type yamlError struct {
 	reason string
 }
 
-// parseYAML returns the root node of a text with one document; nil if nothing is in it. The
-// nodes have line numbers. Aliases are not resolved, so a small text cannot
-// expand to a large one.
+// parseYAML returns the root node of a text with one document; nil if nothing is in it.
+// The nodes have line numbers. Aliases are not resolved, so a small text cannot expand to
+// a large one.
 func parseYAML(text []byte) (*yaml.Node, *yamlError) {
 	lines := &lineReader{rest: text}
 	d := yaml.NewDecoder(lines)
