@@ -49,17 +49,10 @@ func accountsAtWork(t *testing.T, names ...string) *accountsRig {
 	if err := os.WriteFile(ca, sim.CA, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cfg, err := Env{}.configure([]string{
-		"MIMECAST_CLIENT_ID=" + simulator.DefaultClientID, "MIMECAST_CLIENT_SECRET=" + simulator.DefaultClientSecret,
-		"MIMECAST_BASE_URL=" + sim.URL, "MIMECAST_CA_FILE=" + ca,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	r := &accountsRig{t: t, sim: sim, log: &output{more: make(chan struct{}, 1)}, stopped: make(chan struct{})}
-	if r.components, err = (Env{Stderr: r.log}).assemble(cfg); err != nil {
-		t.Fatal(err)
-	}
+	r.components = assembled(t, Env{Stderr: r.log},
+		"MIMECAST_CLIENT_ID="+simulator.DefaultClientID, "MIMECAST_CLIENT_SECRET="+simulator.DefaultClientSecret,
+		"MIMECAST_BASE_URL="+sim.URL, "MIMECAST_CA_FILE="+ca)
 	r.accounts.drainInterval = 50 * time.Millisecond
 	r.apply(names...)
 	r.serve()

@@ -61,15 +61,7 @@ func clientsFile(b *testing.B, clients, accounts int) string {
 // Mimecast's response is immediate.
 func newCrowd(b *testing.B, clients, accounts int) *crowd {
 	b.Helper()
-	env := Env{Stderr: io.Discard, Environ: []string{"PROXY_LOG_FORMAT=json", "PROXY_CLIENTS_FILE=" + clientsFile(b, clients, accounts)}}
-	cfg, err := env.configure(env.Environ)
-	if err != nil {
-		b.Fatal(err)
-	}
-	p, err := env.assemble(cfg)
-	if err != nil {
-		b.Fatal(err)
-	}
+	p := assembled(b, Env{Stderr: io.Discard}, "PROXY_LOG_FORMAT=json", "PROXY_CLIENTS_FILE="+clientsFile(b, clients, accounts))
 	for _, a := range p.accounts.list() {
 		p.redactor.Set("token of "+a.name, secret.New("the-token-of-"+a.name+"-0123456789"))
 	}

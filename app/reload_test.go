@@ -124,16 +124,9 @@ func TestNewAuthoritiesAreTrustedFromThenOn(t *testing.T) {
 		}
 	}
 	put(one)
-	cfg, err := Env{}.configure([]string{"MIMECAST_CLIENT_ID=i", "MIMECAST_CLIENT_SECRET=s", "MIMECAST_CA_FILE=" + path})
-	if err != nil {
-		t.Fatal(err)
-	}
 	signals := make(chan os.Signal, 1)
 	log := &output{more: make(chan struct{}, 1)}
-	p, err := Env{Stderr: log, Reread: signals}.assemble(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := assembled(t, Env{Stderr: log, Reread: signals}, "MIMECAST_CLIENT_ID=i", "MIMECAST_CLIENT_SECRET=s", "MIMECAST_CA_FILE="+path)
 	defer p.accounts.closeIdleConnections()
 	trusted := func() bool {
 		req, err := http.NewRequestWithContext(t.Context(), "GET", two.URL, nil)
@@ -167,7 +160,7 @@ func TestNewAuthoritiesAreTrustedFromThenOn(t *testing.T) {
 	if !trusted() {
 		t.Error("an empty file changed what is trusted")
 	}
-	if !slices.ContainsFunc(cfg.Files, func(f *config.File) bool { return f.Path == path }) {
-		t.Error(cfg.Files)
+	if !slices.ContainsFunc(p.cfg.Files, func(f *config.File) bool { return f.Path == path }) {
+		t.Error(p.cfg.Files)
 	}
 }

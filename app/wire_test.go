@@ -35,15 +35,7 @@ var entry = regexp.MustCompile(`\.(ServeHTTP|RoundTrip|Wrap\.func\d+)$`)
 // files that it passes.
 func walk(t *testing.T, settings ...string) (layers, files []string) {
 	t.Helper()
-	env := Env{Stderr: io.Discard, Environ: append(settings, "MIMECAST_CLIENT_ID=id", "MIMECAST_CLIENT_SECRET=the-secret-0123456789")}
-	cfg, err := env.configure(env.Environ)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := env.assemble(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := assembled(t, Env{Stderr: io.Discard}, append(settings, "MIMECAST_CLIENT_ID=id", "MIMECAST_CLIENT_SECRET=the-secret-0123456789")...)
 	a := p.accounts.list()[0].Account
 	a.Tokens = bearer{}
 	a.Transport = roundTripper(func(r *http.Request) (*http.Response, error) {
@@ -66,6 +58,20 @@ func walk(t *testing.T, settings ...string) (layers, files []string) {
 		t.Fatal(w.Code, w.Body)
 	}
 	return layers, slices.Compact(files)
+}
+
+// assembled returns the components of a proxy with these variables.
+func assembled(tb testing.TB, env Env, environ ...string) *components {
+	tb.Helper()
+	cfg, err := env.configure(environ)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	p, err := env.assemble(cfg)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return p
 }
 
 type roundTripper func(*http.Request) (*http.Response, error)
